@@ -1,0 +1,57 @@
+"""Two-token sessions that never break. The names of the client's end; the server's are in ``unbroken.server``."""
+
+from unbroken.client.challenge import Reply, When
+from unbroken.client.dialect import Ask, Call, Dialect, oauth2, unbroken_server
+from unbroken.client.session import Session, Status
+from unbroken.client.stores import FileStore, MemoryStore
+from unbroken.client.timing import Leeway, RefreshWindow
+from unbroken.errors import (
+    BadAnswer,
+    ConfigurationError,
+    InvalidGrant,
+    InvalidRequest,
+    InvalidScope,
+    InvalidToken,
+    LoginRefused,
+    NotReplayable,
+    Refused,
+    RenewalStorm,
+    SessionOver,
+    StoreUnavailable,
+    TryLater,
+    UnbrokenError,
+)
+from unbroken.tokens import Fields, Granted, Tokens
+
+__all__ = [
+    "Ask",
+    "BadAnswer",
+    "Call",
+    "ConfigurationError",
+    "Dialect",
+    "Fields",
+    "FileStore",
+    "Granted",
+    "InvalidGrant",
+    "InvalidRequest",
+    "InvalidScope",
+    "InvalidToken",
+    "Leeway",
+    "LoginRefused",
+    "MemoryStore",
+    "NotReplayable",
+    "RefreshWindow",
+    "Refused",
+    "RenewalStorm",
+    "Reply",
+    "Session",
+    "SessionOver",
+    "Status",
+    "StoreUnavailable",
+    "Tokens",
+    "TryLater",
+    "UnbrokenError",
+    "When",
+    "oauth2",
+    "unbroken_server",
+]

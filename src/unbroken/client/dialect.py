@@ -1,0 +1,231 @@
+"""How a backend speaks: where it is asked, how a token is attached, which answers mean what. Pure; all of it is data.
+
+    Dialect
+    ├── attach       header, scheme            Authorization: Bearer …
+    ├── challenge    When, or a function       which answer says that the access token is no good
+    ├── refresh      Ask                       the exchange: URL, method, form, JSON or query
+    ├── tokens       Fields                    where the answer keeps access token, refresh token, lifetime
+    ├── over         When                      which answer to the exchange ends the session
+    └── login, logout  Ask, optional           what ``Session.login`` and ``Session.logout`` send
+
+1. Only ``over`` ends a session. Any other answer without tokens means try later, and the stored tokens are kept.
+2. A body is read only where a condition asks for it, only as JSON, and only up to ``BODY_LIMIT`` bytes.
+3. The attempt id goes out as ``Idempotency-Key``; a server that does not know it ignores it.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Literal
+from urllib.parse import quote_plus, urlencode, urlsplit
+
+from unbroken.client.challenge import Reply, When, challenges_bearer
+from unbroken.client.rules import Answer, Denied, Unanswered
+from unbroken.errors import BadAnswer, ConfigurationError, InvalidRequest, LoginRefused, TryLater
+from unbroken.tokens import Fields, Granted, Tokens, dig
+
+__all__ = ["BODY_LIMIT", "Ask", "Call", "Dialect", "oauth2", "origin_of", "unbroken_server"]
+
+BODY_LIMIT = 1 << 20  # bytes; a token response is a few kilobytes
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of the library's own. Its repr shows neither query, headers nor body."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"<Call {self.method} {self.url.partition('?')[0]}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """How to ask the backend for something: *values* are carried as a form, as JSON, or in the query.
+
+    ``names`` maps our names (``refresh_token``, ``username``, ``password``) to the backend's; ``extra`` goes along.
+    """
+
+    url: str
+    method: str = "POST"
+    carry: Literal["form", "json", "query"] = "json"
+    names: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def call(self, values: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Call:
+        """The request that carries *values*."""
+        carried = {self.names.get(name, name): value for name, value in values.items()} | dict(self.extra)
+        head = {"accept": "application/json", **self.headers, **(headers or {})}
+        if self.carry == "query":
+            mark = "&" if "?" in self.url else "?"
+            return Call(self.method, self.url + mark + urlencode(carried), head)
+        if self.carry == "form":
+            head["content-type"] = "application/x-www-form-urlencoded"
+            return Call(self.method, self.url, head, urlencode(carried).encode())
+        head["content-type"] = "application/json"
+        return Call(self.method, self.url, head, json.dumps(carried).encode())
+
+
+INVALID_GRANT = When.of(400, 401, field="error", values=("invalid_grant",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How one backend speaks. The defaults are those of OAuth 2.0 bearer tokens; five lines describe most others.
+
+    ``scheme``: what stands before the token; None takes it from the answer (``token_type``). ``challenge``: a ``When``,
+    or a function of the answer that reads no body. ``reason``: path of a word that says why the session is over.
+    """
+
+    refresh: Ask
+    login: Ask | None = None
+    logout: Ask | None = None
+    tokens: Fields = Fields()
+    header: str = "Authorization"
+    scheme: str | None = "Bearer"
+    challenge: When | Callable[[Reply], bool] = challenges_bearer
+    granted: When = field(default_factory=lambda: When(frozenset(range(200, 300))))
+    over: When = INVALID_GRANT
+    reason: str = "reason"
+    origins: tuple[str, ...] = ()
+
+    def attach(self, tokens: Tokens) -> str:
+        """The value of ``header`` for a request that is sent with *tokens*."""
+        scheme = tokens.token_type if self.scheme is None else self.scheme
+        return f"{scheme} {tokens.access_token}" if scheme else tokens.access_token
+
+    @property
+    def reads_body(self) -> bool:
+        """Whether an answer's body must be read to see a challenge."""
+        return isinstance(self.challenge, When) and self.challenge.reads_body
+
+    def may_challenge(self, status: int, content_type: str = "") -> bool:
+        """Whether an answer with this head can be a challenge, so that its body is worth reading."""
+        if not isinstance(self.challenge, When):
+            return status == 401
+        if self.challenge.status is not None and status not in self.challenge.status:
+            return False
+        return not self.challenge.reads_body or "json" in content_type.lower()
+
+    def challenged(self, reply: Reply) -> bool:
+        """Whether *reply* says that the access token it answers is no good."""
+        return self.challenge.holds(reply) if isinstance(self.challenge, When) else self.challenge(reply)
+
+    def refresh_call(self, tokens: Tokens, attempt: str) -> Call:
+        """The exchange of *tokens* (RFC 6749 §6), under the attempt id *attempt*."""
+        return self.refresh.call({"refresh_token": tokens.refresh_token or ""}, {"idempotency-key": f'"{attempt}"'})
+
+    def read_refresh(self, reply: Reply) -> Answer:
+        """What *reply* to the exchange means."""
+        if self.over.holds(reply):
+            word = dig(reply.json(), self.reason) if self.reason else None
+            return Denied(word if isinstance(word, str) and word.isidentifier() else "invalid_grant")
+        if self.granted.holds(reply):
+            try:
+                return Granted.from_response(reply.json(), self.tokens)
+            except BadAnswer as error:
+                return Unanswered("the server's answer to the renewal cannot be read", lost=True, cause=error)
+        return Unanswered(_what_went_wrong(reply), reply.status in (502, 504), retry_after(reply))
+
+    def login_call(self, username: str, password: str, extra: Mapping[str, object]) -> Call:
+        """The login request. Raises ConfigurationError when the dialect has none."""
+        if self.login is None:
+            raise ConfigurationError("this dialect has no login; hand the tokens in with session.adopt(...)")
+        return self.login.call({"username": username, "password": password, **extra})
+
+    def read_login(self, reply: Reply) -> Granted:
+        """The tokens of a login. Raises LoginRefused, TryLater, InvalidRequest or BadAnswer."""
+        if self.granted.holds(reply):
+            return Granted.from_response(reply.json(), self.tokens)
+        if reply.status == 429 or reply.status >= 500:
+            raise TryLater(_what_went_wrong(reply), retry_after=retry_after(reply))
+        error = dig(reply.json(), "error")
+        if reply.status in (401, 403) or error in ("access_denied", "invalid_grant"):
+            raise LoginRefused("the login was refused: wrong name or password")
+        raise InvalidRequest(f"the login was not understood: {_what_went_wrong(reply)}")
+
+    def logout_call(self, tokens: Tokens) -> Call | None:
+        """The request that ends the session of *tokens* at the server; None when the dialect has none."""
+        if self.logout is None:
+            return None
+        token = tokens.refresh_token or tokens.access_token
+        return self.logout.call({"refresh_token": token}, {self.header: self.attach(tokens)})
+
+
+def unbroken_server(url: str, *, prefix: str = "/auth") -> Dialect:
+    """The dialect of unbroken's own server at *url*; sessions are coordinated (the attempt id replaces the grace)."""
+    base = url.rstrip("/") + prefix
+    return Dialect(
+        refresh=Ask(base + "/refresh"),
+        login=Ask(base + "/login", extra={"coordinated": True}),
+        logout=Ask(base + "/logout"),
+        origins=(url,),
+    )
+
+
+def oauth2(
+    token_endpoint: str,
+    *,
+    client_id: str = "",
+    client_secret: str = "",
+    revocation_endpoint: str = "",
+    origins: tuple[str, ...] = (),
+) -> Dialect:
+    """The dialect of an OAuth 2.0 server (RFC 6749, revocation RFC 7009).
+
+    With a *client_secret* the client authenticates by HTTP Basic (§2.3.1), else *client_id* goes into the form.
+    *origins* are those of the API; by default that of the token endpoint.
+    """
+    headers: dict[str, str] = {}
+    client: dict[str, object] = {"client_id": client_id} if client_id else {}
+    if client_secret:
+        pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
+        headers, client = {"authorization": "Basic " + b64encode(pair.encode()).decode()}, {}
+    revoke = Ask(revocation_endpoint, "POST", "form", {"refresh_token": "token"}, client, headers)
+    return Dialect(
+        refresh=Ask(token_endpoint, "POST", "form", {}, {"grant_type": "refresh_token", **client}, headers),
+        login=Ask(token_endpoint, "POST", "form", {}, {"grant_type": "password", **client}, headers),
+        logout=revoke if revocation_endpoint else None,
+        origins=origins or (token_endpoint,),
+    )
+
+
+def retry_after(reply: Reply) -> float:
+    """Seconds that ``Retry-After`` asks for (RFC 9110 §10.2.3), at most an hour; 0 without one.
+
+    A date is read against the answer's own ``Date``, so that no clock has to agree with another.
+    """
+    value = reply.headers.get("retry-after", "").strip()
+    if value.isdigit():
+        return min(float(value), 3600.0)
+    try:
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(reply.headers.get("date", ""))
+    except (ValueError, TypeError):
+        return 0.0
+    return min(max(wait.total_seconds(), 0.0), 3600.0)
+
+
+def origin_of(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of *url* (RFC 6454). Raises ConfigurationError when it is no absolute HTTP URL."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+        raise ConfigurationError(f"{url.partition('?')[0]!r} is not an absolute http(s) URL")
+    return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
+
+
+def _what_went_wrong(reply: Reply) -> str:
+    error = dig(reply.json(), "error")
+    word = f", error {error!r}" if isinstance(error, str) and error.isidentifier() else ""
+    return f"the server answered with status {reply.status}{word}"

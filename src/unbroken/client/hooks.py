@@ -1,0 +1,112 @@
+"""The user's hooks: who is told, when, and in which thread or loop.
+
+1. Notes are kept until ``deliver``, which is called when nobody waits any more: a slow hook delays no request.
+2. An async hook runs in the event loop that last asked this session for something, if that loop still runs; otherwise
+   in one of its own.
+3. What a hook raises is logged, and goes no further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from unbroken.client.events import Event, StoreDamaged
+from unbroken.tokens import Tokens
+
+__all__ = ["Hooks"]
+
+_log = logging.getLogger("unbroken")
+
+
+class Hooks:
+    """Keeps what there is to tell, and tells it."""
+
+    def __init__(
+        self,
+        on_tokens_changed: Callable[[Tokens], object] | None,
+        on_session_over: Callable[[str], object] | None,
+        on_event: Callable[[Event], object] | None,
+    ) -> None:
+        self._on_tokens_changed, self._on_session_over, self._on_event = on_tokens_changed, on_session_over, on_event
+        self._waiting: deque[tuple[Callable[[Any], object], object]] = deque()
+        self._loop: Any = None
+
+    def note(self, event: Event) -> None:
+        """Keeps *event* for the next delivery, and logs it."""
+        _log.log(logging.WARNING if isinstance(event, StoreDamaged) else logging.DEBUG, "%s", event)
+        self._keep(self._on_event, event)
+
+    def tell(self, event: Event) -> None:
+        """Hands *event* over at once; for the callers' own threads and tasks."""
+        if self._on_event:
+            self.note(event)
+            self.deliver()
+
+    def tokens_changed(self, tokens: Tokens) -> None:
+        """Keeps the news of new tokens."""
+        self._keep(self._on_tokens_changed, tokens)
+
+    def session_over(self, reason: str) -> None:
+        """Keeps the news of the end."""
+        self._keep(self._on_session_over, reason)
+
+    def remember_loop(self) -> None:
+        """Async hooks will run in the loop that runs now."""
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            import trio  # noqa: PLC0415  # only where trio is already running
+
+            self._loop = trio.lowlevel.current_trio_token()
+
+    def deliver(self) -> None:
+        """Tells everything that is kept, in order."""
+        while self._waiting:
+            try:
+                hook, news = self._waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                answer = hook(news)
+                if inspect.isawaitable(answer):
+                    self._run(answer)
+            except Exception:
+                _log.exception("the hook %r failed", getattr(hook, "__qualname__", type(hook).__name__))
+
+    def _keep(self, hook: Callable[[Any], object] | None, news: object) -> None:
+        if hook:
+            self._waiting.append((hook, news))
+
+    def _run(self, awaitable: Awaitable[object]) -> None:
+        coroutine = _logged(awaitable)
+        loop = self._loop
+        if isinstance(loop, asyncio.AbstractEventLoop) and loop.is_running():
+            asyncio.run_coroutine_threadsafe(coroutine, loop)
+        elif loop is not None and not isinstance(loop, asyncio.AbstractEventLoop):
+            _run_in_trio(coroutine, loop)
+        else:
+            asyncio.run(coroutine)
+
+
+def _run_in_trio(coroutine: Coroutine[Any, Any, None], token: Any) -> None:
+    import trio  # noqa: PLC0415  # only where a trio loop has been seen
+
+    async def run() -> None:
+        await coroutine
+
+    try:
+        token.run_sync_soon(trio.lowlevel.spawn_system_task, run)
+    except trio.RunFinishedError:
+        trio.run(run)
+
+
+async def _logged(awaitable: Awaitable[object]) -> None:
+    try:
+        await awaitable
+    except Exception:
+        _log.exception("an async hook failed")

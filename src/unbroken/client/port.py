@@ -1,0 +1,103 @@
+"""The blocking port: what the rules need of the world, for a renewal in a thread of its own.
+
+None of it suspends, so ``run_once`` runs the rules over it. Tokens that were granted but could not be stored are kept
+here under their attempt id: the next try stores them, instead of asking a server that may not answer twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from unbroken.client.dialect import Dialect
+from unbroken.client.events import Event
+from unbroken.client.live import Clock
+from unbroken.client.record import Record, Store
+from unbroken.client.rules import Answer, Unanswered
+from unbroken.client.wire import Lost, Send, Unsent
+from unbroken.tokens import Granted, Tokens
+
+__all__ = ["BlockingPort"]
+
+
+class BlockingPort:
+    """A ``Port`` over a store, a dialect and a connection. Timeouts are in seconds."""
+
+    def __init__(
+        self,
+        store: Store,
+        dialect: Dialect,
+        send: Send,
+        clock: Clock,
+        tell: Callable[[Event], None],
+        *,
+        exchange_timeout: float,
+        lock_timeout: float,
+    ) -> None:
+        self._store, self._dialect, self._send, self._clock = store, dialect, send, clock
+        self._exchange_timeout, self._lock_timeout = exchange_timeout, lock_timeout
+        self._unsaved: tuple[str, Granted] | None = None
+        self.tell = tell
+
+    def now(self) -> float:
+        return self._clock.wall()
+
+    def new_attempt(self) -> str:
+        return secrets.token_hex(16)
+
+    def alone(self) -> _Alone:
+        return _Alone(self._store, self._lock_timeout)
+
+    async def load(self) -> Record:
+        return self._store.load()
+
+    async def save(self, record: Record, expected: Record) -> bool:
+        saved = self._store.save(record, expected)
+        if saved and record.attempt is None:
+            self._unsaved = None
+        return saved
+
+    async def exchange(self, tokens: Tokens, attempt: str) -> Answer:
+        if self._unsaved and self._unsaved[0] == attempt:
+            return self._unsaved[1]
+        try:
+            reply = self._send(self._dialect.refresh_call(tokens, attempt), self._exchange_timeout)
+        except Unsent as error:
+            return Unanswered(str(error), cause=error)
+        except Lost as error:
+            return Unanswered(str(error), lost=True, cause=error)
+        except Exception as error:  # a sender of the user's own may raise anything; the request may have gone out
+            return Unanswered(f"the exchange failed: {type(error).__name__}", lost=True, cause=error)
+        answer = self._dialect.read_refresh(reply)
+        if isinstance(answer, Granted):
+            self._unsaved = (attempt, answer)
+        return answer
+
+    async def revoke(self, tokens: Tokens) -> bool:
+        call = self._dialect.logout_call(tokens)
+        if call is None:
+            return False
+        try:
+            return 200 <= self._send(call, self._exchange_timeout).status < 300
+        except Exception:  # noqa: BLE001  # whatever went wrong, the answer is: the server did not say yes
+            return False
+
+    async def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class _Alone:
+    """The store's lock, spelled the way the rules ask for it."""
+
+    def __init__(self, store: Store, timeout: float) -> None:
+        self._lock = store.lock(timeout)
+
+    async def __aenter__(self) -> None:
+        self._lock.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.__exit__(kind, error, trace)

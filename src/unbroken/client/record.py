@@ -1,0 +1,56 @@
+"""What a token store keeps, and what a store must be able to do.
+
+Rules of this file:
+
+1. One record is the whole truth of a session: the tokens, which login they belong to, and a renewal that was begun.
+2. A record is replaced, never changed; it is replaced only by somebody who knows the record it replaces.
+3. ``version`` grows with every change of the tokens, ``epoch`` with every login and logout. Both start from the clock
+   at a login, so that a store that was deleted and made anew never repeats an old number.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from unbroken.tokens import Tokens
+
+__all__ = ["EMPTY", "Record", "Store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One session as a store keeps it. ``attempt`` is the id of a renewal that was begun and not finished."""
+
+    version: int = 0
+    epoch: int = 0
+    tokens: Tokens | None = None
+    attempt: str | None = None
+    over: str = ""  # without tokens: why there are none
+
+    def same(self, other: Record) -> bool:
+        """Whether *other* is this very record: what a compare-and-set compares."""
+        return (self.version, self.epoch, self.attempt) == (other.version, other.epoch, other.attempt)
+
+
+EMPTY = Record(over="not_logged_in")
+
+
+class Store(Protocol):
+    """Where the tokens of one session live. Every method blocks, and may be called from any thread.
+
+    Each raises StoreUnavailable when the store cannot be reached, read or written.
+    """
+
+    def load(self) -> Record:
+        """The record as it stands now; ``EMPTY`` when there is none."""
+
+    def save(self, record: Record, expected: Record) -> bool:
+        """Replaces *expected* by *record* in one step, durably; False, and nothing written, if it is another one now."""
+
+    def lock(self, timeout: float) -> AbstractContextManager[None]:
+        """Held by one renewal at a time among all who share the store. Raises StoreUnavailable after *timeout* seconds.
+
+        It only saves work: ``save`` compares, so a holder that lost the lock can overwrite nothing.
+        """

@@ -1,0 +1,376 @@
+"""Session: what users hold. It carries the rules of ``rules.py`` into threads and event loops.
+
+1. The hot path is one comparison of clocks: no lock, no store, no suspension.
+2. Every exchange runs in a thread of its own (``flight.py``); callers of both styles only wait for it, or do not.
+3. Each method comes in two spellings, ``token`` and ``atoken``: the second never blocks an event loop.
+4. Hooks are called after everybody who waited has been woken; what they raise is logged and hurts nobody.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import random
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from unbroken._once import run_once
+from unbroken.client.dialect import Dialect, origin_of, unbroken_server
+from unbroken.client.events import Event, Joined, LoggedIn, LoggedOut, RenewalFailed, RenewalStarted, Replayed
+from unbroken.client.flight import Flight
+from unbroken.client.hooks import Hooks
+from unbroken.client.known import Known
+from unbroken.client.live import SYSTEM_CLOCK, Clock, Live
+from unbroken.client.port import BlockingPort
+from unbroken.client.record import Store
+from unbroken.client.rules import current_for, log_in, log_out, renew
+from unbroken.client.stores.memory import MemoryStore
+from unbroken.client.timing import Leeway, RefreshWindow
+from unbroken.client.wire import Lost, Send, Unsent, http_sender
+from unbroken.errors import ConfigurationError, SessionOver, TryLater
+from unbroken.tokens import Granted, Tokens
+
+__all__ = ["Session", "Status"]
+
+T = TypeVar("T")
+_log = logging.getLogger("unbroken")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a session stands. ``state`` is ``good``, ``ageing``, ``expired`` or ``over``; ``expires_in`` is in seconds."""
+
+    state: str
+    reason: str = ""
+    expires_in: float | None = None
+    renewing: bool = False
+    scope: str = ""
+    version: int = 0
+
+
+class Session:
+    """One login that does not break. Share one object between all threads, tasks and clients of a program.
+
+    *dialect* says how the backend speaks; a URL stands for unbroken's own server there. *store* keeps the tokens
+    (default: in memory). Tokens are sent to *origins* only, by default the dialect's. Times are in seconds:
+    *exchange_timeout* for one request of the library's own, *wait_timeout* for how long a caller waits for a renewal.
+    *window* guards against storms (None switches it off). *send* replaces the library's own connection, *tls* its
+    TLS settings. The hooks may be plain or async functions; see ``on_event`` and its events for everything that happens.
+
+    Raises ConfigurationError for a URL that is not https (loopback excepted, and ``allow_plain_http``).
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect | str,
+        store: Store | None = None,
+        *,
+        origins: Iterable[str] = (),
+        on_tokens_changed: Callable[[Tokens], object] | None = None,
+        on_session_over: Callable[[str], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        leeway: Leeway = Leeway(),
+        window: RefreshWindow | None = RefreshWindow(),
+        exchange_timeout: float = 10.0,
+        wait_timeout: float = 60.0,
+        send: Send | None = None,
+        tls: ssl.SSLContext | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        allow_plain_http: bool = False,
+    ) -> None:
+        self.dialect = unbroken_server(dialect) if isinstance(dialect, str) else dialect
+        self.store = MemoryStore() if store is None else store
+        self.origins = _origins_of(self.dialect, tuple(origins), allow_plain_http)
+        self._clock, self._leeway, self._wait_timeout = clock, leeway, wait_timeout
+        self._limit = 4 * exchange_timeout + 5.0
+        self._hooks = Hooks(on_tokens_changed, on_session_over, on_event)
+        self._known = Known(clock, leeway, window)
+        self._send, self._exchange_timeout = send or http_sender(tls), exchange_timeout
+        self._port = BlockingPort(
+            self.store,
+            self.dialect,
+            self._send,
+            clock,
+            self._hooks.note,
+            exchange_timeout=exchange_timeout,
+            lock_timeout=self._limit,
+        )
+
+    def __repr__(self) -> str:
+        return f"<unbroken.Session {self.status.state}>"
+
+    # ---- logging in and out ------------------------------------------------------------------------------------
+
+    def login(self, username: str, password: str, **extra: object) -> Tokens:
+        """Logs in at the server and stores the tokens; *extra* goes along (``label="laptop"``).
+
+        Raises LoginRefused, TryLater, InvalidRequest, BadAnswer, or ConfigurationError if the dialect has no login.
+        """
+        call = self.dialect.login_call(username, password, extra)
+        try:
+            reply = self._send(call, self._exchange_timeout)
+        except (Unsent, Lost) as error:
+            raise TryLater(f"the login failed: {error}") from error
+        return self.adopt(self.dialect.read_login(reply))
+
+    def adopt(self, tokens: Granted | Tokens | Mapping[str, object]) -> Tokens:
+        """Takes *tokens* from elsewhere as a new login; a mapping is a token response (RFC 6749 §5.1).
+
+        Raises BadAnswer, which names the field, if the mapping is none.
+        """
+        fresh = run_once(log_in(self._port, _granted(tokens, self.dialect)))
+        self._known.install(self._live(fresh))
+        self._hooks.note(LoggedIn(fresh.version))
+        self._hooks.tokens_changed(fresh)
+        self._hooks.deliver()
+        return fresh
+
+    def logout(self) -> bool:
+        """Ends the session: here at once, then at the server. Whether the server confirmed it. Never fails for that.
+
+        A renewal under way can no longer store anything, and what waits for it gets SessionOver.
+        """
+        self._known.end("logged_out", epoch=self._known.epoch + 1)
+        tokens, told = run_once(log_out(self._port))
+        self._hooks.note(LoggedOut(tokens.version if tokens else 0, told_server=told))
+        self._hooks.deliver()
+        return told
+
+    # ---- tokens ------------------------------------------------------------------------------------------------
+
+    def token(self) -> str:
+        """An access token that is good now, renewed first if need be. Raises SessionOver or TryLater."""
+        return self.authorize().tokens.access_token
+
+    def authorize(self, *, fresh: bool = False) -> Live:
+        """The tokens for one request. *fresh*: not ageing ones, for a request that cannot be repeated."""
+        live = self._known.live
+        if live is not None and self._clock.mono() < live.behind_mono and self._clock.wall() < live.behind_wall:
+            return live
+        usable, flight = self._plan(fresh)
+        return self._landed(usable, flight, lambda f: f.wait(self._wait_timeout)) if flight else _certain(usable)
+
+    def challenged(self, sent: Live, endpoint: object) -> Live | None:
+        """The tokens to repeat a request with that was sent with *sent* and challenged; None: hand the answer over.
+
+        Raises SessionOver, TryLater or RenewalStorm.
+        """
+        newer, flight = self._answer_challenge(sent, endpoint)
+        return self._landed(None, flight, lambda f: f.wait(self._wait_timeout), sent) if flight else newer
+
+    def rejected(self, fresh: Live, endpoint: object) -> None:
+        """Notes that a repeated request was challenged too: that is the endpoint's own affair."""
+        self._known.rejects_new_tokens(endpoint, fresh)
+
+    # ---- the same for event loops ------------------------------------------------------------------------------
+
+    async def alogin(self, username: str, password: str, **extra: object) -> Tokens:
+        """``login`` without blocking. If the caller is cancelled, the login still completes."""
+        return await self._aside(lambda: self.login(username, password, **extra))
+
+    async def aadopt(self, tokens: Granted | Tokens | Mapping[str, object]) -> Tokens:
+        """``adopt`` without blocking."""
+        return await self._aside(lambda: self.adopt(tokens))
+
+    async def alogout(self) -> bool:
+        """``logout`` without blocking. If the caller is cancelled, the logout still completes."""
+        return await self._aside(self.logout)
+
+    async def atoken(self) -> str:
+        """``token`` without blocking."""
+        return (await self.aauthorize()).tokens.access_token
+
+    async def aauthorize(self, *, fresh: bool = False) -> Live:
+        """``authorize`` without blocking."""
+        live = self._known.live
+        if live is not None and self._clock.mono() < live.behind_mono and self._clock.wall() < live.behind_wall:
+            return live
+        self._hooks.remember_loop()
+        usable, flight = self._plan(fresh)
+        return await self._alanded(usable, flight) if flight else _certain(usable)
+
+    async def achallenged(self, sent: Live, endpoint: object) -> Live | None:
+        """``challenged`` without blocking."""
+        self._hooks.remember_loop()
+        newer, flight = self._answer_challenge(sent, endpoint)
+        return await self._alanded(None, flight, sent) if flight else newer
+
+    # ---- how it stands -----------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> Status:
+        """How the session stands, as far as this process knows. Asks nobody; reads the store if it has not yet."""
+        try:
+            live = self._known.live or self._load()
+        except SessionOver as over:
+            return Status("over", over.reason, renewing=self._known.renewing)
+        age, ages = live.age(self._clock), live.ages
+        state = "good" if age < ages.behind else "ageing" if age < ages.dead else "expired"
+        left = None if live.tokens.lifetime is None else max(ages.dead - age, 0.0)
+        return Status(state, "", left, self._known.renewing, live.tokens.scope, live.tokens.version)
+
+    def tell(self, event: Event) -> None:
+        """Hands *event* to ``on_event``; for adapters."""
+        self._hooks.tell(event)
+
+    def covers(self, scheme: str, host: str, port: int | None) -> bool:
+        """Whether tokens may be sent to this origin (RFC 6454)."""
+        return (scheme, host, port or (443 if scheme == "https" else 80)) in self.origins
+
+    # ---- decisions ---------------------------------------------------------------------------------------------
+
+    def _plan(self, fresh: bool) -> tuple[Live | None, Flight[Live] | None]:
+        """Tokens that can be used now, and a flight that is worth waiting for. Raises SessionOver or TryLater."""
+        live = self._known.live or self._load()
+        age = live.age(self._clock)
+        if age < live.ages.behind:
+            return live, None
+        usable = live if age < live.ages.dead else None
+        try:
+            flight = self._flight(live, "expired" if age >= live.ages.first else "ageing")
+        except TryLater:
+            if usable is None:
+                raise
+            return usable, None
+        return usable, flight if fresh or age >= live.ages.first else None
+
+    def _answer_challenge(self, sent: Live, endpoint: object) -> tuple[Live | None, Flight[Live] | None]:
+        live = self._known.live or self._load()
+        if live.tokens.epoch != sent.tokens.epoch:
+            raise SessionOver("other_login")
+        if live.tokens.version != sent.tokens.version:
+            self._hooks.tell(Replayed(live.tokens.version, renewed=False))
+            return live, None
+        if self._known.is_stubborn(endpoint, sent):
+            return None, None
+        return None, self._flight(live, "challenge")
+
+    def _flight(self, live: Live, why: str) -> Flight[Live]:
+        flight, mine = self._known.flight_for(live, why, lambda: self._renew(live), self._limit + 5.0)
+        if mine:
+            self._hooks.note(RenewalStarted(live.tokens.version, why=why))
+            flight.start(self._hooks.deliver)
+        else:
+            self._hooks.tell(Joined(live.tokens.version))
+        return flight
+
+    def _landed(
+        self,
+        usable: Live | None,
+        flight: Flight[Live],
+        wait: Callable[[Flight[Live]], Live],
+        sent: Live | None = None,
+    ) -> Live:
+        epoch = self._known.epoch
+        try:
+            return self._arrived(wait(flight), epoch, sent)
+        except TryLater:
+            if usable is None or usable.age(self._clock) >= usable.ages.dead:
+                raise
+            return self._arrived(usable, epoch, sent)
+
+    async def _alanded(self, usable: Live | None, flight: Flight[Live], sent: Live | None = None) -> Live:
+        epoch, outcome = self._known.epoch, None
+        try:
+            outcome = await flight.awaited(self._wait_timeout)
+        except TryLater:
+            if usable is None or usable.age(self._clock) >= usable.ages.dead:
+                raise
+        return self._arrived(outcome or _certain(usable), epoch, sent)
+
+    def _arrived(self, live: Live, epoch: int, sent: Live | None) -> Live:
+        """*live*, unless somebody logged in or out while the caller waited."""
+        if self._known.epoch != epoch or live.tokens.epoch != epoch:
+            raise SessionOver("other_login" if self._known.live else self._known.over)
+        if sent is not None:
+            self._hooks.tell(Replayed(live.tokens.version))
+        return live
+
+    # ---- work --------------------------------------------------------------------------------------------------
+
+    def _renew(self, live: Live) -> Live:
+        """Runs in the flight's thread. Raises SessionOver or TryLater, nothing else."""
+        epoch = live.tokens.epoch
+        try:
+            fresh = self._live(run_once(renew(self._port, live.tokens)))
+            self._known.install(fresh, epoch=epoch)
+        except SessionOver as over:
+            if self._known.end(over.reason, epoch=epoch, of=epoch) and over.reason != "other_login":
+                self._hooks.session_over(over.reason)
+            raise
+        except TryLater as error:
+            self._failed(live, error)
+            raise
+        except Exception as error:
+            later = TryLater(f"the renewal failed unexpectedly ({type(error).__name__})")
+            self._failed(live, later)
+            raise later from error
+        self._hooks.tokens_changed(fresh.tokens)
+        return fresh
+
+    def _failed(self, live: Live, error: TryLater) -> None:
+        error.retry_after = self._known.failed(live, error)
+        self._hooks.note(RenewalFailed(live.tokens.version, error=error.code, retry_after=error.retry_after))
+
+    def _load(self) -> Live:
+        """The stored tokens, taken into use. Raises SessionOver when there are none."""
+        epoch = self._known.epoch
+        record = self.store.load()
+        if record.tokens is None:
+            raise SessionOver(self._known.over if record.over in ("", "not_logged_in") else record.over)
+        live = self._live(record.tokens)
+        self._known.install(live, epoch=epoch)
+        return live
+
+    def _live(self, tokens: Tokens) -> Live:
+        return Live(tokens, self.dialect.attach(tokens), self._clock, self._leeway, random.random())  # noqa: S311  # spreads load only
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """*work*, which blocks, done in a thread while an event loop goes on."""
+        self._hooks.remember_loop()
+        flight = Flight(work, 2 * self._limit)
+        flight.start()
+        return await flight.awaited()
+
+
+def _certain(live: Live | None) -> Live:
+    if live is None:
+        raise ConfigurationError("neither tokens nor a renewal: please report this as a bug")
+    return live
+
+
+def _granted(tokens: Granted | Tokens | Mapping[str, object], dialect: Dialect) -> Granted:
+    if isinstance(tokens, Granted):
+        return tokens
+    if isinstance(tokens, Tokens):
+        return Granted(
+            tokens.access_token,
+            tokens.refresh_token,
+            tokens.lifetime,
+            tokens.refresh_lifetime,
+            tokens.seq,
+            tokens.scope,
+            tokens.token_type,
+        )
+    return Granted.from_response(tokens, dialect.tokens)
+
+
+def _origins_of(dialect: Dialect, more: tuple[str, ...], plain: bool) -> frozenset[tuple[str, str, int]]:
+    """The origins that tokens may go to; every URL of the dialect is checked on the way."""
+    asked = [ask.url for ask in (dialect.refresh, dialect.login, dialect.logout) if ask is not None]
+    for url in (*asked, *dialect.origins, *more):
+        scheme, host, _ = origin_of(url)
+        if scheme == "http" and not plain and not _is_loopback(host):
+            raise ConfigurationError(
+                f"tokens must not travel in the clear: use https for {host}, or say allow_plain_http=True"
+            )
+    return frozenset(map(origin_of, (*(dialect.origins or (dialect.refresh.url,)), *more)))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

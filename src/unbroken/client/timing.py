@@ -1,0 +1,83 @@
+"""When a token is renewed, and when not yet again. Pure arithmetic on seconds.
+
+    age     0 ─────────────── behind ─────────── first ───── lifetime
+            use it as it is   renew behind       renew       dead
+                              the request        first
+
+1. Every margin shrinks with the lifetime, so that a token of a few seconds is used, not renewed in a loop.
+2. Jitter spreads the renewals of many sessions; it only ever makes them earlier within the advisory window.
+3. A failure is remembered: the next try waits, longer each time, or as long as the server asked for.
+4. Renewals that were due by the clock are no storm, however short the lifetime; all others count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from unbroken.tokens import Tokens
+
+__all__ = ["Ages", "Leeway", "RefreshWindow", "ages_of", "cool_down", "due_by_clock", "storming"]
+
+
+@dataclass(frozen=True, slots=True)
+class Leeway:
+    """How long before its expiry a token is renewed, in seconds.
+
+    ``advisory``: as a part of the lifetime, and at most ``advisory_most`` seconds; renewal runs behind the request.
+    ``mandatory``: at most so many seconds, and at most a tenth of the lifetime; the request waits.
+    """
+
+    advisory: float = 0.2
+    advisory_most: float = 300.0
+    mandatory: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshWindow:
+    """At most ``attempts`` renewals in ``interval`` seconds that the clock did not ask for; then RenewalStorm."""
+
+    interval: float = 30.0
+    attempts: int = 5
+
+
+class Ages(NamedTuple):
+    """The ages of a token, in seconds since it was received, at which its treatment changes."""
+
+    behind: float
+    first: float
+    dead: float
+
+
+FOREVER = Ages(float("inf"), float("inf"), float("inf"))
+
+
+def ages_of(tokens: Tokens, leeway: Leeway, jitter: float) -> Ages:
+    """The ages of *tokens*; *jitter* is a random number in [0, 1). Unknown lifetimes are driven by challenges."""
+    lifetime = tokens.lifetime
+    if lifetime is None:
+        return FOREVER
+    if not tokens.refresh_token:
+        return Ages(lifetime, lifetime, lifetime)
+    advisory = min(lifetime * leeway.advisory, leeway.advisory_most)
+    mandatory = min(leeway.mandatory, lifetime * 0.1, advisory)
+    behind = lifetime - advisory + (advisory - mandatory) * 0.5 * jitter
+    return Ages(behind, lifetime - mandatory, lifetime)
+
+
+def cool_down(failures: int, asked_for: float, jitter: float) -> float:
+    """Seconds until the next try after *failures* in a row: one, two, four … up to thirty, or what the server asked."""
+    return max(asked_for, min(30.0, 2.0 ** (failures - 1)) * (0.5 + 0.5 * jitter))
+
+
+def due_by_clock(tokens: Tokens, age: float, leeway: Leeway) -> bool:
+    """Whether tokens of this *age* are renewed because of their age alone, and had lived for a second at least."""
+    return age >= max(1.0, ages_of(tokens, leeway, 0.0).behind)
+
+
+def storming(renewals: list[float], now: float, window: RefreshWindow) -> float:
+    """Seconds until another renewal is allowed, 0 when one is now; *renewals* are the times of the ones that count."""
+    recent = [at for at in renewals if now - at < window.interval]
+    if len(recent) < window.attempts:
+        return 0.0
+    return window.interval - (now - recent[-window.attempts]) if window.attempts else window.interval

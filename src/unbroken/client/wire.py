@@ -1,0 +1,142 @@
+"""The library's own connection for exchanges, logins and logouts: one request, one answer, over the standard library.
+
+1. Nothing of the user's client is on this path: no hooks, no history, no logs, no expired token, no silent retry.
+2. Redirects are not followed: a refresh token goes to the URL it was meant for, and nowhere else.
+3. ``timeout`` is for the whole of it, also for a server that sends one byte a second.
+4. Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY`` …), as for every other program.
+
+What goes wrong is told apart: ``Unsent`` when the request cannot have reached the server, ``Lost`` when it may have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from unbroken.client.challenge import Reply
+from unbroken.client.dialect import BODY_LIMIT, Call
+
+__all__ = ["Lost", "Send", "Unsent", "http_sender"]
+
+Send = Callable[[Call, float], Reply]
+
+
+class Unsent(Exception):
+    """The server was not reached: the request certainly was not carried out."""
+
+
+class Lost(Exception):
+    """No answer came back: the request may have been carried out."""
+
+
+def http_sender(context: ssl.SSLContext | None = None) -> Send:
+    """A function that sends one ``Call`` within so many seconds. Raises Unsent or Lost, each from its cause."""
+    tls = context or ssl.create_default_context()
+
+    def send(call: Call, timeout: float) -> Reply:
+        watch = _Watch(timeout)
+        try:
+            return _send(call, watch, tls)
+        except (OSError, http.client.HTTPException) as error:
+            _explain(error, call, watch)
+        finally:
+            watch.end()
+
+    return send
+
+
+def _send(call: Call, watch: _Watch, tls: ssl.SSLContext) -> Reply:
+    opener = urllib.request.build_opener(_Http(watch), _Https(watch, tls), _AsItIs())
+    opener.addheaders = [("user-agent", "unbroken")]
+    request = urllib.request.Request(call.url, call.body, dict(call.headers), method=call.method)  # noqa: S310  # http(s) only, checked when the dialect was taken
+    with opener.open(request, timeout=watch.left()) as response:
+        body = response.read(BODY_LIMIT + 1)
+        if len(body) > BODY_LIMIT:
+            raise http.client.HTTPException("the answer is too long")
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(response.status, headers, body)
+
+
+def _explain(error: Exception, call: Call, watch: _Watch) -> NoReturn:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    where = call.url.partition("?")[0]
+    if not watch.connected:
+        raise Unsent(f"{where} cannot be reached") from (reason if isinstance(reason, Exception) else error)
+    why = "within its time" if watch.expired else "before the connection broke"
+    raise Lost(f"{where} did not answer {why}") from (reason if isinstance(reason, Exception) else error)
+
+
+class _Watch:
+    """Ends a connection when its time is over, whatever it is doing."""
+
+    def __init__(self, timeout: float) -> None:
+        self._ends = time.monotonic() + timeout
+        self._timer: threading.Timer | None = None
+        self.connected = self.expired = False
+
+    def left(self) -> float:
+        return max(self._ends - time.monotonic(), 0.001)
+
+    def over(self, sock: socket.socket) -> None:
+        """Takes a socket that has just been connected."""
+        self.connected = True
+        self._timer = threading.Timer(self.left(), self._cut, (sock,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def end(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _cut(self, sock: socket.socket) -> None:
+        self.expired = True
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Http(urllib.request.HTTPHandler):
+    """Connections over which a watch is kept."""
+
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_watched(http.client.HTTPConnection, self._watch), request)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    """The same over TLS."""
+
+    def __init__(self, watch: _Watch, tls: ssl.SSLContext) -> None:
+        super().__init__(context=tls)
+        self._watch, self._tls = watch, tls
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_watched(http.client.HTTPSConnection, self._watch), request, context=self._tls)
+
+
+def _watched(kind: type[http.client.HTTPConnection], watch: _Watch) -> Any:
+    class Watched(kind):  # type: ignore[valid-type,misc]  # one of two classes of the standard library
+        def connect(self) -> None:
+            super().connect()
+            watch.over(self.sock)
+
+    return Watched
+
+
+class _AsItIs(urllib.request.HTTPErrorProcessor):
+    """Hands every answer over as it came: no redirect is followed, no status is an exception."""
+
+    def http_response(self, request: urllib.request.Request, response: Any) -> Any:
+        return response
+
+    https_response = http_response

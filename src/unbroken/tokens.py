@@ -1,0 +1,179 @@
+"""The tokens of a session, and the token response that carries them (RFC 6749 §5.1), in both directions.
+
+Rules of this file:
+
+1. Frozen values; a change makes a new value. No repr shows a token.
+2. Lifetimes count from local receipt: the server says how long, never until when.
+3. What a server says is checked field by field; a wrong field is named, and nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unbroken.errors import BadAnswer
+
+__all__ = ["Fields", "Granted", "Tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a logged-in client holds.
+
+    Times are seconds: ``received_at`` and ``expires_at`` since the Unix epoch on the local clock, ``lifetime`` a
+    duration. ``lifetime`` is None when nobody said how long the access token lives; then only a challenge tells.
+    ``seq`` is the server's ``refresh_seq`` (None when it has none). ``version`` grows with each change in the store,
+    ``epoch`` with each login and logout.
+    """
+
+    access_token: str
+    refresh_token: str | None = None
+    lifetime: float | None = None
+    received_at: float = 0.0
+    refresh_lifetime: float | None = None
+    seq: int | None = None
+    scope: str = ""
+    token_type: str = "Bearer"
+    version: int = 0
+    epoch: int = 0
+
+    @property
+    def expires_at(self) -> float | None:
+        """When the access token dies, in seconds since the Unix epoch; None when unknown."""
+        return None if self.lifetime is None else self.received_at + self.lifetime
+
+    def __repr__(self) -> str:
+        return f"<Tokens epoch={self.epoch} version={self.version} seq={self.seq} expires_at={self.expires_at}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A token response: what the server grants, before anybody has stored it."""
+
+    access_token: str
+    refresh_token: str | None = None
+    expires_in: float | None = None
+    refresh_expires_in: float | None = None
+    refresh_seq: int | None = None
+    scope: str = ""
+    token_type: str = "Bearer"
+
+    def __repr__(self) -> str:
+        return f"<Granted seq={self.refresh_seq} expires_in={self.expires_in}>"
+
+    def to_response(self) -> dict[str, object]:
+        """The JSON object of RFC 6749 §5.1, with ``refresh_expires_in`` and ``refresh_seq`` beside it."""
+        fields: dict[str, object] = {"access_token": self.access_token, "token_type": self.token_type}
+        optional = {
+            "expires_in": None if self.expires_in is None else int(self.expires_in),
+            "refresh_token": self.refresh_token,
+            "refresh_expires_in": None if self.refresh_expires_in is None else int(self.refresh_expires_in),
+            "refresh_seq": self.refresh_seq,
+            "scope": self.scope or None,
+        }
+        return fields | {name: value for name, value in optional.items() if value is not None}
+
+    @classmethod
+    def from_response(cls, body: object, fields: Fields | None = None) -> Granted:
+        """Reads a token response. Raises BadAnswer, which names the field that is missing or wrong."""
+        at = fields or RFC_6749
+        if not isinstance(body, Mapping):
+            raise BadAnswer("the answer with the tokens is not a JSON object")
+        access_token = text_field(body, at.access_token, required=True) or ""
+        expires_in = number_field(body, at.expires_in)
+        return cls(
+            access_token=access_token,
+            refresh_token=text_field(body, at.refresh_token),
+            expires_in=jwt_lifetime(access_token) if expires_in is None else expires_in,
+            refresh_expires_in=number_field(body, at.refresh_expires_in),
+            refresh_seq=_integer(body, at.refresh_seq),
+            scope=text_field(body, at.scope) or "",
+            token_type=(text_field(body, at.scheme) or "").strip() or "Bearer",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Where an answer keeps its tokens: dotted paths into its JSON body. An empty path means it has no such thing."""
+
+    access_token: str = "access_token"
+    refresh_token: str = "refresh_token"
+    expires_in: str = "expires_in"
+    refresh_expires_in: str = "refresh_expires_in"
+    refresh_seq: str = "refresh_seq"
+    scheme: str = "token_type"
+    scope: str = "scope"
+
+
+RFC_6749 = Fields()
+
+
+def text_field(body: Mapping[str, Any], path: str, *, required: bool = False) -> str | None:
+    """The text at a dotted *path* of *body*; None when it is absent. Raises BadAnswer when it is no text."""
+    value = dig(body, path)
+    if value is None or value == "":
+        if required:
+            raise BadAnswer(f"the token response has no field {path!r}", field=path)
+        return None
+    if not isinstance(value, str) or not _safe_in_a_header(value):
+        raise BadAnswer(f"the field {path!r} of the token response is not a printable text", field=path)
+    return value
+
+
+def number_field(body: Mapping[str, Any], path: str) -> float | None:
+    """The positive number of seconds at *path*, also from a text; None when it is absent, zero or less.
+
+    A lifetime that has already run out says nothing about a token that was just issued, so it counts as unknown.
+    """
+    value = dig(body, path)
+    if value is None or value == "":
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if math.isnan(number) or math.isinf(number):
+        raise BadAnswer(f"the field {path!r} of the token response is not a number", field=path)
+    return number if number > 0 else None
+
+
+def dig(body: object, path: str) -> object:
+    """What stands at a dotted *path* (``data.token``) of nested objects; None when any part is absent."""
+    if not path:
+        return None
+    for name in path.split("."):
+        if not isinstance(body, Mapping):
+            return None
+        body = body.get(name)
+    return body
+
+
+def jwt_lifetime(token: str) -> float | None:
+    """``exp − iat`` of a JWT, in seconds, read without trusting it; None when *token* is no JWT or lacks one."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        lifetime = float(claims["exp"]) - float(claims["iat"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    return lifetime if 0 < lifetime < math.inf else None
+
+
+def _integer(body: Mapping[str, Any], name: str) -> int | None:
+    value = dig(body, name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise BadAnswer(f"the field {name!r} of the token response is not a whole number", field=name)
+    return value
+
+
+def _safe_in_a_header(value: str) -> bool:
+    return value.isascii() and value.isprintable()

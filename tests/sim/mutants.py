@@ -1,0 +1,212 @@
+"""Planted mistakes: each is one plausible wrong line in the shipped rules. The simulation must catch every one.
+
+A mutant replaces one function of ``rules`` or ``rotation`` for the time of a search.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+from unbroken.client import rules
+from unbroken.client.events import Renewed, SessionEnded
+from unbroken.client.record import Record
+from unbroken.client.rules import Denied, Port, Unanswered
+from unbroken.errors import SessionOver
+from unbroken.server import rotation
+from unbroken.server.rotation import Policy, Presented, Row, Verdict
+from unbroken.tokens import Granted, Tokens
+
+shipped_present = rotation.present
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """*what* is wrong; *plant* plants it; at least one of the scenarios *caught_by* must find it."""
+
+    what: str
+    plant: Callable[[], contextlib.AbstractContextManager[Any]]
+    caught_by: tuple[str, ...]
+
+
+def _in_server(name: str, wrong: Callable[..., Any]) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    return lambda: patch.object(rotation, name, wrong)
+
+
+def _in_client(name: str, wrong: Callable[..., Any]) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    return lambda: patch.object(rules, name, wrong)
+
+
+# ---- the server ------------------------------------------------------------------------------------------------------
+
+
+def never_heals(row: Row, token: Presented, now: float, policy: Policy) -> tuple[Row, Verdict]:
+    if not rotation.why_dead(row, now) and token.g > row.g:
+        return rotation.revoke(row, token, now), Verdict.REUSED
+    return shipped_present(row, token, now, policy)
+
+
+def forgets_the_attempt(row: Row, token: Presented, now: float, policy: Policy) -> tuple[Row, Verdict]:
+    return shipped_present(row, token._replace(attempt=None), now, policy)
+
+
+def never_branches(row: Row, token: Presented, now: float, policy: Policy) -> tuple[Row, Verdict]:
+    after, verdict = shipped_present(row, token, now, policy)
+    return (rotation.revoke(row, token, now), Verdict.REUSED) if verdict is Verdict.BRANCHED else (after, verdict)
+
+
+def branches_from_any_branch(row: Row, token: Presented, now: float, policy: Policy) -> tuple[Row, Verdict]:
+    promoted = row.b1 if token.g == row.g - 1 and row.b1 is not None else token.b
+    return shipped_present(row, token._replace(b=promoted), now, policy)
+
+
+def branches_after_use(row: Row, token: Presented, now: float, policy: Policy) -> tuple[Row, Verdict]:
+    return shipped_present(replace(row, seen=None), token, now, policy)
+
+
+def always_converges(row: Row, token: Presented, now: float, policy: Policy) -> bool:
+    return token.g in (row.g - 1, row.g - 2)
+
+
+def never_converges(row: Row, token: Presented, now: float, policy: Policy) -> bool:
+    return False
+
+
+def only_refuses(row: Row, token: Presented, now: float) -> Row:
+    """Reuse is refused and nothing more: the session lives on."""
+    return row
+
+
+def heals_nothing(row: Row, token: Presented) -> Row:
+    """Goes on from the store's own count, as if the client had not been further."""
+    return row
+
+
+# ---- the client ------------------------------------------------------------------------------------------------------
+
+
+async def no_second_look(port: Port, seen: Tokens) -> Tokens:
+    async with port.alone():
+        record = await port.load()
+        answer, _ = await rules._ask(port, seen, record.attempt or port.new_attempt())
+        if isinstance(answer, Granted):
+            return await rules._keep(port, record, seen, answer, 1)
+        raise SessionOver("invalid_grant")
+
+
+async def looks_before_the_lock(port: Port, seen: Tokens) -> Tokens:
+    record = await rules._begin(port, seen)
+    if adopted := rules.current_for(seen, record):
+        return adopted
+    async with port.alone():
+        answer, _ = await rules._ask(port, seen, port.new_attempt())
+        if isinstance(answer, Granted):
+            return await rules._keep(port, record, seen, answer, 1)
+        raise SessionOver("invalid_grant")
+
+
+async def stores_no_attempt(port: Port, seen: Tokens) -> Record:
+    return replace(await port.load(), attempt=None)
+
+
+async def another_attempt_each_try(port: Port, tokens: Tokens, attempt: str) -> Any:
+    answer = await port.exchange(tokens, attempt)
+    if isinstance(answer, Unanswered):
+        answer = await port.exchange(tokens, port.new_attempt())
+    return answer, 2
+
+
+async def gives_up_at_once(port: Port, tokens: Tokens, attempt: str) -> Any:
+    answer = await port.exchange(tokens, attempt)
+    return (Denied("invalid_grant") if isinstance(answer, Unanswered) else answer), 1
+
+
+async def uses_before_saving(port: Port, record: Record, seen: Tokens, granted: Granted, tries: int) -> Tokens:
+    fresh = rules.tokens_of(granted, port.now(), record.version + 1, seen.epoch, seen)
+    port.tell(Renewed(fresh.version))
+    return fresh
+
+
+async def saves_over_anything(port: Port, record: Record, seen: Tokens, granted: Granted, tries: int) -> Tokens:
+    fresh = rules.tokens_of(granted, port.now(), record.version + 1, seen.epoch, seen)
+    while not await port.save(Record(fresh.version, fresh.epoch, fresh), record):
+        record = await port.load()
+    return fresh
+
+
+async def keeps_late_tokens_alive(port: Port, record: Record, seen: Tokens, granted: Granted, tries: int) -> Tokens:
+    fresh = rules.tokens_of(granted, port.now(), record.version + 1, seen.epoch, seen)
+    if await port.save(Record(fresh.version, fresh.epoch, fresh), record):
+        return fresh
+    return rules.current_for(seen, await port.load()) or fresh
+
+
+async def ends_without_looking(port: Port, seen: Tokens, reason: str) -> Tokens:
+    record = await port.load()
+    while not await port.save(Record(record.version + 1, record.epoch, None, over=reason), record):
+        record = await port.load()
+    port.tell(SessionEnded(seen.version, reason=reason))
+    raise SessionOver(reason)
+
+
+def ignores_the_epoch(seen: Tokens, record: Record) -> Tokens | None:
+    if record.tokens is None:
+        raise SessionOver(record.over)
+    return record.tokens if record.version != seen.version else None
+
+
+async def logs_out_at_the_server_first(port: Port) -> tuple[Tokens | None, bool]:
+    record = await port.load()
+    told = bool(record.tokens) and await port.revoke(record.tokens)
+    await port.save(Record(record.version + 1, record.epoch + 1, None, over="logged_out"), record)
+    return record.tokens, told
+
+
+async def never_releases(port: Port, seen: Tokens) -> Tokens:
+    await port.alone().__aenter__()
+    record = await rules._begin(port, seen)
+    if adopted := rules.current_for(seen, record):
+        return adopted
+    answer, tries = await rules._ask(port, seen, record.attempt or "")
+    assert isinstance(answer, Granted)
+    return await rules._keep(port, record, seen, answer, tries)
+
+
+LOSSES, CRASHES = "two, losses", "two, crashes and losses"
+THIEF, THIEF_2 = "a thief with the attempt id", "a thief with his own"
+
+MUTANTS = (
+    Mutant("a restored store is taken for theft", _in_server("present", never_heals), ("two restores",)),
+    Mutant("the server ignores attempt ids", _in_server("present", forgets_the_attempt), (LOSSES, CRASHES)),
+    Mutant(
+        "a late retry is taken for theft", _in_server("present", never_branches), ("a foreign client, lost answers",)
+    ),
+    Mutant("a displaced branch may go on", _in_server("present", branches_from_any_branch), (THIEF, THIEF_2)),
+    Mutant("used tokens may be branched from", _in_server("present", branches_after_use), ("a thief after use",)),
+    Mutant("old tokens always converge", _in_server("converges", always_converges), (THIEF, THIEF_2)),
+    Mutant("tabs never converge", _in_server("converges", never_converges), ("three foreign tabs within the grace",)),
+    Mutant("reuse is refused and not punished", _in_server("revoke", only_refuses), (THIEF, THIEF_2)),
+    Mutant("healing goes on from the old count", _in_server("heal", heals_nothing), ("two restores",)),
+    Mutant("no second look under the lock", _in_client("renew", no_second_look), ("two at once",)),
+    Mutant("the look is taken before the lock", _in_client("renew", looks_before_the_lock), ("two at once",)),
+    Mutant("the attempt id is not stored", _in_client("_begin", stores_no_attempt), (CRASHES,)),
+    Mutant("each try has its own attempt id", _in_client("_ask", another_attempt_each_try), (LOSSES,)),
+    Mutant("no answer ends the session", _in_client("_ask", gives_up_at_once), (LOSSES,)),
+    Mutant("tokens are used before they are saved", _in_client("_keep", uses_before_saving), ("two at once",)),
+    Mutant("late tokens overwrite a logout", _in_client("_keep", saves_over_anything), ("a logout",)),
+    Mutant("late tokens stay alive", _in_client("_keep", keeps_late_tokens_alive), ("a logout, losses",)),
+    Mutant("the end is not looked at twice", _in_client("_end", ends_without_looking), ("a logout and another login",)),
+    Mutant("a request is sent for another login", _in_client("current_for", ignores_the_epoch), ("another login",)),
+    Mutant("logout forgets last", _in_client("log_out", logs_out_at_the_server_first), ("a logout",)),
+    Mutant("the lock is never released", _in_client("renew", never_releases), ("two at once",)),
+)
+
+
+@contextlib.contextmanager
+def planted(mutant: Mutant) -> Iterator[None]:
+    """The rules with *mutant* in them."""
+    with mutant.plant():
+        yield
