@@ -25,7 +25,7 @@ from unbroken.client.known import Known
 from unbroken.client.live import SYSTEM_CLOCK, Clock, Live
 from unbroken.client.port import BlockingPort
 from unbroken.client.record import Store
-from unbroken.client.rules import current_for, log_in, log_out, renew
+from unbroken.client.rules import log_in, log_out, renew
 from unbroken.client.stores.memory import MemoryStore
 from unbroken.client.timing import Leeway, RefreshWindow
 from unbroken.client.wire import Lost, Send, Unsent, http_sender

@@ -1,0 +1,144 @@
+"""Access tokens: RFC 9068 JWTs, made and verified.
+
+1. Verified means: one of our keys, that key's own algorithm, ``typ`` at+jwt, our issuer, our audience, not expired, the
+   session not revoked (RFC 9068 §4, RFC 8725 §3). ``exp``, ``iss``, ``aud``, ``sub``, ``sid`` and ``jti`` are required.
+2. One token has one text: any part that is not canonical base64url is refused, so that no list of revoked texts, no
+   cache and no log can be fooled by another spelling.
+3. A token that was verified before is known by its text. Expiry, revocation and the key's end are checked every time.
+4. Whatever is wrong is InvalidToken, with the reason ``malformed``, ``expired`` or ``revoked``; never another error.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from secrets import token_urlsafe
+from typing import Any
+
+from joserfc.errors import JoseError
+from joserfc.jws import deserialize_compact
+
+from unbroken.errors import InvalidToken
+from unbroken.server.keys import Keyring, SigningKey
+from unbroken.server.rotation import Place, Row
+
+__all__ = ["Claims", "Verifier", "fixed_claims", "sign"]
+
+MOST = 8192  # characters of a token
+REMEMBERED = 10_000  # tokens
+_json = json.JSONEncoder(separators=(",", ":")).encode
+OURS = frozenset({"iss", "sub", "aud", "client_id", "iat", "exp", "jti", "sid", "scope", "seq", "br"})
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a verified access token says. Times are seconds since the Unix epoch; ``extra`` are the application's."""
+
+    subject: str
+    sid: str
+    client_id: str
+    scope: str
+    issuer: str
+    audience: str
+    issued_at: float
+    expires_at: float
+    jti: str
+    seq: int = 0
+    branch: int = 0
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    def has_scope(self, wanted: str) -> bool:
+        """Whether every word of *wanted* is in the token's scope."""
+        return set(wanted.split()) <= set(self.scope.split())
+
+
+def fixed_claims(row: Row, issuer: str, audience: str) -> str:
+    """The claims that are the same in all access tokens of a session: the beginning of their JSON."""
+    same = {"iss": issuer, "sub": row.subject, "aud": audience, "client_id": row.client_id, "sid": row.sid}
+    return _json(same)[:-1]
+
+
+def sign(
+    fixed: str, scope: str, place: Place, now: float, life: float, extra: Mapping[str, object], key: SigningKey
+) -> str:
+    """An access token for *place* in a session, good for *life* seconds from *now*."""
+    own = {name: value for name, value in extra.items() if name not in OURS}
+    more = f",{_json(own)[1:-1]}" if own else ""
+    # Every part is JSON already: a number, random base64url, or what json has written.
+    changing = f'"iat":{int(now)},"exp":{ceil(now + life)},"jti":"{token_urlsafe(12)}","seq":{place.g},"br":{place.b}'
+    return key.sign(f'{fixed},{changing},"scope":{_json(scope)}{more}}}'.encode())
+
+
+class Verifier:
+    """Verifies access tokens of one issuer for one audience."""
+
+    def __init__(self, issuer: str, audience: str) -> None:
+        self._issuer, self._audience = issuer, audience
+        self._known: dict[str, tuple[Claims, SigningKey]] = {}
+
+    def verify(self, token: str, keyring: Keyring, revoked: Container[str], now: float) -> Claims:
+        """The claims of *token*, good at *now*. Raises InvalidToken."""
+        claims, key = self._known.get(token) or self._first(token, keyring, now)
+        if now >= claims.expires_at:
+            raise InvalidToken("the access token has expired", reason="expired")
+        if claims.sid in revoked or now >= key.dead_from:
+            raise InvalidToken("the access token was revoked", reason="revoked")
+        return claims
+
+    def _first(self, token: str, keyring: Keyring, now: float) -> tuple[Claims, SigningKey]:
+        try:
+            found = self._read(token, keyring)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError):
+            raise _malformed() from None
+        while len(self._known) >= REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
+        self._known[token] = found
+        return found
+
+    def _read(self, token: str, keyring: Keyring) -> tuple[Claims, SigningKey]:
+        header = _header(token)
+        key = keyring.verifier(header["kid"], float("-inf"))
+        if key is None or header["alg"] != key.alg or header["typ"] != "at+jwt" or "crit" in header:
+            raise ValueError
+        body = json.loads(deserialize_compact(token, key.jwk, registry=key.registry).payload)
+        if body["iss"] != self._issuer or body["aud"] != self._audience:
+            raise ValueError
+        return _claims(body), key
+
+
+def _header(token: str) -> dict[str, Any]:
+    """The header of a compact JWS whose three parts are spelled canonically."""
+    if not isinstance(token, str) or len(token) > MOST or not token.isascii():
+        raise ValueError
+    parts = token.split(".")
+    if len(parts) != 3 or not all(map(_is_canonical, parts)):
+        raise ValueError
+    header: dict[str, Any] = json.loads(urlsafe_b64decode(parts[0] + "=" * (-len(parts[0]) % 4)))
+    return header
+
+
+def _is_canonical(part: str) -> bool:
+    raw = urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    return bool(raw) and urlsafe_b64encode(raw).rstrip(b"=").decode() == part
+
+
+def _claims(body: Mapping[str, Any]) -> Claims:
+    texts = [body[name] for name in ("sub", "sid", "client_id", "scope", "iss", "aud", "jti")]
+    numbers = [body[name] for name in ("iat", "exp", "seq", "br")]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers):
+        raise TypeError
+    subject, sid, client_id, scope, issuer, audience, jti = texts
+    issued_at, expires_at, seq, branch = numbers
+    extra = {name: value for name, value in body.items() if name not in OURS}
+    return Claims(
+        subject, sid, client_id, scope, issuer, audience, float(issued_at), float(expires_at), jti, seq, branch, extra
+    )
+
+
+def _malformed() -> InvalidToken:
+    return InvalidToken("this is not an access token of this server", reason="malformed")

@@ -1,0 +1,101 @@
+"""Where the server keeps its sessions, and what every store must be able to do.
+
+The rules are not here: a store reads rows and replaces them. One rule, R1, it may carry out by itself, because it is
+the one that every refresh needs; the contract suite holds it to ``rotation.present``.
+
+The methods are coroutines. Those of a store over a blocking driver never suspend (``blocking`` is True): they run
+without an event loop, and slow ones are moved to a thread where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from unbroken.errors import ConfigurationError
+from unbroken.server.keys import KeyRecord
+from unbroken.server.rotation import Presented, Row
+
+__all__ = ["Account", "Store", "open_store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One account of the embedded table. ``name`` is folded for comparison, ``shown`` is as it was given."""
+
+    name: str
+    shown: str
+    password_hash: str = field(repr=False)
+    created_at: float = 0.0
+
+
+class Store(Protocol):
+    """What ``Sessions`` needs. Each method raises StoreUnavailable when the store does not answer in time."""
+
+    blocking: bool
+
+    async def insert(self, row: Row) -> None:
+        """Stores a new session, durably; clears away a bounded number of sessions that are long over."""
+
+    async def read(self, key: bytes) -> Row | None:
+        """The row with this key."""
+
+    async def rotate(self, key: bytes, token: Presented, now: float, refresh_ttl: float) -> bool:
+        """R1 in one step: what ``rotation.rotate`` gives, if the row is alive, at g, and seen is null or b."""
+
+    async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
+        """Replaces *before* by *after*; False if the row is another one now.
+
+        If *after* is revoked and *before* was not: durably, and announced to other processes until *dead_until*.
+        """
+
+    async def revoke(
+        self, now: float, why: str, dead_until: float, *, sid: str = "", subject: str = "", keep: str = ""
+    ) -> list[str]:
+        """Ends, durably, the living sessions with this sid and of this subject (where given), except *keep*."""
+
+    async def confirm(self, sid: str, g: int, b: int) -> None:
+        """Sets seen to *b* where the session's generation is *g* and seen is null."""
+
+    async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[Row]:
+        """All sessions, or those of *subject*, or the one with this *sid*; newest first."""
+
+    async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
+        """The sids revoked since the cursor *after*, each with how long its access tokens could live; a new cursor."""
+
+    async def keys(self) -> list[KeyRecord]:
+        """All keys."""
+
+    async def save_keys(self, records: Sequence[KeyRecord], *, first: bool = False) -> None:
+        """Stores or replaces keys, durably. *first*: only if there are none."""
+
+    async def accounts(self) -> list[Account]:
+        """All accounts, by name."""
+
+    async def account(self, name: str) -> Account | None:
+        """The account with this folded name."""
+
+    async def add_account(self, account: Account) -> bool:
+        """Stores a new account; False if the name is taken."""
+
+    async def change_account(self, name: str, password_hash: str | None) -> bool:
+        """Replaces the password's hash, or removes the account (None); False if there is none."""
+
+    def close(self) -> None:
+        """Lets go of the store."""
+
+
+def open_store(url: str) -> Store:
+    """The store that *url* names: ``sqlite:///file.db`` (relative), ``sqlite:////path/file.db``, or ``memory:``.
+
+    Raises ConfigurationError, in one line that says what to do, for any other URL and for a store that cannot be used.
+    """
+    from unbroken.server.stores.memory import MemoryStore  # noqa: PLC0415  # each store only where it is asked for
+    from unbroken.server.stores.sqlite import SqliteStore  # noqa: PLC0415
+
+    if url in ("memory:", "memory://"):
+        return MemoryStore()
+    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+        return SqliteStore(url.removeprefix("sqlite:///"))
+    raise ConfigurationError(f"unknown store {url.partition('@')[0]!r}: use sqlite:///FILE or memory:")
