@@ -2,6 +2,7 @@
 
 from unbroken.server.access_token import Claims
 from unbroken.server.accounts import Accounts
+from unbroken.server.endpoints import Endpoints
 from unbroken.server.keys import Keyring
 from unbroken.server.rotation import Policy
 from unbroken.server.sessions import SessionInfo, Sessions
@@ -12,6 +13,7 @@ from unbroken.server.stores.sqlite import SqliteStore
 __all__ = [
     "Accounts",
     "Claims",
+    "Endpoints",
     "Keyring",
     "MemoryStore",
     "Policy",

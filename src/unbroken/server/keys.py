@@ -102,7 +102,9 @@ class Keyring:
     def __init__(self, records: Iterable[KeyRecord], known: Keyring | None = None) -> None:
         self.records = tuple(sorted(records, key=lambda record: (record.created_at, record.kid)))
         old = {key.kid: key for key in known.signing} if known else {}
-        self.signing = tuple(_parsed(record, old) for record in self.records if record.use == "sign")
+        self.signing: tuple[SigningKey, ...] = tuple(
+            _parsed(record, old) for record in self.records if record.use == "sign"
+        )
         self._by_kid = {key.kid: key for key in self.signing}
         self._macs = {int(r.kid): (_unb64(r.secret), r) for r in self.records if r.use == "mac"}
 

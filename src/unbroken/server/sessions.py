@@ -260,6 +260,11 @@ class Sessions:
         """``revoke_all`` without blocking."""
         return await self._slowly(lambda: self.revoke_all(subject), lambda: self._revoke("revoked", subject=subject))
 
+    async def ajwks(self) -> dict[str, object]:
+        """``jwks`` without blocking."""
+        await self._watch.look()
+        return self._watch.keyring.jwks(self._clock())
+
     async def ainspect_refresh(self, refresh_token: str) -> tuple[SessionInfo, bool] | None:
         """``inspect_refresh`` without blocking."""
         return await self._inspect(refresh_token)

@@ -51,8 +51,8 @@ CREATE TABLE account (
 ) WITHOUT ROWID;
 """
 
-COLUMNS = ", ".join(column.name for column in fields(Row))
-COORDINATED = [column.name for column in fields(Row)].index("coordinated")  # SQLite has no booleans
+NAMES = tuple(column.name for column in fields(Row))
+COLUMNS = ", ".join(NAMES)
 INSERT = f"INSERT INTO session ({COLUMNS}) VALUES ({', '.join('?' * len(fields(Row)))})"
 READ = f"SELECT {COLUMNS} FROM session WHERE key = ?"
 
@@ -267,4 +267,6 @@ class SqliteStore:
 
 
 def _row(values: Sequence[Any]) -> Row:
-    return Row(*values[:COORDINATED], bool(values[COORDINATED]), *values[COORDINATED + 1 :])
+    named: dict[str, Any] = dict(zip(NAMES, values, strict=True))
+    named["coordinated"] = bool(named["coordinated"])  # SQLite has no booleans
+    return Row(**named)

@@ -1,0 +1,216 @@
+"""The server's endpoints and the current session for FastAPI, right in OpenAPI.
+
+    auth = Auth(sessions, authenticate)
+    app = FastAPI()
+    app.include_router(auth.router)
+
+    @app.get("/orders")
+    async def orders(session: Annotated[Claims, Depends(auth.session)]): ...
+
+    @app.get("/reports")
+    async def reports(session: Annotated[Claims, Security(auth.session, scopes=["reports"])]): ...
+
+With ``password_grant=True`` the docs page's Authorize button asks for name and password; without, for a token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from fastapi.security import HTTPBearer, OAuth2PasswordBearer, SecurityScopes
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request as StarletteRequest
+
+from unbroken.server.access_token import Claims
+from unbroken.server.endpoints import ROUTES, Authenticate, Endpoints, Route
+from unbroken.server.sessions import Sessions
+from unbroken.starlette import demanded, found
+from unbroken.starlette import routes as starlette_routes
+
+__all__ = ["Auth"]
+
+
+class LoginForm(BaseModel):
+    """What ``/login`` takes."""
+
+    username: str
+    password: str
+    scope: str = ""
+    label: str = Field("", description="a name for this device")
+    client_id: str = ""
+    coordinated: bool = Field(False, description="the client stores and shares its attempt ids")
+
+
+class RefreshForm(BaseModel):
+    """What ``/refresh`` takes."""
+
+    refresh_token: str
+
+
+class TokenResponse(BaseModel):
+    """RFC 6749 §5.1, and what refreshing needs to know."""
+
+    access_token: str
+    token_type: str
+    expires_in: int
+    refresh_token: str
+    refresh_expires_in: int
+    refresh_seq: int
+    scope: str = ""
+
+
+class Refusal(BaseModel):
+    """RFC 6749 §5.2; ``reason`` is more exact than ``error``."""
+
+    error: str
+    error_description: str = ""
+    reason: str = ""
+
+
+class Who(BaseModel):
+    """Whom an access token belongs to."""
+
+    sub: str
+    sid: str
+    client_id: str
+    scope: str
+    iss: str
+    aud: str
+    iat: int
+    exp: int
+
+
+class Device(BaseModel):
+    """One session of the caller."""
+
+    model_config = ConfigDict(extra="allow")
+
+    sid: str
+    label: str
+    client_id: str
+    created_at: float
+    used_at: float
+    current: bool
+
+
+class Devices(BaseModel):
+    """The caller's sessions."""
+
+    sessions: list[Device]
+
+
+class Introspection(BaseModel):
+    """RFC 7662 §2.2."""
+
+    model_config = ConfigDict(extra="allow")
+
+    active: bool
+
+
+class Count(BaseModel):
+    """How many sessions were ended."""
+
+    revoked: int
+
+
+RESPONSES: dict[str, type[BaseModel] | None] = {
+    "login": TokenResponse,
+    "token": TokenResponse,
+    "refresh": TokenResponse,
+    "introspect": Introspection,
+    "session": Who,
+    "sessions": Devices,
+    "revoke_others": Count,
+}
+PROTECTED = ("introspect", "session", "sessions", "end_session", "revoke_others")
+EMPTY = {"logout": 204, "end_session": 204}
+
+
+class Auth:
+    """The endpoints as ``router``, and ``session``, a dependency that gives the ``Claims`` of the caller.
+
+    Parameters as those of ``unbroken.server.Endpoints``.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        authenticate: Authenticate,
+        *,
+        prefix: str = "/auth",
+        password_grant: bool = False,
+        scopes: dict[str, str] | None = None,
+    ) -> None:
+        self._sessions = sessions
+        endpoints = Endpoints(sessions, authenticate, prefix=prefix, password_grant=password_grant)
+        self.scheme = _scheme(endpoints, scopes or {}) if password_grant else HTTPBearer(auto_error=False)
+        self.router = APIRouter(tags=["auth"])
+        ready = starlette_routes(sessions, authenticate, prefix=prefix, password_grant=password_grant)
+        for route, translated in zip(ROUTES, ready, strict=True):
+            self._add(route, translated.path, translated.endpoint)
+
+    async def __call__(self, request: StarletteRequest, scopes: SecurityScopes) -> Claims:
+        """The session that sends *request*; answers 401 or 403 with an RFC 6750 challenge otherwise."""
+        return demanded(await found(self._sessions, request), scopes.scope_str)
+
+    @property
+    def session(self) -> Any:
+        """The dependency: ``Depends(auth.session)``, or ``Security(auth.session, scopes=[...])``."""
+        scheme = self.scheme
+
+        async def session(request: StarletteRequest, scopes: SecurityScopes, _: Any = Depends(scheme)) -> Claims:
+            return await self(request, scopes)
+
+        return session
+
+    def _add(self, route: Route, path: str, endpoint: Any) -> None:
+        name = route.name
+        extra: dict[str, Any] = {}
+        if body := _body(name):
+            extra["requestBody"] = {"content": body, "required": name != "logout"}
+        if name == "end_session":
+            extra["parameters"] = [{"name": "sid", "in": "path", "required": True, "schema": {"type": "string"}}]
+        self.router.add_api_route(
+            path,
+            endpoint,
+            methods=[route.method],
+            name=name,
+            status_code=EMPTY.get(name, 200),
+            response_model=None,
+            responses=_responses(name),
+            openapi_extra=extra,
+            dependencies=[Depends(self.scheme)] if name in PROTECTED else [],
+            summary=name.replace("_", " ").capitalize(),
+        )
+
+
+def _scheme(endpoints: Endpoints, scopes: dict[str, str]) -> OAuth2PasswordBearer:
+    token = endpoints.prefix + "/token"
+    return OAuth2PasswordBearer(tokenUrl=token, refreshUrl=token, scopes=scopes, auto_error=False)
+
+
+def _responses(name: str) -> dict[int | str, dict[str, Any]]:
+    model = RESPONSES.get(name)
+    answers: dict[int | str, dict[str, Any]] = {
+        EMPTY.get(name, 200): {"model": model} if model else {"description": "Done"}
+    }
+    if name not in ("jwks", "metadata"):
+        answers[400] = {"model": Refusal}
+        answers[503] = {"model": Refusal, "description": "The store does not answer; try again after Retry-After"}
+    if name in PROTECTED or name == "login":
+        answers[401] = {"model": Refusal}
+    return answers
+
+
+def _body(name: str) -> dict[str, Any] | None:
+    """The request body in OpenAPI; the endpoints read it themselves."""
+    models: dict[str, type[BaseModel]] = {"login": LoginForm, "refresh": RefreshForm, "logout": RefreshForm}
+    if name in models:
+        return {"application/json": {"schema": models[name].model_json_schema()}}
+    fields = {"token": ["grant_type", "refresh_token", "username", "password", "scope", "client_id"]}
+    fields |= {"revoke": ["token", "token_type_hint"], "introspect": ["token", "token_type_hint"]}
+    if name not in fields:
+        return None
+    schema = {"type": "object", "properties": {field: {"type": "string"} for field in fields[name]}}
+    return {"application/x-www-form-urlencoded": {"schema": {**schema, "required": fields[name][:1]}}}

@@ -1,0 +1,151 @@
+"""HTTP as values: a request in, a response out, and the reading of one into the other. No framework, no I/O.
+
+1. What a client sends is checked before it is used; whatever is wrong is InvalidRequest, in words for the client's author.
+2. A parameter may stand once (RFC 6749 §3.2). Text is UTF-8 without NUL and without lone surrogates.
+3. Every response with a token, and every refusal of one, says ``no-store`` (RFC 6749 §5.1).
+4. A challenge is RFC 6750 §3, with the reason as a further parameter, for programs.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote_plus
+
+from unbroken.errors import InvalidGrant, InvalidRequest, InvalidScope, InvalidToken, LoginRefused, Refused, TryLater
+
+__all__ = ["BODY_LIMIT", "Request", "Response", "bearer_of", "challenge", "json_response", "refusal"]
+
+BODY_LIMIT = 64 * 1024  # bytes
+NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
+STATUS = {LoginRefused: 401, InvalidGrant: 400, InvalidScope: 400, InvalidRequest: 400, InvalidToken: 401}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. Header names are in lower case; ``client_ip`` is the connection's, as the server sees it."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    client_ip: str = ""
+
+    def json(self) -> dict[str, object]:
+        """The body, which must be a JSON object. Raises InvalidRequest."""
+        if self._content_type() != "application/json":
+            raise InvalidRequest("send a JSON object, as application/json")
+        try:
+            body = json.loads(self.body.decode())
+        except (ValueError, RecursionError):
+            raise InvalidRequest("the body is not valid JSON") from None
+        if not isinstance(body, dict):
+            raise InvalidRequest("the body is not a JSON object")
+        return body
+
+    def form(self) -> dict[str, str]:
+        """The body, which must be a form (RFC 6749 appendix B). Empty values count as absent. Raises InvalidRequest."""
+        if self._content_type() != "application/x-www-form-urlencoded":
+            raise InvalidRequest("send a form, as application/x-www-form-urlencoded")
+        try:
+            pairs = parse_qsl(self.body.decode(), strict_parsing=bool(self.body), errors="strict", max_num_fields=50)
+        except ValueError:
+            raise InvalidRequest("the body is not a valid form") from None
+        fields = dict(pairs)
+        if len(fields) != len(pairs):
+            raise InvalidRequest("a parameter stands more than once")
+        return {name: _clean(value, name) for name, value in fields.items() if value}
+
+    def basic_client(self) -> str | None:
+        """The client id of HTTP Basic authentication (RFC 6749 §2.3.1); None without one."""
+        scheme, _, value = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            return unquote_plus(b64decode(value, validate=True).decode().partition(":")[0])
+        except ValueError:
+            raise InvalidRequest("the Authorization header is not valid HTTP Basic") from None
+
+    def _content_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One response. Its repr shows no body."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = field(default=b"", repr=False)
+
+
+def json_response(value: object, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> Response:
+    """*value* as JSON; not to be stored unless *headers* say otherwise."""
+    body = json.dumps(value, separators=(",", ":")).encode()
+    return Response(status, {"content-type": "application/json", **headers}, body)
+
+
+def text_of(fields: Mapping[str, object], name: str, *, required: bool = True) -> str:
+    """The text called *name*; empty if it is absent and not *required*. Raises InvalidRequest."""
+    value = fields.get(name)
+    if value is None or value == "":
+        if required:
+            raise InvalidRequest(f"{name} is missing")
+        return ""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} must be a text")
+    return _clean(value, name)
+
+
+def flag_of(fields: Mapping[str, object], name: str) -> bool:
+    """Whether *name* is true. Raises InvalidRequest if it is neither true nor false."""
+    value = fields.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name} must be true or false")
+    return value
+
+
+def bearer_of(request: Request) -> str | None:
+    """The bearer token of *request* (RFC 6750 §2.1); None without one."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def refusal(error: Refused | TryLater) -> Response:
+    """The response for *error* (RFC 6749 §5.2)."""
+    if isinstance(error, TryLater):
+        return json_response(
+            {"error": "temporarily_unavailable", "error_description": "try again shortly"},
+            503,
+            {**NO_STORE, "retry-after": str(max(1, round(error.retry_after)))},
+        )
+    if isinstance(error, InvalidToken):
+        return challenge(error)
+    body = {"error": error.code, "error_description": str(error)}
+    if error.reason != error.code:
+        body["reason"] = error.reason
+    return json_response(body, STATUS.get(type(error), 400))
+
+
+def challenge(error: InvalidToken | None, *, scope: str = "") -> Response:
+    """A 401 with an RFC 6750 challenge; bare when no token was sent (§3.1). With *scope*: a 403, for more scope."""
+    if scope:
+        header = f'Bearer realm="unbroken", error="insufficient_scope", scope="{scope}"'
+        return json_response({"error": "insufficient_scope", "scope": scope}, 403, _challenging(header))
+    if error is None:
+        return json_response({"error": "unauthorized"}, 401, _challenging('Bearer realm="unbroken"'))
+    header = f'Bearer realm="unbroken", error="invalid_token", error_description="{error}", reason="{error.reason}"'
+    body = {"error": "invalid_token", "error_description": str(error), "reason": error.reason}
+    return json_response(body, 401, _challenging(header))
+
+
+def _challenging(header: str) -> dict[str, str]:
+    return {**NO_STORE, "www-authenticate": header}
+
+
+def _clean(value: str, name: str) -> str:
+    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        raise InvalidRequest(f"{name} is not valid text")
+    return value
