@@ -71,8 +71,8 @@ def cool_down(failures: int, asked_for: float, jitter: float) -> float:
 
 
 def due_by_clock(tokens: Tokens, age: float, leeway: Leeway) -> bool:
-    """Whether tokens of this *age* are renewed because of their age alone, and had lived for a second at least."""
-    return age >= max(1.0, ages_of(tokens, leeway, 0.0).behind)
+    """Whether tokens of this *age* are renewed because of their age alone, and were meant to live a second at least."""
+    return (tokens.lifetime or 0.0) >= 1.0 and age >= ages_of(tokens, leeway, 0.0).behind
 
 
 def storming(renewals: list[float], now: float, window: RefreshWindow) -> float:

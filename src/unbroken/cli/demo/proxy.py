@@ -1,0 +1,80 @@
+"""A network that can lose answers: a small proxy on loopback, in a thread of its own.
+
+It looks at the first line of each request only as far as it must: to know a refresh when it sees one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+__all__ = ["Proxy"]
+
+
+class Proxy:
+    """Passes bytes between clients and ``127.0.0.1:upstream``. ``lose`` answers to refreshes are swallowed next."""
+
+    def __init__(self, upstream: int) -> None:
+        self._upstream = upstream
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="proxy", daemon=True)
+        self._busy: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.lose = 0
+        self.exchanges = 0
+        self.lost = 0
+
+    def start(self) -> None:
+        """Starts, and returns when ``port`` can be connected to."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(timeout=5)
+
+    async def _run(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._end.wait()
+        server.close()
+        for task in self._busy:
+            task.cancel()
+        await asyncio.gather(*self._busy, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up, me = None, asyncio.current_task()
+        assert me is not None
+        self._busy.add(me)
+        try:
+            first = await reader.read(65536)
+            refresh = first.startswith(b"POST /auth/refresh")
+            self.exchanges += refresh
+            up_reader, up = await asyncio.open_connection("127.0.0.1", self._upstream)
+            up.write(first)
+            there = asyncio.create_task(_copy(reader, up))
+            if refresh and self.lose:
+                self.lose -= 1
+                await up_reader.read(65536)  # the server has answered; nobody will know
+                self.lost += 1
+            else:
+                await _copy(up_reader, writer)
+            there.cancel()
+        except OSError:
+            pass  # the server is down, or somebody hung up: that is what this network is like
+        finally:
+            self._busy.discard(me)
+            for end in (writer, up):
+                if end is not None:
+                    end.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()

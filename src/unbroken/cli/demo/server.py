@@ -1,0 +1,36 @@
+"""The demo's server process: ``python -m unbroken.cli.demo.server DATABASE PORT ACCESS_TTL ISSUER``."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from unbroken.cli.serve import listen
+from unbroken.server import Accounts, Policy, Sessions, SqliteStore
+from unbroken.starlette import SessionMiddleware, current_session, routes
+
+
+async def echo(request: Request) -> JSONResponse:
+    """The API of the demo: says who asked, and what."""
+    claims = current_session(request)
+    return JSONResponse({"sub": claims.subject, "echo": (await request.json())["echo"]})
+
+
+def app(database: str, access_ttl: float, issuer: str) -> Starlette:
+    store = SqliteStore(database)
+    sessions = Sessions(store, policy=Policy(access_ttl=access_ttl), issuer=issuer)
+    auth = routes(sessions, Accounts(store).authenticate)
+    middleware = [Middleware(SessionMiddleware, sessions=sessions)]
+    return Starlette(routes=[*auth, Route("/api/echo", echo, methods=["POST"])], middleware=middleware)
+
+
+if __name__ == "__main__":
+    file, port, ttl, issuer = sys.argv[1:]
+    config = uvicorn.Config(app(file, float(ttl), issuer), log_level="error", access_log=False)
+    uvicorn.Server(config).run(sockets=[listen("127.0.0.1", int(port))])
