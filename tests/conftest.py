@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests.backend import PASSWORD, Backend, backend
+from unbroken import Session
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -13,3 +18,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Async tests run on both event loops."""
     return request.param
+
+
+@pytest.fixture
+def server() -> Iterator[Backend]:
+    """A real server on loopback, with faults on request."""
+    with backend() as built:
+        yield built
+
+
+@pytest.fixture
+def session(server: Backend) -> Session:
+    """A session that is logged in there."""
+    made = Session(server.url, exchange_timeout=2.0, wait_timeout=10.0)
+    made.login("ada", PASSWORD)
+    return made

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from getpass import getpass
 from typing import Annotated
 
-import click
 import typer
 
 from unbroken.cli.demo import demo
@@ -46,19 +45,23 @@ def run(arguments: list[str]) -> int:
     """Runs one command line; its exit status."""
     try:
         return int(app(arguments, standalone_mode=False) or 0)
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "unbroken"
-        if not error.format_message():  # no command was named, and the help was shown
-            return 2
-        return _say(f"{error.format_message().rstrip('.')} (see {command} --help)")
-    except click.ClickException as error:
-        return _say(error.format_message())
-    except click.exceptions.Exit as done:
+    except typer.Exit as done:
         return done.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except typer.TyperException as error:
+        return _wrong_use(error)
+    except (typer.Abort, KeyboardInterrupt):
         return _say("stopped")
     except UnbrokenError as error:
         return _say(str(error))
+
+
+def _wrong_use(error: typer.TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "unbroken"
+    message = getattr(error, "format_message", lambda: str(error))().strip().rstrip(".")
+    if not message:  # no command was named, and the help has been shown
+        return 2
+    return _say(f"{' '.join(message.split())} (see {command} --help)")
 
 
 @users.command("add")
@@ -125,10 +128,11 @@ def sessions_revoke(
 @keys.command("list")
 def keys_list(store: Store = "sqlite:///unbroken.db") -> None:
     """List the keys and what they do now."""
+    records = Sessions(open_store(store)).keyring().records
     now = time.time()
     rows = [
         (k.kid, k.use, k.alg, k.state(now), _when(k.signs_from), _when(k.verifies_until) if k.verifies_until else "-")
-        for k in Sessions(open_store(store)).keyring().records
+        for k in records
     ]
     _table(("KID", "USE", "ALG", "STATE", "SIGNS FROM", "VERIFIES UNTIL"), rows)
 
