@@ -15,18 +15,19 @@ With ``password_grant=True`` the docs page's Authorize button asks for name and 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, HTTPException
 from fastapi.security import HTTPBearer, OAuth2PasswordBearer, SecurityScopes
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request as StarletteRequest
 
 from unbroken.server.access_token import Claims
-from unbroken.server.endpoints import ROUTES, Authenticate, Endpoints, Route
+from unbroken.server.endpoints import Authenticate, Endpoints, Route, ScopesOf
 from unbroken.server.sessions import Sessions
-from unbroken.starlette import demanded, found
-from unbroken.starlette import routes as starlette_routes
+from unbroken.starlette import demanded, endpoint_of, found
 
 __all__ = ["Auth"]
 
@@ -123,14 +124,15 @@ RESPONSES: dict[str, type[BaseModel] | None] = {
     "sessions": Devices,
     "revoke_others": Count,
 }
-PROTECTED = ("introspect", "session", "sessions", "end_session", "revoke_others")
+BEARER = ("introspect", "session", "sessions", "end_session", "revoke_others", "logout")
 EMPTY = {"logout": 204, "end_session": 204}
 
 
 class Auth:
     """The endpoints as ``router``, and ``session``, a dependency that gives the ``Claims`` of the caller.
 
-    Parameters as those of ``unbroken.server.Endpoints``.
+    Parameters as those of ``unbroken.server.Endpoints``; *scopes* describes the words of scope, for the docs page.
+    Set *prefix* here, not at ``include_router``: the metadata and the docs page name the endpoints by it.
     """
 
     def __init__(
@@ -140,29 +142,16 @@ class Auth:
         *,
         prefix: str = "/auth",
         password_grant: bool = False,
+        scopes_of: ScopesOf | None = None,
         scopes: dict[str, str] | None = None,
     ) -> None:
-        self._sessions = sessions
-        endpoints = Endpoints(sessions, authenticate, prefix=prefix, password_grant=password_grant)
+        endpoints = Endpoints(sessions, authenticate, prefix=prefix, password_grant=password_grant, scopes_of=scopes_of)
         self.scheme = _scheme(endpoints, scopes or {}) if password_grant else HTTPBearer(auto_error=False)
+        # One object for ever: FastAPI knows a dependency, and what overrides it in tests, by its identity.
+        self.session = _dependency(sessions, self.scheme)
         self.router = APIRouter(tags=["auth"])
-        ready = starlette_routes(sessions, authenticate, prefix=prefix, password_grant=password_grant)
-        for route, translated in zip(ROUTES, ready, strict=True):
-            self._add(route, translated.path, translated.endpoint)
-
-    async def __call__(self, request: StarletteRequest, scopes: SecurityScopes) -> Claims:
-        """The session that sends *request*; answers 401 or 403 with an RFC 6750 challenge otherwise."""
-        return demanded(await found(self._sessions, request), scopes.scope_str)
-
-    @property
-    def session(self) -> Any:
-        """The dependency: ``Depends(auth.session)``, or ``Security(auth.session, scopes=[...])``."""
-        scheme = self.scheme
-
-        async def session(request: StarletteRequest, scopes: SecurityScopes, _: Any = Depends(scheme)) -> Claims:
-            return await self(request, scopes)
-
-        return session
+        for route in endpoints.routes:
+            self._add(route, endpoints.path(route), endpoint_of(endpoints, route))
 
     def _add(self, route: Route, path: str, endpoint: Any) -> None:
         name = route.name
@@ -180,9 +169,21 @@ class Auth:
             response_model=None,
             responses=_responses(name),
             openapi_extra=extra,
-            dependencies=[Depends(self.scheme)] if name in PROTECTED else [],
+            dependencies=[Depends(self.scheme)] if name in BEARER else [],
             summary=name.replace("_", " ").capitalize(),
         )
+
+
+def _dependency(sessions: Sessions, scheme: Any) -> Callable[..., Awaitable[Claims]]:
+    async def session(request: StarletteRequest, scopes: SecurityScopes, _: Any = Depends(scheme)) -> Claims:
+        """The session that sends *request*; answers 401 or 403 with an RFC 6750 challenge otherwise."""
+        who = demanded(await found(sessions, request), scopes.scope_str)
+        if isinstance(who, Claims):
+            return who
+        headers = {name: value for name, value in who.headers.items() if name != "content-type"}
+        raise HTTPException(who.status, json.loads(who.body), headers)
+
+    return session
 
 
 def _scheme(endpoints: Endpoints, scopes: dict[str, str]) -> OAuth2PasswordBearer:
@@ -197,9 +198,12 @@ def _responses(name: str) -> dict[int | str, dict[str, Any]]:
     }
     if name not in ("jwks", "metadata"):
         answers[400] = {"model": Refusal}
+        answers[413] = {"model": Refusal, "description": "The body is longer than 64 KiB"}
         answers[503] = {"model": Refusal, "description": "The store does not answer; try again after Retry-After"}
-    if name in PROTECTED or name == "login":
+    if name in BEARER or name == "login":
         answers[401] = {"model": Refusal}
+    if name == "end_session":
+        answers[404] = {"model": Refusal, "description": "The caller has no such session"}
     return answers
 
 

@@ -6,16 +6,22 @@
     async def orders(request):
         claims = current_session(request)          # answers 401 with an RFC 6750 challenge by itself
 
+Where Starlette's own ``AuthenticationMiddleware`` is at work, ``BearerBackend`` takes the place of the middleware:
+
+    Middleware(AuthenticationMiddleware, backend=BearerBackend(sessions), on_error=BearerBackend.on_error)
+
 This file translates; it decides nothing. A client's address is the connection's: behind a proxy, tell the ASGI server.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
+from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, BaseUser
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route as StarletteRoute
@@ -23,23 +29,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unbroken.errors import InvalidToken, TryLater
 from unbroken.server.access_token import Claims
-from unbroken.server.endpoints import ROUTES, Authenticate, Endpoints, Route
+from unbroken.server.endpoints import Authenticate, Endpoints, Route, ScopesOf
 from unbroken.server.http import BODY_LIMIT, Request, Response, bearer_of, challenge, refusal
 from unbroken.server.sessions import Sessions
 
-__all__ = ["SessionMiddleware", "current_session", "routes"]
+__all__ = ["BearerBackend", "SessionMiddleware", "SessionUser", "current_session", "routes"]
 
 FOUND = "unbroken.claims"  # in the ASGI scope: Claims, or the Response that refuses the request
 
 
 def routes(
-    sessions: Sessions, authenticate: Authenticate, *, prefix: str = "/auth", password_grant: bool = False
+    sessions: Sessions,
+    authenticate: Authenticate,
+    *,
+    prefix: str = "/auth",
+    password_grant: bool = False,
+    scopes_of: ScopesOf | None = None,
 ) -> list[StarletteRoute]:
     """The endpoints as routes; see ``unbroken.server.Endpoints``."""
-    endpoints = Endpoints(sessions, authenticate, prefix=prefix, password_grant=password_grant)
+    endpoints = Endpoints(sessions, authenticate, prefix=prefix, password_grant=password_grant, scopes_of=scopes_of)
     return [
-        StarletteRoute(endpoints.path(route), _endpoint(endpoints, route), methods=[route.method], name=route.name)
-        for route in ROUTES
+        StarletteRoute(endpoints.path(route), endpoint_of(endpoints, route), methods=[route.method], name=route.name)
+        for route in endpoints.routes
     ]
 
 
@@ -55,18 +66,64 @@ class SessionMiddleware:
         await self._app(scope, receive, send)
 
 
+@dataclass(frozen=True, slots=True)
+class SessionUser(BaseUser):
+    """``request.user`` behind ``BearerBackend``: the subject, and all that the token says."""
+
+    claims: Claims
+
+    @property
+    def is_authenticated(self) -> bool:
+        return True
+
+    @property
+    def display_name(self) -> str:
+        return self.claims.subject
+
+    @property
+    def identity(self) -> str:
+        return self.claims.subject
+
+
+class BearerBackend(AuthenticationBackend):
+    """``request.user`` and ``request.auth``: the words of the token's scope, and ``authenticated``.
+
+    Without a token the user is Starlette's unauthenticated one. With a bad one, ``on_error`` answers the challenge.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
+        conn.scope[FOUND] = who = await found(self._sessions, conn)
+        if isinstance(who, Claims):
+            return AuthCredentials(["authenticated", *who.scope.split()]), SessionUser(who)
+        if bearer_of(_heard(conn)) is None:
+            return None
+        raise AuthenticationError("the access token was refused")
+
+    @staticmethod
+    def on_error(conn: HTTPConnection, _error: AuthenticationError) -> StarletteResponse:
+        """The response to a bad token (RFC 6750 §3)."""
+        return _response_of(conn.scope[FOUND])
+
+
 def current_session(request: HTTPConnection, *, scope: str = "") -> Claims:
     """The session that sends *request*. Without a good token the client gets a 401 challenge (RFC 6750 §3), with too
-    little *scope* a 403. Raises RuntimeError if ``SessionMiddleware`` is not installed.
+    little *scope* a 403. Raises RuntimeError if neither ``SessionMiddleware`` nor ``BearerBackend`` is installed.
     """
     if FOUND not in request.scope:
         raise RuntimeError("add SessionMiddleware to the application: current_session needs it")
-    return demanded(request.scope[FOUND], scope)
+    who = demanded(request.scope[FOUND], scope)
+    if isinstance(who, Claims):
+        return who
+    # Starlette writes the detail out as it is: so the body is the JSON object it is everywhere else.
+    raise HTTPException(who.status, who.body.decode(), dict(who.headers))
 
 
 async def found(sessions: Sessions, connection: HTTPConnection) -> Claims | Response:
     """Who sends this, or the response that refuses it."""
-    token = bearer_of(Request("", "", {"authorization": connection.headers.get("authorization", "")}))
+    token = bearer_of(_heard(connection))
     if token is None:
         return challenge(None)
     try:
@@ -75,19 +132,21 @@ async def found(sessions: Sessions, connection: HTTPConnection) -> Claims | Resp
         return refusal(error)
 
 
-def demanded(who: Claims | Response, scope: str) -> Claims:
-    """*who*, with *scope*; raises the HTTPException that carries the refusal otherwise."""
-    if isinstance(who, Claims):
-        if who.has_scope(scope):
-            return who
-        who = challenge(None, scope=scope)
-    headers = {name: value for name, value in who.headers.items() if name != "content-type"}
-    raise HTTPException(who.status, "Forbidden" if who.status == 403 else "Unauthorized", headers)
+def demanded(who: Claims | Response, scope: str) -> Claims | Response:
+    """*who* if it has *scope*, the response that refuses it otherwise."""
+    if isinstance(who, Claims) and not who.has_scope(scope):
+        return challenge(None, scope=scope)
+    return who
 
 
-def _endpoint(endpoints: Endpoints, route: Route) -> Callable[[StarletteRequest], Awaitable[StarletteResponse]]:
+def endpoint_of(endpoints: Endpoints, route: Route) -> Callable[[StarletteRequest], Awaitable[StarletteResponse]]:
+    """The endpoint function of one route."""
+
     async def endpoint(request: StarletteRequest) -> StarletteResponse:
-        value = await _value_of(request)
+        try:
+            value = await _value_of(request)
+        except ClientDisconnect:  # nobody is left to read an answer, and it is no error of this server
+            return StarletteResponse(status_code=400)
         return _response_of(await endpoints.answer(route, value, request.path_params.get("sid", "")))
 
     return endpoint
@@ -99,9 +158,16 @@ async def _value_of(request: StarletteRequest) -> Request:
         body += chunk
         if len(body) > BODY_LIMIT:  # enough to be refused; the rest is not read
             break
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    ip = request.client.host if request.client else ""
-    return Request(request.method, request.url.path, headers, bytes(body), ip)
+    return replace(_heard(request), body=bytes(body))
+
+
+def _heard(connection: HTTPConnection) -> Request:
+    """All of a request but its body."""
+    headers: dict[str, str] = {}
+    for name, value in connection.headers.items():  # a repeated header must not mean one thing here, another there
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    ip = connection.client.host if connection.client else ""
+    return Request(connection.scope.get("method", ""), connection.url.path, headers, client_ip=ip)
 
 
 def _response_of(value: Response) -> StarletteResponse:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import threading
@@ -541,11 +540,3 @@ def test_a_hook_that_raises_hurts_nobody(server: Backend, caplog: pytest.LogCapt
     session = logged_in(server, on_event=broken, on_tokens_changed=broken)
     assert session.token()
     assert "failed" in caplog.text
-
-
-def test_a_session_can_be_thrown_away(server: Backend) -> None:
-    session = logged_in(server)
-    known = session._known
-    del session
-    gc.collect()
-    assert known.live is not None

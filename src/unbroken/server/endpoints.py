@@ -12,22 +12,24 @@
     POST /auth/sessions/revoke-others  bearer token                   how many
     GET  /.well-known/jwks.json, /.well-known/oauth-authorization-server (RFC 7517, RFC 8414)
 
-1. A refused refresh token is 400 ``invalid_grant`` everywhere, and nothing else is.
+1. A refused refresh token is 400 ``invalid_grant`` everywhere. Nothing else is, but a wrong password at ``/token``,
+   where RFC 6749 §5.2 wants it so. At ``/login`` that is 401 ``access_denied``, without a challenge: no token was sent,
+   and a client that sees ``Bearer`` would try to renew one.
 2. ``Idempotency-Key`` is the client's attempt id.
 3. A caller sees and ends its own sessions only; introspection of other subjects needs the scope ``introspect``.
-4. No input causes a 5xx. A store that does not answer is 503 with ``Retry-After``.
+4. Nobody gets a scope by asking for it: a login may ask for what ``scopes_of`` gives its subject, and for nothing else.
+5. No input causes a 5xx. A store that does not answer is 503 with ``Retry-After``.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
-from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused, Refused, TryLater
+from unbroken.errors import InvalidRequest, InvalidScope, InvalidToken, LoginRefused, Refused, TryLater
 from unbroken.server.access_token import Claims
 from unbroken.server.http import (
     BODY_LIMIT,
@@ -41,16 +43,19 @@ from unbroken.server.http import (
     refusal,
     text_of,
 )
-from unbroken.server.keys import ALGORITHMS
+from unbroken.server.metadata import WELL_KNOWN, inserted, metadata
 from unbroken.server.sessions import Sessions
 from unbroken.tokens import Granted
 
-__all__ = ["Authenticate", "Endpoints", "Route"]
+__all__ = ["Authenticate", "Endpoints", "Route", "ScopesOf"]
 
-Authenticate = Callable[[str, str], "str | None | Awaitable[str | None]"]
+T = TypeVar("T")
+Authenticate = Callable[[str, str], "str | Awaitable[str | None] | None"]
+ScopesOf = Callable[[str], "Collection[str] | Awaitable[Collection[str]]"]
 Handler = Callable[["Endpoints", Request, str], Awaitable[Response]]
 CACHED = {"cache-control": "public, max-age=300"}
 INTROSPECT = "introspect"  # the scope that may look at other subjects' tokens
+LONGEST_CLIENT_ID = 200  # it stands in every access token, which must fit into a header
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +76,23 @@ class Route:
 class Endpoints:
     """All endpoints over *sessions*. *authenticate* gives the subject for a name and a password, or None; it may be
     async; a plain one runs in a thread, because it is slow on purpose. *password_grant* opens RFC 6749 §4.3 at
-    ``/token``, for documentation pages and old clients.
+    ``/token``, for documentation pages and old clients. *scopes_of* gives the words of scope that a subject may ask for
+    at login, plain or async like *authenticate*; without it, none.
     """
 
     def __init__(
-        self, sessions: Sessions, authenticate: Authenticate, *, prefix: str = "/auth", password_grant: bool = False
+        self,
+        sessions: Sessions,
+        authenticate: Authenticate,
+        *,
+        prefix: str = "/auth",
+        password_grant: bool = False,
+        scopes_of: ScopesOf | None = None,
     ) -> None:
         self.sessions, self.prefix, self.password_grant = sessions, prefix.rstrip("/"), password_grant
-        self._authenticate = authenticate
+        self._authenticate, self._scopes_of = authenticate, scopes_of
+        path = inserted(sessions.issuer)
+        self.routes = (*ROUTES, *([replace(ROUTES[-1], path=path)] if path else []))
 
     def path(self, route: Route) -> str:
         """Where *route* is, ``{sid}`` standing for a session id."""
@@ -87,7 +101,7 @@ class Endpoints:
     async def handle(self, request: Request) -> Response | None:
         """The response; None if the path is none of ours."""
         allowed = []
-        for route in ROUTES:
+        for route in self.routes:
             if match := _pattern(self.path(route)).fullmatch(request.path):
                 if request.method == route.method:
                     return await self.answer(route, request, match.groupdict().get("sid", ""))
@@ -156,20 +170,16 @@ class Endpoints:
         )
 
     async def _log_in(self, request: Request, name: str, password: str, **about: Any) -> Granted:
-        subject = await self._subject(name, password)
-        if subject is None:
+        _check_client_id(about["client_id"])
+        subject = await _asked(self._authenticate, name, password)
+        if not subject:
             raise LoginRefused("wrong user name or password")
+        if wanted := set(about["scope"].split()):
+            allowed = await _asked(self._scopes_of, subject) if self._scopes_of else ()
+            if not wanted <= set(allowed):
+                raise InvalidScope("this user may not have all of the scope that was asked for")
         agent = request.headers.get("user-agent", "")
         return await self.sessions.alogin(subject, ip=request.client_ip, user_agent=agent, **about)
-
-    async def _subject(self, name: str, password: str) -> str | None:
-        if inspect.iscoroutinefunction(self._authenticate):
-            found: str | None = await self._authenticate(name, password)
-            return found
-        import anyio.to_thread  # noqa: PLC0415  # only where there is an event loop
-
-        answer = await anyio.to_thread.run_sync(self._authenticate, name, password)
-        return await answer if inspect.isawaitable(answer) else answer
 
     async def _logout(self, request: Request, _: str) -> Response:
         access_token = bearer_of(request)
@@ -242,30 +252,12 @@ class Endpoints:
 
     # ---- what others need to know --------------------------------------------------------------------------------
 
-    async def _jwks(self, request: Request, _: str) -> Response:
+    async def _jwks(self, _request: Request, _: str) -> Response:
         return json_response(await self.sessions.ajwks(), 200, CACHED)
 
-    async def _metadata(self, request: Request, _: str) -> Response:
-        base = self.sessions.issuer.rstrip("/")
-        here = "{0.scheme}://{0.netloc}".format(urlsplit(base))
-        grants = ["refresh_token", *(["password"] if self.password_grant else [])]
-        return json_response(
-            {
-                "issuer": self.sessions.issuer,
-                "token_endpoint": f"{here}{self.prefix}/token",
-                "revocation_endpoint": f"{here}{self.prefix}/revoke",
-                "introspection_endpoint": f"{here}{self.prefix}/introspect",
-                "jwks_uri": f"{here}/.well-known/jwks.json",
-                "grant_types_supported": grants,
-                "response_types_supported": [],
-                "token_endpoint_auth_methods_supported": ["none"],
-                "revocation_endpoint_auth_methods_supported": ["none"],
-                "introspection_endpoint_auth_methods_supported": ["Bearer"],
-                "access_token_signing_alg_values_supported": list(ALGORITHMS),
-            },
-            200,
-            CACHED,
-        )
+    async def _metadata(self, _request: Request, _: str) -> Response:
+        facts = metadata(self.sessions.issuer, self.prefix, password_grant=self.password_grant)
+        return json_response(facts, 200, CACHED)
 
 
 ROUTES = (
@@ -280,12 +272,28 @@ ROUTES = (
     Route("POST", "/sessions/revoke-others", Endpoints._revoke_others),
     Route("DELETE", "/sessions/{sid}", Endpoints._end_session),
     Route("GET", "/.well-known/jwks.json", Endpoints._jwks, rooted=True),
-    Route("GET", "/.well-known/oauth-authorization-server", Endpoints._metadata, rooted=True),
+    Route("GET", WELL_KNOWN, Endpoints._metadata, rooted=True),
 )
+
+
+async def _asked(function: Callable[..., T | Awaitable[T]], *args: str) -> T:
+    """What the application answers; a plain function is asked in a thread, as it may be slow."""
+    if inspect.iscoroutinefunction(function):
+        return cast("T", await function(*args))
+    import anyio.to_thread  # noqa: PLC0415  # only where there is an event loop
+
+    answer = await anyio.to_thread.run_sync(function, *args)
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 def _pattern(path: str) -> re.Pattern[str]:
     return re.compile(re.escape(path).replace(r"\{sid\}", r"(?P<sid>[A-Za-z0-9_-]{1,64})"))
+
+
+def _check_client_id(client_id: str) -> None:
+    """RFC 6749 appendix A.1: printable ASCII."""
+    if len(client_id) > LONGEST_CLIENT_ID or not (client_id.isascii() and client_id.isprintable()):
+        raise InvalidRequest(f"client_id has at most {LONGEST_CLIENT_ID} printable ASCII characters")
 
 
 def _tokens(granted: Granted) -> Response:

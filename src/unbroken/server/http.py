@@ -1,6 +1,6 @@
 """HTTP as values: a request in, a response out, and the reading of one into the other. No framework, no I/O.
 
-1. What a client sends is checked before it is used; whatever is wrong is InvalidRequest, in words for the client's author.
+1. What a client sends is checked before it is used; what is wrong is InvalidRequest, in words for the client's author.
 2. A parameter may stand once (RFC 6749 §3.2). Text is UTF-8 without NUL and without lone surrogates.
 3. Every response with a token, and every refusal of one, says ``no-store`` (RFC 6749 §5.1).
 4. A challenge is RFC 6750 §3, with the reason as a further parameter, for programs.
@@ -12,6 +12,7 @@ import json
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from urllib.parse import parse_qsl, unquote_plus
 
 from unbroken.errors import InvalidGrant, InvalidRequest, InvalidScope, InvalidToken, LoginRefused, Refused, TryLater
@@ -25,7 +26,9 @@ STATUS = {LoginRefused: 401, InvalidGrant: 400, InvalidScope: 400, InvalidReques
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. Header names are in lower case; ``client_ip`` is the connection's, as the server sees it."""
+    """One request. Header names are in lower case, a repeated header is joined by commas (RFC 9110 §5.2);
+    ``client_ip`` is the connection's, as the server sees it.
+    """
 
     method: str
     path: str
@@ -56,15 +59,16 @@ class Request:
         fields = dict(pairs)
         if len(fields) != len(pairs):
             raise InvalidRequest("a parameter stands more than once")
-        return {name: _clean(value, name) for name, value in fields.items() if value}
+        return {name: _clean(value, "a parameter") for name, value in fields.items() if value}
 
     def basic_client(self) -> str | None:
-        """The client id of HTTP Basic authentication (RFC 6749 §2.3.1); None without one."""
+        """The client id of HTTP Basic authentication (RFC 6749 §2.3.1); None without one, or with an empty one."""
         scheme, _, value = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic":
             return None
         try:
-            return unquote_plus(b64decode(value, validate=True).decode().partition(":")[0])
+            name = b64decode(value, validate=True).decode().partition(":")[0]
+            return unquote_plus(name, errors="strict") or None
         except ValueError:
             raise InvalidRequest("the Authorization header is not valid HTTP Basic") from None
 
@@ -119,7 +123,7 @@ def refusal(error: Refused | TryLater) -> Response:
         return json_response(
             {"error": "temporarily_unavailable", "error_description": "try again shortly"},
             503,
-            {**NO_STORE, "retry-after": str(max(1, round(error.retry_after)))},
+            {**NO_STORE, "retry-after": str(max(1, ceil(error.retry_after)))},
         )
     if isinstance(error, InvalidToken):
         return challenge(error)

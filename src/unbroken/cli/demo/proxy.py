@@ -44,7 +44,8 @@ class Proxy:
         server.close()
         for task in self._busy:
             task.cancel()
-        await asyncio.gather(*self._busy, return_exceptions=True)
+        await asyncio.gather(*self._busy)
+        await asyncio.sleep(0.01)  # what was closed is closed before the loop ends
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up, me = None, asyncio.current_task()
@@ -64,8 +65,8 @@ class Proxy:
             else:
                 await _copy(up_reader, writer)
             there.cancel()
-        except OSError:
-            pass  # the server is down, or somebody hung up: that is what this network is like
+        except (OSError, asyncio.CancelledError):
+            pass  # the server is down, somebody hung up, or it is over: that is what this network is like
         finally:
             self._busy.discard(me)
             for end in (writer, up):

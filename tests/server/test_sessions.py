@@ -1,0 +1,463 @@
+"""Sessions over both stores, from login to the end."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import random
+import shutil
+import string
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anyio
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc.jwk import OctKey
+
+from unbroken.errors import InvalidGrant, InvalidScope, InvalidToken, LoginRefused, Refused
+from unbroken.server import MemoryStore, Policy, Sessions, SqliteStore
+from unbroken.server.events import Event, LoggedIn, Refreshed, ReuseDetected, SessionEnded
+
+pytestmark = pytest.mark.filterwarnings("ignore:EdDSA")
+
+
+class Hands:
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    made = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "s.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hands() -> Hands:
+    return Hands()
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def sessions(store: Any, hands: Hands, events: list[Event]) -> Sessions:
+    return Sessions(store, clock=hands, on_event=events.append)
+
+
+def refused(sessions: Sessions, token: str | None, **about: Any) -> str:
+    with pytest.raises(InvalidGrant) as caught:
+        sessions.refresh(token or "", **about)
+    return caught.value.reason
+
+
+def dead(sessions: Sessions, token: str) -> str:
+    with pytest.raises(InvalidToken) as caught:
+        sessions.verify(token)
+    return caught.value.reason
+
+
+# ---- the good case ---------------------------------------------------------------------------------------------------
+
+
+def test_a_login_gives_tokens_that_say_who_and_for_how_long(sessions: Sessions) -> None:
+    granted = sessions.login("ada", scope="read write read", client_id="web")
+    claims = sessions.verify(granted.access_token)
+    assert (claims.subject, claims.scope, claims.client_id, claims.seq) == ("ada", "read write", "web", 0)
+    response = granted.to_response()
+    assert (response["expires_in"], response["refresh_expires_in"], response["refresh_seq"]) == (1800, 604800, 0)
+
+
+def test_a_refresh_moves_on_and_leaves_the_old_access_token_good(sessions: Sessions, hands: Hands) -> None:
+    first = sessions.login("ada")
+    hands.now += 60
+    second = sessions.refresh(first.refresh_token or "")
+    assert second.refresh_seq == 1
+    assert sessions.verify(first.access_token).sid == sessions.verify(second.access_token).sid
+    assert dead_after(sessions, hands, first.access_token, 1741) == "expired"
+
+
+def dead_after(sessions: Sessions, hands: Hands, token: str, seconds: float) -> str:
+    hands.now += seconds
+    return dead(sessions, token)
+
+
+def test_sixteen_threads_with_one_token_get_one_successor(sessions: Sessions, events: list[Event]) -> None:
+    token = sessions.login("ada").refresh_token or ""
+    with ThreadPoolExecutor(16) as pool:
+        successors = set(pool.map(lambda _: sessions.refresh(token).refresh_token, range(16)))
+    assert len(successors) == 1
+    verdicts = [event.verdict for event in events if isinstance(event, Refreshed)]
+    assert sorted(verdicts) == ["converged"] * 15 + ["rotated"]
+
+
+def test_a_lost_answer_in_an_hour_the_same_attempt_gets_the_same_token(sessions: Sessions, hands: Hands) -> None:
+    token = sessions.login("ada", coordinated=True).refresh_token or ""
+    first = sessions.refresh(token, attempt="one").refresh_token
+    hands.now += 3600
+    assert sessions.refresh(token, attempt="one").refresh_token == first
+
+
+def test_another_attempt_gets_a_branch_and_only_one_branch_goes_on(sessions: Sessions, events: list[Event]) -> None:
+    token = sessions.login("ada", coordinated=True).refresh_token or ""
+    one, two = sessions.refresh(token, attempt="one"), sessions.refresh(token, attempt="two")
+    assert one.refresh_token != two.refresh_token
+    third = sessions.refresh(two.refresh_token or "", attempt="three")
+    assert refused(sessions, one.refresh_token, attempt="four", ip="203.0.113.9") == "reuse"
+    assert dead(sessions, third.access_token) == "revoked", "at once"
+    assert refused(sessions, third.refresh_token) == "reuse"
+    [alarm] = [event for event in events if isinstance(event, ReuseDetected)]
+    assert (alarm.subject, alarm.ip) == ("ada", "203.0.113.9")
+    assert alarm.evidence
+
+
+def test_the_first_use_settles_the_branch_where_that_is_wanted(store: Any, hands: Hands) -> None:
+    sessions = Sessions(store, clock=hands, confirm_first_use=True)
+    token = sessions.login("ada", coordinated=True).refresh_token or ""
+    sessions.verify(sessions.refresh(token, attempt="one").access_token)
+    assert refused(sessions, token, attempt="two") == "reuse"
+
+
+def test_idle_and_absolute_expiry(sessions: Sessions, hands: Hands) -> None:
+    token = sessions.login("ada").refresh_token or ""
+    hands.now += 7 * 86400
+    assert refused(sessions, token) == "expired"
+    granted = sessions.login("ada")
+    for _ in range(17):
+        hands.now += 5 * 86400
+        granted = sessions.refresh(granted.refresh_token or "")
+    hands.now += 5 * 86400 - 60
+    granted = sessions.refresh(granted.refresh_token or "")
+    assert granted.to_response()["expires_in"] == 60, "no access token outlives its session"
+    hands.now += 61
+    assert refused(sessions, granted.refresh_token) == "expired"
+
+
+# ---- ends ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["access", "refresh", "both", "an old refresh token", "an expired access token"])
+def test_logout_by_any_genuine_token_ends_the_session_at_once(sessions: Sessions, hands: Hands, how: str) -> None:
+    first = sessions.login("ada")
+    now = sessions.refresh(first.refresh_token or "")
+    if how == "an expired access token":
+        hands.now += 1900
+        now = sessions.refresh(now.refresh_token or "")
+    tokens = {
+        "access": {"access_token": now.access_token},
+        "refresh": {"refresh_token": now.refresh_token},
+        "both": {"access_token": now.access_token, "refresh_token": now.refresh_token},
+        "an old refresh token": {"refresh_token": first.refresh_token},
+        "an expired access token": {"access_token": first.access_token},
+    }[how]
+    assert sessions.logout(**tokens) is True
+    assert dead(sessions, now.access_token) == "revoked"
+    assert refused(sessions, now.refresh_token) == "logged_out"
+    assert sessions.logout(refresh_token="nonsense", access_token="nonsense") is False
+
+
+def test_revoking_one_others_and_all(sessions: Sessions, events: list[Event]) -> None:
+    granted = [sessions.login("ada") for _ in range(4)] + [sessions.login("bob")]
+    sids = [sessions.verify(one.access_token).sid for one in granted]
+    assert sessions.revoke(sids[0], subject="bob") is False, "not his"
+    assert sessions.revoke(sids[0], subject="ada") is True
+    assert sessions.revoke(sids[0]) is False
+    assert sessions.revoke("") is False
+    assert {info.sid for info in sessions.list_of("ada")} == set(sids[1:4])
+    assert sessions.revoke_others("ada", keep=sids[1]) == 2
+    assert sessions.revoke_all("ada") == 1
+    assert sessions.revoke_all("") == 0
+    assert [info.subject for info in sessions.list_all()] == ["bob"]
+    assert sessions.verify(granted[4].access_token)
+    assert sum(isinstance(event, SessionEnded) and event.subject == "ada" for event in events) == 4
+    assert sum(isinstance(event, LoggedIn) for event in events) == 5
+
+
+def test_a_session_list_tells_what_a_user_recognises(sessions: Sessions, hands: Hands) -> None:
+    token = sessions.login("ada", label="laptop", ip="192.0.2.1", user_agent="browser").refresh_token or ""
+    hands.now += 10
+    sessions.refresh(token)
+    [info] = sessions.list_of("ada")
+    assert (info.label, info.ip, info.user_agent, info.used_at - info.created_at) == (
+        "laptop",
+        "192.0.2.1",
+        "browser",
+        10,
+    )
+    assert json.loads(json.dumps(info.to_json(current=True)))["current"] is True
+
+
+# ---- refusals that cost nothing --------------------------------------------------------------------------------------
+
+
+def test_a_refused_claims_hook_spends_nothing(store: Any) -> None:
+    closed: list[bool] = []
+
+    def claims(info: Any) -> dict[str, object]:
+        if closed:
+            raise LoginRefused("the account is closed")
+        return {"roles": ["admin"], "sub": "mallory"}
+
+    sessions = Sessions(store, claims=claims)
+    granted = sessions.login("ada", coordinated=True)
+    verified = sessions.verify(granted.access_token)
+    assert (verified.extra, verified.subject) == ({"roles": ["admin"]}, "ada")
+    closed.append(True)
+    with pytest.raises(LoginRefused):
+        sessions.refresh(granted.refresh_token or "")
+    closed.clear()
+    assert sessions.refresh(granted.refresh_token or "").refresh_seq == 1
+
+
+def test_another_client_and_too_much_scope_are_refused_and_spend_nothing(sessions: Sessions) -> None:
+    granted = sessions.login("ada", client_id="web", scope="read write", coordinated=True)
+    token = granted.refresh_token or ""
+    assert refused(sessions, token, client_id="other") == "wrong_client"
+    with pytest.raises(InvalidScope):
+        sessions.refresh(token, scope="read admin")
+    narrowed = sessions.refresh(token, client_id="web", scope="read")
+    assert (narrowed.scope, narrowed.refresh_seq) == ("read", 1)
+    assert sessions.refresh(narrowed.refresh_token or "").scope == "read write"
+
+
+def test_a_token_of_another_server_is_refused(sessions: Sessions) -> None:
+    other = Sessions(MemoryStore()).login("ada")
+    assert refused(sessions, other.refresh_token) == "malformed"
+    assert dead(sessions, other.access_token) == "malformed"
+
+
+def test_a_genuine_token_without_a_row_is_unknown_and_no_theft(
+    sessions: Sessions, store: Any, events: list[Event]
+) -> None:
+    token = sessions.login("ada").refresh_token or ""
+    sessions._rows.clear()
+    if isinstance(store, MemoryStore):
+        store._rows.clear()
+    else:
+        store._select("DELETE FROM session")
+    assert refused(sessions, token) == "unknown"
+    assert not any(isinstance(event, ReuseDetected) for event in events)
+
+
+# ---- access tokens ---------------------------------------------------------------------------------------------------
+
+
+def forge(sessions: Sessions, header: dict[str, Any], claims: dict[str, Any], sign: Any = lambda message: b"") -> str:
+    def part(value: object) -> bytes:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=")
+
+    message = part(header) + b"." + part(claims)
+    return (message + b"." + base64.urlsafe_b64encode(sign(message)).rstrip(b"=")).decode()
+
+
+def test_the_attacks_of_rfc_8725_are_refused(sessions: Sessions) -> None:
+    granted = sessions.login("ada")
+    good = jwt.decode(granted.access_token, options={"verify_signature": False})
+    key = sessions.keyring().signing[0]
+    public = key.jwk.get_op_key("verify").public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    header = {"alg": "EdDSA", "typ": "at+jwt", "kid": key.kid}
+    sign = key.jwk.get_op_key("sign").sign
+    assert sessions.verify(forge(sessions, header, good, sign)), "the forge can sign"
+    own = OctKey.generate_key(256)
+    attacks = {
+        "alg none": forge(sessions, header | {"alg": "none"}, good),
+        "alg nOnE": forge(sessions, header | {"alg": "nOnE"}, good),
+        "HMAC with the public key": jwt.api_jws.PyJWS().encode(
+            json.dumps(good).encode(), own.raw_value, "HS256", headers=header | {"alg": "HS256"}
+        ),
+        "another alg": forge(sessions, header | {"alg": "ES256"}, good, sign),
+        "an ID token": forge(sessions, header | {"typ": "JWT"}, good, sign),
+        "no typ": forge(sessions, {"alg": "EdDSA", "kid": key.kid}, good, sign),
+        "crit": forge(sessions, header | {"crit": ["b64"], "b64": False}, good, sign),
+        "kid as a path": forge(sessions, header | {"kid": "../../dev/null"}, good, sign),
+        "kid as a list": forge(sessions, header | {"kid": [key.kid]}, good, sign),
+        "no kid": forge(sessions, {"alg": "EdDSA", "typ": "at+jwt"}, good, sign),
+        "its own key": forge(sessions, header | {"kid": "own", "jwk": key.public()}, good, sign),
+        "another issuer": forge(sessions, header, good | {"iss": "https://evil.example"}, sign),
+        "another audience": forge(sessions, header, good | {"aud": "other"}, sign),
+        "a list of audiences": forge(sessions, header, good | {"aud": ["unbroken", "other"]}, sign),
+        "no exp": forge(sessions, header, {k: v for k, v in good.items() if k != "exp"}, sign),
+        "exp as text": forge(sessions, header, good | {"exp": "9999999999"}, sign),
+        "exp for ever": forge(sessions, header, good | {"exp": True}, sign),
+        "no sid": forge(sessions, header, {k: v for k, v in good.items() if k != "sid"}, sign),
+        "a number for a subject": forge(sessions, header, good | {"sub": 7}, sign),
+        "not an object": forge(sessions, header, ["a"], sign),  # type: ignore[arg-type]
+        "a refresh token": granted.refresh_token or "",
+        "four parts": granted.access_token + ".x",
+    }
+    assert public
+    for name, token in attacks.items():
+        assert dead(sessions, token) == "malformed", name
+    assert refused(sessions, granted.access_token) == "malformed", "an access token is no refresh token"
+
+
+def test_a_thousand_mutated_access_tokens_are_refused(sessions: Sessions) -> None:
+    token, chance = sessions.login("ada").access_token, random.Random(2)
+    sessions.verify(token)
+    for _ in range(1000):
+        at, mutant = chance.randrange(len(token)), list(token)
+        mutant[at] = chance.choice(string.printable.replace(token[at], ""))
+        assert dead(sessions, "".join(mutant)) in ("malformed", "expired")
+    for tail in ("=", " ", "\n", "A", ".", "\0"):
+        assert dead(sessions, token + tail) == "malformed"
+    last = [token[:-1] + other for other in string.ascii_letters + string.digits + "-_" if other != token[-1]]
+    assert {dead(sessions, other) for other in last} == {"malformed"}
+
+
+SHARED = Sessions(MemoryStore())
+
+
+@given(st.text(max_size=300) | st.lists(st.text(alphabet=string.ascii_letters + "-_=", max_size=30)).map(".".join))
+def test_no_text_causes_another_error(text: str) -> None:
+    with pytest.raises(InvalidToken):
+        SHARED.verify(text)
+
+
+def test_our_tokens_verify_elsewhere_by_our_published_keys(sessions: Sessions) -> None:
+    token = sessions.login("ada").access_token
+    [key] = sessions.jwks()["keys"]  # type: ignore[misc]
+    assert "d" not in key
+    found = jwt.decode(token, jwt.PyJWK(key).key, algorithms=["EdDSA"], audience="unbroken", issuer=sessions.issuer)
+    assert found["sub"] == "ada"
+    assert jwt.get_unverified_header(token)["typ"] == "at+jwt"
+
+
+@pytest.mark.parametrize("alg", ["ES256", "HS256"])
+def test_other_algorithms_by_choice(store: Any, alg: str) -> None:
+    from unbroken._once import run_once
+    from unbroken.server.keys import new_mac_key, new_signing_key
+
+    run_once(store.save_keys([new_signing_key(alg, 0.0, 0.0), new_mac_key(1, 0.0, 0.0)]))
+    sessions = Sessions(store)
+    assert sessions.verify(sessions.login("ada").access_token).subject == "ada"
+    assert bool(sessions.jwks()["keys"]) is (alg == "ES256"), "a shared secret is published nowhere"
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rotation_of_keys_logs_nobody_out(sessions: Sessions, hands: Hands) -> None:
+    granted = sessions.login("ada")
+    old = jwt.get_unverified_header(granted.access_token)["kid"]
+    sessions.rotate_keys(publish_ahead=600)
+    assert len(sessions.jwks()["keys"]) == 2, "published before it signs"  # type: ignore[arg-type]
+    assert jwt.get_unverified_header(sessions.login("ada").access_token)["kid"] == old
+    hands.now += 601
+    granted = sessions.refresh(granted.refresh_token or "")
+    assert jwt.get_unverified_header(granted.access_token)["kid"] != old
+    hands.now += 1801
+    assert len(sessions.jwks()["keys"]) == 1, "the last token of the old key is dead"  # type: ignore[arg-type]
+    assert sessions.refresh(granted.refresh_token or "")
+
+
+def test_a_retired_key_is_dead_at_once_for_tokens_seen_before_too(sessions: Sessions) -> None:
+    granted = sessions.login("ada")
+    sessions.verify(granted.access_token)
+    old = sessions.keyring().signing[0].kid
+    sessions.rotate_keys(publish_ahead=0)
+    assert sessions.verify(granted.access_token)
+    assert sessions.retire_key(old) is True
+    assert dead(sessions, granted.access_token) == "revoked"
+    assert sessions.verify(sessions.refresh(granted.refresh_token or "").access_token)
+    assert sessions.retire_key("no such key") is False
+
+
+# ---- other processes, and stores that forget -------------------------------------------------------------------------
+
+
+def test_a_revocation_reaches_another_process_within_a_second(tmp_path: Path) -> None:
+    here, there = (Sessions(SqliteStore(tmp_path / "s.db")) for _ in range(2))
+    granted = here.login("ada")
+    assert there.verify(granted.access_token)
+    here.logout(access_token=granted.access_token)
+    assert dead(here, granted.access_token) == "revoked"
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        try:
+            there.verify(granted.access_token)
+        except InvalidToken as error:
+            assert error.reason == "revoked"
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("the other process still accepts the token after a second")
+
+
+def test_a_revocation_is_known_after_a_restart(tmp_path: Path) -> None:
+    before = Sessions(SqliteStore(tmp_path / "s.db"))
+    granted = before.login("ada")
+    before.revoke_all("ada")
+    assert dead(Sessions(SqliteStore(tmp_path / "s.db")), granted.access_token) == "revoked"
+
+
+def test_the_set_of_revoked_sessions_is_bounded_by_one_access_lifetime(store: Any, hands: Hands) -> None:
+    sessions = Sessions(store, clock=hands, policy=Policy(access_ttl=60))
+    for _ in range(50):
+        sessions.logout(access_token=sessions.login("ada").access_token)
+        hands.now += 30
+    assert len(sessions._watch.revoked) <= 4
+
+
+def test_a_restored_database_is_healed_and_nobody_notices(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    sessions = Sessions(SqliteStore(tmp_path / "s.db"))
+    token = sessions.login("ada", coordinated=True).refresh_token or ""
+    sessions.close()
+    shutil.copy(tmp_path / "s.db", tmp_path / "older.db")
+    for number in range(5):
+        token = sessions.refresh(token, attempt=str(number)).refresh_token or ""
+    restored = Sessions(SqliteStore(tmp_path / "older.db"))
+    token = restored.refresh(token, attempt="after").refresh_token or ""
+    assert restored.refresh(token, attempt="and on").refresh_seq == 7
+    assert not caplog.records
+
+
+@pytest.mark.anyio
+async def test_the_async_spellings_do_the_same(store: Any) -> None:
+    sessions = Sessions(store)
+    granted = await sessions.alogin("ada", label="phone")
+    claims = await sessions.averify(granted.access_token)
+    granted = await sessions.arefresh(granted.refresh_token or "", attempt="one")
+    assert [info.label for info in await sessions.alist_of("ada")] == ["phone"]
+    other = await sessions.alogin("ada")
+    assert await sessions.arevoke_others("ada", keep=claims.sid) == 1
+    found = await sessions.ainspect_refresh(granted.refresh_token or "")
+    assert found is not None
+    assert found[1] is True
+    assert await sessions.arevoke("no such session") is False
+    assert await sessions.alogout(refresh_token=granted.refresh_token) is True
+    assert await sessions.arevoke_all("ada") == 0
+    for token in (granted, other):
+        with pytest.raises(Refused):
+            await sessions.averify(token.access_token)
+
+
+@pytest.mark.anyio
+async def test_sixty_four_tasks_with_one_token_get_one_successor(store: Any) -> None:
+    sessions = Sessions(store)
+    token = (await sessions.alogin("ada")).refresh_token or ""
+    successors = set()
+
+    async def one() -> None:
+        successors.add((await sessions.arefresh(token)).refresh_token)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(64):
+            group.start_soon(one)
+    assert len(successors) == 1
