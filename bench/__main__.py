@@ -1,0 +1,26 @@
+"""``python -m bench [authorize] [herd] [server]``: the figures as a Markdown table. Exit status 1 if a limit was missed."""
+
+from __future__ import annotations
+
+import sys
+
+from bench import authorize, herd, server
+
+PARTS = {"authorize": authorize.figures, "herd": herd.figures, "server": server.figures}
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or list(PARTS)
+    if unknown := set(wanted) - set(PARTS):
+        sys.exit(f"bench: there is no part {sorted(unknown)[0]!r}: use {', '.join(PARTS)}")
+    missed = False
+    print("| what | figure | limit | reached |\n|---|---|---|---|")
+    for name in wanted:
+        for figure in PARTS[name]():
+            print(figure.row(), flush=True)
+            missed |= figure.reached is False
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The server without HTTP: rotation on SQLite against the bare statement and signature, verification against PyJWT."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jwt
+
+from bench.figure import Figure, in_turns, per_call
+from unbroken.server import Sessions, SqliteStore
+from unbroken.server.stores.sqlite import ROTATE
+
+REFRESHES = 2000
+
+
+def figures() -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = Sessions(SqliteStore(Path(folder) / "bench.db"))
+        taken = in_turns({"bare": _bare(sessions), "ours": _ours(sessions)}, 5)
+        ratio = taken["bare"] / taken["ours"]
+        yield Figure("one rotation through Sessions", taken["ours"], "µs")
+        yield Figure("bare UPDATE … RETURNING + one EdDSA signature", taken["bare"], "µs")
+        yield Figure("rate of the first over the second", ratio, "x", "at least 0.7", ratio >= 0.7)
+        token = sessions.login("ada").access_token
+        public = sessions.keyring().signing[0].jwk.get_op_key("verify")
+        taken = in_turns(
+            {
+                "ours": per_call(lambda: sessions.verify(token), 20_000),
+                "PyJWT": per_call(lambda: jwt.decode(token, public, algorithms=["EdDSA"], audience="unbroken"), 500),
+            }
+        )
+        ratio = taken["PyJWT"] / taken["ours"]
+        yield Figure("verifying a token seen before", taken["ours"], "µs")
+        yield Figure("PyJWT's decode over it", ratio, "x", "at least 40", ratio >= 40)
+
+
+def _ours(sessions: Sessions) -> Callable[[], float]:
+    def run() -> float:
+        token = sessions.login("ada", coordinated=True).refresh_token or ""
+        began = time.perf_counter()
+        for number in range(REFRESHES):
+            token = sessions.refresh(token, attempt=f"attempt {number}").refresh_token or ""
+        return (time.perf_counter() - began) / REFRESHES * 1e6
+
+    return run
+
+
+def _bare(sessions: Sessions) -> Callable[[], float]:
+    store = sessions.store
+    assert isinstance(store, SqliteStore)
+    sign = sessions.keyring().signing[0].jwk.get_op_key("sign").sign
+    payload = os.urandom(330)  # as long as an access token's signing input
+
+    def run() -> float:
+        sessions.login("bob")
+        db = store._connection(durable=False)
+        (key,) = db.execute("SELECT key FROM session WHERE subject = 'bob' AND g = 0").fetchone()
+        began = time.perf_counter()
+        for g in range(REFRESHES):
+            values = {"key": key, "g": g, "b": 0, "attempt": b"x" * 16, "now": time.time(), "refresh_ttl": 600000.0}
+            db.execute(ROTATE, values).fetchall()
+            sign(payload)
+        return (time.perf_counter() - began) / REFRESHES * 1e6
+
+    return run
