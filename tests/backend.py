@@ -108,7 +108,7 @@ class Backend:
 @contextmanager
 def running(app: Any) -> Iterator[int]:
     """*app* by a real uvicorn in a thread; its port."""
-    listening = socket.socket()
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, for TCP_NODELAY
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=0)
     server = uvicorn.Server(config)

@@ -115,7 +115,9 @@ def _signed(request: Any, dialect: Dialect, live: Live) -> Any:
 
 def _may_be_challenge(response: Any, dialect: Dialect, sent: Live) -> bool:
     """Whether the head of the answer allows a challenge to the token we sent (not one from behind a redirect)."""
-    if not dialect.may_challenge(response.status_code, response.headers.get("content-type", "")):
+    if not dialect.may_challenge(response.status_code):
+        return False
+    if dialect.reads_body and "json" not in response.headers.get("content-type", "").lower():
         return False
     return bool(response.request.headers.get(dialect.header) == sent.header)
 

@@ -112,7 +112,8 @@ def test_who_am_i(wire: Wire) -> None:
     tokens = wire.login(scope="read", client_id="app")
     who = wire.whoami(tokens["access_token"]).json()
     assert (who["sub"], who["scope"], who["client_id"]) == ("ada", "read", "app")
-    assert (who["iss"], who["aud"], who["exp"] - who["iat"]) == ("https://id.example.org", "shop", 1800)
+    assert (who["iss"], who["aud"]) == ("https://id.example.org", "shop")
+    assert who["exp"] - who["iat"] in (1800, 1801), "the end is rounded up to whole seconds"
 
 
 def test_no_token_gets_a_bare_challenge(wire: Wire) -> None:

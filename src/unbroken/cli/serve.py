@@ -83,7 +83,8 @@ def app() -> Starlette:
 def listen(host: str, port: int) -> socket.socket:
     """A socket on this address. Raises ConfigurationError, in one line, if it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
+    # The protocol is named because asyncio sends without delay (TCP_NODELAY) only on sockets that name it.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))

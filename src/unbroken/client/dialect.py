@@ -107,13 +107,11 @@ class Dialect:
         """Whether an answer's body must be read to see a challenge."""
         return isinstance(self.challenge, When) and self.challenge.reads_body
 
-    def may_challenge(self, status: int, content_type: str = "") -> bool:
-        """Whether an answer with this head can be a challenge, so that its body is worth reading."""
+    def may_challenge(self, status: int) -> bool:
+        """Whether an answer with this status can be a challenge."""
         if not isinstance(self.challenge, When):
             return status == 401
-        if self.challenge.status is not None and status not in self.challenge.status:
-            return False
-        return not self.challenge.reads_body or "json" in content_type.lower()
+        return self.challenge.status is None or status in self.challenge.status
 
     def challenged(self, reply: Reply) -> bool:
         """Whether *reply* says that the access token it answers is no good."""

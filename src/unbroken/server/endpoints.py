@@ -282,7 +282,8 @@ async def _asked(function: Callable[..., T | Awaitable[T]], *args: str) -> T:
         return cast("T", await function(*args))
     import anyio.to_thread  # noqa: PLC0415  # only where there is an event loop
 
-    answer = await anyio.to_thread.run_sync(function, *args)
+    # In a list, because trio refuses a coroutine from a thread: that of an object with an async ``__call__``.
+    [answer] = await anyio.to_thread.run_sync(lambda: [function(*args)])
     return await answer if inspect.isawaitable(answer) else answer
 
 

@@ -1,0 +1,67 @@
+"""The public names, and what importing them needs."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NAMES = {
+    "unbroken": """
+        Ask BadAnswer Call ConfigurationError Dialect Fields FileStore Granted InvalidGrant InvalidRequest InvalidScope
+        InvalidToken Leeway LoginRefused MemoryStore NotReplayable RefreshWindow Refused RenewalStorm Reply Session
+        SessionOver Status StoreUnavailable Tokens TryLater UnbrokenError When oauth2 unbroken_server
+    """,
+    "unbroken.errors": """
+        BadAnswer ConfigurationError InvalidGrant InvalidRequest InvalidScope InvalidToken LoginRefused NotReplayable
+        Refused RenewalStorm SessionOver StoreUnavailable TryLater UnbrokenError
+    """,
+    "unbroken.tokens": "Fields Granted Tokens",
+    "unbroken.server": """
+        Accounts Claims Endpoints Keyring MemoryStore Policy SessionInfo Sessions SqliteStore open_store
+    """,
+    "unbroken.client.events": """
+        Adopted Event Joined LateTokensDropped LoggedIn LoggedOut NotReplayed RenewalFailed RenewalStarted Renewed
+        Replayed SessionEnded StoreDamaged
+    """,
+    "unbroken.server.events": "Event LoggedIn Refreshed ReuseDetected SessionEnded",
+    "unbroken.httpx": "SessionAuth",
+    "unbroken.httpx2": "SessionAuth",
+    "unbroken.starlette": "BearerBackend SessionMiddleware SessionUser current_session routes",
+    "unbroken.fastapi": "Auth",
+    "unbroken.cli": "main",
+}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_the_public_names_are_these_and_no_others(module: str) -> None:
+    exported = importlib.import_module(module).__all__
+    assert exported == sorted(exported)
+    assert exported == sorted(NAMES[module].split())
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_every_public_thing_says_what_it_is(module: str) -> None:
+    loaded = importlib.import_module(module)
+    for name in loaded.__all__:
+        assert (getattr(loaded, name).__doc__ or "").strip(), f"{module}.{name} has no docstring"
+
+
+def test_import_unbroken_needs_the_standard_library_only() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'src'); import unbroken; unbroken.Session('https://example.org');"
+        "print([n for n in sys.modules if n.partition('.')[0] in {'httpx', 'httpx2', 'anyio', 'trio', 'joserfc'}])"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_the_client_does_not_load_the_server_nor_the_other_way_round() -> None:
+    for module, other in (("unbroken.httpx2", "unbroken.server"),):
+        code = f"import sys, {module}; print(any(name.startswith('{other}') for name in sys.modules))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout == "False\n", done.stderr
