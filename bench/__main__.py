@@ -1,4 +1,4 @@
-"""``python -m bench [authorize] [herd] [server]``: the figures as a Markdown table. Exit status 1 if a limit was missed."""
+"""``python -m bench [authorize] [herd] [server]``: a Markdown table. Exit status 1 if a limit was missed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PARTS = {"authorize": authorize.figures, "herd": herd.figures, "server": server.
 def main() -> int:
     wanted = sys.argv[1:] or list(PARTS)
     if unknown := set(wanted) - set(PARTS):
-        sys.exit(f"bench: there is no part {sorted(unknown)[0]!r}: use {', '.join(PARTS)}")
+        sys.exit(f"bench: there is no part {min(unknown)!r}: use {', '.join(PARTS)}")
     missed = False
     print("| what | figure | limit | reached |\n|---|---|---|---|")
     for name in wanted:

@@ -1,4 +1,4 @@
-"""What a request costs more, with a valid token, than one with a fixed header; over a mock transport, so nothing else."""
+"""What a request costs more, with a valid token, than one with a fixed header; over a mock transport."""
 
 from __future__ import annotations
 

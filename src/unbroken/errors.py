@@ -13,7 +13,7 @@
     │   ├── InvalidScope       invalid_scope       more scope asked for than the session has (RFC 6749 §5.2)
     │   └── InvalidRequest     invalid_request     the request cannot be understood
     └── ConfigurationError     misconfigured       this program, or the server it talks to, is set up wrongly
-        └── BadAnswer          bad_answer          the server's answer is not what the dialect describes; names the field
+        └── BadAnswer          bad_answer          the answer is not what the dialect describes; names the field
 
 Rules of this file:
 

@@ -103,7 +103,13 @@ def test_a_symbolic_link_is_followed_and_kept(tmp_path: Path) -> None:
 
 def test_a_holder_that_is_killed_frees_the_lock(file: Path) -> None:
     store = FileStore(file)
-    code = "import sys, time; from unbroken import FileStore\nwith FileStore(sys.argv[1]).lock(5):\n print('held', flush=True); time.sleep(60)"
+    code = """
+import sys, time
+from unbroken import FileStore
+with FileStore(sys.argv[1]).lock(5):
+    print("held", flush=True)
+    time.sleep(60)
+"""
     process = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"

@@ -385,16 +385,8 @@ def test_a_revocation_reaches_another_process_within_a_second(tmp_path: Path) ->
     assert there.verify(granted.access_token)
     here.logout(access_token=granted.access_token)
     assert dead(here, granted.access_token) == "revoked"
-    until = time.monotonic() + 1.0
-    while time.monotonic() < until:
-        try:
-            there.verify(granted.access_token)
-        except InvalidToken as error:
-            assert error.reason == "revoked"
-            break
-        time.sleep(0.02)
-    else:
-        pytest.fail("the other process still accepts the token after a second")
+    time.sleep(1.0)
+    assert dead(there, granted.access_token) == "revoked"
 
 
 def test_a_revocation_is_known_after_a_restart(tmp_path: Path) -> None:

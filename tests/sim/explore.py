@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable
 from dataclasses import dataclass, field
@@ -167,7 +168,5 @@ class Explorer:
 
 def _forget(coroutine: Coroutine[Any, Any, Any]) -> None:
     """Lets go of a suspended coroutine without running its ``finally`` blocks against the world."""
-    try:
+    with contextlib.suppress(RuntimeError):  # it awaits its port while it is being closed, as a killed one would not
         coroutine.close()
-    except RuntimeError:  # it awaits its port while it is being closed, as a killed process would not
-        pass

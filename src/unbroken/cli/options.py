@@ -22,6 +22,6 @@ def duration(text: str | float) -> float:
     return float(match[1]) * UNITS[match[2] or "s"]
 
 
-def Duration(envvar: str, help: str, **more: Any) -> Any:  # noqa: N802  # it stands for a type of option
+def Duration(envvar: str, about: str, **more: Any) -> Any:  # noqa: N802  # it stands for a type of option
     """An option that takes a duration; its value is in seconds."""
-    return typer.Option(parser=duration, metavar="DURATION", envvar=envvar, help=help, **more)
+    return typer.Option(parser=duration, metavar="DURATION", envvar=envvar, help=about, **more)

@@ -22,7 +22,7 @@ __all__ = ["Reply", "When", "challenges_bearer", "parse_challenges"]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer as far as it was read: its status, its headers (names in lower case), and its body if it was read."""
+    """An HTTP answer as far as it was read: its status, its headers (names in lower case), its body if read."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)

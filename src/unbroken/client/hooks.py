@@ -75,7 +75,7 @@ class Hooks:
                 answer = hook(news)
                 if inspect.isawaitable(answer):
                     self._run(answer)
-            except Exception:
+            except Exception:  # noqa: BLE001  # a hook is the user's code: whatever it raises is logged
                 _log.exception("the hook %r failed", getattr(hook, "__qualname__", type(hook).__name__))
 
     def _keep(self, hook: Callable[[Any], object] | None, news: object) -> None:
@@ -108,5 +108,5 @@ def _run_in_trio(coroutine: Coroutine[Any, Any, None], token: Any) -> None:
 async def _logged(awaitable: Awaitable[object]) -> None:
     try:
         await awaitable
-    except Exception:
+    except Exception:  # noqa: BLE001  # as above
         _log.exception("an async hook failed")

@@ -53,7 +53,7 @@ class Known:
         return flight is not None and not flight.landed
 
     def install(self, live: Live, *, epoch: int | None = None) -> None:
-        """Makes *live* the tokens in use. With *epoch*: only if nobody logged in or out since, else raises SessionOver."""
+        """Makes *live* the tokens in use. With *epoch*: if nobody logged in or out since, else raises SessionOver."""
         with self._lock:
             tokens, mine = live.tokens, self.live
             if epoch not in (None, self.epoch) and (mine is None or tokens.epoch != self.epoch):

@@ -68,7 +68,7 @@ class BlockingPort:
             return Unanswered(str(error), cause=error)
         except Lost as error:
             return Unanswered(str(error), lost=True, cause=error)
-        except Exception as error:  # a sender of the user's own may raise anything; the request may have gone out
+        except Exception as error:  # noqa: BLE001  # a sender of the user's own may raise anything, and may have sent
             return Unanswered(f"the exchange failed: {type(error).__name__}", lost=True, cause=error)
         answer = self._dialect.read_refresh(reply)
         if isinstance(answer, Granted):
@@ -85,7 +85,7 @@ class BlockingPort:
             return False
 
     async def pause(self, seconds: float) -> None:
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251  # this port blocks, in a thread of its own
 
 
 class _Alone:

@@ -47,7 +47,7 @@ class Store(Protocol):
         """The record as it stands now; ``EMPTY`` when there is none."""
 
     def save(self, record: Record, expected: Record) -> bool:
-        """Replaces *expected* by *record* in one step, durably; False, and nothing written, if it is another one now."""
+        """Replaces *expected* by *record* in one step, durably; False, nothing written, if it is another one now."""
 
     def lock(self, timeout: float) -> AbstractContextManager[None]:
         """Held by one renewal at a time among all who share the store. Raises StoreUnavailable after *timeout* seconds.

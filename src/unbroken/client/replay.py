@@ -2,8 +2,8 @@
 
 1. Bytes and texts can be sent again as they are.
 2. A seekable file or stream is wound back to where it stood, which need not be its beginning.
-3. A collection gives a new iterator each time; an iterator, a generator or a pipe is spent once: it is never sent twice,
-   and never sent empty.
+3. A collection gives a new iterator each time; an iterator, a generator or a pipe is spent once: it is never sent
+   twice, and never sent empty.
 4. What is not known is spent once.
 """
 

@@ -157,7 +157,7 @@ def tokens_of(granted: Granted, now: float, version: int, epoch: int, before: To
 
 
 async def _begin(port: Port, seen: Tokens) -> Record:
-    """The stored record: with an attempt id in it, its own or one that a crashed process left, if *seen* stand there."""
+    """The stored record: with an attempt id in it, its own or one that a crashed process left, if *seen* stand."""
     while True:
         record = await port.load()
         if record.attempt or not seen.refresh_token or current_for(seen, record):

@@ -40,7 +40,7 @@ _log = logging.getLogger("unbroken")
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a session stands. ``state`` is ``good``, ``ageing``, ``expired`` or ``over``; ``expires_in`` is in seconds."""
+    """How a session stands: ``good``, ``ageing``, ``expired`` or ``over`` (for ``reason``). Times are in seconds."""
 
     state: str
     reason: str = ""
@@ -57,7 +57,7 @@ class Session:
     (default: in memory). Tokens are sent to *origins* only, by default the dialect's. Times are in seconds:
     *exchange_timeout* for one request of the library's own, *wait_timeout* for how long a caller waits for a renewal.
     *window* guards against storms (None switches it off). *send* replaces the library's own connection, *tls* its
-    TLS settings. The hooks may be plain or async functions; see ``on_event`` and its events for everything that happens.
+    TLS settings. The hooks may be plain or async functions; ``on_event`` hears of everything that happens.
 
     Raises ConfigurationError for a URL that is not https (loopback excepted, and ``allow_plain_http``).
     """

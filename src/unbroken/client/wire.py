@@ -136,7 +136,7 @@ def _watched(kind: type[http.client.HTTPConnection], watch: _Watch) -> Any:
 class _AsItIs(urllib.request.HTTPErrorProcessor):
     """Hands every answer over as it came: no redirect is followed, no status is an exception."""
 
-    def http_response(self, request: urllib.request.Request, response: Any) -> Any:
+    def http_response(self, request: urllib.request.Request, response: Any) -> Any:  # noqa: ARG002  # the base's names
         return response
 
     https_response = http_response

@@ -81,14 +81,14 @@ class Verifier:
 
     def verify(self, token: str, keyring: Keyring, revoked: Container[str], now: float) -> Claims:
         """The claims of *token*, good at *now*. Raises InvalidToken."""
-        claims, key = self._known.get(token) or self._first(token, keyring, now)
+        claims, key = self._known.get(token) or self._first(token, keyring)
         if now >= claims.expires_at:
             raise InvalidToken("the access token has expired", reason="expired")
         if claims.sid in revoked or now >= key.dead_from:
             raise InvalidToken("the access token was revoked", reason="revoked")
         return claims
 
-    def _first(self, token: str, keyring: Keyring, now: float) -> tuple[Claims, SigningKey]:
+    def _first(self, token: str, keyring: Keyring) -> tuple[Claims, SigningKey]:
         try:
             found = self._read(token, keyring)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError):

@@ -4,7 +4,7 @@
 2. A signing key is published before it signs, so that verifiers elsewhere know it when its first token arrives, and is
    served until the last token it signed is dead.
 3. A key has one algorithm, chosen when it was made; a token that names another is refused (RFC 8725 §3.1).
-4. ``kid`` of a signing key is its RFC 7638 thumbprint; a MAC key is a small number, as it stands in every refresh token.
+4. ``kid`` of a signing key is its RFC 7638 thumbprint; a MAC key is a small number, as in every refresh token.
 5. Retiring is at once and for good: nothing the key made is accepted any more.
 
 All keys live in the store: processes on one store share one keyring, and look for changes (see ``watch.py``).
@@ -51,7 +51,7 @@ class KeyRecord:
 
 
 class _Registry(JWSRegistry):
-    """joserfc's registry with one algorithm in it. It does not warn of EdDSA, the name every verifier knows (RFC 8037)."""
+    """joserfc's registry with one algorithm in it. It does not warn of EdDSA, a name all verifiers know (RFC 8037)."""
 
     def __init__(self, alg: str) -> None:
         super().__init__(algorithms=[alg])

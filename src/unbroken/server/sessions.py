@@ -450,7 +450,7 @@ class Sessions:
             return
         try:
             self._on_event(event)
-        except Exception:
+        except Exception:  # noqa: BLE001  # the application's code: whatever it raises is logged
             _log.exception("on_event failed")
 
 

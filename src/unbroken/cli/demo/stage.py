@@ -14,9 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from unbroken import FileStore, Session
+from unbroken._once import run_once
 from unbroken.cli.demo.proxy import Proxy
 from unbroken.cli.demo.workers import Seen
-from unbroken._once import run_once
 from unbroken.errors import InvalidGrant, InvalidToken, TryLater
 from unbroken.server import Accounts, Policy, Sessions, SqliteStore
 from unbroken.server.rotation import Row

@@ -1,6 +1,6 @@
 """Tokens in one file of one machine, shared by all processes that open it.
 
-1. The file is only ever replaced whole: written beside, flushed to the disk, renamed. A crash leaves the old or the new.
+1. The file is only ever replaced whole: written beside, flushed to the disk, renamed. A crash leaves old or new.
 2. It is readable by its owner alone (0600), from its first byte on.
 3. Two lock files stand beside it and are never deleted: a waiter on a deleted file would hold another lock than the
    next one to come. ``.renewal`` is held for a whole exchange, ``.write`` for one compare-and-set.

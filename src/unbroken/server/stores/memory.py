@@ -1,4 +1,4 @@
-"""Sessions that live as long as the process: for tests, and for servers whose users may log in again after a restart."""
+"""Sessions that live as long as the process: for tests, and for users who may log in again after a restart."""
 
 from __future__ import annotations
 

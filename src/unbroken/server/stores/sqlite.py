@@ -1,7 +1,7 @@
 """Sessions in one SQLite file, shared by all processes that open it.
 
-1. WAL: readers never wait. Rotation commits without a flush (``synchronous=NORMAL``), because R1h heals what a power cut
-   takes away; login, logout, revocation, keys and accounts are on the disk when they return (``FULL``).
+1. WAL: readers never wait. Rotation commits without a flush (``synchronous=NORMAL``), because R1h heals what a
+   power cut takes away; login, logout, revocation, keys and accounts are on the disk when they return (``FULL``).
 2. Each thread has its own connections, and a forked child makes new ones.
 3. What the driver raises becomes StoreUnavailable (wait and try again) or ConfigurationError (one line: what to do).
 4. The schema has a number. An older one is brought forward, a newer one is refused.
@@ -149,12 +149,11 @@ class SqliteStore:
         self._select("UPDATE session SET seen = ? WHERE sid = ? AND g = ? AND seen IS NULL RETURNING g", (b, sid, g))
 
     async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[Row]:
-        where = f"SELECT {COLUMNS} FROM session WHERE (?1 IS NULL OR subject = ?1) AND (?2 IS NULL OR sid = ?2)"  # noqa: S608  # constants only
-        if subject is not None and sid is None:
-            where = f"SELECT {COLUMNS} FROM session WHERE subject = ?1 AND ?2 IS NULL"  # noqa: S608  # so that the index serves
-        if sid is not None and subject is None:
-            where = f"SELECT {COLUMNS} FROM session WHERE sid = ?2 AND ?1 IS NULL"  # noqa: S608
-        return [_row(found) for found in self._select(where + " ORDER BY used_at DESC", (subject, sid))]
+        conditions = {"subject": subject, "sid": sid}
+        given = {name: value for name, value in conditions.items() if value is not None}
+        where = " AND ".join(f"{name} = ?" for name in given) or "1"
+        statement = f"SELECT {COLUMNS} FROM session WHERE {where} ORDER BY used_at DESC"
+        return [_row(found) for found in self._select(statement, tuple(given.values()))]
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
         rows = self._select("SELECT seq, sid, until FROM revocation WHERE seq > ? ORDER BY seq", (after,))
