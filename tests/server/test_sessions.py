@@ -244,7 +244,7 @@ def test_a_genuine_token_without_a_row_is_unknown_and_no_theft(
     sessions: Sessions, store: Any, events: list[Event]
 ) -> None:
     token = sessions.login("ada").refresh_token or ""
-    sessions._rows.clear()
+    sessions._flows._rows.clear()
     if isinstance(store, MemoryStore):
         store._rows.clear()
     else:
@@ -401,7 +401,7 @@ def test_the_set_of_revoked_sessions_is_bounded_by_one_access_lifetime(store: An
     for _ in range(50):
         sessions.logout(access_token=sessions.login("ada").access_token)
         hands.now += 30
-    assert len(sessions._watch.revoked) <= 4
+    assert len(sessions._flows.watch.revoked) <= 4
 
 
 def test_a_restored_database_is_healed_and_nobody_notices(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
