@@ -26,7 +26,7 @@ NAMES = {
     """,
     "unbroken.client.events": """
         Adopted Event Joined LateTokensDropped LoggedIn LoggedOut NotReplayed RenewalFailed RenewalStarted Renewed
-        Replayed SessionEnded StoreDamaged
+        Replayed SessionEnded
     """,
     "unbroken.server.events": "Event LoggedIn Refreshed ReuseDetected SessionEnded",
     "unbroken.httpx": "SessionAuth",

@@ -17,7 +17,6 @@ __all__ = [
     "Renewed",
     "Replayed",
     "SessionEnded",
-    "StoreDamaged",
 ]
 
 
@@ -96,10 +95,3 @@ class NotReplayed(Event):
     """A challenged request was not sent again, because ``why``; its caller got the server's answer."""
 
     why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreDamaged(Event):
-    """The stored tokens could not be read; they were set aside under ``moved_to``."""
-
-    moved_to: str = ""

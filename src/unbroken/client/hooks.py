@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from unbroken.client.events import Event, StoreDamaged
+from unbroken.client.events import Event
 from unbroken.tokens import Tokens
 
 __all__ = ["Hooks"]
@@ -38,7 +38,7 @@ class Hooks:
 
     def note(self, event: Event) -> None:
         """Keeps *event* for the next delivery, and logs it."""
-        _log.log(logging.WARNING if isinstance(event, StoreDamaged) else logging.DEBUG, "%s", event)
+        _log.debug("%s", event)
         self._keep(self._on_event, event)
 
     def tell(self, event: Event) -> None:
