@@ -247,6 +247,13 @@ SCENARIOS = (
     Scenario("a thief after use", (victim(3, uses=True), thief(4, with_attempt=False)), found_out, Budget(ticks=1)),
     Scenario("a thief, losses", (victim(4), thief(4, with_attempt=True)), found_out, Budget(lost=1)),
     Scenario("four, losses and a crash", (parked,) * 4, same_result, Budget(crashes=1, lost=1), full=True),
+    Scenario(
+        "four, a loss, a crash, a restore",
+        (parked, parked_twice, parked, request),
+        honest,
+        Budget(1, 0, 1, 1),
+        full=True,
+    ),
     Scenario("three, a bit of everything", (parked, parked_twice, parked), honest, Budget(1, 0, 1, 1, 0, 0), full=True),
     Scenario(
         "three and a logout, everything", (parked, parked, logout), after_logout, Budget(1, 0, 1, 0, 1, 0), full=True

@@ -71,6 +71,7 @@ def _play(built: Stage, seconds: float, workers: int) -> tuple[Summary, list[str
             other = ended(sibling)
             summary = _so_far(built, seen, other, time.monotonic() - began)
             failures = seen.what + other.what
+            seen.end_is_due = True
             news.append("a thief has copied the token file")
             summary["theft_detected"] = _theft(built, seen)
             news.append("the theft was found out" if summary["theft_detected"] else "the theft was NOT found out")
