@@ -15,7 +15,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from math import ceil
-from secrets import token_urlsafe
+from secrets import token_hex
 from typing import Any
 
 from joserfc.errors import JoseError
@@ -30,6 +30,7 @@ __all__ = ["Claims", "Verifier", "fixed_claims", "sign"]
 MOST = 8192  # characters of a token
 REMEMBERED = 10_000  # tokens
 _json = json.JSONEncoder(separators=(",", ":")).encode
+EMPTY = '""'
 OURS = frozenset({"iss", "sub", "aud", "client_id", "iat", "exp", "jti", "sid", "scope", "seq", "br"})
 
 
@@ -65,11 +66,11 @@ def sign(
     fixed: str, scope: str, place: Place, now: float, life: float, extra: Mapping[str, object], key: SigningKey
 ) -> str:
     """An access token for *place* in a session, good for *life* seconds from *now*."""
-    own = {name: value for name, value in extra.items() if name not in OURS}
+    own = {name: value for name, value in extra.items() if name not in OURS} if extra else {}
     more = f",{_json(own)[1:-1]}" if own else ""
-    # Every part is JSON already: a number, random base64url, or what json has written.
-    changing = f'"iat":{int(now)},"exp":{ceil(now + life)},"jti":"{token_urlsafe(12)}","seq":{place.g},"br":{place.b}'
-    return key.sign(f'{fixed},{changing},"scope":{_json(scope)}{more}}}'.encode())
+    # Every part is JSON already: a number, random hexadecimal digits, or what json has written.
+    changing = f'"iat":{int(now)},"exp":{ceil(now + life)},"jti":"{token_hex(10)}","seq":{place.g},"br":{place.b}'
+    return key.sign(f'{fixed},{changing},"scope":{_json(scope) if scope else EMPTY}{more}}}'.encode())
 
 
 class Verifier:

@@ -13,7 +13,8 @@ All keys live in the store: processes on one store share one keyring, and look f
 from __future__ import annotations
 
 import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
+from binascii import b2a_base64
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from json import dumps, loads
@@ -29,6 +30,7 @@ __all__ = ["ALGORITHMS", "KeyRecord", "Keyring", "SigningKey", "new_mac_key", "n
 
 ALGORITHMS = ("EdDSA", "ES256", "HS256")
 FOREVER = float("inf")
+URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ class Keyring:
             _parsed(record, old) for record in self.records if record.use == "sign"
         )
         self._by_kid = {key.kid: key for key in self.signing}
-        self._macs = {int(r.kid): (_unb64(r.secret), r) for r in self.records if r.use == "mac"}
+        macs = sorted((r for r in self.records if r.use == "mac"), key=lambda r: -int(r.kid))
+        self._macs = {int(r.kid): (_unb64(r.secret), r) for r in macs}
 
     def __repr__(self) -> str:
         return f"<Keyring of {len(self.signing)} signing and {len(self._macs)} MAC keys>"
@@ -128,10 +131,10 @@ class Keyring:
 
     def mac(self, now: float) -> tuple[int, bytes]:
         """Number and bytes of the key that new refresh tokens are made with. Raises ConfigurationError without one."""
-        able = [kid for kid, (_, record) in self._macs.items() if record.state(now) == "active"]
-        if not able:
-            raise ConfigurationError("no key may make refresh tokens now: make one with `unbroken keys rotate --now`")
-        return max(able), self._macs[max(able)][0]
+        for kid, (key, record) in self._macs.items():  # the newest first
+            if record.verifies_until is None and record.signs_from <= now:
+                return kid, key
+        raise ConfigurationError("no key may make refresh tokens now: make one with `unbroken keys rotate --now`")
 
     def mac_key(self, kid: int, now: float) -> bytes | None:
         """The MAC key number *kid*, while it verifies."""
@@ -189,7 +192,7 @@ def _import(alg: str, fields: dict[str, Any]) -> Any:
 
 
 def _b64(data: bytes) -> bytes:
-    return urlsafe_b64encode(data).rstrip(b"=")
+    return b2a_base64(data, newline=False).translate(URL_SAFE).rstrip(b"=")
 
 
 def _unb64(text: str) -> bytes:

@@ -100,6 +100,8 @@ def _number(value: int) -> bytes:
 
 def _read_number(raw: bytes, at: int) -> tuple[int, int]:
     """A number, and where it ends. Raises ValueError for one with leading zeros: it has a shorter spelling."""
+    if (first := raw[at]) < 128:
+        return first, at + 1
     value = shift = 0
     while shift < 63:
         byte = raw[at]

@@ -191,15 +191,17 @@ class SqliteStore:
 
     def close(self) -> None:
         """Closes this thread's connections; those of other threads close with their threads."""
-        for db in vars(self._local).pop("held", {}).values():
+        for db in vars(self._local).get("held", {}).values():
             db.close()
+        vars(self._local).clear()
 
     # ---- connections -------------------------------------------------------------------------------------------
 
     def _connection(self, *, durable: bool) -> sqlite3.Connection:
-        if getattr(self._local, "pid", None) != os.getpid():
-            self._local.pid, self._local.held = os.getpid(), {}
-        held: dict[bool, sqlite3.Connection] = self._local.__dict__.setdefault("held", {})
+        mine = self._local.__dict__
+        held: dict[bool, sqlite3.Connection] = mine.get("held", {})
+        if mine.get("pid") != os.getpid():
+            mine["pid"], mine["held"] = os.getpid(), (held := {})
         if durable not in held:
             db = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             db.execute("PRAGMA journal_mode = WAL")
