@@ -134,6 +134,10 @@ def test_the_first_keys_are_made_once(store: Any) -> None:
     assert run_once(store.keys()) == [one]
     run_once(store.save_keys([replace(one, verifies_until=5.0), two]))
     assert {key.kid: key.verifies_until for key in run_once(store.keys())} == {"1": 5.0, "2": None}
+    run_once(store.save_keys([replace(one, token_ttl=60.0)]))
+    run_once(store.save_keys([replace(one, verifies_until=9.0, token_ttl=30.0)]))
+    [ended, _] = run_once(store.keys())
+    assert (ended.verifies_until, ended.token_ttl) == (5.0, 60.0), "a key that ended does not come back"
 
 
 def test_accounts(store: Any) -> None:

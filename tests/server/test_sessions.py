@@ -359,7 +359,7 @@ def test_a_rotation_of_keys_logs_nobody_out(sessions: Sessions, hands: Hands) ->
     hands.now += 601
     granted = sessions.refresh(granted.refresh_token or "")
     assert jwt.get_unverified_header(granted.access_token)["kid"] != old
-    hands.now += 1801
+    hands.now += 1802
     assert len(sessions.jwks()["keys"]) == 1, "the last token of the old key is dead"  # type: ignore[arg-type]
     assert sessions.refresh(granted.refresh_token or "")
 
@@ -374,6 +374,29 @@ def test_a_retired_key_is_dead_at_once_for_tokens_seen_before_too(sessions: Sess
     assert dead(sessions, granted.access_token) == "revoked"
     assert sessions.verify(sessions.refresh(granted.refresh_token or "").access_token)
     assert sessions.retire_key("no such key") is False
+
+
+def test_the_last_key_that_is_retired_has_a_successor(sessions: Sessions) -> None:
+    granted = sessions.login("ada")
+    for record in sessions.keyring().records:
+        assert sessions.retire_key(record.kid) is True
+    assert dead(sessions, granted.access_token) == "revoked"
+    assert refused(sessions, granted.refresh_token) == "malformed"
+    assert sessions.verify(sessions.refresh(sessions.login("ada").refresh_token or "").access_token)
+
+
+def test_a_process_that_does_not_know_the_lifetimes_revokes_for_long_enough(store: Any, hands: Hands) -> None:
+    server = Sessions(store, clock=hands, policy=Policy(access_ttl=12 * 3600, refresh_ttl=30 * 86400))
+    granted = server.login("ada")
+    command_line = Sessions(store, clock=hands)
+    command_line.rotate_keys(publish_ahead=0)
+    command_line.revoke_all("ada")
+    hands.now += 11 * 3600
+    assert dead(Sessions(store, clock=hands), granted.access_token) == "revoked", "also after a restart"
+    other = server.login("bob").refresh_token or ""
+    command_line.rotate_keys(publish_ahead=0)
+    hands.now += 29 * 86400
+    assert server.refresh(other).refresh_seq == 1, "no rotation of keys logs anybody out"
 
 
 # ---- other processes, and stores that forget -------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from unbroken.errors import InvalidGrant, InvalidScope, InvalidToken, TryLater
 from unbroken.server.access_token import Claims, Verifier, fixed_claims, sign
@@ -80,7 +80,7 @@ class Flows:
         self._confirm_first_use = confirm_first_use
         self._confirmed: dict[tuple[str, int], None] = {}
         self._verifier = Verifier(issuer, audience)
-        self.watch = Watch(store, clock)
+        self.watch = Watch(store, {"sign": policy.access_ttl, "mac": policy.refresh_ttl}, clock)
         # What never changes of a session, so that a refresh need not read it first: its row as of once, and its claims.
         self._rows: dict[bytes, Row] = {}
         self._fixed: dict[bytes, str] = {}
@@ -215,6 +215,7 @@ class Flows:
         return [_info(row) for row in rows if include_ended or not why_dead(row, now)]
 
     async def revoke(self, why: str, *, sid: str = "", subject: str = "", keep: str = "") -> int:
+        await self.watch.look()
         now = self._clock()
         until = self._dead_until(now)
         about = {row.sid: row.subject for row in await self.store.sessions(sid=sid)} if sid else {}
@@ -229,20 +230,14 @@ class Flows:
         return self.watch.keyring
 
     async def rotate_keys(self, publish_ahead: float) -> list[KeyRecord]:
-        records = (await self.keyring()).rotated(
-            self._clock(),
-            publish_ahead=publish_ahead,
-            access_ttl=self.policy.access_ttl,
-            refresh_ttl=self.policy.refresh_ttl,
-        )
-        await self.store.save_keys(records)
+        await self.store.save_keys((await self.keyring()).rotated(self._clock(), publish_ahead))
         return list((await self.keyring()).records)
 
     async def retire_key(self, kid: str) -> bool:
-        found = [record for record in (await self.keyring()).records if record.kid == kid]
-        await self.store.save_keys([replace(record, verifies_until=self._clock()) for record in found])
+        records = (await self.keyring()).retired(kid, self._clock())
+        await self.store.save_keys(records)
         await self.watch.look_now()
-        return bool(found)
+        return bool(records)
 
     async def jwks(self) -> dict[str, object]:
         await self.watch.look()
@@ -272,7 +267,7 @@ class Flows:
         return row
 
     def _dead_until(self, now: float) -> float:
-        return now + self.policy.access_ttl + SKEW
+        return now + self.watch.keyring.longest_access() + SKEW
 
     def _found_reuse(self, row: Row, after: Row, now: float, ip: str, user_agent: str) -> None:
         self.watch.learn([(after.sid, self._dead_until(now))])

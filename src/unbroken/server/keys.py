@@ -5,7 +5,9 @@
    served until the last token it signed is dead.
 3. A key has one algorithm, chosen when it was made; a token that names another is refused (RFC 8725 §3.1).
 4. ``kid`` of a signing key is its RFC 7638 thumbprint; a MAC key is a small number, as in every refresh token.
-5. Retiring is at once and for good: nothing the key made is accepted any more.
+5. Retiring is at once and for good: nothing the key made is accepted any more. Another key takes its place.
+6. A key knows how long what it makes can live: that decides when it, and a revocation, may be forgotten.
+7. An end that is set can only come earlier, and that lifetime only grow, whichever process writes last.
 
 All keys live in the store: processes on one store share one keyring, and look for changes (see ``watch.py``).
 """
@@ -44,6 +46,12 @@ class KeyRecord:
     created_at: float
     signs_from: float
     verifies_until: float | None = None
+    token_ttl: float = 0.0  # the longest life of a token it has made
+
+    def joined(self, other: KeyRecord) -> KeyRecord:
+        """This key as it stands after another process wrote it as *other* (rule 7)."""
+        ends = [end for end in (self.verifies_until, other.verifies_until) if end is not None]
+        return replace(self, verifies_until=min(ends, default=None), token_ttl=max(self.token_ttl, other.token_ttl))
 
     def state(self, now: float) -> str:
         """``next`` (published, does not sign yet), ``active``, ``retiring`` (only verifies) or ``retired``."""
@@ -146,15 +154,28 @@ class Keyring:
         living = (key.public() for key in self.signing if now < key.dead_from)
         return {"keys": [key for key in living if key is not None]}
 
-    def rotated(self, now: float, *, publish_ahead: float, access_ttl: float, refresh_ttl: float) -> list[KeyRecord]:
+    def longest_access(self) -> float:
+        """The longest life of an access token that may be about, in seconds."""
+        return max((record.token_ttl for record in self.records if record.use == "sign"), default=0.0)
+
+    def rotated(self, now: float, publish_ahead: float) -> list[KeyRecord]:
         """The records to store for a rotation: a new key of each use, and an end for those they replace."""
         starts = now + publish_ahead
-        ends = {"sign": starts + access_ttl, "mac": starts + refresh_ttl}
-        old = [r for r in self.records if r.verifies_until is None]
-        alg = next((r.alg for r in reversed(old) if r.use == "sign"), "EdDSA")
-        number = max((int(r.kid) for r in self.records if r.use == "mac"), default=0) + 1
-        fresh = [new_signing_key(alg, now, starts), new_mac_key(number, now, now)]
-        return [*fresh, *(replace(r, verifies_until=ends[r.use]) for r in old)]
+        lasting = [record for record in self.records if record.verifies_until is None]
+        ended = [replace(record, verifies_until=starts + record.token_ttl + 1.0) for record in lasting]
+        return [*self._successors(("sign", "mac"), now, starts), *ended]
+
+    def retired(self, kid: str, now: float) -> list[KeyRecord]:
+        """The records to store when *kid* ends at once: its own, and a successor if no other key can take its place."""
+        ended = [replace(record, verifies_until=now) for record in self.records if record.kid == kid]
+        able = {r.use for r in self.records if r.kid != kid and r.verifies_until is None and r.signs_from <= now}
+        return [*ended, *self._successors([record.use for record in ended if record.use not in able], now, now)]
+
+    def _successors(self, uses: Iterable[str], now: float, starts: float) -> list[KeyRecord]:
+        """A new key for each of *uses*, of the algorithm of the last."""
+        alg = next((record.alg for record in reversed(self.records) if record.use == "sign"), "EdDSA")
+        number = max(self._macs, default=0) + 1
+        return [new_signing_key(alg, now, starts) if use == "sign" else new_mac_key(number, now, now) for use in uses]
 
 
 def new_signing_key(alg: str, now: float, signs_from: float) -> KeyRecord:

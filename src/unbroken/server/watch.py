@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from unbroken.server.keys import Keyring, new_mac_key, new_signing_key
 from unbroken.server.stores import Store
@@ -25,8 +26,8 @@ STALE = 0.8
 class Watch:
     """The keyring and the revoked sids, as of less than a second ago."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: Store, token_ttls: Mapping[str, float], clock: Callable[[], float]) -> None:
+        self._store, self._token_ttls, self._clock = store, token_ttls, clock
         self._asking = threading.Lock()
         self._asked = float("-inf")  # on the monotonic clock
         self._cursor = 0
@@ -56,6 +57,9 @@ class Watch:
         if not records:
             now = self._clock()
             await self._store.save_keys((new_signing_key("EdDSA", now, now), new_mac_key(1, now, now)), first=True)
+            records = await self._store.keys()
+        if short := [record for record in records if record.token_ttl < self._token_ttls[record.use]]:
+            await self._store.save_keys([replace(key, token_ttl=self._token_ttls[key.use]) for key in short])
             records = await self._store.keys()
         if tuple(records) != self.keyring.records:
             self.keyring = Keyring(records, self.keyring)

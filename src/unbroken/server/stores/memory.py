@@ -89,7 +89,7 @@ class MemoryStore:
     async def save_keys(self, records: Sequence[KeyRecord], *, first: bool = False) -> None:
         with self._lock:
             if not (first and self._keys):
-                self._keys |= {record.kid: record for record in records}
+                self._keys |= {record.kid: self._keys.get(record.kid, record).joined(record) for record in records}
 
     async def accounts(self) -> list[Account]:
         return sorted(self._accounts.values(), key=lambda account: account.name)

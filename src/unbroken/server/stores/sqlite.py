@@ -44,7 +44,7 @@ CREATE INDEX session_expires_at ON session (expires_at);
 CREATE TABLE revocation (seq INTEGER PRIMARY KEY AUTOINCREMENT, sid TEXT NOT NULL, until REAL NOT NULL);
 CREATE TABLE key (
     kid TEXT PRIMARY KEY, use TEXT NOT NULL, alg TEXT NOT NULL, secret TEXT NOT NULL,
-    created_at REAL NOT NULL, signs_from REAL NOT NULL, verifies_until REAL
+    created_at REAL NOT NULL, signs_from REAL NOT NULL, verifies_until REAL, token_ttl REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE account (
     name TEXT PRIMARY KEY, shown TEXT NOT NULL, password_hash TEXT NOT NULL, created_at REAL NOT NULL
@@ -67,6 +67,13 @@ RETURNING g
 SWAP = f"""
 UPDATE session SET {", ".join(f"{column.name} = ?" for column in fields(Row))}
 WHERE key = ? AND g = ? AND b = ? AND at1 IS ? AND attempt IS ? AND seen IS ? AND revoked_at IS NULL RETURNING g
+"""
+# What ``KeyRecord.joined`` does.
+SAVE_KEY = """
+INSERT INTO key VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kid) DO UPDATE SET
+    verifies_until = min(coalesce(verifies_until, excluded.verifies_until),
+                         coalesce(excluded.verifies_until, verifies_until)),
+    token_ttl = max(token_ttl, excluded.token_ttl)
 """
 REVOKE = """
 UPDATE session SET revoked_at = :now, revoked_why = :why
@@ -168,7 +175,7 @@ class SqliteStore:
         with self._writing() as db:
             if first and db.execute("SELECT 1 FROM key LIMIT 1").fetchone():
                 return
-            db.executemany("INSERT OR REPLACE INTO key VALUES (?, ?, ?, ?, ?, ?, ?)", map(astuple, records))
+            db.executemany(SAVE_KEY, map(astuple, records))
 
     async def accounts(self) -> list[Account]:
         return [Account(*found) for found in self._select("SELECT * FROM account ORDER BY name")]
