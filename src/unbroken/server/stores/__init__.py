@@ -68,7 +68,7 @@ class Store(Protocol):
         """All keys."""
 
     async def save_keys(self, records: Sequence[KeyRecord], *, first: bool = False) -> None:
-        """Stores keys, durably, each joined with what is there (``KeyRecord.joined``). *first*: only if there are none."""
+        """Stores keys, durably, each joined with what is there (``KeyRecord.joined``). *first*: only if none are."""
 
     async def accounts(self) -> list[Account]:
         """All accounts, by name."""
