@@ -11,6 +11,7 @@ What goes wrong is told apart: ``Unsent`` when the request cannot have reached t
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import socket
 import ssl
@@ -39,18 +40,23 @@ class Lost(Exception):
 
 def http_sender(context: ssl.SSLContext | None = None) -> Send:
     """A function that sends one ``Call`` within so many seconds. Raises Unsent or Lost, each from its cause."""
-    tls = context or ssl.create_default_context()
 
     def send(call: Call, timeout: float) -> Reply:
         watch = _Watch(timeout)
         try:
-            return _send(call, watch, tls)
+            return _send(call, watch, context or _default_tls())
         except (OSError, http.client.HTTPException) as error:
             _explain(error, call, watch)
         finally:
             watch.end()
 
     return send
+
+
+@functools.cache
+def _default_tls() -> ssl.SSLContext:
+    """The system's trusted authorities; reading them takes some 20 ms, so it is done once, when it is needed."""
+    return ssl.create_default_context()
 
 
 def _send(call: Call, watch: _Watch, tls: ssl.SSLContext) -> Reply:
