@@ -32,7 +32,8 @@ from unbroken import (
 )
 from unbroken import errors as errors_module
 from unbroken.client.challenge import challenges_bearer, parse_challenges
-from unbroken.client.dialect import origin_of, retry_after
+from unbroken.client.dialect import retry_after
+from unbroken.client.origins import origin_of
 from unbroken.client.replay import rewinder
 from unbroken.client.rules import Denied, Unanswered
 from unbroken.client.timing import ages_of, cool_down, storming

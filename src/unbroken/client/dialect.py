@@ -21,14 +21,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Literal
-from urllib.parse import quote_plus, urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode
 
 from unbroken.client.challenge import Reply, When, challenges_bearer
 from unbroken.client.rules import Answer, Denied, Unanswered
 from unbroken.errors import BadAnswer, ConfigurationError, InvalidRequest, LoginRefused, TryLater
 from unbroken.tokens import Fields, Granted, Tokens, dig
 
-__all__ = ["BODY_LIMIT", "Ask", "Call", "Dialect", "oauth2", "origin_of", "unbroken_server"]
+__all__ = ["BODY_LIMIT", "Ask", "Call", "Dialect", "oauth2", "unbroken_server"]
 
 BODY_LIMIT = 1 << 20  # bytes; a token response is a few kilobytes
 
@@ -209,18 +209,6 @@ def retry_after(reply: Reply) -> float:
     except (ValueError, TypeError):
         return 0.0
     return min(max(wait.total_seconds(), 0.0), 3600.0)
-
-
-def origin_of(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of *url* (RFC 6454). Raises ConfigurationError when it is no absolute HTTP URL."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-        raise ConfigurationError(f"{url.partition('?')[0]!r} is not an absolute http(s) URL")
-    return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
 
 
 def _what_went_wrong(reply: Reply) -> str:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import random
 import ssl
@@ -17,12 +16,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from unbroken._once import run_once
-from unbroken.client.dialect import Dialect, origin_of, unbroken_server
+from unbroken.client.dialect import Dialect, unbroken_server
 from unbroken.client.events import Event, Joined, LoggedIn, LoggedOut, RenewalFailed, RenewalStarted, Replayed
 from unbroken.client.flight import Flight
 from unbroken.client.hooks import Hooks
 from unbroken.client.known import Known
 from unbroken.client.live import SYSTEM_CLOCK, Clock, Live
+from unbroken.client.origins import origins_of
 from unbroken.client.port import BlockingPort
 from unbroken.client.record import Store
 from unbroken.client.rules import log_in, log_out, renew
@@ -82,7 +82,7 @@ class Session:
     ) -> None:
         self.dialect = unbroken_server(dialect) if isinstance(dialect, str) else dialect
         self.store = MemoryStore() if store is None else store
-        self.origins = _origins_of(self.dialect, tuple(origins), allow_plain_http)
+        self.origins = origins_of(self.dialect, tuple(origins), allow_plain_http)
         self._clock, self._leeway, self._wait_timeout = clock, leeway, wait_timeout
         self._limit = 4 * exchange_timeout + 5.0
         self._hooks = Hooks(on_tokens_changed, on_session_over, on_event)
@@ -355,22 +355,3 @@ def _granted(tokens: Granted | Tokens | Mapping[str, object], dialect: Dialect) 
             tokens.token_type,
         )
     return Granted.from_response(tokens, dialect.tokens)
-
-
-def _origins_of(dialect: Dialect, more: tuple[str, ...], plain: bool) -> frozenset[tuple[str, str, int]]:
-    """The origins that tokens may go to; every URL of the dialect is checked on the way."""
-    asked = [ask.url for ask in (dialect.refresh, dialect.login, dialect.logout) if ask is not None]
-    for url in (*asked, *dialect.origins, *more):
-        scheme, host, _ = origin_of(url)
-        if scheme == "http" and not plain and not _is_loopback(host):
-            raise ConfigurationError(
-                f"tokens must not travel in the clear: use https for {host}, or say allow_plain_http=True"
-            )
-    return frozenset(map(origin_of, (*(dialect.origins or (dialect.refresh.url,)), *more)))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

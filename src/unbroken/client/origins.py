@@ -1,0 +1,48 @@
+"""Where tokens may go: origins, compared as parsed values (RFC 6454), never as texts. Pure.
+
+1. An origin is scheme, host and port; nothing else of a URL counts.
+2. Tokens travel over https. Plain http is for loopback, or for who says so in so many words.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from unbroken.client.dialect import Dialect
+from unbroken.errors import ConfigurationError
+
+__all__ = ["Origin", "origin_of", "origins_of"]
+
+Origin = tuple[str, str, int]
+
+
+def origins_of(dialect: Dialect, more: tuple[str, ...], plain: bool) -> frozenset[Origin]:
+    """The origins that tokens may go to; every URL of the dialect is checked on the way."""
+    asked = [ask.url for ask in (dialect.refresh, dialect.login, dialect.logout) if ask is not None]
+    for url in (*asked, *dialect.origins, *more):
+        scheme, host, _ = origin_of(url)
+        if scheme == "http" and not plain and not _is_loopback(host):
+            raise ConfigurationError(
+                f"tokens must not travel in the clear: use https for {host}, or say allow_plain_http=True"
+            )
+    return frozenset(map(origin_of, (*(dialect.origins or (dialect.refresh.url,)), *more)))
+
+
+def origin_of(url: str) -> Origin:
+    """Scheme, host and port of *url* (RFC 6454). Raises ConfigurationError when it is no absolute HTTP URL."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+        raise ConfigurationError(f"{url.partition('?')[0]!r} is not an absolute http(s) URL")
+    return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
