@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from unbroken.cli.demo.proxy import Proxy
+from unbroken.testing.network import Network as Proxy
 from unbroken.server import MemoryStore, Policy, Sessions
 from unbroken.starlette import SessionMiddleware, current_session, routes
 

@@ -14,11 +14,11 @@ NAMES = {
     "unbroken": """
         Ask BadAnswer Call ConfigurationError Dialect Fields FileStore Granted InvalidGrant InvalidRequest InvalidScope
         InvalidToken Leeway LoginRefused MemoryStore NotReplayable RefreshWindow Refused RenewalStorm Reply Session
-        SessionOver Status StoreUnavailable Tokens TryLater UnbrokenError When oauth2 unbroken_server
+        SessionOver Status StoreBusy StoreUnavailable Tokens TryLater UnbrokenError When oauth2 unbroken_server
     """,
     "unbroken.errors": """
         BadAnswer ConfigurationError InvalidGrant InvalidRequest InvalidScope InvalidToken LoginRefused NotReplayable
-        Refused RenewalStorm SessionOver StoreUnavailable TryLater UnbrokenError
+        Refused RenewalStorm SessionOver StoreBusy StoreUnavailable TryLater UnbrokenError
     """,
     "unbroken.tokens": "Fields Granted Tokens",
     "unbroken.server": """
@@ -29,8 +29,10 @@ NAMES = {
         Replayed SessionEnded
     """,
     "unbroken.server.events": "Event LoggedIn Refreshed ReuseDetected SessionEnded",
-    "unbroken.httpx": "SessionAuth",
-    "unbroken.httpx2": "SessionAuth",
+    "unbroken.httpx": "SessionAuth SessionTransport why_not_replayed",
+    "unbroken.httpx2": "SessionAuth SessionTransport why_not_replayed",
+    "unbroken.requests": "SessionAuth no_auth why_not_replayed",
+    "unbroken.aiohttp": "SessionMiddleware why_not_replayed",
     "unbroken.starlette": "BearerBackend SessionMiddleware SessionUser current_session routes",
     "unbroken.fastapi": "Auth",
     "unbroken.cli": "main",

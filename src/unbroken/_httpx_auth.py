@@ -1,40 +1,44 @@
-"""One auth class for httpx and httpx2, for their blocking and their async clients: it only carries, it decides nothing.
+"""What httpx and httpx2 have in common, for their blocking and their async clients: it carries, it decides nothing.
 
-1. Tokens go to the session's origins only, never over a header that the user has set, never across a redirect to
-   another origin.
-2. Whether the body can be sent again is settled before it is sent. One that cannot is sent with a token in good time,
-   and its answer is final.
-3. A challenged answer is read to its end before anybody waits, so that a waiting request holds no connection.
-   Every other answer stays as lazy as it came.
+``AuthFlow`` is the auth class of both. ``TransportFlow`` is the same one floor lower, where each hop of a redirect is
+seen: for backends that want their token in a header of their own, which these libraries would hand on to whatever
+origin a redirect leads to. (``Authorization`` they take off themselves.)
 
-The two flows differ in their awaits alone. To send a request without a token: ``auth=None`` on the request.
+The flows differ in their awaits alone. To send a request without a token: ``auth=None`` on the request.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any
 
-from unbroken.client.challenge import Reply
-from unbroken.client.dialect import Dialect
-from unbroken.client.events import NotReplayed
 from unbroken.client.live import Live
+from unbroken.client.passage import NO_ANSWER_OF_OURS
 from unbroken.client.replay import Rewind, rewinder
 from unbroken.client.session import Session
-from unbroken.errors import NotReplayable, TryLater
+from unbroken.errors import ConfigurationError, NotReplayable
 
-__all__ = ["AuthFlow"]
+__all__ = ["AuthFlow", "TransportFlow", "why_not_replayed"]
 
 SENT = "unbroken.sent"  # in a request's extensions: the header value that was put there by us
-NOT_REPLAYABLE = "unbroken.error"  # in a response's extensions: why the request was not sent again
-SPENT = "its body could be sent only once"
+WHY_NOT = "unbroken.error"  # in a response's extensions: why the request was not sent again
+
+
+def why_not_replayed(response: Any) -> NotReplayable | None:
+    """Why the challenged request that *response* answers was not sent again; None when nothing of the kind happened."""
+    why: NotReplayable | None = response.extensions.get(WHY_NOT)
+    return why
 
 
 class AuthFlow:
     """What ``unbroken.httpx.SessionAuth`` and ``unbroken.httpx2.SessionAuth`` have in common."""
 
     def __init__(self, session: Session) -> None:
+        if session.dialect.header.lower() != "authorization":
+            raise ConfigurationError(
+                f"SessionAuth cannot keep the header {session.dialect.header!r} from following a redirect to another "
+                "origin: use SessionTransport(session) as the client's transport"
+            )
         self._session = session
 
     def __repr__(self) -> str:
@@ -42,99 +46,208 @@ class AuthFlow:
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """The flow for ``Client``."""
-        session, dialect = self._session, self._session.dialect
-        if not _is_ours(request, session, dialect):
+        session = self._session
+        if not _is_ours(request, session):
             yield request
             return
-        rewind = _rewinder(request.stream)
-        sent = session.authorize(fresh=rewind is None)
-        response = yield _signed(request, dialect, sent)
-        if not _may_be_challenge(response, dialect, sent):
+        way = session.passage(_rewinder(request.stream), _endpoint, request)
+        response: Any = None
+        try:
+            step = next(way)
+            while True:
+                if type(step) is Live:
+                    response = yield _signed(request, session, step)
+                    answer: object = _status(response, session, step)
+                    request = response.request  # behind a redirect, only the last hop is sent again
+                else:
+                    answer = session.perform(step, _Received(response))
+                step = way.send(answer)
+        except StopIteration:
             return
-        response.read()
-        if not _is_challenge(response, dialect):
-            return
-        if rewind is None:
-            with contextlib.suppress(TryLater):
-                session.challenged(sent, _endpoint(request))
-            _say_why_not(response, session, sent)
-            return
-        fresh = session.challenged(sent, _endpoint(request))
-        if fresh is None:
-            return
-        rewind()
-        response = yield _signed(request, dialect, fresh)
-        if _may_be_challenge(response, dialect, fresh):
-            response.read()
-            if _is_challenge(response, dialect):
-                session.rejected(fresh, _endpoint(request))
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """The flow for ``AsyncClient``."""
-        session, dialect = self._session, self._session.dialect
-        if not _is_ours(request, session, dialect):
+        session = self._session
+        if not _is_ours(request, session):
             yield request
             return
-        rewind = _rewinder(request.stream)
-        sent = await session.aauthorize(fresh=rewind is None)
-        response = yield _signed(request, dialect, sent)
-        if not _may_be_challenge(response, dialect, sent):
+        way = session.passage(_rewinder(request.stream), _endpoint, request)
+        response: Any = None
+        try:
+            step = next(way)
+            while True:
+                if type(step) is Live:
+                    response = yield _signed(request, session, step)
+                    answer: object = _status(response, session, step)
+                    request = response.request  # behind a redirect, only the last hop is sent again
+                else:
+                    answer = await session.aperform(step, _AsyncReceived(response))
+                step = way.send(answer)
+        except StopIteration:
             return
-        await response.aread()
-        if not _is_challenge(response, dialect):
-            return
-        if rewind is None:
-            with contextlib.suppress(TryLater):
-                await session.achallenged(sent, _endpoint(request))
-            _say_why_not(response, session, sent)
-            return
-        fresh = await session.achallenged(sent, _endpoint(request))
-        if fresh is None:
-            return
-        rewind()
-        response = yield _signed(request, dialect, fresh)
-        if _may_be_challenge(response, dialect, fresh):
-            await response.aread()
-            if _is_challenge(response, dialect):
-                session.rejected(fresh, _endpoint(request))
 
 
-def _is_ours(request: Any, session: Session, dialect: Dialect) -> bool:
+class TransportFlow:
+    """What ``unbroken.httpx.SessionTransport`` and ``unbroken.httpx2.SessionTransport`` have in common."""
+
+    def __init__(self, session: Session, transport: Any = None) -> None:
+        self._session, self._transport = session, transport
+
+    def __repr__(self) -> str:
+        return f"<SessionTransport of {self._session!r}>"
+
+    _bytes: Any = None  # the library's ByteStream
+
+    def _plain(self) -> Any:
+        """The library's own blocking transport."""
+        raise NotImplementedError
+
+    def _async_plain(self) -> Any:
+        """The library's own async transport."""
+        raise NotImplementedError
+
+    def handle_request(self, request: Any) -> Any:
+        """Sends one request, for ``Client``."""
+        if self._transport is None:
+            self._transport = self._plain()
+        session, send = self._session, self._transport.handle_request
+        if not _is_ours(_unsigned(request, session), session):
+            return send(request)
+        way = session.passage(_rewinder(request.stream), _endpoint, request)
+        response: Any = None
+        try:
+            step = next(way)
+            while True:
+                if type(step) is Live:
+                    response = send(_signed(request, session, step))
+                    answer: object = response.status_code
+                else:
+                    received = _Transported(response, self._bytes)
+                    answer, response = session.perform(step, received), received.response
+                step = way.send(answer)
+        except StopIteration:
+            return response
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Sends one request, for ``AsyncClient``."""
+        if self._transport is None:
+            self._transport = self._async_plain()
+        session, send = self._session, self._transport.handle_async_request
+        if not _is_ours(_unsigned(request, session), session):
+            return await send(request)
+        way = session.passage(_rewinder(request.stream), _endpoint, request)
+        response: Any = None
+        try:
+            step = next(way)
+            while True:
+                if type(step) is Live:
+                    response = await send(_signed(request, session, step))
+                    answer: object = response.status_code
+                else:
+                    received = _AsyncTransported(response, self._bytes)
+                    answer, response = await session.aperform(step, received), received.response
+                step = way.send(answer)
+        except StopIteration:
+            return response
+
+    def close(self) -> None:
+        """Closes the connections."""
+        if self._transport is not None:
+            self._transport.close()
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        if self._transport is not None:
+            await self._transport.aclose()
+
+
+def _is_ours(request: Any, session: Session) -> bool:
     """Whether the request goes where our tokens may go, and carries no credentials of the user's own."""
     url = request.url
     if not session.covers(url.scheme, url.host, url.port):
         return False
-    theirs = request.headers.get(dialect.header)
+    theirs = request.headers.get(session.dialect.header)
     return theirs is None or theirs == request.extensions.get(SENT)
 
 
-def _signed(request: Any, dialect: Dialect, live: Live) -> Any:
-    request.headers[dialect.header] = request.extensions[SENT] = live.header
+def _signed(request: Any, session: Session, live: Live) -> Any:
+    request.headers[session.dialect.header] = request.extensions[SENT] = live.header
     return request
 
 
-def _may_be_challenge(response: Any, dialect: Dialect, sent: Live) -> bool:
-    """Whether the head of the answer allows a challenge to the token we sent (not one from behind a redirect)."""
-    if not dialect.may_challenge(response.status_code):
-        return False
-    if dialect.reads_body and "json" not in response.headers.get("content-type", "").lower():
-        return False
-    return bool(response.request.headers.get(dialect.header) == sent.header)
+def _unsigned(request: Any, session: Session) -> Any:
+    """The request without the token that the hop before it carried."""
+    ours = request.extensions.get(SENT)
+    if ours is not None and request.headers.get(session.dialect.header) == ours:
+        del request.headers[session.dialect.header]
+    return request
 
 
-def _is_challenge(response: Any, dialect: Dialect) -> bool:
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return dialect.challenged(Reply(response.status_code, headers, response.content if dialect.reads_body else None))
+def _status(response: Any, session: Session, sent: Live) -> int:
+    """The status of an answer to the token we sent; not that of one from behind a redirect that dropped it."""
+    status: int = response.status_code
+    if not session.dialect.may_challenge(status):
+        return status
+    got = response.request.headers.get(session.dialect.header)
+    return status if got == sent.header else NO_ANSWER_OF_OURS
+
+
+class _Received:
+    """A ``Received`` over an answer of ``Client``."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+
+    def headers(self) -> Mapping[str, str]:
+        return {name.lower(): value for name, value in self._response.headers.items()}
+
+    def read(self) -> Any:
+        return self._response.read()
+
+    def note(self, why: NotReplayable) -> None:
+        self._response.extensions[WHY_NOT] = why
+
+
+class _AsyncReceived(_Received):
+    """The same over an answer of ``AsyncClient``."""
+
+    def read(self) -> Any:
+        return self._response.aread()
+
+
+class _Transported(_Received):
+    """The same below ``Client``, which must find the body unread: what was read is put back."""
+
+    def __init__(self, response: Any, stream: Any) -> None:
+        super().__init__(response)
+        self.response, self._stream = response, stream
+
+    def read(self) -> Any:
+        body = b"".join(self._response.stream)
+        self._response.close()
+        return self._put_back(body).read()
+
+    def _put_back(self, body: bytes) -> Any:
+        old = self._response
+        self.response, probe = (
+            type(old)(old.status_code, headers=old.headers, stream=self._stream(body), extensions=old.extensions)
+            for _ in range(2)
+        )
+        return probe
+
+
+class _AsyncTransported(_Transported):
+    """The same below ``AsyncClient``."""
+
+    async def read(self) -> Any:
+        body = b"".join([chunk async for chunk in self._response.stream])
+        await self._response.aclose()
+        return self._put_back(body).read()
 
 
 def _endpoint(request: Any) -> tuple[object, ...]:
     url = request.url
     return (request.method, url.scheme, url.host, url.port, url.path)
-
-
-def _say_why_not(response: Any, session: Session, sent: Live) -> None:
-    response.extensions[NOT_REPLAYABLE] = NotReplayable(SPENT)
-    session.tell(NotReplayed(sent.tokens.version, why=SPENT))
 
 
 def _rewinder(stream: Any) -> Rewind | None:

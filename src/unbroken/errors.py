@@ -4,6 +4,7 @@
     ├── SessionOver            session_over        log in again; ``reason`` says why
     ├── TryLater               try_later           nothing is lost; ask again in ``retry_after`` seconds
     │   ├── StoreUnavailable   store_unavailable   the token store or its lock does not answer
+    │   ├── StoreBusy          store_busy          somebody else holds the renewal lock for too long
     │   └── RenewalStorm       renewal_storm       too many renewals in a short time: something rejects good tokens
     ├── NotReplayable          not_replayable      the request's body is spent and cannot be sent again
     ├── Refused                                    the server said no to this request
@@ -38,6 +39,7 @@ __all__ = [
     "Refused",
     "RenewalStorm",
     "SessionOver",
+    "StoreBusy",
     "StoreUnavailable",
     "TryLater",
     "UnbrokenError",
@@ -104,9 +106,15 @@ class TryLater(UnbrokenError):
 
 
 class StoreUnavailable(TryLater):
-    """The token store, or the lock beside it, cannot be read or written, or stayed busy for too long."""
+    """The token store, or the lock beside it, cannot be reached, read or written."""
 
     code = "store_unavailable"
+
+
+class StoreBusy(TryLater):
+    """The store answers, but somebody else has held the renewal lock for too long."""
+
+    code = "store_busy"
 
 
 class RenewalStorm(TryLater):
@@ -118,13 +126,15 @@ class RenewalStorm(TryLater):
 class NotReplayable(UnbrokenError):
     """The request's body could be sent only once and was sent with a token the server refused.
 
-    The session has been renewed and the server's own answer was returned: send the request again with a new body.
+    The server's own answer was returned. ``renewed``: the session has new tokens, and the request can be made anew.
     """
 
     code = "not_replayable"
 
-    def __init__(self, why: str) -> None:
-        super().__init__(f"the request was not sent again: {why}; the session is renewed, send it anew")
+    def __init__(self, why: str, *, renewed: bool = True) -> None:
+        self.renewed = renewed
+        then = "the session is renewed, send it anew" if renewed else "and the session could not be renewed now"
+        super().__init__(f"the request was not sent again: {why}; {then}")
 
 
 class Refused(UnbrokenError):

@@ -4,7 +4,8 @@ Rules of this file:
 
 1. Frozen values; a change makes a new value. No repr shows a token.
 2. Lifetimes count from local receipt: the server says how long, never until when.
-3. What a server says is checked field by field; a wrong field is named, and nothing is guessed.
+3. What a server says is checked field by field; a wrong field is named, and nothing is guessed. Only a token that
+   cannot be read makes the whole answer unreadable.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from unbroken.errors import BadAnswer
 
 __all__ = ["Fields", "Granted", "Tokens"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,21 @@ class Tokens:
         """When the access token dies, in seconds since the Unix epoch; None when unknown."""
         return None if self.lifetime is None else self.received_at + self.lifetime
 
+    def expired(self, now: float) -> bool:
+        """Whether the access token is dead at *now*, as far as anybody knows."""
+        return self.lifetime is not None and now >= self.received_at + self.lifetime
+
     def __repr__(self) -> str:
         return f"<Tokens epoch={self.epoch} version={self.version} seq={self.seq} expires_at={self.expires_at}>"
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A token response: what the server grants, before anybody has stored it."""
+    """A token response: what the server grants, before anybody has stored it.
+
+    ``received_at``: when it arrived, in seconds since the Unix epoch; None for just now. ``odd``: the fields that stood
+    there and could not be read; they count as absent.
+    """
 
     access_token: str
     refresh_token: str | None = None
@@ -62,6 +73,8 @@ class Granted:
     refresh_seq: int | None = None
     scope: str = ""
     token_type: str = "Bearer"
+    received_at: float | None = None
+    odd: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Granted seq={self.refresh_seq} expires_in={self.expires_in}>"
@@ -80,26 +93,45 @@ class Granted:
 
     @classmethod
     def from_response(cls, body: object, fields: Fields | None = None) -> Granted:
-        """Reads a token response. Raises BadAnswer, which names the field that is missing or wrong."""
+        """Reads a token response. Raises BadAnswer, which names the field, if a token is missing or no text.
+
+        Any other field that cannot be read counts as absent, and is named in ``odd``: a token that was granted, and
+        cannot be granted again, is not thrown away for that.
+        """
         at = fields or RFC_6749
         if not isinstance(body, Mapping):
             raise BadAnswer("the answer with the tokens is not a JSON object")
+        odd: list[str] = []
+
+        def read(reader: Callable[[Mapping[str, Any], str], T | None], path: str) -> T | None:
+            try:
+                return reader(body, path)
+            except BadAnswer:
+                odd.append(path)
+                return None
+
         access_token = text_field(body, at.access_token, required=True) or ""
-        expires_in = number_field(body, at.expires_in)
+        token_type = _prefix(body, at.prefix) if at.prefix else (read(_text, at.scheme) or "").strip() or "Bearer"
+        expires_in = read(number_field, at.expires_in)
         return cls(
             access_token=access_token,
             refresh_token=text_field(body, at.refresh_token),
             expires_in=jwt_lifetime(access_token) if expires_in is None else expires_in,
-            refresh_expires_in=number_field(body, at.refresh_expires_in),
-            refresh_seq=_integer(body, at.refresh_seq),
-            scope=text_field(body, at.scope) or "",
-            token_type=(text_field(body, at.scheme) or "").strip() or "Bearer",
+            refresh_expires_in=read(number_field, at.refresh_expires_in),
+            refresh_seq=read(_integer, at.refresh_seq),
+            scope=read(_scope, at.scope) or "",
+            token_type=token_type,
+            odd=tuple(odd),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Where an answer keeps its tokens: dotted paths into its JSON body. An empty path means it has no such thing."""
+    """Where an answer keeps its tokens: dotted paths into its JSON body. An empty path means it has no such thing.
+
+    ``scheme`` is the word before the token (``Bearer``); ``prefix``, if given, stands for it: the very text that is
+    put before the token, with the space at its end or without one.
+    """
 
     access_token: str = "access_token"
     refresh_token: str = "refresh_token"
@@ -108,6 +140,7 @@ class Fields:
     refresh_seq: str = "refresh_seq"
     scheme: str = "token_type"
     scope: str = "scope"
+    prefix: str = ""
 
 
 RFC_6749 = Fields()
@@ -166,10 +199,29 @@ def jwt_lifetime(token: str) -> float | None:
     return lifetime if 0 < lifetime < math.inf else None
 
 
+def _prefix(body: Mapping[str, Any], path: str) -> str:
+    """What is put before the token: it may be empty, but it must be there."""
+    return "" if dig(body, path) == "" else text_field(body, path, required=True) or ""
+
+
+def _text(body: Mapping[str, Any], path: str) -> str | None:
+    return text_field(body, path)
+
+
+def _scope(body: Mapping[str, Any], path: str) -> str | None:
+    """Some servers send a list instead of words with spaces between them."""
+    value = dig(body, path)
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return " ".join(value)
+    return text_field(body, path)
+
+
 def _integer(body: Mapping[str, Any], name: str) -> int | None:
     value = dig(body, name)
     if value is None:
         return None
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise BadAnswer(f"the field {name!r} of the token response is not a whole number", field=name)
     return value

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from unbroken import ConfigurationError, FileStore, StoreUnavailable, Tokens
+from unbroken import ConfigurationError, FileStore, StoreBusy, StoreUnavailable, Tokens
 from unbroken.client.record import EMPTY, Record
 
 RECORD = Record(7, 2, Tokens("access", "refresh", version=7, epoch=2))
@@ -113,7 +113,7 @@ with FileStore(sys.argv[1]).lock(5):
     process = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(StoreUnavailable), store.lock(0.05):
+    with pytest.raises(StoreBusy), store.lock(0.05):
         pass
     process.kill()
     process.communicate()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from unbroken import FileStore, MemoryStore, StoreUnavailable, Tokens
+from unbroken import FileStore, MemoryStore, StoreBusy, Tokens
 from unbroken.client.record import EMPTY, Record
 
 STORES: dict[str, Callable[[Path], Any]] = {
@@ -74,7 +74,7 @@ def test_the_lock_is_held_by_one_at_a_time(store: Any) -> None:
 def test_a_busy_lock_is_given_up_in_time(store: Any) -> None:
     with store.lock(1):
         began = time.monotonic()
-        with pytest.raises(StoreUnavailable, match="busy"), store.lock(0.1):
+        with pytest.raises(StoreBusy, match="busy"), store.lock(0.1):
             pytest.fail("two hold the lock")
         assert time.monotonic() - began < 2
     with store.lock(1):

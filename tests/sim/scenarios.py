@@ -45,7 +45,7 @@ async def parked_twice(port: Port) -> str:
 
 
 async def logout(port: Port) -> str:
-    tokens, told = await rules.log_out(port)
+    tokens, _, told = await rules.log_out(port)
     return f"logged out {'with' if tokens else 'without'} tokens, told {told}"
 
 

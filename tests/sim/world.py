@@ -87,6 +87,9 @@ class World:
 
     def _do_exchange(self, who: int, tokens: Tokens, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
         """The request arrives and is answered; the answer arrives by ``_do_arrive``, later or never."""
+        if attempt is not None and self.holder != who:
+            yield "does not send: the lock is lost", self, Unanswered("the lock was lost", again=False)
+            return
         after, answer = self._presented(tokens.refresh_token or "", attempt, honest=True)
         yield f"presents {tokens.refresh_token}", after._count(answer, honest=True), answer
         if self.budget.repeated:
@@ -246,10 +249,8 @@ class _Alone:
 
 
 def _may_lose_lease(op: Op | None) -> bool:
-    """A lease outlives the exchange: it can be lost only when the exchange has been presented."""
-    if op is None:
-        return False
-    return op[0] in ("arrive", "revoke", "release") or (op[0] == "save" and op[1].attempt is None)
+    """At any time: a holder may be stopped for longer than its lease. It asks before it sends."""
+    return op is not None
 
 
 def new_row(number: int = 0, *, coordinated: bool = True, g: int = 0) -> Row:

@@ -2,8 +2,8 @@
 
 1. RFC 9110 §11.6.1: a 401 carries challenges; ours is ``Bearer`` (RFC 6750 §3). A 401 with challenges of other schemes
    only is somebody else's affair.
-2. RFC 6750 §3.1: ``invalid_token`` is about the token. ``insufficient_scope`` and ``invalid_request`` are not: no new
-   token would help.
+2. RFC 6750 §3.1: ``invalid_token`` is about the token, and so is what some servers say instead.
+   ``insufficient_scope`` and ``invalid_request`` are not: no new token would help.
 3. Many servers send a bare 401; it counts as a challenge.
 4. A dialect may say otherwise: another status, or a code in the body of a declared type and size.
 """
@@ -71,17 +71,17 @@ class When:
         return (str(dig(body, self.field)) in self.values) is not self.negate
 
 
-def challenges_bearer(reply: Reply) -> bool:
-    """Whether *reply* says that the bearer token is no good (RFC 6750 §3)."""
+def challenges_bearer(reply: Reply, scheme: str = "bearer") -> bool:
+    """Whether *reply* says that the token is no good (RFC 6750 §3), to whoever sent it under *scheme*."""
     if reply.status != 401:
         return False
     header = reply.headers.get("www-authenticate")
     if header is None:
         return True
-    for scheme, parameters in parse_challenges(header):
-        if scheme == "bearer" and parameters.get("error", "invalid_token") == "invalid_token":
-            return True
-    return False
+    return any(
+        name in ("bearer", scheme.lower()) and parameters.get("error") not in ("insufficient_scope", "invalid_request")
+        for name, parameters in parse_challenges(header)
+    )
 
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"

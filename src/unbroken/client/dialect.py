@@ -9,7 +9,7 @@
     └── login, logout  Ask, optional           what ``Session.login`` and ``Session.logout`` send
 
 1. Only ``over`` ends a session. Any other answer without tokens means try later, and the stored tokens are kept.
-2. A body is read only where a condition asks for it, only as JSON, and only up to ``BODY_LIMIT`` bytes.
+2. A body is read only where a condition asks for it, only as JSON, of declared types, and up to a declared size.
 3. The attempt id goes out as ``Idempotency-Key``; a server that does not know it ignores it.
 """
 
@@ -48,25 +48,32 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """How to ask the backend for something: *values* are carried as a form, as JSON, or in the query.
+    """How to ask the backend for something: *values* are carried as a form, as JSON, in the query, or as headers.
 
     ``names`` maps our names (``refresh_token``, ``username``, ``password``) to the backend's; ``extra`` goes along.
+    ``scheme`` stands before each value that is carried as a header. ``attach``: the access token goes along, as with
+    any other request; for a logout that asks for it.
     """
 
     url: str
     method: str = "POST"
-    carry: Literal["form", "json", "query"] = "json"
+    carry: Literal["form", "json", "query", "header"] = "json"
     names: Mapping[str, str] = field(default_factory=dict)
-    extra: Mapping[str, object] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    scheme: str = ""
+    attach: bool = False
 
     def call(self, values: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Call:
         """The request that carries *values*."""
         carried = {self.names.get(name, name): value for name, value in values.items()} | dict(self.extra)
-        head = {"accept": "application/json", **self.headers, **(headers or {})}
+        head = {"accept": "application/json", **_lower(headers or {}), **_lower(self.headers)}
         if self.carry == "query":
             mark = "&" if "?" in self.url else "?"
             return Call(self.method, self.url + mark + urlencode(carried), head)
+        if self.carry == "header":
+            own = {name.lower(): f"{self.scheme} {value}".lstrip() for name, value in carried.items()}
+            return Call(self.method, self.url, head | own)
         if self.carry == "form":
             head["content-type"] = "application/x-www-form-urlencoded"
             return Call(self.method, self.url, head, urlencode(carried).encode())
@@ -81,8 +88,12 @@ INVALID_GRANT = When.of(400, 401, field="error", values=("invalid_grant",))
 class Dialect:
     """How one backend speaks. The defaults are those of OAuth 2.0 bearer tokens; five lines describe most others.
 
-    ``scheme``: what stands before the token; None takes it from the answer (``token_type``). ``challenge``: a ``When``,
-    or a function of the answer that reads no body. ``reason``: path of a word that says why the session is over.
+    ``scheme``: what stands before the token; None takes it from the answer (``token_type``), and so does
+    ``Fields.prefix``, to the letter. ``challenge``: a ``When``, or a function of the answer that reads no body;
+    None is a 401 about our scheme (RFC 6750 §3).
+    ``reason``: path of a word that says why the session is over.
+    A challenge in the body is looked for in answers of ``read_types`` only, and of at most ``read_most`` bytes where
+    the answer announces its length; all others stay unread.
     """
 
     refresh: Ask
@@ -91,14 +102,18 @@ class Dialect:
     tokens: Fields = Fields()
     header: str = "Authorization"
     scheme: str | None = "Bearer"
-    challenge: When | Callable[[Reply], bool] = challenges_bearer
+    challenge: When | Callable[[Reply], bool] | None = None
     granted: When = field(default_factory=lambda: When(frozenset(range(200, 300))))
     over: When = INVALID_GRANT
     reason: str = "reason"
     origins: tuple[str, ...] = ()
+    read_types: tuple[str, ...] = ("application/json", "application/problem+json", "text/json")
+    read_most: int = BODY_LIMIT
 
     def attach(self, tokens: Tokens) -> str:
         """The value of ``header`` for a request that is sent with *tokens*."""
+        if self.tokens.prefix:
+            return tokens.token_type + tokens.access_token
         scheme = tokens.token_type if self.scheme is None else self.scheme
         return f"{scheme} {tokens.access_token}" if scheme else tokens.access_token
 
@@ -113,9 +128,19 @@ class Dialect:
             return status == 401
         return self.challenge.status is None or status in self.challenge.status
 
+    def may_read(self, headers: Mapping[str, str]) -> bool:
+        """Whether an answer with these headers (names in lower case) may be read to look for a challenge."""
+        length = headers.get("content-length", "0")
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        return kind in self.read_types and length.isdigit() and int(length) <= self.read_most
+
     def challenged(self, reply: Reply) -> bool:
         """Whether *reply* says that the access token it answers is no good."""
-        return self.challenge.holds(reply) if isinstance(self.challenge, When) else self.challenge(reply)
+        if isinstance(self.challenge, When):
+            return self.challenge.holds(reply)
+        if self.challenge is None:
+            return challenges_bearer(reply, self.scheme or "bearer")
+        return self.challenge(reply)
 
     def refresh_call(self, tokens: Tokens, attempt: str) -> Call:
         """The exchange of *tokens* (RFC 6749 §6), under the attempt id *attempt*."""
@@ -130,7 +155,7 @@ class Dialect:
             try:
                 return Granted.from_response(reply.json(), self.tokens)
             except BadAnswer as error:
-                return Unanswered("the server's answer to the renewal cannot be read", lost=True, cause=error)
+                return _unreadable(reply, error)
         return Unanswered(_what_went_wrong(reply), reply.status in (502, 504), retry_after(reply))
 
     def login_call(self, username: str, password: str, extra: Mapping[str, object]) -> Call:
@@ -155,7 +180,9 @@ class Dialect:
         if self.logout is None:
             return None
         token = tokens.refresh_token or tokens.access_token
-        return self.logout.call({"refresh_token": token}, {self.header: self.attach(tokens)})
+        return self.logout.call(
+            {"refresh_token": token}, {self.header: self.attach(tokens)} if self.logout.attach else {}
+        )
 
 
 def unbroken_server(url: str, *, prefix: str = "/auth") -> Dialect:
@@ -202,13 +229,24 @@ def retry_after(reply: Reply) -> float:
     A date is read against the answer's own ``Date``, so that no clock has to agree with another.
     """
     value = reply.headers.get("retry-after", "").strip()
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         return min(float(value), 3600.0)
     try:
         wait = parsedate_to_datetime(value) - parsedate_to_datetime(reply.headers.get("date", ""))
     except (ValueError, TypeError):
         return 0.0
     return min(max(wait.total_seconds(), 0.0), 3600.0)
+
+
+def _unreadable(reply: Reply, error: BadAnswer) -> Unanswered:
+    """An object without tokens is the backend's answer, and the dialect is wrong; anything else came from elsewhere."""
+    if isinstance(reply.json(), Mapping):
+        return Unanswered(str(error), cause=error, again=False)
+    return Unanswered("the server's answer to the renewal cannot be read", lost=True, cause=error)
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def _what_went_wrong(reply: Reply) -> str:

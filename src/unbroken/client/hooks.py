@@ -90,7 +90,21 @@ class Hooks:
         elif loop is not None and not isinstance(loop, asyncio.AbstractEventLoop):
             _run_in_trio(coroutine, loop)
         else:
-            asyncio.run(coroutine)
+            _run_somewhere(coroutine)
+
+
+def _run_somewhere(coroutine: Coroutine[Any, Any, None]) -> None:
+    """In the loop that runs here, if a blocking call was made inside one; else in a loop of its own."""
+    try:
+        task = asyncio.get_running_loop().create_task(coroutine)
+    except RuntimeError:
+        asyncio.run(coroutine)
+    else:
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+
+_tasks: set[asyncio.Task[None]] = set()  # a loop keeps weak references only
 
 
 def _run_in_trio(coroutine: Coroutine[Any, Any, None], token: Any) -> None:

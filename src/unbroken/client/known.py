@@ -3,8 +3,9 @@
 1. Nothing here blocks: no store, no network, no hook is called while the lock is held.
 2. One flight at a time. Whoever needs a renewal while one is under way waits for that one.
 3. A failure is remembered for the tokens it happened to: those who come within the cool-down get the same error.
-4. An endpoint that rejects brand-new tokens has its own reasons: its answers are passed through for a while.
-5. What was begun under one epoch is never finished under another.
+4. An endpoint that rejects brand-new tokens has its own reasons: its answers are passed through for a while, and so are
+   those of any endpoint while new tokens have helped nobody.
+5. What was begun under one epoch is never finished under another, and no tokens of an older epoch ever come back.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from collections.abc import Callable
 from unbroken.client.flight import Flight
 from unbroken.client.live import Clock, Live
 from unbroken.client.timing import Leeway, RefreshWindow, cool_down, due_by_clock, storming
-from unbroken.errors import RenewalStorm, SessionOver, TryLater
+from unbroken.errors import RenewalStorm, SessionOver, TryLater, UnbrokenError
 
 __all__ = ["Known"]
 
 STUBBORN_MOST = 256  # endpoints remembered under rule 4
+STUBBORN_FOR = 30.0  # seconds
+BRAND_NEW = 10.0  # seconds
+USELESS_MOST = 2  # renewals in a row that helped nobody
+LOOK_EVERY = 1.0  # seconds between two looks into the store during a cool-down
 
 
 class Known:
@@ -36,15 +41,18 @@ class Known:
         self.over = "not_logged_in"
         self._forget_flights()
         self._renewals: list[float] = []
-        self._stubborn: OrderedDict[object, tuple[int, float]] = OrderedDict()
+        self._stubborn: OrderedDict[object, float] = OrderedDict()  # until when
+        self._useless = (0, 0.0)  # how many, the last one when
+        self._looked = -LOOK_EVERY
         _all.add(self)
 
     def _forget_flights(self) -> None:
         """Also after a fork: threads and held locks stay behind in the parent."""
         self._lock = threading.Lock()  # guards everything below, and the replacement of live, epoch and over
         self._flight: tuple[int, Flight[Live] | None] = (0, None)  # of which epoch
+        self._loading: Flight[Live] | None = None
         self._failures = 0
-        self._failed: tuple[int, TryLater, float] | None = None  # version, error, not again before
+        self._failed: tuple[int, UnbrokenError, float] | None = None  # version, error, not again before
 
     @property
     def renewing(self) -> bool:
@@ -53,53 +61,84 @@ class Known:
         return flight is not None and not flight.landed
 
     def install(self, live: Live, *, epoch: int | None = None) -> None:
-        """Makes *live* the tokens in use. With *epoch*: if nobody logged in or out since, else raises SessionOver."""
+        """Makes *live* the tokens in use, unless newer ones are.
+
+        With *epoch*: only if nobody logged in or out since, else raises SessionOver.
+        """
         with self._lock:
             tokens, mine = live.tokens, self.live
-            if epoch not in (None, self.epoch) and (mine is None or tokens.epoch != self.epoch):
+            overtaken = tokens.epoch < self.epoch or (epoch not in (None, self.epoch) and tokens.epoch != self.epoch)
+            if overtaken and epoch is not None:
                 raise SessionOver("other_login" if mine else self.over)
-            if mine is None or tokens.epoch != self.epoch or tokens.version > mine.tokens.version:
+            if overtaken:
+                return
+            if mine is None or tokens.epoch > self.epoch or tokens.version > mine.tokens.version:
                 self.live, self.epoch, self.over = live, tokens.epoch, ""
                 self._failed, self._failures = None, 0
 
     def end(self, reason: str, *, epoch: int, of: int | None = None) -> bool:
         """The session is over. *of*: only if that is still the epoch in use. Whether this was news."""
         with self._lock:
-            if of is not None and of != self.epoch:
+            if (of is not None and of != self.epoch) or epoch < self.epoch:
                 return False
             news = self.live is not None
             self.live, self.over, self.epoch = None, reason, epoch
             return news
 
-    def failed(self, live: Live, error: TryLater) -> float:
+    def failed(self, live: Live, error: UnbrokenError, retry_after: float) -> float:
         """Remembers that *live* could not be renewed now; seconds until the next try."""
         with self._lock:
             self._failures += 1
-            wait = cool_down(self._failures, error.retry_after, random.random())  # noqa: S311  # spreads load only
+            wait = cool_down(self._failures, retry_after, random.random())  # noqa: S311  # spreads load only
             self._failed = (live.tokens.version, error, self._clock.mono() + wait)
             return wait
 
-    def flight_for(self, live: Live, why: str, work: Callable[[], Live], limit: float) -> tuple[Flight[Live], bool]:
-        """The flight that renews *live*, and whether the caller has to start it. Raises TryLater or RenewalStorm."""
+    def flight_for(
+        self, live: Live, why: str, work: Callable[[], Live], look: Callable[[], Live] | None, limit: float
+    ) -> tuple[Flight[Live], bool]:
+        """The flight that renews *live*, and whether the caller has to start it. Raises TryLater or RenewalStorm.
+
+        During a cool-down, for a caller who has no other tokens, it only does *look*: somebody else may have renewed.
+        """
         with self._lock:
             epoch, flight = self._flight
             if flight is not None and epoch == live.tokens.epoch and not flight.landed:
                 return flight, False
-            self._refuse_too_early(live)
-            self._count(live, why)
+            if (error := self._cooling(live)) is None:
+                self._count(live, why)
+            elif look is None or self._clock.mono() - self._looked < LOOK_EVERY:
+                raise error from error.__cause__
+            else:
+                self._looked, work = self._clock.mono(), look
             flight = Flight(work, limit)
             self._flight = (live.tokens.epoch, flight)
             return flight, True
 
-    def _refuse_too_early(self, live: Live) -> None:
+    def load_flight(self, work: Callable[[], Live], limit: float) -> tuple[Flight[Live], bool]:
+        """The flight that reads the store for event loops, and whether the caller has to start it."""
+        with self._lock:
+            mine = self._loading is None or self._loading.landed
+            if self._loading is None or mine:
+                self._loading = Flight(work, limit)
+            return self._loading, mine
+
+    def remembered(self, live: Live) -> UnbrokenError | None:
+        """The failure that *live* is cooling down from."""
+        with self._lock:
+            return self._cooling(live)
+
+    def _cooling(self, live: Live) -> UnbrokenError | None:
         if self._failed is None:
-            return
+            return None
         version, error, not_before = self._failed
         wait = not_before - self._clock.mono()
-        if version == live.tokens.version and wait > 0:
-            again = error.again()
+        if version != live.tokens.version or wait <= 0:
+            return None
+        again = error.again()
+        if isinstance(again, TryLater):
             again.retry_after = wait
-            raise again from error.__cause__
+        again.__cause__ = error.__cause__
+        return again
 
     def _count(self, live: Live, why: str) -> None:
         if self._window is None or (
@@ -115,18 +154,27 @@ class Known:
             )
         self._renewals.append(now)
 
-    def rejects_new_tokens(self, endpoint: object, live: Live) -> None:
-        """Notes that *endpoint* challenged tokens that had just been renewed for it."""
+    def settled(self, endpoint: object, live: Live, took: bool) -> None:
+        """Notes whether *endpoint* took the tokens that it was given anew. Only brand-new ones tell anything."""
+        now = self._clock.mono()
         with self._lock:
-            self._stubborn[endpoint] = (live.tokens.version, self._clock.mono() + 30.0)
-            self._stubborn.move_to_end(endpoint)
-            if len(self._stubborn) > STUBBORN_MOST:
-                self._stubborn.popitem(last=False)
+            if took:
+                self._useless = (0, 0.0)
+                self._stubborn.pop(endpoint, None)
+            elif live.age(self._clock) < BRAND_NEW:
+                self._useless = (self._useless[0] + 1, now)
+                self._stubborn[endpoint] = now + STUBBORN_FOR
+                self._stubborn.move_to_end(endpoint)
+                if len(self._stubborn) > STUBBORN_MOST:
+                    self._stubborn.popitem(last=False)
 
-    def is_stubborn(self, endpoint: object, live: Live) -> bool:
-        """Whether *endpoint* has rejected these very tokens when they were brand-new, a short while ago."""
-        version, until = self._stubborn.get(endpoint, (None, 0.0))
-        return version == live.tokens.version and self._clock.mono() < until
+    def passes_through(self, endpoint: object, live: Live) -> bool:
+        """Whether a challenge to *live* from *endpoint* is its own affair: rule 4."""
+        now = self._clock.mono()
+        if live.age(self._clock) >= STUBBORN_FOR:
+            return False
+        count, last = self._useless
+        return now < self._stubborn.get(endpoint, 0.0) or (count >= USELESS_MOST and now - last < STUBBORN_FOR)
 
 
 _all: weakref.WeakSet[Known] = weakref.WeakSet()

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from unbroken.client.dialect import Dialect
 from unbroken.errors import ConfigurationError
 
-__all__ = ["Origin", "origin_of", "origins_of"]
+__all__ = ["Origin", "is_loopback", "origin_of", "origins_of"]
 
 Origin = tuple[str, str, int]
 
@@ -22,11 +22,12 @@ def origins_of(dialect: Dialect, more: tuple[str, ...], plain: bool) -> frozense
     asked = [ask.url for ask in (dialect.refresh, dialect.login, dialect.logout) if ask is not None]
     for url in (*asked, *dialect.origins, *more):
         scheme, host, _ = origin_of(url)
-        if scheme == "http" and not plain and not _is_loopback(host):
+        if scheme == "http" and not plain and not is_loopback(host):
             raise ConfigurationError(
                 f"tokens must not travel in the clear: use https for {host}, or say allow_plain_http=True"
             )
-    return frozenset(map(origin_of, (*(dialect.origins or (dialect.refresh.url,)), *more)))
+    mine = [origin_of(url) for url in (*(dialect.origins or (dialect.refresh.url,)), *more)]
+    return frozenset((scheme, name, port) for scheme, host, port in mine for name in _spellings(host))
 
 
 def origin_of(url: str) -> Origin:
@@ -36,12 +37,24 @@ def origin_of(url: str) -> Origin:
         port = parts.port
     except ValueError:
         port = -1
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(f"the URL of {parts.hostname} holds a user name or a password: leave them out")
     if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
         raise ConfigurationError(f"{url.partition('?')[0]!r} is not an absolute http(s) URL")
     return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
 
 
-def _is_loopback(host: str) -> bool:
+def _spellings(host: str) -> set[str]:
+    """*host* in the two ways that HTTP libraries give it: in ASCII, and decoded (RFC 5891)."""
+    try:
+        ascii_name = host.encode("idna").decode()
+        return {host, ascii_name, ascii_name.encode().decode("idna")}
+    except UnicodeError:
+        return {host}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* is this very machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

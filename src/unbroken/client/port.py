@@ -6,20 +6,25 @@ here under their attempt id: the next try stores them, instead of asking a serve
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import TracebackType
 
 from unbroken.client.dialect import Dialect
 from unbroken.client.events import Event
 from unbroken.client.live import Clock
-from unbroken.client.record import Record, Store
+from unbroken.client.record import FOR_GOOD, Lease, Record, Store
 from unbroken.client.rules import Answer, Unanswered
 from unbroken.client.wire import Lost, Send, Unsent
 from unbroken.tokens import Granted, Tokens
 
 __all__ = ["BlockingPort"]
+
+_log = logging.getLogger("unbroken")
 
 
 class BlockingPort:
@@ -39,6 +44,7 @@ class BlockingPort:
         self._store, self._dialect, self._send, self._clock = store, dialect, send, clock
         self._exchange_timeout, self._lock_timeout = exchange_timeout, lock_timeout
         self._unsaved: tuple[str, Granted] | None = None
+        self._lease: Lease = FOR_GOOD
         self.tell = tell
 
     def now(self) -> float:
@@ -48,7 +54,7 @@ class BlockingPort:
         return secrets.token_hex(16)
 
     def alone(self) -> _Alone:
-        return _Alone(self._store, self._lock_timeout)
+        return _Alone(self, self._store.lock(self._lock_timeout))
 
     async def load(self) -> Record:
         return self._store.load()
@@ -62,6 +68,8 @@ class BlockingPort:
     async def exchange(self, tokens: Tokens, attempt: str) -> Answer:
         if self._unsaved and self._unsaved[0] == attempt:
             return self._unsaved[1]
+        if not self._lease.holds(self._exchange_timeout):
+            return Unanswered("the renewal lock was lost before the request was sent", again=False)
         try:
             reply = self._send(self._dialect.refresh_call(tokens, attempt), self._exchange_timeout)
         except Unsent as error:
@@ -72,7 +80,11 @@ class BlockingPort:
             return Unanswered(f"the exchange failed: {type(error).__name__}", lost=True, cause=error)
         answer = self._dialect.read_refresh(reply)
         if isinstance(answer, Granted):
-            self._unsaved = (attempt, answer)
+            answer = replace(answer, received_at=self._clock.wall())
+            if answer.odd:
+                _log.warning("fields of the token response that cannot be read: %s", ", ".join(answer.odd))
+            if None in (answer.refresh_seq, tokens.seq) or answer.refresh_seq > tokens.seq:  # type: ignore[operator]  # both are numbers here
+                self._unsaved = (attempt, answer)
         return answer
 
     async def revoke(self, tokens: Tokens) -> bool:
@@ -91,11 +103,11 @@ class BlockingPort:
 class _Alone:
     """The store's lock, spelled the way the rules ask for it."""
 
-    def __init__(self, store: Store, timeout: float) -> None:
-        self._lock = store.lock(timeout)
+    def __init__(self, port: BlockingPort, lock: AbstractContextManager[Lease | None]) -> None:
+        self._port, self._lock = port, lock
 
     async def __aenter__(self) -> None:
-        self._lock.__enter__()
+        self._port._lease = self._lock.__enter__() or FOR_GOOD
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from unbroken.tokens import Tokens
 
-__all__ = ["EMPTY", "Record", "Store"]
+__all__ = ["EMPTY", "FOR_GOOD", "Lease", "Record", "Store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,28 @@ class Record:
         """Whether *other* is this very record: what a compare-and-set compares."""
         return (self.version, self.epoch, self.attempt) == (other.version, other.epoch, other.attempt)
 
+    @property
+    def stamp(self) -> str:
+        """What a compare-and-set compares, as one text; no secret."""
+        return f"{self.version}.{self.epoch}.{self.attempt or ''}"
+
 
 EMPTY = Record(over="not_logged_in")
+
+
+class Lease(Protocol):
+    """A lock that is held; one that others may take over after a while knows how long."""
+
+    def holds(self, seconds: float) -> bool:
+        """Whether it will certainly be held for *seconds* more."""
+
+
+class _ForGood:
+    def holds(self, seconds: float) -> bool:  # noqa: ARG002  # however long
+        return True
+
+
+FOR_GOOD: Lease = _ForGood()
 
 
 class Store(Protocol):
@@ -49,8 +69,8 @@ class Store(Protocol):
     def save(self, record: Record, expected: Record) -> bool:
         """Replaces *expected* by *record* in one step, durably; False, nothing written, if it is another one now."""
 
-    def lock(self, timeout: float) -> AbstractContextManager[None]:
-        """Held by one renewal at a time among all who share the store. Raises StoreUnavailable after *timeout* seconds.
+    def lock(self, timeout: float) -> AbstractContextManager[Lease | None]:
+        """Held by one renewal at a time among all who share the store; None is a lease that cannot be lost.
 
-        It only saves work: ``save`` compares, so a holder that lost the lock can overwrite nothing.
+        Raises StoreBusy if others hold it for *timeout* seconds, StoreUnavailable if the store cannot be reached.
         """

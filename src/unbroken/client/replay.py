@@ -2,20 +2,22 @@
 
 1. Bytes and texts can be sent again as they are.
 2. A seekable file or stream is wound back to where it stood, which need not be its beginning.
-3. A collection gives a new iterator each time; an iterator, a generator or a pipe is spent once: it is never sent
-   twice, and never sent empty.
-4. What is not known is spent once.
+3. A list or another collection of Python's own gives a new iterator each time. An iterator, a generator or a pipe is
+   spent once: it is never sent twice, and never sent empty.
+4. What is not known is spent once: also an object that looks like a collection, such as a wrapper that shows progress.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from inspect import iscoroutinefunction
 from typing import Any
 
 __all__ = ["Rewind", "rewinder"]
 
 Rewind = Callable[[], object]
+COLLECTIONS = (list, tuple, dict, set, frozenset, deque)
 
 
 def _as_it_is() -> None:
@@ -30,9 +32,7 @@ def rewinder(body: object) -> Rewind | None:
         return None  # to wind it back would need an event loop, here and now
     if hasattr(body, "read"):
         return _wind_back(body)
-    if hasattr(body, "__next__") or hasattr(body, "__anext__"):
-        return None
-    return _as_it_is if isinstance(body, (Iterable, AsyncIterable)) else None
+    return _as_it_is if type(body) in COLLECTIONS else None
 
 
 def _wind_back(file: Any) -> Rewind | None:

@@ -7,7 +7,8 @@
     5. New tokens are stored before anybody uses them, and only over the record they were asked for.
     6. The session is over only on a definite answer, and only if nobody has stored other tokens meanwhile.
        Everything else means try later, and loses nothing.
-    7. Login and logout change the epoch at once, without waiting. A renewal of an older epoch can no longer write,
+    7. A store that was set back to older tokens of the same login gets the newer ones again, from whoever has them.
+8. Login and logout change the epoch at once, without waiting. A renewal of an older epoch can no longer write,
        its late tokens are revoked, and whatever waited for it is never sent for the new epoch.
 
 The rules await nothing but their port, so that the same lines run blocking, and in a simulation that tries every
@@ -18,12 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from unbroken.client.events import Adopted, Event, LateTokensDropped, Renewed, SessionEnded
 from unbroken.client.record import Record
-from unbroken.errors import SessionOver, TryLater
+from unbroken.errors import BadAnswer, SessionOver, TryLater
 from unbroken.tokens import Granted, Tokens
 
 __all__ = ["Answer", "Denied", "Port", "Unanswered", "current_for", "log_in", "log_out", "renew", "tokens_of"]
@@ -40,13 +41,15 @@ class Denied:
 class Unanswered:
     """The exchange brought no answer that settles anything.
 
-    ``lost``: it may have reached the server. ``retry_after``: what the server asked for, in seconds.
+    ``lost``: it may have reached the server. ``retry_after``: what the server asked for, in seconds. ``again``: whether
+    it helps to ask once more now.
     """
 
     why: str
     lost: bool = False
     retry_after: float = 0.0
     cause: BaseException | None = None
+    again: bool = True
 
 
 Answer = Granted | Denied | Unanswered
@@ -74,7 +77,11 @@ class Port(Protocol):
         """Compare-and-set; see ``Store.save``."""
 
     def exchange(self, tokens: Tokens, attempt: str) -> Awaitable[Answer]:
-        """One refresh request on the wire (RFC 6749 §6), bounded in time."""
+        """One refresh request on the wire (RFC 6749 §6), bounded in time.
+
+        It is sent only while ``alone`` certainly holds for as long as it may take: a holder who was asleep and lost
+        the lock would present a token that others have spent meanwhile, and look like a thief.
+        """
 
     def revoke(self, tokens: Tokens) -> Awaitable[bool]:
         """Asks the server to end the session of *tokens*; whether it said yes. Must not raise."""
@@ -90,12 +97,14 @@ PATIENCE = 2.0  # a longer Retry-After than this is the caller's to wait for
 
 
 async def renew(port: Port, seen: Tokens) -> Tokens:
-    """Tokens newer than *seen*, exchanged or adopted. Raises SessionOver or TryLater."""
+    """Tokens newer than *seen*, exchanged or adopted. Raises SessionOver, TryLater or BadAnswer."""
     async with port.alone():
         record = await _begin(port, seen)
-        if adopted := current_for(seen, record):
-            port.tell(Adopted(adopted.version))
-            return adopted
+        while adopted := current_for(seen, record):
+            if not adopted.expired(port.now()):
+                port.tell(Adopted(adopted.version))
+                return adopted
+            seen, record = adopted, await _begin(port, adopted)
         if not seen.refresh_token:
             return await _end(port, seen, "no_refresh_token")
         answer, tries = await _ask(port, seen, record.attempt or "")
@@ -104,6 +113,8 @@ async def renew(port: Port, seen: Tokens) -> Tokens:
                 return await _keep(port, record, seen, answer, tries)
             case Denied():
                 return await _end(port, seen, answer.reason)
+            case Unanswered(cause=BadAnswer() as wrong) if not answer.again:
+                raise wrong
             case Unanswered():
                 raise TryLater(answer.why, retry_after=answer.retry_after) from answer.cause
             case _:
@@ -111,33 +122,55 @@ async def renew(port: Port, seen: Tokens) -> Tokens:
 
 
 def current_for(seen: Tokens, record: Record) -> Tokens | None:
-    """The tokens that have replaced *seen*; None while *seen* are the newest. Raises SessionOver if they are gone."""
+    """The tokens that have replaced *seen*; None while *seen* are the newest. Raises SessionOver if they are gone.
+
+    A store that holds older tokens of the same login than *seen* was set back; they are not current.
+    """
     if record.tokens is None:
         raise SessionOver(record.over or "logged_out")
     if record.epoch != seen.epoch:
         raise SessionOver("other_login")
-    return record.tokens if record.version != seen.version else None
+    return record.tokens if record.version > seen.version else None
 
 
 async def log_in(port: Port, granted: Granted) -> Tokens:
     """Stores *granted* as a new login, over whatever was there. Never waits for a renewal."""
     record = await port.load()
     while True:
-        start = int(port.now() * 1000)
-        fresh = tokens_of(granted, port.now(), max(record.version + 1, start), max(record.epoch + 1, start))
+        epoch = _epoch_after(record, port.now())
+        fresh = tokens_of(granted, port.now(), max(record.version + 1, epoch), epoch)
         if await port.save(_record_of(fresh), record):
             return fresh
         record = await port.load()
 
 
-async def log_out(port: Port) -> tuple[Tokens | None, bool]:
-    """Forgets the tokens first, then tells the server: the tokens it forgot, and whether the server said yes."""
-    record = await port.load()
-    while not await port.save(_without_tokens(record, "logged_out", record.epoch + 1), record):
-        record = await port.load()
+async def log_out(port: Port, held: Tokens | None = None) -> tuple[Tokens | None, int, bool]:
+    """Forgets the tokens first, then tells the server: what it forgot, the new epoch, whether the server said yes.
+
+    *held* are the tokens in memory: the server is told of them even if the store cannot be written (StoreUnavailable).
+    """
+    try:
+        record = await _forget(port)
+    except TryLater:
+        if held is not None:
+            await port.revoke(held)
+        raise
+    epoch = _epoch_after(record, port.now())
     if record.tokens is None:
-        return None, False
-    return record.tokens, await port.revoke(record.tokens)
+        return None, epoch, False
+    return record.tokens, epoch, await port.revoke(record.tokens)
+
+
+async def _forget(port: Port) -> Record:
+    """Takes the tokens out of the store; the record that stood there."""
+    while True:
+        record = await port.load()
+        if await port.save(_without_tokens(record, "logged_out", _epoch_after(record, port.now())), record):
+            return record
+
+
+def _epoch_after(record: Record, now: float) -> int:
+    return max(record.epoch + 1, int(now * 1000))
 
 
 def tokens_of(granted: Granted, now: float, version: int, epoch: int, before: Tokens | None = None) -> Tokens:
@@ -146,7 +179,7 @@ def tokens_of(granted: Granted, now: float, version: int, epoch: int, before: To
         access_token=granted.access_token,
         refresh_token=granted.refresh_token or (before.refresh_token if before else None),
         lifetime=granted.expires_in,
-        received_at=now,
+        received_at=now if granted.received_at is None else granted.received_at,
         refresh_lifetime=granted.refresh_expires_in,
         seq=granted.refresh_seq,
         scope=granted.scope or (before.scope if before else ""),
@@ -160,9 +193,10 @@ async def _begin(port: Port, seen: Tokens) -> Record:
     """The stored record: with an attempt id in it, its own or one that a crashed process left, if *seen* stand."""
     while True:
         record = await port.load()
-        if record.attempt or not seen.refresh_token or current_for(seen, record):
+        set_back = record.version < seen.version
+        if not seen.refresh_token or current_for(seen, record) or (record.attempt and not set_back):
             return record
-        begun = replace(record, attempt=port.new_attempt())
+        begun = Record(seen.version, seen.epoch, seen, port.new_attempt())
         if await port.save(begun, record):
             return begun
 
@@ -171,7 +205,7 @@ async def _ask(port: Port, tokens: Tokens, attempt: str) -> tuple[Answer, int]:
     """The server's answer, after at most three tries, each with the same attempt id, and how many it took."""
     answer = await port.exchange(tokens, attempt)
     for tries, pause in enumerate(PAUSES, start=1):
-        if not isinstance(answer, Unanswered) or answer.retry_after > PATIENCE:
+        if not isinstance(answer, Unanswered) or not answer.again or answer.retry_after > PATIENCE:
             return answer, tries
         await port.pause(0.0 if answer.lost and tries == 1 else max(pause, answer.retry_after))
         answer = await port.exchange(tokens, attempt)

@@ -11,30 +11,34 @@ from __future__ import annotations
 import logging
 import random
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from unbroken._once import run_once
 from unbroken.client.dialect import Dialect, unbroken_server
-from unbroken.client.events import Event, Joined, LoggedIn, LoggedOut, RenewalFailed, RenewalStarted, Replayed
+from unbroken.client.events import Adopted, Event, Joined, LoggedIn, LoggedOut, RenewalFailed, RenewalStarted, Replayed
 from unbroken.client.flight import Flight
 from unbroken.client.hooks import Hooks
 from unbroken.client.known import Known
 from unbroken.client.live import SYSTEM_CLOCK, Clock, Live
 from unbroken.client.origins import origins_of
+from unbroken.client.passage import Authorize, Read, Received, Renew, Step, passage
 from unbroken.client.port import BlockingPort
 from unbroken.client.record import Store
-from unbroken.client.rules import log_in, log_out, renew
+from unbroken.client.replay import Rewind
+from unbroken.client.rules import current_for, log_in, log_out, renew
 from unbroken.client.stores.memory import MemoryStore
 from unbroken.client.timing import Leeway, RefreshWindow
 from unbroken.client.wire import Lost, Send, Unsent, http_sender
-from unbroken.errors import ConfigurationError, SessionOver, TryLater
+from unbroken.errors import ConfigurationError, NotReplayable, SessionOver, TryLater, UnbrokenError
 from unbroken.tokens import Granted, Tokens
 
 __all__ = ["Session", "Status"]
 
 T = TypeVar("T")
+NOT_NOW = (TryLater, ConfigurationError)  # why a renewal does not work now; tokens that are still good go on
 _log = logging.getLogger("unbroken")
 
 
@@ -80,11 +84,31 @@ class Session:
         clock: Clock = SYSTEM_CLOCK,
         allow_plain_http: bool = False,
     ) -> None:
+        self._settings: dict[str, Any] = {
+            "origins": tuple(origins),
+            "on_tokens_changed": on_tokens_changed,
+            "on_session_over": on_session_over,
+            "on_event": on_event,
+            "leeway": leeway,
+            "window": window,
+            "exchange_timeout": exchange_timeout,
+            "wait_timeout": wait_timeout,
+            "send": send,
+            "tls": tls,
+            "clock": clock,
+            "allow_plain_http": allow_plain_http,
+        }
         self.dialect = unbroken_server(dialect) if isinstance(dialect, str) else dialect
         self.store = MemoryStore() if store is None else store
         self.origins = origins_of(self.dialect, tuple(origins), allow_plain_http)
         self._clock, self._leeway, self._wait_timeout = clock, leeway, wait_timeout
         self._limit = 4 * exchange_timeout + 5.0
+        lease = getattr(self.store, "lease", None)  # a store whose lock is lent for a while
+        if lease is not None and lease < self._limit:
+            raise ConfigurationError(
+                f"a lease of {lease:g} seconds does not outlive a renewal of up to {self._limit:g}: "
+                "lengthen the store's lease, or shorten exchange_timeout"
+            )
         self._hooks = Hooks(on_tokens_changed, on_session_over, on_event)
         self._known = Known(clock, leeway, window)
         self._send, self._exchange_timeout = send or http_sender(tls), exchange_timeout
@@ -98,8 +122,13 @@ class Session:
             lock_timeout=self._limit,
         )
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """A copy for another process: over the same store, never with tokens of its own."""
+        return (_again, (self.dialect, self.store, self._settings))
+
     def __repr__(self) -> str:
-        return f"<unbroken.Session {self.status.state}>"
+        live = self._known.live
+        return f"<unbroken.Session {self._known.over if live is None else f'version={live.tokens.version}'}>"
 
     # ---- logging in and out ------------------------------------------------------------------------------------
 
@@ -128,12 +157,16 @@ class Session:
         return fresh
 
     def logout(self) -> bool:
-        """Ends the session: here at once, then at the server. Whether the server confirmed it. Never fails for that.
+        """Ends the session: here at once, then at the server. Whether the server confirmed it; never fails for that.
 
-        A renewal under way can no longer store anything, and what waits for it gets SessionOver.
+        A renewal under way can no longer store anything, and what waits for it gets SessionOver. Raises
+        StoreUnavailable if the tokens cannot be taken out of the store; this object forgets them, and the server is
+        told, all the same.
         """
-        self._known.end("logged_out", epoch=self._known.epoch + 1)
-        tokens, told = run_once(log_out(self._port))
+        held = self._known.live
+        self._known.end("logged_out", epoch=max(self._known.epoch + 1, int(self._clock.wall() * 1000)))
+        tokens, epoch, told = run_once(log_out(self._port, held.tokens if held else None))
+        self._known.end("logged_out", epoch=epoch)
         self._hooks.note(LoggedOut(tokens.version if tokens else 0, told_server=told))
         self._hooks.deliver()
         return told
@@ -147,9 +180,9 @@ class Session:
     def authorize(self, *, fresh: bool = False) -> Live:
         """The tokens for one request. *fresh*: not ageing ones, for a request that cannot be repeated."""
         live = self._known.live
-        if live is not None and self._clock.mono() < live.behind_mono and self._clock.wall() < live.behind_wall:
+        if live is not None and self._good(live):
             return live
-        usable, flight = self._plan(fresh)
+        usable, flight = self._plan(fresh, live or self._load())
         return self._landed(usable, flight, lambda f: f.wait(self._wait_timeout)) if flight else _certain(usable)
 
     def challenged(self, sent: Live, endpoint: object) -> Live | None:
@@ -157,12 +190,31 @@ class Session:
 
         Raises SessionOver, TryLater or RenewalStorm.
         """
-        newer, flight = self._answer_challenge(sent, endpoint)
+        newer, flight = self._answer_challenge(sent, endpoint, self._known.live or self._load())
         return self._landed(None, flight, lambda f: f.wait(self._wait_timeout), sent) if flight else newer
 
-    def rejected(self, fresh: Live, endpoint: object) -> None:
-        """Notes that a repeated request was challenged too: that is the endpoint's own affair."""
-        self._known.rejects_new_tokens(endpoint, fresh)
+    def perform(self, step: Step, answer: Received) -> object:
+        """Does one step of a request's passage that is not sending; for adapters. *answer* is the one at hand."""
+        match step:
+            case Authorize():
+                return self.authorize(fresh=step.fresh)
+            case Renew():
+                with nullcontext() if step.needed else suppress(TryLater):
+                    return self.challenged(step.sent, step.endpoint)
+            case Read():
+                return answer.read() if step.body else answer.headers()
+            case NotReplayable():
+                answer.note(step)
+        return None
+
+    def passage(
+        self, rewind: Rewind | None, where: Callable[[Any], object], request: Any, sent: Live | None = None
+    ) -> Generator[Step, Any, None]:
+        """The steps of *request*, which goes to ``where(request)``; for adapters. *sent*: tokens it already carries."""
+        live = sent or self._known.live
+        if sent is None and live is not None and not self._good(live):
+            live = None
+        return passage(self.dialect, live, rewind, where, request, self._known.settled, self._hooks.tell)
 
     # ---- the same for event loops ------------------------------------------------------------------------------
 
@@ -185,23 +237,40 @@ class Session:
     async def aauthorize(self, *, fresh: bool = False) -> Live:
         """``authorize`` without blocking."""
         live = self._known.live
-        if live is not None and self._clock.mono() < live.behind_mono and self._clock.wall() < live.behind_wall:
+        if live is not None and self._good(live):
             return live
         self._hooks.remember_loop()
-        usable, flight = self._plan(fresh)
+        usable, flight = self._plan(fresh, live or await self._aload())
         return await self._alanded(usable, flight) if flight else _certain(usable)
 
     async def achallenged(self, sent: Live, endpoint: object) -> Live | None:
         """``challenged`` without blocking."""
         self._hooks.remember_loop()
-        newer, flight = self._answer_challenge(sent, endpoint)
+        newer, flight = self._answer_challenge(sent, endpoint, self._known.live or await self._aload())
         return await self._alanded(None, flight, sent) if flight else newer
+
+    async def aperform(self, step: Step, answer: Received) -> object:
+        """``perform`` without blocking, for answers whose ``read`` is awaited."""
+        match step:
+            case Authorize():
+                return await self.aauthorize(fresh=step.fresh)
+            case Renew():
+                with nullcontext() if step.needed else suppress(TryLater):
+                    return await self.achallenged(step.sent, step.endpoint)
+            case Read(body=True):
+                return await answer.read()
+            case _:
+                return self.perform(step, answer)
+        return None
 
     # ---- how it stands -----------------------------------------------------------------------------------------
 
     @property
     def status(self) -> Status:
-        """How the session stands, as far as this process knows. Asks nobody; reads the store if it has not yet."""
+        """How the session stands, as far as this process knows. Asks nobody; reads the store if it has not yet.
+
+        Raises StoreUnavailable if it cannot.
+        """
         try:
             live = self._known.live or self._load()
         except SessionOver as over:
@@ -211,46 +280,45 @@ class Session:
         left = None if live.tokens.lifetime is None else max(ages.dead - age, 0.0)
         return Status(state, "", left, self._known.renewing, live.tokens.scope, live.tokens.version)
 
-    def tell(self, event: Event) -> None:
-        """Hands *event* to ``on_event``; for adapters."""
-        self._hooks.tell(event)
-
     def covers(self, scheme: str, host: str, port: int | None) -> bool:
         """Whether tokens may be sent to this origin (RFC 6454)."""
         return (scheme, host, port or (443 if scheme == "https" else 80)) in self.origins
 
+    def _good(self, live: Live) -> bool:
+        return self._clock.mono() < live.behind_mono and self._clock.wall() < live.behind_wall
+
     # ---- decisions ---------------------------------------------------------------------------------------------
 
-    def _plan(self, fresh: bool) -> tuple[Live | None, Flight[Live] | None]:
+    def _plan(self, fresh: bool, live: Live) -> tuple[Live | None, Flight[Live] | None]:
         """Tokens that can be used now, and a flight that is worth waiting for. Raises SessionOver or TryLater."""
-        live = self._known.live or self._load()
         age = live.age(self._clock)
         if age < live.ages.behind:
             return live, None
         usable = live if age < live.ages.dead else None
         try:
-            flight = self._flight(live, "expired" if age >= live.ages.first else "ageing")
-        except TryLater:
+            flight = self._flight(live, "expired" if age >= live.ages.first else "ageing", usable)
+        except NOT_NOW:
             if usable is None:
                 raise
             return usable, None
         return usable, flight if fresh or age >= live.ages.first else None
 
-    def _answer_challenge(self, sent: Live, endpoint: object) -> tuple[Live | None, Flight[Live] | None]:
-        live = self._known.live or self._load()
+    def _answer_challenge(self, sent: Live, endpoint: object, live: Live) -> tuple[Live | None, Flight[Live] | None]:
         if live.tokens.epoch != sent.tokens.epoch:
             raise SessionOver("other_login")
         if live.tokens.version != sent.tokens.version:
+            if live.age(self._clock) >= live.ages.first:
+                return None, self._flight(live, "expired")
             self._hooks.tell(Replayed(live.tokens.version, renewed=False))
             return live, None
-        if self._known.is_stubborn(endpoint, sent):
+        if not live.tokens.refresh_token or self._known.passes_through(endpoint, sent):
             return None, None
         return None, self._flight(live, "challenge")
 
-    def _flight(self, live: Live, why: str) -> Flight[Live]:
-        flight, mine = self._known.flight_for(live, why, lambda: self._renew(live), self._limit + 5.0)
+    def _flight(self, live: Live, why: str, usable: Live | None = None) -> Flight[Live]:
+        look = None if usable else lambda: self._look(live)
+        flight, mine = self._known.flight_for(live, why, lambda: self._renew(live, why), look, self._limit + 5.0)
         if mine:
-            self._hooks.note(RenewalStarted(live.tokens.version, why=why))
             flight.start(self._hooks.deliver)
         else:
             self._hooks.tell(Joined(live.tokens.version))
@@ -266,7 +334,7 @@ class Session:
         epoch = self._known.epoch
         try:
             return self._arrived(wait(flight), epoch, sent)
-        except TryLater:
+        except NOT_NOW:
             if usable is None or usable.age(self._clock) >= usable.ages.dead:
                 raise
             return self._arrived(usable, epoch, sent)
@@ -275,7 +343,7 @@ class Session:
         epoch, outcome = self._known.epoch, None
         try:
             outcome = await flight.awaited(self._wait_timeout)
-        except TryLater:
+        except NOT_NOW:
             if usable is None or usable.age(self._clock) >= usable.ages.dead:
                 raise
         return self._arrived(outcome or _certain(usable), epoch, sent)
@@ -290,8 +358,9 @@ class Session:
 
     # ---- work --------------------------------------------------------------------------------------------------
 
-    def _renew(self, live: Live) -> Live:
-        """Runs in the flight's thread. Raises SessionOver or TryLater, nothing else."""
+    def _renew(self, live: Live, why: str) -> Live:
+        """Runs in the flight's thread. Raises SessionOver, TryLater or ConfigurationError, nothing else."""
+        self._hooks.note(RenewalStarted(live.tokens.version, why=why))
         epoch = live.tokens.epoch
         try:
             fresh = self._live(run_once(renew(self._port, live.tokens)))
@@ -300,7 +369,7 @@ class Session:
             if self._known.end(over.reason, epoch=epoch, of=epoch) and over.reason != "other_login":
                 self._hooks.session_over(over.reason)
             raise
-        except TryLater as error:
+        except NOT_NOW as error:
             self._failed(live, error)
             raise
         except Exception as error:
@@ -310,9 +379,21 @@ class Session:
         self._hooks.tokens_changed(fresh.tokens)
         return fresh
 
-    def _failed(self, live: Live, error: TryLater) -> None:
-        error.retry_after = self._known.failed(live, error)
-        self._hooks.note(RenewalFailed(live.tokens.version, error=error.code, retry_after=error.retry_after))
+    def _look(self, live: Live) -> Live:
+        """Newer tokens that somebody else has stored, during a cool-down. Raises the failure it is for, if none."""
+        newer = current_for(live.tokens, self.store.load())
+        if newer is None or newer.expired(self._clock.wall()):
+            raise self._known.remembered(live) or TryLater("the renewal has only just failed")
+        fresh = self._live(newer)
+        self._known.install(fresh, epoch=live.tokens.epoch)
+        self._hooks.note(Adopted(newer.version))
+        return fresh
+
+    def _failed(self, live: Live, error: UnbrokenError) -> None:
+        wait = self._known.failed(live, error, getattr(error, "retry_after", 0.0))
+        if isinstance(error, TryLater):
+            error.retry_after = wait
+        self._hooks.note(RenewalFailed(live.tokens.version, error=error.code, retry_after=wait))
 
     def _load(self) -> Live:
         """The stored tokens, taken into use. Raises SessionOver when there are none."""
@@ -324,6 +405,13 @@ class Session:
         self._known.install(live, epoch=epoch)
         return live
 
+    async def _aload(self) -> Live:
+        """``_load`` in a thread: a store may be slow, or far away."""
+        flight, mine = self._known.load_flight(self._load, self._limit)
+        if mine:
+            flight.start()
+        return await flight.awaited(self._wait_timeout)
+
     def _live(self, tokens: Tokens) -> Live:
         return Live(tokens, self.dialect.attach(tokens), self._clock, self._leeway, random.random())  # noqa: S311  # spreads load only
 
@@ -333,6 +421,10 @@ class Session:
         flight = Flight(work, 2 * self._limit)
         flight.start()
         return await flight.awaited()
+
+
+def _again(dialect: Dialect, store: Store, settings: dict[str, Any]) -> Session:
+    return Session(dialect, store, **settings)
 
 
 def _certain(live: Live | None) -> Live:
@@ -353,5 +445,6 @@ def _granted(tokens: Granted | Tokens | Mapping[str, object], dialect: Dialect) 
             tokens.seq,
             tokens.scope,
             tokens.token_type,
+            tokens.received_at or None,
         )
     return Granted.from_response(tokens, dialect.tokens)

@@ -2,8 +2,11 @@
 
 1. Nothing of the user's client is on this path: no hooks, no history, no logs, no expired token, no silent retry.
 2. Redirects are not followed: a refresh token goes to the URL it was meant for, and nowhere else.
-3. ``timeout`` is for the whole of it, also for a server that sends one byte a second.
-4. Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY`` …), as for every other program.
+3. ``timeout`` is for the whole of it, also for a server that sends one byte a second, or has ten addresses that do not
+   answer. Only the system's own name lookup cannot be cut short.
+4. Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY`` …), as for every other program; never for loopback,
+   where plain http is allowed.
+5. An answer that is shorter than it says is no answer.
 
 What goes wrong is told apart: ``Unsent`` when the request cannot have reached the server, ``Lost`` when it may have.
 """
@@ -18,12 +21,14 @@ import ssl
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from unbroken.client.challenge import Reply
 from unbroken.client.dialect import BODY_LIMIT, Call
+from unbroken.client.origins import is_loopback
 
 __all__ = ["Lost", "Send", "Unsent", "http_sender"]
 
@@ -60,7 +65,10 @@ def _default_tls() -> ssl.SSLContext:
 
 
 def _send(call: Call, watch: _Watch, tls: ssl.SSLContext) -> Reply:
-    opener = urllib.request.build_opener(_Http(watch), _Https(watch, tls), _AsItIs())
+    handlers: list[urllib.request.BaseHandler] = [_Http(watch), _Https(watch, tls), _AsItIs()]
+    if is_loopback(urllib.parse.urlsplit(call.url).hostname or ""):
+        handlers.append(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(*handlers)
     opener.addheaders = [("user-agent", "unbroken")]
     request = urllib.request.Request(call.url, call.body, dict(call.headers), method=call.method)  # noqa: S310  # http(s) only, checked when the dialect was taken
     with opener.open(request, timeout=watch.left()) as response:
@@ -68,6 +76,8 @@ def _send(call: Call, watch: _Watch, tls: ssl.SSLContext) -> Reply:
         if len(body) > BODY_LIMIT:
             raise http.client.HTTPException("the answer is too long")
         headers = {name.lower(): value for name, value in response.headers.items()}
+        if len(body) < int(headers.get("content-length", "0")):
+            raise http.client.IncompleteRead(body)
         return Reply(response.status, headers, body)
 
 
@@ -86,26 +96,44 @@ class _Watch:
     def __init__(self, timeout: float) -> None:
         self._ends = time.monotonic() + timeout
         self._timer: threading.Timer | None = None
+        self._sock: socket.socket | None = None
         self.connected = self.expired = False
 
     def left(self) -> float:
         return max(self._ends - time.monotonic(), 0.001)
 
+    def connect(self, address: tuple[str, int], *_more: object) -> socket.socket:
+        """A connection to one of the addresses of a host; over which a watch is kept from now on."""
+        error: OSError = OSError(f"{address[0]} has no address")
+        for family, kind, protocol, _name, where in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(self.left())
+                sock.connect(where)
+                self.over(sock)
+                return sock
+            except OSError as failed:
+                error = failed
+                sock.close()
+        raise error
+
     def over(self, sock: socket.socket) -> None:
-        """Takes a socket that has just been connected."""
-        self.connected = True
-        self._timer = threading.Timer(self.left(), self._cut, (sock,))
-        self._timer.daemon = True
-        self._timer.start()
+        """Keeps watch over *sock*, instead of the one before."""
+        self._sock = sock
+        if self._timer is None:
+            self._timer = threading.Timer(self.left(), self._cut)
+            self._timer.daemon = True
+            self._timer.start()
 
     def end(self) -> None:
         if self._timer:
             self._timer.cancel()
 
-    def _cut(self, sock: socket.socket) -> None:
+    def _cut(self) -> None:
         self.expired = True
         with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+            if self._sock is not None:
+                self._sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Http(urllib.request.HTTPHandler):
@@ -132,9 +160,14 @@ class _Https(urllib.request.HTTPSHandler):
 
 def _watched(kind: type[http.client.HTTPConnection], watch: _Watch) -> Any:
     class Watched(kind):  # type: ignore[valid-type,misc]  # one of two classes of the standard library
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            self._create_connection = watch.connect
+
         def connect(self) -> None:
-            super().connect()
+            super().connect()  # TCP, a proxy's CONNECT, TLS
             watch.over(self.sock)
+            watch.connected = True
 
     return Watched
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from unbroken import FileStore, Session
 from unbroken._once import run_once
-from unbroken.cli.demo.proxy import Proxy
+from unbroken.testing.network import Network
 from unbroken.cli.demo.workers import Seen
 from unbroken.errors import InvalidGrant, InvalidToken, TryLater
 from unbroken.server import Accounts, Policy, Sessions, SqliteStore
@@ -31,7 +31,7 @@ class Stage:
         self.database, self.token_file = str(folder / "server.db"), str(folder / "tokens.json")
         self._access_ttl = access_ttl
         self._port = _free_port()
-        self.network = Proxy(self._port)
+        self.network = Network(self._port)
         self.network.start()
         self.url = f"http://127.0.0.1:{self.network.port}"
         store = SqliteStore(self.database)

@@ -1,22 +1,33 @@
-"""Tokens that live as long as the process; sessions in all its threads may share one store."""
+"""Tokens that live as long as the process; sessions in all its threads may share one store.
+
+After a fork the child holds copies of tokens that still belong to its parent. It may use the access token to its end,
+but not renew: of two who spend one refresh token the server must take one for a thief. A login of its own is its own.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from unbroken.client.record import EMPTY, Record
-from unbroken.errors import StoreUnavailable
+from unbroken.errors import StoreBusy, StoreUnavailable
 
 __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """Tokens in memory. Nothing is written anywhere."""
+    """Tokens in memory. Nothing is written anywhere; it can be neither pickled nor shared between processes."""
 
     def __init__(self) -> None:
         self._record = EMPTY
+        self._borrowed = False
+        self._new_locks()
+        _all.add(self)
+
+    def _new_locks(self) -> None:
         self._write = threading.Lock()  # guards _record
         self._renewal = threading.Lock()
 
@@ -29,15 +40,37 @@ class MemoryStore:
         with self._write:
             if not self._record.same(expected):
                 return False
+            self._borrowed = self._borrowed and record.epoch == self._record.epoch
             self._record = record
             return True
 
     @contextmanager
     def lock(self, timeout: float) -> Iterator[None]:
-        """Held by one renewal at a time. Raises StoreUnavailable after *timeout* seconds."""
+        """Held by one renewal at a time. Raises StoreBusy after *timeout* seconds, StoreUnavailable in a fork."""
+        if self._borrowed:
+            raise StoreUnavailable(
+                "these tokens are in the memory of the process that forked this one: share them by a FileStore, "
+                "or log in after the fork"
+            )
         if not self._renewal.acquire(timeout=timeout):
-            raise StoreUnavailable(f"the renewal lock stayed busy for {timeout:g} seconds")
+            raise StoreBusy(f"the renewal lock stayed busy for {timeout:g} seconds")
         try:
             yield
         finally:
             self._renewal.release()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a MemoryStore cannot be pickled: two processes would spend one refresh token; use a FileStore")
+
+
+_all: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_all):
+        store._new_locks()
+        store._borrowed = store._record.tokens is not None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,6 +1,6 @@
 """A network that can lose answers: a small proxy on loopback, in a thread of its own.
 
-It looks at the first line of each request only as far as it must: to know a refresh when it sees one.
+It looks at the first line of each request only as far as it must: to know an exchange when it sees one.
 """
 
 from __future__ import annotations
@@ -8,17 +8,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from typing import cast
 
-__all__ = ["Proxy"]
+__all__ = ["Network"]
 
 
-class Proxy:
-    """Passes bytes between clients and ``127.0.0.1:upstream``. ``lose`` answers to refreshes are swallowed next."""
+class Network:
+    """Passes bytes between clients and ``127.0.0.1:upstream``; swallows the answers to the next ``lose`` exchanges.
 
-    def __init__(self, upstream: int) -> None:
-        self._upstream = upstream
+    An exchange is known by how its request begins: one of *exchanges*.
+    """
+
+    def __init__(
+        self, upstream: int, exchanges: tuple[bytes, ...] = (b"POST /auth/refresh", b"POST /auth/token")
+    ) -> None:
+        self._upstream, self._starts = upstream, exchanges
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="proxy", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="network", daemon=True)
         self._busy: set[asyncio.Task[None]] = set()
         self.port = 0
         self.lose = 0
@@ -48,12 +54,11 @@ class Proxy:
         await asyncio.sleep(0.01)  # what was closed is closed before the loop ends
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up, me = None, asyncio.current_task()
-        assert me is not None
+        up, me = None, cast("asyncio.Task[None]", asyncio.current_task())
         self._busy.add(me)
         try:
             first = await reader.read(65536)
-            refresh = first.startswith(b"POST /auth/refresh")
+            refresh = first.startswith(self._starts)
             self.exchanges += refresh
             up_reader, up = await asyncio.open_connection("127.0.0.1", self._upstream)
             up.write(first)

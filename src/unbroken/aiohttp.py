@@ -1,0 +1,110 @@
+"""``SessionMiddleware`` for aiohttp's client; it needs aiohttp 3.14 or newer.
+
+http = aiohttp.ClientSession(middlewares=[SessionMiddleware(session)])
+
+1. aiohttp asks its middlewares anew for each hop of a redirect, and carries none of their headers to the next one: so
+   each hop is judged by its own origin.
+2. A body is sent again where aiohttp can send it again: bytes, texts, forms, and files that can be wound back.
+3. ``middlewares=()`` sends one request without a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, MultipartWriter, payload
+
+from unbroken.client.live import Live
+from unbroken.client.replay import Rewind, rewinder
+from unbroken.client.session import Session
+from unbroken.errors import NotReplayable
+
+__all__ = ["SessionMiddleware", "why_not_replayed"]
+
+WHY_NOT = "unbroken_error"  # an attribute of a response: why the request was not sent again
+
+
+def why_not_replayed(response: ClientResponse) -> NotReplayable | None:
+    """Why the challenged request that *response* answers was not sent again; None when nothing of the kind happened."""
+    why: NotReplayable | None = getattr(response, WHY_NOT, None)
+    return why
+
+
+class SessionMiddleware:
+    """Sends each request with a good access token, and again when the server says it was not.
+
+    Requests raise SessionOver when only a new login helps, TryLater when renewal does not work now. A challenged
+    request whose body could be sent only once comes back as the server's own answer; ``why_not_replayed(response)``
+    tells, and the session is renewed.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __repr__(self) -> str:
+        return f"<SessionMiddleware of {self._session!r}>"
+
+    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        """Called by aiohttp for each request, and for each hop of a redirect."""
+        session, header = self._session, self._session.dialect.header
+        url = request.url
+        if header in request.headers or not session.covers(url.scheme, url.host or "", url.port):
+            return await handler(request)
+        way = session.passage(_rewinder(request.body), _endpoint, request)
+        response: Any = None
+        try:
+            step = next(way)
+            while True:
+                if type(step) is Live:
+                    await request.close()  # whatever is still being sent of the first try
+                    request.headers[header] = step.header
+                    response = await handler(request)
+                    answer: object = response.status
+                else:
+                    answer = await session.aperform(step, _Received(response))
+                step = way.send(answer)
+        except StopIteration:
+            pass
+        return response  # type: ignore[no-any-return]  # a passage sends at least once
+
+
+def _endpoint(request: ClientRequest) -> tuple[object, ...]:
+    url = request.url
+    return (request.method, url.scheme, url.host, url.port, url.path)
+
+
+def _rewinder(body: Any) -> Rewind | None:
+    """What makes *body* ready to be sent again; None when it can be sent only once.
+
+    aiohttp winds files back itself, to where they stood; here is only asked whether it will be able to.
+    """
+    if not body:
+        return rewinder(None)
+    if isinstance(body, MultipartWriter):
+        return rewinder(None if all(_rewinder(part) for part, _, _ in body) else iter(()))
+    if isinstance(body, (payload.BytesPayload, payload.StringPayload)):
+        return rewinder(None)
+    if isinstance(body, payload.IOBasePayload):
+        return _nothing if rewinder(body._value) else None
+    return None
+
+
+def _nothing() -> None:
+    """Nothing is left to do."""
+
+
+class _Received:
+    """A ``Received`` over an answer of aiohttp."""
+
+    def __init__(self, response: ClientResponse) -> None:
+        self._response = response
+
+    def headers(self) -> Mapping[str, str]:
+        return {name.lower(): value for name, value in self._response.headers.items()}
+
+    def read(self) -> Any:
+        return self._response.read()
+
+    def note(self, why: NotReplayable) -> None:
+        setattr(self._response, WHY_NOT, why)

@@ -1,0 +1,68 @@
+"""Tokens in the system's secret store: Keychain, Secret Service, or whatever ``keyring`` finds.
+
+1. A secret store knows no compare-and-set: a lock file (``flock.py``) in *locks* stands for it, so all who share the
+   tokens must be on one machine, and name the same folder.
+2. Some secret stores keep only short texts (2,560 bytes on Windows): long tokens need another store.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import keyring
+import keyring.errors
+
+from unbroken.client.record import EMPTY, Record
+from unbroken.client.stores.flock import flocked, need_flock
+from unbroken.client.stores.form import Damaged, Form
+from unbroken.errors import ConfigurationError, StoreUnavailable
+
+__all__ = ["KeyringStore"]
+
+
+class KeyringStore:
+    """Tokens that the system's secret store keeps for *service*, under *name*.
+
+    *locks* is the folder of the lock files (``~`` is understood); it is made if it is missing.
+    """
+
+    def __init__(
+        self, service: str, name: str = "default", *, locks: str | os.PathLike[str] = "~/.config/unbroken/locks"
+    ) -> None:
+        need_flock("KeyringStore")
+        self.service, self.name, self.locks = service, name, Path(locks).expanduser()
+        self._form = Form(f"the secret {name!r} of {service!r}")
+        try:
+            self.locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"the folder {self.locks} cannot be made: {error.strerror}") from error
+        self._lock = str(self.locks / re.sub(r"[^A-Za-z0-9.-]", "_", f"{service}.{name}"))
+
+    def load(self) -> Record:
+        """The record as it stands now; ``EMPTY`` when there is none."""
+        try:
+            secret = keyring.get_password(self.service, self.name)
+        except keyring.errors.KeyringError as error:
+            raise StoreUnavailable(f"the system's secret store cannot be read: {type(error).__name__}") from error
+        try:
+            return EMPTY if secret is None else self._form.read(secret.encode())
+        except Damaged as error:
+            raise StoreUnavailable(f"{error}: delete it, and log in again") from error
+
+    def save(self, record: Record, expected: Record) -> bool:
+        """Replaces *expected* by *record*; False if it is another one now."""
+        with flocked(self._lock + ".write", 10.0):
+            if not self.load().same(expected):
+                return False
+            try:
+                keyring.set_password(self.service, self.name, self._form.write(record).decode())
+            except keyring.errors.KeyringError as error:
+                raise StoreUnavailable(f"the system's secret store did not take the tokens: {error}") from error
+            return True
+
+    def lock(self, timeout: float) -> AbstractContextManager[None]:
+        """Held by one renewal at a time on this machine. Raises StoreBusy after *timeout* seconds."""
+        return flocked(self._lock + ".renewal", timeout)

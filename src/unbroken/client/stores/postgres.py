@@ -1,0 +1,139 @@
+"""Tokens in PostgreSQL, shared by hosts.
+
+1. One row a session; the table is made at the first use. A save is one statement that compares and sets, and durable.
+2. The lock is a lease in the same row, by the database's clock: it needs no connection of its own while it is held, and
+   goes through a connection pooler.
+3. One connection a process, made when it is needed, made anew when it broke or the process was forked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import psycopg
+
+from unbroken.client.record import EMPTY, Lease, Record
+from unbroken.client.stores.form import Damaged, Form, Key
+from unbroken.client.stores.lease import LEASE, lent
+from unbroken.errors import ConfigurationError, StoreUnavailable
+
+__all__ = ["PostgresStore"]
+
+TABLE = """
+    CREATE TABLE IF NOT EXISTS unbroken_tokens (
+        name text PRIMARY KEY, stamp text NOT NULL, data bytea, holder text, held_until timestamptz
+    )
+"""
+LOAD = "SELECT data FROM unbroken_tokens WHERE name = %s"
+SAVE = "UPDATE unbroken_tokens SET stamp = %s, data = %s WHERE name = %s AND stamp = %s RETURNING 1"
+BEGIN = "INSERT INTO unbroken_tokens (name, stamp) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+TAKE = """
+    UPDATE unbroken_tokens SET holder = %s, held_until = now() + make_interval(secs => %s)
+    WHERE name = %s AND (held_until IS NULL OR held_until < now() OR holder = %s) RETURNING 1
+"""
+GIVE_BACK = "UPDATE unbroken_tokens SET holder = NULL, held_until = NULL WHERE name = %s AND holder = %s RETURNING 1"
+
+
+class PostgresStore:
+    """Tokens in the PostgreSQL at *url* (``postgresql://``, or any libpq connection string), for the session *name*.
+
+    *key* seals them (``form.py``). *lease* is how long a holder of the renewal lock that died is waited for, *timeout*
+    how long a connection may take; both in seconds.
+    """
+
+    def __init__(
+        self, url: str, name: str = "default", *, key: Key | None = None, lease: float = LEASE, timeout: float = 3.0
+    ) -> None:
+        self._made_of = (url, name, key, lease, timeout)
+        try:
+            psycopg.conninfo.conninfo_to_dict(url)
+        except psycopg.ProgrammingError as error:
+            raise ConfigurationError("the connection string of the PostgreSQL store cannot be read") from error
+        self.name, self.lease = name, lease
+        self._form = Form(f"the session {name!r} in PostgreSQL", key)
+        self._connection: Any = None
+        self._process = 0
+        self._turn = threading.Lock()  # one statement at a time on the connection
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_again, self._made_of)
+
+    def load(self) -> Record:
+        """The record as it stands now; ``EMPTY`` when there is none."""
+        found = self._asked(LOAD, (self.name,))
+        if not found or found[0] is None:
+            return EMPTY
+        try:
+            return self._form.read(bytes(found[0]))
+        except Damaged as error:
+            raise StoreUnavailable(f"{error}: delete the row, and log in again") from error
+
+    def save(self, record: Record, expected: Record) -> bool:
+        """Replaces *expected* by *record*, durably; False if it is another one now."""
+        if expected.same(EMPTY):
+            self._asked(BEGIN, (self.name, EMPTY.stamp))
+        return self._asked(SAVE, (record.stamp, self._form.write(record), self.name, expected.stamp)) is not None
+
+    def lock(self, timeout: float) -> AbstractContextManager[Lease]:
+        """Held by one renewal at a time. Raises StoreBusy after *timeout* seconds, or StoreUnavailable."""
+        return lent(self._take, self._give_back, timeout=timeout, lasting=self.lease)
+
+    def close(self) -> None:
+        """Closes the connection; the next call makes another."""
+        with self._turn:
+            self._drop()
+
+    def _take(self, holder: str) -> bool:
+        self._asked(BEGIN, (self.name, EMPTY.stamp))
+        return self._asked(TAKE, (holder, self.lease, self.name, holder)) is not None
+
+    def _give_back(self, holder: str) -> None:
+        self._asked(GIVE_BACK, (self.name, holder))
+
+    def _asked(self, statement: str, values: Sequence[object]) -> Any:
+        """The first row of the answer. A connection that turns out to be broken is made anew, once."""
+        if self._process != os.getpid():  # forked: the connection, and a lock that was held, are the parent's
+            self._connection, self._turn = None, threading.Lock()
+        with self._turn:
+            for last in (False, True):
+                try:
+                    return self._execute(statement, values)
+                except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                    self._drop()
+                    if last:
+                        raise StoreUnavailable("the token store in PostgreSQL cannot be reached") from error
+                except psycopg.Error as error:
+                    self._drop()
+                    raise StoreUnavailable(
+                        f"the token store in PostgreSQL cannot be used: {type(error).__name__}"
+                    ) from error
+        return None
+
+    def _execute(self, statement: str, values: Sequence[object]) -> Any:
+        if self._connection is None:
+            self._connect()
+        cursor = self._connection.execute(statement, values)
+        return cursor.fetchone() if cursor.description else None
+
+    def _connect(self) -> None:
+        url, timeout = self._made_of[0], self._made_of[4]
+        bounds: dict[str, Any] = {"connect_timeout": max(int(timeout), 2), "tcp_user_timeout": int(timeout * 1000)}
+        self._connection = psycopg.connect(url, autocommit=True, prepare_threshold=None, **bounds)
+        self._process = os.getpid()
+        with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):  # two made it at once
+            self._connection.execute(TABLE)
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                self._connection.close()
+            self._connection = None
+
+
+def _again(url: str, name: str, key: Key | None, lease: float, timeout: float) -> PostgresStore:
+    return PostgresStore(url, name, key=key, lease=lease, timeout=timeout)

@@ -1,0 +1,112 @@
+"""Tokens in Redis (or Valkey), shared by hosts.
+
+1. Both keys of a session are in one hash slot, so that a cluster serves.
+2. A save is one script that compares and sets. Give Redis ``appendfsync everysec`` or better, and no eviction.
+3. The lock is a lease with its holder's name in it ; only its holder gives it back.
+4. Every call is bounded by *timeout* seconds: a dead Redis is told at once, by StoreUnavailable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from unbroken.client.record import EMPTY, Lease, Record
+from unbroken.client.stores.form import Damaged, Form, Key
+from unbroken.client.stores.lease import LEASE, lent
+from unbroken.errors import ConfigurationError, StoreUnavailable
+
+__all__ = ["RedisStore"]
+
+T = TypeVar("T")
+
+SAVE = """
+    local stamp = redis.call('HGET', KEYS[1], 'stamp') or ARGV[1]
+    if stamp ~= ARGV[2] then return 0 end
+    redis.call('HSET', KEYS[1], 'stamp', ARGV[3], 'data', ARGV[4])
+    return 1
+"""
+TAKE = """
+    local holder = redis.call('GET', KEYS[1])
+    if holder and holder ~= ARGV[1] then return 0 end
+    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+    return 1
+"""
+GIVE_BACK = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+class RedisStore:
+    """Tokens in the Redis at *url* (``redis://``, ``rediss://``, ``unix://``), for the session called *name*.
+
+    *url* may be a client of redis-py of one's own, also a cluster's. *key* seals the tokens (``form.py``). *lease* is
+    how long a holder of the renewal lock that died is waited for, *timeout* how long Redis may take; both in seconds.
+    """
+
+    def __init__(
+        self,
+        url: str | Any,
+        name: str = "default",
+        *,
+        key: Key | None = None,
+        lease: float = LEASE,
+        timeout: float = 2.0,
+    ) -> None:
+        self._made_of = (url, name, key, lease, timeout)
+        try:
+            self._redis: Any = redis.Redis.from_url(url, **_bounds(timeout)) if isinstance(url, str) else url
+        except ValueError as error:
+            raise ConfigurationError(f"the URL of the Redis store is none: {error}") from error
+        self.name, self.lease = name, lease
+        self._form = Form(f"the session {name!r} in Redis", key)
+        self._tokens, self._lock = f"{{unbroken:{name}}}:tokens", f"{{unbroken:{name}}}:lock"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if not isinstance(self._made_of[0], str):
+            raise TypeError("a RedisStore over a client of one's own cannot be pickled: give it a URL")
+        return (_again, self._made_of)
+
+    def load(self) -> Record:
+        """The record as it stands now; ``EMPTY`` when there is none."""
+        data = self._asked(lambda: self._redis.hget(self._tokens, "data"))
+        if data is None:
+            return EMPTY
+        try:
+            return self._form.read(data if isinstance(data, bytes) else data.encode())
+        except Damaged as error:
+            raise StoreUnavailable(f"{error}: remove the key, and log in again") from error
+
+    def save(self, record: Record, expected: Record) -> bool:
+        """Replaces *expected* by *record*; False if it is another one now."""
+        values = (EMPTY.stamp, expected.stamp, record.stamp, self._form.write(record))
+        return bool(self._asked(lambda: self._redis.eval(SAVE, 1, self._tokens, *values)))
+
+    def lock(self, timeout: float) -> AbstractContextManager[Lease]:
+        """Held by one renewal at a time. Raises StoreBusy after *timeout* seconds, or StoreUnavailable."""
+        return lent(self._take, self._give_back, timeout=timeout, lasting=self.lease)
+
+    def _take(self, holder: str) -> bool:
+        lasting = int(self.lease * 1000)
+        return bool(self._asked(lambda: self._redis.eval(TAKE, 1, self._lock, holder, lasting)))
+
+    def _give_back(self, holder: str) -> None:
+        self._asked(lambda: self._redis.eval(GIVE_BACK, 1, self._lock, holder))
+
+    def _asked(self, question: Callable[[], T]) -> T:
+        try:
+            return question()
+        except (redis.RedisError, OSError) as error:
+            raise StoreUnavailable(f"the token store in Redis cannot be used: {type(error).__name__}") from error
+
+
+def _bounds(timeout: float) -> dict[str, Any]:
+    """One more try for a connection that was closed while nobody used it; then the caller is told."""
+    return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 1)}
+
+
+def _again(url: str, name: str, key: Key | None, lease: float, timeout: float) -> RedisStore:
+    return RedisStore(url, name, key=key, lease=lease, timeout=timeout)

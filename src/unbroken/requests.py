@@ -1,0 +1,169 @@
+"""``SessionAuth`` for requests; threads may share it.
+
+http = requests.Session()
+http.auth = SessionAuth(session)
+
+1. The token is attached when the request is made ready; its answer is looked at in a response hook, before redirects.
+2. A token never follows a redirect to another origin: requests takes off ``Authorization`` itself; a token header of
+   the backend's own is taken off here, at every redirect, and put on again when one of our origins asks for it.
+3. ``auth=no_auth`` sends one request without a token.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from requests import PreparedRequest, Response
+from requests.auth import AuthBase
+from requests.cookies import extract_cookies_to_jar
+
+from unbroken.client.challenge import Reply
+from unbroken.client.live import Live
+from unbroken.client.passage import Step
+from unbroken.client.replay import Rewind, rewinder
+from unbroken.client.session import Session
+from unbroken.errors import NotReplayable
+
+__all__ = ["SessionAuth", "no_auth", "why_not_replayed"]
+
+WHY_NOT = "unbroken_error"  # an attribute of a response: why the request was not sent again
+
+
+def no_auth(request: PreparedRequest) -> PreparedRequest:
+    """``auth=no_auth`` sends this one request without a token, whatever the ``requests.Session`` says."""
+    return request
+
+
+def why_not_replayed(response: Response) -> NotReplayable | None:
+    """Why the challenged request that *response* answers was not sent again; None when nothing of the kind happened."""
+    why: NotReplayable | None = getattr(response, WHY_NOT, None)
+    return why
+
+
+class SessionAuth(AuthBase):
+    """Sends each request with a good access token, and again when the server says it was not.
+
+    Requests raise SessionOver when only a new login helps, TryLater when renewal does not work now. A challenged
+    request whose body could be sent only once comes back as the server's own answer; ``why_not_replayed(response)``
+    tells, and the session is renewed.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __repr__(self) -> str:
+        return f"<SessionAuth of {self._session!r}>"
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Called by requests when a request is made ready."""
+        session = self._session
+        if session.dialect.header not in request.headers and _is_covered(request, session):
+            rewind = rewinder(request.body)
+            sent = session.authorize(fresh=rewind is None)
+            request.headers[session.dialect.header] = sent.header
+            request.hooks["response"].append(partial(_answered, session, sent, rewind))
+        return request
+
+
+def _answered(session: Session, sent: Live, rewind: Rewind | None, response: Response, **how: Any) -> Response:
+    """The hook: what becomes of the first answer, and of the answer to each hop of a redirect."""
+    request, header = response.request, session.dialect.header
+    if header.lower() != "authorization" and response.is_redirect:
+        request.headers.pop(header, None)
+        return response
+    if request.body is None:
+        rewind = rewinder(None)
+    if request.headers.get(header) == sent.header:
+        return _onwards(session, response, rewind, sent, how)
+    if header not in request.headers and rewind and _is_covered(request, session) and _is_challenge(response, session):
+        rewind()
+        return _onwards(session, response, rewind, None, how)
+    return response
+
+
+def _onwards(session: Session, response: Response, rewind: Rewind | None, sent: Live | None, how: Any) -> Response:
+    """The rest of a passage, after the request was sent with *sent*, or with no tokens at all; its last answer."""
+    first = response.request
+    way = session.passage(rewind, _endpoint, first, sent)
+    try:
+        step = next(way) if sent is None else _sent_already(way, response)
+        while True:
+            if type(step) is Live:
+                response = _send_again(response, session, step, how)
+                first.headers[session.dialect.header] = step.header  # this is what a redirect copies
+                answer: object = response.status_code
+            else:
+                answer = session.perform(step, _Received(response))
+            step = way.send(answer)
+    except StopIteration:
+        return response
+
+
+def _sent_already(way: Generator[Step, Any, None], response: Response) -> Step:
+    next(way)
+    return way.send(response.status_code)
+
+
+def _send_again(response: Response, session: Session, live: Live, how: Mapping[str, Any]) -> Response:
+    """The request of *response* once more, over the same adapter and with the same settings."""
+    response.content  # noqa: B018  # frees the connection
+    response.close()
+    request = response.request.copy()
+    request.headers[session.dialect.header] = live.header
+    _take_cookies(response, request)
+    began = time.perf_counter()
+    again: Response = response.connection.send(request, **how)
+    again.elapsed = timedelta(seconds=time.perf_counter() - began)
+    again.history = [*response.history, response]
+    again.request = request
+    return again
+
+
+def _take_cookies(response: Response, request: PreparedRequest) -> None:
+    """Cookies that came with the first answer go along with the second request, as with requests' own digest auth."""
+    jar = vars(request)["_cookies"]  # the only place requests keeps them
+    extract_cookies_to_jar(jar, response.request, response.raw)  # type: ignore[no-untyped-call]  # not typed there
+    request.prepare_cookies(jar)
+
+
+def _is_covered(request: PreparedRequest, session: Session) -> bool:
+    parts = urlsplit(request.url or "")
+    return session.covers(parts.scheme, parts.hostname or "", parts.port)
+
+
+def _is_challenge(response: Response, session: Session) -> bool:
+    """Whether an answer to a request that carried no token asks for one."""
+    dialect, received = session.dialect, _Received(response)
+    if not dialect.may_challenge(response.status_code):
+        return False
+    headers = received.headers()
+    if dialect.reads_body and not dialect.may_read(headers):
+        return False
+    body = received.read() if dialect.reads_body else None
+    return dialect.challenged(Reply(response.status_code, headers, body))
+
+
+def _endpoint(request: PreparedRequest) -> tuple[object, ...]:
+    parts = urlsplit(request.url or "")
+    return (request.method, parts.scheme, parts.hostname, parts.port, parts.path)
+
+
+class _Received:
+    """A ``Received`` over an answer of requests."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+
+    def headers(self) -> Mapping[str, str]:
+        return {name.lower(): value for name, value in self._response.headers.items()}
+
+    def read(self) -> Any:
+        return self._response.content
+
+    def note(self, why: NotReplayable) -> None:
+        setattr(self._response, WHY_NOT, why)

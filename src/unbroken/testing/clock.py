@@ -1,0 +1,35 @@
+"""A clock that stands still until it is told to go: for tests of what happens in half an hour."""
+
+from __future__ import annotations
+
+import time
+from typing import Self
+
+from unbroken.client.live import Clock
+
+__all__ = ["ManualClock"]
+
+
+class ManualClock(Clock):
+    """``Session(..., clock=ManualClock())``. Times are in seconds; it starts at the time of day."""
+
+    def __new__(cls) -> Self:
+        now = {"wall": time.time(), "mono": 1000.0}
+        made = super().__new__(cls, lambda: now["wall"], lambda: now["mono"])
+        made._now = now
+        return made
+
+    _now: dict[str, float]
+
+    def advance(self, seconds: float) -> None:
+        """Time passes."""
+        self._now["wall"] += seconds
+        self._now["mono"] += seconds
+
+    def sleep(self, seconds: float) -> None:
+        """The machine sleeps: the time of day goes on, the monotonic clock stands still."""
+        self._now["wall"] += seconds
+
+    def set(self, seconds: float) -> None:
+        """Somebody sets the time of day, forwards or backwards by so many seconds."""
+        self._now["wall"] += seconds
