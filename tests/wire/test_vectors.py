@@ -28,7 +28,8 @@ def test_a_token_response_is_read_as_the_vector_says(case: dict[str, Any]) -> No
         assert caught.value.field == case["bad_field"]
         return
     granted = Granted.from_response(case["body"])
-    assert {name: getattr(granted, name) for name in case["tokens"]} == case["tokens"]
+    said = {"odd": [], **case["tokens"]}
+    assert {name: getattr(granted, name) for name in said} == {**said, "odd": tuple(said["odd"])}
 
 
 @pytest.mark.parametrize("case", vectors("challenges"))
