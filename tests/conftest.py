@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.backend import PASSWORD, Backend, backend
+from tests.backend import PASSWORD, Backend
+from tests.services import Service, postgres_server, redis_server
 from unbroken import Session
 
 
@@ -20,10 +21,24 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Service]:
+    """A real Redis for the whole run."""
+    with redis_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Service]:
+    """A real PostgreSQL for the whole run."""
+    with postgres_server() as running:
+        yield running
+
+
 @pytest.fixture
 def server() -> Iterator[Backend]:
     """A real server on loopback, with faults on request."""
-    with backend() as built:
+    with Backend() as built:
         yield built
 
 

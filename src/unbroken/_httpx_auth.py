@@ -4,7 +4,8 @@
 seen: for backends that want their token in a header of their own, which these libraries would hand on to whatever
 origin a redirect leads to. (``Authorization`` they take off themselves.)
 
-The flows differ in their awaits alone. To send a request without a token: ``auth=None`` on the request.
+The flows differ in their awaits alone. To send a request without a token: ``auth=None`` on the request, or, with a
+``SessionTransport``, ``extensions={"unbroken.skip": True}``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from unbroken.errors import ConfigurationError, NotReplayable
 __all__ = ["AuthFlow", "TransportFlow", "why_not_replayed"]
 
 SENT = "unbroken.sent"  # in a request's extensions: the header value that was put there by us
+SKIP = "unbroken.skip"  # in a request's extensions, by the user: to be sent without a token
 WHY_NOT = "unbroken.error"  # in a response's extensions: why the request was not sent again
 
 
@@ -164,7 +166,7 @@ class TransportFlow:
 def _is_ours(request: Any, session: Session) -> bool:
     """Whether the request goes where our tokens may go, and carries no credentials of the user's own."""
     url = request.url
-    if not session.covers(url.scheme, url.host, url.port):
+    if not session.covers(url.scheme, url.host, url.port) or SKIP in request.extensions:
         return False
     theirs = request.headers.get(session.dialect.header)
     return theirs is None or theirs == request.extensions.get(SENT)

@@ -2,30 +2,65 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keyring
 import pytest
+from keyrings.alt.file import PlaintextKeyring
 
 from unbroken import FileStore, MemoryStore, StoreBusy, Tokens
 from unbroken.client.record import EMPTY, Record
+from unbroken.client.stores.form import new_key
+from unbroken.client.stores.keyring import KeyringStore
+from unbroken.client.stores.postgres import PostgresStore
+from unbroken.client.stores.redis import RedisStore
+from unbroken.client.stores.sqlite import SqliteStore
 
-STORES: dict[str, Callable[[Path], Any]] = {
-    "memory": lambda folder: MemoryStore(),
-    "file": lambda folder: FileStore(folder / "tokens.json"),
+Ask = Callable[[str], Any]  # the services, by name
+KEY = new_key()
+STORES: dict[str, Callable[[Path, Ask], Any]] = {
+    "memory": lambda folder, ask: MemoryStore(),
+    "file": lambda folder, ask: FileStore(folder / "tokens.json"),
+    "sealed file": lambda folder, ask: FileStore(folder / "tokens.json", key=KEY),
+    "sqlite": lambda folder, ask: SqliteStore(folder / "tokens.db"),
+    "redis": lambda folder, ask: RedisStore(ask("redis").url, folder.name),
+    "sealed redis": lambda folder, ask: RedisStore(ask("redis").url, folder.name, key=KEY),
+    "postgres": lambda folder, ask: PostgresStore(ask("postgres").url, folder.name),
+    "sealed postgres": lambda folder, ask: PostgresStore(ask("postgres").url, folder.name, key=KEY),
+    "keyring": lambda folder, ask: KeyringStore("unbroken tests", folder.name, locks=folder),
 }
 TOKENS = Tokens("access", "refresh", 1800.0, 1000.5, 6e5, 3, "read", "Bearer", version=7, epoch=2)
 RECORD = Record(7, 2, TOKENS)
 
 
+@pytest.fixture(autouse=True)
+def secrets_in_a_file(tmp_path: Path) -> Iterator[None]:
+    """``keyring`` with one of its own backends, a file: there is no desktop here that keeps secrets."""
+    before, backend = keyring.get_keyring(), PlaintextKeyring()
+    backend.file_path = str(tmp_path / "secrets")
+    keyring.set_keyring(backend)
+    yield
+    keyring.set_keyring(before)
+
+
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    return STORES[request.param](tmp_path)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Any]:
+    """Makes the store once more: as another process would."""
+    return lambda: STORES[request.param](tmp_path, request.getfixturevalue)
+
+
+@pytest.fixture
+def store(make: Callable[[], Any]) -> Iterator[Any]:
+    made = make()
+    yield made
+    getattr(made, "close", lambda: None)()
 
 
 def test_nothing_is_there_at_first(store: Any) -> None:
@@ -49,7 +84,7 @@ def test_only_who_knows_the_record_replaces_it(store: Any) -> None:
 def test_one_of_many_wins_the_compare_and_set(store: Any) -> None:
     store.save(RECORD, EMPTY)
     with ThreadPoolExecutor(16) as pool:
-        won = list(pool.map(lambda n: store.save(replace(RECORD, version=8 + n), RECORD), range(16)))
+        won = list(pool.map(lambda n: store.save(replace(RECORD, attempt=f"id {n}"), RECORD), range(16)))
     assert sum(won) == 1
 
 
@@ -91,3 +126,60 @@ def test_a_lock_is_freed_by_an_error(store: Any) -> None:
 def test_a_record_can_be_written_while_somebody_renews(store: Any) -> None:
     with store.lock(1):
         assert store.save(RECORD, EMPTY) is True
+
+
+def test_what_one_writes_another_reads(make: Callable[[], Any], store: Any) -> None:
+    if isinstance(store, MemoryStore):
+        return  # it is its process's own
+    store.save(RECORD, EMPTY)
+    other = make()
+    assert other.load() == RECORD
+    assert other.save(replace(RECORD, attempt="theirs"), RECORD) is True
+    assert store.load().attempt == "theirs"
+    getattr(other, "close", lambda: None)()
+
+
+def test_a_lock_that_is_held_by_a_dead_process_is_free_again(make: Callable[[], Any], store: Any) -> None:
+    if not hasattr(store, "lease"):
+        return  # its lock dies with its process
+    store.lease = 0.3
+    other = make()
+    with store.lock(1) as lease:
+        assert lease.holds(0.1)
+        assert not lease.holds(1.0)
+        with other.lock(5):  # the holder slept for longer than its lease
+            assert not lease.holds(0.0)
+    with store.lock(1):
+        pass
+    getattr(other, "close", lambda: None)()
+
+
+def test_whoever_lost_his_lease_does_not_take_it_from_the_next(make: Callable[[], Any], store: Any) -> None:
+    if not hasattr(store, "lease"):
+        return
+    store.lease = 0.2
+    other = make()
+    late = store.lock(1)
+    late.__enter__()
+    with other.lock(5):
+        late.__exit__(None, None, None)
+        with pytest.raises(StoreBusy), store.lock(0.1):
+            pass
+    getattr(other, "close", lambda: None)()
+
+
+def test_long_and_odd_texts_come_back(store: Any) -> None:
+    tokens = replace(TOKENS, access_token="a" * 20000, refresh_token="{'\"\\%s:x}")
+    assert store.save(Record(7, 2, tokens), EMPTY) is True
+    assert store.load().tokens == tokens
+
+
+def test_a_store_can_be_pickled_or_says_why_not(store: Any) -> None:
+    if isinstance(store, MemoryStore):
+        with pytest.raises(TypeError, match="FileStore"):
+            pickle.dumps(store)
+        return
+    store.save(RECORD, EMPTY)
+    other = pickle.loads(pickle.dumps(store))
+    assert other.load() == RECORD
+    getattr(other, "close", lambda: None)()

@@ -6,6 +6,7 @@
     ├── refresh      Ask                       the exchange: URL, method, form, JSON or query
     ├── tokens       Fields                    where the answer keeps access token, refresh token, lifetime
     ├── over         When                      which answer to the exchange ends the session
+    ├── refused      When                      which answer to the login means a wrong name or password
     └── login, logout  Ask, optional           what ``Session.login`` and ``Session.logout`` send
 
 1. Only ``over`` ends a session. Any other answer without tokens means try later, and the stored tokens are kept.
@@ -81,6 +82,7 @@ class Ask:
         return Call(self.method, self.url, head, json.dumps(carried).encode())
 
 
+UNKNOWN_CLIENT = ("invalid_client", "unauthorized_client")  # RFC 6749 §5.2
 INVALID_GRANT = When.of(400, 401, field="error", values=("invalid_grant",))
 
 
@@ -91,7 +93,8 @@ class Dialect:
     ``scheme``: what stands before the token; None takes it from the answer (``token_type``), and so does
     ``Fields.prefix``, to the letter. ``challenge``: a ``When``, or a function of the answer that reads no body;
     None is a 401 about our scheme (RFC 6750 §3).
-    ``reason``: path of a word that says why the session is over.
+    ``refused``: which answer to a login means a wrong name or password. ``reason``: path of a word that says why the
+    session is over.
     A challenge in the body is looked for in answers of ``read_types`` only, and of at most ``read_most`` bytes where
     the answer announces its length; all others stay unread.
     """
@@ -105,6 +108,7 @@ class Dialect:
     challenge: When | Callable[[Reply], bool] | None = None
     granted: When = field(default_factory=lambda: When(frozenset(range(200, 300))))
     over: When = INVALID_GRANT
+    refused: When = field(default_factory=lambda: When.of(401, 403))
     reason: str = "reason"
     origins: tuple[str, ...] = ()
     read_types: tuple[str, ...] = ("application/json", "application/problem+json", "text/json")
@@ -165,13 +169,17 @@ class Dialect:
         return self.login.call({"username": username, "password": password, **extra})
 
     def read_login(self, reply: Reply) -> Granted:
-        """The tokens of a login. Raises LoginRefused, TryLater, InvalidRequest or BadAnswer."""
+        """The tokens of a login. Raises LoginRefused, TryLater, InvalidRequest or ConfigurationError (BadAnswer)."""
+        if self.refused.holds(reply) and dig(reply.json(), "error") not in UNKNOWN_CLIENT:
+            raise LoginRefused("the login was refused: wrong name or password")
         if self.granted.holds(reply):
             return Granted.from_response(reply.json(), self.tokens)
         if reply.status == 429 or reply.status >= 500:
             raise TryLater(_what_went_wrong(reply), retry_after=retry_after(reply))
         error = dig(reply.json(), "error")
-        if reply.status in (401, 403) or error in ("access_denied", "invalid_grant"):
+        if error in UNKNOWN_CLIENT:
+            raise ConfigurationError(f"the server does not know this client, or it may not log in so: {error}")
+        if error in ("access_denied", "invalid_grant"):
             raise LoginRefused("the login was refused: wrong name or password")
         raise InvalidRequest(f"the login was not understood: {_what_went_wrong(reply)}")
 

@@ -32,11 +32,11 @@ def origins_of(dialect: Dialect, more: tuple[str, ...], plain: bool) -> frozense
 
 def origin_of(url: str) -> Origin:
     """Scheme, host and port of *url* (RFC 6454). Raises ConfigurationError when it is no absolute HTTP URL."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        port = -1
+        parts, port = urlsplit(""), -1
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError(f"the URL of {parts.hostname} holds a user name or a password: leave them out")
     if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:

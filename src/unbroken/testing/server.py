@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import socket
 import threading
 import time
@@ -219,8 +218,3 @@ def _opened(server: LoopbackServer) -> Iterator[None]:
 
 def _http_date(skew: float) -> bytes:
     return formatdate(time.time() + skew, usegmt=True).encode()
-
-
-def as_json(value: object) -> bytes:
-    """*value* as the bytes of a JSON body."""
-    return json.dumps(value).encode()

@@ -64,7 +64,7 @@ class SqliteStore:
         if found is None or found[0] is None:
             return EMPTY
         try:
-            return self._form.read(found[0])
+            return self._form.read(found[0] if isinstance(found[0], bytes) else str(found[0]).encode())
         except Damaged as error:
             raise StoreUnavailable(f"{error}: remove it, and log in again") from error
 

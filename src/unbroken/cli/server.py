@@ -1,0 +1,146 @@
+"""The server's commands: serving, and what an operator does to accounts, sessions and keys of a store."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from unbroken.cli.demo import demo
+from unbroken.cli.options import Duration, Store
+from unbroken.cli.serve import serve
+from unbroken.cli.terminal import ask_new_password, table
+from unbroken.errors import InvalidRequest
+from unbroken.server import Accounts, Sessions, open_store
+
+__all__ = ["add_server_commands"]
+
+PANEL = "The server"
+
+users = typer.Typer(no_args_is_help=True, help="The embedded account table.")
+sessions = typer.Typer(no_args_is_help=True, help="Who is logged in.")
+keys = typer.Typer(no_args_is_help=True, help="The keys that sign tokens.")
+
+
+def add_server_commands(app: typer.Typer) -> None:
+    """Puts the server's commands into *app*."""
+    app.command(rich_help_panel=PANEL)(serve)
+    app.command(rich_help_panel=PANEL)(demo)
+    app.add_typer(users, name="users", rich_help_panel=PANEL)
+    app.add_typer(sessions, name="sessions", rich_help_panel=PANEL)
+    app.add_typer(keys, name="keys", rich_help_panel=PANEL)
+
+
+Name = Annotated[str, typer.Argument(help="The user's name.")]
+FromStdin = Annotated[
+    bool,
+    typer.Option("--password-stdin", envvar="UNBROKEN_PASSWORD_STDIN", help="Read the password from standard input."),
+]
+
+
+@users.command("add")
+def users_add(name: Name, password_stdin: FromStdin = False, store: Store = "sqlite:///unbroken.db") -> None:
+    """Make an account."""
+    Accounts(open_store(store)).add(name, ask_new_password(from_stdin=password_stdin))
+    print(f"added {name}")
+
+
+@users.command("list")
+def users_list(store: Store = "sqlite:///unbroken.db") -> None:
+    """List the accounts."""
+    table(
+        ("NAME", "SINCE"),
+        [(account.shown, _when(account.created_at)) for account in Accounts(open_store(store)).list()],
+    )
+
+
+@users.command("remove")
+def users_remove(name: Name, store: Store = "sqlite:///unbroken.db") -> None:
+    """Remove an account, and end its sessions."""
+    opened = open_store(store)
+    subject = _subject(Accounts(opened), name)
+    Accounts(opened).remove(name)
+    print(f"removed {subject}, ended {Sessions(opened).revoke_all(subject)} sessions")
+
+
+@users.command("passwd")
+def users_passwd(name: Name, password_stdin: FromStdin = False, store: Store = "sqlite:///unbroken.db") -> None:
+    """Change a password, and end the account's sessions."""
+    opened = open_store(store)
+    subject = _subject(Accounts(opened), name)
+    Accounts(opened).set_password(name, ask_new_password(from_stdin=password_stdin))
+    print(f"changed the password of {subject}, ended {Sessions(opened).revoke_all(subject)} sessions")
+
+
+@sessions.command("list")
+def sessions_list(
+    user: Annotated[str, typer.Option(envvar="UNBROKEN_USER", help="Only this user's sessions.")] = "",
+    store: Store = "sqlite:///unbroken.db",
+) -> None:
+    """List the sessions that are alive, last used first."""
+    opened = Sessions(open_store(store))
+    found = opened.list_of(user) if user else opened.list_all()
+    rows = [(i.sid, i.subject, _when(i.created_at), _when(i.used_at), i.ip, i.label or i.user_agent) for i in found]
+    table(("SID", "USER", "SINCE", "LAST USED", "ADDRESS", "LABEL"), rows)
+
+
+@sessions.command("revoke")
+def sessions_revoke(
+    sid: Annotated[str, typer.Argument(help="The session's id, from `sessions list`.")] = "",
+    user: Annotated[str, typer.Option(envvar="UNBROKEN_USER", help="End all sessions of this user instead.")] = "",
+    store: Store = "sqlite:///unbroken.db",
+) -> int:
+    """End one session, or all of a user's."""
+    if bool(sid) == bool(user):
+        raise InvalidRequest("name a session id, or a user with --user")
+    opened = Sessions(open_store(store))
+    ended = int(opened.revoke(sid)) if sid else opened.revoke_all(user)
+    print(f"ended {ended} session{'' if ended == 1 else 's'}")
+    return 0 if ended else 1
+
+
+@keys.command("list")
+def keys_list(store: Store = "sqlite:///unbroken.db") -> None:
+    """List the keys and what they do now."""
+    records = Sessions(open_store(store)).keyring().records
+    now = time.time()
+    rows = [
+        (k.kid, k.use, k.alg, k.state(now), _when(k.signs_from), _when(k.verifies_until) if k.verifies_until else "-")
+        for k in records
+    ]
+    table(("KID", "USE", "ALG", "STATE", "SIGNS FROM", "VERIFIES UNTIL"), rows)
+
+
+@keys.command("rotate")
+def keys_rotate(
+    now: Annotated[bool, typer.Option("--now", envvar="UNBROKEN_NOW", help="Sign with the new key at once.")] = False,
+    publish_ahead: Annotated[
+        float, Duration("UNBROKEN_PUBLISH_AHEAD", "How long the new key is published first.")
+    ] = 600,
+    store: Store = "sqlite:///unbroken.db",
+) -> None:
+    """Make new keys. The old ones verify until the last token they made is dead: nobody is logged out."""
+    Sessions(open_store(store)).rotate_keys(publish_ahead=0.0 if now else publish_ahead)
+    keys_list(store)
+
+
+@keys.command("retire")
+def keys_retire(
+    kid: Annotated[str, typer.Argument(help="The key's id, from `keys list`.")], store: Store = "sqlite:///unbroken.db"
+) -> None:
+    """End a key at once: every token it made is refused from now on."""
+    if not Sessions(open_store(store)).retire_key(kid):
+        raise InvalidRequest(f"there is no key {kid!r}")
+    print(f"retired {kid}")
+
+
+def _subject(accounts: Accounts, name: str) -> str:
+    subject = accounts.subject(name)
+    if subject is None:
+        raise InvalidRequest(f"there is no user {name!r}")
+    return subject
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,69 @@
+"""How to describe five backends that nobody wrote for this library: about five lines each, by the public names alone.
+
+Each takes the backend's URL. In all of them only ``over`` ends a session: what is not listed there, a 500 in whatever
+place, an answer without tokens, means try later, and keeps the tokens.
+"""
+
+from __future__ import annotations
+
+from unbroken import Ask, Dialect, Fields, When
+
+
+def status_in_body(url: str) -> Dialect:
+    """Errors repeat their status in the body; the exchange is a GET with the refresh token in its query.
+
+    A 401 of somebody else, a gateway's page for one, has no such body, and neither renews nor ends anything.
+    """
+    return Dialect(
+        refresh=Ask(url + "/user/refresh", "GET", "query"),
+        login=Ask(url + "/login"),
+        challenge=When.of(401, field="statusCode", values=(401,)),
+        over=When.of(401, 403, field="statusCode", values=(401, 403)),
+    )
+
+
+def code_in_200(url: str) -> Dialect:
+    """Every answer is a 200 with a code in its body; the answer with the tokens says what stands before the token.
+
+    The codes 401, 402 and 403 end the session; 500, or a 200 without tokens, is the backend's trouble and passes.
+    """
+    return Dialect(
+        refresh=Ask(url + "/admin/refreshToken", "GET", "query", {"refresh_token": "refreshToken"}),
+        tokens=Fields("data.token", "data.refreshToken", prefix="data.tokenHead"),
+        challenge=When.of(200, 401, field="code", values=(401,)),
+        granted=When.of(200, field="code", values=(200,)),
+        over=When.of(200, 401, field="code", values=(401, 402, 403)),
+    )
+
+
+def bearer_json(url: str) -> Dialect:
+    """Bearer tokens and plain 401; the exchange is JSON and is refused with 401 or 403."""
+    return Dialect(
+        refresh=Ask(url + "/auth/refresh-token", names={"refresh_token": "refreshToken"}),
+        login=Ask(url + "/login"),
+        tokens=Fields("accessToken", "refreshToken"),
+        over=When.of(401, 403),
+    )
+
+
+def own_header(url: str) -> Dialect:
+    """The bare token in the header ``token``; whatever is wrong is a 400, and a code in the body says what it is."""
+    return Dialect(
+        refresh=Ask(url + "/token/refresh", "POST", "query", {"refresh_token": "refreshToken"}),
+        tokens=Fields("data.accessToken", "data.refreshToken"),
+        header="token",
+        scheme="",
+        challenge=When.of(400, field="code", values=(401,)),
+        granted=When.of(200, field="code", values=(200,)),
+        over=When.of(400, field="code", values=(402,)),
+    )
+
+
+def kept_refresh(url: str) -> Dialect:
+    """Bearer tokens and plain 401; an answer without a refresh token leaves the old one in force (RFC 6749 §6)."""
+    return Dialect(
+        refresh=Ask(url + "/refresh-token", names={"refresh_token": "refreshToken"}),
+        login=Ask(url + "/login"),
+        tokens=Fields("accessToken", "refreshToken"),
+        over=When.of(401, 403),
+    )

@@ -1,0 +1,149 @@
+"""Real PostgreSQL and Redis processes for tests: on free ports, in a temporary folder, ended with the run.
+
+1. Nothing of the system's own services is touched: each server is started here, and stopped by its process id.
+2. Where a program is missing, a test fails in CI and is skipped elsewhere; the reason says how to get it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import glob
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+__all__ = ["Service", "free_port", "postgres_server", "redis_server", "unavailable"]
+
+
+class Service:
+    """A running server: its URL, and a way to kill it and to bring it back."""
+
+    def __init__(self, url: str, command: list[str], ready: int, environment: dict[str, str] | None = None) -> None:
+        self.url, self._command, self._port = url, command, ready
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it, and returns when it can be connected to."""
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self._environment
+        )
+        ends = time.monotonic() + 20
+        while time.monotonic() < ends and self._process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 0.2):
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"{self._command[0]} did not start (exit status {self._process.poll()})")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Ends it: in order, or by ``SIGKILL``."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(how)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(10)
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def unavailable(what: str, how: str) -> None:
+    """Ends the test: a failure in CI, a skip with a reason elsewhere."""
+    message = f"{what} is not installed: {how}"
+    if os.environ.get("CI"):
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+@contextmanager
+def redis_server() -> Iterator[Service]:
+    """A Redis of its own, that writes its log once a second as in production."""
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        unavailable("Redis", "apt-get install redis-server")
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="unbroken-redis-") as folder:
+        command = [program or "", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
+        command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+        service = Service(f"redis://127.0.0.1:{port}/0", command, port)
+        service.start()
+        try:
+            yield service
+        finally:
+            service.stop()
+
+
+@contextmanager
+def postgres_server() -> Iterator[Service]:
+    """A PostgreSQL of its own, with one database and no password."""
+    programs = _postgres_programs()
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="unbroken-postgres-") as folder:
+        owner = _unprivileged(folder)
+        data = str(Path(folder) / "data")
+        made = [*owner, f"{programs}/initdb", "-D", data, "-U", "unbroken", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        subprocess.run(made, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        settings = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
+        command = [*owner, f"{programs}/postgres", "-D", data, "-p", str(port), *settings]
+        service = Service(f"postgresql://unbroken@127.0.0.1:{port}/postgres", command, port)
+        service.start()
+        _until_it_answers(f"{programs}/pg_isready", port)
+        try:
+            yield service
+        finally:
+            service.stop(signal.SIGINT)
+
+
+def _postgres_programs() -> str:
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/postgres"), key=lambda path: int(path.split("/")[4]))
+    if found:
+        return os.path.dirname(found[-1])
+    program = shutil.which("initdb")
+    if program is None:
+        unavailable("PostgreSQL", "apt-get install postgresql")
+    return os.path.dirname(program or "")
+
+
+def _unprivileged(folder: str) -> list[str]:
+    """PostgreSQL refuses to run as root: then it runs as its own user, to whom *folder* is given."""
+    if os.geteuid() != 0:
+        return []
+    user = next((name for name in ("postgres", "nobody") if _known(name)), getpass.getuser())
+    entry = pwd.getpwnam(user)
+    os.chown(folder, entry.pw_uid, entry.pw_gid)
+    return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", "--"]
+
+
+def _known(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _until_it_answers(program: str, port: int) -> None:
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends:
+        if subprocess.run([program, "-q", "-h", "127.0.0.1", "-p", str(port)], check=False).returncode == 0:
+            return
+        time.sleep(0.05)
+    raise RuntimeError("PostgreSQL does not answer")
