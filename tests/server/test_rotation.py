@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from unbroken.server.rotation import Policy, Presented, Row, Verdict, present
 
 POLICY = Policy(access_ttl=60, refresh_ttl=1000, max_age=5000, grace=10)
+NO_GRACE = replace(POLICY, grace=0.0)
 NOW = 100.0
 
 
@@ -65,6 +66,18 @@ def test_r2_also_for_the_generation_before() -> None:
 def test_r2_does_not_exist_for_coordinated_sessions() -> None:
     coordinated = row(coordinated=True, at1=NOW, seen=0)
     assert present(coordinated, Presented(4, 0), NOW, POLICY)[1] is Verdict.REUSED
+
+
+def test_r2_a_clock_that_is_behind_forgives_no_more_than_one_that_is_right() -> None:
+    used = row(at1=NOW, seen=0)
+    assert present(used, Presented(4, 0), NOW - 9.9, POLICY)[1] is Verdict.CONVERGED
+    assert present(used, Presented(4, 0), NOW - 10, POLICY)[1] is Verdict.REUSED
+
+
+@pytest.mark.parametrize("behind", [0.0, 0.1, 99.0])
+def test_r2_a_window_of_no_seconds_is_empty_at_any_clock(behind: float) -> None:
+    for used, policy in ((row(coordinated=True, at1=NOW, seen=0), POLICY), (row(at1=NOW, seen=0), NO_GRACE)):
+        assert present(used, Presented(4, 0), NOW - behind, policy)[1] is Verdict.REUSED
 
 
 def test_r3_the_same_attempt_gets_the_same_answer_however_late() -> None:

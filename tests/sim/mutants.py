@@ -75,6 +75,22 @@ def never_converges(row: Row, token: Presented, now: float, policy: Policy) -> b
     return False
 
 
+def converges_ahead_of_time(row: Row, token: Presented, now: float, policy: Policy) -> bool:
+    """Asks only that the grace is not over, on a server whose clock is behind."""
+    grace = 0.0 if row.coordinated else policy.grace
+    ring = {row.g - 1: (row.at1, row.b1), row.g - 2: (row.at2, row.b2)}
+    at, branch = ring.get(token.g, (None, None))
+    return at is not None and branch == token.b and (now - 1.0) - at < grace
+
+
+def includes_the_end(row: Row, token: Presented, now: float, policy: Policy) -> bool:
+    """A window of no seconds still has one moment in it."""
+    grace = 0.0 if row.coordinated else policy.grace
+    ring = {row.g - 1: (row.at1, row.b1), row.g - 2: (row.at2, row.b2)}
+    at, branch = ring.get(token.g, (None, None))
+    return at is not None and branch == token.b and abs(now - at) <= grace
+
+
 def only_refuses(row: Row, token: Presented, now: float) -> Row:
     """Reuse is refused and nothing more: the session lives on."""
     return row
@@ -187,6 +203,8 @@ MUTANTS = (
     Mutant("a displaced branch may go on", _in_server("present", branches_from_any_branch), (THIEF, THIEF_2)),
     Mutant("used tokens may be branched from", _in_server("present", branches_after_use), ("a thief after use",)),
     Mutant("old tokens always converge", _in_server("converges", always_converges), (THIEF, THIEF_2)),
+    Mutant("a clock that is behind forgives", _in_server("converges", converges_ahead_of_time), (THIEF, THIEF_2)),
+    Mutant("no grace is a little grace", _in_server("converges", includes_the_end), (THIEF, THIEF_2)),
     Mutant("tabs never converge", _in_server("converges", never_converges), ("three foreign tabs within the grace",)),
     Mutant("reuse is refused and not punished", _in_server("revoke", only_refuses), (THIEF, THIEF_2)),
     Mutant("healing goes on from the old count", _in_server("heal", heals_nothing), ("two restores",)),

@@ -145,11 +145,16 @@ def heal(row: Row, token: Presented) -> Row:
 
 
 def converges(row: Row, token: Presented, now: float, policy: Policy) -> bool:
-    """R2: whether *token* is one of the last two promoted ones, presented less than ``grace`` seconds ago."""
+    """R2: whether *token* is one of the last two promoted ones, presented less than ``grace`` seconds ago.
+
+    Or as many seconds ahead: two servers' clocks may differ, but not by more than is forgiven anyway.
+    """
     grace = 0.0 if row.coordinated else policy.grace
+    if grace == 0.0:
+        return False
     ring = {row.g - 1: (row.at1, row.b1), row.g - 2: (row.at2, row.b2)}
     at, branch = ring.get(token.g, (None, None))
-    return at is not None and branch == token.b and now - at < grace
+    return at is not None and branch == token.b and abs(now - at) < grace
 
 
 def revoke(row: Row, token: Presented, now: float) -> Row:
