@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -11,11 +12,13 @@ import threading
 import time
 from pathlib import Path
 
+import anyio
 import pytest
 
-from unbroken.errors import ConfigurationError, StoreUnavailable
+from unbroken._once import run_once
+from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
 from unbroken.server import Sessions, SqliteStore, open_store
-from unbroken.server.stores import sqlite
+from unbroken.server.stores import Busy, sqlite_file
 
 REFRESH = """
 import sys
@@ -129,7 +132,7 @@ def test_what_is_not_ours_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_try_later_and_no_driver_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.05)
     sessions = Sessions(SqliteStore(tmp_path / "s.db"))
     granted = sessions.login("ada")
     blocker = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
@@ -138,6 +141,86 @@ def test_a_locked_database_is_try_later_and_no_driver_error(tmp_path: Path, monk
         sessions.refresh(granted.refresh_token or "")
     blocker.execute("ROLLBACK")
     assert sessions.refresh(granted.refresh_token or "").refresh_seq == 1
+
+
+@pytest.mark.parametrize("what", ["arefresh", "averify"])
+def test_an_event_loop_goes_on_while_another_process_writes(tmp_path: Path, what: str) -> None:
+    sessions = Sessions(SqliteStore(tmp_path / "s.db"), confirm_first_use=True)
+    granted = sessions.login("ada")
+    blocker = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    longest = 0.0
+
+    async def beat() -> None:
+        nonlocal longest
+        while True:
+            began = time.monotonic()
+            await anyio.sleep(0.01)
+            longest = max(longest, time.monotonic() - began)
+
+    async def release() -> None:
+        await anyio.sleep(1.0)
+        blocker.execute("COMMIT")
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(beat)
+            group.start_soon(release)
+            await anyio.sleep(0.05)
+            if what == "arefresh":
+                assert (await sessions.arefresh(granted.refresh_token or "")).refresh_seq == 1
+            else:
+                assert (await sessions.averify(granted.access_token)).subject == "ada"
+            group.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert longest < 0.5
+    blocker.close()
+
+
+def test_what_waits_briefly_in_a_loop_waits_long_elsewhere(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "s.db")
+    blocker = sqlite3.connect(tmp_path / "s.db", isolation_level=None, check_same_thread=False)
+    with contextlib.closing(blocker):
+        blocker.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with store.briefly(), pytest.raises(Busy):
+            run_once(store.confirm("sid", 0, 0))
+        assert time.monotonic() - began < 1.0
+        release = threading.Timer(0.3, blocker.execute, ["COMMIT"])
+        release.start()
+        run_once(store.confirm("sid", 0, 0))  # raises nothing: it waits
+        release.join()
+
+
+@pytest.mark.parametrize(
+    ("given", "index"),
+    [({"sid": "a"}, "sid=?"), ({"subject": "a"}, "subject=?"), ({"subject": "a", "keep": "b"}, "subject=?")],
+)
+def test_a_revocation_finds_its_sessions_by_an_index(tmp_path: Path, given: dict[str, str], index: str) -> None:
+    store, plans = SqliteStore(tmp_path / "s.db"), []
+    db = store._connection(durable=True)
+
+    def note(statement: str) -> None:
+        if "UPDATE session" in statement:
+            plans.append(statement)
+
+    db.set_trace_callback(note)
+    run_once(store.revoke(1.0, "revoked", 2.0, **given))
+    db.set_trace_callback(None)
+    [statement] = plans
+    plan = " ".join(str(step[3]) for step in db.execute(f"EXPLAIN QUERY PLAN {statement}"))
+    assert index in plan
+    assert "SCAN" not in plan
+
+
+def test_what_is_no_text_is_an_invalid_request_and_no_driver_error(tmp_path: Path) -> None:
+    sessions = Sessions(SqliteStore(tmp_path / "s.db"))
+    sessions.login("ada")
+    for ask in (lambda: sessions.revoke("\udcff"), lambda: sessions.list_of("\udcff")):
+        with pytest.raises(InvalidRequest, match="not valid text"):
+            ask()
+    assert len(sessions.list_all()) == 1
 
 
 def test_a_child_process_uses_connections_of_its_own(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 1. Verified means: one of our keys, that key's own algorithm, ``typ`` at+jwt, our issuer, our audience, not expired, the
    session not revoked (RFC 9068 §4, RFC 8725 §3). ``exp``, ``iss``, ``aud``, ``sub``, ``sid`` and ``jti`` are required.
-2. One token has one text: any part that is not canonical base64url is refused, so that no list of revoked texts, no
-   cache and no log can be fooled by another spelling.
+2. One token has one text: any part that is not canonical base64url is refused, and so is the twin that every ECDSA
+   signature has, so that no list of revoked texts, no cache and no log can be fooled by another spelling.
 3. A token that was verified before is known by its text. Expiry, revocation and the key's end are checked every time.
 4. Whatever is wrong is InvalidToken, with the reason ``malformed``, ``expired`` or ``revoked``; never another error.
 """
@@ -21,22 +21,28 @@ from typing import Any
 from joserfc.errors import JoseError
 from joserfc.jws import deserialize_compact
 
-from unbroken.errors import InvalidToken
+from unbroken.errors import ConfigurationError, InvalidToken
+from unbroken.server.frozen import frozen
 from unbroken.server.keys import Keyring, SigningKey
+from unbroken.server.recent import Recent
 from unbroken.server.rotation import Place, Row
 
-__all__ = ["Claims", "Verifier", "fixed_claims", "sign"]
+__all__ = ["Claims", "Verifier", "fixed_claims", "kid_of", "sign"]
 
 MOST = 8192  # characters of a token
 REMEMBERED = 10_000  # tokens
 _json = json.JSONEncoder(separators=(",", ":")).encode
 EMPTY = '""'
+NOT_ONE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
 OURS = frozenset({"iss", "sub", "aud", "client_id", "iat", "exp", "jti", "sid", "scope", "seq", "br"})
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified access token says. Times are seconds since the Unix epoch; ``extra`` are the application's."""
+    """What a verified access token says. Times are seconds since the Unix epoch.
+
+    ``extra`` are the application's claims. All who verify the token share them: they can be copied, but not changed.
+    """
 
     subject: str
     sid: str
@@ -65,12 +71,18 @@ def fixed_claims(row: Row, issuer: str, audience: str) -> str:
 def sign(
     fixed: str, scope: str, place: Place, now: float, life: float, extra: Mapping[str, object], key: SigningKey
 ) -> str:
-    """An access token for *place* in a session, good for *life* seconds from *now*."""
+    """An access token for *place* in a session, good for *life* seconds from *now*.
+
+    Raises ConfigurationError for one that would be too long: every verifier would refuse it.
+    """
     own = {name: value for name, value in extra.items() if name not in OURS} if extra else {}
     more = f",{_json(own)[1:-1]}" if own else ""
     # Every part is JSON already: a number, random hexadecimal digits, or what json has written.
     changing = f'"iat":{int(now)},"exp":{ceil(now + life)},"jti":"{token_hex(10)}","seq":{place.g},"br":{place.b}'
-    return key.sign(f'{fixed},{changing},"scope":{_json(scope) if scope else EMPTY}{more}}}'.encode())
+    token = key.sign(f'{fixed},{changing},"scope":{_json(scope) if scope else EMPTY}{more}}}'.encode())
+    if len(token) > MOST:
+        raise ConfigurationError(f"an access token has at most {MOST} characters: give it fewer or shorter claims")
+    return token
 
 
 class Verifier:
@@ -78,7 +90,7 @@ class Verifier:
 
     def __init__(self, issuer: str, audience: str) -> None:
         self._issuer, self._audience = issuer, audience
-        self._known: dict[str, tuple[Claims, SigningKey]] = {}
+        self._known: Recent[str, tuple[Claims, SigningKey]] = Recent(REMEMBERED)
 
     def verify(self, token: str, keyring: Keyring, revoked: Container[str], now: float) -> Claims:
         """The claims of *token*, good at *now*. Raises InvalidToken."""
@@ -89,25 +101,43 @@ class Verifier:
             raise InvalidToken("the access token was revoked", reason="revoked")
         return claims
 
+    def genuine(self, token: str, keyring: Keyring, now: float) -> Claims:
+        """The claims of a token that may have expired, or be of an ended session, but was made by a key that is good
+        at *now*. Raises InvalidToken.
+        """
+        claims, key = self._known.get(token) or self._first(token, keyring)
+        if now >= key.dead_from:
+            raise InvalidToken("the access token was revoked", reason="revoked")
+        return claims
+
     def _first(self, token: str, keyring: Keyring) -> tuple[Claims, SigningKey]:
         try:
             found = self._read(token, keyring)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError):
+        except NOT_ONE:
             raise _malformed() from None
-        while len(self._known) >= REMEMBERED:
-            self._known.pop(next(iter(self._known)), None)
-        self._known[token] = found
+        self._known.keep(token, found)
         return found
 
     def _read(self, token: str, keyring: Keyring) -> tuple[Claims, SigningKey]:
         header = _header(token)
-        key = keyring.verifier(header["kid"], float("-inf"))
+        key = keyring.verifier(header["kid"])
         if key is None or header["alg"] != key.alg or header["typ"] != "at+jwt" or "crit" in header:
             raise ValueError
         body = json.loads(deserialize_compact(token, key.jwk, registry=key.registry).payload)
+        if not key.might_have_signed(_raw(token.rpartition(".")[2])):
+            raise ValueError
         if body["iss"] != self._issuer or body["aud"] != self._audience:
             raise ValueError
         return _claims(body), key
+
+
+def kid_of(token: str) -> str | None:
+    """The name of the key that *token* says it was signed by; None if it is no access token. Nothing is proved."""
+    try:
+        kid = _header(token)["kid"]
+    except NOT_ONE:
+        return None
+    return kid if isinstance(kid, str) else None
 
 
 def _header(token: str) -> dict[str, Any]:
@@ -117,13 +147,17 @@ def _header(token: str) -> dict[str, Any]:
     parts = token.split(".")
     if len(parts) != 3 or not all(map(_is_canonical, parts)):
         raise ValueError
-    header: dict[str, Any] = json.loads(urlsafe_b64decode(parts[0] + "=" * (-len(parts[0]) % 4)))
+    header: dict[str, Any] = json.loads(_raw(parts[0]))
     return header
 
 
 def _is_canonical(part: str) -> bool:
-    raw = urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    raw = _raw(part)
     return bool(raw) and urlsafe_b64encode(raw).rstrip(b"=").decode() == part
+
+
+def _raw(part: str) -> bytes:
+    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def _claims(body: Mapping[str, Any]) -> Claims:
@@ -135,7 +169,7 @@ def _claims(body: Mapping[str, Any]) -> Claims:
         raise TypeError
     subject, sid, client_id, scope, issuer, audience, jti = texts
     issued_at, expires_at, seq, branch = numbers
-    extra = {name: value for name, value in body.items() if name not in OURS}
+    extra = frozen({name: value for name, value in body.items() if name not in OURS})
     return Claims(
         subject, sid, client_id, scope, issuer, audience, float(issued_at), float(expires_at), jti, seq, branch, extra
     )

@@ -1,8 +1,7 @@
 """What a server does with its sessions, each flow once, as a coroutine over the store.
 
 1. The decision about a refresh token is ``rotation.present``; this file carries it out.
-2. All that can fail, the claims hook and the signing, happens before the rotation is written: a refresh that fails has
-   spent nothing.
+2. Tokens are made before the rotation is written (``mint.py``): a refresh that fails has spent nothing.
 3. Nearly every refresh is R1: then one statement is all that is asked of the store.
 4. Refused is InvalidGrant, InvalidToken or InvalidScope, each with a reason. A revoked session stays revoked.
 """
@@ -12,53 +11,33 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 
-from unbroken.errors import InvalidGrant, InvalidScope, InvalidToken, TryLater
-from unbroken.server.access_token import Claims, Verifier, fixed_claims, sign
+from unbroken.errors import ConfigurationError, InvalidGrant, InvalidScope, InvalidToken, TryLater
+from unbroken.server import refresh_token
+from unbroken.server.access_token import Claims, Verifier, kid_of
 from unbroken.server.events import Event, LoggedIn, Refreshed, ReuseDetected, SessionEnded
+from unbroken.server.info import SessionInfo, info_of
 from unbroken.server.keys import KeyRecord, Keyring
+from unbroken.server.mint import ClaimsHook, Mint
+from unbroken.server.recent import Recent
 from unbroken.server.refresh_token import RefreshToken, row_key
 from unbroken.server.rotation import Place, Policy, Presented, Row, Verdict, present, why_dead
 from unbroken.server.stores import Store
 from unbroken.server.watch import Watch
 from unbroken.tokens import Granted
 
-__all__ = ["Flows", "SessionInfo"]
+__all__ = ["Flows"]
 
 _log = logging.getLogger("unbroken")
 SKEW = 5.0  # seconds that a revocation is remembered longer than its access tokens live
-ROWS_REMEMBERED = 10_000
+USES_REMEMBERED = 10_000
 REFUSALS = (Verdict.DEAD, Verdict.REUSED)
 WHY_REFUSED = {
     "expired": "the session has expired",
     "logged_out": "the session was logged out",
     "reuse": "the refresh token was used twice: the session was ended",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
-    """One session, for "your devices". Times are seconds since the Unix epoch; no secret is in it."""
-
-    sid: str
-    subject: str
-    client_id: str
-    scope: str
-    label: str
-    ip: str
-    user_agent: str
-    created_at: float
-    used_at: float
-    idle_expires_at: float
-    expires_at: float
-    revoked_at: float | None = None
-    revoked_why: str | None = None
-
-    def to_json(self, *, current: bool = False) -> dict[str, object]:
-        """The session as a JSON object; *current* marks the one that asks."""
-        return {**asdict(self), "current": current}
 
 
 class Flows:
@@ -70,30 +49,28 @@ class Flows:
         policy: Policy,
         issuer: str,
         audience: str,
-        claims: Callable[[SessionInfo], Mapping[str, object]] | None,
+        claims: ClaimsHook | None,
         on_event: Callable[[Event], object] | None,
         confirm_first_use: bool,
         clock: Callable[[], float],
     ) -> None:
-        self.store, self.policy, self.issuer, self.audience = store, policy, issuer, audience
-        self._claims, self._on_event, self._clock = claims, on_event, clock
-        self._confirm_first_use = confirm_first_use
-        self._confirmed: dict[tuple[str, int], None] = {}
-        self._verifier = Verifier(issuer, audience)
+        self.store, self.policy, self._on_event, self._clock = store, policy, on_event, clock
+        self.confirms = confirm_first_use
+        self._confirmed: Recent[tuple[str, int], None] = Recent(USES_REMEMBERED)
         self.watch = Watch(store, {"sign": policy.access_ttl, "mac": policy.refresh_ttl}, clock)
-        # What never changes of a session, so that a refresh need not read it first: its row as of once, and its claims.
-        self._rows: dict[bytes, Row] = {}
-        self._fixed: dict[bytes, str] = {}
+        self.mint = Mint(self.watch, policy, issuer, audience, claims)
+        self._verifier = Verifier(issuer, audience)
 
     async def login(
         self, subject: str, client_id: str, scope: str, label: str, ip: str, user_agent: str, coordinated: bool
     ) -> Granted:
+        _check_subject(subject)
         await self.watch.look()
         now, f = self._clock(), secrets.token_bytes(16)
         row = Row(
             key=row_key(f),
             sid=secrets.token_urlsafe(16),
-            subject=subject,
+            subject=str(subject),
             created_at=now,
             used_at=now,
             idle_expires_at=now + min(self.policy.refresh_ttl, self.policy.max_age),
@@ -105,7 +82,7 @@ class Flows:
             ip=ip[:64],
             user_agent=user_agent[:400],
         )
-        granted = self._newest(f, row, row.scope, now)
+        granted = self.mint.newest(f, row, row.scope, now)
         await self.store.insert(row)
         self._tell(LoggedIn(row.sid, subject, client_id, ip))
         return granted
@@ -116,14 +93,14 @@ class Flows:
         if self.watch.due:
             await self.watch.look()
         now = self._clock()
-        token = RefreshToken.read(text, lambda kid: self.watch.keyring.mac_key(kid, now))
+        token = await self._genuine(text, now)
         key = row_key(token.f)
-        row = self._rows.get(key) or await self._known(key)
+        row = self.mint.known(key) or await self._row(key)
         scope = _narrowed(row, client_id, scope)
         presented = Presented(token.g, token.b, _hashed(attempt))
         # Nearly always R1: then what the row will be is known, and its tokens are made before one statement settles it.
         idle_at = min(now + self.policy.refresh_ttl, row.expires_at)
-        granted = self._grant(token.f, row, Place(token.g + 1, 0), idle_at, scope, now)
+        granted = self.mint.grant(token.f, row, Place(token.g + 1, 0), now, idle_at, scope, now)
         if await self.store.rotate(key, presented, now, self.policy.refresh_ttl):
             self._tell_refreshed(row, Verdict.ROTATED, token.g + 1)
             return granted
@@ -139,7 +116,7 @@ class Flows:
             if row is None:
                 raise InvalidGrant("there is no such session", reason="unknown")
             after, verdict = present(row, presented, now, self.policy)
-            granted = None if verdict in REFUSALS else self._newest(token.f, after, scope, now)
+            granted = None if verdict in REFUSALS else self.mint.newest(token.f, after, scope, now)
             if after is not row and not await self.store.swap(row, after, self._dead_until(now)):
                 continue
             if granted is not None:
@@ -150,38 +127,40 @@ class Flows:
             raise _refused(why_dead(after, now) or "reuse")
         raise TryLater("too many refreshes of one session at once", retry_after=0.1)
 
-    def _newest(self, f: bytes, row: Row, scope: str, now: float) -> Granted:
-        """The tokens for the newest place of *row*."""
-        return self._grant(f, row, Place(row.g, row.b), row.idle_expires_at, scope, now)
+    async def _genuine(self, text: str, now: float) -> RefreshToken:
+        """The refresh token that *text* spells. Raises InvalidGrant ``malformed``."""
+        try:
+            return RefreshToken.read(text, lambda kid: self.watch.keyring.mac_key(kid, now))
+        except InvalidGrant:
+            if not await self._new_key(refresh_token.kid_of(text)):
+                raise
+            return RefreshToken.read(text, lambda kid: self.watch.keyring.mac_key(kid, now))
 
-    def _grant(self, f: bytes, row: Row, place: Place, idle_at: float, scope: str, now: float) -> Granted:
-        """Tokens for *place* in the session of *row*. Nothing is written yet: if this fails, nothing is spent."""
-        keyring = self.watch.keyring
-        life = min(self.policy.access_ttl, row.expires_at - now)
-        fixed = self._fixed.get(row.key) or fixed_claims(row, self.issuer, self.audience)
-        extra = self._claims(_info(row)) if self._claims else {}
-        kid, mac = keyring.mac(now)
-        return Granted(
-            access_token=sign(fixed, scope, place, now, life, extra, keyring.signer(now)),
-            refresh_token=RefreshToken(f, place.g, place.b).text(kid, mac),
-            expires_in=life,
-            refresh_expires_in=idle_at - now,
-            refresh_seq=place.g,
-            scope=scope,
-        )
-
-    async def verify(self, access_token: str) -> Claims:
-        if self.watch.due:
-            await self.watch.look()
-        claims = self._verifier.verify(access_token, self.watch.keyring, self.watch.revoked, self._clock())
-        if self._confirm_first_use:
+    async def verify(self, access_token: str, *, fresh: bool = False) -> Claims:
+        """*fresh*: somebody has seen already that the store need not be asked."""
+        watch = self.watch
+        if not fresh and watch.due:
+            await watch.look()
+        try:
+            claims = self._verifier.verify(access_token, watch.keyring, watch.revoked, self._clock())
+        except InvalidToken:
+            if not await self._new_key(kid_of(access_token)):
+                raise
+            claims = self._verifier.verify(access_token, watch.keyring, watch.revoked, self._clock())
+        if self.confirms:
             await self._confirm(claims)
         return claims
+
+    async def _new_key(self, kid: str | int | None) -> bool:
+        """Whether a key that was unknown is known now: another process may have made it a moment ago."""
+        if kid is None or self.watch.keyring.knows(kid):
+            return False
+        return await self.watch.look_again() and self.watch.keyring.knows(kid)
 
     async def logout(self, access_token: str | None, refresh_token: str | None) -> bool:
         await self.watch.look()
         sids = set()
-        if access_token is not None and (sid := self._sid_of_access(access_token)):
+        if access_token is not None and (sid := await self._sid_of_access(access_token)):
             sids.add(sid)
         if refresh_token is not None and (found := await self.inspect(refresh_token)):
             sids.add(found[0].sid)
@@ -189,36 +168,42 @@ class Flows:
             await self.revoke("logged_out", sid=sid)
         return bool(sids)
 
-    def _sid_of_access(self, access_token: str) -> str | None:
+    async def _sid_of_access(self, access_token: str) -> str | None:
+        """The session of a genuine access token, however old."""
+        await self._new_key(kid_of(access_token))
         try:
-            claims = self._verifier.verify(access_token, self.watch.keyring, (), float("-inf"))
+            return self._verifier.genuine(access_token, self.watch.keyring, self._clock()).sid
         except InvalidToken:
             return None
-        return claims.sid
 
     async def inspect(self, text: str) -> tuple[SessionInfo, bool] | None:
         await self.watch.look()
         now = self._clock()
         try:
-            token = RefreshToken.read(text, lambda kid: self.watch.keyring.mac_key(kid, now))
+            token = await self._genuine(text, now)
         except InvalidGrant:
             return None
         row = await self.store.read(row_key(token.f))
         if row is None:
             return None
         _, verdict = present(row, Presented(token.g, token.b), now, self.policy)
-        return _info(row), verdict in (Verdict.ROTATED, Verdict.HEALED, Verdict.CONVERGED)
+        return info_of(row), verdict in (Verdict.ROTATED, Verdict.HEALED, Verdict.CONVERGED)
 
     async def list_of(self, subject: str | None, include_ended: bool) -> list[SessionInfo]:
         now = self._clock()
         rows = await self.store.sessions(subject)
-        return [_info(row) for row in rows if include_ended or not why_dead(row, now)]
+        return [info_of(row) for row in rows if include_ended or not why_dead(row, now)]
 
-    async def revoke(self, why: str, *, sid: str = "", subject: str = "", keep: str = "") -> int:
+    async def revoke(
+        self, why: str, *, sid: str | None = None, subject: str | None = None, keep: str | None = None
+    ) -> int:
+        """Ends what is named. An empty name names nothing: only None is any."""
+        if "" in (sid, subject, keep) or (sid is None and subject is None):
+            return 0
         await self.watch.look()
         now = self._clock()
         until = self._dead_until(now)
-        about = {row.sid: row.subject for row in await self.store.sessions(sid=sid)} if sid else {}
+        about = {} if sid is None else {row.sid: row.subject for row in await self.store.sessions(sid=sid)}
         ended = await self.store.revoke(now, why, until, sid=sid, subject=subject, keep=keep)
         self.watch.learn([(one, until) for one in ended])
         for one in ended:
@@ -244,26 +229,29 @@ class Flows:
         return self.watch.keyring.jwks(self._clock())
 
     async def _confirm(self, claims: Claims) -> None:
-        """The first use of an access token settles its branch: once a generation for each process."""
-        use = (claims.sid, claims.seq)
+        """The first use of an access token settles its branch: once a generation for each process. If the store is
+        busy, the token is no worse for it, and its next use settles it.
+        """
+        use, done = (claims.sid, claims.seq), False
         if use in self._confirmed:
             return
-        while len(self._confirmed) >= ROWS_REMEMBERED:
-            self._confirmed.pop(next(iter(self._confirmed)), None)
-        self._confirmed[use] = None
-        await self.store.confirm(claims.sid, claims.seq, claims.branch)
+        self._confirmed.keep(use, None)
+        try:
+            await self.store.confirm(claims.sid, claims.seq, claims.branch)
+            done = True
+        except TryLater:
+            pass
+        finally:
+            if not done:
+                self._confirmed.forget(use)
 
     # ---- small things ------------------------------------------------------------------------------------------
 
-    async def _known(self, key: bytes) -> Row:
+    async def _row(self, key: bytes) -> Row:
         row = await self.store.read(key)
         if row is None:
             raise InvalidGrant("there is no such session", reason="unknown")
-        while len(self._rows) >= ROWS_REMEMBERED:
-            oldest = next(iter(self._rows), b"")
-            self._rows.pop(oldest, None)
-            self._fixed.pop(oldest, None)
-        self._rows[key], self._fixed[key] = row, fixed_claims(row, self.issuer, self.audience)
+        self.mint.remember(row)
         return row
 
     def _dead_until(self, now: float) -> float:
@@ -288,6 +276,12 @@ class Flows:
             _log.exception("on_event failed")
 
 
+def _check_subject(subject: object) -> None:
+    """Raises ConfigurationError: an application that gives such a subject is not right."""
+    if not isinstance(subject, str) or not subject or any("\ud800" <= char <= "\udfff" for char in subject):
+        raise ConfigurationError("the subject of a login must be a text that is not empty: see what authenticate gives")
+
+
 def _narrowed(row: Row, client_id: str | None, scope: str | None) -> str:
     """The scope of the next access token. Raises InvalidGrant for another client's token, InvalidScope for too much."""
     if client_id is not None and client_id != row.client_id:
@@ -309,21 +303,3 @@ def _hashed(attempt: str | None) -> bytes | None:
 
 def _refused(reason: str) -> InvalidGrant:
     return InvalidGrant(WHY_REFUSED.get(reason, "the session was revoked"), reason=reason)
-
-
-def _info(row: Row) -> SessionInfo:
-    return SessionInfo(
-        row.sid,
-        row.subject,
-        row.client_id,
-        row.scope,
-        row.label,
-        row.ip,
-        row.user_agent,
-        row.created_at,
-        row.used_at,
-        row.idle_expires_at,
-        row.expires_at,
-        row.revoked_at,
-        row.revoked_why,
-    )

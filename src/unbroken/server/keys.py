@@ -1,8 +1,9 @@
 """Keyring: the keys that sign access tokens and authenticate refresh tokens, from first use to last.
 
-1. The newest key signs, all that are still good verify. Keys are a list from the first day.
-2. A signing key is published before it signs, so that verifiers elsewhere know it when its first token arrives, and is
-   served until the last token it signed is dead.
+1. The newest key signs, all that are still good verify. Keys are a list from the first day. Where the clock says that
+   none may sign yet, the clock is wrong, and the first that will may do it now.
+2. A key is published before it makes anything, so that verifiers and other processes know it when its first token
+   arrives, and is kept until the last token it made is dead.
 3. A key has one algorithm, chosen when it was made; a token that names another is refused (RFC 8725 §3.1).
 4. ``kid`` of a signing key is its RFC 7638 thumbprint; a MAC key is a small number, as in every refresh token.
 5. Retiring is at once and for good: nothing the key made is accepted any more. Another key takes its place.
@@ -20,7 +21,7 @@ from binascii import b2a_base64
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from json import dumps, loads
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from joserfc.errors import UnsupportedAlgorithmError
 from joserfc.jwk import ECKey, OctKey, OKPKey
@@ -28,11 +29,13 @@ from joserfc.jws import JWSRegistry
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["ALGORITHMS", "KeyRecord", "Keyring", "SigningKey", "new_mac_key", "new_signing_key"]
+__all__ = ["ALGORITHMS", "KeyRecord", "Keyring", "MacKey", "SigningKey", "new_mac_key", "new_signing_key"]
 
 ALGORITHMS = ("EdDSA", "ES256", "HS256")
 FOREVER = float("inf")
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 URL_SAFE = bytes.maketrans(b"+/", b"-_")
+K = TypeVar("K", "SigningKey", "MacKey")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,9 @@ class SigningKey:
         self.registry = _Registry(record.alg)  # knows this one algorithm and no other
         algorithm, jwk = self.registry.get_alg(record.alg), self.jwk
         self._signature: Callable[[bytes], bytes] = lambda message: algorithm.sign(message, jwk)
-        if record.alg == "EdDSA":
+        if record.alg == "ES256":
+            self._signature = lambda message: _one_of_two(algorithm.sign(message, jwk))
+        elif record.alg == "EdDSA":
             # RFC 8037 §3.1: the signature as it is; joserfc would look at the key each time.
             self._signature = jwk.get_op_key("sign").sign
         header = dumps({"alg": self.alg, "kid": self.kid, "typ": "at+jwt"}, separators=(",", ":"))
@@ -98,12 +103,28 @@ class SigningKey:
         message = self._head + _b64(payload)
         return (message + b"." + _b64(self._signature(message))).decode()
 
+    def might_have_signed(self, signature: bytes) -> bool:
+        """Whether *signature* is spelled as this key spells it. It proves nothing else."""
+        return self.alg != "ES256" or _one_of_two(signature) == signature
+
     def public(self) -> dict[str, object] | None:
         """The public key as a JWK (RFC 7517); None for a shared secret, which is published nowhere."""
         if self.alg == "HS256":
             return None
         fields: dict[str, object] = dict(self.jwk.as_dict(private=False))
         return fields | {"kid": self.kid, "use": "sig", "alg": self.alg}
+
+
+class MacKey(NamedTuple):
+    """A key for refresh tokens, parsed once."""
+
+    number: int
+    secret: bytes
+    signs_from: float
+    dead_from: float
+
+    def __repr__(self) -> str:
+        return f"<MacKey {self.number}>"
 
 
 class Keyring:
@@ -117,7 +138,7 @@ class Keyring:
         )
         self._by_kid = {key.kid: key for key in self.signing}
         macs = sorted((r for r in self.records if r.use == "mac"), key=lambda r: -int(r.kid))
-        self._macs = {int(r.kid): (_unb64(r.secret), r) for r in macs}
+        self._macs = {key.number: key for key in map(_mac_key, macs)}
 
     def __repr__(self) -> str:
         return f"<Keyring of {len(self.signing)} signing and {len(self._macs)} MAC keys>"
@@ -126,28 +147,27 @@ class Keyring:
         """The key that signs at *now*: the newest that may. Raises ConfigurationError without one."""
         if len(self.signing) == 1 and self.signing[0].signs_from <= now < self.signing[0].dead_from:
             return self.signing[0]
-        able = [key for key in self.signing if key.signs_from <= now < key.dead_from]
-        lasting = [key for key in able if key.dead_from == FOREVER] or able
-        if not lasting:
-            raise ConfigurationError("no key may sign now: make one with `unbroken keys rotate --now`")
-        return max(lasting, key=lambda key: key.signs_from)
+        return _newest(self.signing, now)
 
-    def verifier(self, kid: str, now: float) -> SigningKey | None:
-        """The key named *kid*, while it verifies."""
-        key = self._by_kid.get(kid)
-        return key if key is not None and now < key.dead_from else None
+    def verifier(self, kid: str) -> SigningKey | None:
+        """The key named *kid*, which may be dead already."""
+        return self._by_kid.get(kid)
 
-    def mac(self, now: float) -> tuple[int, bytes]:
-        """Number and bytes of the key that new refresh tokens are made with. Raises ConfigurationError without one."""
-        for kid, (key, record) in self._macs.items():  # the newest first
-            if record.verifies_until is None and record.signs_from <= now:
-                return kid, key
-        raise ConfigurationError("no key may make refresh tokens now: make one with `unbroken keys rotate --now`")
+    def mac(self, now: float) -> MacKey:
+        """The key that new refresh tokens are made with. Raises ConfigurationError without one."""
+        for key in self._macs.values():  # the newest first
+            if key.dead_from == FOREVER and key.signs_from <= now:
+                return key
+        return _newest(self._macs.values(), now)
 
     def mac_key(self, kid: int, now: float) -> bytes | None:
-        """The MAC key number *kid*, while it verifies."""
-        key, record = self._macs.get(kid, (b"", None))
-        return key if record is not None and record.state(now) != "retired" else None
+        """The bytes of the MAC key number *kid*, while it verifies."""
+        key = self._macs.get(kid)
+        return key.secret if key is not None and now < key.dead_from else None
+
+    def knows(self, kid: str | int) -> bool:
+        """Whether there is, or was, a key of this name."""
+        return kid in self._by_kid or kid in self._macs
 
     def jwks(self, now: float) -> dict[str, object]:
         """The public keys that verify now or soon, as a JWK set (RFC 7517 §5)."""
@@ -175,7 +195,9 @@ class Keyring:
         """A new key for each of *uses*, of the algorithm of the last."""
         alg = next((record.alg for record in reversed(self.records) if record.use == "sign"), "EdDSA")
         number = max(self._macs, default=0) + 1
-        return [new_signing_key(alg, now, starts) if use == "sign" else new_mac_key(number, now, now) for use in uses]
+        return [
+            new_signing_key(alg, now, starts) if use == "sign" else new_mac_key(number, now, starts) for use in uses
+        ]
 
 
 def new_signing_key(alg: str, now: float, signs_from: float) -> KeyRecord:
@@ -198,6 +220,17 @@ def new_mac_key(number: int, now: float, signs_from: float) -> KeyRecord:
     return KeyRecord(str(number), "mac", "HS256", _b64(secrets.token_bytes(32)).decode(), now, signs_from)
 
 
+def _newest(keys: Iterable[K], now: float) -> K:
+    """The key that makes tokens at *now* (rule 1). Raises ConfigurationError if none of *keys* verifies any more."""
+    living = [key for key in keys if now < key.dead_from]
+    if not living:
+        raise ConfigurationError("no key may make tokens now: make one with `unbroken keys rotate --now`")
+    able = [key for key in living if key.signs_from <= now]
+    if not able:
+        return min(living, key=lambda key: key.signs_from)
+    return max(able, key=lambda key: (key.dead_from == FOREVER, key.signs_from))
+
+
 def _parsed(record: KeyRecord, old: dict[str, SigningKey]) -> SigningKey:
     """The parsed key, taken over from before if nothing but its end has changed."""
     key = old.get(record.kid)
@@ -205,6 +238,17 @@ def _parsed(record: KeyRecord, old: dict[str, SigningKey]) -> SigningKey:
         return SigningKey(record)
     key.dead_from = FOREVER if record.verifies_until is None else record.verifies_until
     return key
+
+
+def _one_of_two(signature: bytes) -> bytes:
+    """The ECDSA signature (r, s), or its twin (r, n − s), which is as good: the one with the lower s."""
+    r, s = signature[:32], int.from_bytes(signature[32:])
+    return r + min(s, P256_ORDER - s).to_bytes(32)
+
+
+def _mac_key(record: KeyRecord) -> MacKey:
+    ends = FOREVER if record.verifies_until is None else record.verifies_until
+    return MacKey(int(record.kid), _unb64(record.secret), record.signs_from, ends)
 
 
 def _import(alg: str, fields: dict[str, Any]) -> Any:

@@ -2,7 +2,8 @@
 
 Every method has two spellings. ``refresh`` blocks and needs no event loop; ``arefresh`` awaits. Both run the same flow
 of ``flows.py``: the first by ``run_once``, for a store that never suspends. In an event loop, the slow writes of such a
-store (login, logout, revocation: they wait for the disk) are moved to a thread.
+store (login, logout, revocation: they wait for the disk) are moved to a thread. What is quick (refresh, verify) is done
+at once; only if another process keeps the store busy, it is done again in a thread, where it can wait.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any, TypeVar
 from unbroken._once import run_once
 from unbroken.server.access_token import Claims
 from unbroken.server.events import Event
-from unbroken.server.flows import Flows, SessionInfo
+from unbroken.server.flows import Flows
+from unbroken.server.info import SessionInfo
 from unbroken.server.keys import KeyRecord, Keyring
 from unbroken.server.rotation import Policy
-from unbroken.server.stores import Store
+from unbroken.server.stores import Busy, Store
+from unbroken.server.threads import STORE
 from unbroken.tokens import Granted
 
 __all__ = ["SessionInfo", "Sessions"]
@@ -46,6 +49,7 @@ class Sessions:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store, self.policy, self.issuer, self.audience = store, policy, issuer, audience
+        self._waits = store.blocking
         self._flows = Flows(store, policy, issuer, audience, claims, on_event, confirm_first_use, clock)
 
     # ---- blocking ----------------------------------------------------------------------------------------------
@@ -101,17 +105,17 @@ class Sessions:
         """All sessions, last used first."""
         return run_once(self._flows.list_of(None, include_ended))
 
-    def revoke(self, sid: str, *, subject: str = "", why: str = "revoked") -> bool:
+    def revoke(self, sid: str, *, subject: str | None = None, why: str = "revoked") -> bool:
         """Ends the session *sid*, with *subject* only if it is that subject's; whether there was one to end."""
-        return bool(sid) and bool(run_once(self._flows.revoke(why, sid=sid, subject=subject)))
+        return bool(run_once(self._flows.revoke(why, sid=sid, subject=subject)))
 
     def revoke_others(self, subject: str, *, keep: str) -> int:
         """Ends all sessions of *subject* but the one with the sid *keep*; how many."""
-        return run_once(self._flows.revoke("revoked", subject=subject, keep=keep)) if subject and keep else 0
+        return run_once(self._flows.revoke("revoked", subject=subject, keep=keep))
 
     def revoke_all(self, subject: str) -> int:
         """Ends all sessions of *subject*: the password was changed, the account closed. How many."""
-        return run_once(self._flows.revoke("revoked", subject=subject)) if subject else 0
+        return run_once(self._flows.revoke("revoked", subject=subject))
 
     def inspect_refresh(self, refresh_token: str) -> tuple[SessionInfo, bool] | None:
         """The session of a genuine refresh token, and whether that token could be exchanged now; None for others."""
@@ -141,9 +145,7 @@ class Sessions:
 
     async def alogin(self, subject: str, **about: Any) -> Granted:
         """``login`` without blocking."""
-        return await self._slowly(
-            lambda: self.login(subject, **about), lambda: self._flows.login(*_login_args(subject, about))
-        )
+        return await self._slowly(lambda: self._flows.login(*_login_args(subject, about)))
 
     async def arefresh(
         self,
@@ -156,58 +158,60 @@ class Sessions:
         user_agent: str = "",
     ) -> Granted:
         """``refresh`` without blocking."""
-        return await self._flows.refresh(refresh_token, attempt, client_id, scope, ip, user_agent)
+        return await self._quickly(
+            lambda: self._flows.refresh(refresh_token, attempt, client_id, scope, ip, user_agent)
+        )
 
     async def averify(self, access_token: str) -> Claims:
         """``verify`` without blocking."""
-        return await self._flows.verify(access_token)
+        flows = self._flows
+        if self._waits and (flows.confirms or flows.watch.due):
+            return await self._quickly(lambda: flows.verify(access_token))
+        return await flows.verify(access_token, fresh=self._waits)
 
     async def alogout(self, *, access_token: str | None = None, refresh_token: str | None = None) -> bool:
         """``logout`` without blocking."""
-        return await self._slowly(
-            lambda: self.logout(access_token=access_token, refresh_token=refresh_token),
-            lambda: self._flows.logout(access_token, refresh_token),
-        )
+        return await self._slowly(lambda: self._flows.logout(access_token, refresh_token))
 
     async def alist_of(self, subject: str, *, include_ended: bool = False) -> list[SessionInfo]:
         """``list_of`` without blocking."""
-        return await self._flows.list_of(subject, include_ended)
+        return await self._quickly(lambda: self._flows.list_of(subject, include_ended))
 
-    async def arevoke(self, sid: str, *, subject: str = "", why: str = "revoked") -> bool:
+    async def arevoke(self, sid: str, *, subject: str | None = None, why: str = "revoked") -> bool:
         """``revoke`` without blocking."""
-        ended = self._slowly(
-            lambda: int(self.revoke(sid, subject=subject, why=why)),
-            lambda: self._flows.revoke(why, sid=sid, subject=subject),
-        )
-        return bool(sid) and bool(await ended)
+        return bool(await self._slowly(lambda: self._flows.revoke(why, sid=sid, subject=subject)))
 
     async def arevoke_others(self, subject: str, *, keep: str) -> int:
         """``revoke_others`` without blocking."""
-        return await self._slowly(
-            lambda: self.revoke_others(subject, keep=keep),
-            lambda: self._flows.revoke("revoked", subject=subject, keep=keep),
-        )
+        return await self._slowly(lambda: self._flows.revoke("revoked", subject=subject, keep=keep))
 
     async def arevoke_all(self, subject: str) -> int:
         """``revoke_all`` without blocking."""
-        return await self._slowly(
-            lambda: self.revoke_all(subject), lambda: self._flows.revoke("revoked", subject=subject)
-        )
+        return await self._slowly(lambda: self._flows.revoke("revoked", subject=subject))
 
     async def ajwks(self) -> dict[str, object]:
         """``jwks`` without blocking."""
-        return await self._flows.jwks()
+        return await self._quickly(self._flows.jwks)
 
     async def ainspect_refresh(self, refresh_token: str) -> tuple[SessionInfo, bool] | None:
         """``inspect_refresh`` without blocking."""
-        return await self._flows.inspect(refresh_token)
+        return await self._quickly(lambda: self._flows.inspect(refresh_token))
 
-    async def _slowly(self, blocking: Callable[[], T], flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        if not self.store.blocking:
+    async def _quickly(self, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What *flow* gives, which nearly never waits. A flow that found the store busy has written nothing."""
+        if not self._waits:
             return await flow()
-        import anyio.to_thread  # noqa: PLC0415  # blocking use needs no event loop library
+        try:
+            with self.store.briefly():
+                return await flow()  # it does not suspend, so that no other task runs within
+        except Busy:
+            return await self._slowly(flow)
 
-        return await anyio.to_thread.run_sync(blocking)
+    async def _slowly(self, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What *flow* gives, which waits for the disk or for other processes."""
+        if not self._waits:
+            return await flow()
+        return await STORE.run(lambda: run_once(flow()))
 
 
 def _login_args(subject: str, about: dict[str, Any]) -> tuple[Any, ...]:

@@ -2,25 +2,33 @@
 
 1. What this process revokes, it knows at once. What another one on the same store revokes, it knows within ``EVERY``
    seconds: whoever verifies a token asks first, if the last answer is older than that.
-2. One asks at a time; others go on with what is known, as long as that is younger than ``STALE`` seconds.
-3. A revocation is forgotten when the last access token of its session must have expired: the set is bounded by the
-   revocations of one access lifetime.
+2. One asks at a time; others go on with what is known, as long as that is younger than ``STALE`` seconds. Then the
+   tasks of a thread wait for the one that asks, and another thread asks for itself: no thread ever waits for another.
+3. Answers may overtake each other. Of two, the one that was asked for later counts.
+4. A revocation is forgotten when the last access token of its session must have expired, and not before: the set is
+   bounded by the revocations of one access lifetime.
+5. A key that nobody here knows may be a moment old. The store is asked once more before its token is refused, but at
+   most every ``AGAIN`` seconds: anybody can name a key.
 """
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from unbroken.server.keys import Keyring, new_mac_key, new_signing_key
+from unbroken.errors import TryLater
+from unbroken.server.keys import KeyRecord, Keyring, new_mac_key, new_signing_key
 from unbroken.server.stores import Store
 
 __all__ = ["Watch"]
 
 EVERY = 0.4
 STALE = 0.8
+AGAIN = 0.03
 
 
 class Watch:
@@ -28,9 +36,12 @@ class Watch:
 
     def __init__(self, store: Store, token_ttls: Mapping[str, float], clock: Callable[[], float]) -> None:
         self._store, self._token_ttls, self._clock = store, token_ttls, clock
-        self._asking = threading.Lock()
-        self._asked = float("-inf")  # on the monotonic clock
+        self._lock = threading.Lock()  # guards all that is learnt; never held while the store is asked
+        self._asking: dict[int, _Asking] = {}  # by thread
+        self._asked = self._asked_again = float("-inf")  # on the monotonic clock
+        self._begun = self._learnt = 0  # questions are numbered, so that an older answer cannot replace a newer one
         self._cursor = 0
+        self._ends: list[tuple[float, str]] = []  # when what is revoked may be forgotten: a heap
         self.keyring = Keyring(())
         self.revoked: dict[str, float] = {}
 
@@ -41,35 +52,107 @@ class Watch:
 
     async def look(self) -> None:
         """Asks the store if that is due. Makes the first keys if there are none."""
-        wait = time.monotonic() - self._asked > STALE
-        if not self.due or not self._asking.acquire(blocking=wait):
-            return
-        try:
-            if self.due:
-                await self.look_now()
-        finally:
-            self._asking.release()
+        while self.due:
+            stale = time.monotonic() - self._asked > STALE
+            if self._asking and not stale:
+                return
+            other = self._asking.get(threading.get_ident())
+            if other is None:
+                await self._ask_for_all()
+                return
+            if await other.ended_well():
+                return
+
+    async def look_again(self) -> bool:
+        """Asks the store, because of a key that is unknown; False if that was done a moment ago."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._asked_again < AGAIN:
+                return False
+            self._asked_again = now
+        await self.look_now()
+        return True
 
     async def look_now(self) -> None:
         """Asks the store, whenever it was asked last."""
+        with self._lock:
+            self._begun = number = self._begun + 1
+            cursor = self._cursor
         asked = time.monotonic()
+        records = await self._keys()
+        cursor, news = await self._store.revocations(cursor)
+        with self._lock:
+            self._note(news)
+            if number < self._learnt:
+                return
+            if records != self.keyring.records:
+                self.keyring = Keyring(records, self.keyring)
+            self._cursor, self._learnt, self._asked = cursor, number, asked
+
+    def learn(self, revocations: Iterable[tuple[str, float]]) -> None:
+        """Takes note of revoked sids, each with how long it must be remembered."""
+        with self._lock:
+            self._note(revocations)
+
+    async def _keys(self) -> tuple[KeyRecord, ...]:
+        """The keys, after the first ones were made and their lifetimes noted."""
         records = await self._store.keys()
         if not records:
-            now = self._clock()
-            await self._store.save_keys((new_signing_key("EdDSA", now, now), new_mac_key(1, now, now)), first=True)
+            now = self._clock()  # the first keys sign from ever, so that no clock can be too slow for them
+            await self._store.save_keys((new_signing_key("EdDSA", now, 0.0), new_mac_key(1, now, 0.0)), first=True)
             records = await self._store.keys()
         if short := [record for record in records if record.token_ttl < self._token_ttls[record.use]]:
             await self._store.save_keys([replace(key, token_ttl=self._token_ttls[key.use]) for key in short])
             records = await self._store.keys()
-        if tuple(records) != self.keyring.records:
-            self.keyring = Keyring(records, self.keyring)
-        self._cursor, news = await self._store.revocations(self._cursor)
-        self.learn(news)
-        self._asked = asked
+        return tuple(records)
 
-    def learn(self, revocations: list[tuple[str, float]]) -> None:
-        """Takes note of revoked sids, each with how long it must be remembered."""
-        if revocations:
-            now = self._clock()
-            known = {sid: until for sid, until in self.revoked.items() if until > now}
-            self.revoked = known | dict(revocations)
+    def _note(self, revocations: Iterable[tuple[str, float]]) -> None:
+        """In place, and under the lock: another thread may be noting something, and all are looking."""
+        now = self._clock()
+        for sid, until in revocations:
+            if until > self.revoked.get(sid, now):
+                self.revoked[sid] = until
+                heapq.heappush(self._ends, (until, sid))
+        while self._ends and self._ends[0][0] <= now:
+            until, sid = heapq.heappop(self._ends)
+            if self.revoked.get(sid) == until:
+                del self.revoked[sid]
+
+    async def _ask_for_all(self) -> None:
+        """Asks, and tells those tasks of this thread that wait for it how that ended."""
+        here = threading.get_ident()
+        asking = self._asking[here] = _Asking()
+        try:
+            await self.look_now()
+            asking.well = True
+        except TryLater as error:
+            asking.error = error
+            raise
+        finally:
+            self._asking.pop(here, None)
+            asking.end()
+
+
+class _Asking:
+    """One task of an event loop asks the store; others of its thread can wait for that. A blocking flow ends before
+    anybody could.
+    """
+
+    def __init__(self) -> None:
+        self.well = False
+        self.error: TryLater | None = None
+        self._end: Any = None  # an event of the running loop, once somebody waits
+
+    async def ended_well(self) -> bool:
+        """Waits; whether the store has answered. Raises TryLater if it does not. False: the one who asked gave up."""
+        import anyio  # noqa: PLC0415  # blocking use needs no event loop library
+
+        self._end = self._end or anyio.Event()
+        await self._end.wait()
+        if self.error:
+            raise self.error.again()
+        return self.well
+
+    def end(self) -> None:
+        if self._end:
+            self._end.set()

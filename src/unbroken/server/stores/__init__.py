@@ -4,20 +4,25 @@ The rules are not here: a store reads rows and replaces them. One rule, R1, it m
 the one that every refresh needs; the contract suite holds it to ``rotation.present``.
 
 The methods are coroutines. Those of a store over a blocking driver never suspend (``blocking`` is True): they run
-without an event loop, and slow ones are moved to a thread where there is one.
+without an event loop; where there is one, slow ones are moved to a thread, and quick ones must be brief (``briefly``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from unbroken.errors import ConfigurationError
+from unbroken.errors import ConfigurationError, StoreUnavailable
 from unbroken.server.keys import KeyRecord
 from unbroken.server.rotation import Presented, Row
 
-__all__ = ["Account", "Store", "open_store"]
+__all__ = ["Account", "Busy", "Store", "open_store"]
+
+
+class Busy(StoreUnavailable):
+    """Another process is writing, for longer than this one may wait here. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,11 @@ class Store(Protocol):
 
     blocking: bool
 
+    def briefly(self) -> AbstractContextManager[object]:
+        """Within it this thread waits some milliseconds for other processes, not seconds: an event loop stands still
+        meanwhile. What takes longer raises Busy. Of stores that are not ``blocking`` nobody asks it.
+        """
+
     async def insert(self, row: Row) -> None:
         """Stores a new session, durably; clears away a bounded number of sessions that are long over."""
 
@@ -51,9 +61,19 @@ class Store(Protocol):
         """
 
     async def revoke(
-        self, now: float, why: str, dead_until: float, *, sid: str = "", subject: str = "", keep: str = ""
+        self,
+        now: float,
+        why: str,
+        dead_until: float,
+        *,
+        sid: str | None = None,
+        subject: str | None = None,
+        keep: str | None = None,
     ) -> list[str]:
-        """Ends, durably, the living sessions with this sid and of this subject (where given), except *keep*."""
+        """Ends, durably, the living sessions with this sid and of this subject (where given), except *keep*.
+
+        Their sids. One that has expired is not among them.
+        """
 
     async def confirm(self, sid: str, g: int, b: int) -> None:
         """Sets seen to *b* where the session's generation is *g* and seen is null."""
@@ -79,8 +99,10 @@ class Store(Protocol):
     async def add_account(self, account: Account) -> bool:
         """Stores a new account; False if the name is taken."""
 
-    async def change_account(self, name: str, password_hash: str | None) -> bool:
-        """Replaces the password's hash, or removes the account (None); False if there is none."""
+    async def change_account(self, name: str, password_hash: str | None, *, expected: str | None = None) -> bool:
+        """Replaces the password's hash, or removes the account (None); False if there is none, or if it has another
+        hash than *expected*.
+        """
 
     def close(self) -> None:
         """Lets go of the store."""

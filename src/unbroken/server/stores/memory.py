@@ -1,10 +1,16 @@
-"""Sessions that live as long as the process: for tests, and for users who may log in again after a restart."""
+"""Sessions that live as long as the process: for tests, and for users who may log in again after a restart.
+
+Nothing takes longer, or more room, because of sessions that are over: they are found by when they expire, and what was
+revoked is forgotten when its last access token is dead.
+"""
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import heapq
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from unbroken.server import rotation
@@ -13,6 +19,8 @@ from unbroken.server.rotation import Policy, Presented, Row
 from unbroken.server.stores import Account
 
 __all__ = ["MemoryStore"]
+
+CLEARED_AT_ONCE = 100
 
 
 class MemoryStore:
@@ -23,16 +31,27 @@ class MemoryStore:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all of it
         self._rows: dict[bytes, Row] = {}
+        self._by_sid: dict[str, bytes] = {}
+        self._by_subject: dict[str, dict[bytes, None]] = {}
+        self._ends: list[tuple[float, bytes]] = []  # when rows expire: a heap
         self._keys: dict[str, KeyRecord] = {}
         self._accounts: dict[str, Account] = {}
-        self._revoked: list[tuple[str, float]] = []
+        self._revoked: deque[tuple[int, str, float]] = deque()  # number, sid, until
+        self._number = 0
+
+    def briefly(self) -> contextlib.nullcontext[None]:
+        return contextlib.nullcontext()
 
     async def insert(self, row: Row) -> None:
         with self._lock:
-            over = (key for key, old in self._rows.items() if old.expires_at < row.created_at)
-            for key in list(itertools.islice(over, 100)):
-                del self._rows[key]
+            for _ in range(CLEARED_AT_ONCE):
+                if not self._ends or self._ends[0][0] >= row.created_at:
+                    break
+                self._clear(heapq.heappop(self._ends)[1])
             self._rows[row.key] = row
+            self._by_sid[row.sid] = row.key
+            self._by_subject.setdefault(row.subject, {})[row.key] = None
+            heapq.heappush(self._ends, (row.expires_at, row.key))
 
     async def read(self, key: bytes) -> Row | None:
         return self._rows.get(key)
@@ -51,40 +70,43 @@ class MemoryStore:
                 return False
             self._rows[before.key] = after
             if after.revoked_at is not None and before.revoked_at is None:
-                self._revoked.append((after.sid, dead_until))
+                self._announce(after.sid, dead_until, after.revoked_at)
             return True
 
     async def revoke(
-        self, now: float, why: str, dead_until: float, *, sid: str = "", subject: str = "", keep: str = ""
+        self,
+        now: float,
+        why: str,
+        dead_until: float,
+        *,
+        sid: str | None = None,
+        subject: str | None = None,
+        keep: str | None = None,
     ) -> list[str]:
         with self._lock:
-            ended = [
-                row
-                for row in self._rows.values()
-                if row.revoked_at is None and sid in ("", row.sid) and subject in ("", row.subject) and row.sid != keep
-            ]
+            found = self._found(subject, sid)
+            ended = [row for row in found if row.sid != keep and not rotation.why_dead(row, now)]
             for row in ended:
                 self._rows[row.key] = replace(row, revoked_at=now, revoked_why=why)
-                self._revoked.append((row.sid, dead_until))
+                self._announce(row.sid, dead_until, now)
             return [row.sid for row in ended]
 
     async def confirm(self, sid: str, g: int, b: int) -> None:
         with self._lock:
-            for row in self._rows.values():
-                if row.sid == sid and row.g == g and row.seen is None:
+            for row in self._found(None, sid):
+                if row.g == g and row.seen is None:
                     self._rows[row.key] = replace(row, seen=b)
-                    return
 
     async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[Row]:
         with self._lock:
-            rows = [r for r in self._rows.values() if subject in (None, r.subject) and sid in (None, r.sid)]
-        return sorted(rows, key=lambda row: -row.used_at)
+            return sorted(self._found(subject, sid), key=lambda row: -row.used_at)
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
-        return len(self._revoked), self._revoked[after:]
+        with self._lock:
+            return self._number, [(sid, until) for number, sid, until in self._revoked if number > after]
 
     async def keys(self) -> list[KeyRecord]:
-        return list(self._keys.values())
+        return sorted(self._keys.values(), key=lambda key: (key.created_at, key.kid))
 
     async def save_keys(self, records: Sequence[KeyRecord], *, first: bool = False) -> None:
         with self._lock:
@@ -101,12 +123,45 @@ class MemoryStore:
         with self._lock:
             return self._accounts.setdefault(account.name, account) is account
 
-    async def change_account(self, name: str, password_hash: str | None) -> bool:
+    async def change_account(self, name: str, password_hash: str | None, *, expected: str | None = None) -> bool:
         with self._lock:
-            account = self._accounts.pop(name, None)
-            if account is not None and password_hash is not None:
+            account = self._accounts.get(name)
+            if account is None or expected not in (None, account.password_hash):
+                return False
+            if password_hash is None:
+                del self._accounts[name]
+            else:
                 self._accounts[name] = replace(account, password_hash=password_hash)
-            return account is not None
+            return True
 
     def close(self) -> None:
         """Nothing is held."""
+
+    # ---- under the lock ----------------------------------------------------------------------------------------
+
+    def _found(self, subject: str | None, sid: str | None) -> list[Row]:
+        """The rows of this subject, with this sid, where given."""
+        keys: Iterable[bytes] = self._rows
+        if sid is not None:
+            keys = [self._by_sid[sid]] if sid in self._by_sid else []
+        elif subject is not None:
+            keys = self._by_subject.get(subject, ())
+        rows = [self._rows[key] for key in keys if key in self._rows]
+        return [row for row in rows if subject in (None, row.subject)]
+
+    def _announce(self, sid: str, until: float, now: float) -> None:
+        """For ``revocations``; what nobody needs to know any more is forgotten."""
+        while self._revoked and self._revoked[0][2] < now:
+            self._revoked.popleft()
+        self._number += 1
+        self._revoked.append((self._number, sid, until))
+
+    def _clear(self, key: bytes) -> None:
+        row = self._rows.pop(key, None)
+        if row is None:
+            return
+        self._by_sid.pop(row.sid, None)
+        mine = self._by_subject.get(row.subject, {})
+        mine.pop(key, None)
+        if not mine:
+            self._by_subject.pop(row.subject, None)

@@ -1,35 +1,30 @@
 """Sessions in one SQLite file, shared by all processes that open it.
 
-1. WAL: readers never wait. Rotation commits without a flush (``synchronous=NORMAL``), because R1h heals what a
-   power cut takes away; login, logout, revocation, keys and accounts are on the disk when they return (``FULL``).
-2. Each thread has its own connections, and a forked child makes new ones.
-3. What the driver raises becomes StoreUnavailable (wait and try again) or ConfigurationError (one line: what to do).
-4. The schema has a number. An older one is brought forward, a newer one is refused.
-5. One row a session, changed in place: no number of refreshes adds a row.
+1. Rotation commits without a flush, because R1h heals what a power cut takes away; login, logout, revocation, keys and
+   accounts are on the disk when they return.
+2. The schema has a number. An older one is brought forward, a newer one is refused.
+3. One row a session, changed in place: no number of refreshes adds a row.
+
+How the file is opened, and waited for, is in ``sqlite_file.py``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import astuple, fields
-from pathlib import Path
 from typing import Any
 
-from unbroken.errors import ConfigurationError, StoreUnavailable
 from unbroken.server.keys import KeyRecord
 from unbroken.server.rotation import Presented, Row
 from unbroken.server.stores import Account
+from unbroken.server.stores.sqlite_file import SqliteFile
 
 __all__ = ["SqliteStore"]
 
-APPLICATION_ID = 0x756E6272  # "unbr"
 SCHEMA = 1
-BUSY_SECONDS = 5.0
-
 TABLES = """
 CREATE TABLE session (
     key BLOB PRIMARY KEY, sid TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
@@ -77,9 +72,12 @@ INSERT INTO key VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kid) DO UPDATE SET
 """
 REVOKE = """
 UPDATE session SET revoked_at = :now, revoked_why = :why
-WHERE revoked_at IS NULL AND (:sid = '' OR sid = :sid) AND (:subject = '' OR subject = :subject) AND sid <> :keep
-RETURNING sid
+WHERE revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
 """
+FORGET = """
+DELETE FROM revocation WHERE seq IN (SELECT seq FROM revocation ORDER BY seq LIMIT 100) AND until < ?
+"""
+AMONG = {"sid": " AND sid = :sid", "subject": " AND subject = :subject", "keep": " AND sid <> :keep"}
 
 
 class SqliteStore:
@@ -91,22 +89,18 @@ class SqliteStore:
     blocking = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path).expanduser().absolute()
-        self._local = threading.local()
-        if sqlite3.sqlite_version_info < (3, 35):
-            raise ConfigurationError(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
-        if not self._path.parent.is_dir():
-            raise ConfigurationError(f"the folder {self._path.parent} does not exist: make it, or name another file")
-        try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._prepare(self._connection(durable=True))
-        except OSError as error:
-            raise ConfigurationError(f"{self._path} cannot be written: {error.strerror}") from error
-        except sqlite3.DatabaseError as error:
-            raise ConfigurationError(f"{self._path} cannot be used as a database: {error}") from error
+        self._file = SqliteFile(path, TABLES, SCHEMA)
+        self._connection, self._select, self._writing = self._file.connection, self._file.select, self._file.writing
 
     def __repr__(self) -> str:
-        return f"<SqliteStore {self._path}>"
+        return f"<SqliteStore {self._file.path}>"
+
+    def briefly(self) -> AbstractContextManager[object]:
+        return self._file.briefly
+
+    def close(self) -> None:
+        """Closes this thread's connections; those of other threads close with their threads."""
+        self._file.close()
 
     # ---- sessions ----------------------------------------------------------------------------------------------
 
@@ -144,11 +138,20 @@ class SqliteStore:
             return changed
 
     async def revoke(
-        self, now: float, why: str, dead_until: float, *, sid: str = "", subject: str = "", keep: str = ""
+        self,
+        now: float,
+        why: str,
+        dead_until: float,
+        *,
+        sid: str | None = None,
+        subject: str | None = None,
+        keep: str | None = None,
     ) -> list[str]:
         values = {"now": now, "why": why, "sid": sid, "subject": subject, "keep": keep}
+        # Only what is given stands in the statement: so SQLite finds the rows by an index.
+        among = "".join(condition for name, condition in AMONG.items() if values[name] is not None)
         with self._writing() as db:
-            ended = [found for (found,) in db.execute(REVOKE, values).fetchall()]
+            ended = [found for (found,) in db.execute(f"{REVOKE}{among} RETURNING sid", values).fetchall()]
             self._announce(db, ended, dead_until, now)
             return ended
 
@@ -189,89 +192,18 @@ class SqliteStore:
             statement = "INSERT INTO account VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name"
             return bool(db.execute(statement, astuple(account)).fetchall())
 
-    async def change_account(self, name: str, password_hash: str | None) -> bool:
+    async def change_account(self, name: str, password_hash: str | None, *, expected: str | None = None) -> bool:
+        change = "DELETE FROM account" if password_hash is None else "UPDATE account SET password_hash = :hash"
+        statement = f"{change} WHERE name = :name AND password_hash = coalesce(:expected, password_hash) RETURNING name"
         with self._writing() as db:
-            if password_hash is None:
-                return bool(db.execute("DELETE FROM account WHERE name = ? RETURNING name", (name,)).fetchall())
-            statement = "UPDATE account SET password_hash = ? WHERE name = ? RETURNING name"
-            return bool(db.execute(statement, (password_hash, name)).fetchall())
-
-    def close(self) -> None:
-        """Closes this thread's connections; those of other threads close with their threads."""
-        for db in vars(self._local).get("held", {}).values():
-            db.close()
-        vars(self._local).clear()
-
-    # ---- connections -------------------------------------------------------------------------------------------
-
-    def _connection(self, *, durable: bool) -> sqlite3.Connection:
-        mine = self._local.__dict__
-        held: dict[bool, sqlite3.Connection] = mine.get("held", {})
-        if mine.get("pid") != os.getpid():
-            mine["pid"], mine["held"] = os.getpid(), (held := {})
-        if durable not in held:
-            db = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            held[durable] = db
-        return held[durable]
-
-    def _select(self, statement: str, values: Any = ()) -> list[Any]:
-        """One statement, and its rows; a write is committed without a flush."""
-        try:
-            return self._connection(durable=False).execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise self._unavailable(error) from error
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is on the disk when it ends."""
-        db = None
-        try:
-            db = self._connection(durable=True)
-            db.execute("BEGIN IMMEDIATE")
-            yield db
-            db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._unavailable(error) from error
-        finally:
-            if db is not None and db.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
-
-    def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
-        return StoreUnavailable(f"the database {self._path} does not answer: {error}", retry_after=1.0)
+            values = {"hash": password_hash, "name": name, "expected": expected}
+            return bool(db.execute(statement, values).fetchall())
 
     @staticmethod
     def _announce(db: sqlite3.Connection, sids: list[str], dead_until: float, now: float) -> None:
-        """Tells other processes; what they no longer need to know is forgotten."""
+        """Tells other processes; of what is oldest, some that they need no longer is forgotten."""
         db.executemany("INSERT INTO revocation (sid, until) VALUES (?, ?)", [(sid, dead_until) for sid in sids])
-        db.execute("DELETE FROM revocation WHERE until < ?", (now,))
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        """Makes the tables, or checks that they are ours and not from the future."""
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            (version,), (owner,) = (
-                db.execute("PRAGMA user_version").fetchone(),
-                db.execute("PRAGMA application_id").fetchone(),
-            )
-            empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-            if empty and not version:
-                for statement in TABLES.split(";\n"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {SCHEMA}")
-            elif owner != APPLICATION_ID:
-                raise ConfigurationError(f"{self._path} is a database of another program: name another file")
-            elif version > SCHEMA:
-                raise ConfigurationError(
-                    f"{self._path} was made by a newer unbroken (schema {version}, this one knows {SCHEMA}): upgrade"
-                )
-            db.execute("COMMIT")
-        finally:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+        db.execute(FORGET, (now,))
 
 
 def _row(values: Sequence[Any]) -> Row:

@@ -1,0 +1,71 @@
+"""What blocks is done in threads, so that an event loop goes on. Each kind of work has a lane of its own: however many
+stand in one, nobody in another waits for them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+from unbroken.errors import TryLater
+
+__all__ = ["LOGINS", "STORE", "Lane"]
+
+T = TypeVar("T")
+_numbers = itertools.count()
+
+
+class Lane:
+    """At most *width* threads at work at once, for each event loop, and at most *queue* tasks that wait for one."""
+
+    def __init__(self, width: int, queue: float = float("inf")) -> None:
+        self._width, self._queue, self._number = width, queue, next(_numbers)
+        self._inside: Any = None
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What *work* gives. Raises TryLater at once when too many are waiting already."""
+        import anyio.to_thread  # noqa: PLC0415  # blocking use needs no event loop library
+
+        inside = self._inside_of_this_loop()
+        if inside.tasks >= self._width + self._queue:
+            raise TryLater("too many at once", retry_after=1.0)
+        inside.tasks += 1
+        try:
+            return await anyio.to_thread.run_sync(work, limiter=inside.limiter)
+        finally:
+            inside.tasks -= 1
+
+    async def ask(self, function: Callable[..., T | Awaitable[T]], *args: str) -> T:
+        """What the application's *function* answers: an async one here, a plain one in a thread, as it may be slow."""
+        if inspect.iscoroutinefunction(function):
+            return cast("T", await function(*args))
+        # In a list, because trio refuses a coroutine from a thread: that of an object with an async ``__call__``.
+        [answer] = await self.run(lambda: [function(*args)])
+        return await answer if inspect.isawaitable(answer) else answer
+
+    def _inside_of_this_loop(self) -> _Inside:
+        from anyio.lowlevel import RunVar  # noqa: PLC0415
+
+        if self._inside is None:
+            self._inside = RunVar(f"unbroken lane {self._number}")
+        found: _Inside | None = self._inside.get(None)
+        if found is None:
+            self._inside.set(found := _Inside(self._width))
+        return found
+
+
+class _Inside:
+    """Who is in a lane, of one event loop: those at work and those that wait."""
+
+    def __init__(self, width: int) -> None:
+        from anyio import CapacityLimiter  # noqa: PLC0415
+
+        self.limiter, self.tasks = CapacityLimiter(width), 0
+
+
+CORES = os.cpu_count() or 1
+LOGINS = Lane(CORES, 64 * CORES)  # a password costs 64 MiB and a core for 50 ms: who would wait for longer than 5 s
+STORE = Lane(16)  # the slow writes of a blocking store; and other plain functions of the application

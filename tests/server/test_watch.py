@@ -1,0 +1,244 @@
+"""What a process knows of keys and revocations, while threads, tasks and other processes change them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from unbroken._once import run_once
+from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
+from unbroken.server import MemoryStore, Sessions, SqliteStore
+from unbroken.server import watch as watch_module
+from unbroken.server.watch import Watch
+
+TTLS = {"sign": 60.0, "mac": 600.0}
+
+
+class Stopped(dict[str, float]):
+    """Stands for a thread that is interrupted in the middle of noting something: it waits at ``gate``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.gate = threading.Event(), threading.Event()
+
+    def _stop(self) -> None:
+        if not self.inside.is_set():
+            self.inside.set()
+            assert self.gate.wait(10)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._stop()
+        return super().get(key, default)
+
+    def items(self) -> Any:  # a copy, as one that is rebuilt would be made of
+        found = dict(super().items()).items()
+        self._stop()
+        return found
+
+
+class Slow(MemoryStore):
+    """A store whose answers take their time, as over a network."""
+
+    asked = 0
+    error: Exception | None = None
+
+    async def keys(self) -> Any:
+        self.asked += 1
+        await anyio.sleep(0.01)
+        if self.error:
+            raise self.error
+        return await super().keys()
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[tuple[Sessions, Sessions]]:
+    """Two processes on one file."""
+    here, there = (Sessions(SqliteStore(tmp_path / "s.db")) for _ in range(2))
+    yield here, there
+    here.close()
+    there.close()
+
+
+def dead(sessions: Sessions, token: str) -> str:
+    with pytest.raises(InvalidToken) as caught:
+        sessions.verify(token)
+    return caught.value.reason
+
+
+# ---- revocations -----------------------------------------------------------------------------------------------------
+
+
+def test_a_revocation_is_not_forgotten_while_another_is_being_noted() -> None:
+    watch = Watch(MemoryStore(), TTLS, time.time)
+    watch.revoked = slow = Stopped()
+    until = time.time() + 60
+    one = threading.Thread(target=lambda: watch.learn([("one", until)]))
+    other = threading.Thread(target=lambda: watch.learn([("other", until)]))
+    one.start()
+    assert slow.inside.wait(10)
+    other.start()
+    other.join(0.2)  # it waits for the first, or would be overwritten by it
+    slow.gate.set()
+    one.join(10)
+    other.join(10)
+    assert {"one", "other"} <= set(watch.revoked)
+
+
+def test_revocations_from_here_and_from_elsewhere_are_all_known(two: tuple[Sessions, Sessions]) -> None:
+    here, there = two
+    until = time.time() + 3600
+    here._flows.watch.learn([(f"sid {number}", until) for number in range(50_000)])
+    mine, theirs = ([here.login("ada").access_token for _ in range(60)] for _ in range(2))
+    probe = here.login("bob").access_token
+    with ThreadPoolExecutor(3) as pool:
+        work = [
+            pool.submit(lambda: [here.logout(access_token=token) for token in mine]),
+            pool.submit(lambda: [there.logout(access_token=token) for token in theirs]),
+        ]
+        while not all(one.done() for one in work):
+            run_once(here._flows.watch.look_now())
+            here.verify(probe)
+    run_once(here._flows.watch.look_now())
+    assert {dead(here, token) for token in mine + theirs} == {"revoked"}
+
+
+def test_what_is_revoked_is_forgotten_when_its_last_token_is_dead() -> None:
+    now = [100.0]
+    watch = Watch(MemoryStore(), TTLS, lambda: now[0])
+    watch.learn([("a", 110.0), ("b", 120.0), ("dead already", 100.0)])
+    watch.learn([("a", 130.0)])
+    assert set(watch.revoked) == {"a", "b"}
+    now[0] = 125.0
+    watch.learn([])
+    assert set(watch.revoked) == {"a"}, "the later end counts"
+
+
+def test_an_answer_that_was_overtaken_brings_no_retired_key_back() -> None:
+    store = MemoryStore()
+    sessions = Sessions(store)
+    kid = sessions.keyring().signing[0].kid
+    watch, old = sessions._flows.watch, run_once(store.keys())
+    late = watch.look_now()
+    asked = threading.Event()
+
+    async def slow_keys() -> Any:
+        if not asked.is_set():
+            asked.set()
+            sessions.retire_key(kid)  # by another task, asked later and answered earlier
+            return old
+        return await MemoryStore.keys(store)
+
+    store.keys = slow_keys  # type: ignore[method-assign]
+    run_once(late)
+    key = watch.keyring.verifier(kid)
+    assert key is not None
+    assert key.dead_from < time.time() + 1
+
+
+# ---- stores that suspend ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_store_that_takes_its_time_is_asked_once_for_all_tasks() -> None:
+    store = Slow()
+    sessions = Sessions(store)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            for name in ("ada", "bob", "eve"):
+                group.start_soon(sessions.alogin, name)
+    assert len(sessions.list_all()) == 3
+    assert store.asked <= 3, "one look: empty, after the first keys, after their lifetimes"
+
+
+@pytest.mark.anyio
+async def test_tasks_that_wait_for_one_that_is_cancelled_ask_for_themselves() -> None:
+    sessions = Sessions(Slow())
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            gone = anyio.CancelScope()
+
+            async def first() -> None:
+                with gone:
+                    await sessions.alogin("ada")
+
+            group.start_soon(first)
+            await anyio.sleep(0.005)
+            group.start_soon(sessions.alogin, "bob")
+            await anyio.sleep(0.002)
+            gone.cancel()
+    assert [info.subject for info in sessions.list_all()] == ["bob"]
+
+
+@pytest.mark.anyio
+async def test_a_store_that_does_not_answer_fails_all_that_wait_at_once() -> None:
+    store = Slow()
+    store.error = StoreUnavailable("gone", retry_after=1.0)
+    sessions, failed = Sessions(store), []
+
+    async def one() -> None:
+        try:
+            await sessions.alogin("ada")
+        except StoreUnavailable as error:
+            failed.append(error)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(one)
+    assert (len(failed), len({id(error) for error in failed}), store.asked) == (5, 5, 1)
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rotation_of_keys_logs_nobody_out_of_another_process(two: tuple[Sessions, Sessions]) -> None:
+    here, there = two
+    granted = here.login("ada")
+    there.verify(granted.access_token)  # so it has just looked
+    here.rotate_keys()
+    granted = here.refresh(granted.refresh_token or "")
+    granted = there.refresh(granted.refresh_token or "")
+    assert granted.refresh_seq == 2
+
+
+def test_a_key_that_was_made_a_moment_ago_is_looked_for(two: tuple[Sessions, Sessions]) -> None:
+    here, there = two
+    there.verify(here.login("ada").access_token)
+    here.rotate_keys(publish_ahead=0)
+    granted = here.login("bob")
+    assert there.verify(granted.access_token).subject == "bob"
+    here.rotate_keys(publish_ahead=0)
+    granted = here.refresh(granted.refresh_token or "")
+    time.sleep(watch_module.AGAIN)
+    assert there.refresh(granted.refresh_token or "").refresh_seq == 2
+    here.rotate_keys(publish_ahead=0)
+    granted = here.login("eve")
+    time.sleep(watch_module.AGAIN)
+    assert there.logout(refresh_token=granted.refresh_token) is True
+
+
+def test_keys_that_nobody_has_are_looked_for_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "AGAIN", 3600.0)
+    sessions, other = Sessions(MemoryStore()), Sessions(MemoryStore())
+    other.rotate_keys(publish_ahead=0)
+    strange = other.login("ada")
+    sessions.login("ada")
+    looks = 0
+
+    async def look_now() -> None:
+        nonlocal looks
+        looks += 1
+
+    monkeypatch.setattr(sessions._flows.watch, "look_now", look_now)
+    for _ in range(20):
+        assert dead(sessions, strange.access_token) == "malformed"
+        with pytest.raises(InvalidGrant) as caught:
+            sessions.refresh(strange.refresh_token or "")
+        assert caught.value.reason == "malformed"
+    assert looks == 1
