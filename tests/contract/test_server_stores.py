@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +101,46 @@ def test_revocations_are_told_once_to_each_cursor(store: Any) -> None:
     assert run_once(store.revoke(NOW, "revoked", NOW + 9, subject="ada")) == ["c"]
 
 
+def test_only_living_sessions_are_ended(store: Any) -> None:
+    for sid, fields in {"alive": {}, "idle": {"idle_expires_at": NOW}, "old": {"expires_at": NOW}}.items():
+        run_once(store.insert(row(sid, **fields)))
+    assert run_once(store.revoke(NOW, "revoked", NOW + 9, subject="ada")) == ["alive"]
+    assert run_once(store.revoke(NOW, "revoked", NOW + 9, sid="idle")) == []
+    assert run_once(store.revocations(0))[1] == [("alive", NOW + 9)]
+
+
+def test_what_is_given_to_revoke_is_what_must_fit(store: Any) -> None:
+    for sid, subject in (("a", "ada"), ("b", "ada"), ("c", "bob")):
+        run_once(store.insert(row(sid, subject=subject)))
+    end = functools.partial(store.revoke, NOW, "revoked", NOW + 9)
+    assert run_once(end(sid="a", subject="bob")) == []
+    assert run_once(end(sid="a", keep="a")) == []
+    assert run_once(end(sid="")) == run_once(end(subject="")) == []
+    assert run_once(end(sid="a", subject="ada")) == ["a"]
+    assert sorted(run_once(end())) == ["b", "c"]
+
+
+def test_revocations_that_nobody_needs_are_forgotten(store: Any) -> None:
+    for number in range(50):
+        run_once(store.insert(row(str(number))))
+        run_once(store.revoke(NOW + number, "revoked", NOW + number + 5, sid=str(number)))
+    cursor, news = run_once(store.revocations(0))
+    assert len(news) <= 7
+    run_once(store.insert(row("new")))
+    run_once(store.revoke(NOW, "revoked", NOW + 999, sid="new"))
+    assert run_once(store.revocations(cursor))[1] == [("new", NOW + 999)], "the cursor counts on"
+
+
+def test_a_session_that_was_cleared_away_is_found_by_nothing(store: Any) -> None:
+    run_once(store.insert(row("old", expires_at=50.0)))
+    run_once(store.insert(row("new", created_at=NOW)))
+    assert run_once(store.sessions("ada")) == [row("new", created_at=NOW)]
+    assert run_once(store.sessions(sid="old")) == []
+    assert run_once(store.revoke(1.0, "revoked", 9.0, sid="old")) == []
+    run_once(store.confirm("old", 0, 0))
+    assert run_once(store.read(b"old")) is None
+
+
 def test_sessions_are_found_by_subject_and_by_sid(store: Any) -> None:
     run_once(store.insert(row("a", used_at=5.0)))
     run_once(store.insert(row("b", used_at=9.0)))
@@ -147,6 +188,11 @@ def test_accounts(store: Any) -> None:
     assert run_once(store.account("ada")) == account
     assert run_once(store.change_account("ada", "new")) is True
     assert run_once(store.accounts()) == [replace(account, password_hash="new")]
-    assert run_once(store.change_account("ada", None)) is True
+    assert run_once(store.change_account("ada", "late", expected="hash")) is False, "it has another by now"
+    assert run_once(store.change_account("ada", None, expected="hash")) is False
+    assert run_once(store.change_account("ada", "newer", expected="new")) is True
+    assert run_once(store.accounts()) == [replace(account, password_hash="newer")]
+    assert run_once(store.change_account("ada", None, expected="newer")) is True
     assert run_once(store.change_account("ada", None)) is False
+    assert run_once(store.change_account("ada", "x", expected="newer")) is False
     assert run_once(store.account("ada")) is None
