@@ -27,7 +27,7 @@ from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from unbroken.errors import InvalidToken, TryLater
+from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.server.access_token import Claims
 from unbroken.server.endpoints import Authenticate, Endpoints, Route, ScopesOf
 from unbroken.server.http import BODY_LIMIT, Request, Response, bearer_of, challenge, refusal
@@ -128,7 +128,7 @@ async def found(sessions: Sessions, connection: HTTPConnection) -> Claims | Resp
         return challenge(None)
     try:
         return await sessions.averify(token)
-    except (InvalidToken, TryLater) as error:
+    except (InvalidToken, TryLater, ConfigurationError) as error:
         return refusal(error)
 
 

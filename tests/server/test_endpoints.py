@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from unbroken.errors import StoreUnavailable
+from unbroken.errors import ConfigurationError, StoreUnavailable
 from unbroken.server import Endpoints, MemoryStore, Sessions
 from unbroken.server.endpoints import ROUTES
 from unbroken.server.http import BODY_LIMIT, Request, Response
 
 pytestmark = pytest.mark.anyio
 JSON = {"content-type": "application/json"}
+LOGIN = {"username": "ada", "password": "x"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
@@ -160,6 +161,22 @@ async def test_a_store_that_does_not_answer_is_503_and_says_when_to_come_back(mo
     assert answer is not None
     assert (answer.status, answer.headers["retry-after"], answer.headers["cache-control"]) == (503, "3", "no-store")
     assert json.loads(answer.body)["error"] == "temporarily_unavailable"
+
+
+async def test_a_server_that_is_set_up_wrongly_is_503_and_its_log_says_why(monkeypatch: Any, caplog: Any) -> None:
+    endpoints = endpoints_of()
+    _, tokens = await post(endpoints, "/auth/login", username="ada", password="x")
+
+    def no_key(_: float) -> None:
+        raise ConfigurationError("no key may make tokens now")
+
+    monkeypatch.setattr(endpoints.sessions._flows.watch.keyring, "signer", no_key)
+    for path, fields in (("/auth/refresh", {"refresh_token": tokens["refresh_token"]}), ("/auth/login", LOGIN)):
+        status, body = await post(endpoints, path, **fields)
+        assert (status, body["error"]) == (503, "temporarily_unavailable")
+    assert "no key may make tokens now" in caplog.text
+    monkeypatch.undo()
+    assert (await post(endpoints, "/auth/refresh", refresh_token=tokens["refresh_token"]))[0] == 200, "nothing is spent"
 
 
 async def test_the_address_kept_is_the_connections_and_not_a_headers() -> None:

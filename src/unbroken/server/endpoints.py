@@ -17,19 +17,18 @@
    and a client that sees ``Bearer`` would try to renew one.
 2. ``Idempotency-Key`` is the client's attempt id.
 3. A caller sees and ends its own sessions only; introspection of other subjects needs the scope ``introspect``.
-4. Nobody gets a scope by asking for it: a login may ask for what ``scopes_of`` gives its subject, and for nothing else.
-5. No input causes a 5xx. A store that does not answer is 503 with ``Retry-After``.
+4. Who may log in, and with what scope, is decided in ``login.py``.
+5. No input causes a 5xx. A store that does not answer is 503 with ``Retry-After``; so are too many logins at once.
 """
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from unbroken.errors import InvalidRequest, InvalidScope, InvalidToken, LoginRefused, Refused, TryLater
+from unbroken.errors import ConfigurationError, InvalidRequest, InvalidToken, LoginRefused, Refused, TryLater
 from unbroken.server.access_token import Claims
 from unbroken.server.http import (
     BODY_LIMIT,
@@ -43,15 +42,13 @@ from unbroken.server.http import (
     refusal,
     text_of,
 )
+from unbroken.server.login import Authenticate, Logins, ScopesOf
 from unbroken.server.metadata import WELL_KNOWN, inserted, metadata
 from unbroken.server.sessions import Sessions
 from unbroken.tokens import Granted
 
 __all__ = ["Authenticate", "Endpoints", "Route", "ScopesOf"]
 
-T = TypeVar("T")
-Authenticate = Callable[[str, str], "str | Awaitable[str | None] | None"]
-ScopesOf = Callable[[str], "Collection[str] | Awaitable[Collection[str]]"]
 Handler = Callable[["Endpoints", Request, str], Awaitable[Response]]
 CACHED = {"cache-control": "public, max-age=300"}
 INTROSPECT = "introspect"  # the scope that may look at other subjects' tokens
@@ -75,9 +72,9 @@ class Route:
 
 class Endpoints:
     """All endpoints over *sessions*. *authenticate* gives the subject for a name and a password, or None; it may be
-    async; a plain one runs in a thread, because it is slow on purpose. *password_grant* opens RFC 6749 §4.3 at
-    ``/token``, for documentation pages and old clients. *scopes_of* gives the words of scope that a subject may ask for
-    at login, plain or async like *authenticate*; without it, none.
+    async; a plain one runs in a thread, because it is slow on purpose, and in as many at once as there are cores.
+    *password_grant* opens RFC 6749 §4.3 at ``/token``, for documentation pages and old clients. *scopes_of* gives the
+    words of scope that a subject may ask for at login, plain or async like *authenticate*; without it, none.
     """
 
     def __init__(
@@ -90,7 +87,7 @@ class Endpoints:
         scopes_of: ScopesOf | None = None,
     ) -> None:
         self.sessions, self.prefix, self.password_grant = sessions, prefix.rstrip("/"), password_grant
-        self._authenticate, self._scopes_of = authenticate, scopes_of
+        self._logins = Logins(authenticate, scopes_of)
         path = inserted(sessions.issuer)
         self.routes = (*ROUTES, *([replace(ROUTES[-1], path=path)] if path else []))
 
@@ -116,7 +113,7 @@ class Endpoints:
             return json_response({"error": "invalid_request", "error_description": "the body is too long"}, 413)
         try:
             return await route.handler(self, request, sid)
-        except (Refused, TryLater) as error:
+        except (Refused, TryLater, ConfigurationError) as error:
             return refusal(error)
 
     async def claims(self, request: Request) -> Claims | None:
@@ -171,15 +168,14 @@ class Endpoints:
 
     async def _log_in(self, request: Request, name: str, password: str, **about: Any) -> Granted:
         _check_client_id(about["client_id"])
-        subject = await _asked(self._authenticate, name, password)
-        if not subject:
-            raise LoginRefused("wrong user name or password")
-        if wanted := set(about["scope"].split()):
-            allowed = await _asked(self._scopes_of, subject) if self._scopes_of else ()
-            if not wanted <= set(allowed):
-                raise InvalidScope("this user may not have all of the scope that was asked for")
+        subject = await self._logins.subject(name, password)
+        await self._logins.check_scope(subject, about["scope"])
         agent = request.headers.get("user-agent", "")
-        return await self.sessions.alogin(subject, ip=request.client_ip, user_agent=agent, **about)
+        granted = await self.sessions.alogin(subject, ip=request.client_ip, user_agent=agent, **about)
+        if not await self._logins.is_still(subject, name, password):
+            await self.sessions.alogout(refresh_token=granted.refresh_token)
+            raise LoginRefused("wrong user name or password")
+        return granted
 
     async def _logout(self, request: Request, _: str) -> Response:
         access_token = bearer_of(request)
@@ -274,17 +270,6 @@ ROUTES = (
     Route("GET", "/.well-known/jwks.json", Endpoints._jwks, rooted=True),
     Route("GET", WELL_KNOWN, Endpoints._metadata, rooted=True),
 )
-
-
-async def _asked(function: Callable[..., T | Awaitable[T]], *args: str) -> T:
-    """What the application answers; a plain function is asked in a thread, as it may be slow."""
-    if inspect.iscoroutinefunction(function):
-        return cast("T", await function(*args))
-    import anyio.to_thread  # noqa: PLC0415  # only where there is an event loop
-
-    # In a list, because trio refuses a coroutine from a thread: that of an object with an async ``__call__``.
-    [answer] = await anyio.to_thread.run_sync(lambda: [function(*args)])
-    return await answer if inspect.isawaitable(answer) else answer
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -4,21 +4,33 @@
 2. A parameter may stand once (RFC 6749 §3.2). Text is UTF-8 without NUL and without lone surrogates.
 3. Every response with a token, and every refusal of one, says ``no-store`` (RFC 6749 §5.1).
 4. A challenge is RFC 6750 §3, with the reason as a further parameter, for programs.
+5. What is wrong with this server is its operator's to know: clients are told to try again, the log says why.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from urllib.parse import parse_qsl, unquote_plus
 
-from unbroken.errors import InvalidGrant, InvalidRequest, InvalidScope, InvalidToken, LoginRefused, Refused, TryLater
+from unbroken.errors import (
+    ConfigurationError,
+    InvalidGrant,
+    InvalidRequest,
+    InvalidScope,
+    InvalidToken,
+    LoginRefused,
+    Refused,
+    TryLater,
+)
 
 __all__ = ["BODY_LIMIT", "Request", "Response", "bearer_of", "challenge", "json_response", "refusal"]
 
+_log = logging.getLogger("unbroken")
 BODY_LIMIT = 64 * 1024  # bytes
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
 STATUS = {LoginRefused: 401, InvalidGrant: 400, InvalidScope: 400, InvalidRequest: 400, InvalidToken: 401}
@@ -117,20 +129,24 @@ def bearer_of(request: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
-def refusal(error: Refused | TryLater) -> Response:
+def refusal(error: Refused | TryLater | ConfigurationError) -> Response:
     """The response for *error* (RFC 6749 §5.2)."""
     if isinstance(error, TryLater):
-        return json_response(
-            {"error": "temporarily_unavailable", "error_description": "try again shortly"},
-            503,
-            {**NO_STORE, "retry-after": str(max(1, ceil(error.retry_after)))},
-        )
+        return _later(error.retry_after)
+    if isinstance(error, ConfigurationError):
+        _log.error("a request could not be answered: %s", error)
+        return _later(5.0)
     if isinstance(error, InvalidToken):
         return challenge(error)
     body = {"error": error.code, "error_description": str(error)}
     if error.reason != error.code:
         body["reason"] = error.reason
     return json_response(body, STATUS.get(type(error), 400))
+
+
+def _later(seconds: float) -> Response:
+    body = {"error": "temporarily_unavailable", "error_description": "try again shortly"}
+    return json_response(body, 503, {**NO_STORE, "retry-after": str(max(1, ceil(seconds)))})
 
 
 def challenge(error: InvalidToken | None, *, scope: str = "") -> Response:

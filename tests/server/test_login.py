@@ -1,0 +1,195 @@
+"""Logins as work: how much of it is done at once, and what happens to passwords meanwhile."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from argon2 import PasswordHasher
+
+from unbroken.errors import ConfigurationError, TryLater
+from unbroken.server import Accounts, Endpoints, MemoryStore, Sessions, SqliteStore, login
+from unbroken.server.http import Request
+from unbroken.server.threads import CORES, LOGINS, Lane
+
+pytestmark = pytest.mark.anyio
+JSON = {"content-type": "application/json"}
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+
+def logging_in(name: str = "ada", password: str = "x") -> Request:
+    body = json.dumps({"username": name, "password": password}, ensure_ascii=False)
+    return Request("POST", "/auth/login", JSON, body.encode())
+
+
+async def status_of(endpoints: Endpoints, request: Request) -> int:
+    answer = await endpoints.handle(request)
+    assert answer is not None
+    return answer.status
+
+
+# ---- how many --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lane_has_so_many_at_work_and_so_many_waiting() -> None:
+    lane, gate, answers = Lane(2, 3), threading.Event(), []
+    at_work, most, lock, full = 0, 0, threading.Lock(), threading.Event()
+
+    def work() -> None:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+            if at_work == 2:
+                full.set()
+        assert gate.wait(10)
+        with lock:
+            at_work -= 1
+
+    async def one() -> None:
+        try:
+            answers.append(await lane.run(work))
+        except TryLater as error:
+            answers.append(error.retry_after)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(one)
+        assert await anyio.to_thread.run_sync(full.wait, 10)
+        assert answers == [1.0] * 3, "refused at once"
+        gate.set()
+    assert answers == [1.0] * 3 + [None] * 5
+    assert most == 2
+    assert await lane.run(lambda: "again") == "again"
+
+
+async def test_logins_have_a_lane_as_wide_as_the_machine() -> None:
+    assert (LOGINS._width, LOGINS._queue) == (CORES, 64 * CORES)
+
+
+async def test_a_logout_does_not_wait_behind_logins(tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    def slow(_name: str, _password: str) -> None:
+        assert gate.wait(10)
+
+    sessions = Sessions(SqliteStore(tmp_path / "s.db"))
+    endpoints = Endpoints(sessions, slow)
+    token = sessions.login("ada").access_token
+    async with anyio.create_task_group() as group:
+        for _ in range(60):
+            group.start_soon(endpoints.handle, logging_in())
+        await anyio.sleep(0.05)
+        with anyio.fail_after(5):
+            bearer = {"authorization": f"Bearer {token}"}
+            assert await status_of(endpoints, Request("POST", "/auth/logout", bearer)) == 204
+        gate.set()
+
+
+async def test_too_many_logins_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(login, "LOGINS", Lane(1, 1))
+    gate, answers = threading.Event(), []
+
+    def slow(_name: str, _password: str) -> str:
+        assert gate.wait(10)
+        return "ada"
+
+    endpoints = Endpoints(Sessions(MemoryStore()), slow)
+
+    async def one() -> None:
+        answer = await endpoints.handle(logging_in())
+        assert answer is not None
+        answers.append((answer.status, answer.headers.get("retry-after")))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(one)
+        await anyio.wait_all_tasks_blocked()
+        gate.set()
+    assert sorted(answers, key=str) == [(200, None), (200, None), (503, "1")]
+
+
+# ---- how long --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "password"), [("x" * 321, "x"), ("x", "x" * 1025)])
+@pytest.mark.parametrize("path", ["/auth/login", "/auth/token"])
+async def test_a_long_name_or_password_is_refused_before_anybody_reads_it(path: str, name: str, password: str) -> None:
+    asked: list[str] = []
+    endpoints = Endpoints(Sessions(MemoryStore()), lambda name, _: asked.append(name), password_grant=True)
+    form = f"grant_type=password&username={name}&password={password}".encode()
+    request = logging_in(name, password) if path == "/auth/login" else Request("POST", path, FORM, form)
+    answer = await endpoints.handle(request)
+    assert answer is not None
+    assert (answer.status, json.loads(answer.body)["error"], asked) == (400, "invalid_request", [])
+
+
+# ---- changes meanwhile -----------------------------------------------------------------------------------------------
+
+
+def changing(sessions: Sessions, accounts: Accounts, change: Callable[[], object]) -> Endpoints:
+    """Endpoints where *change* happens, and all sessions end, when a password was found right for the first time."""
+    changes = [change, lambda: sessions.revoke_all("Ada")]
+
+    def authenticate(name: str, password: str) -> str | None:
+        subject = accounts.authenticate(name, password)
+        while changes:
+            changes.pop(0)()
+        return subject
+
+    return Endpoints(sessions, authenticate)
+
+
+@pytest.mark.parametrize("how", ["changed", "removed"])
+async def test_a_login_with_a_password_that_is_changed_meanwhile_does_not_live(how: str) -> None:
+    store = MemoryStore()
+    sessions, accounts = Sessions(store), Accounts(store, CHEAP)
+    accounts.add("Ada", "old")
+    change = {"changed": lambda: accounts.set_password("ada", "new"), "removed": lambda: accounts.remove("ada")}[how]
+    endpoints = changing(sessions, accounts, change)
+    assert await status_of(endpoints, logging_in("ada", "old")) == 401
+    assert sessions.list_all() == []
+
+
+async def test_a_login_goes_on_when_only_the_hash_is_newer() -> None:
+    store = MemoryStore()
+    sessions, accounts = Sessions(store), Accounts(store, CHEAP)
+    accounts.add("Ada", "same")
+    endpoints = changing(sessions, accounts, lambda: accounts.set_password("ada", "same"))
+    assert await status_of(endpoints, logging_in("ada", "same")) == 200
+    assert [info.subject for info in sessions.list_all()] == ["Ada"]
+
+
+# ---- who -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subject", ["", 42, True, None, b"ada", "\ud800"])
+async def test_a_subject_is_a_text(subject: Any) -> None:
+    sessions = Sessions(MemoryStore())
+    with pytest.raises(ConfigurationError, match="subject"):
+        sessions.login(subject)
+    with pytest.raises(ConfigurationError, match="subject"):
+        await sessions.alogin(subject)
+    assert sessions.list_all() == []
+
+
+async def test_an_authenticate_that_gives_no_text_is_503_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    endpoints = Endpoints(Sessions(MemoryStore()), lambda _name, _password: True)  # type: ignore[arg-type,return-value]
+    assert await status_of(endpoints, logging_in()) == 503
+    assert "authenticate" in caplog.text
+
+
+async def test_a_login_is_no_slower_for_a_name_that_is_work_to_fold() -> None:
+    store = MemoryStore()
+    endpoints = Endpoints(Sessions(store), Accounts(store, CHEAP).authenticate)
+    began = time.process_time()
+    assert await status_of(endpoints, logging_in("a" + "\u0345" * 15_500 + "\u0334" * 15_500)) == 400
+    assert time.process_time() - began < 0.3
