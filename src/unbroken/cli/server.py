@@ -80,7 +80,7 @@ def sessions_list(
 ) -> None:
     """List the sessions that are alive, last used first."""
     opened = Sessions(open_store(store))
-    found = opened.list_of(user) if user else opened.list_all()
+    found = opened.list_of(_known_as(opened, user)) if user else opened.list_all()
     rows = [(i.sid, i.subject, _when(i.created_at), _when(i.used_at), i.ip, i.label or i.user_agent) for i in found]
     table(("SID", "USER", "SINCE", "LAST USED", "ADDRESS", "LABEL"), rows)
 
@@ -95,7 +95,7 @@ def sessions_revoke(
     if bool(sid) == bool(user):
         raise InvalidRequest("name a session id, or a user with --user")
     opened = Sessions(open_store(store))
-    ended = int(opened.revoke(sid)) if sid else opened.revoke_all(user)
+    ended = int(opened.revoke(sid)) if sid else opened.revoke_all(_known_as(opened, user))
     print(f"ended {ended} session{'' if ended == 1 else 's'}")
     return 0 if ended else 1
 
@@ -106,7 +106,7 @@ def keys_list(store: Store = "sqlite:///unbroken.db") -> None:
     records = Sessions(open_store(store)).keyring().records
     now = time.time()
     rows = [
-        (k.kid, k.use, k.alg, k.state(now), _when(k.signs_from), _when(k.verifies_until) if k.verifies_until else "-")
+        (k.kid, k.use, k.alg, k.state(now), _when(max(k.signs_from, k.created_at)), _when(k.verifies_until))
         for k in records
     ]
     table(("KID", "USE", "ALG", "STATE", "SIGNS FROM", "VERIFIES UNTIL"), rows)
@@ -142,5 +142,15 @@ def _subject(accounts: Accounts, name: str) -> str:
     return subject
 
 
-def _when(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+def _known_as(sessions: Sessions, user: str) -> str:
+    """The subject that is meant by *user*: of the embedded account, or as it is where the application has its own."""
+    return Accounts(sessions.store).subject(user) or user
+
+
+def _when(at: float | None) -> str:
+    if at is None:
+        return "-"
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    except (ValueError, OverflowError, OSError):
+        return "never"  # farther away than any calendar
