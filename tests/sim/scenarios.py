@@ -40,7 +40,9 @@ async def parked_twice(port: Port) -> str:
     tokens = FIRST.tokens
     assert tokens is not None
     for _ in range(2):
-        tokens = await rules.renew(port, tokens)
+        before, tokens = tokens, await rules.renew(port, tokens)
+        if (tokens.seq or 0) <= (before.seq or 0):
+            return "went back"
     return "served" if await ask("send", tokens, tokens.epoch) else "challenged again"
 
 
@@ -138,6 +140,8 @@ def honest(world: World, steps: list[Step]) -> Iterable[str]:
     for step in steps:
         if step.end and step.end.how == "error" and not isinstance(step.end.value, TryLater):
             yield f"an honest client was told {_told(step)}"
+        if step.end and step.end.value == "went back":
+            yield "a renewal gave older tokens than it was asked to renew"
         if step.end and step.end.value == "challenged again" and not world.clock > START:
             yield "a fresh token was challenged"
     if Verdict.REUSED in world.verdicts:
@@ -232,6 +236,8 @@ SCENARIOS = (
     Scenario("a lost lease", (parked, parked), honest, Budget(leases=1)),
     Scenario("a lost lease, twice renewed", (parked, parked_twice), honest, Budget(leases=1)),
     Scenario("two lost leases", (parked, parked, parked), honest, Budget(leases=2)),
+    Scenario("a store set back", (parked, parked_twice), honest, Budget(set_backs=1)),
+    Scenario("a store set back, a loss", (parked_twice,), honest, Budget(set_backs=1, lost=1)),
     Scenario("two restores", (parked_twice, parked_twice), healed, Budget(restores=2)),
     Scenario("a restore, a loss, a crash", (parked, parked_twice), honest, Budget(restores=1, lost=1, crashes=1)),
     Scenario("a logout", (parked, parked, logout), after_logout, Budget(crashes=1)),

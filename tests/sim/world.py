@@ -22,6 +22,8 @@ START = 1000.0
 POLICY = Policy(access_ttl=60.0, refresh_ttl=1e6, max_age=1e7, grace=10.0)
 LONG = 3600.0  # what a tick adds: longer than the grace and than an access token lives
 
+LEASES_ARE_CHECKED = True  # what the port promises: an exchange is sent only while the lock is certainly held
+
 
 class Budget(NamedTuple):
     """How often each thing may still happen."""
@@ -31,6 +33,7 @@ class Budget(NamedTuple):
     crashes: int = 0
     restores: int = 0  # the server's store forgets its newest writes of a rotation
     leases: int = 0  # the holder of the lock loses it, and does not know
+    set_backs: int = 0  # the clients' store is restored to an earlier record
     ticks: int = 0
 
 
@@ -43,6 +46,7 @@ class World:
     budget: Budget
     clock: float = START
     holder: int | None = None
+    records: tuple[Record, ...] = ()  # the last record of each earlier generation of the clients' store
     older: tuple[Row, ...] = ()  # earlier states of row 0, oldest first
     repeatable: tuple[Presented, ...] = ()  # exchanges that a proxy may deliver again
     exchanges: int = 0
@@ -87,7 +91,7 @@ class World:
 
     def _do_exchange(self, who: int, tokens: Tokens, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
         """The request arrives and is answered; the answer arrives by ``_do_arrive``, later or never."""
-        if attempt is not None and self.holder != who:
+        if attempt is not None and self.holder != who and LEASES_ARE_CHECKED:
             yield "does not send: the lock is lost", self, Unanswered("the lock was lost", again=False)
             return
         after, answer = self._presented(tokens.refresh_token or "", attempt, honest=True)
@@ -142,6 +146,12 @@ class World:
             yield "an hour passes", replace(self._spend("ticks"), clock=self.clock + LONG)
         if self.budget.leases and self.holder is not None and _may_lose_lease(doing[self.holder]):
             yield "the lease is lost", replace(self._spend("leases"), holder=None)
+        if self.budget.set_backs and self.record.tokens is not None:
+            for record in self.records[-1:]:  # one that is two generations old looks like a thief's, to everybody
+                yield (
+                    f"the clients' store is back at version {record.version}",
+                    replace(self._spend("set_backs"), record=record, records=()),
+                )
         if self.budget.restores and self.rows[0].revoked_at is None:
             for row in self.older:
                 yield (
@@ -193,9 +203,9 @@ class World:
     def _saved(self, record: Record) -> World:
         before, after = self.record.tokens, record.tokens
         backwards = before and after and before.epoch == after.epoch and (before.seq or 0) > (after.seq or 0)
-        return replace(
-            self, record=record, problem="the store went back to older tokens" if backwards else self.problem
-        )
+        records = (*self.records, self.record) if self.budget.set_backs and after != before else self.records
+        problem = "the store went back to older tokens" if backwards else self.problem
+        return replace(self, record=record, records=records, problem=problem)
 
     def _count(self, answer: Answer, *, honest: bool) -> World:
         """Counts the rounds since the theft in which victim and thief both were given tokens they had not had."""

@@ -85,9 +85,7 @@ class SessionEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class Replayed(Event):
-    """A challenged request is sent again. ``renewed``: for this an exchange or another's result was awaited."""
-
-    renewed: bool = True
+    """A challenged request is sent again, with newer tokens; whether that took an exchange, ``Renewed`` tells."""
 
 
 @dataclass(frozen=True, slots=True)

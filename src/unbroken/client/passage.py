@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from unbroken.client.challenge import Reply
 from unbroken.client.dialect import Dialect
-from unbroken.client.events import Event, NotReplayed
+from unbroken.client.events import Event, NotReplayed, Replayed
 from unbroken.client.live import Live
 from unbroken.client.replay import Rewind
 from unbroken.errors import NotReplayable
@@ -107,6 +107,7 @@ def passage(
     if fresh is None:
         return
     rewind()
+    tell(Replayed(fresh.tokens.version))
     status = yield fresh
     settled(endpoint, fresh, not (yield from _challenged(dialect, status)))
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from unbroken._once import run_once
 from unbroken.client.dialect import Dialect, unbroken_server
-from unbroken.client.events import Adopted, Event, Joined, LoggedIn, LoggedOut, RenewalFailed, RenewalStarted, Replayed
+from unbroken.client.events import Adopted, Event, Joined, LoggedIn, LoggedOut, RenewalFailed, RenewalStarted
 from unbroken.client.flight import Flight
 from unbroken.client.hooks import Hooks
 from unbroken.client.known import Known
@@ -191,7 +191,7 @@ class Session:
         Raises SessionOver, TryLater or RenewalStorm.
         """
         newer, flight = self._answer_challenge(sent, endpoint, self._known.live or self._load())
-        return self._landed(None, flight, lambda f: f.wait(self._wait_timeout), sent) if flight else newer
+        return self._landed(None, flight, lambda f: f.wait(self._wait_timeout)) if flight else newer
 
     def perform(self, step: Step, answer: Received) -> object:
         """Does one step of a request's passage that is not sending; for adapters. *answer* is the one at hand."""
@@ -247,7 +247,7 @@ class Session:
         """``challenged`` without blocking."""
         self._hooks.remember_loop()
         newer, flight = self._answer_challenge(sent, endpoint, self._known.live or await self._aload())
-        return await self._alanded(None, flight, sent) if flight else newer
+        return await self._alanded(None, flight) if flight else newer
 
     async def aperform(self, step: Step, answer: Received) -> object:
         """``perform`` without blocking, for answers whose ``read`` is awaited."""
@@ -309,7 +309,6 @@ class Session:
         if live.tokens.version != sent.tokens.version:
             if live.age(self._clock) >= live.ages.first:
                 return None, self._flight(live, "expired")
-            self._hooks.tell(Replayed(live.tokens.version, renewed=False))
             return live, None
         if not live.tokens.refresh_token or self._known.passes_through(endpoint, sent):
             return None, None
@@ -329,31 +328,28 @@ class Session:
         usable: Live | None,
         flight: Flight[Live],
         wait: Callable[[Flight[Live]], Live],
-        sent: Live | None = None,
     ) -> Live:
         epoch = self._known.epoch
         try:
-            return self._arrived(wait(flight), epoch, sent)
+            return self._arrived(wait(flight), epoch)
         except NOT_NOW:
             if usable is None or usable.age(self._clock) >= usable.ages.dead:
                 raise
-            return self._arrived(usable, epoch, sent)
+            return self._arrived(usable, epoch)
 
-    async def _alanded(self, usable: Live | None, flight: Flight[Live], sent: Live | None = None) -> Live:
+    async def _alanded(self, usable: Live | None, flight: Flight[Live]) -> Live:
         epoch, outcome = self._known.epoch, None
         try:
             outcome = await flight.awaited(self._wait_timeout)
         except NOT_NOW:
             if usable is None or usable.age(self._clock) >= usable.ages.dead:
                 raise
-        return self._arrived(outcome or _certain(usable), epoch, sent)
+        return self._arrived(outcome or _certain(usable), epoch)
 
-    def _arrived(self, live: Live, epoch: int, sent: Live | None) -> Live:
+    def _arrived(self, live: Live, epoch: int) -> Live:
         """*live*, unless somebody logged in or out while the caller waited."""
         if self._known.epoch != epoch or live.tokens.epoch != epoch:
             raise SessionOver("other_login" if self._known.live else self._known.over)
-        if sent is not None:
-            self._hooks.tell(Replayed(live.tokens.version))
         return live
 
     # ---- work --------------------------------------------------------------------------------------------------
