@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
+from tests.sim import world
 from unbroken.client import rules
 from unbroken.client.events import Renewed, SessionEnded
 from unbroken.client.record import Record
@@ -38,6 +39,10 @@ def _in_server(name: str, wrong: Callable[..., Any]) -> Callable[[], contextlib.
 
 def _in_client(name: str, wrong: Callable[..., Any]) -> Callable[[], contextlib.AbstractContextManager[Any]]:
     return lambda: patch.object(rules, name, wrong)
+
+
+def _in_world(name: str, wrong: Any) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    return lambda: patch.object(world, name, wrong)
 
 
 # ---- the server ------------------------------------------------------------------------------------------------------
@@ -168,6 +173,12 @@ async def ends_without_looking(port: Port, seen: Tokens, reason: str) -> Tokens:
     raise SessionOver(reason)
 
 
+def believes_the_store(seen: Tokens, record: Record) -> Tokens | None:
+    if record.tokens is None or record.epoch != seen.epoch:
+        raise SessionOver(record.over or "other_login")
+    return record.tokens if record.version != seen.version else None
+
+
 def ignores_the_epoch(seen: Tokens, record: Record) -> Tokens | None:
     if record.tokens is None:
         raise SessionOver(record.over)
@@ -219,6 +230,8 @@ MUTANTS = (
     Mutant("the end is not looked at twice", _in_client("_end", ends_without_looking), ("a logout and another login",)),
     Mutant("a request is sent for another login", _in_client("current_for", ignores_the_epoch), ("another login",)),
     Mutant("logout forgets last", _in_client("log_out", logs_out_at_the_server_first), ("a logout",)),
+    Mutant("a lost lease goes unnoticed", _in_world("LEASES_ARE_CHECKED", False), ("a lost lease, twice renewed",)),
+    Mutant("a store set back is believed", _in_client("current_for", believes_the_store), ("a store set back",)),
     Mutant("the lock is never released", _in_client("renew", never_releases), ("two at once",)),
 )
 
