@@ -126,7 +126,10 @@ class Sessions:
         return run_once(self._flows.keyring())
 
     def rotate_keys(self, *, publish_ahead: float = 600.0) -> list[KeyRecord]:
-        """Makes new keys; the signing key is published now and signs in *publish_ahead* seconds. All keys, after it."""
+        """Makes new keys, which are published now and make tokens in *publish_ahead* seconds. All keys, after it.
+
+        With 0, other processes and verifiers may not know the new keys yet when the first tokens come to them.
+        """
         return run_once(self._flows.rotate_keys(publish_ahead))
 
     def retire_key(self, kid: str) -> bool:
