@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from unbroken.testing import PASSWORD, running
 from unbroken.testing import LoopbackServer as Backend
+from unbroken.testing import running
+from unbroken.testing.server import PASSWORD
 
 __all__ = ["PASSWORD", "Backend", "as_json", "running"]
 

@@ -25,8 +25,8 @@ NAMES = {
         Accounts Claims Endpoints Keyring MemoryStore Policy SessionInfo Sessions SqliteStore open_store
     """,
     "unbroken.client.events": """
-        Adopted Event Joined LateTokensDropped LoggedIn LoggedOut NotReplayed RenewalFailed RenewalStarted Renewed
-        Replayed SessionEnded
+        Adopted Event Joined LateChallenge LateTokensDropped LoggedIn LoggedOut NotReplayed RenewalFailed RenewalOver
+        RenewalStarted Renewed Replayed SessionEnded StormStopped Waited
     """,
     "unbroken.server.events": "Event LoggedIn Refreshed ReuseDetected SessionEnded",
     "unbroken.httpx": "SessionAuth SessionTransport why_not_replayed",
@@ -35,6 +35,14 @@ NAMES = {
     "unbroken.aiohttp": "SessionMiddleware why_not_replayed",
     "unbroken.starlette": "BearerBackend SessionMiddleware SessionUser current_session routes",
     "unbroken.fastapi": "Auth",
+    "unbroken.prometheus": "observe",
+    "unbroken.otel": "observe",
+    "unbroken.testing": "LoopbackServer ManualClock Network running",
+    "unbroken.client.stores.form": "Damaged Form Key key_from_environment key_from_keyring new_key",
+    "unbroken.client.stores.keyring": "KeyringStore",
+    "unbroken.client.stores.postgres": "PostgresStore",
+    "unbroken.client.stores.redis": "RedisStore",
+    "unbroken.client.stores.sqlite": "SqliteStore",
     "unbroken.cli": "main",
 }
 

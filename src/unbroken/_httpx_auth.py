@@ -35,13 +35,13 @@ def why_not_replayed(response: Any) -> NotReplayable | None:
 class AuthFlow:
     """What ``unbroken.httpx.SessionAuth`` and ``unbroken.httpx2.SessionAuth`` have in common."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, instead: bool = False) -> None:
         if session.dialect.header.lower() != "authorization":
             raise ConfigurationError(
                 f"SessionAuth cannot keep the header {session.dialect.header!r} from following a redirect to another "
                 "origin: use SessionTransport(session) as the client's transport"
             )
-        self._session = session
+        self._session, self._instead = session, instead
 
     def __repr__(self) -> str:
         return f"<SessionAuth of {self._session!r}>"
@@ -49,7 +49,7 @@ class AuthFlow:
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """The flow for ``Client``."""
         session = self._session
-        if not _is_ours(request, session):
+        if not _is_ours(request, session, self._instead):
             yield request
             return
         way = session.passage(_rewinder(request.stream), _endpoint, request)
@@ -70,7 +70,7 @@ class AuthFlow:
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """The flow for ``AsyncClient``."""
         session = self._session
-        if not _is_ours(request, session):
+        if not _is_ours(request, session, self._instead):
             yield request
             return
         way = session.passage(_rewinder(request.stream), _endpoint, request)
@@ -163,13 +163,13 @@ class TransportFlow:
             await self._transport.aclose()
 
 
-def _is_ours(request: Any, session: Session) -> bool:
-    """Whether the request goes where our tokens may go, and carries no credentials of the user's own."""
+def _is_ours(request: Any, session: Session, instead: bool = False) -> bool:
+    """Whether the request goes where our tokens may go, and carries no credentials that are to stay."""
     url = request.url
     if not session.covers(url.scheme, url.host, url.port) or SKIP in request.extensions:
         return False
     theirs = request.headers.get(session.dialect.header)
-    return theirs is None or theirs == request.extensions.get(SENT)
+    return instead or theirs is None or theirs == request.extensions.get(SENT)
 
 
 def _signed(request: Any, session: Session, live: Live) -> Any:

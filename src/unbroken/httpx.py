@@ -19,7 +19,9 @@ class SessionAuth(AuthFlow, httpx.Auth):
 
     Requests raise SessionOver when only a new login helps, TryLater when renewal does not work now. A challenged
     request whose body could be sent only once comes back as the server's own answer; ``why_not_replayed(response)``
-    tells, and the session is renewed. Raises ConfigurationError for a dialect with a token header of its own.
+    tells, and the session is renewed. *instead*: put the token in the place of an ``Authorization`` that is there
+    already, for an SDK that insists on a key of its own. Raises ConfigurationError for a dialect with a token header
+    of its own.
     """
 
 

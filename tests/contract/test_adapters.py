@@ -38,7 +38,8 @@ from unbroken import (
 )
 from unbroken.client import rules
 from unbroken.client.events import Event, Joined, NotReplayed, Replayed
-from unbroken.testing import PASSWORD, LoopbackServer, ManualClock, Network, running
+from unbroken.testing import LoopbackServer, ManualClock, Network, running
+from unbroken.testing.server import PASSWORD
 
 PIXELS = bytes(range(256)) * 300
 

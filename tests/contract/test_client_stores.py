@@ -146,11 +146,26 @@ def test_a_lock_that_is_held_by_a_dead_process_is_free_again(make: Callable[[], 
     other = make()
     with store.lock(1) as lease:
         assert lease.holds(0.1)
-        assert not lease.holds(1.0)
+        assert not lease.holds(1.0), "no lease lasts longer than it does"
         with other.lock(5):  # the holder slept for longer than its lease
             assert not lease.holds(0.0)
+        assert not lease.holds(0.0), "somebody else has had it meanwhile"
     with store.lock(1):
         pass
+    getattr(other, "close", lambda: None)()
+
+
+def test_a_lease_is_lengthened_for_whoever_still_has_it(make: Callable[[], Any], store: Any) -> None:
+    if not hasattr(store, "lease"):
+        return
+    store.lease = 0.4
+    other = make()
+    with store.lock(1) as lease:
+        for _ in range(4):
+            time.sleep(0.2)
+            assert lease.holds(0.3)
+        with pytest.raises(StoreBusy), other.lock(0.05):
+            pass
     getattr(other, "close", lambda: None)()
 
 

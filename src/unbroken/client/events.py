@@ -8,15 +8,19 @@ __all__ = [
     "Adopted",
     "Event",
     "Joined",
+    "LateChallenge",
     "LateTokensDropped",
     "LoggedIn",
     "LoggedOut",
     "NotReplayed",
     "RenewalFailed",
+    "RenewalOver",
     "RenewalStarted",
     "Renewed",
     "Replayed",
     "SessionEnded",
+    "StormStopped",
+    "Waited",
 ]
 
 
@@ -69,6 +73,31 @@ class RenewalFailed(Event):
 
     error: str = "try_later"
     retry_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalOver(Event):
+    """A renewal took ``seconds``; ``outcome``: ``renewed``, ``adopted``, ``failed``, or ``ended`` with the session."""
+
+    outcome: str = "renewed"
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waited(Event):
+    """A request waited ``seconds`` for a renewal, whatever came of it."""
+
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LateChallenge(Event):
+    """A challenge to older tokens than the current ones was answered without an exchange."""
+
+
+@dataclass(frozen=True, slots=True)
+class StormStopped(Event):
+    """A renewal was refused, because there were too many in a short time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,18 +32,24 @@ class Hooks:
         on_session_over: Callable[[str], object] | None,
         on_event: Callable[[Event], object] | None,
     ) -> None:
-        self._on_tokens_changed, self._on_session_over, self._on_event = on_tokens_changed, on_session_over, on_event
+        self._on_tokens_changed, self._on_session_over = on_tokens_changed, on_session_over
+        self._listeners = () if on_event is None else (on_event,)
         self._waiting: deque[tuple[Callable[[Any], object], object]] = deque()
         self._loop: Any = None
+
+    def listen(self, hook: Callable[[Event], object]) -> None:
+        """One more who hears every event."""
+        self._listeners = (*self._listeners, hook)
 
     def note(self, event: Event) -> None:
         """Keeps *event* for the next delivery, and logs it."""
         _log.debug("%s", event)
-        self._keep(self._on_event, event)
+        for hook in self._listeners:
+            self._keep(hook, event)
 
     def tell(self, event: Event) -> None:
         """Hands *event* over at once; for the callers' own threads and tasks."""
-        if self._on_event:
+        if self._listeners:
             self.note(event)
             self.deliver()
 

@@ -55,6 +55,12 @@ class Known:
         self._failed: tuple[int, UnbrokenError, float] | None = None  # version, error, not again before
 
     @property
+    def version(self) -> int:
+        """That of the tokens in use; 0 without any."""
+        live = self.live
+        return 0 if live is None else live.tokens.version
+
+    @property
     def renewing(self) -> bool:
         """Whether a renewal is under way."""
         _, flight = self._flight

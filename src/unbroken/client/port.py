@@ -45,6 +45,7 @@ class BlockingPort:
         self._exchange_timeout, self._lock_timeout = exchange_timeout, lock_timeout
         self._unsaved: tuple[str, Granted] | None = None
         self._lease: Lease = FOR_GOOD
+        self.granted = False  # whether the renewal at hand, or the last one, got its tokens by an exchange
         self.tell = tell
 
     def now(self) -> float:
@@ -80,6 +81,7 @@ class BlockingPort:
             return Unanswered(f"the exchange failed: {type(error).__name__}", lost=True, cause=error)
         answer = self._dialect.read_refresh(reply)
         if isinstance(answer, Granted):
+            self.granted = True
             answer = replace(answer, received_at=self._clock.wall())
             if answer.odd:
                 _log.warning("fields of the token response that cannot be read: %s", ", ".join(answer.odd))
@@ -107,6 +109,7 @@ class _Alone:
         self._port, self._lock = port, lock
 
     async def __aenter__(self) -> None:
+        self._port.granted = False
         self._port._lease = self._lock.__enter__() or FOR_GOOD
 
     async def __aexit__(

@@ -18,7 +18,19 @@ from typing import Any, TypeVar
 
 from unbroken._once import run_once
 from unbroken.client.dialect import Dialect, unbroken_server
-from unbroken.client.events import Adopted, Event, Joined, LoggedIn, LoggedOut, RenewalFailed, RenewalStarted
+from unbroken.client.events import (
+    Adopted,
+    Event,
+    Joined,
+    LateChallenge,
+    LoggedIn,
+    LoggedOut,
+    RenewalFailed,
+    RenewalOver,
+    RenewalStarted,
+    StormStopped,
+    Waited,
+)
 from unbroken.client.flight import Flight
 from unbroken.client.hooks import Hooks
 from unbroken.client.known import Known
@@ -32,7 +44,7 @@ from unbroken.client.rules import current_for, log_in, log_out, renew
 from unbroken.client.stores.memory import MemoryStore
 from unbroken.client.timing import Leeway, RefreshWindow
 from unbroken.client.wire import Lost, Send, Unsent, http_sender
-from unbroken.errors import ConfigurationError, NotReplayable, SessionOver, TryLater, UnbrokenError
+from unbroken.errors import ConfigurationError, NotReplayable, RenewalStorm, SessionOver, TryLater, UnbrokenError
 from unbroken.tokens import Granted, Tokens
 
 __all__ = ["Session", "Status"]
@@ -104,9 +116,9 @@ class Session:
         self._clock, self._leeway, self._wait_timeout = clock, leeway, wait_timeout
         self._limit = 4 * exchange_timeout + 5.0
         lease = getattr(self.store, "lease", None)  # a store whose lock is lent for a while
-        if lease is not None and lease < self._limit:
+        if lease is not None and lease < exchange_timeout + 5.0:
             raise ConfigurationError(
-                f"a lease of {lease:g} seconds does not outlive a renewal of up to {self._limit:g}: "
+                f"a lease of {lease:g} seconds does not outlive an exchange of up to {exchange_timeout:g}: "
                 "lengthen the store's lease, or shorten exchange_timeout"
             )
         self._hooks = Hooks(on_tokens_changed, on_session_over, on_event)
@@ -177,6 +189,20 @@ class Session:
         """An access token that is good now, renewed first if need be. Raises SessionOver or TryLater."""
         return self.authorize().tokens.access_token
 
+    def renewed(self, token: str, where: object = None) -> str:
+        """An access token newer than *token*, which was refused by *where*: for what is no HTTP client.
+
+        The same token, if the refusal is the endpoint's own affair. Raises SessionOver, TryLater or RenewalStorm.
+        """
+        live = self.authorize()
+        if live.tokens.access_token == token:
+            live = self.challenged(live, where) or live
+        return live.tokens.access_token
+
+    def listen(self, hook: Callable[[Event], object]) -> None:
+        """Has *hook* called with every event from now on, beside ``on_event``."""
+        self._hooks.listen(hook)
+
     def authorize(self, *, fresh: bool = False) -> Live:
         """The tokens for one request. *fresh*: not ageing ones, for a request that cannot be repeated."""
         live = self._known.live
@@ -233,6 +259,13 @@ class Session:
     async def atoken(self) -> str:
         """``token`` without blocking."""
         return (await self.aauthorize()).tokens.access_token
+
+    async def arenewed(self, token: str, where: object = None) -> str:
+        """``renewed`` without blocking."""
+        live = await self.aauthorize()
+        if live.tokens.access_token == token:
+            live = await self.achallenged(live, where) or live
+        return live.tokens.access_token
 
     async def aauthorize(self, *, fresh: bool = False) -> Live:
         """``authorize`` without blocking."""
@@ -309,6 +342,7 @@ class Session:
         if live.tokens.version != sent.tokens.version:
             if live.age(self._clock) >= live.ages.first:
                 return None, self._flight(live, "expired")
+            self._hooks.tell(LateChallenge(live.tokens.version))
             return live, None
         if not live.tokens.refresh_token or self._known.passes_through(endpoint, sent):
             return None, None
@@ -316,7 +350,11 @@ class Session:
 
     def _flight(self, live: Live, why: str, usable: Live | None = None) -> Flight[Live]:
         look = None if usable else lambda: self._look(live)
-        flight, mine = self._known.flight_for(live, why, lambda: self._renew(live, why), look, self._limit + 5.0)
+        try:
+            flight, mine = self._known.flight_for(live, why, lambda: self._renew(live, why), look, self._limit + 5.0)
+        except RenewalStorm:
+            self._hooks.tell(StormStopped(live.tokens.version))
+            raise
         if mine:
             flight.start(self._hooks.deliver)
         else:
@@ -329,21 +367,25 @@ class Session:
         flight: Flight[Live],
         wait: Callable[[Flight[Live]], Live],
     ) -> Live:
-        epoch = self._known.epoch
+        epoch, began = self._known.epoch, self._clock.mono()
         try:
             return self._arrived(wait(flight), epoch)
         except NOT_NOW:
             if usable is None or usable.age(self._clock) >= usable.ages.dead:
                 raise
             return self._arrived(usable, epoch)
+        finally:
+            self._hooks.tell(Waited(self._known.version, seconds=self._clock.mono() - began))
 
     async def _alanded(self, usable: Live | None, flight: Flight[Live]) -> Live:
-        epoch, outcome = self._known.epoch, None
+        epoch, began, outcome = self._known.epoch, self._clock.mono(), None
         try:
             outcome = await flight.awaited(self._wait_timeout)
         except NOT_NOW:
             if usable is None or usable.age(self._clock) >= usable.ages.dead:
                 raise
+        finally:
+            self._hooks.tell(Waited(self._known.version, seconds=self._clock.mono() - began))
         return self._arrived(outcome or _certain(usable), epoch)
 
     def _arrived(self, live: Live, epoch: int) -> Live:
@@ -357,11 +399,13 @@ class Session:
     def _renew(self, live: Live, why: str) -> Live:
         """Runs in the flight's thread. Raises SessionOver, TryLater or ConfigurationError, nothing else."""
         self._hooks.note(RenewalStarted(live.tokens.version, why=why))
-        epoch = live.tokens.epoch
+        epoch, began, outcome = live.tokens.epoch, self._clock.mono(), "failed"
         try:
             fresh = self._live(run_once(renew(self._port, live.tokens)))
             self._known.install(fresh, epoch=epoch)
+            outcome = "renewed" if self._port.granted else "adopted"
         except SessionOver as over:
+            outcome = "ended"
             if self._known.end(over.reason, epoch=epoch, of=epoch) and over.reason != "other_login":
                 self._hooks.session_over(over.reason)
             raise
@@ -372,6 +416,8 @@ class Session:
             later = TryLater(f"the renewal failed unexpectedly ({type(error).__name__})")
             self._failed(live, later)
             raise later from error
+        finally:
+            self._hooks.note(RenewalOver(live.tokens.version, outcome=outcome, seconds=self._clock.mono() - began))
         self._hooks.tokens_changed(fresh.tokens)
         return fresh
 

@@ -5,6 +5,6 @@ The pytest plugin gives them as fixtures: ``unbroken_server``, ``unbroken_sessio
 
 from unbroken.testing.clock import ManualClock
 from unbroken.testing.network import Network
-from unbroken.testing.server import PASSWORD, LoopbackServer, running
+from unbroken.testing.server import LoopbackServer, running
 
-__all__ = ["PASSWORD", "LoopbackServer", "ManualClock", "Network", "running"]
+__all__ = ["LoopbackServer", "ManualClock", "Network", "running"]

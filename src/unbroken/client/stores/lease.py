@@ -1,9 +1,11 @@
 """A lock that is lent for a while: for stores whose holders may die, or lose the network, without a word.
 
-1. A lease ends by itself, so that nobody waits for the dead. It outlives the exchange it is taken for.
+1. A lease ends by itself, so that nobody waits for the dead; it outlives one exchange, and no more.
 2. Its holder asks before each request whether it will certainly last for it: by the monotonic *and* the wall clock,
-   counted from before it was asked for, since one of them stands still while the machine sleeps.
-3. Whoever asks again for what he holds gets it: an answer may have been lost.
+   counted from before it was asked for, since one of them stands still while the machine sleeps. If not, it is
+   lengthened; that fails if anybody else has had it meanwhile.
+3. Whoever asks again for what he holds gets it: an answer may have been lost. A lease that could not be given back is
+   asked for again under the same name.
 4. A busy lock and a lock that cannot be reached are two things: StoreBusy and StoreUnavailable.
 """
 
@@ -12,43 +14,77 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
 from unbroken.client.record import Lease
 from unbroken.errors import StoreBusy, StoreUnavailable
 
-__all__ = ["LEASE", "lent"]
+__all__ = ["LEASE", "Lender"]
 
-LEASE = 60.0  # seconds; a renewal takes at most three exchanges of ten
+LEASE = 20.0  # seconds; one exchange takes ten at most
 
 
-class _Until:
+class Lock(Protocol):
+    """The four questions to a store. Each raises StoreUnavailable when it cannot be reached."""
+
+    lease: float
+
+    def take(self, holder: str) -> bool:
+        """Lends the lock to *holder*, if nobody else has it now."""
+
+    def lengthen(self, holder: str) -> bool:
+        """Lends it for another while, if *holder* was the last to have it."""
+
+    def give_back(self, holder: str) -> object:
+        """Frees it, if *holder* has it."""
+
+
+class Lender:
+    """Lends the lock of one store."""
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+        self._owed: list[str] = []  # holders that could not give back
+
+    @contextmanager
+    def lent(self, timeout: float) -> Iterator[Lease]:
+        """Holds the lock. Raises StoreBusy after *timeout* seconds, StoreUnavailable if it cannot be reached."""
+        holder = self._owed.pop() if self._owed else secrets.token_hex(8)
+        ends, pause = time.monotonic() + timeout, 0.004
+        while True:
+            lease = _Lent(self._lock, holder)
+            if self._lock.take(holder):
+                break
+            if time.monotonic() >= ends:
+                raise StoreBusy(f"the renewal lock stayed busy for {timeout:g} seconds")
+            time.sleep(pause * (0.5 + random.random()))  # noqa: S311  # spreads load only
+            pause = min(pause * 1.5, 0.1)
+        try:
+            yield lease
+        finally:
+            try:
+                self._lock.give_back(holder)
+            except StoreUnavailable:
+                self._owed.append(holder)
+
+
+class _Lent:
     """A lease that was asked for just now."""
 
-    def __init__(self, lasting: float) -> None:
-        self._mono, self._wall = time.monotonic() + lasting, time.time() + lasting
+    def __init__(self, lock: Lock, holder: str) -> None:
+        self._lock, self._holder = lock, holder
+        self._mono, self._wall = self._from_now()
+
+    def _from_now(self) -> tuple[float, float]:
+        return time.monotonic() + self._lock.lease, time.time() + self._lock.lease
 
     def holds(self, seconds: float) -> bool:
-        return time.monotonic() + seconds < self._mono and time.time() + seconds < self._wall
-
-
-@contextmanager
-def lent(
-    take: Callable[[str], bool], give_back: Callable[[str], object], *, timeout: float, lasting: float
-) -> Iterator[Lease]:
-    """Holds the lock that ``take(holder)`` gets if nobody has it. Raises StoreBusy after *timeout* seconds."""
-    holder, ends, pause = secrets.token_hex(8), time.monotonic() + timeout, 0.004
-    while True:
-        lease = _Until(lasting)
-        if take(holder):
-            break
-        if time.monotonic() >= ends:
-            raise StoreBusy(f"the renewal lock stayed busy for {timeout:g} seconds")
-        time.sleep(pause * (0.5 + random.random()))  # noqa: S311  # spreads load only
-        pause = min(pause * 1.5, 0.1)
-    try:
-        yield lease
-    finally:
-        with suppress(StoreUnavailable):  # then it ends by itself
-            give_back(holder)
+        if time.monotonic() + seconds < self._mono and time.time() + seconds < self._wall:
+            return True
+        until = self._from_now()
+        if seconds >= self._lock.lease or not self._lock.lengthen(self._holder):
+            return False
+        self._mono, self._wall = until
+        return True

@@ -19,7 +19,7 @@ import psycopg
 
 from unbroken.client.record import EMPTY, Lease, Record
 from unbroken.client.stores.form import Damaged, Form, Key
-from unbroken.client.stores.lease import LEASE, lent
+from unbroken.client.stores.lease import LEASE, Lender
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["PostgresStore"]
@@ -35,6 +35,10 @@ BEGIN = "INSERT INTO unbroken_tokens (name, stamp) VALUES (%s, %s) ON CONFLICT D
 TAKE = """
     UPDATE unbroken_tokens SET holder = %s, held_until = now() + make_interval(secs => %s)
     WHERE name = %s AND (held_until IS NULL OR held_until < now() OR holder = %s) RETURNING 1
+"""
+LENGTHEN = """
+    UPDATE unbroken_tokens SET held_until = now() + make_interval(secs => %s)
+    WHERE name = %s AND holder = %s RETURNING 1
 """
 GIVE_BACK = "UPDATE unbroken_tokens SET holder = NULL, held_until = NULL WHERE name = %s AND holder = %s RETURNING 1"
 
@@ -54,7 +58,7 @@ class PostgresStore:
             psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError as error:
             raise ConfigurationError("the connection string of the PostgreSQL store cannot be read") from error
-        self.name, self.lease = name, lease
+        self.name, self.lease, self._lender = name, lease, Lender(self)
         self._form = Form(f"the session {name!r} in PostgreSQL", key)
         self._connection: Any = None
         self._process = 0
@@ -81,18 +85,24 @@ class PostgresStore:
 
     def lock(self, timeout: float) -> AbstractContextManager[Lease]:
         """Held by one renewal at a time. Raises StoreBusy after *timeout* seconds, or StoreUnavailable."""
-        return lent(self._take, self._give_back, timeout=timeout, lasting=self.lease)
+        return self._lender.lent(timeout)
 
     def close(self) -> None:
         """Closes the connection; the next call makes another."""
         with self._turn:
             self._drop()
 
-    def _take(self, holder: str) -> bool:
+    def take(self, holder: str) -> bool:
+        """Lends the lock to *holder*, if nobody else has it now."""
         self._asked(BEGIN, (self.name, EMPTY.stamp))
         return self._asked(TAKE, (holder, self.lease, self.name, holder)) is not None
 
-    def _give_back(self, holder: str) -> None:
+    def lengthen(self, holder: str) -> bool:
+        """Lends the lock for another while, if *holder* was the last to have it."""
+        return self._asked(LENGTHEN, (self.lease, self.name, holder)) is not None
+
+    def give_back(self, holder: str) -> None:
+        """Frees the lock, if *holder* has it."""
         self._asked(GIVE_BACK, (self.name, holder))
 
     def _asked(self, statement: str, values: Sequence[object]) -> Any:

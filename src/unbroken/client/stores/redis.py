@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from unbroken.client.record import EMPTY, Lease, Record
 from unbroken.client.stores.form import Damaged, Form, Key
-from unbroken.client.stores.lease import LEASE, lent
+from unbroken.client.stores.lease import LEASE, Lender
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["RedisStore"]
@@ -37,6 +37,7 @@ TAKE = """
     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
     return 1
 """
+LENGTHEN = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
 GIVE_BACK = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
@@ -61,7 +62,7 @@ class RedisStore:
             self._redis: Any = redis.Redis.from_url(url, **_bounds(timeout)) if isinstance(url, str) else url
         except ValueError as error:
             raise ConfigurationError(f"the URL of the Redis store is none: {error}") from error
-        self.name, self.lease = name, lease
+        self.name, self.lease, self._lender = name, lease, Lender(self)
         self._form = Form(f"the session {name!r} in Redis", key)
         self._tokens, self._lock = f"{{unbroken:{name}}}:tokens", f"{{unbroken:{name}}}:lock"
 
@@ -87,13 +88,20 @@ class RedisStore:
 
     def lock(self, timeout: float) -> AbstractContextManager[Lease]:
         """Held by one renewal at a time. Raises StoreBusy after *timeout* seconds, or StoreUnavailable."""
-        return lent(self._take, self._give_back, timeout=timeout, lasting=self.lease)
+        return self._lender.lent(timeout)
 
-    def _take(self, holder: str) -> bool:
+    def take(self, holder: str) -> bool:
+        """Lends the lock to *holder*, if nobody else has it now."""
         lasting = int(self.lease * 1000)
         return bool(self._asked(lambda: self._redis.eval(TAKE, 1, self._lock, holder, lasting)))
 
-    def _give_back(self, holder: str) -> None:
+    def lengthen(self, holder: str) -> bool:
+        """Lends the lock for another while, if *holder* was the last to have it."""
+        lasting = int(self.lease * 1000)
+        return bool(self._asked(lambda: self._redis.eval(LENGTHEN, 1, self._lock, holder, lasting)))
+
+    def give_back(self, holder: str) -> None:
+        """Frees the lock, if *holder* has it."""
         self._asked(lambda: self._redis.eval(GIVE_BACK, 1, self._lock, holder))
 
     def _asked(self, question: Callable[[], T]) -> T:

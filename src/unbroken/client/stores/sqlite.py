@@ -17,7 +17,7 @@ from typing import Any
 
 from unbroken.client.record import EMPTY, Lease, Record
 from unbroken.client.stores.form import Damaged, Form, Key
-from unbroken.client.stores.lease import LEASE, lent
+from unbroken.client.stores.lease import LEASE, Lender
 from unbroken.errors import StoreUnavailable
 
 __all__ = ["SqliteStore"]
@@ -33,6 +33,7 @@ BEGIN = "INSERT INTO unbroken_tokens (name, stamp) VALUES (?, ?) ON CONFLICT DO 
 TAKE = """
     UPDATE unbroken_tokens SET holder = ?, held_until = ? WHERE name = ? AND (held_until IS NULL OR held_until < ?)
 """
+LENGTHEN = "UPDATE unbroken_tokens SET held_until = ? WHERE name = ? AND holder = ?"
 GIVE_BACK = "UPDATE unbroken_tokens SET holder = NULL, held_until = NULL WHERE name = ? AND holder = ?"
 
 
@@ -46,6 +47,7 @@ class SqliteStore:
         self, path: str | os.PathLike[str], name: str = "default", *, key: Key | None = None, lease: float = LEASE
     ) -> None:
         self.path, self.name, self.lease = Path(path).expanduser(), name, lease
+        self._lender = Lender(self)
         self._key, self._form = key, Form(f"the session {name!r} in {self.path}", key)
         with self._opened() as database:
             database.execute("PRAGMA journal_mode = WAL")
@@ -77,14 +79,21 @@ class SqliteStore:
 
     def lock(self, timeout: float) -> AbstractContextManager[Lease]:
         """Held by one renewal at a time. Raises StoreBusy after *timeout* seconds, or StoreUnavailable."""
-        return lent(self._take, self._give_back, timeout=timeout, lasting=self.lease)
+        return self._lender.lent(timeout)
 
-    def _take(self, holder: str) -> bool:
+    def take(self, holder: str) -> bool:
+        """Lends the lock to *holder*, if nobody else has it now."""
         now = time.time()
         with self._opened() as database:
             return bool(database.execute(TAKE, (holder, now + self.lease, self.name, now)).rowcount)
 
-    def _give_back(self, holder: str) -> None:
+    def lengthen(self, holder: str) -> bool:
+        """Lends the lock for another while, if *holder* was the last to have it."""
+        with self._opened() as database:
+            return bool(database.execute(LENGTHEN, (time.time() + self.lease, self.name, holder)).rowcount)
+
+    def give_back(self, holder: str) -> None:
+        """Frees the lock, if *holder* has it."""
         with self._opened() as database:
             database.execute(GIVE_BACK, (self.name, holder))
 

@@ -1,0 +1,37 @@
+"""A session without any HTTP library: ``urllib.request``, and a command that finds its token in the environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.request
+
+from unbroken import Session
+
+
+def get(session: Session, url: str) -> bytes:
+    """What is at *url*. Raises urllib.error.HTTPError for an answer that is no success."""
+    request = urllib.request.Request(url)
+    # The ordinary add_header would hand the token on to whatever server a redirect leads to.
+    request.add_unredirected_header("Authorization", f"Bearer {session.token()}")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.read()
+
+
+def run(session: Session, command: list[str]) -> str:
+    """What *command* printed, which had a good access token in ``API_TOKEN``."""
+    environment = {**os.environ, "API_TOKEN": session.token()}
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def main(url: str) -> None:
+    session = Session(url)
+    session.login(os.environ["API_USER"], os.environ["API_PASSWORD"])
+    print(get(session, url + "/orders").decode())
+    code = "import os; print('the command has a token of', len(os.environ['API_TOKEN']), 'characters')"
+    print(run(session, [sys.executable, "-c", code]), end="")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,85 @@
+"""Spans and metrics for OpenTelemetry: one span a renewal, with its reason, its outcome and its tries.
+
+observe(session)   # with the global providers, or with one's own
+
+Spans are named ``unbroken.renewal``, metrics ``unbroken.client.…``. No attribute holds a secret, a user or a URL.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.trace import Status, StatusCode
+
+from unbroken.client import events
+from unbroken.client.session import Session
+
+__all__ = ["observe"]
+
+COUNTED: dict[type[events.Event], str] = {
+    events.Joined: "unbroken.client.joined_waiters",
+    events.Replayed: "unbroken.client.replays",
+    events.NotReplayed: "unbroken.client.not_replayed",
+    events.LateChallenge: "unbroken.client.late_challenges",
+    events.Adopted: "unbroken.client.adoptions",
+    events.LateTokensDropped: "unbroken.client.late_tokens_dropped",
+    events.StormStopped: "unbroken.client.storms",
+    events.SessionEnded: "unbroken.client.sessions_ended",
+}
+
+
+def observe(
+    session: Session,
+    *,
+    tracer_provider: trace.TracerProvider | None = None,
+    meter_provider: metrics.MeterProvider | None = None,
+) -> None:
+    """Tells OpenTelemetry what *session* does."""
+    session.listen(_Told(trace.get_tracer("unbroken", tracer_provider=tracer_provider), _meter(meter_provider)).hear)
+
+
+def _meter(provider: metrics.MeterProvider | None) -> metrics.Meter:
+    return metrics.get_meter("unbroken", meter_provider=provider)
+
+
+class _Told:
+    """Events into instruments. A renewal's span is made when it is over, with the time at which it began."""
+
+    def __init__(self, tracer: trace.Tracer, meter: metrics.Meter) -> None:
+        self._tracer = tracer
+        self._seconds = meter.create_histogram("unbroken.client.renewal.duration", unit="s")
+        self._waited = meter.create_histogram("unbroken.client.waiting.duration", unit="s")
+        self._exchanges = meter.create_counter("unbroken.client.exchanges")
+        self._counters = {kind: meter.create_counter(name) for kind, name in COUNTED.items()}
+        self._about: dict[str, Any] = {}  # of the renewal that is being told; they are told one after the other
+
+    def hear(self, event: events.Event) -> None:
+        match event:
+            case events.RenewalStarted():
+                self._about = {"unbroken.reason": event.why}
+            case events.Renewed():
+                self._about["unbroken.tries"] = event.tries
+            case events.RenewalFailed():
+                self._about["error.type"] = event.error
+            case events.RenewalOver():
+                self._over(event)
+            case events.Waited():
+                self._waited.record(event.seconds)
+        if counter := self._counters.get(type(event)):
+            counter.add(1)
+
+    def _over(self, event: events.RenewalOver) -> None:
+        outcome = {"unbroken.outcome": event.outcome}
+        self._seconds.record(event.seconds, outcome)
+        if event.outcome == "renewed":
+            self._exchanges.add(1)
+        ended = time.time_ns()
+        span = self._tracer.start_span(
+            "unbroken.renewal", start_time=ended - int(event.seconds * 1e9), attributes=self._about | outcome
+        )
+        if event.outcome == "failed":
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(ended)
+        self._about = {}
