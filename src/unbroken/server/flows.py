@@ -12,6 +12,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable
+from time import monotonic
 
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidScope, InvalidToken, TryLater
 from unbroken.server import refresh_token
@@ -90,7 +91,7 @@ class Flows:
     async def refresh(
         self, text: str, attempt: str | None, client_id: str | None, scope: str | None, ip: str, user_agent: str
     ) -> Granted:
-        if self.watch.due:
+        if monotonic() > self.watch.fresh_until:
             await self.watch.look()
         now = self._clock()
         token = await self._genuine(text, now)
@@ -139,7 +140,7 @@ class Flows:
     async def verify(self, access_token: str, *, fresh: bool = False) -> Claims:
         """*fresh*: somebody has seen already that the store need not be asked."""
         watch = self.watch
-        if not fresh and watch.due:
+        if not fresh and monotonic() > watch.fresh_until:
             await watch.look()
         try:
             claims = self._verifier.verify(access_token, watch.keyring, watch.revoked, self._clock())

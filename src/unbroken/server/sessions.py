@@ -168,7 +168,7 @@ class Sessions:
     async def averify(self, access_token: str) -> Claims:
         """``verify`` without blocking."""
         flows = self._flows
-        if self._waits and (flows.confirms or flows.watch.due):
+        if self._waits and (flows.confirms or time.monotonic() > flows.watch.fresh_until):
             return await self._quickly(lambda: flows.verify(access_token))
         return await flows.verify(access_token, fresh=self._waits)
 

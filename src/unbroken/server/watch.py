@@ -38,22 +38,19 @@ class Watch:
         self._store, self._token_ttls, self._clock = store, token_ttls, clock
         self._lock = threading.Lock()  # guards all that is learnt; never held while the store is asked
         self._asking: dict[int, _Asking] = {}  # by thread
-        self._asked = self._asked_again = float("-inf")  # on the monotonic clock
+        # On the monotonic clock. After it, the store should be asked before anything is believed.
+        self.fresh_until = float("-inf")
+        self._asked_again = float("-inf")
         self._begun = self._learnt = 0  # questions are numbered, so that an older answer cannot replace a newer one
         self._cursor = 0
         self._ends: list[tuple[float, str]] = []  # when what is revoked may be forgotten: a heap
         self.keyring = Keyring(())
         self.revoked: dict[str, float] = {}
 
-    @property
-    def due(self) -> bool:
-        """Whether the store should be asked before anything is believed."""
-        return time.monotonic() - self._asked > EVERY
-
     async def look(self) -> None:
         """Asks the store if that is due. Makes the first keys if there are none."""
-        while self.due:
-            stale = time.monotonic() - self._asked > STALE
+        while (now := time.monotonic()) > self.fresh_until:
+            stale = now > self.fresh_until + STALE - EVERY
             if self._asking and not stale:
                 return
             other = self._asking.get(threading.get_ident())
@@ -87,7 +84,7 @@ class Watch:
                 return
             if records != self.keyring.records:
                 self.keyring = Keyring(records, self.keyring)
-            self._cursor, self._learnt, self._asked = cursor, number, asked
+            self._cursor, self._learnt, self.fresh_until = cursor, number, asked + EVERY
 
     def learn(self, revocations: Iterable[tuple[str, float]]) -> None:
         """Takes note of revoked sids, each with how long it must be remembered."""
