@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import ssl
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import nullcontext, suppress
@@ -18,19 +17,7 @@ from typing import Any, TypeVar
 
 from unbroken._once import run_once
 from unbroken.client.dialect import Dialect, unbroken_server
-from unbroken.client.events import (
-    Adopted,
-    Event,
-    Joined,
-    LateChallenge,
-    LoggedIn,
-    LoggedOut,
-    RenewalFailed,
-    RenewalOver,
-    RenewalStarted,
-    StormStopped,
-    Waited,
-)
+from unbroken.client.events import Event, LoggedIn, LoggedOut, Waited
 from unbroken.client.flight import Flight
 from unbroken.client.hooks import Hooks
 from unbroken.client.known import Known
@@ -39,18 +26,18 @@ from unbroken.client.origins import origins_of
 from unbroken.client.passage import Authorize, Read, Received, Renew, Step, passage
 from unbroken.client.port import BlockingPort
 from unbroken.client.record import Store
+from unbroken.client.renewal import NOT_NOW, Renewal
 from unbroken.client.replay import Rewind
-from unbroken.client.rules import current_for, log_in, log_out, renew
+from unbroken.client.rules import log_in, log_out
 from unbroken.client.stores.memory import MemoryStore
 from unbroken.client.timing import Leeway, RefreshWindow
 from unbroken.client.wire import Lost, Send, Unsent, http_sender
-from unbroken.errors import ConfigurationError, NotReplayable, RenewalStorm, SessionOver, TryLater, UnbrokenError
+from unbroken.errors import ConfigurationError, NotReplayable, SessionOver, TryLater
 from unbroken.tokens import Granted, Tokens
 
 __all__ = ["Session", "Status"]
 
 T = TypeVar("T")
-NOT_NOW = (TryLater, ConfigurationError)  # why a renewal does not work now; tokens that are still good go on
 _log = logging.getLogger("unbroken")
 
 
@@ -133,6 +120,9 @@ class Session:
             exchange_timeout=exchange_timeout,
             lock_timeout=self._limit,
         )
+        self._renewal = Renewal(
+            self.store, self.dialect, clock, leeway, self._known, self._hooks, self._port, self._limit
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         """A copy for another process: over the same store, never with tokens of its own."""
@@ -162,7 +152,7 @@ class Session:
         Raises BadAnswer, which names the field, if the mapping is none.
         """
         fresh = run_once(log_in(self._port, _granted(tokens, self.dialect)))
-        self._known.install(self._live(fresh))
+        self._known.install(self._renewal.live(fresh))
         self._hooks.note(LoggedIn(fresh.version))
         self._hooks.tokens_changed(fresh)
         self._hooks.deliver()
@@ -208,7 +198,7 @@ class Session:
         live = self._known.live
         if live is not None and self._good(live):
             return live
-        usable, flight = self._plan(fresh, live or self._load())
+        usable, flight = self._renewal.plan(fresh, live or self._renewal.load())
         return self._landed(usable, flight, lambda f: f.wait(self._wait_timeout)) if flight else _certain(usable)
 
     def challenged(self, sent: Live, endpoint: object) -> Live | None:
@@ -216,7 +206,7 @@ class Session:
 
         Raises SessionOver, TryLater or RenewalStorm.
         """
-        newer, flight = self._answer_challenge(sent, endpoint, self._known.live or self._load())
+        newer, flight = self._renewal.answer_challenge(sent, endpoint, self._known.live or self._renewal.load())
         return self._landed(None, flight, lambda f: f.wait(self._wait_timeout)) if flight else newer
 
     def perform(self, step: Step, answer: Received) -> object:
@@ -225,7 +215,7 @@ class Session:
             case Authorize():
                 return self.authorize(fresh=step.fresh)
             case Renew():
-                with nullcontext() if step.needed else suppress(TryLater):
+                with nullcontext() if step.needed else suppress(*NOT_NOW):
                     return self.challenged(step.sent, step.endpoint)
             case Read():
                 return answer.read() if step.body else answer.headers()
@@ -273,13 +263,13 @@ class Session:
         if live is not None and self._good(live):
             return live
         self._hooks.remember_loop()
-        usable, flight = self._plan(fresh, live or await self._aload())
+        usable, flight = self._renewal.plan(fresh, live or await self._aload())
         return await self._alanded(usable, flight) if flight else _certain(usable)
 
     async def achallenged(self, sent: Live, endpoint: object) -> Live | None:
         """``challenged`` without blocking."""
         self._hooks.remember_loop()
-        newer, flight = self._answer_challenge(sent, endpoint, self._known.live or await self._aload())
+        newer, flight = self._renewal.answer_challenge(sent, endpoint, self._known.live or await self._aload())
         return await self._alanded(None, flight) if flight else newer
 
     async def aperform(self, step: Step, answer: Received) -> object:
@@ -288,7 +278,7 @@ class Session:
             case Authorize():
                 return await self.aauthorize(fresh=step.fresh)
             case Renew():
-                with nullcontext() if step.needed else suppress(TryLater):
+                with nullcontext() if step.needed else suppress(*NOT_NOW):
                     return await self.achallenged(step.sent, step.endpoint)
             case Read(body=True):
                 return await answer.read()
@@ -305,7 +295,7 @@ class Session:
         Raises StoreUnavailable if it cannot.
         """
         try:
-            live = self._known.live or self._load()
+            live = self._known.live or self._renewal.load()
         except SessionOver as over:
             return Status("over", over.reason, renewing=self._known.renewing)
         age, ages = live.age(self._clock), live.ages
@@ -320,46 +310,7 @@ class Session:
     def _good(self, live: Live) -> bool:
         return self._clock.mono() < live.behind_mono and self._clock.wall() < live.behind_wall
 
-    # ---- decisions ---------------------------------------------------------------------------------------------
-
-    def _plan(self, fresh: bool, live: Live) -> tuple[Live | None, Flight[Live] | None]:
-        """Tokens that can be used now, and a flight that is worth waiting for. Raises SessionOver or TryLater."""
-        age = live.age(self._clock)
-        if age < live.ages.behind:
-            return live, None
-        usable = live if age < live.ages.dead else None
-        try:
-            flight = self._flight(live, "expired" if age >= live.ages.first else "ageing", usable)
-        except NOT_NOW:
-            if usable is None:
-                raise
-            return usable, None
-        return usable, flight if fresh or age >= live.ages.first else None
-
-    def _answer_challenge(self, sent: Live, endpoint: object, live: Live) -> tuple[Live | None, Flight[Live] | None]:
-        if live.tokens.epoch != sent.tokens.epoch:
-            raise SessionOver("other_login")
-        if live.tokens.version != sent.tokens.version:
-            if live.age(self._clock) >= live.ages.first:
-                return None, self._flight(live, "expired")
-            self._hooks.tell(LateChallenge(live.tokens.version))
-            return live, None
-        if not live.tokens.refresh_token or self._known.passes_through(endpoint, sent):
-            return None, None
-        return None, self._flight(live, "challenge")
-
-    def _flight(self, live: Live, why: str, usable: Live | None = None) -> Flight[Live]:
-        look = None if usable else lambda: self._look(live)
-        try:
-            flight, mine = self._known.flight_for(live, why, lambda: self._renew(live, why), look, self._limit + 5.0)
-        except RenewalStorm:
-            self._hooks.tell(StormStopped(live.tokens.version))
-            raise
-        if mine:
-            flight.start(self._hooks.deliver)
-        else:
-            self._hooks.tell(Joined(live.tokens.version))
-        return flight
+    # ---- waiting ------------------------------------------------------------------------------------------------
 
     def _landed(
         self,
@@ -369,11 +320,11 @@ class Session:
     ) -> Live:
         epoch, began = self._known.epoch, self._clock.mono()
         try:
-            return self._arrived(wait(flight), epoch)
+            return self._renewal.arrived(wait(flight), epoch)
         except NOT_NOW:
             if usable is None or usable.age(self._clock) >= usable.ages.dead:
                 raise
-            return self._arrived(usable, epoch)
+            return self._renewal.arrived(usable, epoch)
         finally:
             self._hooks.tell(Waited(self._known.version, seconds=self._clock.mono() - began))
 
@@ -386,76 +337,14 @@ class Session:
                 raise
         finally:
             self._hooks.tell(Waited(self._known.version, seconds=self._clock.mono() - began))
-        return self._arrived(outcome or _certain(usable), epoch)
-
-    def _arrived(self, live: Live, epoch: int) -> Live:
-        """*live*, unless somebody logged in or out while the caller waited."""
-        if self._known.epoch != epoch or live.tokens.epoch != epoch:
-            raise SessionOver("other_login" if self._known.live else self._known.over)
-        return live
-
-    # ---- work --------------------------------------------------------------------------------------------------
-
-    def _renew(self, live: Live, why: str) -> Live:
-        """Runs in the flight's thread. Raises SessionOver, TryLater or ConfigurationError, nothing else."""
-        self._hooks.note(RenewalStarted(live.tokens.version, why=why))
-        epoch, began, outcome = live.tokens.epoch, self._clock.mono(), "failed"
-        try:
-            fresh = self._live(run_once(renew(self._port, live.tokens)))
-            self._known.install(fresh, epoch=epoch)
-            outcome = "renewed" if self._port.granted else "adopted"
-        except SessionOver as over:
-            outcome = "ended"
-            if self._known.end(over.reason, epoch=epoch, of=epoch) and over.reason != "other_login":
-                self._hooks.session_over(over.reason)
-            raise
-        except NOT_NOW as error:
-            self._failed(live, error)
-            raise
-        except Exception as error:
-            later = TryLater(f"the renewal failed unexpectedly ({type(error).__name__})")
-            self._failed(live, later)
-            raise later from error
-        finally:
-            self._hooks.note(RenewalOver(live.tokens.version, outcome=outcome, seconds=self._clock.mono() - began))
-        self._hooks.tokens_changed(fresh.tokens)
-        return fresh
-
-    def _look(self, live: Live) -> Live:
-        """Newer tokens that somebody else has stored, during a cool-down. Raises the failure it is for, if none."""
-        newer = current_for(live.tokens, self.store.load())
-        if newer is None or newer.expired(self._clock.wall()):
-            raise self._known.remembered(live) or TryLater("the renewal has only just failed")
-        fresh = self._live(newer)
-        self._known.install(fresh, epoch=live.tokens.epoch)
-        self._hooks.note(Adopted(newer.version))
-        return fresh
-
-    def _failed(self, live: Live, error: UnbrokenError) -> None:
-        wait = self._known.failed(live, error, getattr(error, "retry_after", 0.0))
-        if isinstance(error, TryLater):
-            error.retry_after = wait
-        self._hooks.note(RenewalFailed(live.tokens.version, error=error.code, retry_after=wait))
-
-    def _load(self) -> Live:
-        """The stored tokens, taken into use. Raises SessionOver when there are none."""
-        epoch = self._known.epoch
-        record = self.store.load()
-        if record.tokens is None:
-            raise SessionOver(self._known.over if record.over in ("", "not_logged_in") else record.over)
-        live = self._live(record.tokens)
-        self._known.install(live, epoch=epoch)
-        return live
+        return self._renewal.arrived(outcome or _certain(usable), epoch)
 
     async def _aload(self) -> Live:
         """``_load`` in a thread: a store may be slow, or far away."""
-        flight, mine = self._known.load_flight(self._load, self._limit)
+        flight, mine = self._known.load_flight(self._renewal.load, self._limit)
         if mine:
             flight.start()
         return await flight.awaited(self._wait_timeout)
-
-    def _live(self, tokens: Tokens) -> Live:
-        return Live(tokens, self.dialect.attach(tokens), self._clock, self._leeway, random.random())  # noqa: S311  # spreads load only
 
     async def _aside(self, work: Callable[[], T]) -> T:
         """*work*, which blocks, done in a thread while an event loop goes on."""
