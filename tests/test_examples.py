@@ -41,7 +41,8 @@ from unbroken import InvalidToken, Session, SessionOver
 from unbroken.httpx2 import SessionAuth
 from unbroken.server import MemoryStore, Policy, Sessions
 from unbroken.starlette import SessionMiddleware, current_session, routes
-from unbroken.testing import PASSWORD, ManualClock, running
+from unbroken.testing import ManualClock, running
+from unbroken.testing.server import PASSWORD
 
 ROOT = Path(__file__).parent.parent
 LIFETIME = 1800

@@ -168,8 +168,8 @@ def _is_ours(request: Any, session: Session, instead: bool = False) -> bool:
     url = request.url
     if not session.covers(url.scheme, url.host, url.port) or SKIP in request.extensions:
         return False
-    theirs = request.headers.get(session.dialect.header)
-    return instead or theirs is None or theirs == request.extensions.get(SENT)
+    header, headers = session.dialect.header, request.headers
+    return instead or header not in headers or headers[header] == request.extensions.get(SENT)
 
 
 def _signed(request: Any, session: Session, live: Live) -> Any:

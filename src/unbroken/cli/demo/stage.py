@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 
 from unbroken import FileStore, Session
 from unbroken._once import run_once
-from unbroken.testing.network import Network
 from unbroken.cli.demo.workers import Seen
 from unbroken.errors import InvalidGrant, InvalidToken, TryLater
 from unbroken.server import Accounts, Policy, Sessions, SqliteStore
 from unbroken.server.rotation import Row
+from unbroken.testing.network import Network
 
 __all__ = ["Stage", "stage"]
 
