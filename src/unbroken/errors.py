@@ -162,7 +162,9 @@ class InvalidGrant(Refused):
 
 
 class InvalidToken(Refused):
-    """The access token is no good (RFC 6750 §3.1). ``reason``: ``malformed``, ``expired``, ``revoked``."""
+    """The access token is no good (RFC 6750 §3.1). ``reason``: ``malformed``, ``expired``, ``revoked``, or
+    ``missing`` (there was none).
+    """
 
     code = "invalid_token"
 

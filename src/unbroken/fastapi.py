@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Unpack
 
 from fastapi import APIRouter, Depends, HTTPException
 from fastapi.security import HTTPBearer, OAuth2PasswordBearer, SecurityScopes
@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request as StarletteRequest
 
 from unbroken.server.access_token import Claims
-from unbroken.server.endpoints import Authenticate, Endpoints, Route, ScopesOf
+from unbroken.server.endpoints import Authenticate, Endpoints, EndpointSettings, Route
 from unbroken.server.sessions import Sessions
 from unbroken.starlette import demanded, endpoint_of, found
 
@@ -121,10 +121,10 @@ RESPONSES: dict[str, type[BaseModel] | None] = {
     "refresh": TokenResponse,
     "introspect": Introspection,
     "session": Who,
-    "sessions": Devices,
+    "my_sessions": Devices,
     "revoke_others": Count,
 }
-BEARER = ("introspect", "session", "sessions", "end_session", "revoke_others", "logout")
+BEARER = ("introspect", "session", "my_sessions", "end_session", "revoke_others", "logout")
 EMPTY = {"logout": 204, "end_session": 204}
 
 
@@ -140,12 +140,11 @@ class Auth:
         sessions: Sessions,
         authenticate: Authenticate,
         *,
-        prefix: str = "/auth",
-        password_grant: bool = False,
-        scopes_of: ScopesOf | None = None,
         scopes: dict[str, str] | None = None,
+        **settings: Unpack[EndpointSettings],
     ) -> None:
-        endpoints = Endpoints(sessions, authenticate, prefix=prefix, password_grant=password_grant, scopes_of=scopes_of)
+        endpoints = Endpoints(sessions, authenticate, **settings)
+        password_grant = endpoints.password_grant
         self.scheme = _scheme(endpoints, scopes or {}) if password_grant else HTTPBearer(auto_error=False)
         # One object for ever: FastAPI knows a dependency, and what overrides it in tests, by its identity.
         self.session = _dependency(sessions, self.scheme)

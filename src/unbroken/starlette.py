@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, BaseUser
 from starlette.exceptions import HTTPException
@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.server.access_token import Claims
-from unbroken.server.endpoints import Authenticate, Endpoints, Route, ScopesOf
+from unbroken.server.endpoints import Authenticate, Endpoints, EndpointSettings, Route
 from unbroken.server.http import BODY_LIMIT, Request, Response, bearer_of, challenge, refusal
 from unbroken.server.sessions import Sessions
 
@@ -41,13 +41,10 @@ FOUND = "unbroken.claims"  # in the ASGI scope: Claims, or the Response that ref
 def routes(
     sessions: Sessions,
     authenticate: Authenticate,
-    *,
-    prefix: str = "/auth",
-    password_grant: bool = False,
-    scopes_of: ScopesOf | None = None,
+    **settings: Unpack[EndpointSettings],
 ) -> list[StarletteRoute]:
-    """The endpoints as routes; see ``unbroken.server.Endpoints``."""
-    endpoints = Endpoints(sessions, authenticate, prefix=prefix, password_grant=password_grant, scopes_of=scopes_of)
+    """The endpoints as routes; parameters as those of ``unbroken.server.Endpoints``."""
+    endpoints = Endpoints(sessions, authenticate, **settings)
     return [
         StarletteRoute(endpoints.path(route), endpoint_of(endpoints, route), methods=[route.method], name=route.name)
         for route in endpoints.routes

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from urllib.parse import parse_qsl, unquote_plus
@@ -27,8 +27,9 @@ from unbroken.errors import (
     Refused,
     TryLater,
 )
+from unbroken.server.access_token import Claims
 
-__all__ = ["BODY_LIMIT", "Request", "Response", "bearer_of", "challenge", "json_response", "refusal"]
+__all__ = ["BODY_LIMIT", "Request", "Response", "Route", "bearer_of", "challenge", "json_response", "refusal"]
 
 _log = logging.getLogger("unbroken")
 BODY_LIMIT = 64 * 1024  # bytes
@@ -97,6 +98,24 @@ class Response:
     body: bytes = field(default=b"", repr=False)
 
 
+Handler = Callable[[Request, str], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One endpoint: where it is, and whether it is below the prefix (``rooted``: it is not)."""
+
+    method: str
+    path: str
+    handler: Handler
+    rooted: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name in a framework's route table."""
+        return self.handler.__name__.strip("_")
+
+
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> Response:
     """*value* as JSON; not to be stored unless *headers* say otherwise."""
     body = json.dumps(value, separators=(",", ":")).encode()
@@ -123,6 +142,20 @@ def flag_of(fields: Mapping[str, object], name: str) -> bool:
     return value
 
 
+def facts_of(claims: Claims) -> dict[str, object]:
+    """What a good access token says, for its holder and for RFC 7662 §2.2."""
+    return {
+        "sub": claims.subject,
+        "sid": claims.sid,
+        "client_id": claims.client_id,
+        "scope": claims.scope,
+        "iss": claims.issuer,
+        "aud": claims.audience,
+        "iat": int(claims.issued_at),
+        "exp": int(claims.expires_at),
+    }
+
+
 def bearer_of(request: Request) -> str | None:
     """The bearer token of *request* (RFC 6750 §2.1); None without one."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -137,7 +170,7 @@ def refusal(error: Refused | TryLater | ConfigurationError) -> Response:
         _log.error("a request could not be answered: %s", error)
         return _later(5.0)
     if isinstance(error, InvalidToken):
-        return challenge(error)
+        return challenge(None if error.reason == "missing" else error)
     body = {"error": error.code, "error_description": str(error)}
     if error.reason != error.code:
         body["reason"] = error.reason

@@ -1,9 +1,10 @@
 """Sessions: the server's end. Log in, refresh, verify, log out, list, revoke.
 
 Every method has two spellings. ``refresh`` blocks and needs no event loop; ``arefresh`` awaits. Both run the same flow
-of ``flows.py``: the first by ``run_once``, for a store that never suspends. In an event loop, the slow writes of such a
-store (login, logout, revocation: they wait for the disk) are moved to a thread. What is quick (refresh, verify) is done
-at once; only if another process keeps the store busy, it is done again in a thread, where it can wait.
+of ``flows.py``: the first by ``run_once``. In an event loop, the slow writes of a store that blocks (login, logout,
+revocation: they wait for the disk) are moved to a thread. What is quick (refresh, verify) is done at once; only if
+another process keeps the store busy, it is done again in a thread, where it can wait. An awaiting method that runs
+within ``run_once`` blocks too: so code that was written once for both serves both.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from unbroken._once import run_once
+from unbroken._once import is_blocking, run_once
 from unbroken.server.access_token import Claims
 from unbroken.server.events import Event
 from unbroken.server.flows import Flows
@@ -168,9 +169,9 @@ class Sessions:
     async def averify(self, access_token: str) -> Claims:
         """``verify`` without blocking."""
         flows = self._flows
-        if self._waits and (flows.confirms or time.monotonic() > flows.watch.fresh_until):
+        if self._waits and not is_blocking() and (flows.confirms or time.monotonic() > flows.watch.fresh_until):
             return await self._quickly(lambda: flows.verify(access_token))
-        return await flows.verify(access_token, fresh=self._waits)
+        return await flows.verify(access_token, fresh=self._waits and not is_blocking())
 
     async def alogout(self, *, access_token: str | None = None, refresh_token: str | None = None) -> bool:
         """``logout`` without blocking."""
@@ -202,7 +203,7 @@ class Sessions:
 
     async def _quickly(self, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What *flow* gives, which nearly never waits. A flow that found the store busy has written nothing."""
-        if not self._waits:
+        if not self._waits or is_blocking():
             return await flow()
         try:
             with self.store.briefly():
@@ -212,7 +213,7 @@ class Sessions:
 
     async def _slowly(self, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What *flow* gives, which waits for the disk or for other processes."""
-        if not self._waits:
+        if not self._waits or is_blocking():
             return await flow()
         return await STORE.run(lambda: run_once(flow()))
 

@@ -1,5 +1,7 @@
 """What blocks is done in threads, so that an event loop goes on. Each kind of work has a lane of its own: however many
 stand in one, nobody in another waits for them.
+
+Where there is no event loop (``run_once``), the calling thread is the thread, and the same bounds hold.
 """
 
 from __future__ import annotations
@@ -7,10 +9,12 @@ from __future__ import annotations
 import inspect
 import itertools
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
-from unbroken.errors import TryLater
+from unbroken._once import is_blocking
+from unbroken.errors import ConfigurationError, TryLater
 
 __all__ = ["LOGINS", "STORE", "Lane"]
 
@@ -24,9 +28,13 @@ class Lane:
     def __init__(self, width: int, queue: float = float("inf")) -> None:
         self._width, self._queue, self._number = width, queue, next(_numbers)
         self._inside: Any = None
+        self._turn = threading.Semaphore(width)  # for threads without an event loop
+        self._counting, self._threads = threading.Lock(), 0
 
     async def run(self, work: Callable[[], T]) -> T:
         """What *work* gives. Raises TryLater at once when too many are waiting already."""
+        if is_blocking():
+            return self._run_here(work)
         import anyio.to_thread  # noqa: PLC0415  # blocking use needs no event loop library
 
         inside = self._inside_of_this_loop()
@@ -40,11 +48,25 @@ class Lane:
 
     async def ask(self, function: Callable[..., T | Awaitable[T]], *args: str) -> T:
         """What the application's *function* answers: an async one here, a plain one in a thread, as it may be slow."""
+        if is_blocking():
+            return self._run_here(lambda: _plain(function(*args)))
         if inspect.iscoroutinefunction(function):
             return cast("T", await function(*args))
         # In a list, because trio refuses a coroutine from a thread: that of an object with an async ``__call__``.
         [answer] = await self.run(lambda: [function(*args)])
         return await answer if inspect.isawaitable(answer) else answer
+
+    def _run_here(self, work: Callable[[], T]) -> T:
+        with self._counting:
+            if self._threads >= self._width + self._queue:
+                raise TryLater("too many at once", retry_after=1.0)
+            self._threads += 1
+        try:
+            with self._turn:
+                return work()
+        finally:
+            with self._counting:
+                self._threads -= 1
 
     def _inside_of_this_loop(self) -> _Inside:
         from anyio.lowlevel import RunVar  # noqa: PLC0415
@@ -64,6 +86,15 @@ class _Inside:
         from anyio import CapacityLimiter  # noqa: PLC0415
 
         self.limiter, self.tasks = CapacityLimiter(width), 0
+
+
+def _plain(answer: T | Awaitable[T]) -> T:
+    """What an application's function answered, where nobody can await it."""
+    if not inspect.isawaitable(answer):
+        return answer
+    if inspect.iscoroutine(answer):
+        answer.close()
+    raise ConfigurationError("an async function cannot be asked here: give a plain one to a framework that blocks")
 
 
 CORES = os.cpu_count() or 1

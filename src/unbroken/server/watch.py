@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from unbroken._once import is_blocking
 from unbroken.errors import TryLater
 from unbroken.server.keys import KeyRecord, Keyring, new_mac_key, new_signing_key
 from unbroken.server.stores import Store
@@ -37,7 +38,7 @@ class Watch:
     def __init__(self, store: Store, token_ttls: Mapping[str, float], clock: Callable[[], float]) -> None:
         self._store, self._token_ttls, self._clock = store, token_ttls, clock
         self._lock = threading.Lock()  # guards all that is learnt; never held while the store is asked
-        self._asking: dict[int, _Asking] = {}  # by thread
+        self._asking: dict[tuple[int, bool], _Asking] = {}  # by thread, and whether it blocks
         # On the monotonic clock. After it, the store should be asked before anything is believed.
         self.fresh_until = float("-inf")
         self._asked_again = float("-inf")
@@ -53,7 +54,7 @@ class Watch:
             stale = now > self.fresh_until + STALE - EVERY
             if self._asking and not stale:
                 return
-            other = self._asking.get(threading.get_ident())
+            other = self._asking.get(_here())
             if other is None:
                 await self._ask_for_all()
                 return
@@ -117,7 +118,7 @@ class Watch:
 
     async def _ask_for_all(self) -> None:
         """Asks, and tells those tasks of this thread that wait for it how that ended."""
-        here = threading.get_ident()
+        here = _here()
         asking = self._asking[here] = _Asking()
         try:
             await self.look_now()
@@ -128,6 +129,10 @@ class Watch:
         finally:
             self._asking.pop(here, None)
             asking.end()
+
+
+def _here() -> tuple[int, bool]:
+    return threading.get_ident(), is_blocking()
 
 
 class _Asking:

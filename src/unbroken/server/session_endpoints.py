@@ -1,0 +1,40 @@
+"""Who am I, and "your devices": what the holder of an access token may see of its own sessions, and end."""
+
+from __future__ import annotations
+
+from unbroken.server.callers import Callers
+from unbroken.server.http import NO_STORE, Request, Response, Route, facts_of, json_response
+from unbroken.server.sessions import Sessions
+
+__all__ = ["SessionEndpoints"]
+
+
+class SessionEndpoints:
+    """Shows callers their own sessions, and ends them."""
+
+    def __init__(self, sessions: Sessions, callers: Callers) -> None:
+        self._sessions, self._callers = sessions, callers
+        self.routes = (
+            Route("GET", "/session", self._session),
+            Route("GET", "/sessions", self._my_sessions),
+            Route("POST", "/sessions/revoke-others", self._revoke_others),
+            Route("DELETE", "/sessions/{sid}", self._end_session),
+        )
+
+    async def _session(self, request: Request, _: str) -> Response:
+        return json_response(facts_of(await self._callers.demanded(request)))
+
+    async def _my_sessions(self, request: Request, _: str) -> Response:
+        caller = await self._callers.demanded(request)
+        found = await self._sessions.alist_of(caller.subject)
+        return json_response({"sessions": [info.to_json(current=info.sid == caller.sid) for info in found]})
+
+    async def _end_session(self, request: Request, sid: str) -> Response:
+        caller = await self._callers.demanded(request)
+        if not await self._sessions.arevoke(sid, subject=caller.subject):
+            return json_response({"error": "not_found", "error_description": "you have no such session"}, 404)
+        return Response(204, NO_STORE)
+
+    async def _revoke_others(self, request: Request, _: str) -> Response:
+        caller = await self._callers.demanded(request)
+        return json_response({"revoked": await self._sessions.arevoke_others(caller.subject, keep=caller.sid)})

@@ -1,0 +1,103 @@
+"""What is done with a token: exchange it, end it, ask about it (RFC 6749 §6, RFC 7009, RFC 7662)."""
+
+from __future__ import annotations
+
+from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
+from unbroken.server.callers import Callers
+from unbroken.server.http import NO_STORE, Request, Response, Route, bearer_of, facts_of, json_response, text_of
+from unbroken.server.login_endpoints import LoginEndpoints
+from unbroken.server.sessions import Sessions
+from unbroken.tokens import Granted
+
+__all__ = ["TokenEndpoints"]
+
+INTROSPECT = "introspect"  # the scope that may look at other subjects' tokens
+
+
+class TokenEndpoints:
+    """Exchanges, ends and tells about tokens. *password_grant* opens RFC 6749 §4.3."""
+
+    def __init__(
+        self, sessions: Sessions, callers: Callers, logins: LoginEndpoints, *, password_grant: bool = False
+    ) -> None:
+        self._sessions, self._callers, self._logins, self._password_grant = sessions, callers, logins, password_grant
+        self.routes = (
+            Route("POST", "/token", self._token),
+            Route("POST", "/refresh", self._refresh),
+            Route("POST", "/logout", self._logout),
+            Route("POST", "/revoke", self._revoke),
+            Route("POST", "/introspect", self._introspect),
+        )
+
+    async def _token(self, request: Request, _: str) -> Response:
+        fields = request.form()
+        grant_type, client_id = text_of(fields, "grant_type"), fields.get("client_id") or request.basic_client()
+        if grant_type == "refresh_token":
+            token = text_of(fields, "refresh_token")
+            return _tokens(await self._refreshed(request, token, client_id, fields.get("scope")))
+        if grant_type == "password" and self._password_grant:
+            name, password = text_of(fields, "username"), text_of(fields, "password")
+            about = {"scope": fields.get("scope", ""), "client_id": client_id or "first-party"}
+            try:
+                return _tokens(await self._logins.log_in(request, name, password, **about))
+            except LoginRefused as error:  # RFC 6749 §5.2 calls it so; no session ends by it
+                return json_response({"error": "invalid_grant", "error_description": str(error)}, 400)
+        return json_response({"error": "unsupported_grant_type", "error_description": "use refresh_token"}, 400)
+
+    async def _refresh(self, request: Request, _: str) -> Response:
+        token = text_of(request.json(), "refresh_token")
+        return _tokens(await self._refreshed(request, token, None, None))
+
+    async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> Granted:
+        return await self._sessions.arefresh(
+            token,
+            attempt=request.headers.get("idempotency-key"),
+            client_id=client_id,
+            scope=scope,
+            ip=request.client_ip,
+            user_agent=request.headers.get("user-agent", ""),
+        )
+
+    async def _logout(self, request: Request, _: str) -> Response:
+        access_token = bearer_of(request)
+        refresh_token = text_of(request.json(), "refresh_token", required=False) if request.body else ""
+        if access_token is None and not refresh_token:
+            raise InvalidRequest("send the bearer token, the refresh_token, or both")
+        ended = await self._sessions.alogout(access_token=access_token, refresh_token=refresh_token or None)
+        if not ended and not refresh_token:
+            raise InvalidToken("this is not an access token of this server", reason="malformed")
+        return Response(204, NO_STORE)
+
+    async def _revoke(self, request: Request, _: str) -> Response:
+        token = text_of(request.form(), "token")
+        await self._sessions.alogout(access_token=token, refresh_token=token)
+        return Response(200, NO_STORE)
+
+    async def _introspect(self, request: Request, _: str) -> Response:
+        caller = await self._callers.demanded(request)
+        facts = await self._facts(text_of(request.form(), "token"))
+        if facts is None or not (facts["sub"] == caller.subject or caller.has_scope(INTROSPECT)):
+            return json_response({"active": False})
+        return json_response({"active": True, **facts})
+
+    async def _facts(self, token: str) -> dict[str, object] | None:
+        """What RFC 7662 §2.2 tells of a good token; None for any other."""
+        try:
+            return facts_of(await self._sessions.averify(token)) | {"token_type": "Bearer"}
+        except InvalidToken:
+            found = await self._sessions.ainspect_refresh(token)
+        if found is None or not found[1]:
+            return None
+        info = found[0]
+        return {
+            "sub": info.subject,
+            "sid": info.sid,
+            "client_id": info.client_id,
+            "scope": info.scope,
+            "exp": int(info.idle_expires_at),
+            "token_type": "refresh_token",
+        }
+
+
+def _tokens(granted: Granted) -> Response:
+    return json_response(granted.to_response())

@@ -1,0 +1,96 @@
+"""The endpoints without an event loop, as Flask and Django use them; and blocking calls in the middle of a loop."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from unbroken._once import is_blocking, run_once
+from unbroken.server import Accounts, Endpoints, MemoryStore, Sessions, SqliteStore
+from unbroken.server.http import Request, Response
+from unbroken.server.stores import open_store
+from unbroken.server.threads import Lane
+
+JSON = {"content-type": "application/json"}
+
+
+def post(endpoints: Endpoints, path: str, **fields: Any) -> Response:
+    answer = endpoints.handle_blocking(Request("POST", path, JSON, json.dumps(fields).encode()))
+    assert answer is not None
+    return answer
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_session_lives_and_ends_without_an_event_loop(kind: str, tmp_path: Path) -> None:
+    store = open_store("memory:" if kind == "memory" else f"sqlite:///{tmp_path}/app.db")
+    accounts = Accounts(store)
+    accounts.add("ada", "correct horse")
+    endpoints = Endpoints(Sessions(store), accounts.authenticate, scopes_of=lambda _: ["read"])
+    login = post(endpoints, "/auth/login", username="ada", password="correct horse", scope="read")
+    tokens = json.loads(login.body)
+    again = json.loads(post(endpoints, "/auth/refresh", refresh_token=tokens["refresh_token"]).body)
+    assert again["refresh_seq"] == 1
+    assert post(endpoints, "/auth/logout", refresh_token=again["refresh_token"]).status == 204
+    assert post(endpoints, "/auth/refresh", refresh_token=again["refresh_token"]).status == 400
+    assert post(endpoints, "/auth/login", username="ada", password="wrong").status == 401
+
+
+def test_an_async_authenticate_is_refused_where_nobody_can_await_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def authenticate(name: str, _: str) -> str:
+        return name
+
+    answer = post(Endpoints(Sessions(MemoryStore()), authenticate), "/auth/login", username="ada", password="x")
+    assert answer.status == 503
+    assert "plain one" in caplog.text
+
+
+def test_whether_it_blocks_is_known_to_each_thread_and_ends_with_the_call() -> None:
+    async def ask() -> tuple[bool, bool]:
+        elsewhere: list[bool] = []
+        thread = threading.Thread(target=lambda: elsewhere.append(is_blocking()))
+        thread.start()
+        thread.join()
+        return is_blocking(), elsewhere[0]
+
+    assert run_once(ask()) == (True, False)
+    assert not is_blocking()
+    with pytest.raises(RuntimeError):
+        run_once(anyio.lowlevel.checkpoint())
+    assert not is_blocking()
+
+
+def test_a_blocking_call_in_an_event_loop_does_not_wait_for_its_own_thread(tmp_path: Path) -> None:
+    sessions = Sessions(SqliteStore(tmp_path / "app.db"))
+
+    async def main() -> list[str]:
+        granted = await sessions.alogin("ada")
+        return [sessions.verify(granted.access_token).subject, (await sessions.averify(granted.access_token)).subject]
+
+    assert anyio.run(main) == ["ada", "ada"]
+
+
+def test_without_a_loop_a_lane_is_as_narrow_as_with_one() -> None:
+    lane, inside, most = Lane(2), 0, 0
+    lock, full = threading.Lock(), threading.Barrier(2)
+
+    def work() -> None:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        full.wait(10)
+        with lock:
+            inside -= 1
+
+    threads = [threading.Thread(target=lambda: run_once(lane.run(work))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert (most, inside) == (2, 0)
