@@ -1,22 +1,36 @@
-"""``python -m bench [authorize] [herd] [server]``: a Markdown table. Exit status 1 if a limit was missed."""
+"""``python -m bench [authorize] [herd] [server] [steady] [burst] [fleet [SECONDS]]``: a Markdown table.
+
+``python -m bench clients [a b c …] [NAME …]`` prints tables of its own. Exit status 1 if a limit was missed.
+"""
 
 from __future__ import annotations
 
 import sys
 
 from bench import authorize, herd, server
+from bench.clients import burst, fleet, matrix, steady
 
-PARTS = {"authorize": authorize.figures, "herd": herd.figures, "server": server.figures}
+PARTS = {
+    "authorize": authorize.figures,
+    "herd": herd.figures,
+    "server": server.figures,
+    "steady": steady.figures,
+    "burst": burst.figures,
+    "fleet": fleet.figures,
+}
 
 
 def main() -> int:
-    wanted = sys.argv[1:] or list(PARTS)
+    if sys.argv[1:2] == ["clients"]:
+        return matrix.main(sys.argv[2:])
+    seconds = [float(word) for word in sys.argv[1:] if word.isdigit()]
+    wanted = [word for word in sys.argv[1:] if not word.isdigit()] or list(PARTS)
     if unknown := set(wanted) - set(PARTS):
         sys.exit(f"bench: there is no part {min(unknown)!r}: use {', '.join(PARTS)}")
     missed = False
     print("| what | figure | limit | reached |\n|---|---|---|---|")
     for name in wanted:
-        for figure in PARTS[name]():
+        for figure in fleet.figures(*seconds) if name == "fleet" else PARTS[name]():
             print(figure.row(), flush=True)
             missed |= figure.reached is False
     return int(missed)
