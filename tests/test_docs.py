@@ -1,28 +1,21 @@
-"""The documents: their examples run, their links lead somewhere, and the repository keeps its own rules."""
+"""The documents: their examples run, their links lead somewhere, and the repository keeps its own rules.
+
+The pages that need a server to speak with have their tests in ``tests/docs``.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.docs.pages import ROOT, examples, run
+
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-
-
-def examples(document: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL)
-
-
-def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    (folder / "example.py").write_text(code)
-    command = [sys.executable, "-W", "ignore", "example.py"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=90)
 
 
 @pytest.mark.parametrize("name", ["tutorial.md", "renewal.md"])
@@ -62,9 +55,16 @@ password = "x"
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+    for target, heading in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", document.read_text()):
         if not target.startswith("http"):
             assert (document.parent / target).exists(), target
+            assert not heading or heading in headings(document.parent / target), f"{target}#{heading}"
+
+
+def headings(document: Path) -> list[str]:
+    """What links to the parts of *document* are called."""
+    lines = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines]
 
 
 def test_the_changelog_knows_the_version() -> None:
