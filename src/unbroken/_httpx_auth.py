@@ -10,6 +10,7 @@ The flows differ in their awaits alone. To send a request without a token: ``aut
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any
 
@@ -94,6 +95,7 @@ class TransportFlow:
 
     def __init__(self, session: Session, transport: Any = None) -> None:
         self._session, self._transport = session, transport
+        self._making = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<SessionTransport of {self._session!r}>"
@@ -111,7 +113,8 @@ class TransportFlow:
     def handle_request(self, request: Any) -> Any:
         """Sends one request, for ``Client``."""
         if self._transport is None:
-            self._transport = self._plain()
+            with self._making:  # one for all threads, and none that nobody closes
+                self._transport = self._transport or self._plain()
         session, send = self._session, self._transport.handle_request
         if not _is_ours(_unsigned(request, session), session):
             return send(request)
@@ -166,7 +169,7 @@ class TransportFlow:
 def _is_ours(request: Any, session: Session, instead: bool = False) -> bool:
     """Whether the request goes where our tokens may go, and carries no credentials that are to stay."""
     url = request.url
-    if not session.covers(url.scheme, url.host, url.port) or SKIP in request.extensions:
+    if not session.covers(url.scheme, url.host, url.port) or request.extensions.get(SKIP):
         return False
     header, headers = session.dialect.header, request.headers
     return instead or header not in headers or headers[header] == request.extensions.get(SENT)

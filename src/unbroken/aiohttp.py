@@ -5,15 +5,18 @@ http = aiohttp.ClientSession(middlewares=[SessionMiddleware(session)])
 1. aiohttp asks its middlewares anew for each hop of a redirect, and carries none of their headers to the next one: so
    each hop is judged by its own origin.
 2. A body is sent again where aiohttp can send it again: bytes, texts, forms, and files that can be wound back.
-3. ``middlewares=()`` sends one request without a token.
+3. What was read of an answer, to look for a challenge, is put back: it can be streamed like any other.
+4. ``middlewares=()`` sends one request without a token.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, MultipartWriter, payload
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, MultipartWriter, StreamReader, payload
+from aiohttp.base_protocol import BaseProtocol
 
 from unbroken.client.live import Live
 from unbroken.client.replay import Rewind, rewinder
@@ -94,6 +97,15 @@ def _nothing() -> None:
     """Nothing is left to do."""
 
 
+def _stream_of(body: bytes) -> StreamReader:
+    """*body* as aiohttp gives it to whoever streams an answer."""
+    loop = asyncio.get_running_loop()
+    stream = StreamReader(BaseProtocol(loop), limit=max(len(body), 1 << 16), loop=loop)
+    stream.feed_data(body)
+    stream.feed_eof()
+    return stream
+
+
 class _Received:
     """A ``Received`` over an answer of aiohttp."""
 
@@ -101,10 +113,13 @@ class _Received:
         self._response = response
 
     def headers(self) -> Mapping[str, str]:
-        return {name.lower(): value for name, value in self._response.headers.items()}
+        headers = self._response.headers  # several challenges may come in several lines
+        return {name.lower(): ", ".join(headers.getall(name)) for name in headers}
 
-    def read(self) -> Any:
-        return self._response.read()
+    async def read(self) -> bytes:
+        body = await self._response.read()
+        self._response.content = _stream_of(body)
+        return body
 
     def note(self, why: NotReplayable) -> None:
         setattr(self._response, WHY_NOT, why)

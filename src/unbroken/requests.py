@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping
 from datetime import timedelta
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,42 +65,57 @@ class SessionAuth(AuthBase):
             rewind = rewinder(request.body)
             sent = session.authorize(fresh=rewind is None)
             request.headers[session.dialect.header] = sent.header
-            request.hooks["response"].append(partial(_answered, session, sent, rewind))
+            request.hooks["response"].append(_Hook(session, sent, rewind))
         return request
 
 
-def _answered(session: Session, sent: Live, rewind: Rewind | None, response: Response, **how: Any) -> Response:
-    """The hook: what becomes of the first answer, and of the answer to each hop of a redirect."""
-    request, header = response.request, session.dialect.header
-    if header.lower() != "authorization" and response.is_redirect:
-        request.headers.pop(header, None)
+class _Hook:
+    """What becomes of each answer to one request: the first one, those to the hops of a redirect, and those to the same
+    request when it is sent once more. ``sent`` are the tokens that it carries now.
+    """
+
+    def __init__(self, session: Session, sent: Live, rewind: Rewind | None) -> None:
+        self._session, self._sent, self._rewind = session, sent, rewind
+
+    def __call__(self, response: Response, **how: Any) -> Response:
+        """Called by requests with each answer; *how* is how it was sent."""
+        request, header = response.request, self._session.dialect.header
+        response = self._looked_at(response, how)
+        if header.lower() != "authorization" and response.is_redirect:
+            request.headers.pop(header, None)  # requests goes on with a copy of this one
         return response
-    if request.body is None:
-        rewind = rewinder(None)
-    if request.headers.get(header) == sent.header:
-        return _onwards(session, response, rewind, sent, how)
-    if header not in request.headers and rewind and _is_covered(request, session) and _is_challenge(response, session):
+
+    def _looked_at(self, response: Response, how: Mapping[str, Any]) -> Response:
+        request, header, session = response.request, self._session.dialect.header, self._session
+        rewind = rewinder(None) if request.body is None else self._rewind
+        if request.headers.get(header) == self._sent.header:
+            return self._onwards(response, rewind, self._sent, how)
+        if header in request.headers or not rewind or not _is_covered(request, session):
+            return response
+        if not _is_challenge(response, session):
+            return response
+        response.content  # noqa: B018  # frees the connection, before anybody waits
         rewind()
-        return _onwards(session, response, rewind, None, how)
-    return response
+        return self._onwards(response, rewind, None, how)
 
-
-def _onwards(session: Session, response: Response, rewind: Rewind | None, sent: Live | None, how: Any) -> Response:
-    """The rest of a passage, after the request was sent with *sent*, or with no tokens at all; its last answer."""
-    first = response.request
-    way = session.passage(rewind, _endpoint, first, sent)
-    try:
-        step = next(way) if sent is None else _sent_already(way, response)
-        while True:
-            if type(step) is Live:
-                response = _send_again(response, session, step, how)
-                first.headers[session.dialect.header] = step.header  # this is what a redirect copies
-                answer: object = response.status_code
-            else:
-                answer = session.perform(step, _Received(response))
-            step = way.send(answer)
-    except StopIteration:
-        return response
+    def _onwards(
+        self, response: Response, rewind: Rewind | None, sent: Live | None, how: Mapping[str, Any]
+    ) -> Response:
+        """The rest of a passage, after the request was sent with *sent*, or with no tokens at all; its last answer."""
+        session, first = self._session, response.request
+        way = session.passage(rewind, _endpoint, first, sent)
+        try:
+            step = next(way) if sent is None else _sent_already(way, response)
+            while True:
+                if type(step) is Live:
+                    response, self._sent = _send_again(response, session, step, how), step
+                    first.headers[session.dialect.header] = step.header  # this is what a redirect copies
+                    answer: object = response.status_code
+                else:
+                    answer = session.perform(step, _Received(response))
+                step = way.send(answer)
+        except StopIteration:
+            return response
 
 
 def _sent_already(way: Generator[Step, Any, None], response: Response) -> Step:

@@ -185,11 +185,19 @@ def ignores_the_epoch(seen: Tokens, record: Record) -> Tokens | None:
     return record.tokens if record.version != seen.version else None
 
 
-async def logs_out_at_the_server_first(port: Port) -> tuple[Tokens | None, bool]:
+async def logs_out_at_the_server_first(port: Port) -> tuple[Tokens | None, int, bool]:
     record = await port.load()
-    told = bool(record.tokens) and await port.revoke(record.tokens)
+    told = record.tokens is not None and await port.revoke(record.tokens)
     await port.save(Record(record.version + 1, record.epoch + 1, None, over="logged_out"), record)
-    return record.tokens, told
+    return record.tokens, record.epoch + 1, told
+
+
+async def forgets_what_it_forgot(port: Port) -> tuple[Record, Tokens | None]:
+    """Believes a store that says no: then somebody else must have logged out."""
+    while True:
+        record = await port.load()
+        if await port.save(Record(record.version + 1, record.epoch + 1, None, over="logged_out"), record):
+            return record, record.tokens
 
 
 async def never_releases(port: Port, seen: Tokens) -> Tokens:
@@ -203,6 +211,7 @@ async def never_releases(port: Port, seen: Tokens) -> Tokens:
 
 
 LOSSES, CRASHES = "two, losses", "two, crashes and losses"
+DOUBTS = "a logout, saves in doubt"
 THIEF, THIEF_2 = "a thief with the attempt id", "a thief with his own"
 
 MUTANTS = (
@@ -230,6 +239,7 @@ MUTANTS = (
     Mutant("the end is not looked at twice", _in_client("_end", ends_without_looking), ("a logout and another login",)),
     Mutant("a request is sent for another login", _in_client("current_for", ignores_the_epoch), ("another login",)),
     Mutant("logout forgets last", _in_client("log_out", logs_out_at_the_server_first), ("a logout",)),
+    Mutant("a save in doubt is taken for another's", _in_client("_forget", forgets_what_it_forgot), (DOUBTS,)),
     Mutant("a lost lease goes unnoticed", _in_world("LEASES_ARE_CHECKED", False), ("a lost lease, twice renewed",)),
     Mutant("a store set back is believed", _in_client("current_for", believes_the_store), ("a store set back",)),
     Mutant("the lock is never released", _in_client("renew", never_releases), ("two at once",)),

@@ -35,6 +35,7 @@ class Budget(NamedTuple):
     leases: int = 0  # the holder of the lock loses it, and does not know
     set_backs: int = 0  # the clients' store is restored to an earlier record
     ticks: int = 0
+    doubts: int = 0  # a save happens, and its answer says that it did not
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class World:
             yield "loses the compare-and-set", self, False
             return
         yield "saves", self._saved(record), True
+        if self.budget.doubts:
+            yield "saves, and is told that it did not", self._saved(record)._spend("doubts"), False
 
     def _do_overwrite(self, who: int, record: Record) -> Iterable[tuple[str, World, Any]]:
         """For clients that are not ours."""

@@ -91,8 +91,8 @@ class Dialect:
     """How one backend speaks. The defaults are those of OAuth 2.0 bearer tokens; five lines describe most others.
 
     ``scheme``: what stands before the token; None takes it from the answer (``token_type``), and so does
-    ``Fields.prefix``, to the letter. ``challenge``: a ``When``, or a function of the answer that reads no body;
-    None is a 401 about our scheme (RFC 6750 §3).
+    ``Fields.prefix``, to the letter. ``challenge``: a ``When``, or a function of status and headers
+    of a 401; None is a 401 about our scheme (RFC 6750 §3).
     ``refused``: which answer to a login means a wrong name or password. ``reason``: path of a word that says why the
     session is over.
     A challenge in the body is looked for in answers of ``read_types`` only, and of at most ``read_most`` bytes where

@@ -1,6 +1,7 @@
 """The user's hooks: who is told, when, and in which thread or loop.
 
-1. Notes are kept until ``deliver``, which is called when nobody waits any more: a slow hook delays no request.
+1. Notes are kept until ``deliver``, which is called when nobody waits any more: a slow hook delays no request. What
+   tells of a request hands over events only; all other news waits for the thread that brought it.
 2. An async hook runs in the event loop that last asked this session for something, if that loop still runs; otherwise
    in one of its own.
 3. What a hook raises is logged, and goes no further.
@@ -11,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -19,6 +22,8 @@ from unbroken.client.events import Event
 from unbroken.tokens import Tokens
 
 __all__ = ["Hooks"]
+
+Kept = deque[tuple[Callable[[Any], object], object]]
 
 _log = logging.getLogger("unbroken")
 
@@ -34,7 +39,13 @@ class Hooks:
     ) -> None:
         self._on_tokens_changed, self._on_session_over = on_tokens_changed, on_session_over
         self._listeners = () if on_event is None else (on_event,)
-        self._waiting: deque[tuple[Callable[[Any], object], object]] = deque()
+        self._forget()
+        _all.add(self)
+
+    def _forget(self) -> None:
+        """Also after a fork: what is kept is the parent's to tell, and its loop runs there."""
+        self._events: Kept = deque()
+        self._news: Kept = deque()
         self._loop: Any = None
 
     def listen(self, hook: Callable[[Event], object]) -> None:
@@ -44,14 +55,13 @@ class Hooks:
     def note(self, event: Event) -> None:
         """Keeps *event* for the next delivery, and logs it."""
         _log.debug("%s", event)
-        for hook in self._listeners:
-            self._keep(hook, event)
+        self._events.extend((hook, event) for hook in self._listeners)
 
     def tell(self, event: Event) -> None:
-        """Hands *event* over at once; for the callers' own threads and tasks."""
+        """Hands *event* over at once, after those before it; for the callers' own threads and tasks."""
         if self._listeners:
             self.note(event)
-            self.deliver()
+            self._hand_over(self._events)
 
     def tokens_changed(self, tokens: Tokens) -> None:
         """Keeps the news of new tokens."""
@@ -71,10 +81,14 @@ class Hooks:
             self._loop = trio.lowlevel.current_trio_token()
 
     def deliver(self) -> None:
-        """Tells everything that is kept, in order."""
-        while self._waiting:
+        """Tells everything that is kept, in order: what happened, then what came of it."""
+        self._hand_over(self._events)
+        self._hand_over(self._news)
+
+    def _hand_over(self, kept: Kept) -> None:
+        while kept:
             try:
-                hook, news = self._waiting.popleft()
+                hook, news = kept.popleft()
             except IndexError:  # another thread was faster
                 return
             try:
@@ -86,7 +100,7 @@ class Hooks:
 
     def _keep(self, hook: Callable[[Any], object] | None, news: object) -> None:
         if hook:
-            self._waiting.append((hook, news))
+            self._news.append((hook, news))
 
     def _run(self, awaitable: Awaitable[object]) -> None:
         coroutine = _logged(awaitable)
@@ -130,3 +144,15 @@ async def _logged(awaitable: Awaitable[object]) -> None:
         await awaitable
     except Exception:  # noqa: BLE001  # as above
         _log.exception("an async hook failed")
+
+
+_all: weakref.WeakSet[Hooks] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for hooks in list(_all):
+        hooks._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -42,7 +42,7 @@ class Known:
         self._forget_flights()
         self._renewals: list[float] = []
         self._stubborn: OrderedDict[object, float] = OrderedDict()  # until when
-        self._useless = (0, 0.0)  # how many, the last one when
+        self._useless = (0, 0.0, 0)  # how many renewals, when the last one was found so, and its version
         self._looked = -LOOK_EVERY
         _all.add(self)
 
@@ -165,10 +165,11 @@ class Known:
         now = self._clock.mono()
         with self._lock:
             if took:
-                self._useless = (0, 0.0)
+                self._useless = (0, 0.0, 0)
                 self._stubborn.pop(endpoint, None)
             elif live.age(self._clock) < BRAND_NEW:
-                self._useless = (self._useless[0] + 1, now)
+                count, _, version = self._useless
+                self._useless = (count + (version != live.tokens.version), now, live.tokens.version)
                 self._stubborn[endpoint] = now + STUBBORN_FOR
                 self._stubborn.move_to_end(endpoint)
                 if len(self._stubborn) > STUBBORN_MOST:
@@ -179,7 +180,7 @@ class Known:
         now = self._clock.mono()
         if live.age(self._clock) >= STUBBORN_FOR:
             return False
-        count, last = self._useless
+        count, last, _ = self._useless
         return now < self._stubborn.get(endpoint, 0.0) or (count >= USELESS_MOST and now - last < STUBBORN_FOR)
 
 

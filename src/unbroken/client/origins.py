@@ -40,7 +40,10 @@ def origin_of(url: str) -> Origin:
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError(f"the URL of {parts.hostname} holds a user name or a password: leave them out")
     if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-        raise ConfigurationError(f"{url.partition('?')[0]!r} is not an absolute http(s) URL")
+        shown = url.partition("?")[0].rpartition("@")[2]
+        raise ConfigurationError(f"{shown!r} is not an absolute http(s) URL")
+    if any(sign <= " " or sign == "\x7f" for sign in url) or not (parts.path + parts.query).isascii():
+        raise ConfigurationError(f"a URL of {parts.hostname} holds characters that must be percent-encoded")
     return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
 
 

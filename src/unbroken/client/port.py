@@ -1,11 +1,14 @@
 """The blocking port: what the rules need of the world, for a renewal in a thread of its own.
 
-None of it suspends, so ``run_once`` runs the rules over it. Tokens that were granted but could not be stored are kept
-here under their attempt id: the next try stores them, instead of asking a server that may not answer twice.
+None of it suspends, so ``run_once`` runs the rules over it. Each renewal has a port of its own, with its own hold on
+the lock: one that was given up may still be under way when the next begins. Tokens that were granted but could not be
+stored are known to all of them, under their attempt id: the next try stores them, instead of asking a server that may
+not answer twice.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import secrets
 import time
@@ -13,6 +16,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
+from typing import Self
 
 from unbroken.client.dialect import Dialect
 from unbroken.client.events import Event
@@ -43,10 +47,14 @@ class BlockingPort:
     ) -> None:
         self._store, self._dialect, self._send, self._clock = store, dialect, send, clock
         self._exchange_timeout, self._lock_timeout = exchange_timeout, lock_timeout
-        self._unsaved: tuple[str, Granted] | None = None
+        self._unsaved: dict[str, Granted] = {}  # by attempt id; shared by the ports of all renewals
         self._lease: Lease = FOR_GOOD
-        self.granted = False  # whether the renewal at hand, or the last one, got its tokens by an exchange
+        self.granted = False  # whether this renewal got its tokens by an exchange
         self.tell = tell
+
+    def for_one_renewal(self) -> Self:
+        """A port that knows the same unsaved tokens, and holds a lock of its own."""
+        return copy.copy(self)
 
     def now(self) -> float:
         return self._clock.wall()
@@ -63,12 +71,12 @@ class BlockingPort:
     async def save(self, record: Record, expected: Record) -> bool:
         saved = self._store.save(record, expected)
         if saved and record.attempt is None:
-            self._unsaved = None
+            self._unsaved.clear()
         return saved
 
     async def exchange(self, tokens: Tokens, attempt: str) -> Answer:
-        if self._unsaved and self._unsaved[0] == attempt:
-            return self._unsaved[1]
+        if unsaved := self._unsaved.get(attempt):
+            return unsaved
         if not self._lease.holds(self._exchange_timeout):
             return Unanswered("the renewal lock was lost before the request was sent", again=False)
         try:
@@ -86,7 +94,7 @@ class BlockingPort:
             if answer.odd:
                 _log.warning("fields of the token response that cannot be read: %s", ", ".join(answer.odd))
             if None in (answer.refresh_seq, tokens.seq) or answer.refresh_seq > tokens.seq:  # type: ignore[operator]  # both are numbers here
-                self._unsaved = (attempt, answer)
+                self._unsaved[attempt] = answer
         return answer
 
     async def revoke(self, tokens: Tokens) -> bool:
@@ -109,7 +117,6 @@ class _Alone:
         self._port, self._lock = port, lock
 
     async def __aenter__(self) -> None:
-        self._port.granted = False
         self._port._lease = self._lock.__enter__() or FOR_GOOD
 
     async def __aexit__(

@@ -71,14 +71,16 @@ class Renewal:
         return usable, flight if fresh or age >= live.ages.first else None
 
     def answer_challenge(self, sent: Live, endpoint: object, live: Live) -> Course:
-        """What to do about a challenge by *endpoint* to *sent*, while *live* are in use. Neither: hand it over."""
+        """What to do about a challenge by *endpoint* to *sent*, while *live* are in use. Neither: hand it over.
+
+        Raises SessionOver, TryLater or RenewalStorm.
+        """
         if live.tokens.epoch != sent.tokens.epoch:
             raise SessionOver("other_login")
         if live.tokens.version != sent.tokens.version:
-            if live.age(self._clock) >= live.ages.first:
-                return None, self._flight(live, "expired")
-            self._hooks.tell(LateChallenge(live.tokens.version))
-            return live, None
+            if live.age(self._clock) < live.ages.first:
+                self._hooks.tell(LateChallenge(live.tokens.version))
+            return self.plan(False, live)
         if not live.tokens.refresh_token or self._known.passes_through(endpoint, sent):
             return None, None
         return None, self._flight(live, "challenge")
@@ -106,10 +108,11 @@ class Renewal:
         """Runs in the flight's thread. Raises SessionOver, TryLater or ConfigurationError, nothing else."""
         self._hooks.note(RenewalStarted(live.tokens.version, why=why))
         epoch, began, outcome = live.tokens.epoch, self._clock.mono(), "failed"
+        port = self._port.for_one_renewal()
         try:
-            fresh = self.live(run_once(renew(self._port, live.tokens)))
+            fresh = self.live(run_once(renew(port, live.tokens)))
             self._known.install(fresh, epoch=epoch)
-            outcome = "renewed" if self._port.granted else "adopted"
+            outcome = "renewed" if port.granted else "adopted"
         except SessionOver as over:
             outcome = "ended"
             if self._known.end(over.reason, epoch=epoch, of=epoch) and over.reason != "other_login":

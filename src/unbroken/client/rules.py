@@ -8,7 +8,7 @@
     6. The session is over only on a definite answer, and only if nobody has stored other tokens meanwhile.
        Everything else means try later, and loses nothing.
     7. A store that was set back to older tokens of the same login gets the newer ones again, from whoever has them.
-8. Login and logout change the epoch at once, without waiting. A renewal of an older epoch can no longer write,
+    8. Login and logout change the epoch at once, without waiting. A renewal of an older epoch can no longer write,
        its late tokens are revoked, and whatever waited for it is never sent for the new epoch.
 
 The rules await nothing but their port, so that the same lines run blocking, and in a simulation that tries every
@@ -150,23 +150,28 @@ async def log_out(port: Port, held: Tokens | None = None) -> tuple[Tokens | None
     *held* are the tokens in memory: the server is told of them even if the store cannot be written (StoreUnavailable).
     """
     try:
-        record = await _forget(port)
+        record, tokens = await _forget(port)
     except TryLater:
         if held is not None:
             await port.revoke(held)
         raise
     epoch = _epoch_after(record, port.now())
-    if record.tokens is None:
+    if tokens is None:
         return None, epoch, False
-    return record.tokens, epoch, await port.revoke(record.tokens)
+    return tokens, epoch, await port.revoke(tokens)
 
 
-async def _forget(port: Port) -> Record:
-    """Takes the tokens out of the store; the record that stood there."""
+async def _forget(port: Port) -> tuple[Record, Tokens | None]:
+    """Takes the tokens out of the store: the record that it replaced, and the last tokens that stood there.
+
+    A store that wrote, lost the answer and asked again says no: then the tokens are gone at the second look.
+    """
+    tokens: Tokens | None = None
     while True:
         record = await port.load()
+        tokens = record.tokens or tokens
         if await port.save(_without_tokens(record, "logged_out", _epoch_after(record, port.now())), record):
-            return record
+            return record, tokens
 
 
 def _epoch_after(record: Record, now: float) -> int:

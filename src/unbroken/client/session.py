@@ -207,7 +207,7 @@ class Session:
         Raises SessionOver, TryLater or RenewalStorm.
         """
         newer, flight = self._renewal.answer_challenge(sent, endpoint, self._known.live or self._renewal.load())
-        return self._landed(None, flight, lambda f: f.wait(self._wait_timeout)) if flight else newer
+        return self._landed(newer, flight, lambda f: f.wait(self._wait_timeout)) if flight else newer
 
     def perform(self, step: Step, answer: Received) -> object:
         """Does one step of a request's passage that is not sending; for adapters. *answer* is the one at hand."""
@@ -270,7 +270,7 @@ class Session:
         """``challenged`` without blocking."""
         self._hooks.remember_loop()
         newer, flight = self._renewal.answer_challenge(sent, endpoint, self._known.live or await self._aload())
-        return await self._alanded(None, flight) if flight else newer
+        return await self._alanded(newer, flight) if flight else newer
 
     async def aperform(self, step: Step, answer: Received) -> object:
         """``perform`` without blocking, for answers whose ``read`` is awaited."""

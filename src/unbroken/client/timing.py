@@ -67,7 +67,7 @@ def ages_of(tokens: Tokens, leeway: Leeway, jitter: float) -> Ages:
 
 def cool_down(failures: int, asked_for: float, jitter: float) -> float:
     """Seconds until the next try after *failures* in a row: one, two, four … up to thirty, or what the server asked."""
-    return max(asked_for, min(30.0, 2.0 ** (failures - 1)) * (0.5 + 0.5 * jitter))
+    return max(asked_for, min(30.0, 2.0 ** min(failures - 1, 5)) * (0.5 + 0.5 * jitter))  # also after days of failures
 
 
 def due_by_clock(tokens: Tokens, age: float, leeway: Leeway) -> bool:

@@ -50,7 +50,7 @@ def http_sender(context: ssl.SSLContext | None = None) -> Send:
         watch = _Watch(timeout)
         try:
             return _send(call, watch, context or _default_tls())
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             _explain(error, call, watch)
         finally:
             watch.end()
@@ -76,7 +76,7 @@ def _send(call: Call, watch: _Watch, tls: ssl.SSLContext) -> Reply:
         if len(body) > BODY_LIMIT:
             raise http.client.HTTPException("the answer is too long")
         headers = {name.lower(): value for name, value in response.headers.items()}
-        if len(body) < int(headers.get("content-length", "0")):
+        if response.length:  # bytes that were announced, and did not come
             raise http.client.IncompleteRead(body)
         return Reply(response.status, headers, body)
 

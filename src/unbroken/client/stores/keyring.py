@@ -33,7 +33,7 @@ class KeyringStore:
         self, service: str, name: str = "default", *, locks: str | os.PathLike[str] = "~/.config/unbroken/locks"
     ) -> None:
         need_flock("KeyringStore")
-        self.service, self.name, self.locks = service, name, Path(locks).expanduser()
+        self.service, self.name, self.locks = service, name, Path(os.path.realpath(Path(locks).expanduser()))
         self._form = Form(f"the secret {name!r} of {service!r}")
         try:
             self.locks.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -4,18 +4,19 @@
 2. Its holder asks before each request whether it will certainly last for it: by the monotonic *and* the wall clock,
    counted from before it was asked for, since one of them stands still while the machine sleeps. If not, it is
    lengthened; that fails if anybody else has had it meanwhile.
-3. Whoever asks again for what he holds gets it: an answer may have been lost. A lease that could not be given back is
-   asked for again under the same name.
+3. Whoever asks again for what he holds gets it: an answer may have been lost. A lease whose loan was not confirmed, or
+   that could not be given back, is asked for again under the same name.
 4. A busy lock and a lock that cannot be reached are two things: StoreBusy and StoreUnavailable.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from unbroken.client.record import Lease
@@ -46,16 +47,16 @@ class Lender:
 
     def __init__(self, lock: Lock) -> None:
         self._lock = lock
-        self._owed: list[str] = []  # holders that could not give back
+        self._owed: list[tuple[int, str]] = []  # process and name of holders that may still have the lock
 
     @contextmanager
     def lent(self, timeout: float) -> Iterator[Lease]:
         """Holds the lock. Raises StoreBusy after *timeout* seconds, StoreUnavailable if it cannot be reached."""
-        holder = self._owed.pop() if self._owed else secrets.token_hex(8)
+        holder = self._name()
         ends, pause = time.monotonic() + timeout, 0.004
         while True:
             lease = _Lent(self._lock, holder)
-            if self._lock.take(holder):
+            if self._take(holder):
                 break
             if time.monotonic() >= ends:
                 raise StoreBusy(f"the renewal lock stayed busy for {timeout:g} seconds")
@@ -67,7 +68,23 @@ class Lender:
             try:
                 self._lock.give_back(holder)
             except StoreUnavailable:
-                self._owed.append(holder)
+                self._owed.append((os.getpid(), holder))
+
+    def _take(self, holder: str) -> bool:
+        try:
+            return self._lock.take(holder)
+        except StoreUnavailable:  # perhaps only its answer was lost
+            self._owed.append((os.getpid(), holder))
+            raise
+
+    def _name(self) -> str:
+        """A name to ask under: one that may still have the lock, if there is one; never that of a parent process."""
+        with suppress(IndexError):
+            while True:
+                process, name = self._owed.pop()
+                if process == os.getpid():
+                    return name
+        return secrets.token_hex(8)
 
 
 class _Lent:

@@ -4,14 +4,19 @@
 2. The lock is a lease in the same row, by the database's clock: it needs no connection of its own while it is held, and
    goes through a connection pooler.
 3. One connection a process, made when it is needed, made anew when it broke or the process was forked.
+4. Every call is bounded: a connection that does not answer in time is cut, and a dead database is told by
+   StoreUnavailable.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
-from collections.abc import Sequence
+import time
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -47,7 +52,7 @@ class PostgresStore:
     """Tokens in the PostgreSQL at *url* (``postgresql://``, or any libpq connection string), for the session *name*.
 
     *key* seals them (``form.py``). *lease* is how long a holder of the renewal lock that died is waited for, *timeout*
-    how long a connection may take; both in seconds.
+    how long a connection or a statement may take; both in seconds.
     """
 
     def __init__(
@@ -56,12 +61,17 @@ class PostgresStore:
         self._made_of = (url, name, key, lease, timeout)
         try:
             psycopg.conninfo.conninfo_to_dict(url)
-        except psycopg.ProgrammingError as error:
-            raise ConfigurationError("the connection string of the PostgreSQL store cannot be read") from error
+        except psycopg.ProgrammingError:  # its message repeats the string, and the password in it
+            raise ConfigurationError("the connection string of the PostgreSQL store cannot be read") from None
         self.name, self.lease, self._lender = name, lease, Lender(self)
         self._form = Form(f"the session {name!r} in PostgreSQL", key)
+        self._timeout = timeout
+        self._forget_connection()
+        _all.add(self)
+
+    def _forget_connection(self) -> None:
+        """Also after a fork: the connection, and a lock that was held, are the parent's."""
         self._connection: Any = None
-        self._process = 0
         self._turn = threading.Lock()  # one statement at a time on the connection
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -107,35 +117,43 @@ class PostgresStore:
 
     def _asked(self, statement: str, values: Sequence[object]) -> Any:
         """The first row of the answer. A connection that turns out to be broken is made anew, once."""
-        if self._process != os.getpid():  # forked: the connection, and a lock that was held, are the parent's
-            self._connection, self._turn = None, threading.Lock()
-        with self._turn:
-            for last in (False, True):
-                try:
-                    return self._execute(statement, values)
-                except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                    self._drop()
-                    if last:
-                        raise StoreUnavailable("the token store in PostgreSQL cannot be reached") from error
-                except psycopg.Error as error:
-                    self._drop()
-                    raise StoreUnavailable(
-                        f"the token store in PostgreSQL cannot be used: {type(error).__name__}"
-                    ) from error
-        return None
+        if not self._turn.acquire(timeout=2 * self._timeout):
+            raise StoreUnavailable("the token store in PostgreSQL does not answer")
+        try:
+            return self._answer(statement, values)
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise StoreUnavailable("the token store in PostgreSQL cannot be reached") from error
+        except psycopg.Error as error:
+            raise StoreUnavailable(f"the token store in PostgreSQL cannot be used: {type(error).__name__}") from error
+        finally:
+            self._turn.release()
+
+    def _answer(self, statement: str, values: Sequence[object]) -> Any:
+        ends = time.monotonic() + self._timeout
+        try:
+            return self._execute(statement, values)
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            if time.monotonic() >= ends:
+                raise
+        return self._execute(statement, values)
 
     def _execute(self, statement: str, values: Sequence[object]) -> Any:
-        if self._connection is None:
-            self._connect()
-        cursor = self._connection.execute(statement, values)
-        return cursor.fetchone() if cursor.description else None
+        try:
+            if self._connection is None:
+                self._connect()
+            with _cut_after(self._timeout, self._connection):
+                cursor = self._connection.execute(statement, values)
+                return cursor.fetchone() if cursor.description else None
+        except psycopg.Error:
+            self._drop()
+            raise
 
     def _connect(self) -> None:
-        url, timeout = self._made_of[0], self._made_of[4]
+        timeout = self._timeout
         bounds: dict[str, Any] = {"connect_timeout": max(int(timeout), 2), "tcp_user_timeout": int(timeout * 1000)}
-        self._connection = psycopg.connect(url, autocommit=True, prepare_threshold=None, **bounds)
-        self._process = os.getpid()
-        with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):  # two made it at once
+        self._connection = psycopg.connect(self._made_of[0], autocommit=True, prepare_threshold=None, **bounds)
+        made_by_another = contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable)
+        with made_by_another, _cut_after(timeout, self._connection):
             self._connection.execute(TABLE)
 
     def _drop(self) -> None:
@@ -143,6 +161,41 @@ class PostgresStore:
             with contextlib.suppress(psycopg.Error):
                 self._connection.close()
             self._connection = None
+
+
+@contextlib.contextmanager
+def _cut_after(seconds: float, connection: Any) -> Iterator[None]:
+    """Ends *connection* if it is still needed after so many *seconds*: libpq itself waits for ever."""
+
+    ending, over = threading.Lock(), threading.Event()
+
+    def cut() -> None:
+        with ending, contextlib.suppress(OSError, psycopg.Error):
+            if not over.is_set():  # else its descriptor may be somebody else's by now
+                with socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as copy:
+                    copy.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        with ending:
+            over.set()
+
+
+_all: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_all):
+        store._forget_connection()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _again(url: str, name: str, key: Key | None, lease: float, timeout: float) -> PostgresStore:

@@ -2,7 +2,7 @@
 
 1. Both keys of a session are in one hash slot, so that a cluster serves.
 2. A save is one script that compares and sets. Give Redis ``appendfsync everysec`` or better, and no eviction.
-3. The lock is a lease with its holder's name in it ; only its holder gives it back.
+3. The lock is a lease with its holder's name in it; only its holder gives it back.
 4. Every call is bounded by *timeout* seconds: a dead Redis is told at once, by StoreUnavailable.
 """
 
@@ -60,8 +60,10 @@ class RedisStore:
         self._made_of = (url, name, key, lease, timeout)
         try:
             self._redis: Any = redis.Redis.from_url(url, **_bounds(timeout)) if isinstance(url, str) else url
-        except ValueError as error:
-            raise ConfigurationError(f"the URL of the Redis store is none: {error}") from error
+        except ValueError:  # its message may hold a part of the password
+            raise ConfigurationError(
+                "the URL of the Redis store cannot be read: redis://, rediss:// or unix://, password percent-encoded"
+            ) from None
         self.name, self.lease, self._lender = name, lease, Lender(self)
         self._form = Form(f"the session {name!r} in Redis", key)
         self._tokens, self._lock = f"{{unbroken:{name}}}:tokens", f"{{unbroken:{name}}}:lock"

@@ -31,7 +31,8 @@ LOAD = "SELECT data FROM unbroken_tokens WHERE name = ?"
 SAVE = "UPDATE unbroken_tokens SET stamp = ?, data = ? WHERE name = ? AND stamp = ?"
 BEGIN = "INSERT INTO unbroken_tokens (name, stamp) VALUES (?, ?) ON CONFLICT DO NOTHING"
 TAKE = """
-    UPDATE unbroken_tokens SET holder = ?, held_until = ? WHERE name = ? AND (held_until IS NULL OR held_until < ?)
+    UPDATE unbroken_tokens SET holder = ?, held_until = ?
+    WHERE name = ? AND (held_until IS NULL OR held_until < ? OR holder = ?)
 """
 LENGTHEN = "UPDATE unbroken_tokens SET held_until = ? WHERE name = ? AND holder = ?"
 GIVE_BACK = "UPDATE unbroken_tokens SET holder = NULL, held_until = NULL WHERE name = ? AND holder = ?"
@@ -46,7 +47,7 @@ class SqliteStore:
     def __init__(
         self, path: str | os.PathLike[str], name: str = "default", *, key: Key | None = None, lease: float = LEASE
     ) -> None:
-        self.path, self.name, self.lease = Path(path).expanduser(), name, lease
+        self.path, self.name, self.lease = Path(os.path.realpath(Path(path).expanduser())), name, lease
         self._lender = Lender(self)
         self._key, self._form = key, Form(f"the session {name!r} in {self.path}", key)
         with self._opened() as database:
@@ -85,7 +86,7 @@ class SqliteStore:
         """Lends the lock to *holder*, if nobody else has it now."""
         now = time.time()
         with self._opened() as database:
-            return bool(database.execute(TAKE, (holder, now + self.lease, self.name, now)).rowcount)
+            return bool(database.execute(TAKE, (holder, now + self.lease, self.name, now, holder)).rowcount)
 
     def lengthen(self, holder: str) -> bool:
         """Lends the lock for another while, if *holder* was the last to have it."""
