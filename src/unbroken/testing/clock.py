@@ -22,12 +22,16 @@ class ManualClock(Clock):
     _now: dict[str, float]
 
     def advance(self, seconds: float) -> None:
-        """Time passes."""
+        """Time passes. Raises ValueError for less than nothing: that is what ``set`` is for."""
+        if seconds < 0:
+            raise ValueError("time does not run backwards: set() changes the time of day")
         self._now["wall"] += seconds
         self._now["mono"] += seconds
 
     def sleep(self, seconds: float) -> None:
-        """The machine sleeps: the time of day goes on, the monotonic clock stands still."""
+        """The machine sleeps: the time of day goes on, the monotonic clock stands still. Raises ValueError, too."""
+        if seconds < 0:
+            raise ValueError("time does not run backwards: set() changes the time of day")
         self._now["wall"] += seconds
 
     def set(self, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """A network that can lose answers: a small proxy on loopback, in a thread of its own.
 
-It looks at the first line of each request only as far as it must: to know an exchange when it sees one.
+It looks at the first line of each connection, to know an exchange when it sees one. Our own client makes a connection
+for each exchange; one on a connection that was kept open is passed on unseen.
 """
 
 from __future__ import annotations

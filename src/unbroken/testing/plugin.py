@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def unbroken_server() -> Iterator[LoopbackServer]:
     """A real server on loopback with rotation, a reuse alarm, and faults on request."""
-    from unbroken.testing.server import LoopbackServer  # noqa: PLC0415  # only for who uses it
-
+    with _needing_more():
+        from unbroken.testing.server import LoopbackServer  # noqa: PLC0415  # only for who uses it
     with LoopbackServer() as server:
         yield server
 
@@ -25,8 +26,8 @@ def unbroken_server() -> Iterator[LoopbackServer]:
 @pytest.fixture
 def unbroken_clock() -> ManualClock:
     """A clock that stands still until it is told to go."""
-    from unbroken.testing.clock import ManualClock  # noqa: PLC0415
-
+    with _needing_more():
+        from unbroken.testing.clock import ManualClock  # noqa: PLC0415
     return ManualClock()
 
 
@@ -34,3 +35,12 @@ def unbroken_clock() -> ManualClock:
 def unbroken_session(unbroken_server: LoopbackServer, unbroken_clock: ManualClock) -> Session:
     """A session that is logged in at ``unbroken_server`` and lives by ``unbroken_clock``."""
     return unbroken_server.login(clock=unbroken_clock)
+
+
+@contextmanager
+def _needing_more() -> Iterator[None]:
+    """Says what to install, if it is not there: the plugin comes with the package, and is loaded everywhere."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        pytest.fail(f"this fixture needs {missing.name}: pip install 'unbroken[testing]'", pytrace=False)

@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from unbroken.cli.client.profiles import Name, Profile, find, names, remove, using
-from unbroken.cli.terminal import table
+from unbroken.cli.terminal import say, table
 from unbroken.errors import InvalidRequest, UnbrokenError
 
 __all__ = ["exec_", "logout", "status", "token"]
@@ -30,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", envvar="UNBROKEN_JSON", help="As
 def token(name: Name) -> None:
     """Print a good access token, renewed if need be."""
     with using(name) as (_, session):
-        print(session.authorize(fresh=True).tokens.access_token)
+        say(session.authorize(fresh=True).tokens.access_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,14 @@ def status(
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this session; exit status 1 if it is over.")] = "",
     as_json: AsJson = False,
 ) -> int:
-    """Show how the sessions stand: good, ageing, expired (it will be renewed), over. Asks no server."""
-    lines = [_line(known) for known in ([find(name).name] if name else names())]
+    """Show how the sessions stand: good, ageing, expired (it will be renewed), over. Asks no server.
+
+    What cannot be read is also said, with the reason, on standard error.
+    """
+    known = names()
+    lines = [_line(one) for one in (known if not name else [name] if name in known else [find(name).name])]
     if as_json:
-        print(json.dumps(asdict(lines[0]) if name else [asdict(line) for line in lines], indent=2))
+        say(json.dumps(asdict(lines[0]) if name else [asdict(line) for line in lines], indent=2))
     else:
         table(("NAME", "SERVER", "STATE", "EXPIRES IN", "SCOPE"), [line.cells() for line in lines])
     return int(bool(name) and lines[0].state in ("over", "unreadable"))
@@ -67,10 +71,11 @@ def _line(name: str) -> Line:
     """How the session stands; one that cannot be read does not hide the others."""
     server = "-"
     try:
-        with using(name) as (profile, session):
-            server = profile.url
+        server = find(name).url
+        with using(name) as (_, session):
             now = session.status
     except UnbrokenError as error:
+        print(f"unbroken: {name}: {error}", file=sys.stderr)
         return Line(name, server, "unreadable", error.code)
     return Line(name, server, now.state, now.reason, now.expires_in, now.scope)
 
@@ -97,13 +102,13 @@ def logout(name: Name) -> int:
 
 def _say_how_it_ended(profile: Profile, *, alive: bool, told: bool) -> int:
     if told:
-        print(f"{profile.name}: logged out; the server confirmed it")
+        say(f"{profile.name}: logged out; the server confirmed it")
     elif not alive:
-        print(f"{profile.name}: forgotten; the session was over already")
+        say(f"{profile.name}: forgotten; the session was over already")
     else:
         asked = profile.kind == "unbroken" or profile.revocation_endpoint
         why = "the server did not confirm it" if asked else "the server was not told, it has no --revocation-endpoint"
-        print(f"{profile.name}: logged out here; {why}: the session may live on there until it expires")
+        say(f"{profile.name}: logged out here; {why}: the session may live on there until it expires")
     return int(alive and not told)
 
 
@@ -129,7 +134,8 @@ def _become(command: list[str], environment: dict[str, str]) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606  # no shell: the arguments are the command's own
-    except OSError as error:
-        print(f"unbroken: {command[0]} cannot be run: {error.strerror}", file=sys.stderr)
-        missing = isinstance(error, FileNotFoundError)
+    except (OSError, ValueError) as error:  # ValueError: the name of the command is empty
+        why = error.strerror if isinstance(error, OSError) else "it has no name"
+        print(f"unbroken: {command[0]} cannot be run: {why}", file=sys.stderr)
+        missing = isinstance(error, (FileNotFoundError, ValueError))
         raise typer.Exit(NOT_FOUND if missing else NOT_RUNNABLE) from error

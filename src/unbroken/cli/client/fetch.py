@@ -8,28 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import typer
 
 from unbroken.cli.client.profiles import Name, using
-from unbroken.cli.options import Duration
+from unbroken.cli.options import duration
 from unbroken.client.origins import origin_of
 from unbroken.errors import ConfigurationError, InvalidRequest, TryLater
 
 __all__ = ["Asked", "fetch"]
 
+ASCII = "".join(map(chr, range(0x21, 0x7F)))
 FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command line asked for. ``data``: texts, ``@FILE``, ``@-``; None without a body."""
+    """What the command line asked for. ``data``: texts, ``@FILE``, ``@-``; None without a body. ``raw``: only texts."""
 
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
     data: tuple[str, ...] | None
+    raw: tuple[str, ...]
     output: str
     include: bool
     fail: bool
@@ -45,11 +47,24 @@ def fetch(
     header: Annotated[
         list[str] | None,
         # Not by Typer, which would take a header apart at its spaces.
-        typer.Option("-H", "--header", help="'Name: value'. (env var: UNBROKEN_HEADER, one a line)"),
+        typer.Option(
+            "-H",
+            "--header",
+            help="'Name: value'; 'Name:' leaves out one of ours. (env var: UNBROKEN_HEADER, one a line)",
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("-d", "--data", help="The body: a text, @FILE, or - for standard input. (env var: UNBROKEN_DATA)"),
+        typer.Option(
+            "-d",
+            "--data",
+            "--data-binary",
+            help="The body: a text, @FILE byte for byte, or - for standard input. (env var: UNBROKEN_DATA)",
+        ),
+    ] = None,
+    data_raw: Annotated[
+        list[str] | None,
+        typer.Option("--data-raw", help="The body: a text, whatever it begins with. (env var: UNBROKEN_DATA_RAW)"),
     ] = None,
     json: Annotated[
         str | None, typer.Option("--json", envvar="UNBROKEN_JSON_DATA", help="The same, sent as JSON.")
@@ -60,28 +75,47 @@ def fetch(
     include: Annotated[
         bool, typer.Option("-i", "--include", envvar="UNBROKEN_INCLUDE", help="The head of the answer, too.")
     ] = False,
+    head: Annotated[
+        bool, typer.Option("-I", "--head", envvar="UNBROKEN_HEAD", help="Only the head of the answer, by HEAD.")
+    ] = False,
     fail: Annotated[
         bool, typer.Option("-f", "--fail", envvar="UNBROKEN_FAIL", help="Exit status 22, no body, from status 400 on.")
     ] = False,
     location: Annotated[
         bool, typer.Option("-L", "--location", envvar="UNBROKEN_LOCATION", help="Follow redirects.")
     ] = False,
-    max_time: Annotated[float, Duration("UNBROKEN_MAX_TIME", "For all of it; 0 is for ever.")] = 0,
+    max_time: Annotated[
+        float,
+        typer.Option(
+            "-m",
+            "--max-time",
+            parser=duration,
+            metavar="DURATION",
+            envvar="UNBROKEN_MAX_TIME",
+            help="For all of it; 0 is for ever.",
+        ),
+    ] = 0,
+    silent: Annotated[  # noqa: ARG001  # so that what was written for curl can stay as it is
+        bool, typer.Option("-s", "-S", "--silent", "--show-error", help="As it is: only errors are shown.")
+    ] = False,
 ) -> int:
     """Send a request with the session's token, renewed if need be, and write the answer to standard output."""
-    _check_url(url)
+    url = _checked_url(url)
     texts = data if data is not None else _environment("UNBROKEN_DATA")
-    if texts is not None and json is not None:
-        raise InvalidRequest("a request has one body: give --data or --json")
-    body = (json,) if json is not None else None if texts is None else tuple(texts)
+    raw = data_raw if data_raw is not None else _environment("UNBROKEN_DATA_RAW")
+    form = None if texts is None and raw is None else tuple(texts or ())
+    if (form is not None) + (json is not None) + head > 1:
+        raise InvalidRequest("a request has one body: give --data or --json, and none with --head")
+    body = form if json is None else (json,)
     lines = header if header is not None else (_environment("UNBROKEN_HEADER") or [""])[0].splitlines()
     asked = Asked(
-        method=method or ("GET" if body is None else "POST"),
+        method=method or ("HEAD" if head else "GET" if body is None else "POST"),
         url=url,
         headers=_headers(lines, "" if body is None else FORM if json is None else "application/json"),
         data=body,
+        raw=tuple(raw or ()),
         output=output,
-        include=include,
+        include=include or head,
         fail=fail,
         follow=location,
     )
@@ -99,26 +133,33 @@ def _headers(lines: list[str], kind: str) -> tuple[tuple[str, str], ...]:
         if not colon or not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
             raise InvalidRequest("a header is written 'Name: value'")
         if not value.strip().replace("\t", " ").isprintable():
-            raise InvalidRequest(f"the header {name} has control characters in it")
+            raise InvalidRequest(f"the header {name} has control characters in it, or bytes that are no UTF-8")
         given.append((name, value.strip()))
     # Bytes come as the server sent them: they are not unpacked here, so they are not asked for packed.
     usual = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "unbroken"}
     usual |= {"content-type": kind} if kind else {}
     usual |= {"accept": kind} if kind == "application/json" else {}
     named = {name.lower() for name, _ in given}
-    return (*((name, value) for name, value in usual.items() if name not in named), *given)
+    left_out = {name.lower() for name, value in given if not value} & usual.keys()  # as curl does it
+    ours = ((name, value) for name, value in usual.items() if name not in named)
+    return (*ours, *((name, value) for name, value in given if name.lower() not in left_out))
 
 
 def _environment(name: str) -> list[str] | None:
     return [os.environ[name]] if name in os.environ else None
 
 
-def _check_url(url: str) -> None:
-    """Raises InvalidRequest, which does not repeat what may be a secret."""
+def _checked_url(url: str) -> str:
+    """*url* in ASCII. Raises InvalidRequest, which does not repeat what may be a secret."""
     try:
-        if urlsplit(url).username is not None:
+        parts = urlsplit(url)
+        if parts.username is not None:
             raise InvalidRequest("the URL must not have a user or a password in it: others can read command lines")
+        path, query = (quote(os.fsencode(text), safe=ASCII) for text in (parts.path, parts.query))
+        url = urlunsplit(parts._replace(path=path, query=query, fragment=""))
+        url.encode()
         origin_of(url)
+        return url
     except (ValueError, ConfigurationError):
         raise InvalidRequest("the URL is wrong: it has to begin with https:// and a host") from None
 

@@ -19,6 +19,7 @@ from typing import Annotated
 import typer
 
 from unbroken.cli.client.profiles import Name, using
+from unbroken.cli.terminal import say
 from unbroken.client.origins import origin_of
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidRequest, UnbrokenError
@@ -47,9 +48,8 @@ def git(name: Name, action: Action, username: Username = "oauth2") -> None:
         if not _covers(session, f"{asked.get('protocol', '')}://{asked.get('host', '')}"):
             return
         tokens = session.authorize(fresh=True).tokens
-    print(f"username={asked.get('username') or username}\npassword={tokens.access_token}")
-    if tokens.expires_at is not None:
-        print(f"password_expiry_utc={int(tokens.expires_at)}")
+    ends = "" if tokens.expires_at is None else f"\npassword_expiry_utc={int(tokens.expires_at)}"
+    say(f"username={asked.get('username') or username}\npassword={tokens.access_token}{ends}")
 
 
 # ---- docker ------------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def docker(name: Name, action: Action, username: Username = "oauth2") -> int:
             try:
                 return _registry(name, given, username) if action == "get" else _registries(name, username)
             except UnbrokenError as error:
-                print(error)
+                say(str(error))
                 raise
         case _:
             raise InvalidRequest("docker's actions are get, store, erase and list")
@@ -78,20 +78,20 @@ def docker(name: Name, action: Action, username: Username = "oauth2") -> int:
 
 def _registry(name: str, server: str, username: str) -> int:
     if not server:
-        print(NO_SERVER)
+        say(NO_SERVER)
         return 1
     with using(name) as (_, session):
         if not any(_covers(session, url) for url in _addresses(server)):
-            print(NO_CREDENTIALS)
+            say(NO_CREDENTIALS)
             return 1
         secret = session.authorize(fresh=True).tokens.access_token
-    print(json.dumps({"ServerURL": server, "Username": username, "Secret": secret}))
+    say(json.dumps({"ServerURL": server, "Username": username, "Secret": secret}))
     return 0
 
 
 def _registries(name: str, username: str) -> int:
     with using(name) as (_, session):
-        print(json.dumps({f"{scheme}://{host}:{port}": username for scheme, host, port in sorted(session.origins)}))
+        say(json.dumps({f"{scheme}://{host}:{port}": username for scheme, host, port in sorted(session.origins)}))
     return 0
 
 
@@ -114,7 +114,7 @@ def kubectl(name: Name) -> None:
             raise ConfigurationError(f"this cluster is none of the origins of {name}: log in with --origin for it")
         tokens = session.authorize(fresh=True).tokens
     status = {"token": tokens.access_token, **_expiry(tokens)}
-    print(json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status}))
+    say(json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status}))
 
 
 def _asked_by_kubectl() -> tuple[str, str]:

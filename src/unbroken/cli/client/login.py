@@ -4,6 +4,7 @@
 2. Secrets are asked for, or come by standard input: one a line, first the client secret, then the password or token.
    On a command line other users could read them, so they are refused there, and not repeated in the error.
 3. A login by password under a name that is in use ends the session that was there, also at the server.
+4. Tokens whose profile is gone belong to nobody knows which server: they are deleted, and sent to none.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from urllib.parse import urlsplit
 
 import typer
 
-from unbroken.cli.client.profiles import Profile, checked_name, find, names, save, store_of
-from unbroken.cli.terminal import ask, ask_secret
+from unbroken.cli.client.profiles import Profile, checked_name, find, names, remove, save, store_of
+from unbroken.cli.terminal import ask, ask_secret, say
 from unbroken.client.origins import origin_of
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidRequest, SessionOver
@@ -79,7 +80,9 @@ def login(
         raise ConfigurationError("these options of OAuth 2.0 servers need --token-endpoint")
     _check_addresses(url, *(origin or ()), query=False)
     _check_addresses(*filter(None, (token_endpoint, revocation_endpoint)), query=True)
-    url = url.rstrip("/")
+    url, prefix = url.rstrip("/"), f"/{prefix.strip('/')}".rstrip("/")
+    if prefix and not token_endpoint:
+        url = url.removesuffix(prefix)  # the address of the endpoints, as `unbroken serve` prints it, will do as well
     profile = Profile(
         name=checked_name(name),
         url=url,
@@ -99,11 +102,13 @@ def login(
         about = {"label": label or platform.node()} if profile.kind == "unbroken" else {}
         fresh = _by_password(profile.session(), user, password_stdin, about | ({"scope": scope} if scope else {}))
     _keep(profile, fresh, end_old=not paste)
-    print(f"logged in at {url}; the session is called {name}")
+    say(f"logged in at {url}; the session is called {name}")
 
 
 def _by_password(session: Session, user: str, from_stdin: bool, about: dict[str, str]) -> Tokens:
     user = user or ask("user", "--user")
+    if not all(text.isprintable() for text in (user, *about.values())):
+        raise InvalidRequest("the user, the scope and the label are printable texts")
     password = ask_secret("password", from_stdin=from_stdin, option="--password-stdin")
     return session.login(user, password, **about)
 
@@ -124,6 +129,8 @@ def _taken_over(session: Session) -> Tokens:
 
 def _keep(profile: Profile, fresh: Tokens, *, end_old: bool) -> None:
     """Puts the login into the folder. A pasted token may be of the very session that was there: that one lives on."""
+    if profile.name not in names():
+        remove(profile.name)
     save(profile)
     store = store_of(profile.name)
     before = store.load().tokens

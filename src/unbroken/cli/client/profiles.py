@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import re
 import shlex
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +75,11 @@ class Profile:
 
     def session(self, store: Store | None = None) -> Session:
         """A session there, with its tokens in *store*, or in memory."""
-        return Session(self.dialect(), store, origins=self.origins, allow_plain_http=self.plain_http)
+        try:
+            return Session(self.dialect(), store, origins=self.origins, allow_plain_http=self.plain_http)
+        except ConfigurationError as error:  # which names what a program would write
+            message = str(error).replace("say allow_plain_http=True", "log in with --allow-plain-http")
+            raise ConfigurationError(message) from error
 
     def login_command(self) -> str:
         """What to type to log in there again."""
@@ -105,15 +111,20 @@ def using(name: str) -> Iterator[tuple[Profile, Session]]:
 
 
 def store_of(name: str) -> FileStore:
-    """The store of the session called *name*."""
-    return FileStore(_folder() / f"{name}.tokens.json")
+    """The store of the session called *name*. Raises ConfigurationError if no tokens can be kept there."""
+    folder = _folder()
+    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"the folder {folder} is read-only: renewed tokens have to be kept there")
+    return FileStore(folder / f"{name}.tokens.json")
 
 
 def names() -> list[str]:
     """The names of all profiles."""
     try:
-        found = (file.stem for file in _folder().glob("*.json"))
+        found = (file.removesuffix(".json") for file in os.listdir(_folder()) if file.endswith(".json"))
         return sorted(name for name in found if NAME.fullmatch(name))
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise ConfigurationError(f"the profiles in {_folder()} cannot be read: {error.strerror}") from error
 
@@ -149,10 +160,15 @@ def save(profile: Profile) -> None:
 
 
 def remove(name: str) -> None:
-    """Forgets the profile and its tokens."""
-    for file in (f"{name}.json", f"{name}.tokens.json"):
+    """Forgets the profile and its tokens, also those in files that were damaged and set aside."""
+    folder = _folder()
+    for file in (
+        folder / f"{name}.json",
+        folder / f"{name}.tokens.json",
+        *folder.glob(f"{name}.tokens.json.damaged-*"),
+    ):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(_folder() / file)
+            os.unlink(file)
 
 
 def checked_name(name: str) -> str:
@@ -170,8 +186,12 @@ def _folder(*, make: bool = False) -> Path:
     folder = _where()
     try:
         if make:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_mode & 0o022:
+            with contextlib.suppress(FileExistsError):  # what it is will be seen
+                folder.mkdir(mode=0o700, parents=True)
+        mode = folder.stat().st_mode
+        if not stat.S_ISDIR(mode):
+            raise ConfigurationError(f"{folder} is no folder: name one in UNBROKEN_HOME")
+        if mode & 0o022:
             raise ConfigurationError(f"others may write to {folder}: run `chmod 700 {shlex.quote(str(folder))}`")
     except FileNotFoundError:
         pass
@@ -183,9 +203,17 @@ def _folder(*, make: bool = False) -> Path:
 def _where() -> Path:
     home, config = os.environ.get("UNBROKEN_HOME", ""), os.environ.get("XDG_CONFIG_HOME", "")
     if home:
-        return Path(os.path.expanduser(home))
+        return Path(_home(), home[2:]) if home.startswith("~/") else Path(home)
     # A relative XDG_CONFIG_HOME is to be ignored (XDG Base Directory Specification).
-    return Path(config if os.path.isabs(config) else os.path.expanduser("~/.config")) / "unbroken"
+    return Path(config if os.path.isabs(config) else os.path.join(_home(), ".config")) / "unbroken"
+
+
+def _home() -> str:
+    """The user's own folder. Raises ConfigurationError for a user without one, such as those of some containers."""
+    try:
+        return os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        raise ConfigurationError("this user has no home: set HOME, or UNBROKEN_HOME to a folder for sessions") from None
 
 
 def _profile_of(name: str, form: dict[str, object]) -> Profile:
@@ -196,6 +224,7 @@ def _profile_of(name: str, form: dict[str, object]) -> Profile:
         raise TypeError("not a profile")
     profile = Profile(name=name, origins=tuple(origins), **form)  # type: ignore[arg-type]  # checked below
     texts = (*profile.server, profile.revocation_endpoint, profile.client_id, profile.client_secret, *origins)
-    if not all(isinstance(text, str) for text in texts) or profile.kind not in ("unbroken", "oauth2"):
+    known = profile.kind in ("unbroken", "oauth2") and isinstance(profile.plain_http, bool)
+    if not known or not all(isinstance(text, str) for text in texts):
         raise TypeError("not a profile")
     return profile

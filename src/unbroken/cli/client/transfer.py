@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -36,7 +37,7 @@ def transfer(session: Session, asked: Asked) -> int:
     with ExitStack() as stack:
         client = stack.enter_context(httpx2.Client(auth=SessionAuth(session), timeout=patience))
         client.headers.clear()
-        body = None if asked.data is None else stack.enter_context(_body(asked.data))
+        body = None if asked.data is None else stack.enter_context(_body(asked.data, asked.raw))
         if body is not None:
             client.event_hooks["request"] = [_winding_back(body)]
         try:
@@ -50,7 +51,10 @@ def transfer(session: Session, asked: Asked) -> int:
         except httpx2.TooManyRedirects as error:
             raise ConfigurationError(f"{where} redirects without end") from error
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            raise TryLater(f"{where} cannot be reached: {str(error) or 'it does not answer'}") from error
+            why = str(error).rpartition("] ")[2] or "it does not answer"  # without "[Errno 111]"
+            raise TryLater(f"{where} cannot be reached: {why}") from error
+        except httpx2.RemoteProtocolError as error:
+            raise TryLater(f"the answer of {where} broke off, or is none of HTTP") from error
         except httpx2.TransportError as error:
             raise TryLater(f"the answer of {where} broke off ({type(error).__name__})") from error
 
@@ -94,15 +98,17 @@ def _opened(output: str) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise
     except OSError as error:  # of the file: what goes wrong on the network has classes of its own
-        raise ConfigurationError(f"{output} cannot be written: {error.strerror}") from error
+        shown = "standard output" if output == "-" else output
+        raise ConfigurationError(f"{shown} cannot be written: {error.strerror}") from error
 
 
 @contextmanager
-def _body(data: tuple[str, ...]) -> Iterator[BinaryIO]:
-    """The texts and files of *data*, joined by ``&`` like the fields of a form."""
+def _body(data: tuple[str, ...], raw: tuple[str, ...]) -> Iterator[BinaryIO]:
+    """The texts and files of *data*, and the texts *raw*, joined by ``&`` like the fields of a form."""
     with ExitStack() as stack:
         try:
-            files = [stack.enter_context(_part(text)) if _is_file(text) else text.encode() for text in data]
+            files = [stack.enter_context(_part(text)) if _is_file(text) else os.fsencode(text) for text in data]
+            files += [os.fsencode(text) for text in raw]
             [first, *more] = files
             if not more and not isinstance(first, bytes) and first.seekable():
                 yield first
@@ -130,7 +136,9 @@ def _is_file(text: str) -> bool:
 @contextmanager
 def _part(text: str) -> Iterator[BinaryIO]:
     if text in ("-", "@-"):
-        yield sys.stdin.buffer
+        # Unbuffered: at a terminal, a buffer would have the end of the input typed twice.
+        with open(0, "rb", buffering=0, closefd=False) as file:
+            yield file
     else:
         with open(text[1:], "rb") as file:
             yield file

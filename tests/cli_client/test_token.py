@@ -1,0 +1,85 @@
+"""``unbroken token``, by one shell and by many at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.backend import Backend
+from tests.cli_client.shell import COMMAND, Shell, one_line
+
+
+@pytest.mark.parametrize("age", [3600, 1700], ids=["expired", "ageing"])
+def test_shells_that_ask_at_once_cost_one_exchange(api: Shell, server: Backend, age: float) -> None:
+    api.age(age)
+    [old, _] = api.secrets()
+    server.slow_next(0.5)
+    twice = ["sh", "-c", '"$@" && "$@"', "sh", *COMMAND, "token", "api"]
+    with ThreadPoolExecutor(12) as pool:
+        done = list(pool.map(lambda _: api.raw(twice), range(12)))
+    assert [one.returncode for one in done] == [0] * 12, done[0].stderr
+    tokens = {line for one in done for line in one.stdout.decode().split()}
+    assert tokens == {api.secrets()[0]}
+    assert tokens != {old}
+    assert (server.exchanges, server.alarms()) == (1, 0)
+
+
+def test_an_ageing_token_is_still_given_while_the_server_is_ill(api: Shell, server: Backend) -> None:
+    api.age(1700)
+    for _ in range(3):
+        server.fail_next(500)
+    done = api("token", "api")
+    assert (done.returncode, done.stdout.strip()) == (0, api.secrets()[0])
+    assert server.exchanges == 3
+
+
+def test_a_dead_token_and_an_ill_server_are_one_line_and_lose_nothing(api: Shell, server: Backend) -> None:
+    api.age(3600)
+    for _ in range(3):
+        server.fail_next(500)
+    assert "status 500" in one_line(api("token", "api"))
+    assert api("token", "api").returncode == 0
+    assert server.exchanges == 4
+
+
+COMMANDS: dict[str, list[str]] = {
+    "token": ["token", "api"],
+    "fetch": ["fetch", "api", "URL/echo"],
+    "exec": ["exec", "api", "--", "echo", "never"],
+    "git": ["credential", "git", "api", "get"],
+    "kubectl": ["credential", "kubectl", "api"],
+}
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_a_session_that_is_over_says_what_to_type(api: Shell, server: Backend, arguments: list[str]) -> None:
+    server.sessions.revoke_all("ada")
+    api.age(3600)
+    given = f"protocol=http\nhost={server.url.removeprefix('http://')}\n"
+    done = api(*(word.replace("URL", server.url) for word in arguments), given=given)
+    assert f"the session was revoked: run `unbroken login {server.url} --as api` again" in one_line(done)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_reader_that_has_gone_is_no_traceback(api: Shell, unbuffered: str) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    env = api.environment(PYTHONUNBUFFERED=unbuffered)
+    process = subprocess.Popen([*COMMAND, "token", "api"], stdout=theirs, stderr=subprocess.PIPE, env=env, cwd=api.home)
+    os.close(theirs)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (1, b"")
+
+
+def test_the_token_command_does_not_load_the_server() -> None:
+    code = (
+        "import sys; from unbroken.cli.app import run; run(['token', 'x']);"
+        "print(sorted({n.partition('.')[0] for n in sys.modules} & {'joserfc', 'starlette', 'uvicorn', 'httpx2'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    assert done.stdout == "[]\n", done.stderr

@@ -1,0 +1,80 @@
+"""A server, an origin beside it, and a client of each HTTP library.
+
+The scenarios are those of the best suites of the field, and those that no suite has; the rules themselves are tested
+once, in ``tests/client`` and in the simulation: here it is asked whether they reach the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from tests.adapters import MORE_ADAPTERS, Client
+from tests.contract.adapters.api import Api, Door, behind
+from unbroken import (
+    Session,
+)
+from unbroken.client import rules
+from unbroken.testing import ManualClock, Network, running
+
+
+@pytest.fixture(scope="module")
+def doors() -> Iterator[list[tuple[Door, Network]]]:
+    """Two of them, for redirects from one origin to another; each behind a network that can lose answers."""
+    with ExitStack() as opened:
+        made = []
+        for _ in range(2):
+            door = Door()
+            network = Network(opened.enter_context(running(door)))
+            network.start()
+            opened.callback(network.stop)
+            made.append((door, network))
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A renewal that fails tries three times as always, but no test waits a second for that."""
+    monkeypatch.setattr(rules, "PAUSES", (0.01, 0.02))
+
+
+@pytest.fixture
+def server(doors: list[tuple[Door, Network]]) -> Api:
+    return behind(doors[0])
+
+
+@pytest.fixture
+def elsewhere(doors: list[tuple[Door, Network]]) -> Api:
+    """Another origin."""
+    return behind(doors[1])
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(120) as made:
+        yield made
+
+
+@pytest.fixture(params=MORE_ADAPTERS)
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[Session], Client]]:
+    """Connects a client of one HTTP library to a session."""
+    with ExitStack() as opened:
+        yield lambda session: opened.enter_context(MORE_ADAPTERS[request.param](session))
+
+
+@pytest.fixture
+def session(server: Api, clock: ManualClock) -> Session:
+    return server.login(clock=clock, exchange_timeout=10.0, wait_timeout=15.0)
+
+
+@pytest.fixture
+def client(connect: Callable[[Session], Client], session: Session) -> Client:
+    return connect(session)

@@ -1,0 +1,55 @@
+"""Clocks that jump, sleep and disagree, and lifetimes that are odd."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.adapters import Client
+from tests.contract.adapters.api import Api, used
+from unbroken import (
+    Session,
+)
+from unbroken.testing import ManualClock
+
+
+@pytest.mark.parametrize("jump", [3600, -3600])
+def test_a_clock_that_is_set_costs_one_exchange_at_most(
+    server: Api, client: Client, clock: ManualClock, jump: float
+) -> None:
+    clock.set(jump)
+    for _ in range(10):
+        assert client.request("GET", server.url + "/echo").status == 200
+        clock.advance(1)
+    assert server.exchanges <= 1
+
+
+def test_a_machine_that_slept_renews_first(server: Api, client: Client, clock: ManualClock, session: Session) -> None:
+    old = session.token()
+    clock.sleep(8 * 3600)
+    assert client.request("GET", server.url + "/echo").status == 200
+    assert (server.exchanges, old in used(server)) == (1, False)
+
+
+@pytest.mark.parametrize("skew", [300, -300])
+def test_a_server_with_another_time_of_day_is_no_trouble(
+    server: Api, client: Client, clock: ManualClock, skew: float
+) -> None:
+    server.skew(skew)
+    for _ in range(3):
+        assert client.request("GET", server.url + "/echo").status == 200
+        clock.advance(1800)
+    assert server.exchanges == 2
+
+
+@pytest.mark.parametrize("expires_in", [None, 0, "60", "soon"])
+def test_odd_lifetimes_are_driven_by_challenges(server: Api, connect: Any, expires_in: object) -> None:
+    session = Session(server.url)
+    granted = server.sessions.login("ada", coordinated=True).to_response()
+    session.adopt({**granted, "access_token": granted["access_token"], "expires_in": expires_in})
+    client = connect(session)
+    assert client.request("GET", server.url + "/echo").status == 200
+    server.expire()
+    assert client.request("GET", server.url + "/echo").status == 200
+    assert server.exchanges == 1

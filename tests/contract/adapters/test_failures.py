@@ -1,0 +1,161 @@
+"""When renewal does not work, and storms."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.adapters import Client
+from tests.contract.adapters.api import Api, burst, until
+from unbroken import (
+    RefreshWindow,
+    RenewalStorm,
+    Session,
+    SessionOver,
+    TryLater,
+)
+from unbroken.testing import ManualClock
+from unbroken.testing.server import PASSWORD
+
+
+def test_after_a_challenge_a_failing_renewal_is_one_error_for_each(
+    server: Api, client: Client, pool: ThreadPoolExecutor
+) -> None:
+    server.expire()
+    for _ in range(3):
+        server.fail_next(503, headers={"retry-after": "7"})
+    answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 3)
+    assert [type(answer) for answer in answers] == [TryLater] * 3
+    assert [answer.retry_after for answer in answers] == [pytest.approx(7, abs=1)] * 3
+    assert len(server.seen) == 3, "nothing was sent a second time"
+    assert server.exchanges == 1, "a long Retry-After is the caller's to wait for"
+
+
+def test_a_failure_is_not_for_ever(server: Api, client: Client, clock: ManualClock) -> None:
+    server.expire()
+    for _ in range(3):
+        server.fail_next(500)
+    with pytest.raises(TryLater):
+        client.request("GET", server.url + "/echo")
+    with pytest.raises(TryLater):
+        client.request("GET", server.url + "/echo")
+    assert server.exchanges == 3, "the second error is the remembered one"
+    clock.advance(31)
+    assert client.request("GET", server.url + "/echo").status == 200
+
+
+def test_tokens_that_are_handed_in_after_a_failure_are_used_at_once(
+    server: Api, client: Client, session: Session
+) -> None:
+    server.expire()
+    for _ in range(3):
+        server.fail_next(500)
+    with pytest.raises(TryLater):
+        client.request("GET", server.url + "/echo")
+    session.login("ada", PASSWORD)
+    assert client.request("GET", server.url + "/echo").status == 200
+    assert server.exchanges == 3
+
+
+def test_an_exchange_that_is_refused_with_a_401_does_not_go_in_circles(server: Api, client: Client) -> None:
+    server.expire()
+    for _ in range(3):
+        server.fail_next(401, headers={"www-authenticate": "Bearer"})
+    with pytest.raises(TryLater):
+        client.request("GET", server.url + "/echo")
+    assert (server.exchanges, len(server.seen)) == (3, 1)
+
+
+def test_a_dead_session_is_told_to_all_who_wait_and_once_to_the_hook(
+    server: Api, clock: ManualClock, connect: Any, pool: ThreadPoolExecutor
+) -> None:
+    over: list[str] = []
+    session = server.login(clock=clock, on_session_over=over.append)
+    client = connect(session)
+    server.expire()
+    server.sessions.revoke_all("ada")
+    answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 10)
+    assert [(type(answer), answer.reason) for answer in answers] == [(SessionOver, "revoked")] * 10
+    assert server.exchanges == 1
+    until(lambda: over == ["revoked"])
+    with pytest.raises(SessionOver):
+        client.request("GET", server.url + "/echo")
+    assert over == ["revoked"]
+
+
+def test_a_lost_answer_is_asked_for_again_and_nobody_notices(
+    server: Api, client: Client, pool: ThreadPoolExecutor
+) -> None:
+    server.expire()
+    server.lose_next(2)
+    answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 20)
+    assert [answer.status for answer in answers] == [200] * 20
+    assert (server.network.lost, server.alarms()) == (2, 0)
+
+
+def test_a_hook_that_raises_hurts_nobody(server: Api, clock: ManualClock, connect: Any) -> None:
+    def raises(_: object) -> None:
+        raise ValueError("a hook of the user's own")
+
+    session = server.login(clock=clock)
+    session = Session(server.url, session.store, on_tokens_changed=raises, on_event=raises)
+    server.expire()
+    assert connect(session).request("GET", server.url + "/echo").status == 200
+
+
+def test_a_hook_may_use_the_same_client(server: Api, clock: ManualClock, connect: Any) -> None:
+    heard: list[int] = []
+
+    def calls_back(_: object) -> None:
+        heard.append(client.request("GET", server.url + "/echo").status)
+
+    store = server.login(clock=clock).store
+    client = connect(Session(server.url, store, on_tokens_changed=calls_back))
+    server.expire()
+    assert client.request("GET", server.url + "/echo").status == 200
+    until(lambda: heard == [200])
+
+
+# ---- storms ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attempts", [0, 2])
+def test_a_storm_ends_in_an_error_for_all(server: Api, connect: Any, pool: ThreadPoolExecutor, attempts: int) -> None:
+    session = server.login(window=RefreshWindow(30.0, attempts))
+    client = connect(session)
+    for _ in range(attempts):
+        server.expire()
+        assert client.request("GET", server.url + "/echo").status == 200
+    server.expire()
+    answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 3)
+    assert [type(answer) for answer in answers] == [RenewalStorm] * 3
+    assert server.exchanges == attempts
+
+
+def test_without_a_window_there_is_no_storm(server: Api, connect: Any) -> None:
+    client = connect(server.login(window=None))
+    for _ in range(8):
+        server.expire()
+        assert client.request("GET", server.url + "/echo").status == 200
+    assert server.exchanges == 8
+
+
+def test_a_login_does_not_reset_the_window(server: Api, connect: Any) -> None:
+    session = server.login(window=RefreshWindow(30.0, 2))
+    client = connect(session)
+    for _ in range(2):
+        server.expire()
+        client.request("GET", server.url + "/echo")
+    session.login("ada", PASSWORD)
+    server.expire()
+    with pytest.raises(RenewalStorm):
+        client.request("GET", server.url + "/echo")
+
+
+def test_an_endpoint_that_rejects_every_token_gets_its_way(server: Api, client: Client) -> None:
+    for _ in range(20):
+        assert client.request("GET", server.url + "/never").status == 401
+    assert server.exchanges == 1
+    assert client.request("GET", server.url + "/echo").status == 200

@@ -1,0 +1,67 @@
+"""Streamed answers, and redirects."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tests.adapters import Client
+from tests.contract.adapters.api import Api, used
+from unbroken import (
+    Session,
+    When,
+    unbroken_server,
+)
+from unbroken.testing.server import PASSWORD
+
+
+def test_a_streamed_answer_stays_lazy(server: Api, client: Client) -> None:
+    assert client.lines(server.url + "/stream") == (200, ["0", "1", "2"])
+    server.expire()
+    assert client.lines(server.url + "/stream") == (200, ["0", "1", "2"])
+    assert server.exchanges == 1
+
+
+def test_a_renewal_goes_on_while_an_answer_is_being_read(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
+    reading = [pool.submit(client.lines, server.url + "/stream") for _ in range(5)]
+    server.expire()
+    assert client.request("GET", server.url + "/echo").status == 200
+    assert {one.result(10)[0] for one in reading} == {200}
+
+
+def test_tokens_do_not_go_to_another_origin(server: Api, elsewhere: Api, client: Client) -> None:
+    assert client.request("GET", elsewhere.url + "/echo").status == 401
+    assert client.request("GET", f"{server.url}/redirect?to={elsewhere.url}/echo").status == 401
+    assert used(elsewhere) == ["", ""]
+    assert server.exchanges == 0, "the challenge of another origin is not about our token"
+
+
+def test_a_redirect_within_the_origin_is_followed_with_the_token(server: Api, client: Client) -> None:
+    assert client.request("GET", f"{server.url}/redirect?to=/echo").status == 200
+    server.expire()
+    assert client.request("GET", f"{server.url}/redirect?to=/echo").status == 200
+    assert server.exchanges == 1
+
+
+def test_what_was_done_is_not_done_again_when_the_page_behind_it_is_challenged(server: Api, client: Client) -> None:
+    server.expire()
+    assert client.request("POST", server.url + "/done", content=b"pay").status == 200
+    assert server.done == 1
+    assert server.exchanges == 1
+
+
+def test_a_header_of_the_backends_own_stays_at_its_origin(server: Api, elsewhere: Api, connect: Any) -> None:
+    from dataclasses import replace
+
+    dialect = unbroken_server(server.url)
+    own = replace(dialect, header="token", scheme="", challenge=When.of(400, field="code", values=(401,)))
+    session = Session(own)
+    session.login("ada", PASSWORD)
+    client = connect(session)
+    assert client.request("GET", f"{server.url}/head").status == 200
+    assert client.request("GET", f"{server.url}/redirect?to=/head").status == 200, "it goes on within its origin"
+    client.request("GET", f"{server.url}/redirect?to={elsewhere.url}/head")
+    assert used(elsewhere) == [""]
+    server.expire()
+    assert client.request("GET", f"{server.url}/head").status == 200
+    assert server.exchanges == 1
