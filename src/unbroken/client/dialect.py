@@ -7,6 +7,7 @@
     ├── tokens       Fields                    where the answer keeps access token, refresh token, lifetime
     ├── over         When                      which answer to the exchange ends the session
     ├── refused      When                      which answer to the login means a wrong name or password
+    ├── step         Ask                       the second step of a login (``mfa_token`` and ``code``)
     └── login, logout  Ask, optional           what ``Session.login`` and ``Session.logout`` send
 
 1. Only ``over`` ends a session. Any other answer without tokens means try later, and the stored tokens are kept.
@@ -82,6 +83,15 @@ class Ask:
         return Call(self.method, self.url, head, json.dumps(carried).encode())
 
 
+@dataclass(frozen=True, slots=True)
+class MoreWanted:
+    """The password was right, and a code is wanted too: of which ``kind`` (``totp``), and a ``hint`` for the user."""
+
+    token: str = field(repr=False)
+    kind: str = ""
+    hint: str = ""
+
+
 UNKNOWN_CLIENT = ("invalid_client", "unauthorized_client")  # RFC 6749 §5.2
 INVALID_GRANT = When.of(400, 401, field="error", values=("invalid_grant",))
 
@@ -101,6 +111,7 @@ class Dialect:
 
     refresh: Ask
     login: Ask | None = None
+    step: Ask | None = None
     logout: Ask | None = None
     tokens: Fields = Fields()
     header: str = "Authorization"
@@ -168,8 +179,19 @@ class Dialect:
             raise ConfigurationError("this dialect has no login; hand the tokens in with session.adopt(...)")
         return self.login.call({"username": username, "password": password, **extra})
 
-    def read_login(self, reply: Reply) -> Granted:
-        """The tokens of a login. Raises LoginRefused, TryLater, InvalidRequest or ConfigurationError (BadAnswer)."""
+    def step_call(self, more: MoreWanted, code: str) -> Call:
+        """The request that takes the second step. Raises ConfigurationError when the dialect has none."""
+        if self.step is None:
+            raise ConfigurationError("the server wants a second step, and this dialect has none: set its step=Ask(...)")
+        return self.step.call({"mfa_token": more.token, "code": code})
+
+    def read_login(self, reply: Reply) -> Granted | MoreWanted:
+        """The tokens of a login, or what its second step needs.
+
+        Raises LoginRefused, TryLater, InvalidRequest or ConfigurationError (BadAnswer).
+        """
+        if more := _more_wanted(reply):
+            return more
         if self.refused.holds(reply) and dig(reply.json(), "error") not in UNKNOWN_CLIENT:
             raise LoginRefused("the login was refused: wrong name or password")
         if self.granted.holds(reply):
@@ -199,6 +221,7 @@ def unbroken_server(url: str, *, prefix: str = "/auth") -> Dialect:
     return Dialect(
         refresh=Ask(base + "/refresh"),
         login=Ask(base + "/login", extra={"coordinated": True}),
+        step=Ask(base + "/login/step"),
         logout=Ask(base + "/logout"),
         origins=(url,),
     )
@@ -251,6 +274,14 @@ def _unreadable(reply: Reply, error: BadAnswer) -> Unanswered:
     if isinstance(reply.json(), Mapping):
         return Unanswered(str(error), cause=error, again=False)
     return Unanswered("the server's answer to the renewal cannot be read", lost=True, cause=error)
+
+
+def _more_wanted(reply: Reply) -> MoreWanted | None:
+    body = reply.json()
+    token, kind, hint = (dig(body, name) for name in ("mfa_token", "challenge_type", "hint"))
+    if reply.status < 400 or dig(body, "error") != "mfa_required" or not isinstance(token, str):
+        return None
+    return MoreWanted(token, kind if isinstance(kind, str) else "", hint if isinstance(hint, str) else "")
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

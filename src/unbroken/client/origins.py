@@ -19,7 +19,7 @@ Origin = tuple[str, str, int]
 
 def origins_of(dialect: Dialect, more: tuple[str, ...], plain: bool) -> frozenset[Origin]:
     """The origins that tokens may go to; every URL of the dialect is checked on the way."""
-    asked = [ask.url for ask in (dialect.refresh, dialect.login, dialect.logout) if ask is not None]
+    asked = [ask.url for ask in (dialect.refresh, dialect.login, dialect.step, dialect.logout) if ask is not None]
     for url in (*asked, *dialect.origins, *more):
         scheme, host, _ = origin_of(url)
         if scheme == "http" and not plain and not is_loopback(host):

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from unbroken._once import run_once
-from unbroken.client.dialect import Dialect, unbroken_server
+from unbroken.client.challenge import Reply
+from unbroken.client.dialect import Call, Dialect, unbroken_server
 from unbroken.client.events import Event, LoggedIn, LoggedOut, Waited
 from unbroken.client.flight import Flight
 from unbroken.client.hooks import Hooks
 from unbroken.client.known import Known
 from unbroken.client.live import SYSTEM_CLOCK, Clock, Live
+from unbroken.client.login import SecondStep, granted_by_login
 from unbroken.client.origins import origins_of
 from unbroken.client.passage import Authorize, Read, Received, Renew, Step, passage
 from unbroken.client.port import BlockingPort
@@ -31,8 +33,8 @@ from unbroken.client.replay import Rewind
 from unbroken.client.rules import log_in, log_out
 from unbroken.client.stores.memory import MemoryStore
 from unbroken.client.timing import Leeway, RefreshWindow
-from unbroken.client.wire import Lost, Send, Unsent, http_sender
-from unbroken.errors import ConfigurationError, NotReplayable, SessionOver, TryLater
+from unbroken.client.wire import Send, http_sender
+from unbroken.errors import ConfigurationError, NotReplayable, SessionOver
 from unbroken.tokens import Granted, Tokens
 
 __all__ = ["Session", "Status"]
@@ -134,17 +136,18 @@ class Session:
 
     # ---- logging in and out ------------------------------------------------------------------------------------
 
-    def login(self, username: str, password: str, **extra: object) -> Tokens:
+    def login(self, username: str, password: str, *, second_step: SecondStep | None = None, **extra: object) -> Tokens:
         """Logs in at the server and stores the tokens; *extra* goes along (``label="laptop"``).
 
-        Raises LoginRefused, TryLater, InvalidRequest, BadAnswer, or ConfigurationError if the dialect has no login.
+        Where the server wants a code too, *second_step* is asked for it: a function of its kind (``totp``) and of a
+        hint for the user. Raises LoginRefused (with the reason ``mfa_required`` if there is nobody to ask), TryLater,
+        InvalidRequest, BadAnswer, or ConfigurationError if the dialect has no login.
         """
-        call = self.dialect.login_call(username, password, extra)
-        try:
-            reply = self._send(call, self._exchange_timeout)
-        except (Unsent, Lost) as error:
-            raise TryLater(f"the login failed: {error}") from error
-        return self.adopt(self.dialect.read_login(reply))
+
+        def ask(call: Call) -> Reply:
+            return self._send(call, self._exchange_timeout)
+
+        return self.adopt(granted_by_login(self.dialect, ask, username, password, second_step, extra))
 
     def adopt(self, tokens: Granted | Tokens | Mapping[str, object]) -> Tokens:
         """Takes *tokens* from elsewhere as a new login; a mapping is a token response (RFC 6749 §5.1).
@@ -234,9 +237,11 @@ class Session:
 
     # ---- the same for event loops ------------------------------------------------------------------------------
 
-    async def alogin(self, username: str, password: str, **extra: object) -> Tokens:
+    async def alogin(
+        self, username: str, password: str, *, second_step: SecondStep | None = None, **extra: object
+    ) -> Tokens:
         """``login`` without blocking. If the caller is cancelled, the login still completes."""
-        return await self._aside(lambda: self.login(username, password, **extra))
+        return await self._aside(lambda: self.login(username, password, second_step=second_step, **extra))
 
     async def aadopt(self, tokens: Granted | Tokens | Mapping[str, object]) -> Tokens:
         """``adopt`` without blocking."""

@@ -43,13 +43,16 @@ class Lost(Exception):
     """No answer came back: the request may have been carried out."""
 
 
-def http_sender(context: ssl.SSLContext | None = None) -> Send:
-    """A function that sends one ``Call`` within so many seconds. Raises Unsent or Lost, each from its cause."""
+def http_sender(context: ssl.SSLContext | None = None, most: int = BODY_LIMIT) -> Send:
+    """A function that sends one ``Call`` within so many seconds. Raises Unsent or Lost, each from its cause.
+
+    *most*: bytes of an answer; a longer one is none.
+    """
 
     def send(call: Call, timeout: float) -> Reply:
         watch = _Watch(timeout)
         try:
-            return _send(call, watch, context or _default_tls())
+            return _send(call, watch, context or _default_tls(), most)
         except (OSError, http.client.HTTPException, ValueError) as error:
             _explain(error, call, watch)
         finally:
@@ -64,7 +67,7 @@ def _default_tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _send(call: Call, watch: _Watch, tls: ssl.SSLContext) -> Reply:
+def _send(call: Call, watch: _Watch, tls: ssl.SSLContext, most: int) -> Reply:
     handlers: list[urllib.request.BaseHandler] = [_Http(watch), _Https(watch, tls), _AsItIs()]
     if is_loopback(urllib.parse.urlsplit(call.url).hostname or ""):
         handlers.append(urllib.request.ProxyHandler({}))
@@ -72,8 +75,8 @@ def _send(call: Call, watch: _Watch, tls: ssl.SSLContext) -> Reply:
     opener.addheaders = [("user-agent", "unbroken")]
     request = urllib.request.Request(call.url, call.body, dict(call.headers), method=call.method)  # noqa: S310  # http(s) only, checked when the dialect was taken
     with opener.open(request, timeout=watch.left()) as response:
-        body = response.read(BODY_LIMIT + 1)
-        if len(body) > BODY_LIMIT:
+        body = response.read(most + 1)
+        if len(body) > most:
             raise http.client.HTTPException("the answer is too long")
         headers = {name.lower(): value for name, value in response.headers.items()}
         if response.length:  # bytes that were announced, and did not come

@@ -42,6 +42,9 @@ def login(
     paste: Annotated[
         bool, typer.Option("--paste", envvar="UNBROKEN_PASTE", help="Take over a refresh token instead of a password.")
     ] = False,
+    code: Annotated[
+        str, typer.Option(envvar="UNBROKEN_CODE", help="The code of a second step. (default: asked for, if wanted)")
+    ] = "",
     scope: Annotated[str, typer.Option(envvar="UNBROKEN_SCOPE", help="The scope to ask for.")] = "",
     label: Annotated[
         str, typer.Option(envvar="UNBROKEN_LABEL", help="What the server calls the session. (default: this machine)")
@@ -100,17 +103,21 @@ def login(
         fresh = _taken_over(profile.session())
     else:
         about = {"label": label or platform.node()} if profile.kind == "unbroken" else {}
-        fresh = _by_password(profile.session(), user, password_stdin, about | ({"scope": scope} if scope else {}))
+        fresh = _by_password(profile.session(), user, password_stdin, code, about | ({"scope": scope} if scope else {}))
     _keep(profile, fresh, end_old=not paste)
     say(f"logged in at {url}; the session is called {name}")
 
 
-def _by_password(session: Session, user: str, from_stdin: bool, about: dict[str, str]) -> Tokens:
+def _by_password(session: Session, user: str, from_stdin: bool, code: str, about: dict[str, str]) -> Tokens:
     user = user or ask("user", "--user")
     if not all(text.isprintable() for text in (user, *about.values())):
         raise InvalidRequest("the user, the scope and the label are printable texts")
     password = ask_secret("password", from_stdin=from_stdin, option="--password-stdin")
-    return session.login(user, password, **about)
+
+    def second_step(kind: str, hint: str) -> str:
+        return code or ask(f"code ({hint or kind})" if hint or kind else "code", "--code")
+
+    return session.login(user, password, second_step=second_step, **about)
 
 
 def _taken_over(session: Session) -> Tokens:
