@@ -74,8 +74,10 @@ def test_kill_9_in_the_middle_leaves_a_good_file_and_a_good_session(tmp_path: Pa
     for _ in range(50):
         token = process.stdout.readline().strip()
     process.kill()
-    rest = [line.strip() for line in process.communicate()[0].split("\n") if line.startswith("rt_")]
-    token = rest[-1] if rest else token
+    whole = [line.strip() for line in process.stdout if line.endswith("\n")]  # what it has read ahead comes first
+    process.wait()
+    process.stdout.close()
+    token = whole[-1] if whole else token
     assert Sessions(SqliteStore(file)).refresh(token, attempt="after").refresh_seq
     assert sqlite3.connect(file).execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -260,9 +262,9 @@ def test_many_threads_have_connections_of_their_own(tmp_path: Path) -> None:
     assert errors == []
 
 
-@pytest.mark.parametrize("url", ["", "sqlite:", "sqlite:///", "mysql://x", "postgres://user:secret@host/db"])
+@pytest.mark.parametrize("url", ["", "sqlite:", "sqlite:///", "mysql://x", "mysql://user:secret@host/db"])
 def test_an_unknown_store_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         open_store(url)
     assert "sqlite:///FILE" in str(caught.value)
-    assert "secret@host" not in str(caught.value)
+    assert "secret" not in str(caught.value)

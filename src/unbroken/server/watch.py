@@ -1,7 +1,8 @@
 """What one process knows of the keys and of revoked sessions, kept fresh by asking the store now and then.
 
 1. What this process revokes, it knows at once. What another one on the same store revokes, it knows within ``EVERY``
-   seconds: whoever verifies a token asks first, if the last answer is older than that.
+   seconds: whoever verifies a token asks first, if the last answer is older than that. Where the store announces what
+   happens, a thread listens (``feed.py``), and nearly nobody ever has to ask.
 2. One asks at a time; others go on with what is known, as long as that is younger than ``STALE`` seconds. Then the
    tasks of a thread wait for the one that asks, and another thread asks for itself: no thread ever waits for another.
 3. Answers may overtake each other. Of two, the one that was asked for later counts.
@@ -22,6 +23,7 @@ from typing import Any
 
 from unbroken._once import is_blocking
 from unbroken.errors import TryLater
+from unbroken.server.feed import Feed
 from unbroken.server.keys import KeyRecord, Keyring, new_mac_key, new_signing_key
 from unbroken.server.stores import Store
 
@@ -46,10 +48,12 @@ class Watch:
         self._cursor = 0
         self._ends: list[tuple[float, str]] = []  # when what is revoked may be forgotten: a heap
         self.keyring = Keyring(())
+        self.feed = Feed(store.news, self.look_now)
         self.revoked: dict[str, float] = {}
 
     async def look(self) -> None:
         """Asks the store if that is due. Makes the first keys if there are none."""
+        self.feed.begin()
         while (now := time.monotonic()) > self.fresh_until:
             stale = now > self.fresh_until + STALE - EVERY
             if self._asking and not stale:

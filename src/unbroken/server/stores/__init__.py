@@ -5,6 +5,7 @@ the one that every refresh needs; the contract suite holds it to ``rotation.pres
 
 The methods are coroutines. Those of a store over a blocking driver never suspend (``blocking`` is True): they run
 without an event loop; where there is one, slow ones are moved to a thread, and quick ones must be brief (``briefly``).
+Those of a store with two drivers ask ``is_blocking`` each time which of them is wanted.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Protocol
 
 from unbroken.errors import ConfigurationError, StoreUnavailable
 from unbroken.server.keys import KeyRecord
 from unbroken.server.rotation import Presented, Row
 
-__all__ = ["Account", "Busy", "Store", "open_store"]
+__all__ = ["Account", "Busy", "News", "Store", "open_store"]
 
 
 class Busy(StoreUnavailable):
@@ -33,6 +35,18 @@ class Account:
     shown: str
     password_hash: str = field(repr=False)
     created_at: float = 0.0
+
+
+class News(Protocol):
+    """What a store announces to its other processes, for one thread that listens."""
+
+    def wait(self, timeout: float) -> None:
+        """Blocks until a revocation or a key was announced, at most *timeout* seconds. Raises StoreUnavailable when
+        nothing can be heard now; the next call tries again.
+        """
+
+    def close(self) -> None:
+        """Ends a ``wait`` that another thread is in, and lets go of the connection."""
 
 
 class Store(Protocol):
@@ -104,20 +118,65 @@ class Store(Protocol):
         hash than *expected*.
         """
 
+    async def strike(self, key: bytes, now: float, every: float, most: float) -> float:
+        """Moves the time that is kept under *key* to min(max(it, *now*) + *every*, *now* + *most*); the new time.
+
+        In one step, whoever else does so. Clears away a bounded number of times that are past. A crash may forget it.
+        """
+
+    async def struck(self, keys: Sequence[bytes]) -> list[float]:
+        """The time that is kept under each of *keys*; 0.0 where nothing is."""
+
+    async def forgive(self, keys: Sequence[bytes]) -> None:
+        """Forgets the times that are kept under *keys*."""
+
+    def news(self) -> News | None:
+        """What this store announces, from now on; None for a store that has to be asked."""
+
+    async def health(self) -> None:
+        """Asks the store for the least thing. Raises StoreUnavailable."""
+
+    async def aclose(self) -> None:
+        """Lets go of what belongs to the running event loop, then of the store."""
+
     def close(self) -> None:
         """Lets go of the store."""
 
 
 def open_store(url: str) -> Store:
-    """The store that *url* names: ``sqlite:///file.db`` (relative), ``sqlite:////path/file.db``, or ``memory:``.
+    """The store that *url* names: ``sqlite:///file.db`` (relative), ``sqlite:////path/file.db``, ``memory:``,
+    ``postgresql://USER:PASSWORD@HOST/DATABASE``, or ``redis://HOST/0`` (also ``rediss://``,
+    ``unix://``, ``redis+cluster://A:1,B:2`` and ``rediss+cluster://``).
 
-    Raises ConfigurationError, in one line that says what to do, for any other URL and for a store that cannot be used.
+    Raises ConfigurationError, in one line that says what to do, for any other URL and for a store that cannot be used,
+    and StoreUnavailable for one that does not answer.
     """
-    from unbroken.server.stores.memory import MemoryStore  # noqa: PLC0415  # each store only where it is asked for
-    from unbroken.server.stores.sqlite import SqliteStore  # noqa: PLC0415
-
+    kind = url.partition(":")[0].lower()
     if url in ("memory:", "memory://"):
+        from unbroken.server.stores.memory import MemoryStore  # noqa: PLC0415  # each store only where it is asked for
+
         return MemoryStore()
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+        from unbroken.server.stores.sqlite import SqliteStore  # noqa: PLC0415
+
         return SqliteStore(url.removeprefix("sqlite:///"))
-    raise ConfigurationError(f"unknown store {url.partition('@')[0]!r}: use sqlite:///FILE or memory:")
+    if kind in POSTGRES:
+        return _opened("postgres", "PostgresStore", url)
+    if kind in REDIS:
+        return _opened("redis", "RedisStore", url)
+    known = "sqlite:///FILE, postgresql://…, redis://… or memory:"
+    raise ConfigurationError(f"unknown store {kind + ':' if ':' in url else url.partition('@')[0]!r}: use {known}")
+
+
+POSTGRES = ("postgresql", "postgres")
+REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+
+
+def _opened(module: str, name: str, url: str) -> Store:
+    """The store with a driver of its own. Raises ConfigurationError when the driver is not installed."""
+    try:
+        found = import_module(f"unbroken.server.stores.{module}")
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError(f"this store needs {missing.name}: install 'unbroken[{module}]'") from missing
+    store: Store = getattr(found, name)(url)
+    return store

@@ -1,7 +1,7 @@
 """Sessions that live as long as the process: for tests, and for users who may log in again after a restart.
 
 Nothing takes longer, or more room, because of sessions that are over: they are found by when they expire, and what was
-revoked is forgotten when its last access token is dead.
+revoked is forgotten when its last access token is dead. The table of strikes is bounded: of too many, the oldest go.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from unbroken.server import rotation
 from unbroken.server.keys import KeyRecord
@@ -21,6 +22,7 @@ from unbroken.server.stores import Account
 __all__ = ["MemoryStore"]
 
 CLEARED_AT_ONCE = 100
+STRIKES_REMEMBERED = 100_000
 
 
 class MemoryStore:
@@ -38,6 +40,7 @@ class MemoryStore:
         self._accounts: dict[str, Account] = {}
         self._revoked: deque[tuple[int, str, float]] = deque()  # number, sid, until
         self._number = 0
+        self._strikes: dict[bytes, float] = {}  # the one that was moved last stands last
 
     def briefly(self) -> contextlib.nullcontext[None]:
         return contextlib.nullcontext()
@@ -133,6 +136,32 @@ class MemoryStore:
             else:
                 self._accounts[name] = replace(account, password_hash=password_hash)
             return True
+
+    async def strike(self, key: bytes, now: float, every: float, most: float) -> float:
+        with self._lock:
+            until = min(max(self._strikes.pop(key, 0.0), now) + every, now + most)
+            self._strikes[key] = until
+            for old in list(islice(self._strikes, CLEARED_AT_ONCE)):
+                if self._strikes[old] < now or len(self._strikes) > STRIKES_REMEMBERED:
+                    del self._strikes[old]
+            return until
+
+    async def struck(self, keys: Sequence[bytes]) -> list[float]:
+        return [self._strikes.get(key, 0.0) for key in keys]
+
+    async def forgive(self, keys: Sequence[bytes]) -> None:
+        with self._lock:
+            for key in keys:
+                self._strikes.pop(key, None)
+
+    def news(self) -> None:
+        """Nobody else is there to announce anything."""
+
+    async def health(self) -> None:
+        """It is there."""
+
+    async def aclose(self) -> None:
+        self.close()
 
     def close(self) -> None:
         """Nothing is held."""

@@ -2,7 +2,7 @@
 
 1. Rotation commits without a flush, because R1h heals what a power cut takes away; login, logout, revocation, keys and
    accounts are on the disk when they return.
-2. The schema has a number. An older one is brought forward, a newer one is refused.
+2. The schema has a number. An older one is brought forward when it is opened, a newer one is refused.
 3. One row a session, changed in place: no number of refreshes adds a row.
 
 How the file is opened, and waited for, is in ``sqlite_file.py``.
@@ -24,8 +24,9 @@ from unbroken.server.stores.sqlite_file import SqliteFile
 
 __all__ = ["SqliteStore"]
 
-SCHEMA = 1
-TABLES = """
+# Each step makes the next schema of the one before; what was released once is never changed.
+STEPS = (
+    """
 CREATE TABLE session (
     key BLOB PRIMARY KEY, sid TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
     created_at REAL NOT NULL, used_at REAL NOT NULL, idle_expires_at REAL NOT NULL, expires_at REAL NOT NULL,
@@ -44,7 +45,12 @@ CREATE TABLE key (
 CREATE TABLE account (
     name TEXT PRIMARY KEY, shown TEXT NOT NULL, password_hash TEXT NOT NULL, created_at REAL NOT NULL
 ) WITHOUT ROWID;
-"""
+""",
+    """
+CREATE TABLE strike (key BLOB PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX strike_until ON strike (until);
+""",
+)
 
 NAMES = tuple(column.name for column in fields(Row))
 COLUMNS = ", ".join(NAMES)
@@ -68,7 +74,8 @@ SAVE_KEY = """
 INSERT INTO key VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kid) DO UPDATE SET
     verifies_until = min(coalesce(verifies_until, excluded.verifies_until),
                          coalesce(excluded.verifies_until, verifies_until)),
-    token_ttl = max(token_ttl, excluded.token_ttl)
+    token_ttl = max(token_ttl, excluded.token_ttl),
+    secret = CASE WHEN substr(excluded.secret, 1, 7) = 'sealed:' THEN excluded.secret ELSE secret END
 """
 REVOKE = """
 UPDATE session SET revoked_at = :now, revoked_why = :why
@@ -77,6 +84,11 @@ WHERE revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
 FORGET = """
 DELETE FROM revocation WHERE seq IN (SELECT seq FROM revocation ORDER BY seq LIMIT 100) AND until < ?
 """
+STRIKE = """
+INSERT INTO strike VALUES (:key, min(:now + :every, :now + :most))
+ON CONFLICT (key) DO UPDATE SET until = min(max(until, :now) + :every, :now + :most) RETURNING until
+"""
+FORGET_STRIKES = "DELETE FROM strike WHERE key IN (SELECT key FROM strike WHERE until < ? LIMIT 100)"
 AMONG = {"sid": " AND sid = :sid", "subject": " AND subject = :subject", "keep": " AND sid <> :keep"}
 
 
@@ -89,7 +101,7 @@ class SqliteStore:
     blocking = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = SqliteFile(path, TABLES, SCHEMA)
+        self._file = SqliteFile(path, STEPS)
         self._connection, self._select, self._writing = self._file.connection, self._file.select, self._file.writing
 
     def __repr__(self) -> str:
@@ -198,6 +210,33 @@ class SqliteStore:
         with self._writing() as db:
             values = {"hash": password_hash, "name": name, "expected": expected}
             return bool(db.execute(statement, values).fetchall())
+
+    # ---- strikes, and the store itself ---------------------------------------------------------------------------
+
+    async def strike(self, key: bytes, now: float, every: float, most: float) -> float:
+        values = {"key": key, "now": now, "every": every, "most": most}
+        with self._writing(durable=False) as db:
+            db.execute(FORGET_STRIKES, (now,))
+            [(until,)] = db.execute(STRIKE, values).fetchall()
+            return float(until)
+
+    async def struck(self, keys: Sequence[bytes]) -> list[float]:
+        among = ", ".join("?" * len(keys))
+        known = dict(self._select(f"SELECT key, until FROM strike WHERE key IN ({among})", tuple(keys)))
+        return [known.get(key, 0.0) for key in keys]
+
+    async def forgive(self, keys: Sequence[bytes]) -> None:
+        with self._writing(durable=False) as db:
+            db.executemany("DELETE FROM strike WHERE key = ?", [(key,) for key in keys])
+
+    def news(self) -> None:
+        """A file announces nothing: it is asked, which costs no more than that would."""
+
+    async def health(self) -> None:
+        self._select("SELECT 1 FROM key LIMIT 1")
+
+    async def aclose(self) -> None:
+        self.close()
 
     @staticmethod
     def _announce(db: sqlite3.Connection, sids: list[str], dead_until: float, now: float) -> None:

@@ -14,14 +14,14 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
 from unbroken.server.stores import Busy
 
-__all__ = ["SqliteFile"]
+__all__ = ["SqliteFile", "schema_of"]
 
 APPLICATION_ID = 0x756E6272  # "unbr"
 BUSY_SECONDS = 5.0
@@ -30,13 +30,13 @@ BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class SqliteFile:
-    """The file at *path*, made if it is missing, with these *tables*, which are number *schema* of their kind.
+    """The file at *path*, made if it is missing. Each of *steps* makes the tables of the next schema.
 
     Raises ConfigurationError when it cannot be used, in one line that says why.
     """
 
-    def __init__(self, path: str | os.PathLike[str], tables: str, schema: int) -> None:
-        self._tables, self._schema = tables, schema
+    def __init__(self, path: str | os.PathLike[str], steps: Sequence[str]) -> None:
+        self._steps = steps
         self.path = Path(path).expanduser().absolute()
         self._local = threading.local()
         self.briefly = Briefly(self._local)
@@ -84,11 +84,11 @@ class SqliteFile:
             raise self._said(error) from error
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is on the disk when it ends."""
+    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """A transaction; *durable*: it is on the disk when it ends."""
         db = None
         try:
-            db = self.connection(durable=True)
+            db = self.connection(durable=durable)
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
@@ -108,28 +108,47 @@ class SqliteFile:
         return kind(f"the database {self.path} does not answer: {error}", retry_after=1.0)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        """Makes the tables, or checks that they are ours and not from the future."""
+        """Makes the tables, brings older ones forward, and checks that they are ours and not from the future."""
         db.execute("BEGIN IMMEDIATE")
         try:
-            (version,), (owner,) = (
-                db.execute("PRAGMA user_version").fetchone(),
-                db.execute("PRAGMA application_id").fetchone(),
-            )
-            empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-            if empty and not version:
-                for statement in self._tables.split(";\n"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {self._schema}")
-            elif owner != APPLICATION_ID:
+            version, owner, empty = _state(db)
+            if not empty and owner != APPLICATION_ID:
                 raise ConfigurationError(f"{self.path} is a database of another program: name another file")
-            elif version > self._schema:
-                known = f"schema {version}, this one knows {self._schema}"
+            if version > len(self._steps):
+                known = f"schema {version}, this one knows {len(self._steps)}"
                 raise ConfigurationError(f"{self.path} was made by a newer unbroken ({known}): upgrade")
+            for statement in ";\n".join(self._steps[version:]).split(";\n"):
+                db.execute(statement)
+            if version < len(self._steps):
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {len(self._steps)}")
             db.execute("COMMIT")
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
+
+
+def schema_of(path: str | os.PathLike[str]) -> int:
+    """The number of the schema in the file at *path*, which is only read; 0 for one that has none yet.
+
+    Raises ConfigurationError if it is missing or not ours.
+    """
+    where = Path(path).expanduser().absolute()
+    try:
+        with contextlib.closing(sqlite3.connect(f"{where.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as db:
+            version, owner, empty = _state(db)
+    except sqlite3.Error as error:
+        raise ConfigurationError(f"{where} cannot be read as a database: {error}") from error
+    if not empty and owner != APPLICATION_ID:
+        raise ConfigurationError(f"{where} is a database of another program: name another file")
+    return version
+
+
+def _state(db: sqlite3.Connection) -> tuple[int, int, bool]:
+    """The number of the schema, whose it is, and whether nothing is there yet."""
+    (version,), (owner,) = db.execute("PRAGMA user_version").fetchone(), db.execute("PRAGMA application_id").fetchone()
+    empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    return version, owner, empty and not version
 
 
 class Briefly:
