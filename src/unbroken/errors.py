@@ -5,7 +5,8 @@
     ├── TryLater               try_later           nothing is lost; ask again in ``retry_after`` seconds
     │   ├── StoreUnavailable   store_unavailable   the token store or its lock does not answer
     │   ├── StoreBusy          store_busy          somebody else holds the renewal lock for too long
-    │   └── RenewalStorm       renewal_storm       too many renewals in a short time: something rejects good tokens
+    │   ├── RenewalStorm       renewal_storm       too many renewals in a short time: something rejects good tokens
+    │   └── TooManyAttempts    too_many_attempts   too many wrong passwords or codes: wait before the next
     ├── NotReplayable          not_replayable      the request's body is spent and cannot be sent again
     ├── Refused                                    the server said no to this request
     │   ├── LoginRefused       access_denied       wrong name or password
@@ -41,6 +42,7 @@ __all__ = [
     "SessionOver",
     "StoreBusy",
     "StoreUnavailable",
+    "TooManyAttempts",
     "TryLater",
     "UnbrokenError",
 ]
@@ -121,6 +123,12 @@ class RenewalStorm(TryLater):
     """Too many renewals in a short time: good new tokens are rejected at once, so renewing does not help."""
 
     code = "renewal_storm"
+
+
+class TooManyAttempts(TryLater):
+    """Too many passwords or codes were wrong, for this account or from this address: nothing was looked at."""
+
+    code = "too_many_attempts"
 
 
 class NotReplayable(UnbrokenError):

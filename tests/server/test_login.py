@@ -14,8 +14,8 @@ import anyio.to_thread
 import pytest
 from argon2 import PasswordHasher
 
-from unbroken.errors import ConfigurationError, TryLater
-from unbroken.server import Accounts, Endpoints, MemoryStore, Sessions, SqliteStore, login
+from unbroken.errors import ConfigurationError, LoginRefused, TryLater
+from unbroken.server import Accounts, Endpoints, Identity, MemoryStore, Sessions, SqliteStore, login
 from unbroken.server.http import Request
 from unbroken.server.threads import CORES, LOGINS, Lane
 
@@ -185,6 +185,59 @@ async def test_an_authenticate_that_gives_no_text_is_503_and_logged(caplog: pyte
     endpoints = Endpoints(Sessions(MemoryStore()), lambda _name, _password: True)  # type: ignore[arg-type,return-value]
     assert await status_of(endpoints, logging_in()) == 503
     assert "authenticate" in caplog.text
+
+
+class ServerDown(Exception):
+    """What a directory's own library may raise."""
+
+
+@pytest.mark.parametrize("spelling", ["plain", "async"])
+@pytest.mark.parametrize(
+    ("outcome", "status", "error", "reason"),
+    [
+        ("ada", 200, None, None),
+        (Identity("ada", label="till 3"), 200, None, None),
+        (None, 401, "access_denied", None),
+        ("", 401, "access_denied", None),
+        (False, 401, "access_denied", None),
+        (LoginRefused("the account is closed", reason="closed"), 401, "access_denied", "closed"),
+        (TryLater("later", retry_after=7.0), 503, "temporarily_unavailable", None),
+        (ConfigurationError("no directory is set"), 503, "temporarily_unavailable", None),
+        (ServerDown("ldap://10.0.0.1: can't contact server"), 503, "temporarily_unavailable", None),
+        (TimeoutError(), 503, "temporarily_unavailable", None),
+        (ExceptionGroup("both", [OSError(), OSError()]), 503, "temporarily_unavailable", None),
+    ],
+)
+async def test_what_authenticate_answers_and_raises_means(
+    spelling: str, outcome: Any, status: int, error: str | None, reason: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def plain(_name: str, _password: str) -> Any:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def awaited(name: str, password: str) -> Any:
+        return plain(name, password)
+
+    sessions = Sessions(MemoryStore())
+    answer = await Endpoints(sessions, plain if spelling == "plain" else awaited).handle(logging_in())
+    assert answer is not None
+    body = json.loads(answer.body)
+    assert (answer.status, body.get("error"), body.get("reason")) == (status, error, reason)
+    assert ("authenticate failed" in caplog.text) is isinstance(outcome, ServerDown | TimeoutError | ExceptionGroup)
+    assert "10.0.0.1" not in answer.body.decode()
+    labels = [outcome.label if isinstance(outcome, Identity) else ""] if status == 200 else []
+    assert [info.label for info in sessions.list_all()] == labels
+
+
+async def test_what_scopes_of_raises_is_no_answer_either(caplog: pytest.LogCaptureFixture) -> None:
+    def scopes_of(_: str) -> list[str]:
+        raise OSError("no answer")
+
+    endpoints = Endpoints(Sessions(MemoryStore()), lambda name, _: name, scopes_of=scopes_of)
+    body = json.dumps({"username": "ada", "password": "x", "scope": "read"}).encode()
+    assert await status_of(endpoints, Request("POST", "/auth/login", JSON, body)) == 503
+    assert "scopes_of failed" in caplog.text
 
 
 async def test_a_login_is_no_slower_for_a_name_that_is_work_to_fold() -> None:

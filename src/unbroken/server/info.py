@@ -6,7 +6,28 @@ from dataclasses import asdict, dataclass
 
 from unbroken.server.rotation import Row
 
-__all__ = ["SessionInfo", "info_of"]
+__all__ = ["SessionInfo", "device_of", "info_of"]
+
+# What stands first is looked for first: browsers name each other, and their systems' forebears.
+BROWSERS = {
+    "Edg": "Edge",
+    "OPR/": "Opera",
+    "SamsungBrowser/": "Samsung Internet",
+    "Firefox/": "Firefox",
+    "FxiOS/": "Firefox",
+    "CriOS/": "Chrome",
+    "Chrome/": "Chrome",
+    "Safari/": "Safari",
+}
+SYSTEMS = {
+    "iPhone": "iPhone",
+    "iPad": "iPad",
+    "Android": "Android",
+    "Windows": "Windows",
+    "CrOS": "ChromeOS",
+    "Mac OS X": "macOS",
+    "Linux": "Linux",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +50,7 @@ class SessionInfo:
 
     def to_json(self, *, current: bool = False) -> dict[str, object]:
         """The session as a JSON object; *current* marks the one that asks."""
-        return {**asdict(self), "current": current}
+        return {**asdict(self), "device": device_of(self.user_agent), "current": current}
 
 
 def info_of(row: Row, used_at: float | None = None, idle_expires_at: float | None = None) -> SessionInfo:
@@ -49,3 +70,15 @@ def info_of(row: Row, used_at: float | None = None, idle_expires_at: float | Non
         row.revoked_at,
         row.revoked_why,
     )
+
+
+def device_of(user_agent: str) -> str:
+    """A ``User-Agent`` for people, without versions: ``Firefox on Linux``; of other programs, the name they begin with.
+
+    Anybody can send any. Empty if there is none.
+    """
+    browser = next((name for sign, name in BROWSERS.items() if sign in user_agent), "")
+    system = next((name for sign, name in SYSTEMS.items() if sign in user_agent), "")
+    if browser and user_agent.startswith("Mozilla/"):
+        return f"{browser} on {system}" if system else browser
+    return user_agent.partition("/")[0].partition(" ")[0][:40]

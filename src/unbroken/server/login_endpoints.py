@@ -1,51 +1,122 @@
-"""``POST /login``, and RFC 6749 §4.3: a name and a password in, tokens out. Who may is decided in ``login.py``."""
+"""``POST /login``, and RFC 6749 §4.3: a name and a password in, tokens out. Who may is decided in ``login.py``.
+
+Where the application wants one more step, ``/login`` answers 403 ``mfa_required`` with an ``mfa_token``, as Auth0's
+``/oauth/token`` does; ``POST /login/step`` takes that and the code, and answers with tokens.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from unbroken.errors import InvalidRequest, LoginRefused
+from unbroken.server.cookies import Jar
+from unbroken.server.door import Door, agent_of
+from unbroken.server.guard import Try, name_key
 from unbroken.server.http import Request, Response, Route, flag_of, json_response, text_of
-from unbroken.server.login import Logins
+from unbroken.server.login import Logins, OneMoreStep
+from unbroken.server.marks import STEP_LIFE, key_of
 from unbroken.server.sessions import Sessions
+from unbroken.server.steps import Steps, begin_again
 from unbroken.tokens import Granted
 
 __all__ = ["LoginEndpoints"]
 
 LONGEST_CLIENT_ID = 200  # it stands in every access token, which must fit into a header
+LONGEST_LABEL = 200
 
 
 class LoginEndpoints:
     """Begins sessions."""
 
-    def __init__(self, sessions: Sessions, logins: Logins) -> None:
-        self._sessions, self._logins = sessions, logins
-        self.routes = (Route("POST", "/login", self._login),)
+    def __init__(self, sessions: Sessions, logins: Logins, jar: Jar, door: Door) -> None:
+        self._sessions, self._logins, self._jar, self._door = sessions, logins, jar, door
+        self._steps = Steps(sessions)
+        self.routes: tuple[Route, ...] = (Route("POST", "/login", self._login),)
+        if logins.has_second_step:
+            self.routes += (Route("POST", "/login/step", self._login_step),)
 
     async def _login(self, request: Request, _: str) -> Response:
-        fields = request.json()
-        granted = await self.log_in(
+        fields, in_cookies = request.json(), self._jar.wanted(request)
+        found = await self._begun(
             request,
             text_of(fields, "username"),
             text_of(fields, "password"),
             scope=text_of(fields, "scope", required=False),
-            label=text_of(fields, "label", required=False),
+            label=text_of(fields, "label", required=False)[:LONGEST_LABEL],
             client_id=text_of(fields, "client_id", required=False) or "first-party",
-            coordinated=flag_of(fields, "coordinated"),
+            coordinated=flag_of(fields, "coordinated") and not in_cookies,
         )
-        return json_response(granted.to_response())
+        return found if isinstance(found, Response) else self._jar.issue(request, found)
 
     async def log_in(self, request: Request, name: str, password: str, **about: Any) -> Granted:
         """The tokens of a new session. Raises LoginRefused, InvalidRequest, InvalidScope, or TryLater."""
+        found = await self._begun(request, name, password, **about)
+        if isinstance(found, Response):
+            raise LoginRefused("this account has a second step: log in at /login instead", reason="mfa_required")
+        return found
+
+    async def _begun(self, request: Request, name: str, password: str, **about: Any) -> Granted | Response:
+        """The tokens of a new session, or what one more step needs."""
         _check_client_id(about["client_id"])
-        subject = await self._logins.subject(name, password)
-        await self._logins.check_scope(subject, about["scope"])
-        agent = request.headers.get("user-agent", "")
-        granted = await self._sessions.alogin(subject, ip=request.client_ip, user_agent=agent, **about)
-        if not await self._logins.is_still(subject, name, password):
-            await self._sessions.alogout(refresh_token=granted.refresh_token)
+        self._logins.check_length(name, password)
+        account = name_key(name)
+        who, one = await self._door.guess(request, account, "password", lambda: self._logins.who(name, password))
+        scope = " ".join(dict.fromkeys(about["scope"].split()))
+        about = {**about, "scope": scope, "label": about.get("label") or who.label[:LONGEST_LABEL]}
+        if isinstance(who, OneMoreStep):
+            return await self._asked_for_more(who, one, name, password, about)
+        await self._door.was_right(one)
+        await self._logins.check_scope(who.subject, about["scope"])
+        granted = await self._begin(request, who.subject, about)
+        if not await self._logins.is_still(who.subject, name, password):
+            await self._undo(granted)
             raise LoginRefused("wrong user name or password")
         return granted
+
+    async def _asked_for_more(
+        self, step: OneMoreStep, one: Try | None, name: str, password: str, about: dict[str, Any]
+    ) -> Response:
+        """The right password alone is no login: it costs nothing, and forgives nothing."""
+        await self._door.take_back(one)
+        await self._logins.check_scope(step.subject, about["scope"])
+        token = await self._steps.token(step, name_key(name), about)
+        if not await self._logins.is_still(step.subject, name, password):
+            raise LoginRefused("wrong user name or password")
+        body = {
+            "error": "mfa_required",
+            "error_description": "the password is right: send the code too",
+            "mfa_token": token,
+            "expires_in": int(STEP_LIFE),
+            "challenge_type": step.kind,
+        }
+        return json_response(body | ({"hint": step.hint} if step.hint else {}), 403)
+
+    async def _login_step(self, request: Request, _: str) -> Response:
+        fields, in_cookies = request.json(), self._jar.wanted(request)
+        begun, code = await self._steps.read(text_of(fields, "mfa_token")), text_of(fields, "code")
+        if text_of(fields, "client_id", required=False) not in ("", begun.about["client_id"]):
+            raise begin_again()
+        account = key_of(b"code", begun.subject.encode("utf-8", "replace"))
+        _right, one = await self._door.guess(
+            request, account, "code", lambda: self._logins.check_code(begun.subject, begun.kind, code)
+        )
+        await self._steps.spend(begun)
+        await self._door.was_right(one)
+        await self._door.was_right_before(request, begun.account)
+        about = {**begun.about, "coordinated": begun.about["coordinated"] and not in_cookies}
+        granted = await self._begin(request, begun.subject, about)
+        try:
+            await self._steps.check(begun)
+        except LoginRefused:
+            await self._undo(granted)
+            raise
+        return self._jar.issue(request, granted)
+
+    async def _begin(self, request: Request, subject: str, about: dict[str, Any]) -> Granted:
+        return await self._sessions.alogin(subject, ip=request.client_ip, user_agent=agent_of(request), **about)
+
+    async def _undo(self, granted: Granted) -> None:
+        await self._sessions.alogout(refresh_token=granted.refresh_token)
 
 
 def _check_client_id(client_id: str) -> None:

@@ -1,0 +1,367 @@
+"""The guard: how often a password may be wrong, who waits, and who is let in all the same."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from secrets import token_bytes
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unbroken._once import run_once
+from unbroken.errors import ConfigurationError, StoreUnavailable, TooManyAttempts, TryLater
+from unbroken.server import Endpoints, GuardPolicy, MemoryStore, Sessions, SqliteStore
+from unbroken.server.guard import Guard, Rate, address_key, name_key
+from unbroken.server.http import Request, Response
+from unbroken.server.marks import first_time
+from unbroken.server.stores import open_store
+
+JSON = {"content-type": "application/json"}
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+HOME, CAFE, FAR = "192.0.2.1", "198.51.100.7", "203.0.113.9"
+
+
+class Hands:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Place:
+    """Endpoints whose passwords are ``right``, and what was asked of them."""
+
+    def __init__(self, store: Any = None, **settings: Any) -> None:
+        self.clock, self.asked = Hands(), []
+        self.sessions = Sessions(store or MemoryStore(), clock=self.clock)
+        self.endpoints = Endpoints(self.sessions, self.authenticate, **settings)
+
+    def authenticate(self, name: str, password: str) -> str | None:
+        self.asked.append(name)
+        return name.strip().lower() if password == "right" and "nobody" not in name else None
+
+    def login(self, name: str = "ada", password: str = "wrong", ip: str = HOME) -> Response:
+        body = json.dumps({"username": name, "password": password}).encode()
+        answer = self.endpoints.handle_blocking(Request("POST", "/auth/login", JSON, body, ip))
+        assert answer is not None
+        return answer
+
+    def statuses(self, times: int, *args: str, **more: str) -> list[int]:
+        return [self.login(*args, **more).status for _ in range(times)]
+
+
+@pytest.fixture
+def place() -> Place:
+    return Place()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """A store of each kind. Those with a server are shared: whoever strikes does so under names of its own."""
+    kind: str = request.param
+    urls = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/s.db"}
+    made = open_store(urls.get(kind) or request.getfixturevalue(kind).url)
+    yield made
+    made.close()
+
+
+# ---- the arithmetic --------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 20), st.floats(0.5, 600), st.lists(st.floats(0, 30), max_size=80))
+def test_never_are_there_more_tries_than_burst_and_one_each_every(burst: int, every: float, gaps: list[float]) -> None:
+    rate, kept, began, passed = Rate(burst, every), 0.0, 1_800_000_000.0, 0
+    now = began
+    for gap in gaps:
+        now += gap
+        if rate.wait(kept, now) == 0.0:
+            kept = min(max(kept, now) + every, now + rate.most)
+            passed += 1
+            assert not rate.is_over(kept, now), "who need not wait is let through"
+        assert passed <= burst + (now - began) / every + 0.02
+
+
+@given(st.integers(1, 20), st.floats(0.5, 600), st.integers(0, 40))
+def test_who_waits_as_long_as_told_may_try(burst: int, every: float, tries: int) -> None:
+    rate, kept, now = Rate(burst, every), 0.0, 1_800_000_000.0
+    for _ in range(tries):
+        kept = min(max(kept, now) + every, now + rate.most)
+    assert rate.is_over(kept, now) is (tries > burst)
+    assert rate.wait(kept, now + rate.wait(kept, now) + 0.001) == 0.0
+    assert (rate.wait(kept, now) > 0.0) is (tries >= burst)
+
+
+@pytest.mark.parametrize("wrong", [{"account_burst": 0}, {"address_every": 0.0}, {"account_every": float("inf")},
+                                   {"known_for": 0.0}])  # fmt: skip
+def test_a_policy_that_lets_nobody_in_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        GuardPolicy(**wrong)
+
+
+def test_addresses_count_by_what_one_customer_has() -> None:
+    same = [("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"), ("::ffff:192.0.2.1", "192.0.2.1"), ("fe80::1%eth0", "fe80::2")]
+    other = [("2001:db8:1:2::1", "2001:db8:1:3::1"), ("192.0.2.1", "192.0.2.2"), ("testclient", "other")]
+    assert [address_key(a) == address_key(b) for a, b in same] == [True] * 3
+    assert [address_key(a) == address_key(b) for a, b in other] == [False] * 3
+    assert address_key("") == b""
+
+
+# ---- one account -----------------------------------------------------------------------------------------------------
+
+
+def test_ten_wrong_passwords_then_one_a_minute(place: Place) -> None:
+    assert place.statuses(12) == [401] * 10 + [429] * 2
+    place.clock.now += 61
+    assert place.statuses(2) == [401, 429]
+
+
+def test_who_is_throttled_is_told_when_to_come_back_and_nothing_else(place: Place) -> None:
+    place.statuses(10)
+    answer = place.login()
+    assert (answer.status, answer.headers["retry-after"], answer.headers["cache-control"]) == (429, "60", "no-store")
+    assert json.loads(answer.body)["error"] == "too_many_attempts"
+    assert "www-authenticate" not in answer.headers
+
+
+def test_while_it_is_throttled_nobody_looks_at_a_password_not_even_at_the_right_one(place: Place) -> None:
+    place.statuses(10)
+    place.asked.clear()
+    assert place.login(password="right").status == 429
+    assert place.asked == []
+
+
+def test_asking_again_and_again_makes_the_wait_no_longer(place: Place) -> None:
+    place.statuses(10)
+    for _ in range(60):
+        place.clock.now += 0.9
+        assert place.login().status == 429
+    place.clock.now += 7
+    assert place.login(password="right").status == 200
+
+
+def test_an_account_that_does_not_exist_is_answered_alike(place: Place) -> None:
+    answers = [[(r.status, r.headers, r.body) for r in map(lambda _, n=n: place.login(n), range(12))]
+               for n in ("ada", "nobody")]  # fmt: skip
+    assert answers[0] == answers[1]
+
+
+def test_other_spellings_of_a_name_are_the_same_account(place: Place) -> None:
+    names = ["ada", "ADA", "Ada", " ada", "ada ", "\uff41da", "aDa", "adA", "ADa", "AdA"]
+    assert [place.login(name).status for name in names] == [401] * 10
+    assert place.login("ada").status == 429
+    assert len({name_key(name) for name in names}) == 1
+
+
+def test_a_right_password_forgives_the_wrong_ones(place: Place) -> None:
+    for _ in range(4):
+        assert place.statuses(9) == [401] * 9
+        assert place.login(password="right").status == 200
+    assert place.statuses(11)[-1] == 429
+
+
+def test_without_a_guard_there_is_no_limit() -> None:
+    assert set(Place(guard=None).statuses(80)) == {401}
+
+
+def test_the_password_grant_is_guarded_too() -> None:
+    place = Place(password_grant=True)
+    place.statuses(10)
+    form = b"grant_type=password&username=ada&password=right"
+    answer = place.endpoints.handle_blocking(Request("POST", "/auth/token", FORM, form, HOME))
+    assert answer is not None
+    assert answer.status == 429
+
+
+# ---- at once ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_of_a_hundred_guesses_at_once_ten_are_looked_at(store: Any) -> None:
+    place = Place(store)
+    body = json.dumps({"username": f"ada {uuid4()}", "password": "wrong"}).encode()
+    address, statuses = f"address {uuid4()}", []
+
+    async def one() -> None:
+        answer = await place.endpoints.handle(Request("POST", "/auth/login", JSON, body, address))
+        assert answer is not None
+        statuses.append(answer.status)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(100):
+            group.start_soon(one)
+    await store.aclose()
+    assert (statuses.count(401), statuses.count(429), len(place.asked)) == (10, 90, 10)
+
+
+def test_nor_do_threads_get_more_in_than_that(tmp_path: Path) -> None:
+    place, begin = Place(SqliteStore(tmp_path / "s.db")), threading.Barrier(20)
+    statuses: list[int] = []
+
+    def work() -> None:
+        begin.wait(10)
+        statuses.extend(place.statuses(3))
+
+    threads = [threading.Thread(target=work) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (statuses.count(401), statuses.count(429)) == (10, 50)
+
+
+# ---- one address -----------------------------------------------------------------------------------------------------
+
+
+def test_fifty_wrong_passwords_from_one_address_whatever_the_names(place: Place) -> None:
+    assert [place.login(f"user {n}").status for n in range(52)] == [401] * 50 + [429] * 2
+    assert place.login("user 99", ip=FAR).status == 401
+    place.clock.now += 11
+    assert [place.login(f"user {n}").status for n in (60, 61)] == [401, 429]
+
+
+def test_a_right_password_does_not_forgive_the_address(place: Place) -> None:
+    statuses = []
+    for n in range(60):
+        statuses.append(place.login(f"user {n}").status)
+        place.login("mallory", "right")
+    assert statuses == [401] * 50 + [429] * 10
+
+
+def test_right_passwords_cost_an_address_nothing(place: Place) -> None:
+    assert {place.login(f"user {n}", "right").status for n in range(200)} == {200}
+
+
+def test_without_an_address_only_the_account_counts(place: Place) -> None:
+    assert {place.login(f"user {n}", ip="").status for n in range(80)} == {401}
+    assert place.statuses(11, ip="")[-1] == 429
+
+
+# ---- nobody is locked out --------------------------------------------------------------------------------------------
+
+
+def test_a_user_logs_in_from_home_while_others_guess(place: Place) -> None:
+    assert place.login(password="right", ip=HOME).status == 200
+    place.statuses(20, ip=FAR)
+    place.statuses(20, ip=CAFE)
+    assert place.login(password="right", ip=CAFE).status == 429, "no home of hers"
+    for _ in range(3):
+        assert place.login(password="right", ip=HOME).status == 200
+        assert place.login(ip=FAR).status == 429, "and that gives the others nothing"
+
+
+def test_not_even_a_neighbour_with_the_same_address_locks_a_user_out(place: Place) -> None:
+    assert place.login(password="right", ip=HOME).status == 200
+    assert [place.login(f"user {n}", ip=HOME).status for n in range(60)][-1] == 429
+    assert place.login(password="right", ip=HOME).status == 200
+
+
+def test_at_home_too_passwords_may_be_wrong_ten_times(place: Place) -> None:
+    place.login(password="right", ip=HOME)
+    assert place.statuses(12, ip=HOME) == [401] * 10 + [429] * 2
+    assert place.login(ip=FAR).status == 401, "counted apart"
+    place.clock.now += 61
+    assert place.login(password="right", ip=HOME).status == 200
+    assert place.statuses(11, ip=HOME)[-2:] == [401, 429], "and forgiven"
+
+
+def test_an_address_is_known_for_a_time(place: Place) -> None:
+    place.login(password="right", ip=HOME)
+    place.clock.now += 89 * 86400
+    place.statuses(12, ip=FAR)
+    assert place.login(password="right", ip=HOME).status == 200
+    place.clock.now += 91 * 86400
+    place.statuses(12, ip=FAR)
+    assert place.login(password="right", ip=HOME).status == 429
+
+
+def test_an_address_is_known_to_the_account_that_logged_in_there_and_to_no_other(place: Place) -> None:
+    place.login("mallory", "right", ip=FAR)
+    assert place.statuses(12, "ada", ip=FAR)[-1] == 429
+    assert place.login("ada", "right", ip=HOME).status == 429
+
+
+# ---- what is no guess, and what goes wrong ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [OSError("no route"), TryLater("later"), ConfigurationError("unset"), KeyError("x")])
+def test_what_nobody_could_check_costs_nothing(error: Exception) -> None:
+    def authenticate(name: str, _: str) -> str:
+        raise error
+
+    place = Place()
+    place.endpoints = Endpoints(place.sessions, authenticate)
+    assert set(place.statuses(80)) == {503}
+
+
+def test_a_login_that_cannot_be_counted_is_503(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dead(*_: Any) -> None:
+        raise StoreUnavailable("gone", retry_after=3.0)
+
+    for name in ("struck", "strike"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place.sessions.store, name, dead)
+            answer = place.login(password="right")
+            assert (answer.status, answer.headers["retry-after"]) == (503, "3")
+    assert place.asked == []
+
+
+def test_a_right_password_that_cannot_be_noted_is_a_login_all_the_same(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def dead(*_: Any) -> None:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(place.sessions.store, "forgive", dead)
+    assert place.login(password="right").status == 200
+    assert "could not be noted" in caplog.text
+
+
+def test_neither_names_nor_addresses_are_stored(tmp_path: Path) -> None:
+    place = Place(SqliteStore(tmp_path / "s.db"))
+    place.statuses(2, "a-very-special-name", ip="192.0.2.77")
+    with sqlite3.connect(tmp_path / "s.db") as db:
+        rows = db.execute("SELECT key FROM strike").fetchall()
+    db.close()
+    assert [len(key) for (key,) in rows] == [32, 32]
+    files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"a-very-special-name" not in files
+    assert b"192.0.2.77" not in files
+
+
+def test_every_store_strikes_gives_back_and_forgives(store: Any) -> None:
+    account, address = token_bytes(32), f"address {uuid4()}"
+    guard = Guard(store, GuardPolicy(account_burst=1), Hands())
+    one = run_once(guard.admit(account, address))
+    with pytest.raises(TooManyAttempts) as refused:
+        run_once(guard.admit(account, address))
+    assert 59 < refused.value.retry_after < 61
+    run_once(guard.take_back(one))
+    assert run_once(guard.admit(account, address)) == one
+    run_once(guard.was_right(one))
+    again = run_once(guard.admit(account, address))
+    assert again.is_known
+    run_once(guard.was_right(again))
+    assert run_once(guard.admit(account, address)) == again
+
+
+def test_every_store_knows_what_comes_for_the_first_time(store: Any) -> None:
+    key, now = token_bytes(32), 1_800_000_000.123456
+    times = [(0.0, True), (0.0, False), (599.0, False), (1800.0, True), (2398.0, False)]
+    assert [run_once(first_time(store, key, now + later, 600.0)) for later, _ in times] == [was for _, was in times]
+
+
+def test_the_guards_of_two_processes_count_together(tmp_path: Path) -> None:
+    first, second = (Place(SqliteStore(tmp_path / "s.db")) for _ in range(2))
+    logins: list[Callable[[], Response]] = [first.login, second.login]
+    assert [logins[n % 2]().status for n in range(12)] == [401] * 10 + [429] * 2

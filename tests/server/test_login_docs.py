@@ -1,0 +1,28 @@
+"""What the page about people says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from tests.docs.pages import ROOT, page, run
+from unbroken.server import GuardPolicy, events
+
+PAGE = (ROOT / "docs" / "people.md").read_text()
+
+
+def test_its_examples_run(tmp_path: Path) -> None:
+    done = run(page("people.md"), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_names_every_event_with_its_kind() -> None:
+    told = dict(re.findall(r"^\| `(\w+)` \| `(\w+\.\w+)` \|", PAGE, re.MULTILINE))
+    kinds = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.Event)]
+    assert told == {kind.__name__: kind.kind for kind in kinds if kind is not events.Event}
+
+
+def test_it_names_every_field_of_the_guard() -> None:
+    section = PAGE.partition("## The guard")[2].partition("\n## ")[0]
+    assert {field.name for field in fields(GuardPolicy)} <= set(re.findall(r"`(\w+)`", section))

@@ -1,0 +1,217 @@
+"""Devices, as their users see them, and what is told of logins."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from unbroken.errors import StoreUnavailable, TryLater
+from unbroken.server import Endpoints, MemoryStore, OneMoreStep, Sessions
+from unbroken.server import door as doors
+from unbroken.server.events import Event, LoggedIn, LoginRefused, LoginThrottled
+from unbroken.server.http import Request
+from unbroken.server.info import device_of
+
+JSON = {"content-type": "application/json", "user-agent": "curl/8.5"}
+CHROME = (
+    "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Mobile Safari/537.36"
+)
+SAFARI = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/18.5 Mobile/15E148 Safari/604.1"
+)
+
+
+# ---- what a device is called -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("agent", "device"),
+    [
+        ("", ""),
+        (CHROME, "Chrome on Android"),
+        (SAFARI, "Safari on iPhone"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10.15; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on macOS"),
+        ("Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/140 Safari/537.36 OPR/120.0", "Opera on Windows"),
+        ("Mozilla/5.0 (X11; CrOS x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36", "Chrome on ChromeOS"),
+        ("Mozilla/5.0 (compatible)", "Mozilla"),
+        ("python-httpx2/2.16", "python-httpx2"),
+        ("Shop 3.1 (Android)", "Shop"),
+        ("x" * 400, "x" * 40),
+        ("Safari/", "Safari"),
+    ],
+)
+def test_a_device_has_a_name_for_people(agent: str, device: str) -> None:
+    assert device_of(agent) == device
+
+
+# ---- labels ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_gets_another_label_and_nothing_else_changes() -> None:
+    sessions = Sessions(MemoryStore())
+    granted = sessions.login("ada", label="old")
+    [before] = sessions.list_of("ada")
+    renamed = sessions.rename(before.sid, "new", subject="ada")
+    [after] = sessions.list_of("ada")
+    assert renamed == after
+    assert {**before.to_json(), "label": "new"} == after.to_json()
+    assert sessions.refresh(granted.refresh_token).refresh_seq == 1
+
+
+def test_only_a_living_session_of_that_subject_is_renamed() -> None:
+    sessions = Sessions(MemoryStore())
+    sessions.login("ada", label="old")
+    [info] = sessions.list_of("ada")
+    assert sessions.rename(info.sid, "new", subject="eve") is None
+    assert sessions.rename("another", "new") is None
+    sessions.revoke(info.sid)
+    assert sessions.rename(info.sid, "new", subject="ada") is None
+    assert [one.label for one in sessions.list_of("ada", include_ended=True)] == ["old"]
+
+
+def test_a_refresh_that_comes_between_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = Sessions(MemoryStore())
+    tokens = [sessions.login("ada")]
+    [info] = sessions.list_of("ada")
+    plain = sessions.store.sessions
+
+    async def raced(*args: Any) -> Any:
+        rows = await plain(*args)
+        if len(tokens) == 1:
+            tokens.append(sessions.refresh(tokens[0].refresh_token))
+        return rows
+
+    monkeypatch.setattr(sessions.store, "sessions", raced)
+    renamed = sessions.rename(info.sid, "new")
+    assert renamed is not None
+    assert sessions.refresh(tokens[1].refresh_token).refresh_seq == 2
+    assert [one.label for one in sessions.list_of("ada")] == ["new"]
+
+
+def test_a_session_that_changes_all_the_time_is_named_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = Sessions(MemoryStore())
+    sessions.login("ada")
+
+    async def never(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(sessions.store, "swap", never)
+    with pytest.raises(TryLater):
+        sessions.rename(sessions.list_of("ada")[0].sid, "new")
+
+
+def test_the_claims_hook_sees_the_new_label() -> None:
+    sessions = Sessions(MemoryStore(), claims=lambda info: {"device": info.label})
+    granted = sessions.refresh(sessions.login("ada", label="old").refresh_token)
+    sessions.rename(sessions.list_of("ada")[0].sid, "new")
+    fresh = sessions.refresh(granted.refresh_token)
+    assert sessions.verify(fresh.access_token).extra == {"device": "new"}
+
+
+# ---- new devices -----------------------------------------------------------------------------------------------------
+
+
+def news_of(events: list[Event]) -> list[bool]:
+    return [event.new_device for event in events if isinstance(event, LoggedIn)]
+
+
+def test_a_device_is_new_once_for_each_subject_and_client() -> None:
+    events: list[Event] = []
+    sessions = Sessions(MemoryStore(), on_event=events.append)
+    for subject, client_id, agent in [
+        ("ada", "web", CHROME), ("ada", "web", CHROME.replace("141", "142")), ("ada", "web", SAFARI),
+        ("ada", "app", CHROME), ("bob", "web", CHROME), ("ada", "web", SAFARI),
+    ]:  # fmt: skip
+        sessions.login(subject, client_id=client_id, user_agent=agent)
+    assert news_of(events) == [True, False, True, True, True, False]
+
+
+def test_a_device_is_known_also_after_its_session_has_ended_and_was_cleared_away() -> None:
+    events: list[Event] = []
+    now = [1_800_000_000.0]
+    sessions = Sessions(MemoryStore(), on_event=events.append, clock=lambda: now[0])
+    for days in (0, 200, 200, 800):
+        now[0] += days * 86400
+        sessions.login("ada", user_agent=CHROME)
+        sessions.revoke_all("ada")
+    assert news_of(events) == [True, False, False, True]
+
+
+def test_when_the_store_cannot_say_the_device_counts_as_new(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def dead(*_: Any) -> None:
+        raise StoreUnavailable("gone")
+
+    events: list[Event] = []
+    sessions = Sessions(MemoryStore(), on_event=events.append)
+    monkeypatch.setattr(sessions.store, "strike", dead)
+    assert sessions.verify(sessions.login("ada").access_token).subject == "ada"
+    assert news_of(events) == [True]
+    assert "could not be found out" in caplog.text
+
+
+def test_nothing_is_asked_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dead(*_: Any) -> None:
+        raise StoreUnavailable("gone")
+
+    sessions = Sessions(MemoryStore())
+    monkeypatch.setattr(sessions.store, "strike", dead)
+    assert sessions.verify(sessions.login("ada").access_token).subject == "ada"
+
+
+# ---- refused logins --------------------------------------------------------------------------------------------------
+
+
+class Place:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.sessions = Sessions(MemoryStore(), on_event=self.events.append)
+        self.endpoints = Endpoints(
+            self.sessions,
+            lambda name, password: OneMoreStep(name) if password == "right" else None,
+            second_step=lambda _subject, _kind, code: code == "42",
+        )
+
+    def post(self, path: str, **fields: Any) -> dict[str, Any]:
+        request = Request("POST", path, JSON, json.dumps(fields).encode(), "192.0.2.1")
+        answer = self.endpoints.handle_blocking(request)
+        assert answer is not None
+        return json.loads(answer.body)
+
+
+def test_a_refused_login_tells_from_where_but_not_the_name() -> None:
+    place = Place()
+    for name in ("my secret password", "MY SECRET PASSWORD ", "ada"):
+        place.post("/auth/login", username=name, password="wrong")
+    first, second, third = place.events
+    assert isinstance(first, LoginRefused)
+    assert (first.why, first.ip, first.user_agent, first.sid) == ("password", "192.0.2.1", "curl/8.5", "")
+    assert first == second != third
+    assert "secret" not in str(place.events)
+
+
+def test_a_wrong_code_is_told_and_a_right_password_before_it_is_not() -> None:
+    place = Place()
+    token = place.post("/auth/login", username="ada", password="right")["mfa_token"]
+    assert place.events == []
+    place.post("/auth/login/step", mfa_token=token, code="1")
+    place.post("/auth/login/step", mfa_token=token, code="42")
+    kinds = [(event.kind, getattr(event, "why", "")) for event in place.events]
+    assert kinds == [("login.refused", "code"), ("login.accepted", "")]
+
+
+def test_a_flood_of_guesses_is_no_flood_of_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(doors, "monotonic", lambda: now[0])
+    place = Place()
+    for _ in range(60):
+        place.post("/auth/login", username="ada", password="wrong")
+    assert [type(event) for event in place.events] == [LoginRefused] * 10 + [LoginThrottled]
+    assert place.events[-1].retry_after > 50  # type: ignore[attr-defined]
+    now[0] += 61
+    place.post("/auth/login", username="ada", password="wrong")
+    assert [type(event) for event in place.events[10:]] == [LoginThrottled] * 2

@@ -1,0 +1,312 @@
+"""Logins of two steps: what a step token is good for, and when it no longer is."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
+
+from unbroken.errors import InvalidToken, TryLater
+from unbroken.server import Accounts, Endpoints, MemoryStore, OneMoreStep, Sessions, SqliteStore
+from unbroken.server.accounts import Subject
+from unbroken.server.http import Request, Response
+from unbroken.server.login import Identity
+from unbroken.server.marks import STEP_LIFE
+
+JSON = {"content-type": "application/json"}
+HOME, FAR = "192.0.2.1", "203.0.113.9"
+
+
+class Place:
+    """Endpoints where ``ada`` needs the code 42, and everybody else needs none."""
+
+    def __init__(self, store: Any = None, second_step: Any = None, authenticate: Any = None, **more: Any) -> None:
+        self.now = 1_800_000_000.0
+        self.sessions = Sessions(store or MemoryStore(), clock=lambda: self.now)
+        self.endpoints = Endpoints(
+            self.sessions,
+            authenticate or self.authenticate,
+            second_step=second_step or (lambda _subject, _kind, code: code == "42"),
+            scopes_of=lambda _: ["read"],
+            **more,
+        )
+
+    @staticmethod
+    def authenticate(name: str, password: str) -> Any:
+        if password != "right":
+            return None
+        return OneMoreStep(name, "totp") if name.startswith("ada") else name
+
+    def post(self, path: str, ip: str = HOME, **fields: Any) -> tuple[int, dict[str, Any]]:
+        return facts(self.endpoints.handle_blocking(request(path, ip, **fields)))
+
+    def token(self, name: str = "ada", **more: Any) -> str:
+        status, body = self.post("/auth/login", username=name, password="right", **more)
+        assert (status, body["error"]) == (403, "mfa_required")
+        return body["mfa_token"]
+
+    def step(self, token: str, code: str = "42", **more: Any) -> tuple[int, str]:
+        status, body = self.post("/auth/login/step", mfa_token=token, code=code, **more)
+        return status, body.get("reason", "")
+
+
+def request(path: str, ip: str = HOME, **fields: Any) -> Request:
+    return Request("POST", path, JSON, json.dumps(fields).encode(), ip)
+
+
+def facts(answer: Response | None) -> tuple[int, dict[str, Any]]:
+    assert answer is not None
+    return answer.status, json.loads(answer.body)
+
+
+@pytest.fixture
+def place() -> Place:
+    return Place()
+
+
+DONE, BEGIN_AGAIN, WRONG = (200, ""), (401, "mfa_token"), (401, "code")
+
+
+# ---- what it is good for ---------------------------------------------------------------------------------------------
+
+
+def test_what_was_asked_for_at_the_first_step_is_had_at_the_second(place: Place) -> None:
+    token = place.token(scope="read read", label="phone", client_id="app", coordinated=True)
+    assert place.step(token) == DONE
+    [row] = place.sessions.store._rows.values()
+    assert (row.scope, row.label, row.client_id, row.coordinated) == ("read", "phone", "app", True)
+
+
+def test_a_scope_that_the_subject_may_not_have_is_refused_at_the_first_step(place: Place) -> None:
+    status, body = place.post("/auth/login", username="ada", password="right", scope="admin")
+    assert (status, body["error"]) == (400, "invalid_scope")
+
+
+def test_it_is_good_for_five_minutes(place: Place) -> None:
+    token = place.token()
+    place.now += STEP_LIFE - 1
+    assert place.step(token, "wrong") == WRONG
+    place.now += 1
+    assert place.step(token) == BEGIN_AGAIN
+
+
+def test_it_is_good_for_its_own_client(place: Place) -> None:
+    token = place.token(client_id="app")
+    assert place.step(token, client_id="other") == BEGIN_AGAIN
+    assert place.step(token, client_id="app") == DONE
+
+
+def test_it_ends_with_all_sessions_of_its_subject(place: Place) -> None:
+    tokens = [place.token(), place.token("ada two")]
+    place.sessions.revoke_all("ada")
+    assert [place.step(token) for token in tokens] == [BEGIN_AGAIN, DONE]
+    place.now += 1
+    assert place.step(place.token()) == DONE
+
+
+def test_nobody_is_asked_about_the_code_of_a_login_that_was_ended() -> None:
+    asked: list[str] = []
+    place = Place(second_step=lambda _subject, _kind, code: asked.append(code))
+    token = place.token()
+    place.sessions.revoke_all("ada")
+    assert (place.step(token), asked) == (BEGIN_AGAIN, [])
+
+
+def test_it_ends_when_a_user_ends_all_other_sessions(place: Place) -> None:
+    token = place.token()
+    place.sessions.revoke_others("ada", keep="this one")
+    assert place.step(token) == BEGIN_AGAIN
+
+
+def test_a_session_that_begins_while_all_are_ended_does_not_live() -> None:
+    def second_step(subject: str, _kind: str, _code: str) -> bool:
+        place.sessions.revoke_all(subject)
+        return True
+
+    place = Place(second_step=second_step)
+    assert place.step(place.token()) == BEGIN_AGAIN
+    assert place.sessions.list_of("ada") == []
+
+
+def test_it_is_not_given_for_a_password_that_is_changed_meanwhile() -> None:
+    store = MemoryStore()
+    accounts = Accounts(store)
+    accounts.add("ada", "old")
+
+    def authenticate(name: str, password: str) -> OneMoreStep | None:
+        subject = accounts.authenticate(name, password)
+        if subject:
+            accounts.set_password("ada", "new")
+        return OneMoreStep(subject) if subject else None
+
+    place = Place(store, authenticate=authenticate)
+    assert place.post("/auth/login", username="ada", password="old")[0] == 401
+
+
+# ---- what it is not --------------------------------------------------------------------------------------------------
+
+
+def test_every_changed_letter_is_noticed(place: Place) -> None:
+    token = place.token()
+    others = [token[:n] + ("A" if token[n] != "A" else "B") + token[n + 1 :] for n in range(0, len(token), 7)]
+    assert {place.step(other) for other in others} == {BEGIN_AGAIN}
+    assert place.step(token) == DONE
+
+
+def test_it_is_no_access_token_and_an_access_token_is_none(place: Place) -> None:
+    token = place.token()
+    with pytest.raises(InvalidToken):
+        place.sessions.verify(token)
+    granted = place.sessions.login("ada")
+    assert place.step(granted.access_token) == BEGIN_AGAIN
+    assert place.step(granted.refresh_token) == BEGIN_AGAIN
+
+
+def test_a_token_under_the_bare_key_or_of_another_issuer_is_none(place: Place) -> None:
+    token = place.token()
+    mac = place.sessions.keyring().mac(place.now)
+    said = {"aud": place.sessions.issuer + "#login", "sub": "ada", "kind": "totp", "iat": place.now, "jti": "x",
+            "exp": place.now + 99, "account": "00", "about": {"client_id": "app", "coordinated": False}}  # fmt: skip
+    header = {"alg": "HS256", "typ": "login-step+jwt", "kid": str(mac.number)}
+    assert place.step(jwt.encode(header, said, OctKey.import_key(mac.secret), algorithms=["HS256"])) == BEGIN_AGAIN
+    other = Place(place.sessions.store)
+    other.endpoints = Endpoints(Sessions(place.sessions.store, issuer="https://other.example", clock=lambda: place.now),
+                                place.authenticate, second_step=lambda *_: True)  # fmt: skip
+    assert other.step(token) == BEGIN_AGAIN
+
+
+def test_a_retired_key_takes_its_step_tokens_with_it(place: Place) -> None:
+    token = place.token()
+    [mac] = [record for record in place.sessions.keyring().records if record.use == "mac"]
+    place.sessions.retire_key(mac.kid)
+    assert place.step(token) == BEGIN_AGAIN
+    assert place.step(place.token()) == DONE
+
+
+# ---- once ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_of_right_codes_at_once_one_begins_a_session(kind: str, tmp_path: Path) -> None:
+    async def second_step(_subject: str, _kind: str, code: str) -> bool:
+        await anyio.lowlevel.checkpoint()
+        return code == "42"
+
+    place = Place(MemoryStore() if kind == "memory" else SqliteStore(tmp_path / "s.db"), second_step)
+    _, body = facts(await place.endpoints.handle(request("/auth/login", username="ada", password="right")))
+    statuses: list[int] = []
+
+    async def one() -> None:
+        answer = await place.endpoints.handle(request("/auth/login/step", mfa_token=body["mfa_token"], code="42"))
+        statuses.append(facts(answer)[0])
+
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(one)
+    assert sorted(statuses) == [200] + [401] * 7
+    assert len(place.sessions.list_of("ada")) == 1
+
+
+@pytest.mark.parametrize("later", [0.0, 1.0, 100.0, 200.0, 298.9])
+def test_it_is_spent_for_as_long_as_it_could_be_good(place: Place, later: float) -> None:
+    token = place.token()
+    place.now += 1
+    assert place.step(token) == DONE
+    place.now += later
+    assert place.step(token) == BEGIN_AGAIN
+    assert len(place.sessions.list_of("ada")) == 1
+
+
+def test_threads_get_no_more_out_of_it(tmp_path: Path) -> None:
+    place, begin = Place(SqliteStore(tmp_path / "s.db")), threading.Barrier(8)
+    token, statuses = place.token(), []
+
+    def work() -> None:
+        begin.wait(10)
+        statuses.append(place.step(token)[0])
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(statuses) == [200] + [401] * 7
+
+
+# ---- guesses ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_right_password_alone_forgives_nothing(place: Place) -> None:
+    for _ in range(9):
+        assert place.post("/auth/login", username="ada", password="wrong")[0] == 401
+    for _ in range(5):
+        place.token()
+    assert place.post("/auth/login", username="ada", password="wrong")[0] == 401
+    assert place.post("/auth/login", username="ada", password="wrong")[0] == 429
+
+
+def test_codes_are_counted_by_subject_and_forgiven_by_a_right_one(place: Place) -> None:
+    for _ in range(3):
+        assert [place.step(place.token(), "wrong") for _ in range(9)] == [WRONG] * 9
+        assert place.step(place.token()) == DONE
+    assert [place.step(place.token(), "wrong")[0] for _ in range(11)] == [401] * 10 + [429]
+
+
+def test_after_both_steps_the_address_is_known_to_the_account(place: Place) -> None:
+    assert place.step(place.token()) == DONE
+    for _ in range(12):
+        place.post("/auth/login", FAR, username="ada", password="wrong")
+    assert place.post("/auth/login", FAR, username="ada", password="right")[0] == 429
+    assert place.step(place.token()) == DONE
+
+
+@pytest.mark.parametrize("error", [OSError("down"), TryLater("later")])
+def test_a_code_that_nobody_could_check_costs_nothing(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    def second_step(*_: str) -> bool:
+        raise error
+
+    place = Place(second_step=second_step)
+    token = place.token()
+    assert {place.step(token)[0] for _ in range(15)} == {503}
+    assert ("second_step failed" in caplog.text) is isinstance(error, OSError)
+
+
+def test_a_long_code_is_refused_before_anybody_reads_it(place: Place) -> None:
+    assert place.post("/auth/login/step", mfa_token=place.token(), code="1" * 1025)[1]["error"] == "invalid_request"
+
+
+# ---- how it is set up ------------------------------------------------------------------------------------------------
+
+
+def test_an_application_that_wants_a_step_and_checks_none_is_503_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    endpoints = Endpoints(Sessions(MemoryStore()), Place.authenticate)
+    answer = endpoints.handle_blocking(request("/auth/login", username="ada", password="right"))
+    assert facts(answer)[0] == 503
+    assert "second_step" in caplog.text
+
+
+def test_everybody_else_logs_in_with_one_step(place: Place) -> None:
+    assert place.post("/auth/login", username="bob", password="right")[0] == 200
+
+
+def test_an_identity_keeps_what_the_account_table_knows() -> None:
+    store = MemoryStore()
+    accounts = Accounts(store)
+    accounts.add("ada", "right")
+
+    def authenticate(name: str, password: str) -> Identity | None:
+        subject = accounts.authenticate(name, password)
+        assert subject is None or isinstance(subject, Subject)
+        return Identity(subject, label="till 3") if subject else None
+
+    place = Place(store, authenticate=authenticate)
+    assert place.post("/auth/login", username="Ada", password="right")[0] == 200
+    assert [info.label for info in place.sessions.list_of("ada")] == ["till 3"]
