@@ -10,12 +10,16 @@ Where Starlette's own ``AuthenticationMiddleware`` is at work, ``BearerBackend``
 
     Middleware(AuthenticationMiddleware, backend=BearerBackend(sessions), on_error=BearerBackend.on_error)
 
-This file translates; it decides nothing. A client's address is the connection's: behind a proxy, tell the ASGI server.
+A service that only verifies tokens gives a ``Verifier`` for *sessions* to either of them.
+
+Where tokens are in cookies too, tell it both: ``SessionMiddleware`` and ``BearerBackend`` take ``cookies`` and
+``origins`` as the endpoints do. This file translates; it decides nothing. A client's address is the connection's:
+behind a proxy, tell the ASGI server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
@@ -27,10 +31,12 @@ from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from unbroken.errors import ConfigurationError, InvalidToken, TryLater
+from unbroken.errors import ConfigurationError, Refused, TryLater
 from unbroken.server.access_token import Claims
+from unbroken.server.callers import Callers, Verifies
+from unbroken.server.cookies import Cookies
 from unbroken.server.endpoints import Authenticate, Endpoints, EndpointSettings, Route
-from unbroken.server.http import BODY_LIMIT, Request, Response, bearer_of, challenge, refusal
+from unbroken.server.http import BODY_LIMIT, Request, Response, challenge, refusal
 from unbroken.server.sessions import Sessions
 
 __all__ = ["BearerBackend", "SessionMiddleware", "SessionUser", "current_session", "routes"]
@@ -52,14 +58,19 @@ def routes(
 
 
 class SessionMiddleware:
-    """Verifies the bearer token of every request, for ``current_session``. It refuses nothing by itself."""
+    """Verifies the access token of every request, for ``current_session``. It refuses nothing by itself.
 
-    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
-        self._app, self._sessions = app, sessions
+    *cookies* and *origins* are those of the endpoints, if access tokens are in cookies.
+    """
+
+    def __init__(
+        self, app: ASGIApp, sessions: Verifies, *, cookies: Cookies | None = None, origins: Sequence[str] = ()
+    ) -> None:
+        self._app, self._callers = app, Callers(sessions, cookies=cookies, origins=origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            scope[FOUND] = await found(self._sessions, HTTPConnection(scope))
+            scope[FOUND] = await found(self._callers, HTTPConnection(scope))
         await self._app(scope, receive, send)
 
 
@@ -86,18 +97,20 @@ class BearerBackend(AuthenticationBackend):
     """``request.user`` and ``request.auth``: the words of the token's scope, and ``authenticated``.
 
     Without a token the user is Starlette's unauthenticated one. With a bad one, ``on_error`` answers the challenge.
+    *cookies* and *origins* are those of the endpoints, if access tokens are in cookies.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, sessions: Verifies, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
+        self._callers = Callers(sessions, cookies=cookies, origins=origins)
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
-        conn.scope[FOUND] = who = await found(self._sessions, conn)
-        if isinstance(who, Claims):
-            return AuthCredentials(["authenticated", *who.scope.split()]), SessionUser(who)
-        if bearer_of(_heard(conn)) is None:
-            return None
-        raise AuthenticationError("the access token was refused")
+        try:
+            claims = await self._callers.claims(_heard(conn))
+        except (Refused, TryLater, ConfigurationError) as error:
+            conn.scope[FOUND] = refusal(error)
+            raise AuthenticationError("the access token was refused") from None
+        conn.scope[FOUND] = claims or challenge(None)
+        return (AuthCredentials(["authenticated", *claims.scope.split()]), SessionUser(claims)) if claims else None
 
     @staticmethod
     def on_error(conn: HTTPConnection, _error: AuthenticationError) -> StarletteResponse:
@@ -118,15 +131,9 @@ def current_session(request: HTTPConnection, *, scope: str = "") -> Claims:
     raise HTTPException(who.status, who.body.decode(), dict(who.headers))
 
 
-async def found(sessions: Sessions, connection: HTTPConnection) -> Claims | Response:
+async def found(callers: Callers, connection: HTTPConnection) -> Claims | Response:
     """Who sends this, or the response that refuses it."""
-    token = bearer_of(_heard(connection))
-    if token is None:
-        return challenge(None)
-    try:
-        return await sessions.averify(token)
-    except (InvalidToken, TryLater, ConfigurationError) as error:
-        return refusal(error)
+    return await callers.found(_heard(connection))
 
 
 def demanded(who: Claims | Response, scope: str) -> Claims | Response:
@@ -162,11 +169,18 @@ def _heard(connection: HTTPConnection) -> Request:
     """All of a request but its body."""
     headers: dict[str, str] = {}
     for name, value in connection.headers.items():  # a repeated header must not mean one thing here, another there
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        joint = "; " if name == "cookie" else ", "
+        headers[name] = f"{headers[name]}{joint}{value}" if name in headers else value
+    if connection.scope["type"] == "websocket":  # HTTP/2 has no such header, and pages cannot send one
+        headers["upgrade"] = "websocket"
     ip = connection.client.host if connection.client else ""
-    return Request(connection.scope.get("method", ""), connection.url.path, headers, client_ip=ip)
+    method, url = connection.scope.get("method", "GET"), connection.url
+    return Request(method, url.path, headers, client_ip=ip, query=url.query)
 
 
 def _response_of(value: Response) -> StarletteResponse:
     headers: Any = dict(value.headers)
-    return StarletteResponse(value.body, value.status, headers)
+    response = StarletteResponse(value.body, value.status, headers)
+    for cookie in value.cookies:
+        response.headers.append("set-cookie", cookie)
+    return response

@@ -25,22 +25,53 @@ from unbroken.errors import (
     InvalidToken,
     LoginRefused,
     Refused,
+    TooManyAttempts,
     TryLater,
 )
 from unbroken.server.access_token import Claims
 
-__all__ = ["BODY_LIMIT", "Request", "Response", "Route", "bearer_of", "challenge", "json_response", "refusal"]
+__all__ = [
+    "BODY_LIMIT",
+    "Forbidden",
+    "Handler",
+    "Request",
+    "Response",
+    "Route",
+    "bearer_of",
+    "challenge",
+    "json_response",
+    "refusal",
+]
 
 _log = logging.getLogger("unbroken")
 BODY_LIMIT = 64 * 1024  # bytes
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
-STATUS = {LoginRefused: 401, InvalidGrant: 400, InvalidScope: 400, InvalidRequest: 400, InvalidToken: 401}
+
+
+class Forbidden(Refused):
+    """Another site may be behind this request: its cookies count for nothing. The session is as good as before.
+
+    ``reason``: ``no_header`` (the header is missing that only scripts can send), ``foreign_origin``.
+    """
+
+    code = "forbidden"
+
+
+STATUS: dict[type[Refused], int] = {
+    LoginRefused: 401,
+    InvalidGrant: 400,
+    InvalidScope: 400,
+    InvalidRequest: 400,
+    InvalidToken: 401,
+    Forbidden: 403,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. Header names are in lower case, a repeated header is joined by commas (RFC 9110 §5.2);
-    ``client_ip`` is the connection's, as the server sees it.
+    """One request. Header names are in lower case, a repeated header is joined by commas (RFC 9110 §5.2), ``Cookie`` by
+    semicolons; ``client_ip`` is the connection's, as the server sees it. A WebSocket's handshake has the method ``GET``
+    and the header ``upgrade: websocket``. ``query`` is as it was sent, without the question mark.
     """
 
     method: str
@@ -48,6 +79,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
     client_ip: str = ""
+    query: str = field(default="", repr=False)
 
     def json(self) -> dict[str, object]:
         """The body, which must be a JSON object. Raises InvalidRequest."""
@@ -91,11 +123,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response. Its repr shows no body."""
+    """One response. Each of *cookies* is the value of one ``Set-Cookie``. Its repr shows neither these nor the body."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
+    cookies: tuple[str, ...] = field(default=(), repr=False)
 
 
 Handler = Callable[[Request, str], Awaitable[Response]]
@@ -164,6 +197,9 @@ def bearer_of(request: Request) -> str | None:
 
 def refusal(error: Refused | TryLater | ConfigurationError) -> Response:
     """The response for *error* (RFC 6749 §5.2)."""
+    if isinstance(error, TooManyAttempts):
+        body = {"error": error.code, "error_description": str(error)}
+        return json_response(body, 429, {**NO_STORE, "retry-after": str(max(1, ceil(error.retry_after)))})
     if isinstance(error, TryLater):
         return _later(error.retry_after)
     if isinstance(error, ConfigurationError):

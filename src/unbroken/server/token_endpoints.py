@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
 from unbroken.server.callers import Callers
+from unbroken.server.cookies import Jar, ambiguous
 from unbroken.server.http import NO_STORE, Request, Response, Route, bearer_of, facts_of, json_response, text_of
 from unbroken.server.login_endpoints import LoginEndpoints
 from unbroken.server.sessions import Sessions
@@ -18,9 +21,10 @@ class TokenEndpoints:
     """Exchanges, ends and tells about tokens. *password_grant* opens RFC 6749 §4.3."""
 
     def __init__(
-        self, sessions: Sessions, callers: Callers, logins: LoginEndpoints, *, password_grant: bool = False
+        self, sessions: Sessions, callers: Callers, logins: LoginEndpoints, jar: Jar, *, password_grant: bool = False
     ) -> None:
-        self._sessions, self._callers, self._logins, self._password_grant = sessions, callers, logins, password_grant
+        self._sessions, self._callers, self._logins, self._jar = sessions, callers, logins, jar
+        self._password_grant = password_grant
         self.routes = (
             Route("POST", "/token", self._token),
             Route("POST", "/refresh", self._refresh),
@@ -45,8 +49,28 @@ class TokenEndpoints:
         return json_response({"error": "unsupported_grant_type", "error_description": "use refresh_token"}, 400)
 
     async def _refresh(self, request: Request, _: str) -> Response:
-        token = text_of(request.json(), "refresh_token")
-        return _tokens(await self._refreshed(request, token, None, None))
+        """A token in the body is answered in the body, one in a cookie in a cookie."""
+        if token := self._in_body(request):
+            return _tokens(await self._refreshed(request, token, None, None))
+        if not (found := self._jar.refresh_tokens(request)):
+            raise InvalidRequest("refresh_token is missing", reason="no_refresh_token")
+        return self._jar.issue(request, await self._refreshed(request, await self._one_of(found), None, None))
+
+    def _in_body(self, request: Request) -> str:
+        return text_of(request.json(), "refresh_token", required=False) if request.body else ""
+
+    async def _one_of(self, tokens: tuple[str, ...]) -> str:
+        """The refresh token to exchange. Of several, one is looked for that can be, because a wrong guess could end a
+        session as if its token had been stolen. Raises InvalidRequest if several sessions have one.
+        """
+        if len(tokens) == 1:
+            return tokens[0]
+        found = {token: about for token in tokens if (about := await self._sessions.ainspect_refresh(token))}
+        good = {token: info for token, (info, can_be_exchanged) in found.items() if can_be_exchanged}
+        living = good or {token: info for token, (info, _) in found.items() if info.revoked_at is None}
+        if len({info.sid for info in living.values()}) > 1 or (not good and len(living) > 1):
+            raise ambiguous()
+        return next(iter(living), tokens[0])
 
     async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> Granted:
         return await self._sessions.arefresh(
@@ -59,14 +83,24 @@ class TokenEndpoints:
         )
 
     async def _logout(self, request: Request, _: str) -> Response:
-        access_token = bearer_of(request)
-        refresh_token = text_of(request.json(), "refresh_token", required=False) if request.body else ""
-        if access_token is None and not refresh_token:
-            raise InvalidRequest("send the bearer token, the refresh_token, or both")
+        access_token, refresh_token = bearer_of(request), self._in_body(request)
+        in_cookies = self._jar.asked(request)
+        if not in_cookies and access_token is None and not refresh_token:
+            self._refuse_logout(request)
         ended = await self._sessions.alogout(access_token=access_token, refresh_token=refresh_token or None)
+        if in_cookies:  # each of them: who logs out wants none of the sessions that this browser still has
+            for token in self._jar.access_tokens(request) + self._jar.refresh_tokens(request):
+                await self._sessions.alogout(access_token=token, refresh_token=token)
+            return self._jar.cleared(Response(204, NO_STORE))
         if not ended and not refresh_token:
             raise InvalidToken("this is not an access token of this server", reason="malformed")
         return Response(204, NO_STORE)
+
+    def _refuse_logout(self, request: Request) -> NoReturn:
+        """Says what is wrong with a logout that names no session: cookies without the header, or nothing at all."""
+        self._jar.refresh_tokens(request)
+        self._jar.access_tokens(request)
+        raise InvalidRequest("send the bearer token, the refresh_token, or both")
 
     async def _revoke(self, request: Request, _: str) -> Response:
         token = text_of(request.form(), "token")
