@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import flask
 import httpx2
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from werkzeug.serving import WSGIRequestHandler, make_server
 
+import unbroken.fastapi
+import unbroken.flask
+from tests import django_project
 from tests.backend import running
-from unbroken.fastapi import Auth
 from unbroken.server import MemoryStore, Sessions
 from unbroken.starlette import routes
 
@@ -55,23 +62,64 @@ def scopes_of(subject: str) -> tuple[str, ...]:
     return ("read", "write", "introspect") if subject == "operator" else ("read", "write")
 
 
-def starlette_face(sessions: Sessions) -> Any:
-    return Starlette(routes=routes(sessions, authenticate, password_grant=True, scopes_of=scopes_of))
+class _Quiet(WSGIRequestHandler):
+    def log(self, *_: Any) -> None:
+        pass
 
 
-def fastapi_face(sessions: Sessions) -> Any:
+@contextmanager
+def threaded(app: Any) -> Iterator[int]:
+    """A WSGI *app* by a real server in threads; its port."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+    thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.02), daemon=True)
+    thread.start()
+    try:
+        yield server.port
+    finally:
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
+
+
+def starlette_face(sessions: Sessions, **settings: Any) -> AbstractContextManager[int]:
+    return running(Starlette(routes=routes(sessions, authenticate, **settings)))
+
+
+def fastapi_face(sessions: Sessions, **settings: Any) -> AbstractContextManager[int]:
     app = FastAPI()
-    app.include_router(Auth(sessions, authenticate, password_grant=True, scopes_of=scopes_of).router)
-    return app
+    app.include_router(unbroken.fastapi.Auth(sessions, authenticate, **settings).router)
+    return running(app)
 
 
-FACES: dict[str, Callable[[Sessions], Any]] = {"starlette": starlette_face, "fastapi": fastapi_face}
+def flask_face(sessions: Sessions, **settings: Any) -> AbstractContextManager[int]:
+    app = flask.Flask(__name__)
+    unbroken.flask.Auth(sessions, authenticate, **settings).init_app(app)
+    return threaded(app)
+
+
+@contextmanager
+def django_face(kind: str, sessions: Sessions, **settings: Any) -> Iterator[int]:
+    own = {name.upper(): value for name, value in settings.items()}
+    with django_project.chosen(SESSIONS=sessions, AUTHENTICATE=authenticate, **own):
+        serve = running if kind == "asgi" else threaded
+        with serve(django_project.application(kind)) as port:
+            yield port
+
+
+# Each runs a server for as long as it is held, and gives its port. Settings are those of the endpoints.
+FACES: dict[str, Callable[..., AbstractContextManager[int]]] = {
+    "starlette": starlette_face,
+    "fastapi": fastapi_face,
+    "flask": flask_face,
+    "django-asgi": partial(django_face, "asgi"),
+    "django-wsgi": partial(django_face, "wsgi"),
+}
 
 
 @pytest.fixture(params=sorted(FACES), scope="module")
 def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
     sessions = Sessions(MemoryStore(), issuer="https://id.example.org", audience="shop")
-    with running(FACES[request.param](sessions)) as port:
+    with FACES[request.param](sessions, password_grant=True, scopes_of=scopes_of) as port:
         url = f"http://127.0.0.1:{port}"
         with httpx2.Client(base_url=url) as http:
             yield Wire(url, http, sessions)

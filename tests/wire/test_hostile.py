@@ -104,7 +104,7 @@ def test_a_client_that_hangs_up_is_no_error_of_the_server(wire: Wire, caplog: py
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [("GET", "/auth/login", "POST"), ("PUT", "/auth/token", "POST"), ("DELETE", "/auth/session", "GET"),
-     ("PATCH", "/auth/sessions/x", "DELETE"), ("POST", "/.well-known/jwks.json", "GET"),
+     ("PUT", "/auth/sessions/x", "DELETE"), ("POST", "/.well-known/jwks.json", "GET"),
      ("BREW", "/auth/login", "POST")],
 )  # fmt: skip
 def test_another_method_is_405_with_allow(wire: Wire, method: str, path: str, allow: str) -> None:

@@ -1,0 +1,76 @@
+"""``TokenMiddleware``: every request knows whose it is. It refuses nothing by itself.
+
+    request.auth     the ``Claims`` of a good access token; None without one
+    request.user     its user, looked up when it is asked for (``await request.auser()`` in async views)
+
+Without a token ``request.user`` stays what Django's own AuthenticationMiddleware found: the one who logged in to the
+admin. A bad token is nobody's: then it is the ``AnonymousUser``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils.functional import SimpleLazyObject
+
+from unbroken.django.site import site
+from unbroken.django.translation import find, found
+from unbroken.server.access_token import Claims
+from unbroken.server.http import Response
+
+__all__ = ["TokenMiddleware"]
+
+
+class TokenMiddleware:
+    """Put it after ``django.contrib.auth.middleware.AuthenticationMiddleware``, if that is there."""
+
+    sync_capable = async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self._get_response = get_response
+        self._awaits = iscoroutinefunction(get_response)
+        if self._awaits:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self._awaits:
+            return self._awaited(request)
+        _introduce(request, find(request))
+        response: HttpResponseBase = self._get_response(request)
+        return response
+
+    async def _awaited(self, request: HttpRequest) -> HttpResponseBase:
+        _introduce(request, await found(request))
+        response: HttpResponseBase = await self._get_response(request)
+        return response
+
+
+def _introduce(request: Any, who: Claims | Response | None) -> None:
+    request.auth = who if isinstance(who, Claims) else None
+    if who is None and hasattr(request, "user"):
+        return
+    user = _Person(who.subject if isinstance(who, Claims) else None)
+    request.user, request.auser = SimpleLazyObject(user.get), user.aget
+
+
+class _Person:
+    """A user that is looked up when somebody asks, and once."""
+
+    def __init__(self, subject: str | None) -> None:
+        self._subject = subject
+        self._user: Any = None
+
+    def get(self) -> Any:
+        if self._user is None:
+            from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415  # models are there only by then
+
+            user = None if self._subject is None else site().users.get(self._subject)
+            self._user = user or AnonymousUser()
+        return self._user
+
+    async def aget(self) -> Any:
+        return await sync_to_async(self.get)()

@@ -1,0 +1,142 @@
+"""The setting ``UNBROKEN``: what it can say, what is said about a wrong one, and when a store is opened."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.test import Client, override_settings
+
+from tests import django_project
+from tests.django_face.conftest import LOGIN, User, login
+from tests.django_face.pages import PAGES
+from tests.django_project import PASSWORD, chosen
+from unbroken.django import authenticate, sessions, user_of
+from unbroken.django.site import forget, site
+from unbroken.server import MemoryStore, Policy, Sessions
+from unbroken.server.events import LoggedIn
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({}, "needs STORE"),
+        ({"STORE": "memory:", "ISUER": "x"}, "did you mean ISSUER"),
+        ({"STORE": "memory:", "store": "x"}, "did you mean STORE"),
+        ({"STORE": "memory:", "xyzzy": 1}, "known are STORE"),
+        ({"STORE": 5}, "must be a text"),
+        ({"STORE": "memory:", "ACCESS_TTL": "soon"}, "ACCESS_TTL.*seconds"),
+        ({"STORE": "memory:", "ACCESS_TTL": -1}, "ACCESS_TTL.*seconds"),
+        ({"STORE": "memory:", "GRACE": True}, "GRACE.*seconds"),
+        ({"STORE": "memory:", "SCOPES_OF": "shop.nowhere"}, "SCOPES_OF.*cannot be imported"),
+        ({"SESSIONS": "json.dumps"}, "SESSIONS.*must be an unbroken.server.Sessions"),
+        ({"SESSIONS": Sessions(MemoryStore()), "ISSUER": "x", "GRACE": 1}, "set GRACE, ISSUER where"),
+        ({"SESSIONS": Sessions(MemoryStore()), "STORE": "memory:"}, "or else SESSIONS"),
+        (["STORE"], "must be a dict"),
+    ],
+)
+def test_a_wrong_setting_is_named_when_django_starts(setting: Any, words: str) -> None:
+    with override_settings(UNBROKEN=setting), pytest.raises(ImproperlyConfigured, match=words):
+        apps.get_app_config("unbroken").ready()
+
+
+def test_a_store_that_cannot_be_opened_is_a_wrong_setting_and_its_password_is_not_shown() -> None:
+    with chosen(STORE="nosql://ada:secret@host/db"), pytest.raises(ImproperlyConfigured) as caught:
+        sessions()
+    assert "UNBROKEN: unknown store" in str(caught.value)
+    assert "secret" not in repr(caught.value) + str(caught.value)
+
+
+def test_every_setting_arrives_where_it_belongs(tmp_path: Path) -> None:
+    told: list[Any] = []
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    with chosen(
+        STORE=url,
+        ISSUER="https://shop.example",
+        AUDIENCE="shop",
+        ACCESS_TTL=timedelta(minutes=5),
+        GRACE=0,
+        ON_EVENT=told.append,
+        CLAIMS=f"{__name__}.claims",
+        PASSWORD_GRANT=True,
+    ):
+        assert sessions().policy == Policy(access_ttl=300, grace=0)
+        answer = Client().generic("POST", "/auth/token", "grant_type=password&username=ada&password=correct+horse",
+                                  content_type="application/x-www-form-urlencoded")  # fmt: skip
+        seen = sessions().verify(answer.json()["access_token"])
+        assert (seen.issuer, seen.audience) == ("https://shop.example", "shop")
+        assert told
+        sessions().close()
+
+
+def claims(_: Any) -> dict[str, object]:
+    return {"tenant": "north"}
+
+
+def test_hooks_may_ask_the_database(http: httpx2.Client, ada: Any) -> None:
+    hooks = {
+        "AUTHENTICATE": f"{__name__}.not_grace",
+        "SCOPES_OF": f"{__name__}.by_user",
+        "ON_EVENT": [f"{__name__}.tell"],
+    }
+    User.objects.create_user("grace", password=PASSWORD)
+    TOLD.clear()
+    with chosen(*PAGES, STORE="memory:", **hooks):
+        assert http.get("/rest", headers=login(http, scope="read")).json() == {"user": "ada", "sub": str(ada.pk)}
+        refused = http.post("/auth/login", json={**LOGIN, "scope": "admin"})
+        assert (refused.status_code, refused.json()["error"]) == (400, "invalid_scope")
+        assert http.post("/auth/login", json={**LOGIN, "username": "grace"}).status_code == 401
+    assert [event.subject for event in TOLD if isinstance(event, LoggedIn)] == [str(ada.pk)]
+
+
+TOLD: list[Any] = []
+
+
+def tell(event: Any) -> None:
+    TOLD.append(event)
+
+
+def not_grace(username: str, password: str) -> str | None:
+    return None if username == "grace" else authenticate(username, password)
+
+
+def by_user(subject: str) -> list[str]:
+    return ["admin", "read"] if user_of(subject).is_staff else ["read"]
+
+
+def test_checking_the_project_and_migrating_it_open_no_store(tmp_path: Path) -> None:
+    with chosen(STORE=f"sqlite:///{tmp_path}/never/sessions.db"):
+        call_command("check")
+        call_command("migrate", verbosity=0)
+        with pytest.raises(ImproperlyConfigured):
+            sessions()
+
+
+def test_a_middleware_in_the_wrong_order_is_found_by_the_check() -> None:
+    *before, ours = django_project.MIDDLEWARE
+    with override_settings(MIDDLEWARE=[ours, *before]), pytest.raises(SystemCheckError, match=r"unbroken\.E001"):
+        call_command("check")
+
+
+def test_the_check_for_deployment_names_what_is_for_trying_out(capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("check", deploy=True)
+    said = capsys.readouterr().err
+    assert "unbroken.W001" in said
+    assert "unbroken.W002" in said
+    with chosen(STORE="sqlite:////nowhere/sessions.db", ISSUER="https://shop.example"):
+        call_command("check", deploy=True)
+    assert "unbroken." not in capsys.readouterr().err
+
+
+def test_all_of_a_process_share_one_site() -> None:
+    before = site()
+    assert site() is before
+    forget()
+    assert site() is not before
