@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import httpx2
 import pytest
 
 from unbroken import Session
+from unbroken.cli.settings import known_settings, variable
 
 
 def unbroken(folder: Path, *arguments: str, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -97,20 +99,10 @@ def test_every_option_is_an_environment_variable_too(tmp_path: Path) -> None:
     )
     assert added.returncode == 0
     assert (tmp_path / "else" / "x.db").exists()
-    help_text = unbroken(tmp_path, "serve", "--help").stdout
-    for name in (
-        "STORE",
-        "HOST",
-        "PORT",
-        "ACCESS_TTL",
-        "REFRESH_TTL",
-        "MAX_AGE",
-        "GRACE",
-        "ISSUER",
-        "AUDIENCE",
-        "WORKERS",
-    ):
-        assert f"UNBROKEN_{name}" in help_text
+    help_text = unbroken(tmp_path, "serve", "--help", COLUMNS="400").stdout
+    for name, setting in known_settings().items():
+        shown = re.search(rf"\[{variable(name)}[;\]]", help_text)
+        assert bool(shown) is ("flag" in setting.places), name
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -118,7 +110,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a wrong command": (["frob"], "No such command"),
     "a wrong duration": (["serve", "--access-ttl", "5x"], "is not a duration"),
     "no time at all": (["serve", "--access-ttl", "0"], "more than nothing"),
-    "a wrong port": (["serve", "--port", "99999"], "--port"),
+    "a wrong port": (["serve", "--port", "99999"], "--port must be between 0 and 65535"),
+    "a file that is missing": (["serve", "--config", "no.toml"], "no.toml cannot be read: No such file"),
+    "a secret as an option": (["serve", "--seal-key", "x"], "No such option: --seal-key"),
+    "an issuer that is none": (["serve", "--issuer", "x"], "issuer must be a URL"),
+    "nothing to seal with": (["keys", "seal"], "set UNBROKEN_SEAL_KEY"),
     "an address of somebody else": (["serve", "--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
     "an unknown store": (["serve", "--store", "mysql://x"], "unknown store"),
     "a store in no folder": (["users", "list", "--store", "sqlite:////no/such/folder/x.db"], "does not exist"),

@@ -18,25 +18,33 @@ NAMES = {
     """,
     "unbroken.errors": """
         BadAnswer ConfigurationError InvalidGrant InvalidRequest InvalidScope InvalidToken LoginRefused NotReplayable
-        Refused RenewalStorm SessionOver StoreBusy StoreUnavailable TryLater UnbrokenError
+        Refused RenewalStorm SessionOver StoreBusy StoreUnavailable TooManyAttempts TryLater UnbrokenError
     """,
     "unbroken.tokens": "Fields Granted Tokens",
     "unbroken.server": """
-        Accounts Claims Endpoints Keyring MemoryStore Policy SessionInfo Sessions SqliteStore open_store
+        Accounts Claims Cookies Endpoints EventLog GuardPolicy Identity Keyring MemoryStore OneMoreStep Policy
+        SessionInfo Sessions SqliteStore Webhook open_store
     """,
     "unbroken.client.events": """
         Adopted Event Joined LateChallenge LateTokensDropped LoggedIn LoggedOut NotReplayed RenewalFailed RenewalOver
         RenewalStarted Renewed Replayed SessionEnded StormStopped Waited
     """,
-    "unbroken.server.events": "Event LoggedIn Refreshed ReuseDetected SessionEnded",
+    "unbroken.server.events": """
+        Event EventLog LoggedIn LoginRefused LoginThrottled RefreshRefused Refreshed ReuseDetected SessionEnded
+    """,
     "unbroken.httpx": "SessionAuth SessionTransport why_not_replayed",
     "unbroken.httpx2": "SessionAuth SessionTransport why_not_replayed",
     "unbroken.requests": "SessionAuth no_auth why_not_replayed",
     "unbroken.aiohttp": "SessionMiddleware why_not_replayed",
     "unbroken.starlette": "BearerBackend SessionMiddleware SessionUser current_session routes",
-    "unbroken.fastapi": "Auth",
-    "unbroken.prometheus": "observe",
-    "unbroken.otel": "observe",
+    "unbroken.fastapi": "Auth Bearer",
+    "unbroken.verifier": "Claims Feed Introspection Revocation Verifier",
+    "unbroken.flask": "Auth Bearer current_session",
+    "unbroken.django": "authenticate session_required sessions user_of",
+    "unbroken.django.middleware": "TokenMiddleware",
+    "unbroken.django.rest": "HasScope SessionAuthentication needs",
+    "unbroken.prometheus": "observe observe_sessions",
+    "unbroken.otel": "observe observe_sessions",
     "unbroken.testing": "LoopbackServer ManualClock Network running",
     "unbroken.client.stores.form": "Damaged Form Key key_from_environment key_from_keyring new_key",
     "unbroken.client.stores.keyring": "KeyringStore",

@@ -1,14 +1,16 @@
 """Spans and metrics for OpenTelemetry: one span a renewal, with its reason, its outcome and its tries.
 
-observe(session)   # with the global providers, or with one's own
+observe(session)             # of the client; with the global providers, or with one's own
+observe_sessions(sessions)   # of the server: metrics only
 
-Spans are named ``unbroken.renewal``, metrics ``unbroken.client.…``. No attribute holds a secret, a user or a URL.
+Spans are named ``unbroken.renewal``, metrics ``unbroken.client.…`` and ``unbroken.server.…``. No attribute holds a
+secret, a user or a URL.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Status, StatusCode
@@ -16,7 +18,10 @@ from opentelemetry.trace import Status, StatusCode
 from unbroken.client import events
 from unbroken.client.session import Session
 
-__all__ = ["observe"]
+if TYPE_CHECKING:  # whoever is a client only has not installed what a server needs
+    from unbroken.server.sessions import Sessions
+
+__all__ = ["observe", "observe_sessions"]
 
 COUNTED: dict[type[events.Event], str] = {
     events.Joined: "unbroken.client.joined_waiters",
@@ -38,6 +43,27 @@ def observe(
 ) -> None:
     """Tells OpenTelemetry what *session* does."""
     session.listen(_Told(trace.get_tracer("unbroken", tracer_provider=tracer_provider), _meter(meter_provider)).hear)
+
+
+def observe_sessions(sessions: Sessions, *, meter_provider: metrics.MeterProvider | None = None) -> None:
+    """Tells OpenTelemetry what a server does with *sessions*, and how long its store takes."""
+    from unbroken.server.measures import COUNTERS, counted, time_store  # noqa: PLC0415  # see above
+
+    meter = _meter(meter_provider)
+    counters = {name: meter.create_counter(f"unbroken.server.{name}") for name in COUNTERS}
+    seconds = meter.create_histogram("unbroken.server.store.duration", unit="s")
+
+    def hear(event: Any) -> None:
+        for name, value in counted(event):
+            label = COUNTERS[name][1]
+            counters[name].add(1, {f"unbroken.{label}": value} if label else {})
+
+    def time(operation: str, took: float, failed: bool) -> None:
+        about = {"unbroken.operation": operation}
+        seconds.record(took, about | ({"error.type": "store"} if failed else {}))
+
+    sessions.listen(hear)
+    time_store(sessions.store, time)
 
 
 def _meter(provider: metrics.MeterProvider | None) -> metrics.Meter:

@@ -7,12 +7,17 @@ from typing import Annotated
 
 import typer
 
+from unbroken.cli.check import check
+from unbroken.cli.configured import with_settings
 from unbroken.cli.demo import demo
-from unbroken.cli.options import Duration, Store
+from unbroken.cli.opened import open_configured
+from unbroken.cli.options import Duration
 from unbroken.cli.serve import serve
+from unbroken.cli.settings import Settings
 from unbroken.cli.terminal import ask_new_password, table
 from unbroken.errors import InvalidRequest
-from unbroken.server import Accounts, Sessions, open_store
+from unbroken.server import Accounts, Sessions
+from unbroken.server.sealing import new_key, seal_again
 
 __all__ = ["add_server_commands"]
 
@@ -26,11 +31,14 @@ keys = typer.Typer(no_args_is_help=True, help="The keys that sign tokens.")
 def add_server_commands(app: typer.Typer) -> None:
     """Puts the server's commands into *app*."""
     app.command(rich_help_panel=PANEL)(serve)
+    app.command(rich_help_panel=PANEL)(check)
     app.command(rich_help_panel=PANEL)(demo)
     app.add_typer(users, name="users", rich_help_panel=PANEL)
     app.add_typer(sessions, name="sessions", rich_help_panel=PANEL)
     app.add_typer(keys, name="keys", rich_help_panel=PANEL)
 
+
+on_store = with_settings("store", "seal_key_file", "seal_key")
 
 Name = Annotated[str, typer.Argument(help="The user's name.")]
 FromStdin = Annotated[
@@ -40,71 +48,81 @@ FromStdin = Annotated[
 
 
 @users.command("add")
-def users_add(name: Name, password_stdin: FromStdin = False, store: Store = "sqlite:///unbroken.db") -> None:
+@on_store
+def users_add(settings: Settings, name: Name, password_stdin: FromStdin = False) -> None:
     """Make an account."""
-    Accounts(open_store(store)).add(name, ask_new_password(from_stdin=password_stdin))
+    Accounts(open_configured(settings)).add(name, ask_new_password(from_stdin=password_stdin))
     print(f"added {name}")
 
 
 @users.command("list")
-def users_list(store: Store = "sqlite:///unbroken.db") -> None:
+@on_store
+def users_list(settings: Settings) -> None:
     """List the accounts."""
     table(
         ("NAME", "SINCE"),
-        [(account.shown, _when(account.created_at)) for account in Accounts(open_store(store)).list()],
+        [(account.shown, _when(account.created_at)) for account in Accounts(open_configured(settings)).list()],
     )
 
 
 @users.command("remove")
-def users_remove(name: Name, store: Store = "sqlite:///unbroken.db") -> None:
+@on_store
+def users_remove(settings: Settings, name: Name) -> None:
     """Remove an account, and end its sessions."""
-    opened = open_store(store)
+    opened = open_configured(settings)
     subject = _subject(Accounts(opened), name)
     Accounts(opened).remove(name)
     print(f"removed {subject}, ended {Sessions(opened).revoke_all(subject)} sessions")
 
 
 @users.command("passwd")
-def users_passwd(name: Name, password_stdin: FromStdin = False, store: Store = "sqlite:///unbroken.db") -> None:
+@on_store
+def users_passwd(settings: Settings, name: Name, password_stdin: FromStdin = False) -> None:
     """Change a password, and end the account's sessions."""
-    opened = open_store(store)
+    opened = open_configured(settings)
     subject = _subject(Accounts(opened), name)
     Accounts(opened).set_password(name, ask_new_password(from_stdin=password_stdin))
     print(f"changed the password of {subject}, ended {Sessions(opened).revoke_all(subject)} sessions")
 
 
 @sessions.command("list")
+@on_store
 def sessions_list(
+    settings: Settings,
     user: Annotated[str, typer.Option(envvar="UNBROKEN_USER", help="Only this user's sessions.")] = "",
-    store: Store = "sqlite:///unbroken.db",
 ) -> None:
     """List the sessions that are alive, last used first."""
-    opened = Sessions(open_store(store))
+    opened = Sessions(open_configured(settings))
     found = opened.list_of(_known_as(opened, user)) if user else opened.list_all()
     rows = [(i.sid, i.subject, _when(i.created_at), _when(i.used_at), i.ip, i.label or i.user_agent) for i in found]
     table(("SID", "USER", "SINCE", "LAST USED", "ADDRESS", "LABEL"), rows)
 
 
 @sessions.command("revoke")
+@on_store
 def sessions_revoke(
+    settings: Settings,
     sid: Annotated[str, typer.Argument(help="The session's id, from `sessions list`.")] = "",
     user: Annotated[str, typer.Option(envvar="UNBROKEN_USER", help="End all sessions of this user instead.")] = "",
-    store: Store = "sqlite:///unbroken.db",
 ) -> int:
     """End one session, or all of a user's."""
     if bool(sid) == bool(user):
         raise InvalidRequest("name a session id, or a user with --user")
-    opened = Sessions(open_store(store))
+    opened = Sessions(open_configured(settings))
     ended = int(opened.revoke(sid)) if sid else opened.revoke_all(_known_as(opened, user))
     print(f"ended {ended} session{'' if ended == 1 else 's'}")
     return 0 if ended else 1
 
 
 @keys.command("list")
-def keys_list(store: Store = "sqlite:///unbroken.db") -> None:
+@on_store
+def keys_list(settings: Settings) -> None:
     """List the keys and what they do now."""
-    records = Sessions(open_store(store)).keyring().records
-    now = time.time()
+    _show_keys(Sessions(open_configured(settings)))
+
+
+def _show_keys(opened: Sessions) -> None:
+    records, now = opened.keyring().records, time.time()
     rows = [
         (k.kid, k.use, k.alg, k.state(now), _when(max(k.signs_from, k.created_at)), _when(k.verifies_until))
         for k in records
@@ -113,26 +131,44 @@ def keys_list(store: Store = "sqlite:///unbroken.db") -> None:
 
 
 @keys.command("rotate")
+@on_store
 def keys_rotate(
+    settings: Settings,
     now: Annotated[bool, typer.Option("--now", envvar="UNBROKEN_NOW", help="Sign with the new key at once.")] = False,
     publish_ahead: Annotated[
         float, Duration("UNBROKEN_PUBLISH_AHEAD", "How long the new key is published first.")
     ] = 600,
-    store: Store = "sqlite:///unbroken.db",
 ) -> None:
     """Make new keys. The old ones verify until the last token they made is dead: nobody is logged out."""
-    Sessions(open_store(store)).rotate_keys(publish_ahead=0.0 if now else publish_ahead)
-    keys_list(store)
+    opened = Sessions(open_configured(settings))
+    opened.rotate_keys(publish_ahead=0.0 if now else publish_ahead)
+    _show_keys(opened)
 
 
 @keys.command("retire")
+@on_store
 def keys_retire(
-    kid: Annotated[str, typer.Argument(help="The key's id, from `keys list`.")], store: Store = "sqlite:///unbroken.db"
+    settings: Settings, kid: Annotated[str, typer.Argument(help="The key's id, from `keys list`.")]
 ) -> None:
     """End a key at once: every token it made is refused from now on."""
-    if not Sessions(open_store(store)).retire_key(kid):
+    if not Sessions(open_configured(settings)).retire_key(kid):
         raise InvalidRequest(f"there is no key {kid!r}")
     print(f"retired {kid}")
+
+
+@keys.command("seal")
+@on_store
+def keys_seal(settings: Settings) -> None:
+    """Seal all keys in the store with the newest seal key. Every process must have that key by then."""
+    opened = open_configured(settings)
+    Sessions(opened).keyring()  # so that there are keys
+    print(f"sealed {seal_again(opened)} keys")
+
+
+@keys.command("new-seal-key")
+def keys_new_seal_key() -> None:
+    """Print a new seal key. Keep it in the environment or in a file of its own, not with the store."""
+    print(new_key())
 
 
 def _subject(accounts: Accounts, name: str) -> str:

@@ -2,23 +2,34 @@
 
 from unbroken.server.access_token import Claims
 from unbroken.server.accounts import Accounts
+from unbroken.server.cookies import Cookies
 from unbroken.server.endpoints import Endpoints
+from unbroken.server.events import EventLog
+from unbroken.server.guard import GuardPolicy
 from unbroken.server.keys import Keyring
+from unbroken.server.login import Identity, OneMoreStep
 from unbroken.server.rotation import Policy
 from unbroken.server.sessions import SessionInfo, Sessions
 from unbroken.server.stores import open_store
 from unbroken.server.stores.memory import MemoryStore
 from unbroken.server.stores.sqlite import SqliteStore
+from unbroken.server.webhook import Webhook
 
 __all__ = [
     "Accounts",
     "Claims",
+    "Cookies",
     "Endpoints",
+    "EventLog",
+    "GuardPolicy",
+    "Identity",
     "Keyring",
     "MemoryStore",
+    "OneMoreStep",
     "Policy",
     "SessionInfo",
     "Sessions",
     "SqliteStore",
+    "Webhook",
     "open_store",
 ]

@@ -16,18 +16,18 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from secrets import token_hex
-from typing import Any
+from typing import Any, Protocol
 
 from joserfc.errors import JoseError
 from joserfc.jws import deserialize_compact
 
 from unbroken.errors import ConfigurationError, InvalidToken
 from unbroken.server.frozen import frozen
-from unbroken.server.keys import Keyring, SigningKey
+from unbroken.server.keys import SigningKey, VerifyingKey
 from unbroken.server.recent import Recent
 from unbroken.server.rotation import Place, Row
 
-__all__ = ["Claims", "Verifier", "fixed_claims", "kid_of", "sign"]
+__all__ = ["Claims", "Keys", "Verifier", "fixed_claims", "kid_of", "sign"]
 
 MOST = 8192  # characters of a token
 REMEMBERED = 10_000  # tokens
@@ -85,14 +85,21 @@ def sign(
     return token
 
 
+class Keys(Protocol):
+    """The keys that tokens are verified by: the server's own ``Keyring``, or what it has published."""
+
+    def verifier(self, kid: str) -> VerifyingKey | None:
+        """The key named *kid*, which may be dead already."""
+
+
 class Verifier:
     """Verifies access tokens of one issuer for one audience."""
 
     def __init__(self, issuer: str, audience: str) -> None:
         self._issuer, self._audience = issuer, audience
-        self._known: Recent[str, tuple[Claims, SigningKey]] = Recent(REMEMBERED)
+        self._known: Recent[str, tuple[Claims, VerifyingKey]] = Recent(REMEMBERED)
 
-    def verify(self, token: str, keyring: Keyring, revoked: Container[str], now: float) -> Claims:
+    def verify(self, token: str, keyring: Keys, revoked: Container[str], now: float) -> Claims:
         """The claims of *token*, good at *now*. Raises InvalidToken."""
         claims, key = self._known.get(token) or self._first(token, keyring)
         if now >= claims.expires_at:
@@ -101,7 +108,7 @@ class Verifier:
             raise InvalidToken("the access token was revoked", reason="revoked")
         return claims
 
-    def genuine(self, token: str, keyring: Keyring, now: float) -> Claims:
+    def genuine(self, token: str, keyring: Keys, now: float) -> Claims:
         """The claims of a token that may have expired, or be of an ended session, but was made by a key that is good
         at *now*. Raises InvalidToken.
         """
@@ -110,7 +117,7 @@ class Verifier:
             raise InvalidToken("the access token was revoked", reason="revoked")
         return claims
 
-    def _first(self, token: str, keyring: Keyring) -> tuple[Claims, SigningKey]:
+    def _first(self, token: str, keyring: Keys) -> tuple[Claims, VerifyingKey]:
         try:
             found = self._read(token, keyring)
         except NOT_ONE:
@@ -118,7 +125,7 @@ class Verifier:
         self._known.keep(token, found)
         return found
 
-    def _read(self, token: str, keyring: Keyring) -> tuple[Claims, SigningKey]:
+    def _read(self, token: str, keyring: Keys) -> tuple[Claims, VerifyingKey]:
         header = _header(token)
         key = keyring.verifier(header["kid"])
         if key is None or header["alg"] != key.alg or header["typ"] != "at+jwt" or "crit" in header:

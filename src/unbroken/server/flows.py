@@ -12,14 +12,16 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidScope, InvalidToken, TryLater
 from unbroken.server import refresh_token
 from unbroken.server.access_token import Claims, Verifier, kid_of
-from unbroken.server.events import Event, LoggedIn, Refreshed, ReuseDetected, SessionEnded
-from unbroken.server.info import SessionInfo, info_of
+from unbroken.server.events import Event, Listeners, LoggedIn, Refreshed, RefreshRefused, ReuseDetected, SessionEnded
+from unbroken.server.info import SessionInfo, device_of, info_of
 from unbroken.server.keys import KeyRecord, Keyring
+from unbroken.server.marks import new_device, void_steps
 from unbroken.server.mint import ClaimsHook, Mint
 from unbroken.server.recent import Recent
 from unbroken.server.refresh_token import RefreshToken, row_key
@@ -31,6 +33,7 @@ from unbroken.tokens import Granted
 __all__ = ["Flows"]
 
 _log = logging.getLogger("unbroken")
+LONGEST_LABEL = 200
 SKEW = 5.0  # seconds that a revocation is remembered longer than its access tokens live
 USES_REMEMBERED = 10_000
 REFUSALS = (Verdict.DEAD, Verdict.REUSED)
@@ -51,11 +54,11 @@ class Flows:
         issuer: str,
         audience: str,
         claims: ClaimsHook | None,
-        on_event: Callable[[Event], object] | None,
+        listeners: Listeners,
         confirm_first_use: bool,
         clock: Callable[[], float],
     ) -> None:
-        self.store, self.policy, self._on_event, self._clock = store, policy, on_event, clock
+        self.store, self.policy, self._listeners, self._clock = store, policy, listeners, clock
         self.confirms = confirm_first_use
         self._confirmed: Recent[tuple[str, int], None] = Recent(USES_REMEMBERED)
         self.watch = Watch(store, {"sign": policy.access_ttl, "mac": policy.refresh_ttl}, clock)
@@ -79,16 +82,34 @@ class Flows:
             client_id=client_id,
             scope=" ".join(dict.fromkeys(scope.split())),
             coordinated=coordinated,
-            label=label[:200],
+            label=label[:LONGEST_LABEL],
             ip=ip[:64],
             user_agent=user_agent[:400],
         )
         granted = self.mint.newest(f, row, row.scope, now)
         await self.store.insert(row)
-        self._tell(LoggedIn(row.sid, subject, client_id, ip))
+        if self._listeners:
+            self._tell(LoggedIn(row.sid, row.subject, client_id, row.ip, row.user_agent, await self._is_new(row, now)))
         return granted
 
+    async def _is_new(self, row: Row, now: float) -> bool:
+        try:
+            return await new_device(self.store, row.subject, row.client_id, device_of(row.user_agent), now)
+        except TryLater as error:  # better told once too often
+            _log.warning("whether the device of session %s is new could not be found out: %s", row.sid, error)
+            return True
+
     async def refresh(
+        self, text: str, attempt: str | None, client_id: str | None, scope: str | None, ip: str, user_agent: str
+    ) -> Granted:
+        try:
+            return await self._refresh(text, attempt, client_id, scope, ip, user_agent)
+        except InvalidGrant as error:
+            if self._listeners:
+                self._tell(RefreshRefused(reason=error.reason, ip=ip, user_agent=user_agent))
+            raise
+
+    async def _refresh(
         self, text: str, attempt: str | None, client_id: str | None, scope: str | None, ip: str, user_agent: str
     ) -> Granted:
         if monotonic() > self.watch.fresh_until:
@@ -195,6 +216,18 @@ class Flows:
         rows = await self.store.sessions(subject)
         return [info_of(row) for row in rows if include_ended or not why_dead(row, now)]
 
+    async def rename(self, sid: str, label: str, subject: str | None) -> SessionInfo | None:
+        """As with every change but R1: read, compare and set."""
+        for _ in range(20):
+            now, found = self._clock(), await self.store.sessions(subject, sid)
+            if not found or why_dead(found[0], now):
+                return None
+            after = replace(found[0], label=label[:LONGEST_LABEL])
+            if after == found[0] or await self.store.swap(found[0], after, self._dead_until(now)):
+                self.mint.remember(after)
+                return info_of(after)
+        raise TryLater("this session changes too often now", retry_after=0.1)
+
     async def revoke(
         self, why: str, *, sid: str | None = None, subject: str | None = None, keep: str | None = None
     ) -> int:
@@ -204,6 +237,8 @@ class Flows:
         await self.watch.look()
         now = self._clock()
         until = self._dead_until(now)
+        if sid is None and subject is not None:  # logins that wait for a code end first: they become sessions no more
+            await void_steps(self.store, subject, now)
         about = {} if sid is None else {row.sid: row.subject for row in await self.store.sessions(sid=sid)}
         ended = await self.store.revoke(now, why, until, sid=sid, subject=subject, keep=keep)
         self.watch.learn([(one, until) for one in ended])
@@ -265,16 +300,11 @@ class Flows:
         self._tell(ReuseDetected(after.sid, after.subject, after.evidence or "", age, ip, user_agent))
 
     def _tell_refreshed(self, row: Row, verdict: Verdict, seq: int) -> None:
-        if self._on_event:
+        if self._listeners:
             self._tell(Refreshed(row.sid, row.subject, verdict.value, seq))
 
     def _tell(self, event: Event) -> None:
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(event)
-        except Exception:  # noqa: BLE001  # the application's code: whatever it raises is logged
-            _log.exception("on_event failed")
+        self._listeners.tell(event)
 
 
 def _check_subject(subject: object) -> None:

@@ -8,7 +8,8 @@
 4. ``kid`` of a signing key is its RFC 7638 thumbprint; a MAC key is a small number, as in every refresh token.
 5. Retiring is at once and for good: nothing the key made is accepted any more. Another key takes its place.
 6. A key knows how long what it makes can live: that decides when it, and a revocation, may be forgotten.
-7. An end that is set can only come earlier, and that lifetime only grow, whichever process writes last.
+7. An end that is set can only come earlier, and that lifetime only grow, whichever process writes last. A secret that
+   is sealed (``sealing.py``) takes the place of what was there; one that is not sealed takes no place.
 
 All keys live in the store: processes on one store share one keyring, and look for changes (see ``watch.py``).
 """
@@ -29,9 +30,20 @@ from joserfc.jws import JWSRegistry
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["ALGORITHMS", "KeyRecord", "Keyring", "MacKey", "SigningKey", "new_mac_key", "new_signing_key"]
+__all__ = [
+    "ALGORITHMS",
+    "SEALED",
+    "KeyRecord",
+    "Keyring",
+    "MacKey",
+    "SigningKey",
+    "VerifyingKey",
+    "new_mac_key",
+    "new_signing_key",
+]
 
 ALGORITHMS = ("EdDSA", "ES256", "HS256")
+SEALED = "sealed:"  # how a secret begins that is sealed
 FOREVER = float("inf")
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 URL_SAFE = bytes.maketrans(b"+/", b"-_")
@@ -54,7 +66,14 @@ class KeyRecord:
     def joined(self, other: KeyRecord) -> KeyRecord:
         """This key as it stands after another process wrote it as *other* (rule 7)."""
         ends = [end for end in (self.verifies_until, other.verifies_until) if end is not None]
-        return replace(self, verifies_until=min(ends, default=None), token_ttl=max(self.token_ttl, other.token_ttl))
+        secret = other.secret if other.is_sealed else self.secret
+        ttl = max(self.token_ttl, other.token_ttl)
+        return replace(self, secret=secret, verifies_until=min(ends, default=None), token_ttl=ttl)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether ``secret`` can be read by nobody without the seal key."""
+        return self.secret.startswith(SEALED)
 
     def state(self, now: float) -> str:
         """``next`` (published, does not sign yet), ``active``, ``retiring`` (only verifies) or ``retired``."""
@@ -76,15 +95,32 @@ class _Registry(JWSRegistry):
         return self.algorithms[name]
 
 
-class SigningKey:
-    """A signing key, parsed once. ``dead_from`` is when it stops verifying."""
+class VerifyingKey:
+    """A key that tokens are verified by, parsed once. ``dead_from`` is when it stops verifying.
+
+    *fields* are those of its JWK, public or private.
+    """
+
+    def __init__(self, kid: str, alg: str, fields: dict[str, Any], dead_from: float = FOREVER) -> None:
+        self.kid, self.alg, self.dead_from = kid, alg, dead_from
+        self.jwk: Any = _import(alg, fields)
+        self.registry = _Registry(alg)  # knows this one algorithm and no other
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.alg} {self.kid}>"
+
+    def might_have_signed(self, signature: bytes) -> bool:
+        """Whether *signature* is spelled as this key spells it. It proves nothing else."""
+        return self.alg != "ES256" or _one_of_two(signature) == signature
+
+
+class SigningKey(VerifyingKey):
+    """A key that signs, too."""
 
     def __init__(self, record: KeyRecord) -> None:
-        self.kid, self.alg = record.kid, record.alg
+        ends = FOREVER if record.verifies_until is None else record.verifies_until
+        super().__init__(record.kid, record.alg, loads(record.secret), ends)
         self.signs_from = record.signs_from
-        self.dead_from = FOREVER if record.verifies_until is None else record.verifies_until
-        self.jwk: Any = _import(record.alg, loads(record.secret))
-        self.registry = _Registry(record.alg)  # knows this one algorithm and no other
         algorithm, jwk = self.registry.get_alg(record.alg), self.jwk
         self._signature: Callable[[bytes], bytes] = lambda message: algorithm.sign(message, jwk)
         if record.alg == "ES256":
@@ -95,17 +131,10 @@ class SigningKey:
         header = dumps({"alg": self.alg, "kid": self.kid, "typ": "at+jwt"}, separators=(",", ":"))
         self._head = _b64(header.encode()) + b"."
 
-    def __repr__(self) -> str:
-        return f"<SigningKey {self.alg} {self.kid}>"
-
     def sign(self, payload: bytes) -> str:
         """*payload* as a compact JWS (RFC 7515 §7.1); its header names the key and ``at+jwt``."""
         message = self._head + _b64(payload)
         return (message + b"." + _b64(self._signature(message))).decode()
-
-    def might_have_signed(self, signature: bytes) -> bool:
-        """Whether *signature* is spelled as this key spells it. It proves nothing else."""
-        return self.alg != "ES256" or _one_of_two(signature) == signature
 
     def public(self) -> dict[str, object] | None:
         """The public key as a JWK (RFC 7517); None for a shared secret, which is published nowhere."""
@@ -128,10 +157,15 @@ class MacKey(NamedTuple):
 
 
 class Keyring:
-    """The keys of one store, ready for use. A new value replaces it when the store's keys change."""
+    """The keys of one store, ready for use. A new value replaces it when the store's keys change.
+
+    Raises ConfigurationError for keys that are still sealed.
+    """
 
     def __init__(self, records: Iterable[KeyRecord], known: Keyring | None = None) -> None:
         self.records = tuple(sorted(records, key=lambda record: (record.created_at, record.kid)))
+        if any(record.is_sealed for record in self.records):
+            raise ConfigurationError("the keys in the store are sealed: set UNBROKEN_SEAL_KEY, or --seal-key-file")
         old = {key.kid: key for key in known.signing} if known else {}
         self.signing: tuple[SigningKey, ...] = tuple(
             _parsed(record, old) for record in self.records if record.use == "sign"

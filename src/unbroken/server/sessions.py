@@ -10,12 +10,12 @@ within ``run_once`` blocks too: so code that was written once for both serves bo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from unbroken._once import is_blocking, run_once
 from unbroken.server.access_token import Claims
-from unbroken.server.events import Event
+from unbroken.server.events import Event, OnEvent, listeners_of
 from unbroken.server.flows import Flows
 from unbroken.server.info import SessionInfo
 from unbroken.server.keys import KeyRecord, Keyring
@@ -33,8 +33,9 @@ class Sessions:
     """All sessions of one server. Share one object between its threads and tasks.
 
     *claims* gives further claims for a session's access tokens; an error in it refuses the token and spends nothing.
-    *on_event* is told what happens. *confirm_first_use*: the first use of an access token settles its branch at once,
-    for servers whose clients store tokens before they use them. Times are in seconds; *clock* gives the time of day.
+    *on_event* is told what happens; several may be. *confirm_first_use*: the first use of an access token settles its
+    branch at once, for servers whose clients store tokens before they use them. Times are in seconds; *clock* gives the
+    time of day.
     """
 
     def __init__(
@@ -45,13 +46,15 @@ class Sessions:
         issuer: str = "http://127.0.0.1:8400",
         audience: str = "unbroken",
         claims: Callable[[SessionInfo], Mapping[str, object]] | None = None,
-        on_event: Callable[[Event], object] | None = None,
+        on_event: OnEvent | Collection[OnEvent] | None = None,
         confirm_first_use: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store, self.policy, self.issuer, self.audience = store, policy, issuer, audience
-        self._waits = store.blocking
-        self._flows = Flows(store, policy, issuer, audience, claims, on_event, confirm_first_use, clock)
+        self.clock, self._waits, listeners = clock, store.blocking, listeners_of(on_event)
+        self.tell: Callable[[Event], None] = listeners.tell
+        self.listen: Callable[[OnEvent], None] = listeners.add
+        self._flows = Flows(store, policy, issuer, audience, claims, listeners, confirm_first_use, clock)
 
     # ---- blocking ----------------------------------------------------------------------------------------------
 
@@ -106,6 +109,12 @@ class Sessions:
         """All sessions, last used first."""
         return run_once(self._flows.list_of(None, include_ended))
 
+    def rename(self, sid: str, label: str, *, subject: str | None = None) -> SessionInfo | None:
+        """Gives the living session *sid* another label, with *subject* only if it is that subject's; None if there is
+        none.
+        """
+        return run_once(self._flows.rename(sid, label, subject))
+
     def revoke(self, sid: str, *, subject: str | None = None, why: str = "revoked") -> bool:
         """Ends the session *sid*, with *subject* only if it is that subject's; whether there was one to end."""
         return bool(run_once(self._flows.revoke(why, sid=sid, subject=subject)))
@@ -141,8 +150,13 @@ class Sessions:
         """The public keys (RFC 7517)."""
         return run_once(self._flows.jwks())
 
+    def revocations(self, after: int = 0) -> tuple[int, list[tuple[str, float]]]:
+        """The sids revoked since the cursor *after*, each with how long its access tokens could live; a new cursor."""
+        return run_once(self.store.revocations(after))
+
     def close(self) -> None:
-        """Lets go of the store."""
+        """Stops listening to the store's news, and lets go of the store."""
+        self._flows.watch.feed.stop()
         self.store.close()
 
     # ---- for event loops ---------------------------------------------------------------------------------------
@@ -181,6 +195,10 @@ class Sessions:
         """``list_of`` without blocking."""
         return await self._quickly(lambda: self._flows.list_of(subject, include_ended))
 
+    async def arename(self, sid: str, label: str, *, subject: str | None = None) -> SessionInfo | None:
+        """``rename`` without blocking."""
+        return await self._quickly(lambda: self._flows.rename(sid, label, subject))
+
     async def arevoke(self, sid: str, *, subject: str | None = None, why: str = "revoked") -> bool:
         """``revoke`` without blocking."""
         return bool(await self._slowly(lambda: self._flows.revoke(why, sid=sid, subject=subject)))
@@ -193,13 +211,29 @@ class Sessions:
         """``revoke_all`` without blocking."""
         return await self._slowly(lambda: self._flows.revoke("revoked", subject=subject))
 
+    async def akeyring(self) -> Keyring:
+        """``keyring`` without blocking."""
+        return await self._quickly(self._flows.keyring)
+
     async def ajwks(self) -> dict[str, object]:
         """``jwks`` without blocking."""
         return await self._quickly(self._flows.jwks)
 
+    async def arevocations(self, after: int = 0) -> tuple[int, list[tuple[str, float]]]:
+        """``revocations`` without blocking."""
+        return await self._quickly(lambda: self.store.revocations(after))
+
     async def ainspect_refresh(self, refresh_token: str) -> tuple[SessionInfo, bool] | None:
         """``inspect_refresh`` without blocking."""
         return await self._quickly(lambda: self._flows.inspect(refresh_token))
+
+    async def aclose(self) -> None:
+        """``close`` without blocking; what belongs to the running event loop is let go in it."""
+        if is_blocking():
+            self.close()
+            return
+        await STORE.run(self._flows.watch.feed.stop)
+        await self.store.aclose()
 
     async def _quickly(self, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What *flow* gives, which nearly never waits. A flow that found the store busy has written nothing."""

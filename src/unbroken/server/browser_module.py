@@ -1,0 +1,58 @@
+"""The browser's end, served by the server's: ``GET {prefix}/unbroken.js``, one ES module.
+
+1. What is served is the module of this very release, without its comments and indentation.
+2. Browsers keep it for an hour, then ask by its ETag. A page that wants a new release at once, and the same one for as
+   long as it likes, names it: ``module_url`` ends in ``?v=`` and a word that changes with the text.
+3. It holds no secret, and is the same for everybody. Pages of other origins may load it if they are among ``origins``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+
+from unbroken.server.http import Request, Response, Route
+
+__all__ = ["BrowserModule", "module_url", "served"]
+
+# In the source a comment stands on lines of its own, or is a JSDoc type; no text and no expression holds a mark of one.
+COMMENT = re.compile(r"/\*\*.*?\*/ ?|^[ ]*//[^\n]*$", re.DOTALL | re.MULTILINE)
+INDENT = re.compile(r"^\s+", re.MULTILINE)
+HEADERS = {
+    "content-type": "text/javascript; charset=utf-8",
+    "cache-control": "public, max-age=3600",
+    "x-content-type-options": "nosniff",
+}
+
+
+@cache
+def served() -> bytes:
+    """The module as browsers get it."""
+    source = files("unbroken").joinpath("browser", "unbroken.js").read_text(encoding="utf-8")
+    return INDENT.sub("", COMMENT.sub("", source)).encode()
+
+
+@cache
+def _tag() -> str:
+    return hashlib.sha256(served()).hexdigest()[:16]
+
+
+def module_url(prefix: str = "/auth") -> str:
+    """Where a page finds the module of this release, below the endpoints' *prefix*."""
+    return f"{prefix}/unbroken.js?v={_tag()}"
+
+
+class BrowserModule:
+    """The route of the module."""
+
+    def __init__(self) -> None:
+        self.routes = (Route("GET", "/unbroken.js", self._browser_module),)
+
+    async def _browser_module(self, request: Request, _: str) -> Response:
+        headers = {**HEADERS, "etag": f'"{_tag()}"'}
+        known = (one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(","))
+        if headers["etag"] in known:
+            return Response(304, headers)
+        return Response(200, headers, served())

@@ -1,0 +1,109 @@
+"""The deployment guide: its commands run as they stand there, its tables leave nothing out, its files are in order."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, examples, page, run
+from tests.services import free_port, unavailable
+from unbroken.cli.check import CODES
+from unbroken.cli.opened import contradictions
+from unbroken.cli.settings import known_settings, read_settings, variable
+from unbroken.server.measures import COUNTERS
+
+GUIDE = ROOT / "docs" / "deployment.md"
+DEPLOY = ROOT / "deploy"
+
+
+def test_the_commands_of_the_guide_run_in_their_order(tmp_path: Path) -> None:
+    for program, package in {"curl": "curl", "sqlite3": "sqlite3"}.items():
+        if shutil.which(program) is None:
+            unavailable(program, f"apt-get install {package}")
+    (tmp_path / "unbroken").write_text(f"#!/bin/sh\nexec '{sys.executable}' -m unbroken.cli \"$@\"\n")
+    (tmp_path / "unbroken").chmod(0o700)
+    (tmp_path / "password").write_text("correct horse\n")
+    port = str(free_port())
+    commands = page("deployment.md", language="sh").replace("8400", port)
+    done = run(f"set -e\nexport UNBROKEN_PORT={port}\n{commands}", tmp_path, "sh")
+    assert done.returncode == 0, done.stderr
+    assert '{"status":"ok"}' in done.stdout
+    assert "added ada" in done.stdout
+    assert "sealed 4 keys" in done.stdout
+    assert done.stdout.count("nothing is wrong with unbroken.toml") == 2
+    assert (tmp_path / "backup.db").stat().st_size > 0
+    assert not (tmp_path / "seal-key.old").exists()
+
+
+def test_all_other_commands_of_the_guide_are_well_formed(tmp_path: Path) -> None:
+    for commands in examples(GUIDE, "bash"):
+        (tmp_path / "commands").write_text(commands)
+        done = subprocess.run(["sh", "-n", "commands"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_guide_names_every_word_of_check_and_every_counter() -> None:
+    text = GUIDE.read_text()
+    assert {code for code in CODES if f"`{code}`" not in text} == set()
+    assert {name for name in COUNTERS if f"_{name}_total" not in text} == set()
+
+
+def test_the_settings_that_the_guide_shows_are_good(tmp_path: Path) -> None:
+    for number, toml in enumerate(examples(GUIDE, "toml")):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(toml)
+        found = read_settings({}, {}, str(file))
+        assert found.wrong == ()
+        assert list(contradictions(found.settings)) == []
+
+
+@pytest.mark.parametrize("name", ["Containerfile", "compose.yaml", "unbroken.service", ".env.example"])
+def test_every_variable_in_the_files_for_deployment_is_one_of_ours(name: str) -> None:
+    known = {variable(setting) for setting in known_settings()} | {"UNBROKEN_CONFIG"}
+    used = set(re.findall(r"\bUNBROKEN_[A-Z_]+", (DEPLOY / name).read_text()))
+    assert used
+    assert used - known == set()
+
+
+def test_the_extras_that_are_installed_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for text in (GUIDE.read_text(), (DEPLOY / "Containerfile").read_text()):
+        [named] = set(re.findall(r"\[(cli[a-z,]*)\]", text))
+        assert set(named.split(",")) <= set(extras)
+
+
+def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        unavailable("systemd-analyze", "apt-get install systemd")
+    # The program is not installed here: one that is takes its place.
+    unit = (DEPLOY / "unbroken.service").read_text().replace("/opt/unbroken/bin/unbroken", "/bin/true")
+    (tmp_path / "unbroken.service").write_text(unit)
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "unbroken.service")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "unbroken.service" not in done.stderr, done.stderr
+
+
+def test_two_nodes_of_the_compose_file_have_what_a_node_needs() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: pip install PyYAML")
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    services = compose["services"]
+    assert set(services) == {"postgres", "node-1", "node-2", "proxy"}
+    assert services["node-1"] == services["node-2"]
+    node = services["node-1"]
+    assert (DEPLOY / node["build"]["context"] / node["build"]["dockerfile"]).resolve() == DEPLOY / "Containerfile"
+    for service in services.values():
+        assert set(service["networks"]) <= set(compose["networks"])
+        for other in service.get("depends_on", {}):
+            assert "healthcheck" in services[other] or services[other].get("build"), f"{other} can be waited for"
+    asked = set(re.findall(r"\$\{([A-Z_]+)", (DEPLOY / "compose.yaml").read_text()))
+    offered = set(re.findall(r"^([A-Z_]+)=", (DEPLOY / ".env.example").read_text(), re.MULTILINE))
+    assert asked == offered
+    for mounted in (one.split(":")[0] for one in services["proxy"]["volumes"]):
+        assert (DEPLOY / mounted).exists()
