@@ -13,6 +13,7 @@ from unbroken import Session
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sim-full", action="store_true", help="run the large simulations too")
+    parser.addoption("--chaos-full", action="store_true", help="kill, fail over and race as often as it takes")
 
 
 @pytest.fixture(params=["asyncio", "trio"])
