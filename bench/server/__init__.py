@@ -1,0 +1,26 @@
+"""The server beside its peers: ``scripts/bench server`` prints one table, ``server --small`` a quicker one.
+
+rates.py      refreshes a second over HTTP: peers, the bare minimum, ours      apps/, contender.py, generator.py
+protected.py  a page for sessions beside the same page for all
+growth.py     a refresh among 10,000 and among 1,000,000 sessions; what a session takes in the store
+forged.py     what a forged refresh token costs
+floor.py      rotation and verification without HTTP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.figure import Figure
+
+__all__ = ["figures"]
+
+
+def figures(*, small: bool = False) -> Iterator[Figure]:
+    from bench.server import floor, forged, growth, protected, rates  # not in the processes of the applications
+
+    yield from floor.figures()
+    yield from forged.figures()
+    yield from protected.figures()
+    yield from growth.figures(small=small)
+    yield from rates.figures()

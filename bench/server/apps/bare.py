@@ -1,0 +1,125 @@
+"""The least a refresh can be in Starlette: the bare statement of each store, and one EdDSA token by joserfc.
+
+No check, no MAC, no error. Its "refresh token" is the row's key and generation. The statement and its durability are
+the ones our stores use; so is the driver, with a pool as its documentation shows it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from joserfc import jwt
+from joserfc.jwk import OKPKey
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from bench.server.apps import ours, store
+from unbroken.server.refresh_token import row_key
+
+Rotate = Callable[[bytes, int], Awaitable[Any]]
+IDLE = 7 * 86400.0
+SQLITE = """
+UPDATE session SET g = g + 1, b = 0, at2 = at1, b2 = b1, at1 = :now, b1 = :b, attempt = :attempt, seen = NULL,
+    used_at = :now, idle_expires_at = min(:now + :refresh_ttl, expires_at)
+WHERE key = :key AND g = :g AND (seen IS NULL OR seen = :b)
+    AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
+RETURNING g
+"""
+POSTGRES = """
+UPDATE unbroken_session SET g = g + 1, b = 0, at2 = at1, b2 = b1, at1 = %(now)s, b1 = %(b)s, attempt = %(attempt)s,
+    seen = NULL, used_at = %(now)s, idle_expires_at = least(%(now)s + %(refresh_ttl)s, expires_at)
+WHERE key = %(key)s AND g = %(g)s AND (seen IS NULL OR seen = %(b)s)
+    AND revoked_at IS NULL AND idle_expires_at > %(now)s AND expires_at > %(now)s
+RETURNING g, set_config('synchronous_commit', 'off', true)
+"""
+
+
+def tokens(n: int) -> list[str]:
+    keyring_less = [_f_of(text) for text in ours.tokens(n)]
+    return [f"{row_key(f).hex()}.0" for f in keyring_less]
+
+
+def _f_of(text: str) -> bytes:
+    """The random part of a refresh token, whoever made it."""
+    import base64
+
+    raw = base64.urlsafe_b64decode(text.removeprefix("rt_") + "=" * (-len(text.removeprefix("rt_")) % 4))
+    return raw[2:18]
+
+
+def app() -> Starlette:
+    url, key, made = store(), OKPKey.generate_key("Ed25519"), {"rotate": None}
+    kinds = {"sqlite": _sqlite, "postgresql": _postgres, "redis": _redis}
+
+    async def refresh(request: Request) -> JSONResponse:
+        rotate: Any = made["rotate"] or await _made()
+        token = (await request.json())["refresh_token"]
+        name, _, g = token.partition(".")
+        if not await rotate(bytes.fromhex(name), int(g)):
+            raise RuntimeError("the bare statement has changed nothing")
+        now = int(time.time())
+        claims = {
+            "iss": "http://127.0.0.1:8400",
+            "sub": "user-1",
+            "aud": "unbroken",
+            "iat": now,
+            "exp": now + 1800,
+            "sid": name[:22],
+        }
+        access = jwt.encode({"alg": "EdDSA"}, claims, key, algorithms=["EdDSA"])
+        return JSONResponse({"access_token": access, "refresh_token": f"{name}.{int(g) + 1}", "expires_in": 1800})
+
+    async def _made() -> Any:
+        made["rotate"] = await kinds[url.partition(":")[0]](url)
+        return made["rotate"]
+
+    return Starlette(routes=[Route("/refresh", refresh, methods=["POST"])])
+
+
+async def _sqlite(url: str) -> Rotate:
+    db = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+
+    async def rotate(key: bytes, g: int) -> Any:
+        values = {"key": key, "g": g, "b": 0, "attempt": None, "now": time.time(), "refresh_ttl": IDLE}
+        return db.execute(SQLITE, values).fetchone()
+
+    return rotate
+
+
+async def _postgres(url: str) -> Rotate:
+    from psycopg_pool import AsyncConnectionPool
+
+    pool = AsyncConnectionPool(url, min_size=4, max_size=10, kwargs={"autocommit": True}, open=False)
+    await pool.open(wait=True)
+
+    async def rotate(key: bytes, g: int) -> Any:
+        values = {"key": key, "g": g, "b": 0, "attempt": None, "now": time.time(), "refresh_ttl": IDLE}
+        async with pool.connection() as connection:
+            return await (await connection.execute(POSTGRES, values)).fetchone()
+
+    return rotate
+
+
+async def _redis(url: str) -> Rotate:
+    import redis.asyncio
+
+    from unbroken._bind.redis import _sources
+    from unbroken.server.stores.redis_rows import Names
+    from unbroken.server.stores.redis_scripts import ROTATE
+
+    client, names = redis.asyncio.Redis.from_url(url), Names("unbroken")
+    await client.script_load(_sources[ROTATE])
+    epoch = names.subject("user-1")[1]
+
+    async def rotate(key: bytes, g: int) -> Any:
+        now = time.time()
+        return await client.evalsha(ROTATE, 2, names.row(key)[0], epoch, g, 0, repr(now), repr(now + IDLE), b"", g + 1)
+
+    return rotate

@@ -1,0 +1,74 @@
+"""One page, free to all or for sessions only: what verifying a request costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from bench.server.apps import store
+from unbroken.server import Sessions, open_store
+from unbroken.starlette import SessionMiddleware, current_session
+
+
+def tokens(n: int) -> list[str]:
+    sessions = Sessions(open_store(store()))
+    made = [sessions.login(f"user-{number}").access_token for number in range(n)]
+    sessions.close()
+    return made
+
+
+def app() -> Starlette:
+    """For sessions."""
+
+    async def page(request: Request) -> JSONResponse:
+        return JSONResponse({"orders of": current_session(request).subject})
+
+    middleware = [Middleware(SessionMiddleware, sessions=Sessions(open_store(store())))]
+    return Starlette(routes=[Route("/orders", page)], middleware=middleware)
+
+
+def free() -> Starlette:
+    """The same for all."""
+
+    async def page(_request: Request) -> JSONResponse:
+        return JSONResponse({"orders of": "user-1"})
+
+    return Starlette(routes=[Route("/orders", page)])
+
+
+def fastapi() -> Any:
+    """For sessions, by FastAPI's dependency."""
+    from typing import Annotated
+
+    from fastapi import Depends, FastAPI
+
+    from unbroken.fastapi import Auth
+    from unbroken.server import Claims
+
+    auth = Auth(Sessions(open_store(store())), lambda _name, _password: None)
+    made = FastAPI()
+
+    async def page(session: Any) -> dict[str, str]:
+        return {"orders of": session.subject}
+
+    page.__annotations__["session"] = Annotated[Claims, Depends(auth.session)]
+    made.get("/orders")(page)
+    return made
+
+
+def fastapi_free() -> Any:
+    """The same for all."""
+    from fastapi import FastAPI
+
+    made = FastAPI()
+
+    @made.get("/orders")
+    async def page() -> dict[str, str]:
+        return {"orders of": "user-1"}
+
+    return made
