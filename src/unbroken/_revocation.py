@@ -178,7 +178,7 @@ class Feed:
     def _look(self, last: _News | None) -> tuple[_News, Ages]:
         """After a gap all is asked for: the server may have been restored from a backup, and count from there."""
         last, mono = last or _News(), self._clock.mono()
-        after = last.cursor 
+        after = last.cursor if mono - last.asked_at < GAP else 0
         cursor, fresh = _news(self._ask("GET", f"?after={after}"))
         if cursor < after:
             cursor, fresh = _news(self._ask("GET", "?after=0"))

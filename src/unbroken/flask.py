@@ -31,10 +31,11 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, default_ex
 from werkzeug.local import LocalProxy
 
 from unbroken._once import run_once
+from unbroken.errors import InvalidRequest
 from unbroken.server.access_token import Claims
 from unbroken.server.callers import Callers, Verifies
 from unbroken.server.endpoints import Authenticate, Endpoints, EndpointSettings, Route
-from unbroken.server.http import BODY_LIMIT, Request, Response, challenge
+from unbroken.server.http import BODY_LIMIT, Request, Response, challenge, refusal
 from unbroken.server.sessions import Sessions
 
 __all__ = ["Auth", "Bearer", "current_session"]
@@ -147,7 +148,10 @@ current_session: Claims = LocalProxy(_current)  # type: ignore[assignment]  # it
 
 def _view(endpoints: Endpoints, route: Route) -> Callable[..., FlaskResponse]:
     def view(sid: str = "") -> FlaskResponse:
-        return _response_of(run_once(endpoints.answer(route, _heard(_body()), sid)))
+        body = _body()
+        if body is None:
+            return _response_of(refusal(InvalidRequest("the body cannot be read")))
+        return _response_of(run_once(endpoints.answer(route, _heard(body), sid)))
 
     return view
 
@@ -159,8 +163,8 @@ def _heard(body: bytes = b"") -> Request:
     return Request(request.method, path, headers, body, client_ip=request.remote_addr or "", query=query)
 
 
-def _body() -> bytes:
-    """The body, or as much of it as is enough to be refused."""
+def _body() -> bytes | None:
+    """The body, or as much of it as is enough to be refused; None if it is cut off, or its framing is wrong."""
     try:
         if (request.content_length or BODY_LIMIT + 1) <= BODY_LIMIT:
             return request.get_data()
@@ -169,6 +173,8 @@ def _body() -> bytes:
             body += chunk
     except RequestEntityTooLarge:  # for the application
         return bytes(BODY_LIMIT + 1)
+    except OSError:
+        return None
     return bytes(body)
 
 

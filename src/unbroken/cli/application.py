@@ -43,7 +43,13 @@ def application(settings: Settings, issuer: str) -> Starlette:
     _end_with_parent()
     authenticate = Accounts(store).authenticate
     endpoints = routes(sessions, authenticate, **endpoint_settings(settings))
-    return Starlette(routes=list(endpoints), lifespan=lambda _: _lifespan(sessions, webhook))
+    if settings.demo:
+        from unbroken.cli.demo.site import Site  # noqa: PLC0415  # nobody else pays for it
+
+        endpoints += Site(issuer).routes()
+    app = Starlette(routes=list(endpoints), lifespan=lambda _: _lifespan(sessions, webhook))
+    app.router.redirect_slashes = False  # to where the client's Host says, and without https behind some proxies
+    return app
 
 
 def application_of_worker(settings: Settings, issuer: str) -> Starlette:

@@ -165,7 +165,7 @@ def _proxy(settings: Settings) -> Iterator[Problem]:
     for one in trusted:
         if one != "*" and not _is_network(one):
             yield Problem("proxy", f"forwarded_allow_ips: {one} is no address and no network")
-    if "*" in trusted and not _is_loopback(settings.host):
+    if "*" in trusted and is_for_others(settings):  # behind a proxy too: most append to what the client has written
         yield Problem("proxy", "forwarded_allow_ips is *: whoever reaches the port can say from where it comes")
     if not trusted and urlsplit(settings.issuer).scheme == "https":
         yield Problem(

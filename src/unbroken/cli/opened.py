@@ -104,6 +104,8 @@ def contradictions(settings: Settings) -> Iterator[str]:
         yield "access_ttl, refresh_ttl and max_age must be more than nothing"
     if settings.workers > 1 and settings.store.startswith("memory:"):
         yield "several workers cannot share memory: use sqlite:///FILE, or one worker"
+    if settings.demo and (settings.workers > 1 or settings.prefix.startswith("/demo")):
+        yield "the demo needs one worker, and /demo for itself"
     if settings.issuer and not _is_url(settings.issuer):
         yield "issuer must be a URL without query and fragment, as https://id.example.com"
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", settings.prefix):
@@ -138,8 +140,7 @@ def _is_url(text: str) -> bool:
 
 def shown(store: str) -> str:
     """The store's URL without what is secret in it."""
-    return (
-        re.sub(r"(?<=//)[^/@]*@", "", re.sub(r"\?.*", "", store))
-        if "://" in store
-        else re.sub(r"(?i)password=\S+", "", store)
-    )
+    if "://" not in store:
+        return re.sub(r"(?i)password\s*=\s*('(\\.|[^'\\])*'|\S+)", "", store)
+    bare = store.partition("?")[0]
+    return bare if bare.startswith("sqlite:") else re.sub(r"(?<=://).*@", "", bare)  # a password may have an @ in it

@@ -29,6 +29,7 @@ __all__ = ["Cookies", "Jar"]
 
 LONGEST = 4096  # bytes of name, value and attributes: browsers drop longer cookies without a word (RFC 6265bis §5.6)
 MOST = 4  # cookies of one name that are looked at
+ENDED = 16  # cookies of one name whose sessions a logout ends
 SAFE = ("GET", "HEAD", "OPTIONS")
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PATH = re.compile(r"/[\x21-\x3a\x3c-\x7e]*")
@@ -146,6 +147,13 @@ class Jar:
             self._check(request)
         return found
 
+    def leaving(self, request: Request) -> tuple[str, ...]:
+        """The tokens in the cookies of *request*, which is a logout that ``asked`` has seen. However many a hostile
+        neighbour has put beside ours: whoever logs out is logged out.
+        """
+        names = (self._cookies.access_name, self.refresh_name) if self._cookies else ()
+        return tuple(token for name in names for token in _every(request, name)[:ENDED])
+
     # ---- writing -----------------------------------------------------------------------------------------------
 
     def issue(self, request: Request, granted: Granted) -> Response:
@@ -179,14 +187,20 @@ class Jar:
 
 
 def _values(request: Request, name: str) -> tuple[str, ...]:
+    """The values of the cookies that are called *name*. Raises InvalidRequest if there are too many of them."""
+    found = _every(request, name)
+    if len(found) > MOST:
+        raise ambiguous()
+    return found
+
+
+def _every(request: Request, name: str) -> tuple[str, ...]:
     """The values of the cookies that are called *name*, each once (RFC 6265 §5.4). Only space and tab count for
     nothing: a name with any other white space around it is another name, and could be set by anybody.
     """
     pairs = (part.partition("=") for part in request.headers.get("cookie", "").split(";"))
-    found = tuple(dict.fromkeys(value.strip(" \t") for key, _, value in pairs if key.strip(" \t") == name))
-    if len(found) > MOST:
-        raise ambiguous()
-    return tuple(filter(None, found))
+    values = (value.strip(" \t") for key, _, value in pairs if key.strip(" \t") == name)
+    return tuple(dict.fromkeys(filter(None, values)))
 
 
 def ambiguous() -> InvalidRequest:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from unbroken.errors import ConfigurationError, LoginRefused, Refused, TooManyAttempts, TryLater
 from unbroken.server import events
-from unbroken.server.guard import Guard, Try
+from unbroken.server.guard import Guard, Try, address_key
 from unbroken.server.http import Request
 from unbroken.server.recent import Recent
 
@@ -16,7 +16,9 @@ __all__ = ["Door", "agent_of"]
 
 T = TypeVar("T")
 QUIET = 60.0  # seconds between two pieces of news of the same throttled account and address
+CROWD = 10  # pieces of news in that time of one address, whatever the accounts: names cost an attacker nothing
 REMEMBERED = 1000
+LONGEST_AGENT = 400  # characters of a User-Agent that anybody needs
 
 
 class Door:
@@ -24,16 +26,17 @@ class Door:
 
     def __init__(self, guard: Guard | None, tell: Callable[[events.Event], None]) -> None:
         self._guard, self._tell = guard, tell
-        self._told: Recent[tuple[bytes, str], float] = Recent(REMEMBERED)
+        self._told: Recent[tuple[bytes, bytes], float] = Recent(REMEMBERED)
+        self._crowds: Recent[bytes, tuple[float, int]] = Recent(REMEMBERED)
 
     async def guess(
-        self, request: Request, account: bytes, why: str, look: Callable[[], Awaitable[T]]
+        self, request: Request, account: bytes, why: str, look: Callable[[], Awaitable[T]], spelling: bytes = b""
     ) -> tuple[T, Try | None]:
         """What *look* gives, which raises LoginRefused for a wrong guess; and the try, for ``was_right``.
 
         Raises what *look* raises, and TooManyAttempts.
         """
-        one = await self._admit(request, account)
+        one = await self._admit(request, account, spelling)
         try:
             return await look(), one
         except LoginRefused as error:
@@ -53,39 +56,49 @@ class Door:
         if self._guard and one:
             await self._guard.was_right(one)
 
-    async def was_right_before(self, request: Request, account: bytes) -> None:
+    async def was_right_before(self, request: Request, account: bytes, spelling: bytes) -> None:
         """A guess at *account*, which was taken back because there was more to ask, was right after all."""
         if self._guard:
-            await self._guard.was_right(self._guard.free_try(account, request.client_ip))
+            await self._guard.was_right(self._guard.free_try(account, request.client_ip, spelling))
 
     async def take_back(self, one: Try | None) -> None:
         """The guess was none."""
         if self._guard and one:
             await self._guard.take_back(one)
 
-    async def _admit(self, request: Request, account: bytes) -> Try | None:
+    async def _admit(self, request: Request, account: bytes, spelling: bytes) -> Try | None:
         if self._guard is None:
             return None
         try:
-            return await self._guard.admit(account, request.client_ip)
+            return await self._guard.admit(account, request.client_ip, spelling)
         except TooManyAttempts as error:
             self._tell_throttled(request, account, error.retry_after)
             raise
 
     def _tell_throttled(self, request: Request, account: bytes, retry_after: float) -> None:
         """Not for every request: an attack must not become a flood of news."""
-        now, whom = monotonic(), (account, request.client_ip)
-        if now - self._told.get(whom, float("-inf")) < QUIET:
+        if not self._is_news(account, address_key(request.client_ip)):
             return
-        self._told.forget(whom)
-        self._told.keep(whom, now)
         word, agent = _word(account), agent_of(request)
         self._tell(events.LoginThrottled(account=word, retry_after=retry_after, ip=request.client_ip, user_agent=agent))
 
+    def _is_news(self, account: bytes, address: bytes) -> bool:
+        now, whom = monotonic(), (account, address)
+        since, count = self._crowds.get(address, (now, 0))
+        if now - since >= QUIET:
+            since, count = now, 0
+        if count >= CROWD or now - self._told.get(whom, float("-inf")) < QUIET:
+            return False
+        self._told.forget(whom)
+        self._told.keep(whom, now)
+        self._crowds.forget(address)
+        self._crowds.keep(address, (since, count + 1))
+        return True
+
 
 def agent_of(request: Request) -> str:
-    """What the client calls itself."""
-    return request.headers.get("user-agent", "")
+    """What the client calls itself: as much of it as is kept and told, and without NUL, which no database keeps."""
+    return request.headers.get("user-agent", "")[:LONGEST_AGENT].replace("\0", "")
 
 
 def _word(account: bytes) -> str:

@@ -59,6 +59,7 @@ from unbroken.server.token_endpoints import TokenEndpoints
 
 __all__ = ["Authenticate", "EndpointSettings", "Endpoints", "Route", "ScopesOf"]
 
+SID = "[A-Za-z0-9_-]{1,64}"
 CACHED = {"cache-control": "public, max-age=300"}
 
 
@@ -121,6 +122,8 @@ class Endpoints:
         return self._cors.dressed(request, await self._answer(route, request, sid))
 
     async def _answer(self, route: Route, request: Request, sid: str) -> Response:
+        if "{sid}" in route.path and not re.fullmatch(SID, sid):  # frameworks give whatever stands between two slashes
+            return json_response({"error": "not_found", "error_description": "there can be no such session"}, 404)
         if len(request.body) > BODY_LIMIT:
             return json_response({"error": "invalid_request", "error_description": "the body is too long"}, 413)
         try:
@@ -155,4 +158,4 @@ def _guard(sessions: Sessions, settings: EndpointSettings) -> Guard | None:
 
 @lru_cache(maxsize=256)
 def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile(re.escape(path).replace(r"\{sid\}", r"(?P<sid>[A-Za-z0-9_-]{1,64})"))
+    return re.compile(re.escape(path).replace(r"\{sid\}", f"(?P<sid>{SID})"))

@@ -5,11 +5,13 @@
 2. A try counts before the password is looked at, in one atomic step of the store: of a hundred that come at once, no
    more pass than ``burst``. A right password gives back what its own try has cost.
 3. A stranger is counted twice, by account and by address. The account is forgiven by a right password, the address is
-   not: one account of his own buys an attacker no guesses at others.
+   not: one account of his own buys an attacker no guesses at others. Nor does one that is called nearly the same: a
+   right password forgives, and makes known, the very spelling it came with.
 4. An address from which somebody has logged in to an account is *known* to it. From there its logins are counted apart,
    and by nothing else: so nobody locks a user out of the places where that user is at home.
-5. Accounts are known by their folded name, whether there is such an account or not. IPv6 addresses count by their /64,
-   which one customer has.
+5. Accounts are counted by their folded name, whether there is such an account or not. It is folded as far as any
+   directory may do it: capitals, accents, spaces and what cannot be seen make no other account. IPv6 addresses count by
+   their /64, which one customer has; a port counts for nothing.
 6. Who is refused already costs the store one read, and no write. The one who waits is not punished for asking again.
 7. A store that does not answer refuses logins (503): it could not have kept the session either. What a right password
    gives back is worth no refusal: there the store may fail.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import unicodedata
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -27,9 +30,11 @@ from typing import Any
 from unbroken.errors import ConfigurationError, TooManyAttempts, TryLater
 from unbroken.server.marks import Marks, in_its_place, key_of
 
-__all__ = ["Guard", "GuardPolicy", "Rate", "Try", "address_key", "name_key"]
+__all__ = ["Guard", "GuardPolicy", "Rate", "Try", "address_key", "name_key", "spelling_key"]
 
 _log = logging.getLogger("unbroken")
+UNSEEN = ("Mn", "Me", "Cf", "Cc")  # categories of characters that directories may pass over: accents, zero widths
+PORT = re.compile(r"\[([^\]]*)\](?::[0-9]*)?|([0-9.]+):[0-9]*")  # as some proxies write it behind an address
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,8 @@ class Try:
     """One guess that was let through; the guard is told what came of it."""
 
     account: bytes
-    known: bytes | None  # the key of this account at this address; None if there is no address
+    spelling: bytes  # the key of what this very spelling has cost the account
+    known: bytes | None  # the key of this spelling at this address; None if there is no address
     struck: tuple[tuple[bytes, Rate], ...]
     is_known: bool = False
 
@@ -100,12 +106,12 @@ class Guard:
     def __init__(self, store: Marks, policy: GuardPolicy, clock: Callable[[], float]) -> None:
         self._store, self._policy, self._clock = store, policy, clock
 
-    async def admit(self, account: bytes, ip: str) -> Try:
-        """A try at *account* from the address *ip*; it counts as wrong until the guard hears otherwise.
+    async def admit(self, account: bytes, ip: str, spelling: bytes = b"") -> Try:
+        """A try at *account*, spelled so, from the address *ip*; it counts as wrong until the guard hears otherwise.
 
         Raises TooManyAttempts, or StoreUnavailable.
         """
-        return await in_its_place(self._store, lambda: self._admit(account, ip))
+        return await in_its_place(self._store, lambda: self._admit(account, ip, spelling or account))
 
     async def was_right(self, one: Try) -> None:
         """The guess was right: the account is forgiven, and the address is known to it from now on."""
@@ -113,16 +119,17 @@ class Guard:
 
     async def take_back(self, one: Try) -> None:
         """The guess was no guess: nobody could say whether it was right, or there is more to ask."""
-        await self._kindly(lambda: self._take_back(one.struck))
+        await self._kindly(lambda: self._take_back(one))
 
     @staticmethod
-    def free_try(account: bytes, ip: str) -> Try:
+    def free_try(account: bytes, ip: str, spelling: bytes = b"") -> Try:
         """A try that costs nothing, and was let through somewhere else."""
-        return Try(account, _known_key(account, address_key(ip)), ())
+        spelling = spelling or account
+        return Try(account, key_of(b"spelled", spelling), _known_key(spelling, address_key(ip)), ())
 
-    async def _admit(self, account: bytes, ip: str) -> Try:
-        now, address = self._clock(), address_key(ip)
-        known, own = _known_key(account, address), key_of(b"own", account, address)
+    async def _admit(self, account: bytes, ip: str, spelling: bytes) -> Try:
+        now, address, spelled = self._clock(), address_key(ip), key_of(b"spelled", spelling)
+        known, own = _known_key(spelling, address), key_of(b"own", spelling, address)
         keys = [key for key in (account, address, known, own) if key]
         kept = dict(zip(keys, await self._store.struck(keys), strict=True))
         is_known = known is not None and kept[known] > now
@@ -136,22 +143,35 @@ class Guard:
             after = await self._store.strike(key, now, rate.every, rate.most)
             if rate.is_over(after, now):
                 _refuse_if(rate.wait(after, now))
-        return Try(account, known, counted, is_known)
+        if not is_known:
+            await self._store.strike(spelled, now, self._policy.account.every, self._policy.account.most)
+        return Try(account, spelled, known, counted, is_known)
 
     async def _reward(self, one: Try) -> None:
         now = self._clock()
         if one.is_known:
             await self._store.forgive([key for key, _ in one.struck])
         else:
-            await self._take_back(tuple((key, rate) for key, rate in one.struck if key != one.account))
-            await self._store.forgive([one.account])
+            await self._take_back(one, self._policy.account.most)
         if one.known:
             await self._store.strike(one.known, now, self._policy.known_for, self._policy.known_for)
 
-    async def _take_back(self, struck: tuple[tuple[bytes, Rate], ...]) -> None:
+    async def _take_back(self, one: Try, of_account: float = 0.0) -> None:
+        """What the try has cost; with *of_account*, as many seconds of what its spelling has cost the account."""
         now = self._clock()
-        for key, rate in struck:
-            await self._store.strike(key, now, -rate.every, rate.most)
+        for key, rate in one.struck:
+            if key != one.account:
+                await self._store.strike(key, now, -rate.every, rate.most)
+        if not one.is_known:
+            await self._give_back(one, of_account or self._policy.account.every, now)
+
+    async def _give_back(self, one: Try, seconds: float, now: float) -> None:
+        """Gives the account back what its spelling still holds of these *seconds*. They are taken from the spelling in
+        one atomic step, so that nobody gives back twice what was struck once.
+        """
+        most = self._policy.account.most
+        held = await self._store.strike(one.spelling, now, -seconds, most) + seconds - now
+        await self._store.strike(one.account, now, -min(max(held, 0.0), seconds), most)
 
     async def _kindly(self, flow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
@@ -165,14 +185,20 @@ def _refuse_if(wait: float) -> None:
         raise TooManyAttempts("too many attempts: wait, and try again", retry_after=wait)
 
 
-def _known_key(account: bytes, address: bytes) -> bytes | None:
-    return key_of(b"known", account, address) if address else None
+def _known_key(spelling: bytes, address: bytes) -> bytes | None:
+    return key_of(b"known", spelling, address) if address else None
 
 
 def name_key(name: str) -> bytes:
     """The key of an account's *name*, however it is spelled. *name* is of bounded length."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
-    return key_of(b"account", folded.encode("utf-8", "replace"))
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
+    seen = "".join(char if char.isspace() or unicodedata.category(char) not in UNSEEN else "" for char in folded)
+    return key_of(b"account", " ".join(seen.split()).encode("utf-8", "replace"))
+
+
+def spelling_key(name: str) -> bytes:
+    """The key of *name* as it is spelled."""
+    return key_of(b"spelling", name.encode("utf-8", "replace"))
 
 
 def address_key(ip: str) -> bytes:
@@ -181,6 +207,8 @@ def address_key(ip: str) -> bytes:
 
 
 def _network(ip: str) -> str:
+    if found := PORT.fullmatch(ip):
+        ip = found[1] or found[2] or ip
     try:
         address = ipaddress.ip_address(ip.partition("%")[0])
     except ValueError:

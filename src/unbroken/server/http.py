@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ __all__ = [
 
 _log = logging.getLogger("unbroken")
 BODY_LIMIT = 64 * 1024  # bytes
+NO_TEXT = re.compile("[\0\ud800-\udfff]")
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
 
 
@@ -235,6 +237,6 @@ def _challenging(header: str) -> dict[str, str]:
 
 
 def _clean(value: str, name: str) -> str:
-    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+    if NO_TEXT.search(value):
         raise InvalidRequest(f"{name} is not valid text")
     return value

@@ -83,11 +83,11 @@ class Logins:
         answer = await _asked("authenticate", LOGINS, self._authenticate, name, password)
         if not answer:
             raise LoginRefused("wrong user name or password")
-        if not isinstance(answer, OneMoreStep):
-            return answer if isinstance(answer, Identity) else Identity(answer)
-        if self._second_step is None:
+        who = answer if isinstance(answer, Identity | OneMoreStep) else Identity(answer)
+        _check_texts(who)
+        if isinstance(who, OneMoreStep) and self._second_step is None:
             raise ConfigurationError("authenticate wants one more step: give the endpoints second_step, to check codes")
-        return answer
+        return who
 
     async def check_code(self, subject: str, kind: str, code: str) -> bool:
         """True. Raises LoginRefused if *code* is wrong, InvalidRequest, or TryLater."""
@@ -112,6 +112,16 @@ class Logins:
             return (await self.who(name, password)).subject == subject
         except LoginRefused:
             return False
+
+
+def _check_texts(who: Identity | OneMoreStep) -> None:
+    """Raises ConfigurationError for what fits into no token: a number, a lone surrogate, no subject at all."""
+    texts = (who.subject, who.label, *((who.kind, who.hint) if isinstance(who, OneMoreStep) else ()))
+    are_texts = all(isinstance(text, str) for text in texts)
+    if not are_texts or not who.subject or any("\ud800" <= char <= "\udfff" for char in "".join(texts)):
+        raise ConfigurationError(
+            "authenticate gives a subject that is not empty; it, a label, a kind and a hint are texts"
+        )
 
 
 async def _asked(what: str, lane: Lane, function: Callable[..., Any], *args: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from unbroken.errors import InvalidRequest, LoginRefused
 from unbroken.server.cookies import Jar
 from unbroken.server.door import Door, agent_of
-from unbroken.server.guard import Try, name_key
+from unbroken.server.guard import Try, name_key, spelling_key
 from unbroken.server.http import Request, Response, Route, flag_of, json_response, text_of
 from unbroken.server.login import Logins, OneMoreStep
 from unbroken.server.marks import STEP_LIFE, key_of
@@ -59,8 +59,10 @@ class LoginEndpoints:
         """The tokens of a new session, or what one more step needs."""
         _check_client_id(about["client_id"])
         self._logins.check_length(name, password)
-        account = name_key(name)
-        who, one = await self._door.guess(request, account, "password", lambda: self._logins.who(name, password))
+        account, spelling = name_key(name), spelling_key(name)
+        who, one = await self._door.guess(
+            request, account, "password", lambda: self._logins.who(name, password), spelling
+        )
         scope = " ".join(dict.fromkeys(about["scope"].split()))
         about = {**about, "scope": scope, "label": about.get("label") or who.label[:LONGEST_LABEL]}
         if isinstance(who, OneMoreStep):
@@ -79,7 +81,7 @@ class LoginEndpoints:
         """The right password alone is no login: it costs nothing, and forgives nothing."""
         await self._door.take_back(one)
         await self._logins.check_scope(step.subject, about["scope"])
-        token = await self._steps.token(step, name_key(name), about)
+        token = await self._steps.token(step, name_key(name), spelling_key(name), about)
         if not await self._logins.is_still(step.subject, name, password):
             raise LoginRefused("wrong user name or password")
         body = {
@@ -102,7 +104,7 @@ class LoginEndpoints:
         )
         await self._steps.spend(begun)
         await self._door.was_right(one)
-        await self._door.was_right_before(request, begun.account)
+        await self._door.was_right_before(request, begun.account, begun.spelling)
         about = {**begun.about, "coordinated": begun.about["coordinated"] and not in_cookies}
         granted = await self._begin(request, begun.subject, about)
         try:

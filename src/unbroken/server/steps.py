@@ -33,11 +33,14 @@ NOT_ONE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, Over
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A login that waits for its second step: *about* is what the session will be, *account* the guard's key."""
+    """A login that waits for its second step: *about* is what the session will be, *account* and *spelling* are the
+    guard's keys.
+    """
 
     subject: str
     kind: str
     account: bytes
+    spelling: bytes
     about: Mapping[str, Any]
     began: float
     jti: str
@@ -49,7 +52,7 @@ class Steps:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions, self._audience = sessions, sessions.issuer + "#login"
 
-    async def token(self, step: OneMoreStep, account: bytes, about: Mapping[str, Any]) -> str:
+    async def token(self, step: OneMoreStep, account: bytes, spelling: bytes, about: Mapping[str, Any]) -> str:
         """The token for *step*. Raises ConfigurationError for one that would be too long to be read again."""
         now = self._sessions.clock()
         mac = (await self._sessions.akeyring()).mac(now)
@@ -62,6 +65,7 @@ class Steps:
             "exp": now + STEP_LIFE,
             "jti": secrets.token_hex(16),
             "account": account.hex(),
+            "spelling": spelling.hex(),
             "about": dict(about),
         }
         token = jwt.encode(header, claims, _key(mac.secret), algorithms=["HS256"])
@@ -107,8 +111,9 @@ class Steps:
         said = jwt.decode(token, key, algorithms=["HS256"]).claims
         if said["aud"] != self._audience:
             raise ValueError
-        account = bytes.fromhex(said["account"])
-        return Begun(said["sub"], said["kind"], account, said["about"], said["iat"], said["jti"]), said["exp"]
+        account, spelling = bytes.fromhex(said["account"]), bytes.fromhex(said["spelling"])
+        begun = Begun(said["sub"], said["kind"], account, spelling, said["about"], said["iat"], said["jti"])
+        return begun, said["exp"]
 
 
 def begin_again() -> LoginRefused:

@@ -7,6 +7,7 @@ from typing import NoReturn
 from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
 from unbroken.server.callers import Callers
 from unbroken.server.cookies import Jar, ambiguous
+from unbroken.server.door import agent_of
 from unbroken.server.http import NO_STORE, Request, Response, Route, bearer_of, facts_of, json_response, text_of
 from unbroken.server.login_endpoints import LoginEndpoints
 from unbroken.server.sessions import Sessions
@@ -79,7 +80,7 @@ class TokenEndpoints:
             client_id=client_id,
             scope=scope,
             ip=request.client_ip,
-            user_agent=request.headers.get("user-agent", ""),
+            user_agent=agent_of(request),
         )
 
     async def _logout(self, request: Request, _: str) -> Response:
@@ -89,7 +90,7 @@ class TokenEndpoints:
             self._refuse_logout(request)
         ended = await self._sessions.alogout(access_token=access_token, refresh_token=refresh_token or None)
         if in_cookies:  # each of them: who logs out wants none of the sessions that this browser still has
-            for token in self._jar.access_tokens(request) + self._jar.refresh_tokens(request):
+            for token in self._jar.leaving(request):
                 await self._sessions.alogout(access_token=token, refresh_token=token)
             return self._jar.cleared(Response(204, NO_STORE))
         if not ended and not refresh_token:

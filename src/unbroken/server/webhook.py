@@ -187,7 +187,7 @@ class Webhook:
         try:
             with build_opener(*handlers).open(request, timeout=self._timeout) as answer:
                 status = int(answer.status)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: a name, or a path, that cannot be sent
             return f"{self._host} does not answer ({type(error).__name__})"
         return None if 200 <= status < 300 else f"{self._host} answered {status}"
 
