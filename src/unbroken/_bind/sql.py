@@ -6,7 +6,9 @@
    time, or breaks, is StoreUnavailable; a text that is none is InvalidRequest; missing tables are ConfigurationError.
 3. Statements are sent once, never again on their own: only the caller knows what may be done twice. A connection that
    the server has closed is noticed before it is used, so that a restart fails nobody who comes after it.
-4. Pools belong to a process: a forked child makes its own, and leaves its parent's alone.
+4. Whoever is cancelled in an event loop leaves at once. What was asked is answered all the same, or overdue, and then
+   its connection is free again.
+5. Pools belong to a process: a forked child makes its own, and leaves its parent's alone.
 """
 
 from __future__ import annotations
@@ -75,11 +77,6 @@ class Sql:
     def __repr__(self) -> str:
         return f"<Sql {self.name}>"
 
-    @property
-    def made(self) -> int:
-        """How many connections this process has made: while it stays the same, all talk to the server as it was."""
-        return self._held().luck.made
-
     async def rows(self, statement: str, values: Any = ()) -> list[Any]:
         """The rows that one statement gives, which is committed by itself."""
         return await self.together([(statement, values)])
@@ -92,7 +89,9 @@ class Sql:
             loop = _asyncio_loop()
             if loop is None:
                 return await _in_thread(lambda: self._blockingly(steps))
-            return await self._awaiting(loop, steps)
+            asked = _keep(asyncio.ensure_future(self._awaiting(loop, steps)))
+            await asyncio.wait((asked,))  # psycopg would wait, for whoever is cancelled, until the server has heard it
+            return asked.result()
         except (psycopg.Error, UnicodeError) as error:
             raise self.said(error) from error
 
@@ -184,7 +183,7 @@ class Sql:
             await connection.close()
             raise
         finally:
-            await _put_back(pool, connection)
+            await pool.putconn(connection)
 
     async def _afree(self, pool: AsyncConnectionPool[Awaiting], luck: Luck) -> Awaiting:
         since = time.monotonic()
@@ -198,7 +197,7 @@ class Sql:
             if not is_stale(connection):
                 return connection
             await connection.close()
-            await _put_back(pool, connection)
+            await pool.putconn(connection)
 
     async def _pool_of(self, loop: asyncio.AbstractEventLoop, held: _Held) -> AsyncConnectionPool[Awaiting]:
         """The new pool of this loop. Nothing here suspends, so that there is one."""
@@ -258,11 +257,6 @@ def _give_up(pool: Pool, luck: Luck, since: float, timeout: PoolTimeout) -> None
         raise psycopg.OperationalError(f"all connections were busy for {POOL_SECONDS:g} s") from timeout
 
 
-async def _put_back(pool: AsyncConnectionPool[Awaiting], connection: Awaiting) -> None:
-    """In a task of its own: whoever is cancelled in the middle of it would keep the connection for ever."""
-    await asyncio.shield(_keep(asyncio.ensure_future(pool.putconn(connection))))
-
-
 async def _see_off(tasks: set[asyncio.Task[Any]]) -> None:
     """Cancels the tasks of a pool that nobody has closed until they end, when the event loop ends.
 
@@ -278,14 +272,20 @@ async def _see_off(tasks: set[asyncio.Task[Any]]) -> None:
             await asyncio.sleep(0)
 
 
-def _keep(task: asyncio.Future[None]) -> asyncio.Future[None]:
-    """Holds *task* until it is done: the event loop does so only weakly."""
+def _keep(task: asyncio.Future[T]) -> asyncio.Future[T]:
+    """Holds *task* until it is done: the event loop does so only weakly. Nobody need be there to hear how it ended."""
     _kept.add(task)
-    task.add_done_callback(_kept.discard)
+    task.add_done_callback(_let_go)
     return task
 
 
-_kept: set[asyncio.Future[None]] = set()
+def _let_go(task: asyncio.Future[Any]) -> None:
+    _kept.discard(task)
+    if not task.cancelled():
+        task.exception()
+
+
+_kept: set[asyncio.Future[Any]] = set()
 
 
 def _limiter() -> Any:

@@ -43,9 +43,13 @@ BOUNDS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 5000,
 }
-# A server that is set to lose commits is not asked to where they must last.
-CONFIGURE = """
+IDLE_SECONDS = 10.0  # after which the server forgets a transaction whose client is gone: it may hold locks
+# Whatever the database is set to: who loses a race looks again, and does not fail. A server that is set to lose commits
+# is not asked to where they must last.
+CONFIGURE = f"""
 SELECT set_config('statement_timeout', %s, false),
+    set_config('idle_in_transaction_session_timeout', '{IDLE_SECONDS}s', false),
+    set_config('default_transaction_isolation', 'read committed', false),
     set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)
 """
 
@@ -54,7 +58,6 @@ SELECT set_config('statement_timeout', %s, false),
 class Luck:
     """What became of attempts to connect."""
 
-    made: int = 0
     failed_at: float = float("-inf")
     error: Exception | None = None
 
@@ -70,12 +73,10 @@ class Blocking(psycopg.Connection[Any]):
     @classmethod
     def connect(cls, conninfo: str = "", *, luck: Luck, **kwargs: Any) -> Blocking:  # type: ignore[override]
         try:
-            made = super().connect(conninfo, **kwargs)
+            return super().connect(conninfo, **kwargs)
         except Exception as error:
             luck.failed(error)
             raise
-        luck.made += 1
-        return made
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         try:
@@ -93,12 +94,10 @@ class Awaiting(psycopg.AsyncConnection[Any]):
     @classmethod
     async def connect(cls, conninfo: str = "", *, luck: Luck, **kwargs: Any) -> Awaiting:  # type: ignore[override]
         try:
-            made = await super().connect(conninfo, **kwargs)
+            return await super().connect(conninfo, **kwargs)
         except Exception as error:
             luck.failed(error)
             raise
-        luck.made += 1
-        return made
 
     async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         try:

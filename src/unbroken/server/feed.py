@@ -3,8 +3,8 @@
 1. It looks whenever something was announced, and at the latest every ``EVERY`` seconds: an announcement that got lost,
    or a connection that hangs, costs that much and no more.
 2. It begins with the first request, belongs to its process, and begins anew in a forked child.
-3. Without it everything works as well: what was learnt goes stale by itself, and requests ask. So what fails here is
-   said in the log once, and tried again, after longer and longer pauses.
+3. Without it everything works as well: what was learnt goes stale by itself, and requests ask. So what fails here, be
+   it that no thread can be had, is said in the log once, and tried again; to listen, after longer and longer pauses.
 4. It ends by ``stop``, or when nobody has the ``Watch`` any more that it looks for.
 """
 
@@ -38,6 +38,7 @@ class Feed:
         self._lock = threading.Lock()
         self._pid = 0  # of the process whose listener this is; 0 before there is one
         self._listener: _Listener | None = None
+        self._cannot_begin = False
 
     def begin(self) -> None:
         """Begins to listen, in a thread, if the store announces anything and none does so in this process."""
@@ -50,10 +51,16 @@ class Feed:
             if self._pid == os.getpid():
                 return
             self._listener = None
-            if (news := self._news()) is not None:
-                self._listener = _Listener(news, self._look)
-                weakref.finalize(self, self._listener.stop)  # also before the interpreter ends
-            self._pid = os.getpid()
+            try:
+                if (news := self._news()) is not None:
+                    self._listener = _Listener(news, self._look)
+                    weakref.finalize(self, self._listener.stop)  # also before the interpreter ends
+            except (OSError, RuntimeError) as error:  # no socket, or no thread: the next request may have more luck
+                if not self._cannot_begin:
+                    _log.warning("revocations are asked for, as nobody can listen for them: %s", error)
+                self._cannot_begin = True
+                return
+            self._cannot_begin, self._pid = False, os.getpid()
 
     def stop(self) -> None:
         """Ends the thread; ``begin`` begins anew."""
@@ -71,15 +78,21 @@ class _Listener:
         self._news, self._look_at = news, look
         self._pid, self._stopped = os.getpid(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="unbroken feed", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._news.close()
+            raise
 
     def stop(self) -> None:
-        if self._pid != os.getpid() or self._stopped.is_set():
+        """Ends the thread. Called in the thread, when the last who had the ``Watch`` was collected there, it leaves
+        that to the thread itself, which may just then hold locks that would be needed here.
+        """
+        if self._pid != os.getpid() or self._thread.ident == threading.get_ident() or self._stopped.is_set():
             return
         self._stopped.set()
         self._news.close()
-        if self._thread is not threading.current_thread():
-            self._thread.join(STOP_SECONDS)
+        self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         deaf = 0.0  # seconds until the next attempt to listen; 0 while it works

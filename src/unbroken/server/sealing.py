@@ -42,7 +42,7 @@ class _SealedKeys(Around):
     def __init__(self, inside: Store, sealer: Sealer) -> None:
         super().__init__(inside)
         self.sealer = sealer
-        self._open: Recent[str, str] = Recent(REMEMBERED)  # by the sealed text
+        self._open: Recent[tuple[str, str], str] = Recent(REMEMBERED)  # by name and sealed text
         self._sealed: Recent[tuple[str, str], str] = Recent(REMEMBERED)  # by name and open text
 
     async def keys(self) -> list[KeyRecord]:
@@ -56,10 +56,10 @@ class _SealedKeys(Around):
         if not record.is_sealed:
             self._sealed.keep((record.kid, record.secret), record.secret)
             return record
-        secret = self._open.get(record.secret)
+        secret = self._open.get((record.kid, record.secret))
         if secret is None:
             secret = self._unsealed(record)
-            self._open.keep(record.secret, secret)
+            self._open.keep((record.kid, record.secret), secret)
             self._sealed.keep((record.kid, secret), record.secret)
         return replace(record, secret=secret)
 

@@ -1,7 +1,8 @@
 """What blocks is done in threads, so that an event loop goes on. Each kind of work has a lane of its own: however many
 stand in one, nobody in another waits for them.
 
-Where there is no event loop (``run_once``), the calling thread is the thread, and the same bounds hold.
+Where there is no event loop (``run_once``), the calling thread is the thread, and the same bounds hold. A forked child
+has none of its parent's threads: what they held there is free (``at_fork``).
 """
 
 from __future__ import annotations
@@ -11,15 +12,37 @@ import itertools
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
+from weakref import WeakSet
 
 from unbroken._once import is_blocking
 from unbroken.errors import ConfigurationError, TryLater
 
-__all__ = ["LOGINS", "STORE", "Lane"]
+__all__ = ["LOGINS", "STORE", "Lane", "at_fork"]
 
 T = TypeVar("T")
 _numbers = itertools.count()
+
+
+class Forks(Protocol):
+    """What holds locks, or knows threads."""
+
+    def forked(self) -> None:
+        """Lets go of both. No other thread is there yet."""
+
+
+def at_fork(one: Forks) -> None:
+    """Has *one* let go in every child that this process forks."""
+    _all.add(one)
+
+
+def _in_child() -> None:
+    for one in list(_all):
+        one.forked()
+
+
+_all: WeakSet[Forks] = WeakSet()
+os.register_at_fork(after_in_child=_in_child)
 
 
 class Lane:
@@ -28,7 +51,11 @@ class Lane:
     def __init__(self, width: int, queue: float = float("inf")) -> None:
         self._width, self._queue, self._number = width, queue, next(_numbers)
         self._inside: Any = None
-        self._turn = threading.Semaphore(width)  # for threads without an event loop
+        self.forked()
+        at_fork(self)
+
+    def forked(self) -> None:
+        self._turn = threading.Semaphore(self._width)  # for threads without an event loop
         self._counting, self._threads = threading.Lock(), 0
 
     async def run(self, work: Callable[[], T]) -> T:

@@ -26,6 +26,7 @@ from unbroken.errors import TryLater
 from unbroken.server.feed import Feed
 from unbroken.server.keys import KeyRecord, Keyring, new_mac_key, new_signing_key
 from unbroken.server.stores import Store
+from unbroken.server.threads import at_fork
 
 __all__ = ["Watch"]
 
@@ -39,8 +40,8 @@ class Watch:
 
     def __init__(self, store: Store, token_ttls: Mapping[str, float], clock: Callable[[], float]) -> None:
         self._store, self._token_ttls, self._clock = store, token_ttls, clock
-        self._lock = threading.Lock()  # guards all that is learnt; never held while the store is asked
-        self._asking: dict[tuple[int, bool], _Asking] = {}  # by thread, and whether it blocks
+        self.forked()
+        at_fork(self)
         # On the monotonic clock. After it, the store should be asked before anything is believed.
         self.fresh_until = float("-inf")
         self._asked_again = float("-inf")
@@ -50,6 +51,10 @@ class Watch:
         self.keyring = Keyring(())
         self.feed = Feed(store.news, self.look_now)
         self.revoked: dict[str, float] = {}
+
+    def forked(self) -> None:
+        self._lock = threading.Lock()  # guards all that is learnt; never held while the store is asked
+        self._asking: dict[tuple[int, bool], _Asking] = {}  # by thread, and whether it blocks
 
     async def look(self) -> None:
         """Asks the store if that is due. Makes the first keys if there are none."""

@@ -6,7 +6,8 @@
 3. Whoever clears away skips rows that others are at work on, and takes a bounded number: no refresh waits for it.
 4. A revocation and its announcement (NOTIFY) are one transaction. A reader's cursor is the oldest transaction that was
    still at work when he read: one that began before others and commits after them is not passed over. A cursor is good
-   for as long as no connection was made: another server, or one that was restored, counts differently.
+   on all nodes, but for the server alone that gave it, and until that one starts again: another server, or one that was
+   restored, counts differently, and tells everything once more.
 """
 
 # ruff: noqa: S608  # statements are put together from constants of this file
@@ -48,12 +49,12 @@ WHERE key = %(key)s AND g = %(g)s AND (seen IS NULL OR seen = %(b)s)
 """
 SWAP = f"""
 UPDATE unbroken_session SET {", ".join(f"{name} = %(new_{name})s" for name in NAMES)}
-WHERE key = %(key)s AND g = %(g)s AND b = %(b)s AND at1 IS NOT DISTINCT FROM %(at1)s
+WHERE key = %(key)s AND g = %(g)s AND b = %(b)s AND label = %(label)s AND at1 IS NOT DISTINCT FROM %(at1)s
     AND attempt IS NOT DISTINCT FROM %(attempt)s AND seen IS NOT DISTINCT FROM %(seen)s AND revoked_at IS NULL
 """
 CONFIRM = f"UPDATE unbroken_session SET seen = %s WHERE sid = %s AND g = %s AND seen IS NULL {RELAXED}"
 NEWS = "unbroken_news"
-TRANSACTIONS = 2**64
+STARTS = 2**16  # what a cursor keeps of when its server started
 # What is oldest of the announcements that nobody needs any more is forgotten with each new one.
 ANNOUNCE = f"""
 told AS (INSERT INTO unbroken_revocation (sid, until) SELECT sid, %(until)s FROM ended),
@@ -78,8 +79,10 @@ AMONG = {
     "keep": " AND sid <> %(keep)s",
 }
 REVOCATIONS = """
-SELECT oldest::text, sid, until FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS oldest) AS at_work
-LEFT JOIN unbroken_revocation ON xid >= %s::text::xid8
+SELECT oldest::text, started, sid, until FROM (
+    SELECT pg_snapshot_xmin(pg_current_snapshot()) AS oldest,
+        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8 AS started
+) AS at_work LEFT JOIN unbroken_revocation ON xid >= %s::text::xid8
 """
 # What ``KeyRecord.joined`` does. *first*: only if no other keys are there, whoever else makes the first ones.
 KEYS_LOCK = 0x756E6273
@@ -155,7 +158,7 @@ class PostgresStore:
         return bool(await self._rows(ROTATE, values))
 
     async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
-        old = {name: getattr(before, name) for name in ("key", "g", "b", "at1", "attempt", "seen")}
+        old = {name: getattr(before, name) for name in ("key", "g", "b", "label", "at1", "attempt", "seen")}
         values = old | {f"new_{name}": value for name, value in zip(NAMES, astuple(after), strict=True)}
         if after.revoked_at is None:
             return bool(await self._rows(f"{SWAP} {RELAXED}", values))
@@ -186,10 +189,12 @@ class PostgresStore:
         return [Row(*found) for found in await self._rows(statement, values)]
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
-        made, (known, oldest) = self._sql.made, divmod(after, TRANSACTIONS)
-        rows = await self._rows(REVOCATIONS, (oldest if known == made else 0,))
-        cursor = made * TRANSACTIONS + int(rows[0][0])
-        return cursor, [(sid, until) for _, sid, until in rows if sid is not None]
+        oldest, start = divmod(after, STARTS)
+        rows = await self._rows(REVOCATIONS, (oldest,))
+        if after and (rows[0][1] % STARTS != start or int(rows[0][0]) < oldest):
+            rows = await self._rows(REVOCATIONS, (0,))
+        cursor = int(rows[0][0]) * STARTS + rows[0][1] % STARTS
+        return cursor, [(sid, until) for *_, sid, until in rows if sid is not None]
 
     # ---- keys and accounts ---------------------------------------------------------------------------------------
 

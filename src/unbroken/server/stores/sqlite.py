@@ -67,7 +67,8 @@ RETURNING g
 """
 SWAP = f"""
 UPDATE session SET {", ".join(f"{column.name} = ?" for column in fields(Row))}
-WHERE key = ? AND g = ? AND b = ? AND at1 IS ? AND attempt IS ? AND seen IS ? AND revoked_at IS NULL RETURNING g
+WHERE key = ? AND g = ? AND b = ? AND label = ? AND at1 IS ? AND attempt IS ? AND seen IS ? AND revoked_at IS NULL
+RETURNING g
 """
 # What ``KeyRecord.joined`` does.
 SAVE_KEY = """
@@ -140,7 +141,8 @@ class SqliteStore:
         return bool(self._select(ROTATE, values))
 
     async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
-        values = (*astuple(after), before.key, before.g, before.b, before.at1, before.attempt, before.seen)
+        same = (before.key, before.g, before.b, before.label, before.at1, before.attempt, before.seen)
+        values = (*astuple(after), *same)
         if after.revoked_at is None:
             return bool(self._select(SWAP, values))
         with self._writing() as db:
