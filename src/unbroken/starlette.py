@@ -20,12 +20,12 @@ behind a proxy, tell the ASGI server.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, BaseUser
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.requests import HTTPConnection
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route as StarletteRoute
@@ -52,7 +52,7 @@ def routes(
     """The endpoints as routes; parameters as those of ``unbroken.server.Endpoints``."""
     endpoints = Endpoints(sessions, authenticate, **settings)
     return [
-        StarletteRoute(endpoints.path(route), endpoint_of(endpoints, route), methods=[route.method], name=route.name)
+        StarletteRoute(endpoints.path(route), _Place(endpoints, route), methods=[route.method], name=route.name)
         for route in endpoints.routes
     ]
 
@@ -70,7 +70,7 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            scope[FOUND] = await found(self._callers, HTTPConnection(scope))
+            scope[FOUND] = self._callers.known(_token(scope)) or await found(self._callers, HTTPConnection(scope))
         await self._app(scope, receive, send)
 
 
@@ -105,7 +105,7 @@ class BearerBackend(AuthenticationBackend):
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         try:
-            claims = await self._callers.claims(_heard(conn))
+            claims = await self._callers.claims(_heard(conn.scope))
         except (Refused, TryLater, ConfigurationError) as error:
             conn.scope[FOUND] = refusal(error)
             raise AuthenticationError("the access token was refused") from None
@@ -133,7 +133,7 @@ def current_session(request: HTTPConnection, *, scope: str = "") -> Claims:
 
 async def found(callers: Callers, connection: HTTPConnection) -> Claims | Response:
     """Who sends this, or the response that refuses it."""
-    return await callers.found(_heard(connection))
+    return await callers.found(_heard(connection.scope))
 
 
 def demanded(who: Claims | Response, scope: str) -> Claims | Response:
@@ -147,35 +147,59 @@ def endpoint_of(endpoints: Endpoints, route: Route) -> Callable[[StarletteReques
     """The endpoint function of one route."""
 
     async def endpoint(request: StarletteRequest) -> StarletteResponse:
-        try:
-            value = await _value_of(request)
-        except ClientDisconnect:  # nobody is left to read an answer, and it is no error of this server
-            return StarletteResponse(status_code=400)
-        return _response_of(await endpoints.answer(route, value, request.path_params.get("sid", "")))
+        value = await _answered(endpoints, route, request.scope, request.receive)
+        return StarletteResponse(status_code=400) if value is None else _response_of(value)
 
     return endpoint
 
 
-async def _value_of(request: StarletteRequest) -> Request:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_LIMIT:  # enough to be refused; the rest is not read
-            break
-    return replace(_heard(request), body=bytes(body))
+class _Place:
+    """One route as an ASGI application: nothing of Starlette's own stands between the server and the endpoint."""
+
+    def __init__(self, endpoints: Endpoints, route: Route) -> None:
+        self._endpoints, self._route = endpoints, route
+        self.__name__ = route.name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        value = await _answered(self._endpoints, self._route, scope, receive)
+        if value is None:
+            return
+        headers = [(name.encode("latin-1"), text.encode("latin-1")) for name, text in value.headers.items()]
+        headers += [(b"set-cookie", cookie.encode("latin-1")) for cookie in value.cookies]
+        headers.append((b"content-length", b"%d" % len(value.body)))
+        await send({"type": "http.response.start", "status": value.status, "headers": headers})
+        await send({"type": "http.response.body", "body": value.body})
 
 
-def _heard(connection: HTTPConnection) -> Request:
-    """All of a request but its body."""
+async def _answered(endpoints: Endpoints, route: Route, scope: Scope, receive: Receive) -> Response | None:
+    """The response of one route; None if nobody is left to read it."""
+    body, more = b"", True
+    while more and len(body) <= BODY_LIMIT:  # one that is longer is refused: the rest of it is not read
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    return await endpoints.answer(route, _heard(scope, body), scope.get("path_params", {}).get("sid", ""))
+
+
+def _heard(scope: Scope, body: bytes = b"") -> Request:
+    """A request as a value."""
     headers: dict[str, str] = {}
-    for name, value in connection.headers.items():  # a repeated header must not mean one thing here, another there
-        joint = "; " if name == "cookie" else ", "
-        headers[name] = f"{headers[name]}{joint}{value}" if name in headers else value
-    if connection.scope["type"] == "websocket":  # HTTP/2 has no such header, and pages cannot send one
+    for raw_name, raw_value in scope["headers"]:  # a repeated header must not mean one thing here, another there
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        if name in headers:
+            value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
+        headers[name] = value
+    if scope["type"] == "websocket":  # HTTP/2 has no such header, and pages cannot send one
         headers["upgrade"] = "websocket"
-    ip = connection.client.host if connection.client else ""
-    method, url = connection.scope.get("method", "GET"), connection.url
-    return Request(method, url.path, headers, client_ip=ip, query=url.query)
+    client, query = scope.get("client"), scope.get("query_string", b"").decode("latin-1")
+    return Request(scope.get("method", "GET"), scope["path"], headers, body, client[0] if client else "", query)
+
+
+def _token(scope: Scope) -> str:
+    """The bearer token, where it stands as nearly all clients write it; else nothing, and others look."""
+    found = [value for name, value in scope["headers"] if name == b"authorization"]
+    return found[0][7:].decode("latin-1") if len(found) == 1 and found[0][:7] == b"Bearer " else ""
 
 
 def _response_of(value: Response) -> StarletteResponse:

@@ -86,6 +86,10 @@ class Verifier:
         """Begins anew what a forked child must not share with its parent."""
         self._rules: tuple[PublishedKeys | None, access_token.Verifier] = (None, self._new_rules())
 
+    def known(self, _access_token: str) -> Claims | None:
+        """None, always: whether the keys are due, and what was revoked, is ``averify``'s to see."""
+        return None
+
     def verify(self, access_token: str) -> Claims:
         """What a good access token says. Raises InvalidToken (``malformed``, ``expired``, ``revoked``), or TryLater."""
         return run_once(self.averify(access_token))

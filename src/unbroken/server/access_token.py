@@ -108,6 +108,13 @@ class Verifier:
             raise InvalidToken("the access token was revoked", reason="revoked")
         return claims
 
+    def known(self, token: str, revoked: Container[str], now: float) -> Claims | None:
+        """The claims of *token*, if it was seen before and is good at *now*; else None."""
+        claims, key = self._known.get(token) or (None, None)
+        if claims is None or key is None or now >= min(claims.expires_at, key.dead_from) or claims.sid in revoked:
+            return None
+        return claims
+
     def genuine(self, token: str, keyring: Keys, now: float) -> Claims:
         """The claims of a token that may have expired, or be of an ended session, but was made by a key that is good
         at *now*. Raises InvalidToken.

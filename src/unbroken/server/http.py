@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger("unbroken")
+_as_json = json.JSONEncoder(separators=(",", ":")).encode
 BODY_LIMIT = 64 * 1024  # bytes
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
@@ -153,7 +154,7 @@ class Route:
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> Response:
     """*value* as JSON; not to be stored unless *headers* say otherwise."""
-    body = json.dumps(value, separators=(",", ":")).encode()
+    body = _as_json(value).encode()
     return Response(status, {"content-type": "application/json", **headers}, body)
 
 

@@ -97,6 +97,10 @@ class Sessions:
         """What a good access token says. Raises InvalidToken: ``malformed``, ``expired`` or ``revoked``."""
         return run_once(self._flows.verify(access_token))
 
+    def known(self, access_token: str) -> Claims | None:
+        """What ``verify`` would say, if this token was seen before and no store has to be asked; else None."""
+        return self._flows.known(access_token)
+
     def logout(self, *, access_token: str | None = None, refresh_token: str | None = None) -> bool:
         """Ends the sessions that these tokens name; False if they name none. Any genuine token will do, however old."""
         return run_once(self._flows.logout(access_token, refresh_token))

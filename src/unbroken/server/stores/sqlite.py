@@ -63,7 +63,6 @@ UPDATE session SET g = g + 1, b = 0, at2 = at1, b2 = b1, at1 = :now, b1 = :b, at
     used_at = :now, idle_expires_at = min(:now + :refresh_ttl, expires_at)
 WHERE key = :key AND g = :g AND (seen IS NULL OR seen = :b)
     AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
-RETURNING g
 """
 SWAP = f"""
 UPDATE session SET {", ".join(f"{column.name} = ?" for column in fields(Row))}
@@ -138,7 +137,7 @@ class SqliteStore:
             "now": now,
             "refresh_ttl": refresh_ttl,
         }
-        return bool(self._select(ROTATE, values))
+        return self._file.change(ROTATE, values)
 
     async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
         same = (before.key, before.g, before.b, before.label, before.at1, before.attempt, before.seen)

@@ -83,6 +83,13 @@ class SqliteFile:
         except (sqlite3.Error, UnicodeError) as error:
             raise self._said(error) from error
 
+    def change(self, statement: str, values: Any) -> bool:
+        """One statement, committed without a flush; whether it has changed a row."""
+        try:
+            return self.connection(durable=False).execute(statement, values).rowcount > 0
+        except (sqlite3.Error, UnicodeError) as error:
+            raise self._said(error) from error
+
     @contextlib.contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """A transaction; *durable*: it is on the disk when it ends."""
