@@ -18,7 +18,7 @@
  *  9. Login and logout count at once. What waits under one user is never sent for another.
  * 10. Tokens go to allowed origins only. No error, event or message shows one.
  *
- * The file is served without its comments and indentation: a comment stands on lines of its own, or is a type.
+ * This file needs no build step. The server sends it without comments and white space (server/browser_module.py).
  *
  * @typedef {object} Ask how the backend is asked for something
  * @property {string} url
@@ -29,11 +29,9 @@
  * @property {Record<string, string>} [headers]
  * @typedef {{ status?: number[], field?: string, values?: unknown[], negate?: boolean }} When a condition on an answer
  * @typedef {object} Dialect how the backend speaks; what is left out is as with unbroken's own server
- * @property {string} [url] where it is
- * @property {string} [prefix] of unbroken's own endpoints
+ * @property {string} [url] where unbroken's own endpoints are; other URLs are relative to it
  * @property {Ask} [refresh]
  * @property {Ask} [login]
- * @property {Ask} [step] the second step of a login
  * @property {Ask} [logout]
  * @property {Record<string, string>} [tokens] dotted paths: access_token, refresh_token, expires_in, refresh_seq,
  *   token_type, prefix
@@ -53,20 +51,18 @@
  * @property {number} [waitTimeout]
  * @property {{ interval: number, attempts: number } | null} [window] of renewals that the clock did not ask for
  * @property {boolean} [allowPlainHttp]
- * @typedef {{ access?: string, refresh?: string, type: string, bearer: boolean, lifetime?: number, at: number,
+ * @typedef {{ access?: string, refresh?: string, type?: string, lifetime?: number, at: number,
  *   seq?: number, sid?: unknown }} Tokens
  * @typedef {{ version: number, epoch: number, tokens?: Tokens, over?: string, attempt?: string, failures?: number,
- *   failed?: { code: string, message: string, field?: string, until: number } }} Stored
- * @typedef {{ status: number, headers: Headers, text: () => Promise<string>, url?: string }} Answer
- * @typedef {{ reason?: string, retryAfter?: number, field?: string, renewed?: boolean, lost?: boolean,
- *   cause?: unknown }} About
- * @typedef {Record<string, (detail: any) => void>} Listeners
+ *   failed?: { code: string, message: string, until: number } }} Stored
+ * @typedef {{ status: number, headers: Headers, url?: string }} Shown
+ * @typedef {{ reason?: string, retryAfter?: number, field?: string, renewed?: boolean, cause?: unknown }} About
  */
 
 // ---- errors and answers, as values ----------------------------------------------------------------------------------
 
 /**
- * `code` is stable: session_over (log in again; `reason`), try_later, renewal_storm, too_many_attempts (nothing is lost;
+ * `code` is stable: session_over (log in again; `reason`), try_later, renewal_storm (nothing is lost;
  * `retryAfter`), not_replayable (`renewed`), access_denied (`reason`), invalid_request, bad_answer (`field`),
  * misconfigured.
  */
@@ -98,8 +94,7 @@ const over = (reason) => error("session_over", `log in again: ${reason}`, { reas
 const isObject = (value) => Object(value) === value && !Array.isArray(value);
 
 /** What stands at a dotted path. @param {any} body @param {string} path */
-const dig = (body, path) =>
-  path.split(".").reduce((at, name) => at?.[name], body);
+const dig = (body, path) => path.split(".").reduce((at, name) => at?.[name], body);
 
 /** @param {string | null} text */
 const parsed = (text) => {
@@ -109,15 +104,16 @@ const parsed = (text) => {
 };
 
 /** Whether an answer fulfils a condition. @param {When} when @param {number} code @param {unknown} [body] */
-const holds = ({ status, field, values, negate = false }, code, body) =>
+const holds = ({ status, field, values = [], negate = false }, code, body) =>
   (!status || status.includes(code)) &&
-  (!field || (isObject(body) && !!values?.some((one) => `${one}` === `${dig(body, field)}`) !== negate));
+  (!field || (isObject(body) && values.map(String).includes(String(dig(body, field))) !== negate));
 
-/** Whether a 401 is about a token of this scheme (RFC 6750 §3). @param {string | null} header @param {string} scheme */
+/** Whether a 401 is about such a token (RFC 6750 §3). @param {string | null} header @param {string} scheme */
 const challenges = (header, scheme) => {
-  const plain = header?.replace(/error="(\w+)"/g, "error=$1").replace(/"(\\.|[^"\\])*"/g, "");
-  if (plain === undefined) return true;
-  return RegExp(`(^|[ ,])(bearer|${scheme})([ ,]|$)`, "i").test(plain) && !/error=(insufficient_sc|invalid_req)/.test(plain);
+  const plain = (header ?? "bearer").replace(/error="(\w+)"/g, "error=$1").replace(/"(\\.|[^"\\])*"/g, "");
+  return (
+    RegExp(`(^|[ ,])(bearer|${scheme})([ ,]|$)`, "i").test(plain) && !/error=(insufficient_sc|invalid_req)/.test(plain)
+  );
 };
 
 /** A positive number, also from a text. @param {any} value */
@@ -129,13 +125,13 @@ const positive = (value) => {
 /** `exp − iat` of a JWT, read without trusting it. @param {string} token */
 const lifetimeOf = (token) => {
   try {
-    const claims = parsed(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
+    const claims = parsed(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
     return positive(claims.exp - claims.iat);
   } catch {}
 };
 
-/** Seconds that `Retry-After` asks for, at most an hour. @param {Headers} headers */
-const retryAfter = (headers) => Math.min(positive(headers.get("Retry-After")) ?? 0, 3600);
+/** Seconds that `Retry-After` asks for. @param {Headers} headers */
+const retryAfter = (headers) => positive(headers.get("Retry-After")) ?? 0;
 
 // ---- waiting --------------------------------------------------------------------------------------------------------
 
@@ -143,33 +139,15 @@ const retryAfter = (headers) => Math.min(positive(headers.get("Retry-After")) ??
 const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 const quiet = () => {};
 
-/**
- * What comes of the work, unless the time or a signal says otherwise first.
- * @template T @param {Promise<T>} work @param {number} seconds @param {(AbortSignal | null | undefined)[]} signals
- * @returns {Promise<T>}
- */
-const within = (work, seconds, ...signals) =>
-  new Promise((resolve, reject) => {
-    const timer = AbortSignal.timeout(seconds * 1000);
-    const stop = AbortSignal.any([timer, ...signals.filter((signal) => signal != null)]);
-    const leave = () => reject(timer.aborted ? later("the renewal takes too long") : stop.reason);
-    if (stop.aborted) leave();
-    stop.addEventListener("abort", leave);
-    work.then(resolve, reject);
-  });
-
 // ---- the session ----------------------------------------------------------------------------------------------------
 
 /** A session, for all requests of a page. Throws misconfigured. @param {Dialect & Settings} [options] */
 export const createSession = (options = {}) => {
-  const home = globalThis.location?.href ?? "http://localhost";
-  const base = new URL(options.url ?? "/", home).href.replace(/\/$/, "");
-  const endpoints = base + (options.prefix ?? "/auth");
-  const [refresh, login, step, logout] = /** @type {[Ask, Ask?, Ask?, Ask?]} */ (
-    /** @type {const} */ (["refresh", "login", "step", "logout"]).map(
-      (name) => options[name] ?? (options.refresh ? undefined : { url: `${endpoints}/${name === "step" ? "login/step" : name}` }),
-    )
-  );
+  const home = globalThis.document?.baseURI ?? globalThis.location?.href ?? "http://localhost";
+  const base = new URL(options.url ?? "/auth", home).href;
+  /** @param {"refresh" | "login" | "logout"} name @returns {Ask} */
+  const askOf = (name) => options[name] ?? { url: options.refresh ? "" : `${base}/${name}` };
+  const [refresh, login, logout] = [askOf("refresh"), askOf("login"), askOf("logout")];
   const {
     header = "Authorization",
     scheme = "Bearer",
@@ -184,13 +162,14 @@ export const createSession = (options = {}) => {
     window: limit = { interval: 30, attempts: 5 },
   } = options;
   const cookie = storage === "cookie";
+  // Redirects are followed with every header but this one.
+  const strict = header !== "Authorization";
   const fetch = globalThis.fetch;
   const jitter = Math.random();
-  const places = [refresh, login, step, logout].flatMap((ask) => (ask ? [new URL(ask.url, base).href.split("?")[0]] : []));
+  const places = [refresh, login, logout].map(({ url }) => url && new URL(url, base).href.split("?")[0]);
   const origins = (options.origins ?? places.slice(0, 1)).map((place) => new URL(place, base).origin);
-  for (const place of [...places, ...origins])
-    if (!options.allowPlainHttp && !/^(https|http:..(localhost|127(\.\d+)+|\[::1])(?![^:/])):?/.test(place))
-      throw error("misconfigured", `use https for ${place}`);
+  if (!options.allowPlainHttp && origins.some((origin) => !/^https:|\/\/(localhost|127\.|\[)/.test(origin)))
+    throw error("misconfigured", "use https");
   const key = options.key ?? "unbroken " + places[0];
 
   // ---- the record: one text under one key ---------------------------------------------------------------------------
@@ -198,7 +177,7 @@ export const createSession = (options = {}) => {
   // In cookies there may be a session that no script knows of: one exchange tells.
   /** @type {Stored} */
   const nothing = cookie
-    ? { version: 0, epoch: 0, tokens: { type: "", bearer: false, lifetime: 1, at: 0 } }
+    ? { version: 0, epoch: 0, tokens: { lifetime: 1, at: 0 } }
     : { version: 0, epoch: 0, over: "not_logged_in" };
   /** @type {string | null} */
   let text = null;
@@ -206,7 +185,7 @@ export const createSession = (options = {}) => {
   /** @type {Storage | undefined} */
   let store;
   try {
-    if (storage !== "memory") store = globalThis[storage === "sessionStorage" ? storage : "localStorage"];
+    store = /** @type {any} */ (globalThis)[cookie ? "localStorage" : storage];
   } catch {} // a privacy mode: memory will do
 
   /** The newest record: the same object as long as it is the same. */
@@ -214,8 +193,7 @@ export const createSession = (options = {}) => {
     const now = store ? store.getItem(key) : text;
     if (now !== text) {
       text = now;
-      const read = parsed(now);
-      record = read?.epoch ? read : nothing;
+      record = parsed(now) ?? nothing;
     }
     return record;
   };
@@ -254,20 +232,19 @@ export const createSession = (options = {}) => {
   /** @param {Stored} now */
   const accessOf = (now) => now.tokens?.access ?? (now.version === held.version ? held.access : "");
 
-  /** @param {number} version @param {number} epoch @param {Tokens} tokens */
-  const keep = (version, epoch, tokens) => {
+  /** @param {{ version: number, epoch: number }} place @param {Tokens} tokens */
+  const keep = (place, tokens) => {
     if (cookie) {
-      held = { version, access: tokens.access ?? "" };
+      held = { version: place.version, access: tokens.access ?? "" };
       tokens = { ...tokens, access: undefined };
     }
-    return save({ version, epoch, tokens });
+    return save({ ...place, tokens });
   };
 
-  /** The record's version and epoch after a login or logout. @returns {[number, number]} */
+  /** What is newer than all before. */
   const next = () => {
-    const { version, epoch } = load();
-    const then = Math.max(epoch + 1, Date.now());
-    return [Math.max(version + 1, then), then];
+    const version = Math.max(load().version + 1 || 0, Date.now());
+    return { version, epoch: version };
   };
 
   // ---- news, of this tab and of others ------------------------------------------------------------------------------
@@ -281,7 +258,8 @@ export const createSession = (options = {}) => {
   let noticed = load();
 
   const look = (here = false) => {
-    const [now, before] = [load(), noticed];
+    const now = load();
+    const before = noticed;
     if (now.version === before.version && now.epoch === before.epoch) return;
     noticed = now;
     const reason = now.tokens ? "other_login" : (now.over ?? "logged_out");
@@ -291,7 +269,7 @@ export const createSession = (options = {}) => {
       gone = new AbortController();
     } else if (flight && flight.version < now.version && isGood(now)) flight.land(now);
     if (isOther && before.tokens && before !== nothing && !(here && now.tokens)) emit("over", { reason, here });
-    if (now.tokens) emit("tokens", { version: now.version, here });
+    if (now.tokens) emit("tokens", { here });
   };
 
   /** After sleep, a stay in the back/forward cache, a time offline. @param {Event} event */
@@ -302,7 +280,7 @@ export const createSession = (options = {}) => {
     if (now.tokens && ageOf(now)) renewal(now).catch(quiet);
   };
 
-  const channel = store && globalThis.BroadcastChannel && new BroadcastChannel(key);
+  const channel = store && new BroadcastChannel(key);
   if (channel) channel.onmessage = () => look();
   /** @type {Record<string, (event: any) => void>} */
   const ears = { storage: () => look(), pageshow: wake, online: wake, focus: wake, visibilitychange: wake };
@@ -323,7 +301,7 @@ export const createSession = (options = {}) => {
   };
 
   /** Whether the token can be sent. @param {Stored} now */
-  const isGood = (now) => ageOf(now) < 3 && (!now.tokens?.bearer || !!accessOf(now));
+  const isGood = (now) => ageOf(now) < 3 && (!now.tokens?.type || !!accessOf(now));
 
   // ---- 2 to 5: renewing ---------------------------------------------------------------------------------------------
 
@@ -335,15 +313,23 @@ export const createSession = (options = {}) => {
    * @param {Ask} ask @param {Record<string, any>} values @param {Record<string, string>} [more]
    */
   const call = async ({ url, method = "POST", carry = "json", names = {}, extra, headers: fixed }, values, more) => {
+    if (!url) throw error("misconfigured", "no such URL");
     const where = new URL(url, base);
-    const headers = new Headers({ Accept: "application/json", ...(cookie && { "X-Unbroken": "1" }), ...more, ...fixed });
+    const headers = new Headers({
+      Accept: "application/json",
+      ...(cookie && { "X-Unbroken": "1" }),
+      ...more,
+      ...fixed,
+    });
     /** @type {Record<string, any>} */
     const carried = { ...extra };
     for (const name in values) if (values[name]) carried[names[name] ?? name] = values[name];
     /** @type {BodyInit | undefined} */
     let body;
-    if (carry === "json") headers.set("Content-Type", "application/json");
-    if (carry === "json") body = JSON.stringify(carried);
+    if (carry === "json") {
+      headers.set("Content-Type", "application/json");
+      body = JSON.stringify(carried);
+    }
     if (carry === "form") body = new URLSearchParams(carried);
     if (carry === "query") for (const name in carried) where.searchParams.set(name, carried[name]);
     try {
@@ -360,7 +346,7 @@ export const createSession = (options = {}) => {
       });
       return { status: answer.status, headers: answer.headers, body: parsed(await answer.text()) };
     } catch (cause) {
-      throw later("the server did not answer", { cause, lost: true });
+      throw later("the server is silent", { cause });
     }
   };
 
@@ -378,8 +364,13 @@ export const createSession = (options = {}) => {
     return {
       access,
       refresh: textAt(at("refresh_token")),
-      type: prefix ? (dig(body, prefix) === "" ? "" : textAt(prefix, true)) : `${dig(body, at("token_type")) || "Bearer"} `,
-      bearer: !!access,
+      type:
+        access &&
+        (prefix
+          ? dig(body, prefix) === ""
+            ? ""
+            : textAt(prefix, true)
+          : `${dig(body, at("token_type")) || "Bearer"} `),
       lifetime: positive(dig(body, at("expires_in"))) ?? lifetimeOf(access ?? ""),
       at: Date.now(),
       seq: positive(dig(body, at("refresh_seq"))),
@@ -388,13 +379,13 @@ export const createSession = (options = {}) => {
   };
 
   /**
-   * Runs the work alone among all tabs. Only exchanges, and what else sets cookies, ever hold the lock, and nobody waits
-   * for it for ever: then the stored attempt id has to do, as in browsers without locks.
+   * Runs the work alone among all tabs. Only exchanges, and what else sets cookies, ever hold the lock, and nobody
+   * waits for it for ever: then the stored attempt id has to do, as in browsers without locks.
    * @template T @param {() => Promise<T>} work @returns {Promise<T>}
    */
   const alone = (work) => {
-    const locks = globalThis.navigator?.locks;
-    if (!store || !locks) return work();
+    const locks = store && navigator.locks;
+    if (!locks) return work();
     return new Promise((resolve, reject) => {
       const hold = async () => {
         const { version } = load();
@@ -404,7 +395,9 @@ export const createSession = (options = {}) => {
         // It takes a moment until other tabs can read what was written.
         if (load().version !== version) await sleep(0.05);
       };
-      locks.request(key, { signal: AbortSignal.timeout(exchangeTimeout * 1500) }, hold).catch(() => work().then(resolve, reject));
+      locks
+        .request(key, { signal: AbortSignal.timeout(exchangeTimeout * 1500) }, hold)
+        .catch(() => work().then(resolve, reject));
     });
   };
 
@@ -413,11 +406,12 @@ export const createSession = (options = {}) => {
     if (flight?.epoch === seen.epoch) return flight.promise;
     const now = Date.now();
     const { failed } = load();
-    const wait = ((failed?.until ?? 0) - now) / 1000;
-    if (failed && wait > 0 && wait < 3601) throw error(failed.code, failed.message, { field: failed.field, retryAfter: wait });
+    const wait = failed ? (failed.until - now) / 1000 : 0;
+    // An hour at most, whatever the server or the clock says.
+    if (failed && wait > 0 && wait < 3601) throw error(failed.code, failed.message, { retryAfter: wait });
     if (limit && (challenged || !ageOf(seen))) {
       if (now - renewals[renewals.length - limit.attempts] < limit.interval * 1000)
-        throw error("renewal_storm", "good new tokens are rejected", { retryAfter: limit.interval });
+        throw error("renewal_storm", "new tokens are rejected", { retryAfter: limit.interval });
       renewals.push(now);
     }
     const { promise, resolve, reject } = /** @type {PromiseWithResolvers<Stored>} */ (Promise.withResolvers());
@@ -432,15 +426,13 @@ export const createSession = (options = {}) => {
     if (now.version > seen.version && isGood(now)) return now;
     if (!cookie && !now.tokens?.refresh) return end(now, "no_refresh_token");
     if (isCopy(now)) return end(now, "other_tab");
-    if (!now.attempt) now = save({ ...now, attempt: crypto.getRandomValues(new Uint32Array(4)).join("-") });
+    if (!now.attempt) now = save({ ...now, attempt: `${crypto.getRandomValues(new Uint32Array(4))}` });
     emit("renewal", { state: "begun" });
     for (let tries = 1; ; tries++) {
       try {
-        const fresh = await exchange(now);
-        emit("renewal", { state: "done" });
-        return fresh;
+        return await exchange(now);
       } catch (caught) {
-        const failure = /** @type {UnbrokenError & { lost?: boolean }} */ (caught);
+        const failure = /** @type {UnbrokenError} */ (caught);
         const moved = current(now);
         if (moved.version > now.version && isGood(moved)) return moved;
         if (failure.code === "session_over") return end(now, failure.reason ?? "");
@@ -448,7 +440,8 @@ export const createSession = (options = {}) => {
           emit("renewal", { state: "failed", error: failure });
           throw remembered(moved, failure);
         }
-        await sleep(failure.lost && tries === 1 ? 0 : Math.max(tries === 1 ? 0.2 : 1, failure.retryAfter));
+        // At once the first time: a server that rotates strictly may take a repetition only shortly after.
+        await sleep(Math.max(tries - 1, failure.retryAfter));
         current(now);
       }
     }
@@ -456,10 +449,10 @@ export const createSession = (options = {}) => {
 
   /** @param {Stored} now @param {UnbrokenError} failure */
   const remembered = (now, failure) => {
-    const { code, message, field } = failure;
+    const { code, message } = failure;
     const failures = (now.failures ?? 0) + 1;
-    failure.retryAfter = Math.max(failure.retryAfter, Math.min(30, 2 ** (failures - 1)) * (0.5 + jitter / 2));
-    save({ ...now, failures, failed: { code, message, field, until: Date.now() + failure.retryAfter * 1000 } });
+    failure.retryAfter = Math.max(failure.retryAfter, Math.min(30, 2 ** failures / 2));
+    save({ ...now, failures, failed: { code, message, until: Date.now() + failure.retryAfter * 1000 } });
     return failure;
   };
 
@@ -469,21 +462,21 @@ export const createSession = (options = {}) => {
     const { status, headers, body } = await call(refresh, { refresh_token: now.tokens?.refresh }, more);
     const word = body?.reason;
     if (holds(ended, status, body)) throw over(/^\w+$/.test(word ?? "") ? word : "invalid_grant");
-    if (cookie && word === "no_refresh_token") throw over(now.attempt && now.tokens?.at ? word : "not_logged_in");
+    if (cookie && word === "no_refresh_token") throw over("not_logged_in");
     if (!holds(granted, status, body))
       throw later(`the server answered with status ${status}`, { retryAfter: retryAfter(headers) });
-    if (!isObject(body)) throw later("the server's answer cannot be read", { lost: true });
+    if (!isObject(body)) throw later("the server answered with no object");
     return arrived(now, tokensIn(body));
   };
 
-  /** Stores new tokens, unless the login has ended or others were faster. @param {Stored} asked @param {Tokens} fresh */
+  /** Stores new tokens, unless the login is over or others were faster. @param {Stored} asked @param {Tokens} fresh */
   const arrived = async (asked, fresh) => {
     const { epoch, version, tokens } = load();
     if (!tokens || epoch !== asked.epoch) await tell(fresh);
     current(asked);
-    if (tokens?.sid && fresh.sid !== tokens.sid && cookie) return keep(...next(), fresh);
-    if (fresh.seq && tokens?.seq && fresh.seq <= tokens.seq) throw later("the server's tokens are not newer");
-    return keep(version + 1, epoch, { ...fresh, refresh: fresh.refresh ?? tokens?.refresh });
+    if (tokens?.sid && fresh.sid !== tokens.sid && cookie) return keep(next(), fresh);
+    if (fresh.seq && tokens?.seq && fresh.seq <= tokens.seq) throw later("no newer tokens");
+    return keep({ version: version + 1, epoch }, { ...fresh, refresh: fresh.refresh ?? tokens?.refresh });
   };
 
   /** @param {Stored} seen @param {string} reason @returns {Stored} */
@@ -505,17 +498,33 @@ export const createSession = (options = {}) => {
     const token = now && accessOf(now);
     if (!token) return cookie ? { "X-Unbroken": "1" } : {};
     const before = options.tokens?.prefix || scheme === null ? now.tokens?.type : scheme && scheme + " ";
-    if (given.size > 9) given.clear();
     given.add(before + token);
     return { [header]: before + token };
   };
 
   /** @param {URL} where @param {unknown} wish @param {string | null | undefined} value of the header */
   const isOurs = (where, wish, value) =>
-    wish !== false && origins.includes(where.origin) && !places.includes(where.origin + where.pathname) && (!value || given.has(value));
+    wish !== false &&
+    origins.includes(where.origin) &&
+    !places.includes(where.origin + where.pathname) &&
+    (!value || given.has(value));
 
-  /** A token that can be sent. @param {boolean} fresh @param {(work: Promise<Stored>) => Promise<Stored>} wait */
-  const authorize = async (fresh, wait) => {
+  /**
+   * What comes of a renewal, unless the time, the caller or the end of the login says otherwise first.
+   * @param {Promise<Stored>} work @param {number} [patience] @param {AbortSignal | null} [signal]
+   * @returns {Promise<Stored>}
+   */
+  const wait = (work, patience = waitTimeout, signal) =>
+    new Promise((resolve, reject) => {
+      const timer = AbortSignal.timeout(patience * 1000);
+      const stop = AbortSignal.any([timer, gone.signal, ...(signal ? [signal] : [])]);
+      const leave = () => reject(timer.aborted ? later("it takes too long") : stop.reason);
+      stop.aborted ? leave() : stop.addEventListener("abort", leave);
+      work.then(resolve, reject);
+    });
+
+  /** A record to send with. @param {boolean} fresh @param {number} [patience] @param {AbortSignal | null} [signal] */
+  const authorize = async (fresh, patience, signal) => {
     const now = load();
     if (!now.tokens) throw over(now.over ?? "logged_out");
     const age = ageOf(now);
@@ -524,58 +533,57 @@ export const createSession = (options = {}) => {
     work.catch(quiet);
     if (isGood(now) && age === 1 && !fresh) return now;
     try {
-      return current(await wait(work));
+      return current(await wait(work, patience, signal));
     } catch (failure) {
       if (isGood(current(now))) return current(now);
       throw failure;
     }
   };
 
-  /** Whether an answer is about our token. @param {Answer} answer @param {URL} where */
-  const isChallenge = async ({ status, headers, text, url }, where) => {
+  /**
+   * Whether an answer is about our token; its body is read only if the dialect asks for it.
+   * @param {Shown} answer @param {URL} where @param {() => Promise<string>} read
+   */
+  const isChallenge = async ({ status, headers, url }, where, read) => {
     // What answers behind a redirect to another origin did not get it.
-    if (url && new URL(url).origin !== where.origin) return false;
+    if (url && !url.startsWith(where.origin + "/")) return false;
     if (!challenge) return status === 401 && challenges(headers.get("WWW-Authenticate"), scheme ?? "");
     if (!challenge.field) return holds(challenge, status);
-    if (challenge.status && !challenge.status.includes(status)) return false;
-    if (!/\bjson\b/i.test(headers.get("Content-Type") ?? "")) return false;
-    return Number(headers.get("Content-Length")) <= 1e6 && holds(challenge, status, parsed(await text().catch(() => "")));
+    if (challenge.status?.includes(status) === false || !/json/i.test(headers.get("Content-Type") ?? "")) return false;
+    return holds(challenge, status, parsed(await read().catch(() => "")));
   };
 
   /**
    * One request on its way: what fetch and axios have in common.
-   * @template T @param {{ where: URL, method: string, once: boolean, patience?: number, signal?: AbortSignal | null,
-   *   send: (headers: Record<string, string>) => Promise<T>, show: (answer: T) => Answer, free: (answer: T) => void,
-   *   note: (answer: T, why: UnbrokenError) => void }} request @returns {Promise<T>}
+   * @template {object} T @param {{ where: URL, body: unknown, patience?: number, signal?: AbortSignal | null,
+   *   send: (headers: Record<string, string>) => Promise<T>, show: (answer: T) => Shown,
+   *   read: (answer: T) => Promise<string>, free: (answer: T) => void }} request @returns {Promise<T>}
    */
-  const passage = async ({ where, method, once, patience = waitTimeout, signal, send, show, free, note }) => {
-    /** @param {Promise<Stored>} work */
-    const wait = (work) => within(work, patience, signal, gone.signal);
-    if (options.visitors && /^(not_logged_in|logged_out)$/.test(load().over ?? "")) return send({});
-    const sent = current(await authorize(once, wait));
+  const passage = async ({ where, body, patience, signal, send, show, read, free }) => {
+    if (options.visitors && !load().tokens) return send({});
+    const once = body instanceof ReadableStream;
+    const endpoint = where.origin + where.pathname;
+    /** @param {T} answer */
+    const refuses = (answer) => isChallenge(show(answer), where, () => read(answer));
+    /** @param {Stored} now @param {number} seconds */
+    const isYounger = (now, seconds) => Date.now() - (now.tokens?.at ?? 0) < seconds * 1000;
+    const sent = current(await authorize(once, patience, signal));
     const answer = await send(headersOf(sent));
-    const endpoint = method + where.origin + where.pathname;
-    const ageOfTokens = (/** @type {Stored} */ now) => Date.now() - (now.tokens?.at ?? 0);
-    if (!(await isChallenge(show(answer), where))) return answer;
-    if (ageOfTokens(sent) < 3e4 && Date.now() < (stubborn.get(endpoint) ?? 0)) return answer;
-    let now = load();
+    if (!(await refuses(answer)) || (isYounger(sent, 30) && Date.now() < (stubborn.get(endpoint) ?? 0))) return answer;
+    let now = sent;
     let renewed = true;
     try {
       now = current(sent);
-      if (now.version === sent.version || !isGood(now)) now = current(await wait(renewal(now, true)));
+      if (now.version === sent.version || !isGood(now)) now = current(await wait(renewal(now, true), patience, signal));
     } catch (failure) {
       if (!once) throw failure;
       renewed = false;
     }
-    if (once) {
-      note(answer, error("not_replayable", "the body could be sent only once", { renewed }));
-      return answer;
-    }
+    if (once) return Object.assign(answer, { whyNotReplayed: error("not_replayable", "a spent body", { renewed }) });
     free(answer);
     const again = await send(headersOf(now));
-    const refusedAgain = await isChallenge(show(again), where);
-    if (!refusedAgain) stubborn.delete(endpoint);
-    else if (ageOfTokens(now) < 1e4) stubborn.set(endpoint, Date.now() + 3e4);
+    if (!(await refuses(again))) stubborn.delete(endpoint);
+    else if (isYounger(now, 10)) stubborn.set(endpoint, Date.now() + 3e4);
     return again;
   };
 
@@ -591,95 +599,71 @@ export const createSession = (options = {}) => {
     if (!isOurs(where, init.unbroken, headers.get(header))) return fetch(input, init);
     return passage({
       where,
-      method: init.method ?? request?.method ?? "GET",
-      once: init.body instanceof ReadableStream,
+      body: init.body,
       signal: init.signal ?? request?.signal,
       send: (more) => {
         const dressed = new Headers(headers);
         for (const name in more) dressed.set(name, more[name]);
-        const { credentials = cookie ? "include" : undefined, redirect = header === "Authorization" ? undefined : "error" } = init;
-        return fetch(request?.clone() ?? input, { ...init, headers: dressed, credentials, redirect });
+        /** @type {RequestInit} */
+        const fixed = { ...(cookie && { credentials: "include" }), ...(strict && { redirect: "error" }) };
+        return fetch(request?.clone() ?? input, { ...init, headers: dressed, ...fixed });
       },
-      show: (answer) => ({ ...pick(answer), text: () => answer.clone().text() }),
+      show: (answer) => answer,
+      read: (answer) => answer.clone().text(),
       free: (answer) => answer.body?.cancel().catch(quiet),
-      note: (answer, whyNotReplayed) => Object.assign(answer, { whyNotReplayed }),
     });
   };
 
-  /** @param {Response} answer */
-  const pick = ({ status, headers, url }) => ({ status, headers, url });
-
   // ---- axios: beneath its interceptors and transforms, so that these run once, and its config stays as it is --------
-
-  /** @type {Set<any>} */
-  const adapters = new Set();
-  /** @type {Set<() => void>} */
-  const attached = new Set();
 
   /** Gives the requests of an axios instance the session's token. Returns what undoes it. @param {any} axios */
   const attach = (axios) => {
     const bare = axios.create();
     for (const name in bare.defaults) delete bare.defaults[name];
-    const id = axios.interceptors.request.use(
-      (/** @type {any} */ config) => {
-        if (!adapters.has(config.adapter)) adapters.add((config.adapter = adapterOver(bare, config.adapter)));
-        return config;
-      },
-      null,
-      { synchronous: true },
-    );
-    const detach = () => axios.interceptors.request.eject(id);
-    attached.add(detach);
-    return detach;
+    const dress = (/** @type {any} */ config) => ({ ...config, adapter: adapterOver(bare, config.adapter) });
+    const id = axios.interceptors.request.use(dress, null, { synchronous: true });
+    return () => axios.interceptors.request.eject(id);
   };
 
-  /** @param {any} bare @param {any} adapter */
+  /** @param {any} bare an instance without interceptors @param {any} adapter */
   const adapterOver = (bare, adapter) => async (/** @type {any} */ config) => {
     config.adapter = adapter;
-    const signal = config.signal ?? config.cancelToken?.toAbortSignal();
     const where = new URL(bare.getUri(config), home);
-    /** @param {object} [more] */
+    /** @type {any} */
+    let failure;
+    /** @param {object} [more] @returns {Promise<any>} */
     const run = (more) => {
-      const transforms = { transformRequest: undefined, transformResponse: undefined };
-      return bare.request({ ...config, ...transforms, ...more }).then(
-        (/** @type {any} */ response) => ({ response }),
-        (/** @type {any} */ failure) => {
-          if (!failure.response) throw failure;
-          return { response: failure.response, failure };
-        },
-      );
+      failure = undefined;
+      const bared = { ...config, transformRequest: undefined, transformResponse: undefined, ...more };
+      return bare
+        .request(bared)
+        .catch((/** @type {any} */ caught) => (failure = caught).response ?? Promise.reject(caught));
     };
-    /** @type {{ response: any, failure?: any }} */
-    const { response, failure } = await (!isOurs(where, config.unbroken, config.headers.get(header))
+    const plain = !isOurs(where, config.unbroken, config.headers.get(header));
+    const work = plain
       ? run()
       : passage({
           where,
-          method: config.method,
-          once: config.data instanceof ReadableStream,
-          patience: config.timeout / 1000 || waitTimeout,
-          signal,
-          send: (more) => {
-            // XMLHttpRequest follows redirects with every header but Authorization.
-            const strict = header !== "Authorization" && typeof adapter !== "function";
-            return run({
+          body: config.data,
+          patience: config.timeout / 1000 || undefined,
+          signal: config.signal,
+          send: (more) =>
+            run({
               headers: config.headers.concat(more),
               ...(cookie && { withCredentials: true }),
-              ...(strict && { adapter: "fetch", fetchOptions: { ...config.fetchOptions, redirect: "error" } }),
-            });
-          },
-          show: ({ response: { status, headers, data, request } }) => ({
+              ...(strict &&
+                !adapter.call && { adapter: "fetch", fetchOptions: { ...config.fetchOptions, redirect: "error" } }),
+            }),
+          show: ({ status, headers, request }) => ({
             status,
             headers: new Headers({ ...headers }),
-            url: request?.responseURL ?? request?.url,
-            text: async () => (`${data}` === "[object Object]" ? JSON.stringify(data) : new Response(data).text()),
+            url: request?.responseURL,
           }),
+          read: ({ data }) => new Response(data).text(),
           free: quiet,
-          note: ({ response }, whyNotReplayed) => Object.assign(response, { whyNotReplayed }),
-        }).catch((caught) => {
-          // Axios has an error of its own for this.
-          if (signal?.aborted) return run();
-          throw caught;
-        }));
+        });
+    // Axios has an error of its own for requests that were aborted.
+    const response = await work.catch((caught) => (config.signal?.aborted ? run() : Promise.reject(caught)));
     response.config = config;
     if (failure) throw Object.assign(failure, { config });
     return response;
@@ -689,37 +673,25 @@ export const createSession = (options = {}) => {
 
   /** Takes the tokens of an answer as a new login. Throws bad_answer. @param {any} answer */
   const adopt = (answer) => {
-    keep(...next(), tokensIn(answer));
+    keep(next(), tokensIn(answer));
   };
 
-  /**
-   * Logs in. Where the server wants a code too, `secondStep` is asked for it, by its kind and a hint.
-   * @param {string} username @param {string} password
-   * @param {{ secondStep?: (kind: string, hint?: string) => string | Promise<string> } & Record<string, any>} [more]
-   */
-  const logIn = async (username, password, { secondStep, ...extra } = {}) => {
+  /** Logs in; `more` goes along. @param {string} username @param {string} password @param {object} [more] */
+  const logIn = async (username, password, more) => {
+    const ask = () => call(login, { username, password, ...more });
     // What sets cookies is alone.
-    /** @param {Ask | undefined} ask @param {object} values */
-    const asking = (ask, values) => {
-      if (!ask) throw error("misconfigured", "the dialect has no login");
-      return cookie ? alone(() => call(ask, values)) : call(ask, values);
-    };
-    let { status, headers, body } = await asking(login, { username, password, ...extra });
-    while (secondStep && body?.error === "mfa_required") {
-      const code = await secondStep(body.challenge_type, body.hint);
-      ({ status, headers, body } = await asking(step, { mfa_token: body.mfa_token, code }));
-    }
+    const { status, headers, body } = await (cookie ? alone(ask) : ask());
     const message = `the server answered with status ${status}`;
     const about = { reason: body?.reason ?? body?.error, retryAfter: retryAfter(headers) };
     if (holds(refused, status, body)) throw error("access_denied", message, about);
     if (holds(granted, status, body)) return adopt(body);
-    throw error(status === 429 ? "too_many_attempts" : status > 499 ? "try_later" : "invalid_request", message, about);
+    throw error(status < 429 ? "invalid_request" : "try_later", message, about);
   };
 
   /** Asks the server to end the session of some tokens; whether it said yes. @param {Tokens} tokens */
   const tell = async (tokens) => {
     try {
-      return !!logout && (await call(logout, { refresh_token: tokens.refresh ?? tokens.access })).status < 300;
+      return (await call(logout, { refresh_token: tokens.refresh ?? tokens.access })).status < 300;
     } catch {
       return false;
     }
@@ -728,8 +700,7 @@ export const createSession = (options = {}) => {
   /** Ends the session: here and in all tabs at once, then at the server. Whether the server confirmed it. */
   const logOut = async () => {
     const { tokens } = load();
-    const [version, epoch] = next();
-    save({ version, epoch, over: "logged_out" });
+    save({ ...next(), over: "logged_out" });
     return !!tokens && tell(tokens);
   };
 
@@ -741,19 +712,18 @@ export const createSession = (options = {}) => {
     adopt,
 
     /** A good access token, for a WebSocket or an EventSource. `fresh`: in good time. Empty if it is in a cookie. */
-    token: async ({ fresh = false } = {}) => accessOf(await authorize(fresh, (work) => within(work, waitTimeout, gone.signal))),
+    token: async ({ fresh = false } = {}) => accessOf(await authorize(fresh)),
 
     /** How the session stands: good, ageing, expired or over. */
     get status() {
       const now = load();
       const state = now.tokens ? ["good", "ageing", "ageing", "expired"][ageOf(now)] : "over";
-      const { lifetime = Infinity, at = 0 } = now.tokens ?? {};
-      return { state, reason: now.over ?? "", expiresIn: lifetime - (Date.now() - at) / 1000, renewing: !!flight, version: now.version };
+      return { state, reason: now.over ?? "", renewing: !!flight, version: now.version };
     },
 
     /**
-     * Calls the listener with `tokens`, `renewal` or `over`. Each is told once a tab; `here` is true in the one tab that
-     * did it. Returns what undoes it.
+     * Calls the listener with `tokens`, `renewal` or `over`. Each is told once a tab; `here` is true in the one
+     * tab that did it. Returns what undoes it.
      * @param {"tokens" | "renewal" | "over"} type @param {(detail: any) => void} listener
      */
     on(type, listener) {
@@ -762,10 +732,9 @@ export const createSession = (options = {}) => {
       return () => target.removeEventListener(type, hear);
     },
 
-    /** Lets go of the page: no listener, no channel, no axios instance. */
+    /** Lets go of the page: no listener and no channel is left. */
     dispose() {
       for (const type in ears) globalThis.removeEventListener?.(type, ears[type]);
-      for (const detach of attached) detach();
       channel?.close();
     },
   };

@@ -1,0 +1,172 @@
+"""One browser for the run, one context a test, real servers on loopback with the pages beside their API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.responses import HTMLResponse, Response
+
+from tests.backend import running
+from tests.backends.base import PASSWORD, Backend
+from tests.browser.chromium import PAGE, chromium, node_modules
+from tests.browser.dialects import dialect_of
+from tests.browser.scene import Scene
+from tests.browser.shop import Shop
+from tests.browser.tabs import Tab
+from unbroken.server.browser_module import served
+
+HTML = '<!doctype html><meta charset="utf-8"><title>page</title><script type="module" src="/harness.js"></script>'
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Any]:
+    """Open for the tests of this folder only: Playwright keeps an event loop running, beside which no other can run."""
+    with chromium() as running_browser:
+        yield running_browser
+
+
+@pytest.fixture
+def context(browser: Any) -> Iterator[Any]:
+    """Cookies and storage of one user, for the pages of one test."""
+    made = browser.new_context()
+    made.set_default_timeout(20_000)
+    yield made
+    made.close()
+
+
+class Door:
+    """A server that runs for all tests: pages, and behind them the backend of one test.
+
+    *trusting*: pages of all origins may send it whatever they like, and read the answers.
+    """
+
+    def __init__(self, files_: dict[str, bytes], *, trusting: bool = False) -> None:
+        self._files, self._trusting, self.app, self.url = files_, trusting, None, ""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope["path"]
+        if path == "/page":
+            await HTMLResponse(HTML)(scope, receive, send)
+        elif path in self._files:
+            await Response(self._files[path], media_type="text/javascript")(scope, receive, send)
+        elif self.app is None:
+            await Response(status_code=404)(scope, receive, send)
+        elif self._trusting and scope["method"] == "OPTIONS":
+            await Response(headers=TRUST)(scope, receive, send)
+        else:
+            await self.app(scope, receive, self._opened(send) if self._trusting else send)
+
+    def _opened(self, send: Any) -> Any:
+        async def opened(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                trust = [(name.encode(), value.encode()) for name, value in TRUST.items()]
+                message["headers"] = [*message["headers"], *trust]
+            await send(message)
+
+        return opened
+
+
+TRUST = {"access-control-allow-origin": "*", "access-control-allow-headers": "authorization, token, *"}
+
+
+@pytest.fixture(scope="session")
+def doors() -> Iterator[list[Door]]:
+    """Two of them: some tests need another origin, one that would take any token."""
+    found = {
+        "/unbroken.js": served(),
+        "/source/unbroken.js": files("unbroken").joinpath("browser", "unbroken.js").read_bytes(),
+        "/harness.js": (PAGE / "harness.js").read_bytes(),
+        "/axios.js": (node_modules() / "axios" / "dist" / "esm" / "axios.js").read_bytes(),
+    }
+    made = [Door(found), Door(found, trusting=True)]
+    with ExitStack() as opened:
+        for door in made:
+            door.url = f"http://127.0.0.1:{opened.enter_context(running(door))}"
+        yield made
+
+
+@pytest.fixture
+def run(doors: list[Door]) -> Callable[[Any], Any]:
+    """Runs a backend; two at most in one test."""
+    free = iter(doors)
+
+    def start(backend: Any) -> Any:
+        door = next(free)
+        door.app, backend.url = backend.app(), door.url
+        return backend
+
+    return start
+
+
+@pytest.fixture
+def tab(context: Any) -> Callable[..., Tab]:
+    """Opens a page of a backend: ``tab(backend, client="axios")``."""
+
+    def open_(backend: Any, client: str = "fetch", *, before: str = "") -> Tab:
+        page = context.new_page()
+        if before:
+            page.add_init_script(before)
+        page.goto(backend.url + "/page")
+        page.wait_for_function("window.ready")
+        return Tab(page, client)
+
+    return open_
+
+
+@pytest.fixture(params=["fetch", "axios"])
+def client(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def stage(run: Callable[[Any], Any], tab: Callable[..., Tab], client: str) -> Callable[..., Scene]:
+    """Sets a scene: a backend of ``tests/backends``, and a tab that is logged in there."""
+
+    def build(backend: Backend, *, tabs: int = 1, before: str = "", **options: Any) -> Scene:
+        run(backend)
+        options = {**dialect_of(backend), "storage": "localStorage", "exchangeTimeout": 2, **options}
+        opened = [tab(backend, client, before=before) for _ in range(tabs)]
+        for one in opened:
+            one.start(**options)
+        scene = Scene(backend, opened, options)
+        scene.log_in()
+        return scene
+
+    return build
+
+
+@pytest.fixture
+def shop(run: Callable[[Any], Any], tmp_path: Path) -> Iterator[Callable[..., Shop]]:
+    """Runs unbroken's own server: ``shop(cookies=…)``."""
+    made: list[Shop] = []
+
+    def build(**about: Any) -> Shop:
+        made.append(Shop(tmp_path, **about))
+        return run(made[-1])
+
+    yield build
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def at_shop(tab: Callable[..., Tab], client: str) -> Callable[..., list[Tab]]:
+    """Tabs that are logged in at a shop: ``at_shop(shop, tabs=5, storage="cookie")``."""
+
+    def build(
+        shop: Shop, *, tabs: int = 1, storage: str = "localStorage", user: str = "ada", **options: Any
+    ) -> list[Tab]:
+        opened = [tab(shop, client) for _ in range(tabs)]
+        for one in opened:
+            one.start(storage=storage, exchangeTimeout=2, **options)
+        opened[0].run("(user, password) => session.login(user, password)", user, PASSWORD)
+        for one in opened:
+            one.until(lambda one=one: storage in ("memory", "sessionStorage") or one.status["version"])
+        return opened
+
+    return build
