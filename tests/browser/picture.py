@@ -13,7 +13,7 @@ from unbroken.cli.demo.site import Site
 __all__: list[str] = []
 
 SEEN_FIRST = 5_000  # milliseconds: so that the waterfall is full
-SEEN_AFTER = 1_200
+SEEN_AFTER = 1_800
 MARGIN = 24
 
 

@@ -28,7 +28,7 @@ from unbroken.cli.settings import Settings
 from unbroken.errors import ConfigurationError
 from unbroken.server import Sessions
 
-__all__ = ["listen", "serve"]
+__all__ = ["listen", "run_one", "serve"]
 
 FAILED = 1
 MARGIN = 15.0  # seconds after shutdown_timeout for a worker to send its webhooks, and to close its store
@@ -57,7 +57,7 @@ def serve(settings: Settings) -> int:
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout)),
     )
-    return _run_one(config, listening) if settings.workers == 1 else _run_workers(config, listening)
+    return run_one(config, listening) if settings.workers == 1 else _run_workers(config, listening)
 
 
 def _try_store(settings: Settings) -> None:
@@ -78,7 +78,8 @@ def _announce(settings: Settings, address: str) -> None:
     print(said, flush=True)
 
 
-def _run_one(config: uvicorn.Config, listening: socket.socket) -> int:
+def run_one(config: uvicorn.Config, listening: socket.socket) -> int:
+    """Serves in this process until it is told to end; the exit status."""
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it is done
         signal.signal(number, lambda *_: None)
     server = uvicorn.Server(config)

@@ -107,6 +107,7 @@ class Settings:
     access_log: bool = _of(FLAG, False, "Log every request.")
     metrics_port: int = _of(integer(0, 65535), 0, "Where Prometheus finds the metrics; 0: nowhere.")
     metrics_host: str = _of(TEXT, "127.0.0.1", "The address of that port.")
+    demo: bool = _of(FLAG, False, "Serve the demo page at /demo too, with sessions of its own.", "flag", "environment")
 
 
 def known_settings() -> dict[str, Setting]:

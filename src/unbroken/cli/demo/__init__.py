@@ -6,6 +6,8 @@
       file                                          … and at last a thief
 
 Until the theft no task may see a 401, a SessionOver or a wrong body. Then the theft must be found out.
+
+``unbroken demo --page`` shows the same to people: a page with a naive client beside ours (``site.py``, ``page/``).
 """
 
 from unbroken.cli.demo.command import demo

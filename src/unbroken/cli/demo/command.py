@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from unbroken.cli.demo.hosting import show_page
 from unbroken.cli.demo.stage import Stage, ended, stage
 from unbroken.cli.demo.workers import Seen, in_a_thread
 
@@ -36,8 +37,19 @@ def demo(
     as_json: Annotated[
         bool, typer.Option("--json", envvar="UNBROKEN_JSON", help="The summary as JSON on stdout.")
     ] = False,
+    page: Annotated[
+        bool, typer.Option("--page", envvar="UNBROKEN_PAGE", help="Show it in a browser instead, until Ctrl-C.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option(envvar="UNBROKEN_PORT", min=0, max=65535, help="Port of the page; 0 takes a free one.")
+    ] = 8400,
+    open_browser: Annotated[
+        bool, typer.Option("--open", envvar="UNBROKEN_OPEN", help="Open the page in the browser.")
+    ] = False,
 ) -> int:
     """Break everything around one session, and show that it holds. Exit status 1 if it does not."""
+    if page or open_browser:
+        return show_page(port, open_browser=open_browser)
     with stage(ACCESS_TTL) as built:
         summary, failures = _play(built, seconds, workers)
     if as_json:

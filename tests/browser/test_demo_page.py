@@ -1,0 +1,292 @@
+"""The demo page, as a visitor uses it: what it shows, what it says, and that everybody can use it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+from starlette.applications import Starlette
+
+from tests.backend import running
+from tests.browser.tabs import until
+from unbroken.cli.demo.site import Site
+
+ACTION = 20_000  # milliseconds that a button's play may take
+TROUBLE = ("/demo/api/", "/demo/auth/refresh")  # what may be refused here: browsers write a line about each
+
+
+class Demo:
+    """The page in a browser, and the server behind it."""
+
+    def __init__(self, page: Any, site: Site, url: str) -> None:
+        self.page, self.site, self.url = page, site, url
+        self.errors: list[str] = []
+        self.requested: set[str] = set()
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.requested.add("{0.scheme}://{0.netloc}".format(urlsplit(request.url))))
+
+    def _hear(self, message: Any) -> None:
+        if message.type in ("error", "warning") and not any(part in message.location["url"] for part in TROUBLE):
+            self.errors.append(message.text)
+
+    def open(self, path: str = "/demo#still") -> Demo:
+        self.page.goto(self.url + path)
+        if path.startswith("/demo#"):
+            self.page.wait_for_selector("body[data-ready]")
+            self.wait_for(lambda: all(self.counts(lane)["served"] for lane in ("naive", "unbroken")))
+        return self
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        until(condition, pause=lambda: self.page.wait_for_timeout(20))
+
+    def press(self, name: str) -> str:
+        """Presses a button by its name; what the page says when all is over."""
+        self.page.get_by_role("button", name=name, exact=True).click()
+        return self.outcome()
+
+    def outcome(self) -> str:
+        self.page.wait_for_selector("[aria-disabled=true]", state="detached", timeout=ACTION)
+        return self.said
+
+    @property
+    def said(self) -> str:
+        return self.page.get_by_role("status").inner_text()
+
+    def counts(self, lane: str) -> dict[str, int]:
+        script = "all => Object.fromEntries(all.map(one => [one.dataset.count, Number(one.textContent)]))"
+        return self.page.eval_on_selector_all(f"#{lane} [data-count]", script)
+
+    def state(self, lane: str) -> str:
+        return self.page.inner_text(f"#{lane} .state")
+
+    def ended(self) -> list[str]:
+        """Why sessions have ended, by the server."""
+        return [info.revoked_why for info in self.site.sessions.list_all(include_ended=True) if info.revoked_why]
+
+
+@pytest.fixture
+def demo(context: Any) -> Iterator[Demo]:
+    site = Site("http://127.0.0.1")
+    with running(Starlette(routes=site.routes())) as port:
+        made = Demo(context.new_page(), site, f"http://127.0.0.1:{port}")
+        yield made
+        made.page.close()
+
+
+def test_the_naive_client_breaks_and_ours_does_not_when_the_token_dies(demo: Demo) -> None:
+    demo.page.goto(demo.url + "/demo")  # and who only looks sees it without a click
+    demo.page.get_by_text("s the access token dies: watch both lanes").wait_for()
+    demo.page.get_by_text("The access token died.").wait_for(timeout=ACTION)
+    said, ours, naive = demo.said, demo.counts("unbroken"), demo.counts("naive")
+    assert (ours["failed"], ours["exchanges"], ours["logouts"]) == (0, 1, 0)
+    assert naive["exchanges"] > 1 or naive["failed"]
+    assert "unbroken: 1 exchange, no request failed, still logged in." in said
+    assert demo.state("unbroken") == "Logged in"
+    assert demo.errors == []
+    assert demo.requested == {demo.url}
+    # All that is said can be read, in either scheme, also what tells of failures.
+    for scheme in ("light", "dark"):
+        demo.page.emulate_media(color_scheme=scheme)
+        assert demo.page.evaluate(FAINT) == []
+    bars = demo.page.eval_on_selector_all("#unbroken [role=listitem]", "all => all.map(one => one.ariaLabel)")
+    assert any("waiting for new tokens" in one for one in bars)
+    assert all(bars)
+
+
+def test_a_lost_answer_costs_nothing_and_every_button_works_by_keyboard(demo: Demo) -> None:
+    demo.open()
+    names = []
+    for _ in range(12):
+        demo.page.keyboard.press("Tab")
+        names.append(demo.page.evaluate("document.activeElement.textContent.trim()"))
+        assert demo.page.evaluate("document.activeElement.matches(':focus-visible')")
+        if names[-1] == "Pause":
+            break
+    buttons = ["Expire now", "Lose the next answer", "Open another tab", "Go offline", "Steal the token", "Start again"]
+    assert names[-7:] == [*buttons, "Pause"]
+    for _ in range(5):
+        demo.page.keyboard.press("Shift+Tab")
+    demo.page.keyboard.press("Enter")
+    assert "unbroken: 2 exchanges, no request failed, still logged in." in demo.outcome()
+    assert demo.page.evaluate("document.activeElement.textContent") == "Lose the next answer"
+    assert demo.counts("naive")["logouts"] == 1
+    failed = demo.page.eval_on_selector_all(
+        "#naive [role=listitem]", "all => all.filter(one => one.ariaLabel.includes('failed')).map(one => one.innerHTML)"
+    )
+    assert failed
+    assert all("cross" in one for one in failed)
+
+
+def test_a_connection_that_breaks_in_an_exchange_logs_only_the_naive_client_out(demo: Demo) -> None:
+    demo.open().page.get_by_role("button", name="Go offline").click()
+    demo.page.get_by_role("button", name="Go online").click()
+    said = demo.outcome()
+    assert "Naive client: 0 exchanges" in said
+    assert "unbroken: 1 exchange, no request failed, still logged in." in said
+    assert demo.state("naive").endswith("Logged out")
+    assert demo.state("unbroken").endswith("Logged in")
+
+
+def test_a_theft_is_found_out_and_ends_the_session_of_both(demo: Demo) -> None:
+    said = demo.open().press("Steal the token")
+    assert said.startswith("The theft was found out: the refresh token was used twice")
+    assert demo.state("unbroken").endswith("Logged out: reuse")
+    assert demo.state("naive").endswith("Logged in")
+    assert demo.ended() == ["reuse"]
+    demo.page.get_by_text("reuse: token 0.0 came back when 1.0 was the newest. The session was ended.").wait_for()
+    demo.press("Start again")
+    demo.wait_for(lambda: demo.counts("unbroken")["served"] > 2)
+    assert demo.counts("unbroken")["logouts"] == 0
+    assert demo.errors == []
+
+
+def test_two_tabs_share_one_exchange(demo: Demo) -> None:
+    demo.open()
+    with demo.page.context.expect_page() as opened:
+        demo.page.get_by_role("link", name="Open another tab").click()
+    other = Demo(opened.value, demo.site, demo.url)
+    other.page.wait_for_selector("body[data-ready]")
+    assert other.said.startswith("This tab has joined the other one")
+    other.wait_for(lambda: other.counts("unbroken")["served"] > 8)
+    assert "no request failed, still logged in." in other.press("Expire now")
+    for tab in (demo, other):
+        assert (tab.counts("unbroken")["exchanges"], tab.counts("unbroken")["failed"]) == (1, 0)
+        assert tab.errors == []
+    other.page.close()
+
+
+def test_the_devices_page_ends_another_session_and_all_others(demo: Demo) -> None:
+    demo.open().open("/demo/devices")
+    demo.page.get_by_role("button", name="End Phone").wait_for()
+    assert demo.page.inner_text("#devices li:first-child h2") == "This page, by unbroken this session"
+    assert demo.page.get_by_text("Firefox on Windows · 198.51.100.8 · last used 5 days ago").count() == 1
+    for scheme in ("light", "dark"):
+        demo.page.emulate_media(color_scheme=scheme)
+        assert demo.page.evaluate(FAINT) == []
+    demo.page.get_by_role("button", name="End Phone").press("Enter")
+    demo.page.get_by_text("Ended: Phone. You are logged in with 3 sessions.").wait_for()
+    assert demo.ended() == ["revoked"]
+    assert demo.page.evaluate("document.activeElement.textContent") == "End"
+    demo.page.get_by_role("button", name="End all others").click()
+    demo.page.get_by_text("Ended 2 sessions. You are logged in with 1 session.").wait_for()
+    assert demo.ended() == ["revoked"] * 3
+    assert demo.errors == []
+    demo.page.evaluate("localStorage.clear()")
+    demo.page.reload()
+    demo.page.get_by_text("You are not logged in.").wait_for()
+
+
+def test_the_pages_fit_a_narrow_screen_and_keep_still_for_who_asks(demo: Demo) -> None:
+    demo.page.set_viewport_size({"width": 360, "height": 740})
+    demo.page.emulate_media(reduced_motion="reduce")
+    demo.open()
+    moves = demo.page.evaluate(MOVES)
+    assert moves <= 1
+    for path in ("/demo#still", "/demo/devices"):
+        demo.page.goto(demo.url + path)
+        demo.page.get_by_role("heading", level=1).wait_for()
+        assert demo.page.evaluate("document.documentElement.scrollWidth") == 360
+        assert demo.page.evaluate(NAMELESS) == []
+        assert demo.page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_trouble_is_for_ones_own_sessions_and_visitors_are_counted(demo: Demo) -> None:
+    with httpx2.Client(base_url=demo.url) as client:
+        who = client.post("/demo/start").json()
+        made = client.post("/demo/auth/login", json={"username": who["username"], "password": who["password"]}).json()
+        bearer = {"authorization": f"Bearer {made['access_token']}"}
+        for key in ("", who["username"], f"{who['username']}.wrong", f"x.{who['password']}"):
+            assert client.post("/demo/expire", headers={"demo-key": key}).status_code == 404
+            assert client.get("/demo/events", headers={"demo-key": key}).json() == {"events": []}
+        assert client.get("/demo/api/0", headers=bearer).status_code == 200
+        own = {"demo-key": f"{who['username']}.{who['password']}"}
+        assert client.post("/demo/expire", headers=own).status_code == 204
+        refused = client.get("/demo/api/0", headers=bearer)
+        assert (refused.status_code, 'reason="expired"' in refused.headers["www-authenticate"]) == (401, True)
+        assert client.get("/demo/auth/session", headers=bearer).status_code == 200
+        statuses = {client.post("/demo/start").status_code for _ in range(70)}
+        assert statuses == {200, 429}
+        policy = client.get("/demo").headers["content-security-policy"]
+        assert policy.startswith("default-src 'none';")
+        assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("arguments", [["demo", "--page"], ["serve", "--demo"]], ids=" ".join)
+def test_the_commands_serve_the_page_until_they_are_told_to_end(tmp_path: Path, arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "unbroken.cli", *arguments, "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        assert process.stdout is not None
+        address = "{0.scheme}://{0.netloc}".format(urlsplit(process.stdout.readline().split()[1]))
+        with httpx2.Client(transport=httpx2.HTTPTransport(retries=5)) as client:
+            assert "<h1>When the access token dies</h1>" in client.get(address + "/demo").text
+            assert client.get(address + "/demo/auth/health").status_code == 200
+            begun = client.post(address + "/demo/start").json()
+            about = {"username": begun["username"], "password": begun["password"]}
+            token = client.post(address + "/demo/auth/login", json=about).json()["access_token"]
+            elsewhere = client.get(address + "/auth/session", headers={"authorization": f"Bearer {token}"})
+            assert elsewhere.status_code == (401 if arguments == ["serve", "--demo"] else 404)
+    finally:
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in out + errors
+
+
+def test_several_workers_have_no_demo(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "unbroken.cli", "serve", "--demo", "--workers", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (2, "unbroken: the demo needs one worker, and /demo for itself\n")
+
+
+# Texts whose contrast with what is behind them is less than 4.5 (WCAG 2.2, 1.4.3).
+FAINT = """() => {
+  const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+  const light = (color) => {
+    const linear = (part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = numbers(color).map((part) => linear(part / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (one) => {
+    for (let at = one; at; at = at.parentElement) {
+      const color = getComputedStyle(at).backgroundColor;
+      if ((numbers(color)[3] ?? 1) === 1) return color;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const texts = [...document.body.querySelectorAll("*")].filter(
+    (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) && one.getClientRects().length,
+  );
+  if (texts.length < 15) throw new Error("there is nothing to look at");
+  const ratio = (one) => {
+    const style = getComputedStyle(one);
+    const ink = one instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = [light(ink), light(behind(one))].sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05);
+  };
+  return texts.filter((one) => ratio(one) < 4.5).map((one) => `${one.textContent.trim()}: ${ratio(one).toFixed(2)}`);
+}"""
+
+# How often a bar that has ended is moved within half a second.
+MOVES = """async () => {
+  const seen = new Set();
+  const bar = () => document.querySelector("#unbroken [role=listitem] rect.served")?.getAttribute("x");
+  for (const until = performance.now() + 500; performance.now() < until; ) {
+    await new Promise(requestAnimationFrame);
+    if (bar()) seen.add(bar());
+  }
+  return seen.size - 1;
+}"""
+
+# What can be used or looked at, but has no name.
+NAMELESS = """() => [...document.querySelectorAll("button, a, [role=group], [role=list], ul, svg:not([aria-hidden])")]
+  .filter((one) => !(one.ariaLabel || one.getAttribute("aria-labelledby") || one.textContent.trim()))
+  .map((one) => one.outerHTML)"""
