@@ -392,8 +392,8 @@ export const createSession = (options = {}) => {
         const done = work();
         resolve(done);
         await done.catch(quiet);
-        // It takes a moment until other tabs can read what was written.
-        if (load().version !== version) await sleep(0.05);
+        // It takes a moment until other tabs can read what was written, and on a busy machine a long one.
+        if (load().version !== version) await sleep(0.5);
       };
       locks
         .request(key, { signal: AbortSignal.timeout(exchangeTimeout * 1500) }, hold)

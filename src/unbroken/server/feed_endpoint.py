@@ -40,7 +40,7 @@ class FeedEndpoint:
 
 def _after(query: str) -> int:
     """The cursor in *query*. Raises InvalidRequest."""
-    values = [value for name, value in parse_qsl(query) if name == "after"] or ["0"]
+    values = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "after"] or ["0"]
     if len(values) > 1:
         raise InvalidRequest("after stands more than once")
     text = values[0]
