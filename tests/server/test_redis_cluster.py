@@ -74,7 +74,7 @@ def _agrees(client: Any) -> bool:
 
 
 def until(done: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 150
     while not done():
         assert time.monotonic() < ends
         time.sleep(0.05)
@@ -173,7 +173,7 @@ def test_a_whole_life_on_two_hosts(url: str) -> None:
 
 def test_a_node_that_died_is_told_in_time_and_its_return_noticed() -> None:
     with redis_cluster() as nodes:
-        store = RedisStore("redis+cluster://" + nodes[0].url.removeprefix("redis://"), timeout=0.5)
+        store = RedisStore("redis+cluster://" + nodes[0].url.removeprefix("redis://"), timeout=1.0)
         everyone = [row(str(number)) for number in range(12)]
         for one in everyone:
             run_once(store.insert(one))
