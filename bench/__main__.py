@@ -1,6 +1,8 @@
-"""``python -m bench [authorize] [herd] [server] [--small] [steady] [burst] [fleet [SECONDS]]``: a Markdown table.
+"""``python -m bench [authorize] [herd] [server] [--small] [steady] [burst] [fleet [SECONDS]] [browser]``: Markdown.
 
 ``server`` writes a million sessions into each database and takes some ten minutes; with ``--small`` a tenth of them.
+``browser`` needs Chromium and npm, and ends with a table of its own; where they are missing, it is left out unless it
+is asked for by name.
 
 ``python -m bench clients [a b c …] [NAME …]`` prints tables of its own. Exit status 1 if a limit was missed.
 """
@@ -11,6 +13,8 @@ import sys
 from functools import partial
 
 from bench import authorize, herd, server
+from bench.browser import figures as browser
+from bench.browser.parts import missing
 from bench.clients import burst, fleet, matrix, steady
 
 PARTS = {
@@ -20,6 +24,7 @@ PARTS = {
     "steady": steady.figures,
     "burst": burst.figures,
     "fleet": fleet.figures,
+    "browser": browser.figures,
 }
 
 
@@ -29,7 +34,8 @@ def main() -> int:
     words = [word for word in sys.argv[1:] if word != "--small"]
     small = len(words) < len(sys.argv) - 1
     seconds = [float(word) for word in words if word.isdigit()]
-    wanted = [word for word in words if not word.isdigit()] or list(PARTS)
+    wanted = [word for word in words if not word.isdigit()] or _all()
+    wanted.sort(key="browser".__eq__)  # the last: it ends with another table
     if unknown := set(wanted) - set(PARTS):
         sys.exit(f"bench: there is no part {min(unknown)!r}: use {', '.join(PARTS)}")
     parts = PARTS | {"fleet": partial(fleet.figures, *seconds), "server": partial(server.figures, small=small)}
@@ -40,6 +46,14 @@ def main() -> int:
             print(figure.row(), flush=True)
             missed |= figure.reached is False
     return int(missed)
+
+
+def _all() -> list[str]:
+    """All parts that can run here."""
+    if not (what := missing()):
+        return list(PARTS)
+    print(f"bench: browser is left out: {what}", file=sys.stderr)
+    return [name for name in PARTS if name != "browser"]
 
 
 if __name__ == "__main__":
