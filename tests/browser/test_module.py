@@ -15,7 +15,8 @@ import pytest
 
 from tests.backends.base import Fault
 from tests.backends.shapes import BearerJson
-from tests.browser.chromium import node_modules
+from tests.browser.chromium import PAGE
+from tests.npm import node_modules
 from unbroken.server import Cookies, Endpoints, MemoryStore, Sessions
 from unbroken.server.browser_module import module_url, served, squeezed
 from unbroken.server.http import Request
@@ -26,7 +27,7 @@ LIMIT = 6 * 1024  # bytes, as it goes over the wire
 
 
 def tsc(tmp_path: Path, **options: object) -> subprocess.CompletedProcess[str]:
-    program = node_modules() / ".bin" / "tsc"
+    program = node_modules(PAGE) / ".bin" / "tsc"
     strict = {"allowJs": True, "checkJs": True, "strict": True, "target": "es2024", "types": []}
     config = {
         "compilerOptions": {**strict, "module": "esnext", "lib": ["es2024", "dom", "dom.iterable"], **options},
@@ -60,7 +61,7 @@ def test_it_needs_nothing() -> None:
 
 def test_it_can_be_published_as_it_stands(tmp_path) -> None:
     npm = shutil.which("npm")
-    node_modules()  # says how to get npm where it is missing
+    node_modules(PAGE)  # says how to get npm where it is missing
     done = subprocess.run(
         [npm, "pack", "--dry-run", "--json", str(FOLDER)],
         cwd=tmp_path,
@@ -80,6 +81,7 @@ def test_squeezing_changes_no_text_and_no_expression() -> None:
     kept = 'const a="x // y  z";let b=`${a}  ${a + +a}`;return typeof b.replace(/ [/ ]+/g,"");'
     assert squeezed(source) == kept
     assert squeezed("a + +b - -c") == "a+ +b- -c"
+    assert squeezed("if (a) { b(); c(); }\nfor (;;) {}") == "if(a){b();c()}for(;;){}"
     assert squeezed("f([\n  a,\n  b, // c\n]);") == "f([a,b]);"
 
 
@@ -158,7 +160,7 @@ def test_storage_that_refuses_everything_is_memory(stage, client) -> None:
 
 def test_it_can_be_imported_where_there_is_no_page(tmp_path) -> None:
     node = shutil.which("node")
-    node_modules()
+    node_modules(PAGE)
     (tmp_path / "unbroken.mjs").write_bytes(served())
     (tmp_path / "on_a_server.mjs").write_text(
         "import { createSession } from './unbroken.mjs';\n"

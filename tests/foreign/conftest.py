@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +18,7 @@ import httpx2
 import pytest
 
 from tests.foreign import dialects
+from tests.npm import node_modules
 from unbroken import Dialect, Session
 
 SERVERS = Path(__file__).parent / "servers"
@@ -81,7 +79,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     foreign: Foreign = request.param
     program = sys.executable
     if foreign.script.endswith(".mjs"):
-        (folder / "node_modules").symlink_to(node_modules())
+        (folder / "node_modules").symlink_to(node_modules(SERVERS))
         program = "node"
     with process([program, str(SERVERS / foreign.script), "0", str(folder)], folder) as port:
         yield Running(foreign, port)
@@ -112,35 +110,6 @@ def port_of(started: subprocess.Popen[bytes], folder: Path) -> int:
             pytest.fail(f"the server did not start:\n{(folder / 'errors').read_text(errors='replace')[-3000:]}")
         time.sleep(0.02)
     return int((folder / "port").read_text())
-
-
-def node_modules() -> Path:
-    """The packages of ``servers/package.json``, installed once a version of that file, outside the repository."""
-    wanted = (SERVERS / "package.json").read_bytes()
-    place = Path(tempfile.gettempdir()) / f"unbroken-foreign-{os.getuid()}-{hashlib.sha256(wanted).hexdigest()[:16]}"
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        unavailable("Node.js and npm are not on the PATH: install Node.js 20 or newer, from nodejs.org or the system")
-    if place.exists():
-        return place / "node_modules"
-    with tempfile.TemporaryDirectory(dir=tempfile.gettempdir()) as workshop:
-        made = Path(workshop) / "made"
-        made.mkdir()
-        (made / "package.json").write_bytes(wanted)
-        command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-        done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode:
-            unavailable(f"npm could not install the packages of {SERVERS / 'package.json'}:\n{done.stderr[-2000:]}")
-        if not place.exists():
-            made.rename(place)
-    return place / "node_modules"
-
-
-def unavailable(why: str) -> None:
-    """Skips for a reason that the reader can remove; where everything must run, it is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 def by_authorization_code(url: str) -> dict[str, object]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -20,7 +18,7 @@ import pytest
 from starlette.applications import Starlette
 
 from tests.backend import PASSWORD, running
-from tests.foreign.conftest import unavailable
+from tests.npm import node_modules
 from unbroken._once import run_once
 from unbroken.server import Sessions, SqliteStore
 from unbroken.server.keys import new_mac_key, new_signing_key
@@ -114,30 +112,8 @@ def by_node(program: str, **told: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for file in PROGRAMS.glob("*.mjs"):
             shutil.copy(file, folder)
-        (Path(folder) / "node_modules").symlink_to(node_modules())
+        (Path(folder) / "node_modules").symlink_to(node_modules(PROGRAMS))
         command = ["node", str(Path(folder) / program)]
         done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
-
-
-def node_modules() -> Path:
-    """The packages of ``programs/package.json``, installed once a version of that file, outside the repository."""
-    wanted = (PROGRAMS / "package.json").read_bytes()
-    name = f"unbroken-clients-{os.getuid()}-{hashlib.sha256(wanted).hexdigest()[:16]}"
-    place = Path(tempfile.gettempdir()) / name
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        unavailable("Node.js and npm are not on the PATH: install Node.js 20 or newer, from nodejs.org or the system")
-    if place.exists():
-        return place / "node_modules"
-    with tempfile.TemporaryDirectory(dir=tempfile.gettempdir()) as workshop:
-        made = Path(workshop) / "made"
-        made.mkdir()
-        (made / "package.json").write_bytes(wanted)
-        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-        done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode:
-            unavailable(f"npm could not install the packages of {PROGRAMS / 'package.json'}:\n{done.stderr[-2000:]}")
-        if not place.exists():
-            made.rename(place)
-    return place / "node_modules"
