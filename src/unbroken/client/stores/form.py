@@ -2,19 +2,18 @@
 
 1. The form says which version of it it is; one that a newer version of this library has written is refused.
 2. Bytes that are no record are ``Damaged``: what becomes of them is for the store to say, but nothing is guessed.
-3. Sealing is Fernet of ``cryptography`` (AES-128-CBC and HMAC-SHA256). The first key seals, every key opens: so a key
-   is changed by putting a new one before it. A record that lies there unsealed is read, and sealed when next written.
+3. Sealing is that of ``_sealing.py``: the first key seals, every key opens. A record that lies there unsealed is read,
+   and sealed when next written.
 4. What cannot be opened is never taken for damaged: a wrong key must not cost anybody their session.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from unbroken._sealing import Key, Sealer, keys_from_environment, new_key
 from unbroken.client.record import Record
 from unbroken.errors import ConfigurationError
 from unbroken.tokens import Tokens
@@ -23,8 +22,6 @@ __all__ = ["Damaged", "Form", "Key", "key_from_environment", "key_from_keyring",
 
 FORMAT = 1
 SEALED = b"unbroken-sealed:"
-
-Key = str | bytes | Sequence[str | bytes]
 
 
 class Damaged(Exception):
@@ -36,12 +33,12 @@ class Form:
 
     def __init__(self, place: str, key: Key | None = None) -> None:
         self._place = place
-        self._seal = None if key is None else _sealer(key)
+        self._sealer = None if key is None else Sealer(key)
 
     def write(self, record: Record) -> bytes:
         """*record* as bytes."""
-        plain = json.dumps({"unbroken": FORMAT, **asdict(record)}).encode()
-        return plain if self._seal is None else SEALED + self._seal.encrypt(plain)
+        plain = json.dumps({"unbroken": FORMAT, **asdict(record)})
+        return plain.encode() if self._sealer is None else SEALED + self._sealer.seal(plain).encode()
 
     def read(self, data: bytes) -> Record:
         """The record that *data* holds. Raises Damaged, or ConfigurationError (rules 1 and 4)."""
@@ -53,20 +50,12 @@ class Form:
             raise Damaged(f"{self._place} does not hold tokens") from error
 
     def _opened(self, sealed: bytes) -> bytes:
-        from cryptography.fernet import InvalidToken  # noqa: PLC0415  # an extra: only for whoever seals
-
-        if self._seal is None:
+        if self._sealer is None:
             raise ConfigurationError(f"{self._place} is sealed: give the store its key")
-        try:
-            plain: bytes = self._seal.decrypt(sealed)
-        except InvalidToken:
-            raise ConfigurationError(f"{self._place} cannot be opened: it was sealed with another key") from None
-        return plain
-
-
-def new_key() -> str:
-    """A fresh key for a store, 32 random bytes in URL-safe base64. Keep it where the tokens are not."""
-    return _fernet().Fernet.generate_key().decode()  # type: ignore[no-any-return]  # a lazily imported module
+        plain = self._sealer.opened(sealed.decode("latin-1"))
+        if plain is None:
+            raise ConfigurationError(f"{self._place} cannot be opened: it was sealed with another key")
+        return plain.encode()
 
 
 def key_from_environment(name: str = "UNBROKEN_STORE_KEY") -> list[str]:
@@ -74,10 +63,7 @@ def key_from_environment(name: str = "UNBROKEN_STORE_KEY") -> list[str]:
 
     Raises ConfigurationError when it is not set.
     """
-    keys = [key.strip() for key in os.environ.get(name, "").split(",") if key.strip()]
-    if not keys:
-        raise ConfigurationError(f"the environment variable {name} is not set: it holds the key of the token store")
-    return keys
+    return keys_from_environment(name)
 
 
 def key_from_keyring(service: str, name: str = "unbroken-store-key") -> str:
@@ -91,25 +77,6 @@ def key_from_keyring(service: str, name: str = "unbroken-store-key") -> str:
     if key is None:
         raise ConfigurationError("the system's secret store did not keep the key")
     return key
-
-
-def _sealer(key: Key) -> Any:
-    fernet = _fernet()
-    keys = [key] if isinstance(key, (str, bytes)) else list(key)
-    try:
-        return fernet.MultiFernet([fernet.Fernet(one) for one in keys])
-    except (ValueError, TypeError):
-        raise ConfigurationError(
-            "the store's key is not 32 bytes in URL-safe base64: make one with unbroken.client.stores.form.new_key()"
-        ) from None
-
-
-def _fernet() -> Any:
-    try:
-        from cryptography import fernet  # noqa: PLC0415  # an extra: only for whoever seals
-    except ImportError as error:
-        raise ConfigurationError("sealing tokens needs cryptography: pip install 'unbroken[sealed]'") from error
-    return fernet
 
 
 def _record_of(form: dict[str, Any], place: str) -> Record:
