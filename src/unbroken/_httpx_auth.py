@@ -100,21 +100,13 @@ class TransportFlow:
     def __repr__(self) -> str:
         return f"<SessionTransport of {self._session!r}>"
 
-    _bytes: Any = None  # the library's ByteStream
-
-    def _plain(self) -> Any:
-        """The library's own blocking transport."""
-        raise NotImplementedError
-
-    def _async_plain(self) -> Any:
-        """The library's own async transport."""
-        raise NotImplementedError
+    _library: Any  # httpx or httpx2, which differ in nothing that is used here
 
     def handle_request(self, request: Any) -> Any:
         """Sends one request, for ``Client``."""
         if self._transport is None:
             with self._making:  # one for all threads, and none that nobody closes
-                self._transport = self._transport or self._plain()
+                self._transport = self._transport or self._library.HTTPTransport()
         session, send = self._session, self._transport.handle_request
         if not _is_ours(_unsigned(request, session), session):
             return send(request)
@@ -127,7 +119,7 @@ class TransportFlow:
                     response = send(_signed(request, session, step))
                     answer: object = response.status_code
                 else:
-                    received = _Transported(response, self._bytes)
+                    received = _Transported(response, self._library.ByteStream)
                     answer, response = session.perform(step, received), received.response
                 step = way.send(answer)
         except StopIteration:
@@ -136,7 +128,7 @@ class TransportFlow:
     async def handle_async_request(self, request: Any) -> Any:
         """Sends one request, for ``AsyncClient``."""
         if self._transport is None:
-            self._transport = self._async_plain()
+            self._transport = self._library.AsyncHTTPTransport()
         session, send = self._session, self._transport.handle_async_request
         if not _is_ours(_unsigned(request, session), session):
             return await send(request)
@@ -149,7 +141,7 @@ class TransportFlow:
                     response = await send(_signed(request, session, step))
                     answer: object = response.status_code
                 else:
-                    received = _AsyncTransported(response, self._bytes)
+                    received = _AsyncTransported(response, self._library.ByteStream)
                     answer, response = await session.aperform(step, received), received.response
                 step = way.send(answer)
         except StopIteration:
@@ -171,8 +163,13 @@ def _is_ours(request: Any, session: Session, instead: bool = False) -> bool:
     url = request.url
     if not session.covers(url.scheme, url.host, url.port) or request.extensions.get(SKIP):
         return False
+    if instead:
+        return True
     header, headers = session.dialect.header, request.headers
-    return instead or header not in headers or headers[header] == request.extensions.get(SENT)
+    # the raw names: to look one up by text makes the library find out how all of them are encoded, for 1 µs
+    if header.lower().encode() not in [name.lower() for name, _ in headers.raw]:
+        return True
+    return headers[header] == request.extensions.get(SENT)  # type: ignore[no-any-return]
 
 
 def _signed(request: Any, session: Session, live: Live) -> Any:

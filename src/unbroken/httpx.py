@@ -31,10 +31,4 @@ class SessionTransport(TransportFlow, httpx.BaseTransport, httpx.AsyncBaseTransp
     Give each client its own: a transport keeps connections, blocking ones or those of one event loop.
     """
 
-    _bytes = httpx.ByteStream
-
-    def _plain(self) -> httpx.BaseTransport:
-        return httpx.HTTPTransport()
-
-    def _async_plain(self) -> httpx.AsyncBaseTransport:
-        return httpx.AsyncHTTPTransport()
+    _library = httpx

@@ -31,10 +31,4 @@ class SessionTransport(TransportFlow, httpx2.BaseTransport, httpx2.AsyncBaseTran
     Give each client its own: a transport keeps connections, blocking ones or those of one event loop.
     """
 
-    _bytes = httpx2.ByteStream
-
-    def _plain(self) -> httpx2.BaseTransport:
-        return httpx2.HTTPTransport()
-
-    def _async_plain(self) -> httpx2.AsyncBaseTransport:
-        return httpx2.AsyncHTTPTransport()
+    _library = httpx2
