@@ -24,6 +24,8 @@ __all__ = ["demo"]
 
 ACCESS_TTL = 1.0  # seconds
 THEFT_LIMIT = 15.0  # seconds within which the theft must be found out
+PLAYED_OUT = 4  # access tokens died, at least: then the play has shown what it is for
+ENCORE_LIMIT = 30.0  # seconds more for a machine that is too busy to play it in time
 Summary = dict[str, int | float | bool]
 
 
@@ -80,6 +82,7 @@ def _play(built: Stage, seconds: float, workers: int) -> tuple[Summary, list[str
                 news.append(what)
                 act()
             time.sleep(max(0.0, began + seconds - time.monotonic()))
+            _wait_for_the_last_act(built)
             other = ended(sibling)
             summary = _so_far(built, seen, other, time.monotonic() - began)
             failures = seen.what + other.what
@@ -104,6 +107,13 @@ def _acts(built: Stage) -> Iterator[tuple[float, str, Callable[[], None]]]:
         else:
             yield at + 0.05, "the server is killed with -9", built.kill_server
     yield 0.85, "one more answer is lost", built.lose_an_answer
+
+
+def _wait_for_the_last_act(built: Stage) -> None:
+    """Until every answer that was to be lost is lost, and enough tokens have died; not for ever."""
+    until = time.monotonic() + ENCORE_LIMIT
+    while (built.network.lose or built.generation() < PLAYED_OUT) and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def _so_far(built: Stage, seen: Seen, other: Seen, seconds: float) -> Summary:
