@@ -12,6 +12,7 @@ import http.client
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
@@ -29,7 +30,7 @@ PAUSE = 0.05  # of a foreign client that finds nobody, and of a visitor
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
-class Client(threading.Thread):
+class Client(threading.Thread, ABC):
     """One user: how often the tokens were refreshed, how often that failed for a while, and what ended it for good."""
 
     def __init__(self, url: str, name: str) -> None:
@@ -44,13 +45,9 @@ class Client(threading.Thread):
         except Exception as error:  # noqa: BLE001  # told by whoever asks how the herd is
             self.lost = repr(error)
 
+    @abstractmethod
     def refresh(self) -> None:
         """Tries once. Counts it."""
-        raise NotImplementedError
-
-    def access_token(self) -> str:
-        """The newest one."""
-        raise NotImplementedError
 
 
 class Ours(Client):
