@@ -13,11 +13,12 @@ from starlette.responses import HTMLResponse, Response
 
 from tests.backend import running
 from tests.backends.base import PASSWORD, Backend
-from tests.browser.chromium import PAGE, chromium, node_modules
+from tests.browser.chromium import PAGE, chromium
 from tests.browser.dialects import dialect_of
 from tests.browser.scene import Scene
 from tests.browser.shop import Shop
 from tests.browser.tabs import Tab
+from tests.npm import node_modules
 from unbroken.server.browser_module import served
 
 HTML = '<!doctype html><meta charset="utf-8"><title>page</title><script type="module" src="/harness.js"></script>'
@@ -75,15 +76,20 @@ TRUST = {"access-control-allow-origin": "*", "access-control-allow-headers": "au
 
 
 @pytest.fixture(scope="session")
-def doors() -> Iterator[list[Door]]:
-    """Two of them: some tests need another origin, one that would take any token."""
-    found = {
+def modules() -> dict[str, bytes]:
+    """What pages load, by its path."""
+    return {
         "/unbroken.js": served(),
         "/source/unbroken.js": files("unbroken").joinpath("browser", "unbroken.js").read_bytes(),
         "/harness.js": (PAGE / "harness.js").read_bytes(),
-        "/axios.js": (node_modules() / "axios" / "dist" / "esm" / "axios.js").read_bytes(),
+        "/axios.js": (node_modules(PAGE) / "axios" / "dist" / "esm" / "axios.js").read_bytes(),
     }
-    made = [Door(found), Door(found, trusting=True)]
+
+
+@pytest.fixture(scope="session")
+def doors(modules: dict[str, bytes]) -> Iterator[list[Door]]:
+    """Two of them: some tests need another origin, one that would take any token."""
+    made = [Door(modules), Door(modules, trusting=True)]
     with ExitStack() as opened:
         for door in made:
             door.url = f"http://127.0.0.1:{opened.enter_context(running(door))}"

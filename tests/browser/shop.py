@@ -26,17 +26,29 @@ EXCHANGE = "/auth/refresh"
 
 
 class Shop:
-    """One server. ``exchanges``, ``alarms()`` and ``bodies`` are what it saw; *settings* are those of its endpoints."""
+    """One server. ``exchanges``, ``alarms()`` and ``bodies`` are what it saw; *settings* are those of its endpoints.
 
-    def __init__(self, folder: Path, *, access_ttl: float = 1800.0, grace: float = 10.0, **settings: Any) -> None:
+    Whoever knows the password is let in, unless *authenticate* says otherwise.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        access_ttl: float = 1800.0,
+        grace: float = 10.0,
+        authenticate: Any = lambda name, word: name if word == PASSWORD else None,
+        **settings: Any,
+    ) -> None:
         self._store = SqliteStore(folder / "sessions.db")
         self.sessions = Sessions(self._store, policy=Policy(access_ttl=access_ttl, grace=grace))
-        self._settings = settings
+        self._authenticate, self._settings = authenticate, settings
         self.url = ""
         self.faults: deque[Fault] = deque()
         self.exchanges = 0
         self.attempts: list[str] = []  # of each exchange
         self.seen: list[tuple[str, str]] = []  # path, and who sent it if the token was good
+        self.arrived: list[bytes] = []  # each body, whatever the token
         self.bodies: list[str] = []  # SHA-256 of each body that arrived with a good token
 
     def expire(self) -> None:
@@ -55,6 +67,7 @@ class Shop:
 
     async def _echo(self, request: Request) -> Response:
         body = await request.body()
+        self.arrived.append(body)
         self.seen.append((request.url.path, ""))
         claims = current_session(request)
         self.seen[-1] = (request.url.path, claims.subject)
@@ -75,7 +88,7 @@ class Shop:
 
     def app(self) -> Any:
         """The ASGI application."""
-        auth = routes(self.sessions, lambda name, word: name if word == PASSWORD else None, **self._settings)
+        auth = routes(self.sessions, self._authenticate, **self._settings)
         own = {name: self._settings[name] for name in ("cookies", "origins") if name in self._settings}
         methods = ["GET", "POST", "PUT", "DELETE"]
         api = [Route("/echo", self._echo, methods=methods), Route("/never", self._never, methods=methods)]

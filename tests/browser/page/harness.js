@@ -32,6 +32,7 @@ const came = (status, text, answer) => ({
   text,
   json: parsed(text),
   notReplayed: answer.whyNotReplayed?.code ?? null,
+  renewed: answer.whyNotReplayed?.renewed ?? null,
   at: performance.now(),
 });
 
@@ -49,18 +50,28 @@ const bodies = {
     return form;
   },
   stream: () => new Blob(["streamed body"]).stream(),
+  // Made piece by piece, as they are sent.
+  pieces: () => {
+    let made = 0;
+    const pull = (controller) => {
+      controller.enqueue(new Uint8Array(65536).fill(made));
+      if (++made === 16) controller.close();
+    };
+    return new ReadableStream({ pull });
+  },
 };
 
 const byFetch = async (session, url, { body, kind, skip, ...init }) => {
   if (kind) body = bodies[kind]();
   if (skip) init.unbroken = false;
-  if (kind === "stream") init.duplex = "half";
+  if (body instanceof ReadableStream) init.duplex = "half";
   const answer = await session.fetch(url, { ...init, body });
   return came(answer.status, await answer.text(), answer);
 };
 
 const byRequest = async (session, url, { body, kind, ...init }) => {
   if (kind) body = bodies[kind]();
+  if (body instanceof ReadableStream) init.duplex = "half";
   const answer = await session.fetch(new Request(url, { ...init, body }));
   return came(answer.status, await answer.text(), answer);
 };
