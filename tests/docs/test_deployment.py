@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.docs.pages import ROOT, examples, page, run
-from tests.services import free_port, unavailable
+from tests.server.commands import PASSWORD, serving, unbroken
+from tests.services import Service, free_port, unavailable
 from unbroken.cli.check import CODES
 from unbroken.cli.opened import contradictions
 from unbroken.cli.settings import known_settings, read_settings, variable
 from unbroken.server.measures import COUNTERS
+from unbroken.server.sealing import new_key
 
 GUIDE = ROOT / "docs" / "deployment.md"
 DEPLOY = ROOT / "deploy"
+NODE = ("--access-log", "--issuer=http://127.0.0.1", "--cookies-mode=refresh", "--no-cookies-secure")
+NGINX = """
+daemon off; user root; worker_processes 1; pid nginx.pid; error_log error.log;
+events {{}}
+http {{
+access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
+scgi_temp_path scgi;
+{guide}
+}}
+"""
 
 
 def test_the_commands_of_the_guide_run_in_their_order(tmp_path: Path) -> None:
@@ -63,6 +79,20 @@ def test_the_settings_that_the_guide_shows_are_good(tmp_path: Path) -> None:
         assert list(contradictions(found.settings)) == []
 
 
+SEALED = """
+from unbroken.server.sealing import unsealed_of
+
+sessions.login("ada")
+assert sessions.keyring() and unsealed_of(store) == 0
+"""
+
+
+def test_the_server_of_ones_own_keeps_its_keys_sealed(tmp_path: Path) -> None:
+    key = f'import os\nos.environ["UNBROKEN_SEAL_KEY"] = "{new_key()}"\n'
+    done = run(key + page("deployment.md") + SEALED, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", ["Containerfile", "compose.yaml", "unbroken.service", ".env.example"])
 def test_every_variable_in_the_files_for_deployment_is_one_of_ours(name: str) -> None:
     known = {variable(setting) for setting in known_settings()} | {"UNBROKEN_CONFIG"}
@@ -90,6 +120,51 @@ def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
     assert "unbroken.service" not in done.stderr, done.stderr
 
 
+@contextmanager
+def nginx_of_the_guide(folder: Path, nodes: list[str]) -> Iterator[str]:
+    """The URL of a real nginx, as the guide sets it up, but for addresses and https."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or ""
+    if not program:
+        unavailable("nginx", "apt-get install nginx-light")
+    port, [guide] = free_port(), examples(GUIDE, "nginx")
+    shown = re.findall(r"server (\S+:8400)", guide)
+    assert len(shown) == len(nodes)
+    for address, node in zip(shown, nodes, strict=True):
+        guide = guide.replace(address, node.removeprefix("http://"))
+    assert "listen 443 ssl;" in guide
+    settings = folder / "nginx.conf"
+    settings.write_text(NGINX.format(guide=guide.replace("listen 443 ssl;", f"listen 127.0.0.1:{port};")))
+    nginx = Service(f"http://127.0.0.1:{port}", [program, "-p", str(folder), "-c", str(settings)], port)
+    nginx.start()
+    try:
+        yield nginx.url
+    finally:
+        nginx.stop()
+
+
+def test_behind_the_nginx_of_the_guide_nobody_notices_that_a_node_was_killed(tmp_path: Path) -> None:
+    unbroken(tmp_path, "users", "add", "ada", "--password-stdin", given=PASSWORD + "\n")
+    given = {"UNBROKEN_FORWARDED_ALLOW_IPS": "127.0.0.1"}
+    with (
+        serving(tmp_path, *NODE, **given) as one,
+        serving(tmp_path, *NODE, **given) as two,
+        nginx_of_the_guide(tmp_path, [one.url, two.url]) as url,
+        httpx2.Client(base_url=url, timeout=30) as http,
+    ):
+        ada = {"username": "ada", "password": PASSWORD}
+        assert http.post("/auth/login", json=ada, headers={"Origin": url, "X-Unbroken": "1"}).status_code == 200
+        http.cookies.clear()
+        token = http.post("/auth/login", json=ada).json()["refresh_token"]
+        for number in range(60):
+            if number == 30:
+                assert "/auth/refresh" in one.errors.read_text()
+                one.stop(signal.SIGKILL)
+            answer = http.post("/auth/refresh", json={"refresh_token": token})
+            assert answer.status_code == 200, answer.text
+            token = answer.json()["refresh_token"]
+        assert "/auth/refresh" in two.errors.read_text()
+
+
 def test_two_nodes_of_the_compose_file_have_what_a_node_needs() -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: pip install PyYAML")
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -105,5 +180,11 @@ def test_two_nodes_of_the_compose_file_have_what_a_node_needs() -> None:
     asked = set(re.findall(r"\$\{([A-Z_]+)", (DEPLOY / "compose.yaml").read_text()))
     offered = set(re.findall(r"^([A-Z_]+)=", (DEPLOY / ".env.example").read_text(), re.MULTILINE))
     assert asked == offered
-    for mounted in (one.split(":")[0] for one in services["proxy"]["volumes"]):
-        assert (DEPLOY / mounted).exists()
+    for name in ("node-1", "node-2"):  # a password is no part of a URL: it need not be escaped
+        assert "$" not in services[name]["environment"]["UNBROKEN_STORE"]
+        assert services[name]["environment"]["PGPASSWORD"] == services["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    probe = services["postgres"]["healthcheck"]["test"]  # while it is made, PostgreSQL listens on its socket only
+    assert probe[probe.index("-h") + 1] == "127.0.0.1"
+    mounted = [one.split(":")[0] for service in services.values() for one in service.get("volumes", ())]
+    assert {one for one in mounted if not one.startswith(".")} == set(compose["volumes"])
+    assert all((DEPLOY / one).exists() for one in mounted if one.startswith("."))

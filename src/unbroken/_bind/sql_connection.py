@@ -47,7 +47,7 @@ IDLE_SECONDS = 10.0  # after which the server forgets a transaction whose client
 # Whatever the database is set to: who loses a race looks again, and does not fail. A server that is set to lose commits
 # is not asked to where they must last.
 CONFIGURE = f"""
-SELECT set_config('statement_timeout', %s, false),
+SELECT pg_backend_pid(), set_config('statement_timeout', %s, false),
     set_config('idle_in_transaction_session_timeout', '{IDLE_SECONDS}s', false),
     set_config('default_transaction_isolation', 'read committed', false),
     set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)
@@ -131,11 +131,19 @@ def settings(size: int, luck: Luck) -> dict[str, Any]:
 
 
 def configure(connection: psycopg.Connection[Any]) -> None:
-    connection.execute(CONFIGURE, (f"{STATEMENT_SECONDS}s",))
+    _beware_of_poolers(connection, connection.execute(CONFIGURE, (f"{STATEMENT_SECONDS}s",)).fetchone())
 
 
 async def aconfigure(connection: psycopg.AsyncConnection[Any]) -> None:
-    await connection.execute(CONFIGURE, (f"{STATEMENT_SECONDS}s",))
+    _beware_of_poolers(connection, await (await connection.execute(CONFIGURE, (f"{STATEMENT_SECONDS}s",))).fetchone())
+
+
+def _beware_of_poolers(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], found: Any) -> None:
+    """Has nothing prepared if another process answers than the one that was greeted: there is a pooler in between, as
+    PgBouncer, by which the next transaction may be yet another's, that knows of no such statement.
+    """
+    if found[0] != connection.info.backend_pid:
+        connection.prepare_threshold = None
 
 
 def is_stale(connection: Blocking | Awaiting) -> bool:
