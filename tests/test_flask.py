@@ -17,7 +17,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from tests.wire.conftest import threaded
 from unbroken.errors import StoreUnavailable
-from unbroken.flask import Auth, current_session
+from unbroken.flask import Auth, Bearer, current_session
 from unbroken.server import MemoryStore, Sessions, SqliteStore
 from unbroken.server.cookies import Cookies
 
@@ -172,6 +172,19 @@ def test_two_issuers_in_one_application_do_not_mix(sessions: Sessions) -> None:
     assert http.get("/staff-only", headers=bearer(others)).json == {"sub": "ada"}
     assert http.get("/staff-only", headers=bearer(sessions)).status_code == 401
     assert http.get("/orders", headers=bearer(others)).status_code == 401
+
+
+def test_a_bearer_of_another_service_takes_the_cookie_and_knows_the_origins(sessions: Sessions) -> None:
+    cookies, app = Cookies("both"), flask.Flask(__name__)
+    auth = Bearer(sessions, cookies=cookies, origins=["https://app.example.com"])
+    app.post("/orders")(auth.required(lambda: {"sub": auth.session.subject}))
+    client = app.test_client()
+    client.set_cookie(cookies.access_name, sessions.login("ada").access_token, secure=False)
+    script = {"x-unbroken": "1", "sec-fetch-site": "cross-site"}
+    allowed = client.post("/orders", headers={**script, "origin": "https://app.example.com"})
+    assert (allowed.status_code, allowed.get_json()) == (200, {"sub": "ada"})
+    for headers in ({**script, "origin": "https://evil.example"}, {}):
+        assert client.post("/orders", headers=headers).status_code == 403
 
 
 def test_a_forgotten_init_app_is_named() -> None:

@@ -23,7 +23,8 @@ NAMES = {
     "unbroken.tokens": "Fields Granted Tokens",
     "unbroken.server": """
         Accounts Claims Cookies Endpoints EventLog GuardPolicy Identity Keyring MemoryStore OneMoreStep Policy
-        SessionInfo Sessions SqliteStore Webhook open_store
+        SessionInfo Sessions SqliteStore Ticket Webhook open_store
+        sealed_keys
     """,
     "unbroken.client.events": """
         Adopted Event Joined LateChallenge LateTokensDropped LoggedIn LoggedOut NotReplayed RenewalFailed RenewalOver
@@ -36,11 +37,11 @@ NAMES = {
     "unbroken.httpx2": "SessionAuth SessionTransport why_not_replayed",
     "unbroken.requests": "SessionAuth no_auth why_not_replayed",
     "unbroken.aiohttp": "SessionMiddleware why_not_replayed",
-    "unbroken.starlette": "BearerBackend SessionMiddleware SessionUser current_session routes",
-    "unbroken.fastapi": "Auth Bearer",
+    "unbroken.starlette": "BearerBackend SessionMiddleware SessionUser current_session redeemed routes",
+    "unbroken.fastapi": "Auth Bearer Tickets",
     "unbroken.verifier": "Claims Feed Introspection Revocation Verifier",
     "unbroken.flask": "Auth Bearer current_session",
-    "unbroken.django": "authenticate session_required sessions user_of",
+    "unbroken.django": "authenticate is_active session_required sessions user_of",
     "unbroken.django.middleware": "TokenMiddleware",
     "unbroken.django.rest": "HasScope SessionAuthentication needs",
     "unbroken.prometheus": "observe observe_sessions",

@@ -1,6 +1,7 @@
 """Servers as processes, and the process that loads them.
 
-1. One worker process each: uvicorn for ASGI; for WSGI gunicorn or waitress, whichever is the fastest in this run.
+1. One worker process each: uvicorn for ASGI, with uvloop and httptools as it takes them by itself where they are
+   installed; for WSGI gunicorn or waitress, whichever is the fastest in this run.
 2. What an application needs, it finds in the environment: ``BENCH_STORE``, a URL that no other contender uses.
 3. Every process ends with the ``with`` that began it.
 """
@@ -25,14 +26,16 @@ from tests.services import free_port
 
 CONNECTIONS = 16
 ROOT = Path(__file__).parents[2]
+UVICORN = ["uvicorn", "--factory", "--port", "PORT", "--no-access-log", "--log-level", "warning"]
 GUNICORN = ["gunicorn", "-k", "gthread", "-b", "127.0.0.1:PORT", "--log-level", "warning", "--threads"]
 BY = {
-    "uvicorn": ["uvicorn", "--factory", "--port", "PORT", "--no-access-log", "--log-level", "warning"],
+    "uvicorn": UVICORN,
+    "uvicorn by itself": [*UVICORN, "--loop", "asyncio", "--http", "h11"],
     "gunicorn, 4 threads": [*GUNICORN, "4"],
     "gunicorn, 1 thread": [*GUNICORN, "1"],
     "waitress, 8 threads": ["waitress", "--threads", "8", "--listen", "127.0.0.1:PORT", "--call"],
 }
-WSGI = tuple(BY)[1:]
+WSGI = tuple(BY)[2:]
 
 
 @dataclass(frozen=True)

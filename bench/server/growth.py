@@ -26,6 +26,7 @@ import psycopg
 from bench.figure import Figure
 from tests.services import postgres_server
 from unbroken.server import Sessions, SqliteStore, open_store
+from unbroken.server.info import agent_of_row
 from unbroken.server.refresh_token import RefreshToken, row_key
 from unbroken.server.rotation import Row
 from unbroken.server.stores import Store, postgres, sqlite
@@ -138,7 +139,7 @@ def _f_of(who: int) -> bytes:
 
 def _made(who: int, now: float, *, small: bool = False) -> Row:
     f = _f_of(who)
-    about = {} if small else {"ip": f"203.0.113.{who % 250}", "user_agent": BROWSER}
+    about = {} if small else {"ip": f"203.0.113.{who % 250}", "user_agent": agent_of_row(BROWSER)}
     ends = {"idle_expires_at": now + 7 * 86400.0, "expires_at": now + 90 * 86400.0}
     sid = hashlib.sha256(f).hexdigest()[:22]  # as long as a real one
     return Row(row_key(f), sid, f"user-{who}", now, now, **ends, client_id="first-party", **about)

@@ -14,21 +14,23 @@ from bench.server.contender import Contender, Load, served
 
 ROUNDS = 16
 SECONDS = 0.5
+LIMIT = 0.95
 PAIRS = {
-    "Starlette, SessionMiddleware": (("page:app", "page:free"), 0.95),
-    "FastAPI, Depends(auth.session)": (("page:fastapi", "page:fastapi_free"), 0.0),
+    "Starlette, SessionMiddleware": ("page:app", "page:free", "uvicorn", LIMIT),
+    "the same by asyncio and h11": ("page:app", "page:free", "uvicorn by itself", LIMIT),
+    "FastAPI, Depends(auth.session)": ("page:fastapi", "page:fastapi_free", "uvicorn", 0.0),
 }
 
 
 def figures() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="unbroken-bench-") as folder, Load() as load, ExitStack() as stack:
-        for pair, _ in PAIRS.values():
-            for app in pair:
-                one = Contender(app, app, "uvicorn", "/orders", "get")
-                at = stack.enter_context(served(one, f"sqlite:///{folder}/{app.partition(':')[2]}.db"))
-                load.open(app, at, one.path, one.kind)
-        for name, ((protected, free), limit) in PAIRS.items():
-            yield from _pair(name, protected, free, limit, load)
+        for number, (protected, free, by, _) in enumerate(PAIRS.values()):
+            for app in (protected, free):
+                one = Contender(app, app, by, "/orders", "get")
+                at = stack.enter_context(served(one, f"sqlite:///{folder}/{number}-{app.partition(':')[2]}.db"))
+                load.open(f"{app} {by}", at, one.path, one.kind)
+        for name, (protected, free, by, limit) in PAIRS.items():
+            yield from _pair(name, f"{protected} {by}", f"{free} {by}", limit, load)
 
 
 def _pair(name: str, protected: str, free: str, limit: float, load: Load) -> Iterator[Figure]:

@@ -145,6 +145,13 @@ class Count(BaseModel):
     revoked: int
 
 
+class TicketResponse(BaseModel):
+    """A ticket for one connection, as ``?ticket=`` in its URL."""
+
+    ticket: str
+    expires_in: int
+
+
 class Health(BaseModel):
     """How the server is."""
 
@@ -161,6 +168,7 @@ RESPONSES: dict[str, type[BaseModel] | None] = {
     "my_sessions": Devices,
     "rename_session": Device,
     "revoke_others": Count,
+    "ticket": TicketResponse,
     "revocations": Revocations,
     "health": Health,
     "health_ready": Health,
@@ -172,6 +180,7 @@ BEARER = (
     "rename_session",
     "end_session",
     "revoke_others",
+    "ticket",
     "logout",
     "revocations",
 )

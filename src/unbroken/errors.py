@@ -170,8 +170,8 @@ class InvalidGrant(Refused):
 
 
 class InvalidToken(Refused):
-    """The access token is no good (RFC 6750 §3.1). ``reason``: ``malformed``, ``expired``, ``revoked``, or
-    ``missing`` (there was none).
+    """The access token is no good (RFC 6750 §3.1). ``reason``: ``malformed``, ``expired``, ``revoked``,
+    ``missing`` (there was none), or ``used`` (a ticket, before).
     """
 
     code = "invalid_token"

@@ -10,6 +10,11 @@
     @app.get("/reports")
     async def reports(session: Annotated[Claims, Security(auth.session, scopes=["reports"])]): ...
 
+    tickets = Tickets(sessions)                    # for what a browser opens without headers, as /live?ticket=…
+
+    @app.websocket("/live")
+    async def live(socket: WebSocket, session: Annotated[Claims, Depends(tickets.session)]): ...
+
 A service that only verifies tokens has ``Bearer(verifier)`` in place of ``Auth``: the dependency, without endpoints.
 With ``cookies=Cookies("both")`` the dependency takes the access token from its cookie too.
 With ``password_grant=True`` the docs page's Authorize button asks for name and password; without, for a token.
@@ -18,11 +23,12 @@ With ``password_grant=True`` the docs page's Authorize button asks for name and 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any, Unpack
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Unpack
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.security import APIKeyCookie, HTTPBearer, OAuth2PasswordBearer, SecurityScopes
+from starlette.requests import HTTPConnection
 from starlette.requests import Request as StarletteRequest
 
 from unbroken._openapi import described, needs_token
@@ -30,17 +36,22 @@ from unbroken.server.access_token import Claims
 from unbroken.server.callers import Callers, Verifies
 from unbroken.server.cookies import Cookies
 from unbroken.server.endpoints import Authenticate, Endpoints, EndpointSettings
+from unbroken.server.http import Response
 from unbroken.server.sessions import Sessions
-from unbroken.starlette import demanded, endpoint_of, found
+from unbroken.starlette import by_ticket, demanded, endpoint_of, found
 
-__all__ = ["Auth", "Bearer"]
+__all__ = ["Auth", "Bearer", "Tickets"]
 
 
 class Bearer:
-    """``session``, a dependency that gives the ``Claims`` of the caller. *verifier* knows good tokens."""
+    """``session``, a dependency that gives the ``Claims`` of the caller. *verifier* knows good tokens.
 
-    def __init__(self, verifier: Verifies) -> None:
-        self.session = _dependency(Callers(verifier), HTTPBearer(auto_error=False))
+    *cookies* and *origins* are those of the endpoints, if access tokens are in cookies.
+    """
+
+    def __init__(self, verifier: Verifies, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
+        callers = Callers(verifier, cookies=cookies, origins=origins)
+        self.session = _dependency(callers, _any_of(HTTPBearer(auto_error=False), cookies))
 
 
 class Auth:
@@ -66,13 +77,34 @@ class Auth:
         self.session = _dependency(endpoints.callers, places)
         self.router = APIRouter(tags=["auth"])
         for route in endpoints.routes:
+            path, endpoint = endpoints.path(route), endpoint_of(endpoints, route)
             self.router.add_api_route(
-                endpoints.path(route),
-                endpoint_of(endpoints, route),
+                path,
+                endpoint,
                 methods=[route.method],
                 dependencies=[Depends(places)] if needs_token(route) else [],
                 **described(route, endpoints.cookies),
             )
+            if route.method == "GET":  # the document need not say so
+                name = f"{route.name}_head"
+                self.router.add_api_route(path, endpoint, methods=["HEAD"], name=name, include_in_schema=False)
+
+
+class Tickets:
+    """``session``, a dependency that gives the ``Claims`` of who connects with ``?ticket=…``: for WebSocket routes, and
+    for GET routes that a page opens without headers. What is logged from then on does not show the ticket.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        async def session(
+            connection: HTTPConnection,
+            scopes: SecurityScopes,
+            _: Annotated[str, Query(alias="ticket", description="from /ticket; used once, within 30 seconds")] = "",
+        ) -> Claims:
+            """The session that opens *connection*; answers 401 or 403 with an RFC 6750 challenge otherwise."""
+            return _or_refused(demanded(await by_ticket(sessions, connection), scopes.scope_str))
+
+        self.session = session
 
 
 def _any_of(scheme: Any, cookies: Cookies | None) -> Any:
@@ -90,13 +122,16 @@ def _any_of(scheme: Any, cookies: Cookies | None) -> Any:
 def _dependency(callers: Callers, scheme: Any) -> Callable[..., Awaitable[Claims]]:
     async def session(request: StarletteRequest, scopes: SecurityScopes, _: Any = Depends(scheme)) -> Claims:
         """The session that sends *request*; answers 401 or 403 with an RFC 6750 challenge otherwise."""
-        who = demanded(await found(callers, request), scopes.scope_str)
-        if isinstance(who, Claims):
-            return who
-        headers = {name: value for name, value in who.headers.items() if name != "content-type"}
-        raise HTTPException(who.status, json.loads(who.body), headers)
+        return _or_refused(demanded(await found(callers, request), scopes.scope_str))
 
     return session
+
+
+def _or_refused(who: Claims | Response) -> Claims:
+    if isinstance(who, Claims):
+        return who
+    headers = {name: value for name, value in who.headers.items() if name != "content-type"}
+    raise HTTPException(who.status, json.loads(who.body), headers)
 
 
 def _scheme(endpoints: Endpoints, scopes: dict[str, str]) -> OAuth2PasswordBearer:

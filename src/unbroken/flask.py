@@ -21,7 +21,7 @@ A service that only verifies tokens has ``Bearer(verifier)`` in place of ``Auth`
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
 from flask import Blueprint, Flask, current_app, request
@@ -34,6 +34,7 @@ from unbroken._once import run_once
 from unbroken.errors import InvalidRequest
 from unbroken.server.access_token import Claims
 from unbroken.server.callers import Callers, Verifies
+from unbroken.server.cookies import Cookies
 from unbroken.server.endpoints import Authenticate, Endpoints, EndpointSettings, Route
 from unbroken.server.http import BODY_LIMIT, Request, Response, challenge, refusal
 from unbroken.server.sessions import Sessions
@@ -46,10 +47,13 @@ FOUND = "unbroken.found"  # in the environ, for each Bearer: Claims, or the Resp
 
 
 class Bearer:
-    """``required``, a decorator for views; ``session``, the ``Claims`` of the caller. *verifier* knows good tokens."""
+    """``required``, a decorator for views; ``session``, the ``Claims`` of the caller. *verifier* knows good tokens.
 
-    def __init__(self, verifier: Verifies) -> None:
-        self._callers = Callers(verifier)
+    *cookies* and *origins* are those of the endpoints, if access tokens are in cookies.
+    """
+
+    def __init__(self, verifier: Verifies, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
+        self._callers = Callers(verifier, cookies=cookies, origins=origins)
 
     def init_app(self, app: Flask) -> None:
         """Lets ``current_session`` know of this in *app*."""
@@ -185,7 +189,7 @@ def _refused(value: Response) -> HTTPException:
 def _response_of(value: Response) -> FlaskResponse:
     response = FlaskResponse(value.body, value.status)
     del response.headers["content-type"]
-    response.headers.extend(value.headers)
+    response.headers.update(value.headers)  # to HEAD, the length of the body that is not sent
     for cookie in value.cookies:
         response.headers.add("set-cookie", cookie)
     return response

@@ -6,6 +6,12 @@
     async def orders(request):
         claims = current_session(request)          # answers 401 with an RFC 6750 challenge by itself
 
+A WebSocket, an EventSource and a download come with a ticket in their URL, as a browser gives them no headers:
+
+    async def live(socket):
+        claims = await redeemed(socket, sessions)  # of wss://shop.example.com/live?ticket=…
+        await socket.accept()
+
 Where Starlette's own ``AuthenticationMiddleware`` is at work, ``BearerBackend`` takes the place of the middleware:
 
     Middleware(AuthenticationMiddleware, backend=BearerBackend(sessions), on_error=BearerBackend.on_error)
@@ -39,9 +45,10 @@ from unbroken.server.endpoints import Authenticate, Endpoints, EndpointSettings,
 from unbroken.server.http import BODY_LIMIT, Request, Response, challenge, refusal
 from unbroken.server.sessions import Sessions
 
-__all__ = ["BearerBackend", "SessionMiddleware", "SessionUser", "current_session", "routes"]
+__all__ = ["BearerBackend", "SessionMiddleware", "SessionUser", "current_session", "redeemed", "routes"]
 
 FOUND = "unbroken.claims"  # in the ASGI scope: Claims, or the Response that refuses the request
+TICKET = b"ticket="  # in a query; what a ticket is made of needs no escaping there
 
 
 def routes(
@@ -67,10 +74,11 @@ class SessionMiddleware:
         self, app: ASGIApp, sessions: Verifies, *, cookies: Cookies | None = None, origins: Sequence[str] = ()
     ) -> None:
         self._app, self._callers = app, Callers(sessions, cookies=cookies, origins=origins)
+        self._known = sessions.known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            scope[FOUND] = self._callers.known(_token(scope)) or await found(self._callers, HTTPConnection(scope))
+            scope[FOUND] = self._known(_token(scope)) or await found(self._callers, HTTPConnection(scope))
         await self._app(scope, receive, send)
 
 
@@ -122,18 +130,31 @@ def current_session(request: HTTPConnection, *, scope: str = "") -> Claims:
     """The session that sends *request*. Without a good token the client gets a 401 challenge (RFC 6750 §3), with too
     little *scope* a 403. Raises RuntimeError if neither ``SessionMiddleware`` nor ``BearerBackend`` is installed.
     """
-    if FOUND not in request.scope:
+    who = request.scope.get(FOUND)
+    if who is None:
         raise RuntimeError("add SessionMiddleware to the application: current_session needs it")
-    who = demanded(request.scope[FOUND], scope)
-    if isinstance(who, Claims):
-        return who
-    # Starlette writes the detail out as it is: so the body is the JSON object it is everywhere else.
-    raise HTTPException(who.status, who.body.decode(), dict(who.headers))
+    return _or_refused(demanded(who, scope) if scope else who)
+
+
+async def redeemed(connection: HTTPConnection, sessions: Sessions, *, scope: str = "") -> Claims:
+    """The session that opens *connection* with ``?ticket=…``; to be asked before a WebSocket is accepted. The ticket is
+    spent, and gone from the URL, so that what is logged from then on does not show it. Refuses as ``current_session``.
+    """
+    return _or_refused(demanded(await by_ticket(sessions, connection), scope))
 
 
 async def found(callers: Callers, connection: HTTPConnection) -> Claims | Response:
     """Who sends this, or the response that refuses it."""
     return await callers.found(_heard(connection.scope))
+
+
+async def by_ticket(sessions: Sessions, connection: HTTPConnection) -> Claims | Response:
+    """Who opens this with a ticket, or the response that refuses it."""
+    tickets = _taken(connection.scope)
+    try:  # of several no one is right
+        return await sessions.aredeem(tickets[0] if len(tickets) == 1 else "") if tickets else challenge(None)
+    except (Refused, TryLater, ConfigurationError) as error:
+        return refusal(error)
 
 
 def demanded(who: Claims | Response, scope: str) -> Claims | Response:
@@ -166,7 +187,8 @@ class _Place:
             return
         headers = [(name.encode("latin-1"), text.encode("latin-1")) for name, text in value.headers.items()]
         headers += [(b"set-cookie", cookie.encode("latin-1")) for cookie in value.cookies]
-        headers.append((b"content-length", b"%d" % len(value.body)))
+        if "content-length" not in value.headers:  # to HEAD it is that of the body that is not sent
+            headers.append((b"content-length", b"%d" % len(value.body)))
         await send({"type": "http.response.start", "status": value.status, "headers": headers})
         await send({"type": "http.response.body", "body": value.body})
 
@@ -196,10 +218,29 @@ def _heard(scope: Scope, body: bytes = b"") -> Request:
     return Request(scope.get("method", "GET"), scope["path"], headers, body, client[0] if client else "", query)
 
 
+def _taken(scope: Scope) -> list[str]:
+    """The tickets in the query. They are not in it afterwards: servers write their access logs from this very dict."""
+    parts = scope.get("query_string", b"").split(b"&")
+    scope["query_string"] = b"&".join(part for part in parts if not part.startswith(TICKET))
+    return [part.removeprefix(TICKET).decode("latin-1") for part in parts if part.startswith(TICKET)]
+
+
+def _or_refused(who: Claims | Response) -> Claims:
+    if isinstance(who, Claims):
+        return who
+    # Starlette writes the detail out as it is: so the body is the JSON object it is everywhere else.
+    raise HTTPException(who.status, who.body.decode(), dict(who.headers))
+
+
 def _token(scope: Scope) -> str:
     """The bearer token, where it stands as nearly all clients write it; else nothing, and others look."""
-    found = [value for name, value in scope["headers"] if name == b"authorization"]
-    return found[0][7:].decode("latin-1") if len(found) == 1 and found[0][:7] == b"Bearer " else ""
+    found = b""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            if found:
+                return ""
+            found = value
+    return found[7:].decode("latin-1") if found.startswith(b"Bearer ") else ""
 
 
 def _response_of(value: Response) -> StarletteResponse:

@@ -2,6 +2,7 @@
 
 A node finds its way back by itself. What rotation wrote without waiting for the disk may be gone: then tokens come back
 that are newer than their rows, and their sessions are healed (R1h). Logins that are older than what was kept last.
+A session that ended after it stays ended, as far as any node has heard of it that is still there.
 """
 
 from __future__ import annotations
@@ -37,6 +38,20 @@ def hear_of_logouts(here: Node, there: Node) -> None:
             assert whoami(other.url, tokens["access_token"])[0] == 200
             assert ask(one.url, "POST", "/auth/logout", {"refresh_token": tokens["refresh_token"]})[0] == 204
             dead.soon([tokens["access_token"]])
+
+
+def logs_out(tokens: dict[str, str], *nodes: Node) -> None:
+    """One of *nodes* is told, all of them hear of it."""
+    assert ask(nodes[0].url, "POST", "/auth/logout", {"refresh_token": tokens["refresh_token"]})[0] == 204
+    with Dead([node.url for node in nodes]) as dead:
+        dead.soon([tokens["access_token"]])
+
+
+def stays_out(tokens: dict[str, str], *nodes: Node) -> None:
+    for node in nodes:
+        status, said = ask(node.url, "POST", "/auth/refresh", {"refresh_token": tokens["refresh_token"]})
+        assert (status, said.get("error")) == (400, "invalid_grant")
+        assert whoami(node.url, tokens["access_token"])[0] == 401
 
 
 @pytest.mark.parametrize("kind", ["postgres", "redis"])
@@ -76,12 +91,15 @@ def test_a_replica_that_lags_is_promoted_and_heals_what_it_has_not_heard_of(
         hear_of_logouts(alone, other)
         with Herd(alone.url, clients) as herd:
             herd.all_have_their_sessions()
+            leaver = log_in(alone.url)
             cut_off(primary, replica)
+            logs_out(leaver, alone, other)
             herd.all_have_their_sessions(times=4)
             primary.kill()
             assert replica.ask("SELECT pg_promote()") is True
             herd.all_have_their_sessions(times=2)
         herd.are_let_in()
+        stays_out(leaver, alone, other)
         hear_of_logouts(alone, other)
         alone.check()
         other.check()
@@ -111,12 +129,15 @@ def test_a_redis_that_is_restored_from_an_older_state_heals(
         hear_of_logouts(alone, other)
         with Herd(alone.url, clients) as herd:
             herd.all_have_their_sessions()
+            leaver = log_in(alone.url)
             restore = keep(database, kept)
+            logs_out(leaver, alone, other)
             herd.all_have_their_sessions(times=4)
             database.kill()
             restore()
             herd.all_have_their_sessions(times=2)
         herd.are_let_in()
+        stays_out(leaver, alone, other)
         hear_of_logouts(alone, other)
         alone.check()
         other.check()

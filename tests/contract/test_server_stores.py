@@ -34,11 +34,8 @@ from unbroken.server.rotation import Policy, Presented, Row, Verdict, present
 from unbroken.server.stores import Account
 
 MODES = ("blocking", "asyncio", "trio")
-STORES = [
-    ("memory", "blocking"),
-    ("sqlite", "blocking"),
-    *((kind, mode) for kind in ("postgres", "redis") for mode in MODES),
-]
+STORES = [(kind, mode) for kind in ("memory", "sqlite", "postgres", "redis") for mode in MODES]
+SHARED = [one for one in STORES if one[0] != "memory"]
 SERVERS: dict[str, Callable[[], AbstractContextManager[Service]]] = {"postgres": postgres_server, "redis": redis_server}
 NOW = 100.0
 Run = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
@@ -144,6 +141,21 @@ def test_rotate_is_r1_and_nothing_else(store: Any, before: Row, token: Presented
     after, verdict = present(before, token, NOW, Policy(refresh_ttl=300.0))
     assert rotated is (verdict is Verdict.ROTATED)
     assert store.read(before.key) == (after if rotated else before)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=rows, token=tokens, number=st.integers(2**60, 2**61), client_id=st.sampled_from([None, "", "web"]))
+def test_a_row_that_was_not_read_is_rotated_alike(
+    store: Any, before: Row, token: Presented, number: int, client_id: str | None
+) -> None:
+    before = replace(before, key=number.to_bytes(8, "big"), sid=str(number), client_id="web")
+    store.insert(before) if store.read(before.key) is None else None
+    before = store.read(before.key)
+    rotated = store.rotate_unread(before.key, token, NOW, 300.0, client_id)
+    after, verdict = present(before, token, NOW, Policy(refresh_ttl=300.0))
+    assert rotated == (after if verdict is Verdict.ROTATED and client_id != "" else None)
+    assert store.read(before.key) == (rotated or before)
+    assert store.rotate_unread(b"nobody's", token, NOW, 300.0, None) is None
 
 
 def test_a_row_comes_back_as_it_went_in(store: Any) -> None:
@@ -399,7 +411,7 @@ def test_all_sessions_of_a_subject_end_while_they_are_refreshed(about: tuple[str
 # ---- two on one database, and none -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("about", STORES[1:], indirect=True, ids="-".join)  # memory is shared by nobody
+@pytest.mark.parametrize("about", SHARED, indirect=True, ids="-".join)
 def test_two_stores_on_one_database_see_each_others_work(about: tuple[str, str, str]) -> None:
     with opened(*about) as one, opened(*about) as other:
         one.insert(row())
@@ -426,7 +438,7 @@ def refused(sessions: Sessions, token: str) -> str:
     return "never"
 
 
-@pytest.mark.parametrize("about", STORES[1:], indirect=True, ids="-".join)
+@pytest.mark.parametrize("about", SHARED, indirect=True, ids="-".join)
 def test_what_one_node_revokes_is_dead_on_another(about: tuple[str, str, str]) -> None:
     with opened(*about) as one, opened(*about) as other:
         here, there = Sessions(one.it), Sessions(other.it)

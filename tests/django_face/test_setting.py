@@ -19,9 +19,12 @@ from tests.django_face.conftest import LOGIN, User, login
 from tests.django_face.pages import PAGES
 from tests.django_project import PASSWORD, chosen
 from unbroken.django import authenticate, sessions, user_of
-from unbroken.django.site import forget, site
+from unbroken.django.site import forget, plan, setting, site
 from unbroken.server import MemoryStore, Policy, Sessions
 from unbroken.server.events import LoggedIn
+from unbroken.server.sealing import new_key, unsealed_of
+from unbroken.testing import LoopbackServer
+from unbroken.verifier import Verifier
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,13 @@ from unbroken.server.events import LoggedIn
         ({"SESSIONS": "json.dumps"}, "SESSIONS.*must be an unbroken.server.Sessions"),
         ({"SESSIONS": Sessions(MemoryStore()), "ISSUER": "x", "GRACE": 1}, "set GRACE, ISSUER where"),
         ({"SESSIONS": Sessions(MemoryStore()), "STORE": "memory:"}, "or else SESSIONS"),
+        ({"STORE": "memory:", "VERIFIER": "json.dumps"}, "or else SESSIONS, or VERIFIER"),
+        ({"VERIFIER": "json.dumps"}, "must be an unbroken.verifier.Verifier"),
+        ({"VERIFIER": "json.dumps", "ISSUER": "x", "SCOPES_OF": "y"}, "take out ISSUER, SCOPES_OF"),
+        ({"STORE": "memory:", "SEAL_KEY": 5}, "SEAL_KEY.*must be a text"),
+        ({"STORE": "memory:", "SEAL_KEY_FILE": "/nowhere/key"}, "SEAL_KEY_FILE.*cannot be read"),
+        ({"STORE": "memory:", "SEAL_KEY": "x", "SEAL_KEY_FILE": "/nowhere/key"}, "not both"),
+        ({"SESSIONS": Sessions(MemoryStore()), "SEAL_KEY": "x"}, "set SEAL_KEY where"),
         (["STORE"], "must be a dict"),
     ],
 )
@@ -130,9 +140,57 @@ def test_the_check_for_deployment_names_what_is_for_trying_out(capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "unbroken.W001" in said
     assert "unbroken.W002" in said
-    with chosen(STORE="sqlite:////nowhere/sessions.db", ISSUER="https://shop.example"):
+    sealed = {"SEAL_KEY": new_key(), "ISSUER": "https://shop.example"}
+    with chosen(STORE="sqlite:////nowhere/sessions.db", **sealed):
         call_command("check", deploy=True)
     assert "unbroken." not in capsys.readouterr().err
+
+
+def test_keys_are_sealed_and_the_check_says_where_they_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unsealed(**setting: Any) -> int:
+        with chosen(STORE=f"sqlite:///{tmp_path}/{len(list(tmp_path.iterdir()))}.db", ISSUER="https://s.ex", **setting):
+            sessions().login("ada")
+            call_command("check", deploy=True)
+            found = unsealed_of(sessions().store)
+            sessions().close()
+        return found
+
+    first, second = new_key(), new_key()
+    (tmp_path / "key").write_text(f"{first}\n{second}\n")
+    for one in ({"SEAL_KEY": first}, {"SEAL_KEY": [first, second]}, {"SEAL_KEY_FILE": tmp_path / "key"}):
+        assert unsealed(**one) == 0
+        assert "unbroken.W003" not in capsys.readouterr().err
+    assert unsealed() > 0
+    assert "unbroken.W003" in capsys.readouterr().err
+
+
+def test_what_is_no_seal_key_is_a_wrong_setting_and_is_not_shown() -> None:
+    with chosen(STORE="memory:", SEAL_KEY="hush"), pytest.raises(ImproperlyConfigured, match="seal key") as caught:
+        sessions()
+    assert "hush" not in str(caught.value) + repr(setting())
+
+
+urlpatterns = PAGES  # of a service without endpoints
+
+
+def test_a_service_may_verify_the_tokens_of_another(ada: Any) -> None:
+    with LoopbackServer() as server:
+        token = server.sessions.login("somebody", scope="write").access_token
+        at = f"{server.url}/.well-known/jwks.json"
+        verifier = Verifier(at, issuer=server.sessions.issuer, audience=server.sessions.audience)
+        with override_settings(UNBROKEN={"VERIFIER": verifier}, ROOT_URLCONF=__name__):
+            headers = {"authorization": f"Bearer {token}"}
+            assert Client().get("/orders", headers=headers).json() == {"sub": "somebody", "user": ""}
+            assert Client().get("/later", headers=headers).status_code == 200
+            assert Client().get("/orders").status_code == 401
+            apps.get_app_config("unbroken").ready()
+            ada.set_password("another")
+            ada.save()
+            for use in (sessions, plan):
+                with pytest.raises(ImproperlyConfigured, match="with VERIFIER"):
+                    use()
 
 
 def test_all_of_a_process_share_one_site() -> None:

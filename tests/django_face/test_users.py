@@ -7,15 +7,20 @@ from typing import Any
 
 import httpx2
 import pytest
+from asgiref.sync import async_to_sync
+from django.contrib import auth
 from django.contrib.auth.hashers import make_password
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 from django.http import HttpRequest
 from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 
 from tests.django_face.conftest import JSON, LOGIN, User, alive, login, token_of
 from tests.django_face.pages import PAGES
 from tests.django_project import PASSWORD, chosen
 from unbroken.django import sessions
+from unbroken.django.site import site
+from unbroken.errors import StoreUnavailable
 
 
 def test_a_user_logs_in_and_is_known_by_the_primary_key(http: httpx2.Client, ada: Any) -> None:
@@ -197,9 +202,130 @@ def test_what_is_rolled_back_ends_nothing(ada: Any) -> None:
     assert Client().get("/orders", headers=headers).status_code == 200
 
 
-def test_a_user_changed_behind_djangos_back_is_nobody(ada: Any) -> None:
-    headers = token_of(ada, "read")
+def test_a_user_changed_behind_djangos_back_is_nobody(http: httpx2.Client, ada: Any) -> None:
+    headers = token_of(ada, "read write")
     User.objects.filter(pk=ada.pk).update(is_active=False)
-    assert Client().get("/public", headers=headers).json()["user"] == "AnonymousUser"
-    answer = Client().get("/rest", headers=headers)
-    assert (answer.status_code, answer.json()["reason"]) == (401, "revoked")
+    assert http.get("/public", headers=headers).json()["user"] == "AnonymousUser"
+    for path in ("/orders", "/later", "/rest"):
+        answer = http.get(path, headers=headers)
+        assert (answer.status_code, answer.json()["reason"]) == (401, "revoked"), path
+        assert 'reason="revoked"' in answer.headers["www-authenticate"]
+    assert http.post("/class", headers=headers).status_code == 401
+
+
+def in_bulk(user: Any) -> None:
+    user.is_active = False
+    User.objects.bulk_update([user], ["is_active"])
+
+
+def updated(user: Any) -> None:
+    User.objects.filter(pk=user.pk).update(is_active=False)
+
+
+def taken_away(user: Any) -> None:
+    User.objects.filter(pk=user.pk)._raw_delete(using="default")
+
+
+@pytest.mark.parametrize("change", [in_bulk, updated, taken_away])
+@pytest.mark.parametrize("path", ["/auth/refresh", "/auth/token"])
+def test_a_user_changed_behind_djangos_back_is_logged_out_by_the_next_refresh(
+    http: httpx2.Client, ada: Any, change: Callable[[Any], None], path: str
+) -> None:
+    other = User.objects.create_user("grace", password=PASSWORD)
+    mine, others = (sessions().login(str(user.pk)).refresh_token for user in (ada, other))
+    change(ada)
+    refused, granted = (refresh(http, path, token) for token in (mine, others))
+    assert (refused.status_code, refused.json()["error"], refused.json()["reason"]) == (400, "invalid_grant", "revoked")
+    assert granted.status_code == 200
+    assert [info.subject for info in sessions().list_all()] == [str(other.pk)]
+
+
+def refresh(http: httpx2.Client, path: str, token: str | None) -> httpx2.Response:
+    fields = {"refresh_token": token}
+    if path == "/auth/refresh":
+        return http.post(path, json=fields)
+    return http.post(path, data={"grant_type": "refresh_token", **fields})
+
+
+def test_while_the_users_cannot_be_looked_up_nothing_is_refused_for_good(
+    http: httpx2.Client, ada: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted = sessions().login(str(ada.pk))
+
+    def dead(*_: Any, **__: Any) -> None:
+        raise OperationalError("no route to host")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(site().users), "get", dead)
+        view = http.get("/orders", headers={"authorization": f"Bearer {granted.access_token}"})
+        refused = refresh(http, "/auth/refresh", granted.refresh_token)
+    for answer in (view, refused):
+        assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+    assert refresh(http, "/auth/refresh", granted.refresh_token).json()["refresh_seq"] == 1
+
+
+def test_a_view_that_asks_for_the_user_too_looks_it_up_once(ada: Any) -> None:
+    headers = token_of(ada)
+    with CaptureQueriesContext(connection) as asked:
+        assert Client().get("/orders", headers=headers).json()["user"] == "ada"
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({"AUTHENTICATE": f"{__name__}.anybody"}, 200),
+        ({"AUTHENTICATE": f"{__name__}.anybody", "IS_ACTIVE": "unbroken.django.is_active"}, 401),
+        ({"IS_ACTIVE": None}, 200),
+        ({}, 401),
+    ],
+)
+def test_who_is_no_django_user_is_somebody_where_others_say_who_is_who(setting: Any, expected: int) -> None:
+    with chosen(*PAGES, STORE="memory:", **setting):
+        granted = sessions().login("31337")
+        headers = {"authorization": f"Bearer {granted.access_token}"}
+        assert Client().get("/orders", headers=headers).status_code == expected
+        answer = Client().post("/auth/refresh", {"refresh_token": granted.refresh_token}, **JSON)
+        assert answer.status_code == (200 if expected == 200 else 400)
+
+
+@pytest.mark.parametrize("change", [new_password, deactivated, deleted])
+def test_a_store_that_is_down_does_not_undo_a_change_and_the_log_says_what_to_run(
+    ada: Any, change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    subject, before = str(ada.pk), ada.password
+    token_of(ada)
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("the store does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions().store, "revoke", away)
+        change(ada)
+    assert f"unbroken sessions revoke --user {subject}" in caplog.text
+    assert f"the sessions of {subject!r}" in caplog.text
+    assert not User.objects.filter(pk=subject, is_active=True, password=before).exists(), "it is committed"
+
+
+def test_a_token_is_a_credential_for_djangos_own_authenticate(ada: Any) -> None:
+    granted, other = sessions().login(str(ada.pk)), sessions().login("31337")
+    with override_settings(AUTHENTICATION_BACKENDS=BACKENDS):
+        assert auth.authenticate(None, token=granted.access_token) == ada
+        assert auth.authenticate(None, username="ada", password=PASSWORD) == ada
+        for token in ("", "nonsense", granted.refresh_token, other.access_token):
+            assert auth.authenticate(None, token=token) is None
+        assert async_to_sync(auth.aauthenticate)(None, token=granted.access_token) == ada
+        sessions().logout(access_token=granted.access_token)
+        assert auth.authenticate(None, token=granted.access_token) is None
+
+
+BACKENDS = ["unbroken.django.backends.TokenBackend", "django.contrib.auth.backends.ModelBackend"]
+
+
+def test_who_came_by_a_token_can_have_a_session_of_djangos_own_as_long_as_active(ada: Any) -> None:
+    with override_settings(AUTHENTICATION_BACKENDS=BACKENDS):
+        client = Client()
+        client.force_login(ada, backend=BACKENDS[0])
+        assert client.get("/public").json() == {"user": "ada", "auth": None}
+        User.objects.filter(pk=ada.pk).update(is_active=False)
+        assert client.get("/public").json()["user"] == "AnonymousUser"

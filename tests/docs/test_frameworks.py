@@ -31,6 +31,41 @@ def test_each_application_of_the_page_works(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+TICKETS = """
+from starlette.testclient import TestClient
+from starlette.testclient import WebSocketDenialResponse
+
+def ticket(client, data):
+    login = client.post("/auth/login", json={"username": "ada", "password": "correct horse"})
+    bearer = {"Authorization": f"Bearer {data(login)['access_token']}"}
+    return data(client.post("/auth/ticket", headers=bearer))["ticket"]
+
+for app in (starlette_app, fastapi_app):
+    client = TestClient(app)
+    bought = ticket(client, lambda answer: answer.json())
+    with client.websocket_connect(f"/live?ticket={bought}") as socket:
+        assert socket.receive_text() == "hello ada"
+    try:
+        with client.websocket_connect(f"/live?ticket={bought}"):
+            raise AssertionError("a ticket was used twice")
+    except WebSocketDenialResponse as refused:
+        assert refused.status_code == 401
+
+events = client.get("/events", params={"ticket": ticket(client, lambda answer: answer.json())})
+assert events.text == "data: hello ada\\n\\n"
+assert client.get("/events").status_code == 401
+client = flask_app.test_client()
+bought = ticket(client, lambda answer: answer.get_json())
+assert [client.get(f"/report?ticket={bought}").status_code for _ in range(2)] == [200, 401]
+assert client.get("/report").status_code == 401
+"""
+
+
+def test_the_routes_of_the_page_that_take_tickets_work(tmp_path: Path) -> None:
+    done = run(page("frameworks.md") + TICKETS, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_page_names_every_setting_of_the_endpoints() -> None:
     text = (ROOT / "docs" / "frameworks.md").read_text()
     table = text[text.index("| setting |") : text.index("`Policy(")]

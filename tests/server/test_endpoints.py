@@ -56,6 +56,17 @@ async def test_every_route_is_found_at_its_path_and_refuses_other_methods() -> N
         assert route.method in refused.headers["allow"].split(", ")
 
 
+async def test_head_is_get_without_the_body() -> None:
+    endpoints = endpoints_of()
+    asked, got = [await get(endpoints, "/auth/health", method) for method in ("HEAD", "GET")]
+    assert asked is not None
+    assert got is not None
+    assert (asked.status, asked.body, asked.headers["content-length"]) == (200, b"", str(len(got.body)))
+    refused = await get(endpoints, "/auth/login", "HEAD")
+    assert refused is not None
+    assert (refused.status, refused.headers["allow"]) == (405, "POST")
+
+
 async def test_a_prefix_may_be_empty() -> None:
     status, _ = await post(endpoints_of(prefix=""), "/login", username="ada", password="x")
     assert status == 200
@@ -155,7 +166,8 @@ async def test_a_store_that_does_not_answer_is_503_and_says_when_to_come_back(mo
     async def dead(*_: Any, **__: Any) -> None:
         raise StoreUnavailable("the database is locked", retry_after=2.2)
 
-    monkeypatch.setattr(endpoints.sessions.store, "rotate", dead)
+    for name in ("rotate", "rotate_unread"):
+        monkeypatch.setattr(endpoints.sessions.store, name, dead)
     request = Request("POST", "/auth/refresh", JSON, json.dumps({"refresh_token": tokens["refresh_token"]}).encode())
     answer = await endpoints.handle(request)
     assert answer is not None

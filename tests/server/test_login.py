@@ -15,9 +15,11 @@ import pytest
 from argon2 import PasswordHasher
 
 from unbroken.errors import ConfigurationError, LoginRefused, TryLater
-from unbroken.server import Accounts, Endpoints, Identity, MemoryStore, Sessions, SqliteStore, login
+from unbroken.server import Accounts, Endpoints, Identity, MemoryStore, OneMoreStep, Sessions, SqliteStore, login
+from unbroken.server.events import LoggedIn
 from unbroken.server.http import Request
 from unbroken.server.threads import CORES, LOGINS, Lane
+from unbroken.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
 JSON = {"content-type": "application/json"}
@@ -130,6 +132,67 @@ async def test_a_long_name_or_password_is_refused_before_anybody_reads_it(path: 
     answer = await endpoints.handle(request)
     assert answer is not None
     assert (answer.status, json.loads(answer.body)["error"], asked) == (400, "invalid_request", [])
+
+
+# ---- plain subjects, whose password nobody can look at --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [False, True])
+@pytest.mark.parametrize("store", [lambda _: MemoryStore(), lambda path: SqliteStore(path / "s.db")])
+async def test_a_login_under_way_does_not_outlive_the_end_of_all_sessions(
+    store: Callable[[Path], Any], step: bool, tmp_path: Path
+) -> None:
+    told: list[Any] = []
+    clock = ManualClock()
+    sessions = Sessions(store(tmp_path), on_event=told.append, clock=clock.wall)
+
+    def directory(name: str, _: str) -> Any:
+        clock.advance(0.05)
+        sessions.revoke_all(name)  # the password was found right, and changed by somebody right after that
+        return OneMoreStep(name) if step else name
+
+    endpoints = Endpoints(sessions, directory, second_step=lambda *_: True)
+    assert await status_of(endpoints, logging_in()) == 401
+    assert sessions.list_of("ada") == []
+    assert [(type(event).__name__, event.why) for event in told] == [("LoginRefused", "changed")]
+    clock.advance(0.05)
+    other = Endpoints(sessions, lambda name, _: name)
+    assert await status_of(other, logging_in()) == 200, "who logs in afterwards is welcome"
+
+
+async def test_who_is_told_of_a_login_may_end_all_other_sessions() -> None:
+    def only_one(event: Any) -> None:
+        if isinstance(event, LoggedIn):
+            sessions.revoke_others(event.subject, keep=event.sid)
+
+    sessions = Sessions(MemoryStore(), on_event=only_one)
+    endpoints = Endpoints(sessions, lambda name, _: name)
+    assert [await status_of(endpoints, logging_in()) for _ in range(3)] == [200, 200, 200]
+    assert len(sessions.list_of("ada")) == 1
+
+
+async def test_so_they_may_where_a_login_has_two_steps() -> None:
+    def only_one(event: Any) -> None:
+        if isinstance(event, LoggedIn):
+            sessions.revoke_others(event.subject, keep=event.sid)
+
+    sessions = Sessions(MemoryStore(), on_event=only_one)
+    endpoints = Endpoints(sessions, lambda name, _: OneMoreStep(name), second_step=lambda *_: True)
+    for _ in range(3):
+        asked = await endpoints.handle(logging_in())
+        assert asked is not None
+        token = json.loads(asked.body)["mfa_token"]
+        body = json.dumps({"mfa_token": token, "code": "1"}).encode()
+        answer = await endpoints.handle(Request("POST", "/auth/login/step", JSON, body))
+        assert answer is not None
+        assert answer.status == 200
+    assert len(sessions.list_of("ada")) == 1
+
+
+async def test_at_one_and_the_same_time_of_day_who_ends_all_sessions_may_log_in_again() -> None:
+    sessions = Sessions(MemoryStore(), clock=lambda: 1_800_000_000.123)
+    sessions.revoke_all("ada")
+    assert await status_of(Endpoints(sessions, lambda name, _: name), logging_in()) == 200
 
 
 # ---- changes meanwhile -----------------------------------------------------------------------------------------------

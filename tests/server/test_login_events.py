@@ -6,13 +6,15 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from unbroken.errors import StoreUnavailable, TryLater
 from unbroken.server import Endpoints, MemoryStore, OneMoreStep, Sessions
 from unbroken.server import door as doors
 from unbroken.server.events import Event, LoggedIn, LoginRefused, LoginThrottled
 from unbroken.server.http import Request
-from unbroken.server.info import device_of
+from unbroken.server.info import BROWSERS, SYSTEMS, agent_of_row, device_of
 
 JSON = {"content-type": "application/json", "user-agent": "curl/8.5"}
 CHROME = (
@@ -45,6 +47,22 @@ SAFARI = (
 )
 def test_a_device_has_a_name_for_people(agent: str, device: str) -> None:
     assert device_of(agent) == device
+    assert device_of(agent_of_row(agent)) == device
+
+
+WORDS = ["Mozilla/5.0 ", "(", *BROWSERS, *SYSTEMS, "7", "142.0", ";", ") ", "MyApp/3 "]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=9))
+def test_what_a_row_keeps_of_a_user_agent_names_the_same_device(parts: list[str]) -> None:
+    agent = "".join(parts)
+    assert device_of(agent_of_row(agent)) == device_of(agent)
+    assert agent_of_row(agent_of_row(agent)) == agent_of_row(agent)
+
+
+def test_a_row_keeps_little_of_a_browser_and_all_of_another_program() -> None:
+    assert agent_of_row(CHROME) == "Chrome/141 (Android)"
+    assert agent_of_row("python-httpx2/2.16 Python/3.13") == "python-httpx2/2.16 Python/3.13"
 
 
 # ---- labels ----------------------------------------------------------------------------------------------------------
@@ -202,6 +220,34 @@ def test_a_wrong_code_is_told_and_a_right_password_before_it_is_not() -> None:
     place.post("/auth/login/step", mfa_token=token, code="42")
     kinds = [(event.kind, getattr(event, "why", "")) for event in place.events]
     assert kinds == [("login.refused", "code"), ("login.accepted", "")]
+
+
+def test_a_right_code_for_a_login_that_is_spent_or_void_is_told() -> None:
+    place = Place()
+    spent, void = (place.post("/auth/login", username="ada", password="right")["mfa_token"] for _ in range(2))
+    place.post("/auth/login/step", mfa_token=spent, code="42")
+    place.events.clear()
+    place.post("/auth/login/step", mfa_token=spent, code="42")
+    assert [(event.kind, getattr(event, "why", "")) for event in place.events] == [("login.refused", "mfa_token")]
+    place.sessions.revoke_all("ada")
+    place.events.clear()
+    for token in (void, "nonsense"):
+        assert place.post("/auth/login/step", mfa_token=token, code="42")["reason"] == "mfa_token"
+    assert place.events == [], "of bad tokens anybody can send any number"
+
+
+def test_a_login_that_ends_while_its_session_begins_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place()
+    token, begin = place.post("/auth/login", username="ada", password="right")["mfa_token"], place.sessions.alogin
+
+    async def meanwhile(*args: Any, **about: Any) -> Any:
+        place.sessions.revoke_all("ada")
+        return await begin(*args, **about)
+
+    monkeypatch.setattr(place.sessions, "alogin", meanwhile)
+    place.post("/auth/login/step", mfa_token=token, code="42")
+    told = [event.why for event in place.events if isinstance(event, LoginRefused)]
+    assert (told, place.sessions.list_of("ada")) == (["mfa_token"], [])
 
 
 def test_a_flood_of_guesses_is_no_flood_of_news(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def test_metrics_are_those_of_all_workers_together(folder: Path) -> None:
         assert 'unbroken_server_refresh_refusals_total{reason="malformed"} 6.0' in told
         assert 'unbroken_server_login_refusals_total{why="password"} 6.0' in told
         assert "unbroken_server_logins_total 6.0" in told
-        assert 'unbroken_server_store_seconds_count{operation="rotate"} 6.0' in told
+        assert 'unbroken_server_store_seconds_count{operation="rotate_unread"} 6.0' in told
         assert "ada" not in told
         assert granted["refresh_token"] not in told
         assert server.stop() == 0

@@ -8,6 +8,7 @@ import json
 import logging
 import random
 import shutil
+import sqlite3
 import string
 import time
 from collections.abc import Iterator
@@ -22,9 +23,19 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbroken.errors import InvalidGrant, InvalidScope, InvalidToken, LoginRefused, Refused
+from unbroken._once import run_once
+from unbroken.errors import (
+    ConfigurationError,
+    InvalidGrant,
+    InvalidScope,
+    InvalidToken,
+    LoginRefused,
+    Refused,
+    TryLater,
+)
 from unbroken.server import MemoryStore, Policy, Sessions, SqliteStore
 from unbroken.server.events import Event, LoggedIn, Refreshed, ReuseDetected, SessionEnded
+from unbroken.server.rotation import Row
 
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA")
 
@@ -221,6 +232,49 @@ def test_a_refused_claims_hook_spends_nothing(store: Any) -> None:
         sessions.refresh(granted.refresh_token or "")
     closed.clear()
     assert sessions.refresh(granted.refresh_token or "").refresh_seq == 1
+
+
+@pytest.mark.parametrize("wrong", [OSError("the directory is away"), {"born": object()}], ids=["fails", "no JSON"])
+def test_claims_that_cannot_be_had_spend_nothing(store: Any, wrong: Any) -> None:
+    answers: list[Any] = [{}]
+
+    def claims(_info: Any) -> dict[str, object]:
+        if isinstance(answers[-1], Exception):
+            raise answers[-1]
+        return answers[-1]
+
+    sessions = Sessions(store, claims=claims)
+    granted = sessions.login("ada", coordinated=True)
+    answers.append(wrong)
+    with pytest.raises((TryLater, ConfigurationError), match="claims"):
+        sessions.refresh(granted.refresh_token or "")
+    with pytest.raises((TryLater, ConfigurationError), match="claims"):
+        sessions.login("bob")
+    answers.append({"born": 1815})
+    assert sessions.refresh(granted.refresh_token or "").refresh_seq == 1
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_a_session_that_ended_stays_ended_in_a_store_that_was_put_back(store: Any, remembered: bool) -> None:
+    sessions = Sessions(store)
+    granted = sessions.login("ada")
+    if remembered:
+        granted = sessions.refresh(granted.refresh_token or "")
+    [before] = run_once(store.sessions("ada"))
+    assert sessions.logout(refresh_token=granted.refresh_token)
+    put_back(store, before)
+    assert refused(sessions, granted.refresh_token or "") == "revoked"
+    assert refused(Sessions(store), granted.refresh_token or "") == "revoked", "it is ended there again"
+
+
+def put_back(store: Any, row: Row) -> None:
+    """What a restored store says of a session."""
+    if isinstance(store, MemoryStore):
+        store._rows[row.key] = row
+        return
+    with sqlite3.connect(store._file.path) as db:
+        db.execute("UPDATE session SET revoked_at = NULL, revoked_why = NULL WHERE key = ?", (row.key,))
+    db.close()
 
 
 def test_another_client_and_too_much_scope_are_refused_and_spend_nothing(sessions: Sessions) -> None:

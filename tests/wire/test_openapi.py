@@ -129,6 +129,7 @@ def test_what_is_asked_rightly_is_answered_as_it_is_described(plain_url: str) ->
     call("DELETE", "/auth/sessions/{sid}", 204, token, path_parameters={"sid": sid})
     call("DELETE", "/auth/sessions/{sid}", 404, token, path_parameters={"sid": sid})
     assert call("GET", "/auth/revocations", 200, token, query={"after": 0})["revoked"]
+    call("POST", "/auth/ticket", 200, token)
     call("POST", "/auth/sessions/revoke-others", 200, token)
     for path in ("/auth/health", "/auth/health/ready", "/auth/unbroken.js", "/.well-known/jwks.json", METADATA):
         call("GET", path, 200)

@@ -17,11 +17,13 @@
 3. ``request.session`` and its cookie are Django's and stay as they are: the admin works as before. A request with an
    access token is its user's, whatever cookies come with it.
 4. The endpoints, and views behind ``session_required``, need no CSRF token: what they ask for is not sent by itself.
-5. What lists sessions, ends them and rotates keys is ``sessions()``. For hooks: ``authenticate`` and ``user_of``.
-6. For Django REST framework: ``unbroken.django.rest``.
+5. What lists sessions, ends them and rotates keys is ``sessions()``. For hooks: ``authenticate``, ``user_of`` and
+   ``is_active``.
+6. For Django REST framework: ``unbroken.django.rest``. For ``django.contrib.auth.authenticate``:
+   ``unbroken.django.backends.TokenBackend``.
 """
 
 from unbroken.django.decorators import session_required
-from unbroken.django.site import authenticate, sessions, user_of
+from unbroken.django.site import authenticate, is_active, sessions, user_of
 
-__all__ = ["authenticate", "session_required", "sessions", "user_of"]
+__all__ = ["authenticate", "is_active", "session_required", "sessions", "user_of"]

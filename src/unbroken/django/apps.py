@@ -26,8 +26,8 @@ class UnbrokenConfig(AppConfig):
         from unbroken.django.endings import watch_users  # noqa: PLC0415  # models are there only now
         from unbroken.django.site import setting  # noqa: PLC0415
 
-        setting()
-        if apps.is_installed("django.contrib.auth"):
+        has_sessions = setting().verifier is None
+        if has_sessions and apps.is_installed("django.contrib.auth"):
             watch_users()
         checks.register(check_order)
         checks.register(check_deployment, deploy=True)
@@ -52,4 +52,8 @@ def check_deployment(**_: Any) -> list[checks.CheckMessage]:
         found.append(
             checks.Warning("Sessions end with the process, and others do not see them", hint, id="unbroken.W002")
         )
+    elif "STORE" in given and not (given.get("SEAL_KEY") or given.get("SEAL_KEY_FILE")):
+        hint = "Set UNBROKEN['SEAL_KEY'] or ['SEAL_KEY_FILE'] to what `unbroken keys new-seal-key` prints"
+        words = "The keys lie in the store unsealed: who reads it, or a backup of it, can make tokens"
+        found.append(checks.Warning(words, hint, id="unbroken.W003"))
     return found

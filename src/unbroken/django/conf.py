@@ -7,6 +7,9 @@
     ISSUER, AUDIENCE, CLAIMS, …    parameters of ``unbroken.server.Sessions``
     PREFIX, SCOPES_OF, …           those of the endpoints, ``unbroken.server.endpoints.EndpointSettings``
     SESSIONS         a ``Sessions`` of one's own, in place of the store and all that it would be made with
+    VERIFIER         an ``unbroken.verifier.Verifier``, in place of either, where the sessions are another service's:
+                     then there are no endpoints; SUBJECT_FIELD, IS_ACTIVE, COOKIES and ORIGINS may be set beside it
+    SEAL_KEY, SEAL_KEY_FILE        seals the keys in the store; a key or a list of them, the newest first
 
 Where a function is wanted, its dotted path will do. Functions of the endpoints may ask the database; CLAIMS and
 ON_EVENT may not: under ASGI they are called in the event loop.
@@ -25,6 +28,9 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from unbroken._sealing import keys_from_file
+from unbroken.errors import ConfigurationError
+from unbroken.server.callers import Verifies
 from unbroken.server.endpoints import EndpointSettings
 from unbroken.server.rotation import Policy
 from unbroken.server.sessions import Sessions
@@ -36,9 +42,12 @@ ENDPOINTS = {name.upper(): name for name in EndpointSettings.__annotations__}
 SESSIONS = {
     name.upper(): name for name in inspect.signature(Sessions).parameters if name not in ("store", "policy", "clock")
 }
-OWN = ("STORE", "SESSIONS", "SUBJECT_FIELD", "AUTHENTICATE")
+SEALS = ("SEAL_KEY", "SEAL_KEY_FILE")
+OWN = ("STORE", "SESSIONS", "VERIFIER", "SUBJECT_FIELD", "AUTHENTICATE", *SEALS)
+BESIDE_VERIFIER = {"VERIFIER", "SUBJECT_FIELD", "IS_ACTIVE", "COOKIES", "ORIGINS"}
 TEXTS = {
     "STORE",
+    *SEALS,
     "SUBJECT_FIELD",
     *(name for name, own in ENDPOINTS.items() if re.search(r"\bstr\b", str(EndpointSettings.__annotations__[own]))),
     *(name for name, own in SESSIONS.items() if str(inspect.signature(Sessions).parameters[own].annotation) == "str"),
@@ -51,6 +60,8 @@ class Chosen:
 
     store: str = field(default="", repr=False)
     own_sessions: Sessions | None = None
+    verifier: Verifies | None = None
+    seal_keys: list[str] = field(default_factory=list, repr=False)
     subject_field: str = "pk"
     authenticate: Any = None
     policy: Policy = Policy()
@@ -64,13 +75,16 @@ def chosen(given: object) -> Chosen:
         raise ImproperlyConfigured("UNBROKEN must be a dict, such as {'STORE': 'sqlite:////path/sessions.db'}")
     for name in given:
         _check_known(str(name))
-    if ("STORE" in given) == ("SESSIONS" in given):
-        raise ImproperlyConfigured("UNBROKEN needs STORE, a URL such as sqlite:////path/sessions.db; or else SESSIONS")
+    if len(given.keys() & {"STORE", "SESSIONS", "VERIFIER"}) != 1:
+        words = "UNBROKEN needs STORE, a URL such as sqlite:////path/sessions.db; or else SESSIONS, or VERIFIER"
+        raise ImproperlyConfigured(words)
     _check_alone(given)
     values = {name: _value(name, value) for name, value in given.items()}
     return Chosen(
         store=values.get("STORE", ""),
         own_sessions=values.get("SESSIONS"),
+        verifier=values.get("VERIFIER"),
+        seal_keys=_seal_keys(values),
         subject_field=values.get("SUBJECT_FIELD", "pk"),
         authenticate=values.get("AUTHENTICATE"),
         policy=Policy(**_picked(values, POLICY)),
@@ -88,21 +102,43 @@ def _check_known(name: str) -> None:
 
 
 def _check_alone(given: Mapping[str, Any]) -> None:
-    """With sessions of one's own, what they would be made with says nothing."""
-    if "SESSIONS" in given and (idle := sorted(given.keys() & {*POLICY, *SESSIONS})):
+    """With sessions of one's own, or none, what they would be made with says nothing."""
+    if "VERIFIER" in given and (idle := sorted(given.keys() - BESIDE_VERIFIER)):
+        raise ImproperlyConfigured(f"UNBROKEN: with VERIFIER there are no sessions here: take out {', '.join(idle)}")
+    if "SESSIONS" in given and (idle := sorted(given.keys() & {*POLICY, *SESSIONS, *SEALS})):
         raise ImproperlyConfigured(f"UNBROKEN: with SESSIONS, set {', '.join(idle)} where those sessions are made")
 
 
 def _value(name: str, value: Any) -> Any:
     if name in POLICY:
         return _seconds(name, value)
+    if name in SEALS:
+        return value
     if name in TEXTS and not isinstance(value, str) and name in OWN:
         raise ImproperlyConfigured(f"UNBROKEN['{name}'] must be a text")
     if name not in TEXTS:
         value = [_imported(name, one) for one in value] if isinstance(value, list | tuple) else _imported(name, value)
     if name == "SESSIONS" and not isinstance(value, Sessions):
         raise ImproperlyConfigured("UNBROKEN['SESSIONS'] must be an unbroken.server.Sessions, or the path to one")
+    if name == "VERIFIER" and not hasattr(value, "averify"):
+        raise ImproperlyConfigured("UNBROKEN['VERIFIER'] must be an unbroken.verifier.Verifier, or the path to one")
     return value
+
+
+def _seal_keys(given: Mapping[str, Any]) -> list[str]:
+    """The seal keys, the newest first; none if nothing is to be sealed."""
+    if all(given.get(name) for name in SEALS):
+        raise ImproperlyConfigured("UNBROKEN: set SEAL_KEY or SEAL_KEY_FILE, not both")
+    try:
+        if given.get("SEAL_KEY_FILE"):
+            return keys_from_file(given["SEAL_KEY_FILE"])
+    except (ConfigurationError, TypeError) as error:
+        raise ImproperlyConfigured(f"UNBROKEN['SEAL_KEY_FILE']: {error}") from error
+    keys = given.get("SEAL_KEY") or []
+    found = keys.replace(",", " ").split() if isinstance(keys, str) else keys
+    if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
+        raise ImproperlyConfigured("UNBROKEN['SEAL_KEY'] must be a text, or a list of texts")
+    return list(found)
 
 
 def _imported(name: str, value: Any) -> Any:

@@ -1,4 +1,8 @@
-"""``session_required``: a view that only a session may see."""
+"""``session_required``: a view that only a session may see, and only as long as its user is there and active.
+
+The user is looked up once, for the view and for ``request.user`` together; where the accounts are not Django's users
+(``Site.looks_at_users``), not at all.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,13 @@ from typing import Any, TypeVar, overload
 from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 
-from unbroken.django.translation import answered, demanded, find, found
+from unbroken._once import run_once
+from unbroken.django.person import person_of
+from unbroken.django.site import site
+from unbroken.django.translation import answered, demanded, found
+from unbroken.errors import InvalidToken, TryLater
 from unbroken.server.access_token import Claims
+from unbroken.server.http import Response, challenge, refusal
 
 __all__ = ["session_required"]
 
@@ -46,7 +55,7 @@ def _guarded(view: F, *, scope: str) -> F:
 def _guard(view: Callable[..., Any], scope: str) -> Callable[..., Any]:
     @functools.wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        who = demanded(find(request), scope)
+        who = run_once(_admitted(request, scope))
         if not isinstance(who, Claims):
             return answered(who)
         request.auth = who  # type: ignore[attr-defined]  # it is set here
@@ -58,10 +67,23 @@ def _guard(view: Callable[..., Any], scope: str) -> Callable[..., Any]:
 def _async_guard(view: Callable[..., Any], scope: str) -> Callable[..., Any]:
     @functools.wraps(view)
     async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        who = demanded(await found(request), scope)
+        who = await _admitted(request, scope)
         if not isinstance(who, Claims):
             return answered(who)
         request.auth = who  # type: ignore[attr-defined]  # it is set here
         return await view(request, *args, **kwargs)
 
     return guarded
+
+
+async def _admitted(request: HttpRequest, scope: str) -> Claims | Response:
+    """Who may see the view, or the response that refuses it."""
+    who = demanded(await found(request), scope)
+    if not isinstance(who, Claims) or not site().looks_at_users:
+        return who
+    try:
+        if await person_of(request, who.subject).is_somebody():
+            return who
+    except TryLater as error:
+        return refusal(error)
+    return challenge(InvalidToken("the user is gone, or not active", reason="revoked"))

@@ -1,7 +1,13 @@
-"""What ends a user's sessions: signals of the user model (rule 3 of ``users.py``)."""
+"""What ends a user's sessions: signals of the user model (rule 3 of ``users.py``).
+
+By then the change is committed. So a store that does not answer is no error of the view that made the change: the log
+says whose sessions go on, and how they are ended.
+"""
 
 from __future__ import annotations
 
+import logging
+import shlex
 from collections.abc import Collection
 from typing import Any
 
@@ -13,6 +19,8 @@ from django.db.models.signals import post_delete, post_save, pre_save
 from unbroken.django.site import site
 
 __all__ = ["watch_users"]
+
+_log = logging.getLogger("unbroken")
 
 ENDS = "_unbroken_ends"  # on a user between the two signals of a save: the subject whose sessions it ends
 
@@ -60,4 +68,12 @@ def _deleted(*, instance: Any, using: str, **_: Any) -> None:
 
 
 def _end(subject: str, using: str) -> None:
-    transaction.on_commit(lambda: site().sessions.revoke_all(subject) and None, using=using)
+    transaction.on_commit(lambda: _ended(subject), using=using)
+
+
+def _ended(subject: str) -> None:
+    try:
+        site().sessions.revoke_all(subject)
+    except Exception:  # noqa: BLE001  # whatever it was, the change is committed
+        how = f"unbroken sessions revoke --user {shlex.quote(subject)}"
+        _log.exception("the sessions of %r were to be ended, and go on; end them by: %s", subject, how)

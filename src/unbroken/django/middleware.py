@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
-from unbroken.django.site import site
+from unbroken.django.person import person_of
 from unbroken.django.translation import find, found
 from unbroken.server.access_token import Claims
 from unbroken.server.http import Response
@@ -53,24 +53,5 @@ def _introduce(request: Any, who: Claims | Response | None) -> None:
     request.auth = who if isinstance(who, Claims) else None
     if who is None and hasattr(request, "user"):
         return
-    user = _Person(who.subject if isinstance(who, Claims) else None)
-    request.user, request.auser = SimpleLazyObject(user.get), user.aget
-
-
-class _Person:
-    """A user that is looked up when somebody asks, and once."""
-
-    def __init__(self, subject: str | None) -> None:
-        self._subject = subject
-        self._user: Any = None
-
-    def get(self) -> Any:
-        if self._user is None:
-            from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415  # models are there only by then
-
-            user = None if self._subject is None else site().users.get(self._subject)
-            self._user = user or AnonymousUser()
-        return self._user
-
-    async def aget(self) -> Any:
-        return await sync_to_async(self.get)()
+    person = person_of(request, who.subject if isinstance(who, Claims) else None)
+    request.user, request.auser = SimpleLazyObject(person.get), person.aget

@@ -78,7 +78,7 @@ def demanded(who: Claims | Response | None, scope: str) -> Claims | Response:
 
 async def _looked_at(request: HttpRequest) -> Claims | Response | None:
     try:
-        return await site().endpoints.claims(heard(request))
+        return await site().callers.claims(heard(request))
     except (Refused, TryLater, ConfigurationError) as error:
         return refusal(error)
 

@@ -69,7 +69,8 @@ def outside_of(routes: Mapping[str, int]) -> Callable[..., HttpResponse]:
 async def _answer(request: HttpRequest, routes: Mapping[str, int], sid: str) -> Response:
     method = "GET" if request.method == "HEAD" else str(request.method)
     if method not in routes:
-        return json_response({"error": "method_not_allowed"}, 405, {**NO_STORE, "allow": ", ".join(routes)})
+        allow = ", ".join([*routes, "HEAD"] if "GET" in routes else routes)
+        return json_response({"error": "method_not_allowed"}, 405, {**NO_STORE, "allow": allow})
     value = heard_whole(request)
     if value is None:
         return Response(400)  # nobody is left to read it

@@ -4,8 +4,9 @@
    passwords are renewed by Django. Backends get the request, as some need it.
 2. A user is named in tokens by one field: the primary key, unless SUBJECT_FIELD names another. It must be unique.
 3. A changed password, ``is_active = False``, another value of that field, and a deletion end the sessions, once the
-   change is committed. ``QuerySet.update`` sends no signals: call ``sessions().revoke_all(subject)`` after it. Such a
-   user is nobody (``AnonymousUser``) from then on all the same, and cannot log in.
+   change is committed. ``QuerySet.update`` and ``bulk_update`` send no signals: call ``sessions().revoke_all(subject)``
+   after a password was changed by them. A user whom they deactivate is nobody from then on all the same: cannot log
+   in, is no one's ``request.user``, passes no ``session_required``, and the next refresh ends the session.
 4. A database that does not answer is told to the client as "try later", and to the operator in the log.
 """
 
@@ -28,7 +29,7 @@ from unbroken._once import is_blocking
 from unbroken.errors import TryLater
 from unbroken.server.accounts import Subject
 
-__all__ = ["Users", "asking", "looked_after"]
+__all__ = ["Users", "asking", "looked_after", "reached"]
 
 T = TypeVar("T")
 _log = logging.getLogger("unbroken")
@@ -53,7 +54,7 @@ class Users:
 
     def authenticate(self, username: str, password: str) -> str | None:
         """The subject of the user with this name and password; None if there is none. Raises TryLater."""
-        return _reached(lambda: self._authenticated(username, password))
+        return _looked_after(lambda: self._authenticated(username, password))
 
     def get(self, subject: str) -> Any:
         """The user that *subject* names; None if there is none, or none that is active."""
@@ -63,6 +64,10 @@ class Users:
         except (model.DoesNotExist, ValueError, TypeError, OverflowError, ValidationError):
             return None
         return user if user.is_active else None
+
+    def is_active(self, subject: str) -> bool:
+        """Whether *subject* names a user that is active. Raises TryLater."""
+        return _looked_after(lambda: self.get(subject) is not None)
 
     def subject_of(self, user: Any) -> str:
         """The name of *user* in tokens."""
@@ -74,7 +79,7 @@ class Users:
         if user is None or not user.is_active:
             return None
         subject = Subject(self.subject_of(user))
-        subject.is_unchanged = lambda: _reached(lambda: self._has_still(subject, user))
+        subject.is_unchanged = lambda: _looked_after(lambda: self._has_still(subject, user))
         return subject
 
     def _has_still(self, subject: str, user: Any) -> bool:
@@ -89,21 +94,26 @@ def looked_after(value: Any) -> Any:
 
     @functools.wraps(value)
     def asked(*args: Any) -> Any:
-        return _reached(lambda: value(*args))
+        return _looked_after(lambda: value(*args))
 
     return asked
 
 
-def _reached(work: Callable[[], T]) -> T:
-    """What *work* gives, with a connection to the database that is alive. Raises TryLater."""
-    own = not is_blocking()  # a thread of ours, not of the request: Django does not look after its connections
+def reached(work: Callable[[], T]) -> T:
+    """What *work* gives. Raises TryLater if the database does not answer."""
     try:
-        if own:
-            close_old_connections()
         return work()
     except (OperationalError, InterfaceError) as error:
         _log.exception("the users' database does not answer")
         raise TryLater("the users' database does not answer", retry_after=2.0) from error
+
+
+def _looked_after(work: Callable[[], T]) -> T:
+    """What *work* gives, with a connection to the database that is alive. Raises TryLater."""
+    if is_blocking():
+        return reached(work)
+    try:  # in a thread of ours, not of the request: Django does not look after its connections
+        close_old_connections()
+        return reached(work)
     finally:
-        if own:
-            close_old_connections()
+        close_old_connections()

@@ -9,10 +9,12 @@ from unbroken.server.guard import GuardPolicy
 from unbroken.server.keys import Keyring
 from unbroken.server.login import Identity, OneMoreStep
 from unbroken.server.rotation import Policy
+from unbroken.server.sealing import sealed_keys
 from unbroken.server.sessions import SessionInfo, Sessions
 from unbroken.server.stores import open_store
 from unbroken.server.stores.memory import MemoryStore
 from unbroken.server.stores.sqlite import SqliteStore
+from unbroken.server.tickets import Ticket
 from unbroken.server.webhook import Webhook
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "SessionInfo",
     "Sessions",
     "SqliteStore",
+    "Ticket",
     "Webhook",
     "open_store",
+    "sealed_keys",
 ]

@@ -110,10 +110,11 @@ class Verifier:
 
     def known(self, token: str, revoked: Container[str], now: float) -> Claims | None:
         """The claims of *token*, if it was seen before and is good at *now*; else None."""
-        claims, key = self._known.get(token) or (None, None)
-        if claims is None or key is None or now >= min(claims.expires_at, key.dead_from) or claims.sid in revoked:
+        found = self._known.get(token)
+        if found is None:
             return None
-        return claims
+        claims, key = found
+        return None if now >= claims.expires_at or now >= key.dead_from or claims.sid in revoked else claims
 
     def genuine(self, token: str, keyring: Keys, now: float) -> Claims:
         """The claims of a token that may have expired, or be of an ended session, but was made by a key that is good

@@ -1,6 +1,7 @@
 """The browser's end, served by the server's: ``GET {prefix}/unbroken.js``, one ES module.
 
-1. What is served is the module of this very release, without its comments and its white space; no name is changed.
+1. What is served is the module of this very release, without its comments, its white space, and the commas and
+   semicolons that end a list or a block; no name is changed.
 2. Browsers keep it for an hour, then ask by its ETag. A page that wants a new release at once, and the same one for as
    long as it likes, names it: ``module_url`` ends in ``?v=`` and a word that changes with the text.
 3. It holds no secret, and is the same for everybody. Pages of other origins may load it if they are among ``origins``.
@@ -26,6 +27,7 @@ WORDS = re.compile(
       | (?P<sign>.)""",
     re.DOTALL | re.VERBOSE,
 )
+ENDS = {",)", ",]", ",}", ";}"}
 HEADERS = {
     "content-type": "text/javascript; charset=utf-8",
     "cache-control": "public, max-age=3600",
@@ -41,11 +43,11 @@ def served() -> bytes:
 
 
 def squeezed(source: str) -> str:
-    """*source* without comments, and without the spaces and last commas that only people need."""
+    """*source* without comments, and without the spaces, last commas and last semicolons that only people need."""
     kept, gap = [""], False
     for found in WORDS.finditer(source):
         kind, text = found.lastgroup, found.group()
-        if kept[-1] == "," and text in (")", "]", "}"):
+        if kept[-1] + text in ENDS:
             kept.pop()
         if kind != "gap":
             kept.append(" " + text if gap and _would_merge(kept[-1], text) else text)

@@ -39,10 +39,6 @@ class Callers:
     def __init__(self, sessions: Verifies, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
         self._sessions, self._jar = sessions, Jar(cookies, Origins(origins))
 
-    def known(self, token: str) -> Claims | None:
-        """What *token* says, if it was seen before, and nobody has to be asked about it."""
-        return self._sessions.known(token) if token else None
-
     async def claims(self, request: Request) -> Claims | None:
         """Who sends *request*; None without a token. Raises InvalidToken, Forbidden for a cookie that does not count,
         InvalidRequest for cookies of several sessions, or TryLater.

@@ -3,7 +3,8 @@
 1. An origin is allowed if it is written down, letter by letter: no wildcards, no patterns, never ``null``. What is not
    allowed gets no ``Access-Control`` header at all, and is never repeated in one.
 2. The endpoints answer preflights themselves. The application's own routes are its framework's affair.
-3. ``Vary: Origin`` stands in every answer, so that no cache gives one site's answer to another.
+3. Where other origins are allowed, ``Vary: Origin`` stands in every answer, so that no cache gives one site's answer to
+   another. Where none is, the Origin changes no answer that may be kept.
 4. Pages of the server's own origin need no entry: browsers say ``Sec-Fetch-Site: same-origin``, and for those that do
    not, the Origin is compared with the Host.
 """

@@ -10,6 +10,7 @@ from unbroken.errors import ConfigurationError, LoginRefused, Refused, TooManyAt
 from unbroken.server import events
 from unbroken.server.guard import Guard, Try, address_key
 from unbroken.server.http import Request
+from unbroken.server.info import LONGEST_AGENT
 from unbroken.server.recent import Recent
 
 __all__ = ["Door", "agent_of"]
@@ -18,7 +19,6 @@ T = TypeVar("T")
 QUIET = 60.0  # seconds between two pieces of news of the same throttled account and address
 CROWD = 10  # pieces of news in that time of one address, whatever the accounts: names cost an attacker nothing
 REMEMBERED = 1000
-LONGEST_AGENT = 400  # characters of a User-Agent that anybody needs
 
 
 class Door:
@@ -41,15 +41,16 @@ class Door:
             return await look(), one
         except LoginRefused as error:
             said = why if error.reason == error.code else error.reason
-            self._tell(
-                events.LoginRefused(
-                    account=_word(account), why=said, ip=request.client_ip, user_agent=agent_of(request)
-                )
-            )
+            self.tell_refused(request, account, said)
             raise
         except (Refused, TryLater, ConfigurationError):
             await self.take_back(one)
             raise
+
+    def tell_refused(self, request: Request, account: bytes, why: str) -> None:
+        """Tells of a login that was refused."""
+        ip, agent = request.client_ip, agent_of(request)
+        self._tell(events.LoginRefused(account=_word(account), why=why, ip=ip, user_agent=agent))
 
     async def was_right(self, one: Try | None) -> None:
         """The guess was right."""

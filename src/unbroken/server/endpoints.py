@@ -12,6 +12,7 @@
     PATCH /auth/sessions/SID    bearer token; JSON, label             the device by its new name
     DELETE /auth/sessions/SID   bearer token                          204
     POST /auth/sessions/revoke-others  bearer token                   how many
+    POST /auth/ticket           bearer token                          for a URL, used once
     GET  /auth/revocations      bearer token, ?after=CURSOR           revoked sids       feed_endpoint.py
     GET  /auth/health, /auth/health/ready                         200, or 503        health.py
     GET  /auth/unbroken.js                                        the browser's end  browser_module.py
@@ -29,12 +30,14 @@
 6. Cookies take the place of tokens for clients that ask for them (``cookies.py``); pages of other origins may call
    the endpoints if these are listed (``cors.py``).
 7. Everything is written once, as coroutines: ``handle`` awaits, ``handle_blocking`` needs no event loop.
+8. HEAD is answered as GET, without the body.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypedDict, Unpack
 
@@ -50,7 +53,7 @@ from unbroken.server.feed_endpoint import FeedEndpoint
 from unbroken.server.guard import Guard, GuardPolicy
 from unbroken.server.health import HealthEndpoints
 from unbroken.server.http import BODY_LIMIT, NO_STORE, Request, Response, Route, json_response, refusal
-from unbroken.server.login import Authenticate, Logins, ScopesOf, SecondStep
+from unbroken.server.login import Authenticate, IsActive, Logins, ScopesOf, SecondStep
 from unbroken.server.login_endpoints import LoginEndpoints
 from unbroken.server.metadata import WELL_KNOWN, inserted, metadata
 from unbroken.server.session_endpoints import SessionEndpoints
@@ -70,8 +73,10 @@ class EndpointSettings(TypedDict, total=False):
     password_grant: bool  # opens RFC 6749 §4.3 at /token, for documentation pages and old clients
     scopes_of: ScopesOf | None  # the words of scope that a subject may ask for at login; without it, none
     second_step: SecondStep | None  # checks the code of a subject for whom authenticate wants one more step
+    is_active: IsActive | None  # at each refresh: whether the subject is somebody still; None: not asked
     guard: GuardPolicy | None  # how often passwords and codes may be wrong; None: as often as anybody likes
     cookies: Cookies | None  # lets clients keep their tokens in cookies; without it, none may
+    tickets: bool  # False leaves out /ticket, for connections that a browser opens without headers
     origins: Sequence[str]  # the other sites whose pages may call the endpoints, as https://app.example.com
 
 
@@ -90,8 +95,10 @@ class Endpoints:
         self.callers = Callers(sessions, cookies=self.cookies, origins=tuple(origins.allowed))
         asked = Logins(authenticate, settings.get("scopes_of"), settings.get("second_step"))
         logins = LoginEndpoints(sessions, asked, jar, Door(_guard(sessions, settings), sessions.tell))
-        tokens = TokenEndpoints(sessions, self.callers, logins, jar, password_grant=self.password_grant)
-        for_callers = (SessionEndpoints(sessions, self.callers), FeedEndpoint(sessions, self.callers))
+        is_active = settings.get("is_active")
+        tokens = TokenEndpoints(sessions, self.callers, logins, jar, is_active, password_grant=self.password_grant)
+        devices = SessionEndpoints(sessions, self.callers, tickets=settings.get("tickets", True))
+        for_callers = (devices, FeedEndpoint(sessions, self.callers))
         groups = (logins, tokens, *for_callers, HealthEndpoints(sessions), BrowserModule())
         routes = (*(route for group in groups for route in group.routes), *self._discovery())
         self.routes = (*routes, *self._cors.preflights(routes))
@@ -102,12 +109,12 @@ class Endpoints:
 
     async def handle(self, request: Request) -> Response | None:
         """The response; None if the path is none of ours."""
-        allowed = []
+        allowed, method = list[str](), "GET" if request.method == "HEAD" else request.method
         for route in self.routes:
             if match := _pattern(self.path(route)).fullmatch(request.path):
-                if request.method == route.method:
+                if method == route.method:
                     return await self.answer(route, request, match.groupdict().get("sid", ""))
-                allowed.append(route.method)
+                allowed += ("GET", "HEAD") if route.method == "GET" else (route.method,)
         if not allowed:
             return None
         refused = json_response({"error": "method_not_allowed"}, 405, {**NO_STORE, "allow": ", ".join(allowed)})
@@ -119,7 +126,10 @@ class Endpoints:
 
     async def answer(self, route: Route, request: Request, sid: str = "") -> Response:
         """The response of one route."""
-        return self._cors.dressed(request, await self._answer(route, request, sid))
+        response = self._cors.dressed(request, await self._answer(route, request, sid))
+        if request.method != "HEAD":
+            return response
+        return replace(response, headers={**response.headers, "content-length": str(len(response.body))}, body=b"")
 
     async def _answer(self, route: Route, request: Request, sid: str) -> Response:
         if "{sid}" in route.path and not re.fullmatch(SID, sid):  # frameworks give whatever stands between two slashes

@@ -13,13 +13,14 @@ import time
 
 from unbroken._once import is_blocking
 from unbroken.errors import ConfigurationError, TryLater
-from unbroken.server.http import Request, Response, Route, json_response
+from unbroken.server.http import NO_STORE, Request, Response, Route, json_response
 from unbroken.server.sessions import Sessions
 
 __all__ = ["HealthEndpoints"]
 
 _log = logging.getLogger("unbroken")
 IN_TIME = 2.0  # seconds for the store to answer, where it can be interrupted
+AGAIN = "5"  # seconds, for who asks at no rate of its own
 QUIET = 10.0  # seconds between two lines in the log
 
 
@@ -41,7 +42,7 @@ class HealthEndpoints:
         if time.monotonic() - self._said > QUIET:
             self._said = time.monotonic()
             _log.warning("not ready: %s", why)
-        return json_response({"status": "unavailable"}, 503)
+        return json_response({"status": "unavailable"}, 503, {**NO_STORE, "retry-after": AGAIN})
 
     async def _why_not(self) -> str:
         """What keeps this server from working now; empty if nothing does."""

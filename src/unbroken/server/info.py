@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 
 from unbroken.server.rotation import Row
 
-__all__ = ["SessionInfo", "device_of", "info_of"]
+__all__ = ["LONGEST_AGENT", "SessionInfo", "agent_of_row", "device_of", "info_of"]
+
+LONGEST_AGENT = 400  # characters of a User-Agent that anybody needs
 
 # What stands first is looked for first: browsers name each other, and their systems' forebears.
 BROWSERS = {
-    "Edg": "Edge",
+    "Edg/": "Edge",
+    "EdgA/": "Edge",
+    "EdgiOS/": "Edge",
+    "Edge/": "Edge",
     "OPR/": "Opera",
     "SamsungBrowser/": "Samsung Internet",
     "Firefox/": "Firefox",
@@ -30,9 +36,15 @@ SYSTEMS = {
 }
 
 
+BY_BROWSERS = ("Mozilla/", *BROWSERS)  # how they begin: as they were sent, and as a row keeps them
+
+
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """One session, for "your devices". Times are seconds since the Unix epoch."""
+    """One session, for "your devices". Times are seconds since the Unix epoch.
+
+    ``user_agent`` is what the row keeps of it: of a browser ``Chrome/142 (Windows)``, of others 400 characters.
+    """
 
     sid: str
     subject: str
@@ -77,8 +89,27 @@ def device_of(user_agent: str) -> str:
 
     Anybody can send any. Empty if there is none.
     """
-    browser = next((name for sign, name in BROWSERS.items() if sign in user_agent), "")
-    system = next((name for sign, name in SYSTEMS.items() if sign in user_agent), "")
-    if browser and user_agent.startswith("Mozilla/"):
-        return f"{browser} on {system}" if system else browser
-    return user_agent.partition("/")[0].partition(" ")[0][:40]
+    browser, system = _first(BROWSERS, user_agent), _first(SYSTEMS, user_agent)
+    if not browser:
+        return user_agent.partition("/")[0].partition(" ")[0][:40]
+    return f"{BROWSERS[browser]} on {SYSTEMS[system]}" if system else BROWSERS[browser]
+
+
+def agent_of_row(user_agent: str) -> str:
+    """A ``User-Agent`` as a row keeps it: a million of them are read and written, so without what every browser says.
+
+    ``device_of`` says the same of what was kept as of what was sent.
+    """
+    browser = _first(BROWSERS, user_agent)
+    found = re.search(rf"{browser}\d{{1,9}}", user_agent) if browser else None
+    if found is None:
+        return user_agent[:LONGEST_AGENT]
+    system = _first(SYSTEMS, user_agent)
+    return f"{found[0]} ({system})" if system else found[0]
+
+
+def _first(signs: dict[str, str], user_agent: str) -> str:
+    """The first of *signs* that is in a browser's *user_agent*; empty if none is, or if another program sent it."""
+    if not user_agent.startswith(BY_BROWSERS):
+        return ""
+    return next((sign for sign in signs if sign in user_agent), "")

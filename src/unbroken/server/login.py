@@ -1,10 +1,12 @@
-"""Who may log in: the application is asked for the subject, for its second step, and for the scope it may have.
+"""Who may log in: the application is asked for the subject, for its second step, and for the scope it may have. And
+whether the subject is somebody still, when a session goes on.
 
 1. Names and passwords are bounded before anybody looks at them: to hash or to fold a long text is work for an attacker.
 2. A plain ``authenticate`` is slow on purpose and runs in a thread: as many at once as there are cores, and no endless
    queue behind them. An async one is the application's own affair.
 3. Nobody gets a scope by asking for it: a login may ask for what ``scopes_of`` gives its subject, and for nothing else.
-4. A password that was changed while it was checked is not good: the session that began by it is ended again.
+4. A password that was changed while it was checked is not good: the session that began by it is ended again. A
+   ``Subject`` can be asked; of any other it counts whether all its sessions were ended while the password was checked.
 5. What the application answers, and what it raises, means:
 
        "ada", Identity("ada", label="till 3")   the password was right; the label is the session's, if it has none
@@ -26,7 +28,7 @@ from unbroken.errors import ConfigurationError, InvalidRequest, InvalidScope, Lo
 from unbroken.server.accounts import Subject
 from unbroken.server.threads import LOGINS, STORE, Lane
 
-__all__ = ["Authenticate", "Identity", "Logins", "OneMoreStep", "ScopesOf", "SecondStep"]
+__all__ = ["Authenticate", "Identity", "IsActive", "Logins", "OneMoreStep", "ScopesOf", "SecondStep", "is_somebody"]
 
 _log = logging.getLogger("unbroken")
 
@@ -53,6 +55,7 @@ Answer = str | Identity | OneMoreStep | None
 Authenticate = Callable[[str, str], Answer | Awaitable[Answer]]
 SecondStep = Callable[[str, str, str], bool | Awaitable[bool]]
 ScopesOf = Callable[[str], Collection[str] | Awaitable[Collection[str]]]
+IsActive = Callable[[str], bool | Awaitable[bool]]
 LONGEST_NAME = 320  # characters: the longest mail address
 LONGEST_PASSWORD = 1024
 LONGEST_CODE = 1024  # some second factors sign
@@ -114,6 +117,16 @@ class Logins:
             return False
 
 
+async def is_somebody(is_active: IsActive, subject: str) -> bool:
+    """Whether the application still knows *subject*. Raises TryLater, and ConfigurationError for an answer that is
+    neither True nor False: a function that forgets to answer must not log everybody out.
+    """
+    answer = await _asked("is_active", STORE, is_active, subject)
+    if not isinstance(answer, bool):
+        raise ConfigurationError(f"is_active gives True or False, not {type(answer).__name__}")
+    return answer
+
+
 def _check_texts(who: Identity | OneMoreStep) -> None:
     """Raises ConfigurationError for what fits into no token: a number, a lone surrogate, no subject at all."""
     texts = (who.subject, who.label, *((who.kind, who.hint) if isinstance(who, OneMoreStep) else ()))
@@ -131,5 +144,5 @@ async def _asked(what: str, lane: Lane, function: Callable[..., Any], *args: str
     except (Refused, TryLater, ConfigurationError):
         raise
     except Exception as error:
-        _log.exception("%s failed: nobody can log in who needs it", what)
+        _log.exception("%s failed: whoever needs it is told to try again", what)
         raise TryLater(f"{what} failed", retry_after=5.0) from error

@@ -6,15 +6,17 @@ Where the application wants one more step, ``/login`` answers 403 ``mfa_required
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from unbroken.errors import InvalidRequest, LoginRefused
+from unbroken.server.accounts import Subject
 from unbroken.server.cookies import Jar
 from unbroken.server.door import Door, agent_of
 from unbroken.server.guard import Try, name_key, spelling_key
 from unbroken.server.http import Request, Response, Route, flag_of, json_response, text_of
 from unbroken.server.login import Logins, OneMoreStep
-from unbroken.server.marks import STEP_LIFE, key_of
+from unbroken.server.marks import STEP_LIFE, ended_since, in_its_place, key_of
 from unbroken.server.sessions import Sessions
 from unbroken.server.steps import Steps, begin_again
 from unbroken.tokens import Granted
@@ -59,6 +61,7 @@ class LoginEndpoints:
         """The tokens of a new session, or what one more step needs."""
         _check_client_id(about["client_id"])
         self._logins.check_length(name, password)
+        began = self._sessions.clock()
         account, spelling = name_key(name), spelling_key(name)
         who, one = await self._door.guess(
             request, account, "password", lambda: self._logins.who(name, password), spelling
@@ -66,24 +69,38 @@ class LoginEndpoints:
         scope = " ".join(dict.fromkeys(about["scope"].split()))
         about = {**about, "scope": scope, "label": about.get("label") or who.label[:LONGEST_LABEL]}
         if isinstance(who, OneMoreStep):
-            return await self._asked_for_more(who, one, name, password, about)
+            answer = await self._asked_for_more(who, one, account, spelling, about)
+            ended = await in_its_place(self._sessions.store, lambda: self._was_ended(who.subject, began))
+            if ended or not await self._logins.is_still(who.subject, name, password):
+                raise self._changed(request, account)
+            return answer
         await self._door.was_right(one)
         await self._logins.check_scope(who.subject, about["scope"])
-        granted = await self._begin(request, who.subject, about)
+        try:
+            granted = await self._begin(request, who.subject, about, lambda: self._was_ended(who.subject, began))
+        except LoginRefused:
+            raise self._changed(request, account) from None
         if not await self._logins.is_still(who.subject, name, password):
             await self._undo(granted)
-            raise LoginRefused("wrong user name or password")
+            raise self._changed(request, account)
         return granted
 
+    async def _was_ended(self, subject: str, began: float) -> bool:
+        """Whether all sessions of *subject* were ended since *began*, if that is all that can be known of it."""
+        return not isinstance(subject, Subject) and await ended_since(self._sessions.store, subject, began)
+
+    def _changed(self, request: Request, account: bytes) -> LoginRefused:
+        """The error for a password that was right, and may be so no more; told to who listens."""
+        self._door.tell_refused(request, account, "changed")
+        return LoginRefused("wrong user name or password")
+
     async def _asked_for_more(
-        self, step: OneMoreStep, one: Try | None, name: str, password: str, about: dict[str, Any]
+        self, step: OneMoreStep, one: Try | None, account: bytes, spelling: bytes, about: dict[str, Any]
     ) -> Response:
         """The right password alone is no login: it costs nothing, and forgives nothing."""
         await self._door.take_back(one)
         await self._logins.check_scope(step.subject, about["scope"])
-        token = await self._steps.token(step, name_key(name), spelling_key(name), about)
-        if not await self._logins.is_still(step.subject, name, password):
-            raise LoginRefused("wrong user name or password")
+        token = await self._steps.token(step, account, spelling, about)
         body = {
             "error": "mfa_required",
             "error_description": "the password is right: send the code too",
@@ -102,20 +119,26 @@ class LoginEndpoints:
         _right, one = await self._door.guess(
             request, account, "code", lambda: self._logins.check_code(begun.subject, begun.kind, code)
         )
-        await self._steps.spend(begun)
+        try:
+            await self._steps.spend(begun)
+        except LoginRefused as error:  # told after a right code only: any number of bad tokens can be sent by anybody
+            self._door.tell_refused(request, account, error.reason)
+            raise
         await self._door.was_right(one)
         await self._door.was_right_before(request, begun.account, begun.spelling)
         about = {**begun.about, "coordinated": begun.about["coordinated"] and not in_cookies}
-        granted = await self._begin(request, begun.subject, about)
         try:
-            await self._steps.check(begun)
+            granted = await self._begin(request, begun.subject, about, lambda: self._steps.is_over(begun))
         except LoginRefused:
-            await self._undo(granted)
-            raise
+            self._door.tell_refused(request, account, "mfa_token")
+            raise begin_again() from None
         return self._jar.issue(request, granted)
 
-    async def _begin(self, request: Request, subject: str, about: dict[str, Any]) -> Granted:
-        return await self._sessions.alogin(subject, ip=request.client_ip, user_agent=agent_of(request), **about)
+    async def _begin(
+        self, request: Request, subject: str, about: dict[str, Any], was_ended: Callable[[], Coroutine[Any, Any, bool]]
+    ) -> Granted:
+        about = {**about, "ip": request.client_ip, "user_agent": agent_of(request), "was_ended": was_ended}
+        return await self._sessions.alogin(subject, **about)
 
     async def _undo(self, granted: Granted) -> None:
         await self._sessions.alogout(refresh_token=granted.refresh_token)

@@ -13,10 +13,20 @@ from typing import Any, Protocol, TypeVar
 from unbroken._once import is_blocking, run_once
 from unbroken.server.threads import STORE
 
-__all__ = ["Marks", "began_too_early", "first_time", "in_its_place", "key_of", "new_device", "void_steps"]
+__all__ = [
+    "Marks",
+    "began_too_early",
+    "ended_since",
+    "first_time",
+    "in_its_place",
+    "key_of",
+    "new_device",
+    "void_steps",
+]
 
 T = TypeVar("T")
 STEP_LIFE = 300.0  # seconds between a right password and the code that follows
+LAST_DIGITS = 0.001  # seconds
 DEVICE_REMEMBERED = 365 * 86400.0  # seconds since the first login from there, or twice as many
 
 
@@ -63,6 +73,14 @@ async def began_too_early(store: Marks, subject: str, began: float) -> bool:
     """Whether a login of *subject* that began then was ended by ``void_steps`` since."""
     [kept] = await store.struck([_steps(subject)])
     return began <= kept - STEP_LIFE
+
+
+async def ended_since(store: Marks, subject: str, began: float) -> bool:
+    """Whether all sessions of *subject* were ended after *began*. At one and the same time of day counts as before:
+    whoever ends all sessions and logs in again is welcome. Stores do not agree on the last digits.
+    """
+    [kept] = await store.struck([_steps(subject)])
+    return began < kept - STEP_LIFE - LAST_DIGITS
 
 
 async def in_its_place(store: Marks, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:

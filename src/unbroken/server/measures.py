@@ -34,8 +34,19 @@ WORDS = {
     "reason": frozenset({"malformed", "unknown", "expired", "revoked", "logged_out", "reuse", "wrong_client"}),
 }
 OPERATIONS: tuple[str, ...]
-OPERATIONS = ("insert", "read", "rotate", "swap", "revoke", "confirm", "sessions", "revocations", "keys", "save_keys")
-OPERATIONS += ("accounts", "account", "add_account", "change_account", "strike", "struck", "forgive", "health")
+OPERATIONS = ("insert", "read", "rotate", "rotate_unread", "swap", "revoke", "confirm", "sessions", "revocations")
+OPERATIONS += (
+    "keys",
+    "save_keys",
+    "accounts",
+    "account",
+    "add_account",
+    "change_account",
+    "strike",
+    "struck",
+    "forgive",
+    "health",
+)
 
 
 def counted(event: events.Event) -> list[tuple[str, str]]:

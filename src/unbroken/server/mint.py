@@ -1,15 +1,18 @@
 """Where tokens are made: the pair that a login or a refresh gives.
 
-1. Nothing is written here. All that can fail, the claims hook and the signing, happens here, before the rotation is
-   written: a refresh that fails has spent nothing.
+1. Nothing is written here. All that can fail, the application's claims above all, happens here, before the rotation
+   is written: a refresh that fails has spent nothing. An error of the claims hook is TryLater: it proves nothing.
 2. What never changes of a session is remembered, so that a refresh need not read it first.
 3. No token is given out that this server itself would refuse.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Mapping
 
+from unbroken.errors import ConfigurationError, Refused, TryLater
 from unbroken.server.access_token import fixed_claims, sign
 from unbroken.server.info import SessionInfo, info_of
 from unbroken.server.recent import Recent
@@ -22,6 +25,8 @@ __all__ = ["ClaimsHook", "Mint"]
 
 ClaimsHook = Callable[[SessionInfo], Mapping[str, object]]
 ROWS_REMEMBERED = 10_000
+NOTHING: Mapping[str, object] = {}
+_log = logging.getLogger("unbroken")
 
 
 class Mint:
@@ -30,6 +35,7 @@ class Mint:
     def __init__(self, watch: Watch, policy: Policy, issuer: str, audience: str, claims: ClaimsHook | None) -> None:
         self._watch, self._policy, self._issuer, self._audience, self._claims = watch, policy, issuer, audience, claims
         self._known: Recent[bytes, tuple[Row, str]] = Recent(ROWS_REMEMBERED)
+        self.never_fails = claims is None  # what a login was given tokens for, a refresh is
 
     def known(self, key: bytes) -> Row | None:
         """The row with this key as it was once: only what never changes of it may be believed."""
@@ -51,7 +57,7 @@ class Mint:
         keyring, known = self._watch.keyring, self._known.get(row.key)
         life = min(self._policy.access_ttl, row.expires_at - now)
         fixed = known[1] if known else fixed_claims(row, self._issuer, self._audience)
-        extra = self._claims(info_of(row, used_at, idle_at)) if self._claims else {}
+        extra = self._extra(info_of(row, used_at, idle_at)) if self._claims else NOTHING
         mac = keyring.mac(now)
         return Granted(
             access_token=sign(fixed, scope, place, now, life, extra, keyring.signer(now)),
@@ -61,3 +67,18 @@ class Mint:
             refresh_seq=place.g,
             scope=scope,
         )
+
+    def _extra(self, about: SessionInfo) -> Mapping[str, object]:
+        """The application's claims. Raises TryLater if that fails, ConfigurationError for what is no JSON."""
+        try:
+            extra = self._claims(about) if self._claims else NOTHING
+        except (Refused, TryLater, ConfigurationError):
+            raise
+        except Exception as error:
+            _log.exception("claims failed: nobody gets tokens")
+            raise TryLater("claims failed", retry_after=5.0) from error
+        try:
+            json.dumps(dict(extra))
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"claims gives an object of JSON, and nothing else: {error}") from error
+        return extra

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from unbroken.errors import InvalidGrant
 
-__all__ = ["MOST", "RefreshToken", "kid_of", "row_key"]
+__all__ = ["MOST", "RefreshToken", "row_key"]
 
 PREFIX = "rt_"
 VERSION = 1
@@ -64,14 +64,6 @@ class RefreshToken(NamedTuple):
         if not hmac.compare_digest(hmac.digest(key, raw[:at], "sha256")[:MAC_BYTES], raw[at:]):
             raise refused()
         return cls(f, g, b)
-
-
-def kid_of(text: str) -> int | None:
-    """The number of the key that *text* says it was made with; None if it is no refresh token. Nothing is proved."""
-    try:
-        return _read_number(_bytes_of(text), 1)[0]
-    except (ValueError, IndexError, binascii.Error):
-        return None
 
 
 def _bytes_of(text: str) -> bytes:

@@ -1,4 +1,6 @@
-"""Who am I, and "your devices": what the holder of an access token may see of its own sessions, name, and end."""
+"""Who am I, and "your devices": what the holder of an access token may see of its own sessions, name, and end; and the
+ticket for a connection without headers.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ LONGEST_LABEL = 200
 
 
 class SessionEndpoints:
-    """Shows callers their own sessions, and ends them."""
+    """Shows callers their own sessions, and ends them. *tickets* opens ``/ticket``."""
 
-    def __init__(self, sessions: Sessions, callers: Callers) -> None:
+    def __init__(self, sessions: Sessions, callers: Callers, *, tickets: bool = True) -> None:
         self._sessions, self._callers = sessions, callers
         self.routes = (
             Route("GET", "/session", self._session),
@@ -23,6 +25,7 @@ class SessionEndpoints:
             Route("POST", "/sessions/revoke-others", self._revoke_others),
             Route("DELETE", "/sessions/{sid}", self._end_session),
             Route("PATCH", "/sessions/{sid}", self._rename_session),
+            *((Route("POST", "/ticket", self._ticket),) if tickets else ()),
         )
 
     async def _session(self, request: Request, _: str) -> Response:
@@ -52,6 +55,10 @@ class SessionEndpoints:
     async def _revoke_others(self, request: Request, _: str) -> Response:
         caller = await self._callers.demanded(request)
         return json_response({"revoked": await self._sessions.arevoke_others(caller.subject, keep=caller.sid)})
+
+    async def _ticket(self, request: Request, _: str) -> Response:
+        ticket = await self._sessions.aticket(await self._callers.demanded(request))
+        return json_response(ticket.to_response())
 
 
 def _none() -> Response:

@@ -22,11 +22,14 @@ from unbroken.server.keys import KeyRecord, Keyring
 from unbroken.server.rotation import Policy
 from unbroken.server.stores import Busy, Store
 from unbroken.server.threads import STORE
+from unbroken.server.tickets import Ticket
 from unbroken.tokens import Granted
 
 __all__ = ["SessionInfo", "Sessions"]
 
 T = TypeVar("T")
+ABOUT: dict[str, Any]
+ABOUT = {"client_id": "first-party", "scope": "", "label": "", "ip": "", "user_agent": "", "coordinated": False}
 
 
 class Sessions:
@@ -101,6 +104,19 @@ class Sessions:
         """What ``verify`` would say, if this token was seen before and no store has to be asked; else None."""
         return self._flows.known(access_token)
 
+    def ticket(self, access: str | Claims) -> Ticket:
+        """A ticket for one connection that a browser opens without headers, within 30 seconds: it goes into the URL.
+
+        *access* is a good access token, or what one said that has been verified. Raises as ``verify`` does.
+        """
+        return run_once(self._flows.ticket(access))
+
+    def redeem(self, ticket: str) -> Claims:
+        """What the access token said that *ticket* was bought with: once, on all nodes. Raises InvalidToken:
+        ``malformed``, ``expired``, ``revoked`` or ``used``; or TryLater if the store does not answer.
+        """
+        return run_once(self._flows.redeem(ticket))
+
     def logout(self, *, access_token: str | None = None, refresh_token: str | None = None) -> bool:
         """Ends the sessions that these tokens name; False if they name none. Any genuine token will do, however old."""
         return run_once(self._flows.logout(access_token, refresh_token))
@@ -166,8 +182,8 @@ class Sessions:
     # ---- for event loops ---------------------------------------------------------------------------------------
 
     async def alogin(self, subject: str, **about: Any) -> Granted:
-        """``login`` without blocking."""
-        return await self._slowly(lambda: self._flows.login(*_login_args(subject, about)))
+        """``login`` without blocking. *was_ended* is asked when the session is stored: LoginRefused if so."""
+        return await self._slowly(lambda: self._flows.login(subject, **ABOUT | about))
 
     async def arefresh(
         self,
@@ -191,6 +207,14 @@ class Sessions:
             return await self._quickly(lambda: flows.verify(access_token))
         return await flows.verify(access_token, fresh=self._waits and not is_blocking())
 
+    async def aticket(self, access: str | Claims) -> Ticket:
+        """``ticket`` without blocking."""
+        return await self._quickly(lambda: self._flows.ticket(access))
+
+    async def aredeem(self, ticket: str) -> Claims:
+        """``redeem`` without blocking."""
+        return await self._quickly(lambda: self._flows.redeem(ticket))
+
     async def alogout(self, *, access_token: str | None = None, refresh_token: str | None = None) -> bool:
         """``logout`` without blocking."""
         return await self._slowly(lambda: self._flows.logout(access_token, refresh_token))
@@ -198,6 +222,10 @@ class Sessions:
     async def alist_of(self, subject: str, *, include_ended: bool = False) -> list[SessionInfo]:
         """``list_of`` without blocking."""
         return await self._quickly(lambda: self._flows.list_of(subject, include_ended))
+
+    async def alist_all(self, *, include_ended: bool = False) -> list[SessionInfo]:
+        """``list_all`` without blocking."""
+        return await self._quickly(lambda: self._flows.list_of(None, include_ended))
 
     async def arename(self, sid: str, label: str, *, subject: str | None = None) -> SessionInfo | None:
         """``rename`` without blocking."""
@@ -218,6 +246,14 @@ class Sessions:
     async def akeyring(self) -> Keyring:
         """``keyring`` without blocking."""
         return await self._quickly(self._flows.keyring)
+
+    async def arotate_keys(self, publish_ahead: float = 600.0) -> list[KeyRecord]:
+        """``rotate_keys`` without blocking."""
+        return await self._slowly(lambda: self._flows.rotate_keys(publish_ahead))
+
+    async def aretire_key(self, kid: str) -> bool:
+        """``retire_key`` without blocking."""
+        return await self._slowly(lambda: self._flows.retire_key(kid))
 
     async def ajwks(self) -> dict[str, object]:
         """``jwks`` without blocking."""
@@ -254,8 +290,3 @@ class Sessions:
         if not self._waits or is_blocking():
             return await flow()
         return await STORE.run(lambda: run_once(flow()))
-
-
-def _login_args(subject: str, about: dict[str, Any]) -> tuple[Any, ...]:
-    defaults = {"client_id": "first-party", "scope": "", "label": "", "ip": "", "user_agent": "", "coordinated": False}
-    return (subject, *({**defaults, **about}[name] for name in defaults))

@@ -82,14 +82,13 @@ class Steps:
             raise begin_again() from None
         if now >= ends:
             raise begin_again()
-        await self.check(begun)
+        if await in_its_place(self._sessions.store, lambda: self.is_over(begun)):
+            raise begin_again()
         return begun
 
-    async def check(self, begun: Begun) -> None:
-        """Raises LoginRefused if the subject's sessions were ended since the password was right."""
-        store = self._sessions.store
-        if await in_its_place(store, lambda: began_too_early(store, begun.subject, begun.began)):
-            raise begin_again()
+    async def is_over(self, begun: Begun) -> bool:
+        """Whether the subject's sessions were ended since the password was right."""
+        return await began_too_early(self._sessions.store, begun.subject, begun.began)
 
     async def spend(self, begun: Begun) -> None:
         """Raises LoginRefused if a session has begun by it already. To be asked after the code."""

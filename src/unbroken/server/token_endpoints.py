@@ -1,4 +1,8 @@
-"""What is done with a token: exchange it, end it, ask about it (RFC 6749 §6, RFC 7009, RFC 7662)."""
+"""What is done with a token: exchange it, end it, ask about it (RFC 6749 §6, RFC 7009, RFC 7662).
+
+Where the application says whether a subject ``is_active``, a refresh asks it first: who is not is logged out, and where
+nobody can say, nothing is spent.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from unbroken.server.callers import Callers
 from unbroken.server.cookies import Jar, ambiguous
 from unbroken.server.door import agent_of
 from unbroken.server.http import NO_STORE, Request, Response, Route, bearer_of, facts_of, json_response, text_of
+from unbroken.server.login import IsActive, is_somebody
 from unbroken.server.login_endpoints import LoginEndpoints
 from unbroken.server.sessions import Sessions
 from unbroken.tokens import Granted
@@ -22,10 +27,17 @@ class TokenEndpoints:
     """Exchanges, ends and tells about tokens. *password_grant* opens RFC 6749 §4.3."""
 
     def __init__(
-        self, sessions: Sessions, callers: Callers, logins: LoginEndpoints, jar: Jar, *, password_grant: bool = False
+        self,
+        sessions: Sessions,
+        callers: Callers,
+        logins: LoginEndpoints,
+        jar: Jar,
+        is_active: IsActive | None = None,
+        *,
+        password_grant: bool = False,
     ) -> None:
         self._sessions, self._callers, self._logins, self._jar = sessions, callers, logins, jar
-        self._password_grant = password_grant
+        self._is_active, self._password_grant = is_active, password_grant
         self.routes = (
             Route("POST", "/token", self._token),
             Route("POST", "/refresh", self._refresh),
@@ -74,6 +86,8 @@ class TokenEndpoints:
         return next(iter(living), tokens[0])
 
     async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> Granted:
+        if self._is_active is not None:
+            await self._look_at_subject(self._is_active, token)
         return await self._sessions.arefresh(
             token,
             attempt=request.headers.get("idempotency-key"),
@@ -82,6 +96,16 @@ class TokenEndpoints:
             ip=request.client_ip,
             user_agent=agent_of(request),
         )
+
+    async def _look_at_subject(self, is_active: IsActive, token: str) -> None:
+        """Ends the session of *token* if its subject is nobody any more: then ``arefresh`` refuses it, and tells so, as
+        it does any other that has ended.
+        """
+        found = await self._sessions.ainspect_refresh(token)
+        if found is None or found[0].revoked_at is not None:
+            return
+        if not await is_somebody(is_active, found[0].subject):
+            await self._sessions.arevoke(found[0].sid)
 
     async def _logout(self, request: Request, _: str) -> Response:
         access_token, refresh_token = bearer_of(request), self._in_body(request)

@@ -33,6 +33,7 @@ __all__ = ["Watch"]
 EVERY = 0.4
 STALE = 0.8
 AGAIN = 0.03
+SKEW = 5.0  # seconds that a revocation is remembered longer than its access tokens live
 
 
 class Watch:
@@ -70,6 +71,12 @@ class Watch:
             if await other.ended_well():
                 return
 
+    async def finds(self, kid: str | int | None) -> bool:
+        """Whether a key that was unknown is known now: another process may have made it a moment ago."""
+        if kid is None or self.keyring.knows(kid):
+            return False
+        return await self.look_again() and self.keyring.knows(kid)
+
     async def look_again(self) -> bool:
         """Asks the store, because of a key that is unknown; False if that was done a moment ago."""
         with self._lock:
@@ -100,6 +107,10 @@ class Watch:
         """Takes note of revoked sids, each with how long it must be remembered."""
         with self._lock:
             self._note(revocations)
+
+    def dead_until(self, now: float) -> float:
+        """How long a session that ends now must be remembered as ended."""
+        return now + self.keyring.longest_access() + SKEW
 
     async def _keys(self) -> tuple[KeyRecord, ...]:
         """The keys, after the first ones were made and their lifetimes noted."""

@@ -208,7 +208,14 @@ def running(app: Any) -> Iterator[int]:
     """*app* by a real uvicorn in a thread; its port."""
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, for TCP_NODELAY
     listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=0, server_header=False)
+    config = uvicorn.Config(
+        app,
+        http="h11",  # the same wherever it runs, and the one that hands on whatever comes
+        log_level="critical",
+        lifespan="off",
+        timeout_graceful_shutdown=0,
+        server_header=False,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

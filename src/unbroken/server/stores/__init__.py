@@ -68,6 +68,14 @@ class Store(Protocol):
     async def rotate(self, key: bytes, token: Presented, now: float, refresh_ttl: float) -> bool:
         """R1 in one step: what ``rotation.rotate`` gives, if the row is alive, at g, and seen is null or b."""
 
+    async def rotate_unread(
+        self, key: bytes, token: Presented, now: float, refresh_ttl: float, client_id: str | None
+    ) -> Row | None:
+        """``rotate``, for a row that was not read yet, if it is of *client_id* (None: any): the row it has become.
+
+        None where ``rotate`` says False. Where one statement cannot do it, it is read first.
+        """
+
     async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
         """Replaces *before* by *after*; False if the row is another one now.
 

@@ -60,12 +60,24 @@ class MemoryStore:
         return self._rows.get(key)
 
     async def rotate(self, key: bytes, token: Presented, now: float, refresh_ttl: float) -> bool:
+        return self._rotated(key, token, now, refresh_ttl, None) is not None
+
+    async def rotate_unread(
+        self, key: bytes, token: Presented, now: float, refresh_ttl: float, client_id: str | None
+    ) -> Row | None:
+        return self._rotated(key, token, now, refresh_ttl, client_id)
+
+    def _rotated(
+        self, key: bytes, token: Presented, now: float, refresh_ttl: float, client_id: str | None
+    ) -> Row | None:
         with self._lock:
             row = self._rows.get(key)
             if row is None or rotation.why_dead(row, now) or token.g != row.g or row.seen not in (None, token.b):
-                return False
-            self._rows[key] = rotation.rotate(row, token, now, Policy(refresh_ttl=refresh_ttl))
-            return True
+                return None
+            if client_id not in (None, row.client_id):
+                return None
+            self._rows[key] = after = rotation.rotate(row, token, now, Policy(refresh_ttl=refresh_ttl))
+            return after
 
     async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
         with self._lock:

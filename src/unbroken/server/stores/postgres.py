@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, astuple, fields
+from typing import Any
 
 from unbroken._bind.sql import Sql
 from unbroken.server.keys import KeyRecord
@@ -40,13 +41,14 @@ INSERT INTO unbroken_session ({COLUMNS}) VALUES ({", ".join(["%s"] * len(NAMES))
 # What is returned makes the commit not wait for the disk; it is asked for only where a row was changed.
 RELAXED = "RETURNING set_config('synchronous_commit', 'off', true)"
 # R1: the condition is that of ``rotation.present``, the change that of ``rotation.rotate``.
-ROTATE = f"""
+R1 = """
 UPDATE unbroken_session SET g = g + 1, b = 0, at2 = at1, b2 = b1, at1 = %(now)s, b1 = %(b)s, attempt = %(attempt)s,
     seen = NULL, used_at = %(now)s, idle_expires_at = least(%(now)s + %(refresh_ttl)s, expires_at)
 WHERE key = %(key)s AND g = %(g)s AND (seen IS NULL OR seen = %(b)s)
     AND revoked_at IS NULL AND idle_expires_at > %(now)s AND expires_at > %(now)s
-{RELAXED}
 """
+ROTATE = R1 + RELAXED
+ROTATE_UNREAD = f"{R1} AND client_id = coalesce(%(client_id)s::text, client_id) {RELAXED}, {COLUMNS}"
 SWAP = f"""
 UPDATE unbroken_session SET {", ".join(f"{name} = %(new_{name})s" for name in NAMES)}
 WHERE key = %(key)s AND g = %(g)s AND b = %(b)s AND label = %(label)s AND at1 IS NOT DISTINCT FROM %(at1)s
@@ -147,15 +149,15 @@ class PostgresStore:
         return Row(*rows[0]) if rows else None
 
     async def rotate(self, key: bytes, token: Presented, now: float, refresh_ttl: float) -> bool:
-        values = {
-            "key": key,
-            "g": token.g,
-            "b": token.b,
-            "attempt": token.attempt,
-            "now": float(now),
-            "refresh_ttl": float(refresh_ttl),
-        }
-        return bool(await self._rows(ROTATE, values))
+        return bool(await self._rows(ROTATE, _presented(key, token, now, refresh_ttl)))
+
+    async def rotate_unread(
+        self, key: bytes, token: Presented, now: float, refresh_ttl: float, client_id: str | None
+    ) -> Row | None:
+        values = _presented(key, token, now, refresh_ttl)
+        values["client_id"] = client_id
+        rows = await self._rows(ROTATE_UNREAD, values)
+        return Row(*rows[0][1:]) if rows else None
 
     async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
         old = {name: getattr(before, name) for name in ("key", "g", "b", "label", "at1", "attempt", "seen")}
@@ -251,3 +253,15 @@ class PostgresStore:
 
     def close(self) -> None:
         self._sql.close()
+
+
+def _presented(key: bytes, token: Presented, now: float, refresh_ttl: float) -> dict[str, Any]:
+    """The values of ``ROTATE``."""
+    return {
+        "key": key,
+        "g": token.g,
+        "b": token.b,
+        "attempt": token.attempt,
+        "now": float(now),
+        "refresh_ttl": float(refresh_ttl),
+    }

@@ -28,9 +28,10 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from unbroken._bind.redis import Command, RedisBind
+from unbroken.server import rotation
 from unbroken.server.keys import KeyRecord
 from unbroken.server.recent import Recent
-from unbroken.server.rotation import Presented, Row
+from unbroken.server.rotation import Policy, Presented, Row
 from unbroken.server.stores import Account, News
 from unbroken.server.stores import redis_scripts as scripts
 from unbroken.server.stores.redis_rows import (
@@ -127,6 +128,16 @@ class RedisStore:
         # The epoch is in another slot. If it is a later one, what was just rotated is over all the same.
         newest, then = await self._ask_all([("HGET", epoch, "n"), ("EVALSHA", scripts.ROTATE, 1, name, *values)])
         return then is not None and int(newest or 0) <= int(then)
+
+    async def rotate_unread(
+        self, key: bytes, token: Presented, now: float, refresh_ttl: float, client_id: str | None
+    ) -> Row | None:
+        row = await self.read(key)  # it says whose it is, and so where the end of all their sessions would stand
+        if row is None or row.g != token.g or client_id not in (None, row.client_id):
+            return None
+        if not await self.rotate(key, token, now, refresh_ttl):
+            return None
+        return rotation.rotate(row, token, now, Policy(refresh_ttl=refresh_ttl))
 
     async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
         ends = after.revoked_at is not None and before.revoked_at is None

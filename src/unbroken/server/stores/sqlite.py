@@ -64,6 +64,7 @@ UPDATE session SET g = g + 1, b = 0, at2 = at1, b2 = b1, at1 = :now, b1 = :b, at
 WHERE key = :key AND g = :g AND (seen IS NULL OR seen = :b)
     AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
 """
+ROTATE_UNREAD = f"{ROTATE} AND client_id = coalesce(:client_id, client_id) RETURNING {COLUMNS}"
 SWAP = f"""
 UPDATE session SET {", ".join(f"{column.name} = ?" for column in fields(Row))}
 WHERE key = ? AND g = ? AND b = ? AND label = ? AND at1 IS ? AND attempt IS ? AND seen IS ? AND revoked_at IS NULL
@@ -76,6 +77,11 @@ INSERT INTO key VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kid) DO UPDATE SET
                          coalesce(excluded.verifies_until, verifies_until)),
     token_ttl = max(token_ttl, excluded.token_ttl),
     secret = CASE WHEN substr(excluded.secret, 1, 7) = 'sealed:' THEN excluded.secret ELSE secret END
+"""
+# What is newer than a cursor, beside the number that was given out last; one row without a sid where nothing is.
+REVOCATIONS = """
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'revocation'), 0), sid, until
+FROM (SELECT 1) LEFT JOIN revocation ON seq > ? ORDER BY seq
 """
 REVOKE = """
 UPDATE session SET revoked_at = :now, revoked_why = :why
@@ -129,15 +135,15 @@ class SqliteStore:
         return _row(rows[0]) if rows else None
 
     async def rotate(self, key: bytes, token: Presented, now: float, refresh_ttl: float) -> bool:
-        values = {
-            "key": key,
-            "g": token.g,
-            "b": token.b,
-            "attempt": token.attempt,
-            "now": now,
-            "refresh_ttl": refresh_ttl,
-        }
-        return self._file.change(ROTATE, values)
+        return self._file.change(ROTATE, _presented(key, token, now, refresh_ttl))
+
+    async def rotate_unread(
+        self, key: bytes, token: Presented, now: float, refresh_ttl: float, client_id: str | None
+    ) -> Row | None:
+        values = _presented(key, token, now, refresh_ttl)
+        values["client_id"] = client_id
+        rows = self._select(ROTATE_UNREAD, values)
+        return _row(rows[0]) if rows else None
 
     async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
         same = (before.key, before.g, before.b, before.label, before.at1, before.attempt, before.seen)
@@ -179,8 +185,10 @@ class SqliteStore:
         return [_row(found) for found in self._select(statement, tuple(given.values()))]
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
-        rows = self._select("SELECT seq, sid, until FROM revocation WHERE seq > ? ORDER BY seq", (after,))
-        return (rows[-1][0] if rows else after), [(sid, until) for _, sid, until in rows]
+        rows = self._select(REVOCATIONS, (after,))
+        if rows[0][0] < after:  # the file was put back to what it once was: what it has is news
+            rows = self._select(REVOCATIONS, (0,))
+        return rows[0][0], [(sid, until) for _, sid, until in rows if sid is not None]
 
     # ---- keys and accounts -------------------------------------------------------------------------------------
 
@@ -244,6 +252,18 @@ class SqliteStore:
         """Tells other processes; of what is oldest, some that they need no longer is forgotten."""
         db.executemany("INSERT INTO revocation (sid, until) VALUES (?, ?)", [(sid, dead_until) for sid in sids])
         db.execute(FORGET, (now,))
+
+
+def _presented(key: bytes, token: Presented, now: float, refresh_ttl: float) -> dict[str, Any]:
+    """The values of ``ROTATE``."""
+    return {
+        "key": key,
+        "g": token.g,
+        "b": token.b,
+        "attempt": token.attempt,
+        "now": now,
+        "refresh_ttl": refresh_ttl,
+    }
 
 
 def _row(values: Sequence[Any]) -> Row:
