@@ -41,7 +41,8 @@ def test_a_client_discovers_refreshes_and_revokes(server: Server, program: str) 
     refresh_tokens = [answer["refresh_token"] for answer in found["tokens"]]
     assert len(set(refresh_tokens)) == 3, "the server rotates"
     assert {answer["refresh_token"] for answer in found["together"]}.isdisjoint(refresh_tokens)
-    assert found["refused"] == {"error": "invalid_grant", "status": 400}
+    assert found["refused"]["error"] == "invalid_grant"
+    assert found["refused"].get("status", 400) == 400, "not every client says it"
     assert server.hits[METADATA] - before[METADATA] == 1
     [info] = [info for info in server.sessions.list_all(include_ended=True) if info.sid == sid]
     assert info.revoked_why == "logged_out"

@@ -94,8 +94,14 @@ def test_an_interrupt_is_a_stop_too(folder: Path) -> None:
     assert "Traceback" not in server.errors.read_text()
 
 
-def test_a_worker_that_dies_is_replaced_and_nobody_is_logged_out(folder: Path) -> None:
-    with serving(folder, "--workers", "2") as server:
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "redis"])
+def test_a_worker_that_dies_is_replaced_and_nobody_is_logged_out(
+    kind: str, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    store = [] if kind == "sqlite" else ["--store", request.getfixturevalue(kind).url]
+    if store:
+        unbroken(folder, "users", "add", "ada", "--password-stdin", *store, given=PASSWORD + "\n")
+    with serving(folder, "--workers", "2", *store) as server:
         token = server.login()["refresh_token"]
         server.until(lambda: len(workers_of(server)) == 2)
         before = workers_of(server)

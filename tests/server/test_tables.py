@@ -20,6 +20,7 @@ from unbroken.server.stores.tables import Tables, tables_of, upgrade_tables
 
 NEWEST = len(postgres_schema.STEPS)
 # A file that the version before strikes has made, at the time MADE_AT, and a refresh token from it.
+OLD_TABLES = (Path(__file__).parent / "data" / "postgres_schema_1.sql").read_bytes()
 OLD_FILE = (Path(__file__).parent / "data" / "sqlite_schema_1.sql").read_text()
 MADE_AT = 1_760_000_000.0
 OLD_TOKEN = "rt_AQGaoRKcbDCOR3n7fr7kqJLwAQB3MexR_nw7LHQD6T0I3RP5"
@@ -40,7 +41,7 @@ def older(database: str) -> str:
     with psycopg.connect(database, autocommit=True) as db:
         db.execute("CREATE TABLE unbroken_schema (number int4 NOT NULL)")
         db.execute("INSERT INTO unbroken_schema VALUES (1)")
-        db.execute(postgres_schema.STEPS[0].encode())
+        db.execute(OLD_TABLES)
         db.execute("INSERT INTO unbroken_account VALUES ('ada', 'Ada', 'hash', 1.0)")
     return database
 

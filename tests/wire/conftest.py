@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -118,8 +118,17 @@ FACES: dict[str, Callable[..., AbstractContextManager[int]]] = {
 
 @pytest.fixture(params=sorted(FACES), scope="module")
 def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
-    sessions = Sessions(MemoryStore(), issuer="https://id.example.org", audience="shop")
-    with FACES[request.param](sessions, password_grant=True, scopes_of=scopes_of) as port:
+    with wired(request.param, MemoryStore()) as found:
+        yield found
+
+
+@contextmanager
+def wired(face: str, store: Any) -> Iterator[Wire]:
+    """One face over *store*, and how it is asked."""
+    with (
+        closing(Sessions(store, issuer="https://id.example.org", audience="shop")) as sessions,
+        FACES[face](sessions, password_grant=True, scopes_of=scopes_of) as port,
+    ):
         url = f"http://127.0.0.1:{port}"
         with httpx2.Client(base_url=url) as http:
             yield Wire(url, http, sessions)

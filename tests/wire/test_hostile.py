@@ -8,17 +8,21 @@ import socket
 import string
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import jwt
+import psycopg
 import pytest
 
-from tests.wire.conftest import PASSWORD, Wire, authorization
+from tests.wire.conftest import FACES, PASSWORD, Wire, authorization, wired
+from unbroken.server import MemoryStore, open_store
 
 JSON = {"content-type": "application/json"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 one_face = pytest.mark.parametrize("wire", ["starlette"], indirect=True)
 
+STORES = ("sqlite", "postgres", "redis")
 BAD_JSON = {
     "nothing": b"",
     "no JSON": b"{",
@@ -45,6 +49,31 @@ BAD_FORMS = {
     "a NUL": b"grant_type=refresh_token&refresh_token=%00&token=%00",
     "many": b"&".join(b"a%d=1" % number for number in range(1000)),
 }
+
+
+@pytest.fixture(params=[*sorted(FACES), *(f"starlette on {kind}" for kind in STORES)], scope="module")
+def wire(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
+    """Every face on a store in memory, and every other store below one face."""
+    face, _, kind = request.param.partition(" on ")
+    with ExitStack() as stack:
+        store: Any = MemoryStore()
+        if kind == "sqlite":
+            store = open_store(f"sqlite:///{tmp_path_factory.mktemp('hostile')}/s.db")
+        elif kind == "postgres":
+            store = open_store(stack.enter_context(database_of(request.getfixturevalue("postgres").url)))
+        elif kind == "redis":
+            store = open_store(request.getfixturevalue("redis").url + "?prefix=hostile")
+        yield stack.enter_context(wired(face, store))
+
+
+@contextmanager
+def database_of(url: str) -> Iterator[str]:
+    """A database of its own in the PostgreSQL at *url*."""
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("CREATE DATABASE hostile")
+    yield url.removesuffix("postgres") + "hostile"
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("DROP DATABASE hostile WITH (FORCE)")
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/refresh"])

@@ -31,6 +31,6 @@ await told(async ({ url, client_id, access_token, refresh_token, metadata }) => 
   const last = await manager.getUser();
   await manager.revokeTokens();
   await manager.storeUser(last);
-  const refused = await manager.signinSilent().catch((error) => ({ error: error.error, status: 400 }));
+  const refused = await manager.signinSilent().catch((error) => ({ error: error.error }));
   return { tokens, together, refused };
 });

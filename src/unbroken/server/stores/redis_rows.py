@@ -2,6 +2,9 @@
 
 Names in braces decide the hash slot: all of one session, all of one subject, and all of the feed are in one slot each.
 Subjects and sids stand in no name but as their hash, so that no text can break one.
+
+What is written has no version. A newer release may append to a list: an older one passes over what it does not know,
+and a newer one takes the default for what an older one has not written, so that both can be at work on the way.
 """
 
 from __future__ import annotations
@@ -110,9 +113,8 @@ def row_of(key: bytes, changing: Mapping[bytes, bytes], text: bytes | None) -> R
     if text is None or b"g" not in changing:
         return None
     found = {name: changing.get(field.encode()) for name, field in CHANGING.items()}
-    return Row(
-        key=key, **dict(zip(LASTING, json.loads(text), strict=True)), **{n: _read(n, v) for n, v in found.items()}
-    )
+    lasting = dict(zip(LASTING, json.loads(text), strict=False))
+    return Row(key=key, **lasting, **{name: _read(name, value) for name, value in found.items()})
 
 
 def ended_by(row: Row, epoch_then: bytes, epoch: Sequence[bytes | None]) -> Row:
@@ -133,7 +135,7 @@ def keys_of(found: Mapping[bytes, bytes]) -> list[KeyRecord]:
         what, _, kid = name.decode().partition(" ")
         if what == "text":
             ends, life = found[b"ends " + kid.encode()], found[b"life " + kid.encode()]
-            fixed: tuple[str, str, str, float, float] = tuple(json.loads(text))
+            fixed: tuple[str, str, str, float, float] = tuple(json.loads(text)[:5])
             records.append(KeyRecord(kid, *fixed, float(ends) if ends else None, float(life)))
     return sorted(records, key=lambda record: (record.created_at, record.kid))
 
@@ -146,7 +148,7 @@ def key_written(record: KeyRecord) -> tuple[str, str, bytes, bytes]:
 
 def account_of(name: str, text: bytes) -> Account:
     """The account that was written as *text*."""
-    return Account(name, *json.loads(text))
+    return Account(name, *json.loads(text)[:3])
 
 
 def _written(value: Any) -> bytes:
