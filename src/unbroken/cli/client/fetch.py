@@ -6,36 +6,21 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Annotated, NoReturn
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import typer
 
+from unbroken.cli.client.asked import Asked
 from unbroken.cli.client.profiles import Name, using
 from unbroken.cli.options import duration
 from unbroken.client.origins import origin_of
 from unbroken.errors import ConfigurationError, InvalidRequest, TryLater
 
-__all__ = ["Asked", "fetch"]
+__all__ = ["fetch"]
 
 ASCII = "".join(map(chr, range(0x21, 0x7F)))
 FORM = "application/x-www-form-urlencoded"
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the command line asked for. ``data``: texts, ``@FILE``, ``@-``; None without a body. ``raw``: only texts."""
-
-    method: str
-    url: str
-    headers: tuple[tuple[str, str], ...]
-    data: tuple[str, ...] | None
-    raw: tuple[str, ...]
-    output: str
-    include: bool
-    fail: bool
-    follow: bool
 
 
 def fetch(

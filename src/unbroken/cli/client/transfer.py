@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import httpx2
 
-from unbroken.cli.client.fetch import Asked
+from unbroken.cli.client.asked import Asked
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidRequest, TryLater
 from unbroken.httpx2 import SessionAuth
