@@ -4,16 +4,19 @@
 seen: for backends that want their token in a header of their own, which these libraries would hand on to whatever
 origin a redirect leads to. (``Authorization`` they take off themselves.)
 
-The flows differ in their awaits alone. To send a request without a token: ``auth=None`` on the request, or, with a
-``SessionTransport``, ``extensions={"unbroken.skip": True}``.
+The flows differ in their awaits alone. What was read of an answer, to look for a challenge, is put back. To send a
+request without a token: ``auth=None`` on the request, or, with a ``SessionTransport``,
+``extensions={"unbroken.skip": True}``.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Generator, Mapping
+from functools import cache
 from typing import Any
 
+from unbroken.client.again import Again, Pieces
 from unbroken.client.live import Live
 from unbroken.client.passage import NO_ANSWER_OF_OURS
 from unbroken.client.replay import Rewind, rewinder
@@ -35,6 +38,8 @@ def why_not_replayed(response: Any) -> NotReplayable | None:
 
 class AuthFlow:
     """What ``unbroken.httpx.SessionAuth`` and ``unbroken.httpx2.SessionAuth`` have in common."""
+
+    _library: Any  # httpx or httpx2, which differ in nothing that is used here
 
     def __init__(self, session: Session, *, instead: bool = False) -> None:
         if session.dialect.header.lower() != "authorization":
@@ -63,7 +68,7 @@ class AuthFlow:
                     answer: object = _status(response, session, step)
                     request = response.request  # behind a redirect, only the last hop is sent again
                 else:
-                    answer = session.perform(step, _Received(response))
+                    answer = session.perform(step, _Received(response, self._library))
                 step = way.send(answer)
         except StopIteration:
             return
@@ -84,7 +89,7 @@ class AuthFlow:
                     answer: object = _status(response, session, step)
                     request = response.request  # behind a redirect, only the last hop is sent again
                 else:
-                    answer = await session.aperform(step, _AsyncReceived(response))
+                    answer = await session.aperform(step, _AsyncReceived(response, self._library))
                 step = way.send(answer)
         except StopIteration:
             return
@@ -119,8 +124,7 @@ class TransportFlow:
                     response = send(_signed(request, session, step))
                     answer: object = response.status_code
                 else:
-                    received = _Transported(response, self._library.ByteStream)
-                    answer, response = session.perform(step, received), received.response
+                    answer = session.perform(step, _Received(response, self._library))
                 step = way.send(answer)
         except StopIteration:
             return response
@@ -141,8 +145,7 @@ class TransportFlow:
                     response = await send(_signed(request, session, step))
                     answer: object = response.status_code
                 else:
-                    received = _AsyncTransported(response, self._library.ByteStream)
-                    answer, response = await session.aperform(step, received), received.response
+                    answer = await session.aperform(step, _AsyncReceived(response, self._library))
                 step = way.send(answer)
         except StopIteration:
             return response
@@ -195,56 +198,76 @@ def _status(response: Any, session: Session, sent: Live) -> int:
 
 
 class _Received:
-    """A ``Received`` over an answer of ``Client``."""
+    """A ``Received`` over an answer of ``Client``, or of a transport below it."""
 
-    def __init__(self, response: Any) -> None:
-        self._response = response
+    def __init__(self, response: Any, library: Any) -> None:
+        self._response, self._library = response, library
 
     def headers(self) -> Mapping[str, str]:
         return {name.lower(): value for name, value in self._response.headers.items()}
 
-    def read(self) -> Any:
-        return self._response.read()
+    def read(self, most: int | None = None) -> Any:
+        if self._response.is_stream_consumed:  # a hook of the user's own was here
+            return _at_most(self._response.read(), most)
+        stream, pieces = self._response.stream, Pieces(most)
+        rest = iter(stream)
+        try:
+            if not all(map(pieces.take, rest)):
+                return self._put_back(pieces, rest)
+        except self._library.RequestError as error:
+            self._name_request(error)
+            raise
+        stream.close()
+        return self._put_back(pieces)
 
     def note(self, why: NotReplayable) -> None:
         self._response.extensions[WHY_NOT] = why
+
+    def _put_back(self, pieces: Pieces, rest: Any = None) -> bytes | None:
+        """Makes the answer as it was; its body, decoded, unless there is a *rest*."""
+        again = _stream_class(self._library)
+        self._response.stream = again(pieces.taken, rest, self._response.stream)
+        if rest is not None:
+            return None
+        probe = self._library.Response(200, headers=self._response.headers, stream=again(pieces.taken))
+        decoded = Pieces(pieces.most)
+        try:
+            return b"".join(decoded.taken) if all(map(decoded.take, probe.iter_bytes())) else None
+        except self._library.DecodingError:
+            return None  # whoever wants to read it will be told
+
+    def _name_request(self, error: Any) -> None:
+        """*error* names its request, as the library's own do."""
+        error.request = getattr(self._response, "_request", None)
 
 
 class _AsyncReceived(_Received):
     """The same over an answer of ``AsyncClient``."""
 
-    def read(self) -> Any:
-        return self._response.aread()
+    async def read(self, most: int | None = None) -> Any:
+        if self._response.is_stream_consumed:
+            return _at_most(await self._response.aread(), most)
+        stream, pieces = self._response.stream, Pieces(most)
+        rest = aiter(stream)
+        try:
+            async for piece in rest:
+                if not pieces.take(piece):
+                    return self._put_back(pieces, rest)
+        except self._library.RequestError as error:
+            self._name_request(error)
+            raise
+        await stream.aclose()
+        return self._put_back(pieces)
 
 
-class _Transported(_Received):
-    """The same below ``Client``, which must find the body unread: what was read is put back."""
-
-    def __init__(self, response: Any, stream: Any) -> None:
-        super().__init__(response)
-        self.response, self._stream = response, stream
-
-    def read(self) -> Any:
-        body = b"".join(self._response.stream)
-        self._response.close()
-        return self._put_back(body).read()
-
-    def _put_back(self, body: bytes) -> Any:
-        old = self._response
-        self.response, probe = (
-            type(old)(old.status_code, headers=old.headers, stream=self._stream(body), extensions=old.extensions)
-            for _ in range(2)
-        )
-        return probe
+@cache
+def _stream_class(library: Any) -> Any:
+    """``Again`` as a stream of *library*."""
+    return type("Again", (Again, library.SyncByteStream, library.AsyncByteStream), {})
 
 
-class _AsyncTransported(_Transported):
-    """The same below ``AsyncClient``."""
-
-    async def read(self) -> Any:
-        body = b"".join([chunk async for chunk in self._response.stream])
-        await self._response.aclose()
-        return self._put_back(body).read()
+def _at_most(body: bytes, most: int | None) -> bytes | None:
+    return body if most is None or len(body) <= most else None
 
 
 def _endpoint(request: Any) -> tuple[object, ...]:

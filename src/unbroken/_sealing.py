@@ -30,7 +30,7 @@ class Sealer:
             self._first: Any = fernet.Fernet(keys[0])
         except (ValueError, TypeError, IndexError):
             raise ConfigurationError(
-                "a seal key is 32 bytes in URL-safe base64: make one with `unbroken keys new-seal-key`"
+                "a seal key is 32 bytes in URL-safe base64: make one with `unbroken keys new-seal-key`, or by new_key()"
             ) from None
 
     def seal(self, text: str) -> str:

@@ -106,6 +106,24 @@ def _stream_of(body: bytes) -> StreamReader:
     return stream
 
 
+class _Again(StreamReader):
+    """A body as it came: what was *taken* of it, and then the *rest*."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self, taken: bytes, rest: StreamReader) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(BaseProtocol(loop), limit=max(len(taken), 1 << 16), loop=loop)
+        self._rest = rest
+        self.feed_data(taken)
+
+    async def _wait(self, func_name: str) -> None:  # noqa: ARG002  # the base's names; all its reading waits here
+        if piece := await self._rest.readany():
+            self.feed_data(piece)
+        else:
+            self.feed_eof()
+
+
 class _Received:
     """A ``Received`` over an answer of aiohttp."""
 
@@ -116,10 +134,27 @@ class _Received:
         headers = self._response.headers  # several challenges may come in several lines
         return {name.lower(): ", ".join(headers.getall(name)) for name in headers}
 
-    async def read(self) -> bytes:
+    async def read(self, most: int | None = None) -> bytes | None:
+        if most is not None and not await self._fits(most):
+            return None
         body = await self._response.read()
         self._response.content = _stream_of(body)
         return body
+
+    async def _fits(self, most: int) -> bool:
+        """Whether the body is not longer than *most* bytes; it can still be read from its beginning."""
+        content, taken = self._response.content, bytearray()
+        try:
+            while piece := await content.readany():
+                taken += piece
+                if len(taken) > most:
+                    self._response.content = _Again(bytes(taken), content)
+                    return False
+        except BaseException:
+            self._response.close()
+            raise
+        self._response.content = _stream_of(bytes(taken))
+        return True
 
     def note(self, why: NotReplayable) -> None:
         setattr(self._response, WHY_NOT, why)

@@ -24,6 +24,8 @@ class SessionAuth(AuthFlow, httpx.Auth):
     of its own.
     """
 
+    _library = httpx
+
 
 class SessionTransport(TransportFlow, httpx.BaseTransport, httpx.AsyncBaseTransport):
     """The same as a transport, over *transport* (by default the library's own): it sees each hop of a redirect.

@@ -24,6 +24,8 @@ class SessionAuth(AuthFlow, httpx2.Auth):
     of its own.
     """
 
+    _library = httpx2
+
 
 class SessionTransport(TransportFlow, httpx2.BaseTransport, httpx2.AsyncBaseTransport):
     """The same as a transport, over *transport* (by default the library's own): it sees each hop of a redirect.

@@ -6,20 +6,25 @@ http.auth = SessionAuth(session)
 1. The token is attached when the request is made ready; its answer is looked at in a response hook, before redirects.
 2. A token never follows a redirect to another origin: requests takes off ``Authorization`` itself; a token header of
    the backend's own is taken off here, at every redirect, and put on again when one of our origins asks for it.
-3. ``auth=no_auth`` sends one request without a token.
+3. What was read of an answer, to look for a challenge, is put back: it can be streamed like any other.
+4. ``auth=no_auth`` sends one request without a token.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from datetime import timedelta
+from io import BytesIO, RawIOBase
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 from requests import PreparedRequest, Response
 from requests.auth import AuthBase
 from requests.cookies import extract_cookies_to_jar
+from urllib3 import HTTPResponse
+from urllib3.exceptions import HTTPError
 
 from unbroken.client.challenge import Reply
 from unbroken.client.live import Live
@@ -30,6 +35,7 @@ from unbroken.errors import NotReplayable
 
 __all__ = ["SessionAuth", "no_auth", "why_not_replayed"]
 
+PIECE = 1 << 14  # bytes that are read at once, to look for a challenge
 WHY_NOT = "unbroken_error"  # an attribute of a response: why the request was not sent again
 
 
@@ -158,13 +164,62 @@ def _is_challenge(response: Response, session: Session) -> bool:
     headers = received.headers()
     if dialect.reads_body and not dialect.may_read(headers):
         return False
-    body = received.read() if dialect.reads_body else None
+    body = received.read(dialect.read_most) if dialect.reads_body else None
+    if dialect.reads_body and body is None:
+        return False
     return dialect.challenged(Reply(response.status_code, headers, body))
 
 
 def _endpoint(request: PreparedRequest) -> tuple[object, ...]:
     parts = urlsplit(request.url or "")
     return (request.method, parts.scheme, parts.hostname, parts.port, parts.path)
+
+
+def _undecoded(raw: HTTPResponse) -> Iterator[bytes]:
+    """The pieces of a body as they come; what goes wrong is raised as requests raises it."""
+    view = Response()
+    view.raw = SimpleNamespace(stream=lambda size, **_: raw.stream(size, decode_content=False))
+    return view.iter_content(PIECE)
+
+
+def _again(response: Response, body: Any) -> HTTPResponse:
+    """What urllib3 gave for *response*, with *body* still unread."""
+    raw = response.raw
+    return HTTPResponse(
+        body,
+        raw.headers,
+        raw.status,
+        raw.version,
+        reason=raw.reason,
+        preload_content=False,
+        decode_content=raw.decode_content,
+        original_response=raw._original_response,  # where requests looks for cookies
+        request_method=response.request.method,
+    )
+
+
+class _Joined(RawIOBase):
+    """A body as it came: what was *taken* of it, then the *rest* of *raw*, which it closes."""
+
+    def __init__(self, taken: bytes, rest: Iterator[bytes], raw: HTTPResponse) -> None:
+        self._piece, self._rest, self._raw = memoryview(taken), rest, raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills *buffer* as far as one piece goes."""
+        piece = self._piece or memoryview(next(self._rest, b""))
+        size = min(len(piece), len(buffer))
+        buffer[:size], self._piece = piece[:size], piece[size:]
+        return size
+
+    def close(self) -> None:
+        """Gives the connection up, if the body was not read to its end."""
+        if not self.closed and not self._raw.closed:
+            self._raw.close()
+            self._raw.release_conn()
+        super().close()
 
 
 class _Received:
@@ -176,8 +231,22 @@ class _Received:
     def headers(self) -> Mapping[str, str]:
         return {name.lower(): value for name, value in self._response.headers.items()}
 
-    def read(self) -> Any:
-        return self._response.content
+    def read(self, most: int | None = None) -> bytes | None:
+        response = self._response
+        if most is None or vars(response)["_content_consumed"] or not isinstance(response.raw, HTTPResponse):
+            return response.content if most is None or len(response.content) <= most else None
+        taken, rest = bytearray(), _undecoded(response.raw)
+        for piece in rest:
+            taken += piece
+            if len(taken) > most:
+                response.raw = _again(response, _Joined(bytes(taken), rest, response.raw))
+                return None
+        try:
+            body = _again(response, BytesIO(taken)).read(most + 1, decode_content=True)
+        except HTTPError:  # whoever wants to read it will be told
+            body = None
+        response.raw = _again(response, _Joined(bytes(taken), rest, response.raw))
+        return None if body is None or len(body) > most else body
 
     def note(self, why: NotReplayable) -> None:
         setattr(self._response, WHY_NOT, why)

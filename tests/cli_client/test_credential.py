@@ -1,4 +1,8 @@
-"""``unbroken credential``: by hand, and asked by the real git, docker and kubectl where present."""
+"""``unbroken credential``: by hand, and asked by the real git, docker and kubectl.
+
+Each protocol is spoken by hand in a test that always runs. The real docker and kubectl are in no system that the tests
+are run on by default: where they are missing, it is their own reading of our answers that is not proven.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from starlette.routing import Route
 from tests.backend import Backend, running
 from tests.cli_client.shell import Done, Shell, one_line, serving
 from tests.cli_client.tls import certified
+from tests.services import unavailable
 
 
 def host_of(url: str) -> str:
@@ -48,8 +53,9 @@ def git(shell: Shell, *arguments: str, given: str) -> Done:
     return Done(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-@pytest.mark.skipif(not shutil.which("git"), reason="there is no git here")
 def test_the_real_git_asks_us(api: Shell, server: Backend) -> None:
+    if not shutil.which("git"):
+        unavailable("git", "apt-get install git")
     api.age(3600)
     filled = git(api, "credential", "fill", given=f"protocol=http\nhost={host_of(server.url)}\nusername=ada\n\n")
     assert f"password={api.secrets()[0]}\n" in filled.stdout, filled.stderr
@@ -90,7 +96,7 @@ def test_docker_reads_our_error_where_it_looks_for_it(api: Shell, server: Backen
     assert "--as api` again" in done.stdout
 
 
-@pytest.mark.skipif(not shutil.which("docker"), reason="there is no docker here")
+@pytest.mark.skipif(not shutil.which("docker"), reason="no docker here; the tests named docker_ speak its protocol")
 def test_the_real_docker_asks_us(shell: Shell, server: Backend) -> None:
     came: list[str] = []
 
@@ -126,7 +132,7 @@ def test_kubectl_gets_an_exec_credential(api: Shell, server: Backend) -> None:
         assert ('"apiVersion": "client.authentication.k8s.io/v1beta1"' in done.stdout) is (status == 0)
 
 
-@pytest.mark.skipif(not shutil.which("kubectl"), reason="there is no kubectl here")
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl here; the test named kubectl_ speaks its protocol")
 def test_the_real_kubectl_asks_us(shell: Shell, server: Backend) -> None:
     came: list[str] = []
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
 from tests.backend import Backend
 from tests.cli_client.shell import COMMAND, Shell, one_line
+from unbroken import FileStore
 
 
 @pytest.mark.parametrize("age", [3600, 1700], ids=["expired", "ageing"])
@@ -25,6 +29,40 @@ def test_shells_that_ask_at_once_cost_one_exchange(api: Shell, server: Backend, 
     tokens = {line for one in done for line in one.stdout.decode().split()}
     assert tokens == {api.secrets()[0]}
     assert tokens != {old}
+    assert (server.exchanges, server.alarms()) == (1, 0)
+
+
+def waits(process: subprocess.Popen[bytes], lock: Path) -> bool:
+    """Whether *process* has the lock file open: it does so when it wants to renew, and nowhere else."""
+    assert process.poll() is None, "it ended without waiting"
+    folder = Path(f"/proc/{process.pid}/fd")
+    with suppress(FileNotFoundError):  # a descriptor that was closed meanwhile
+        return any(link.readlink() == lock for link in folder.iterdir())
+    return False
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="who waits is seen in /proc; twelve shells are above")
+def test_fifty_shells_that_wait_together_cost_one_exchange(api: Shell, server: Backend) -> None:
+    """The lock is held until all of them want it, or half of them on a machine that takes half a minute for that."""
+    api.age(3600)
+    tokens, asked = api.folder / "api.tokens.json", subprocess.PIPE
+    with FileStore(tokens).lock(5), ExitStack() as ended:
+        shells = []
+        for _ in range(50):
+            shells.append(
+                subprocess.Popen([*COMMAND, "token", "api"], stdout=asked, env=api.environment(), cwd=api.home)
+            )
+            ended.callback(shells[-1].kill)
+        ends, waiting = time.monotonic() + 30, 0  # no shell waits for longer than 45 seconds
+        while waiting < 50 and time.monotonic() < ends:
+            time.sleep(0.1)
+            waiting = sum(waits(shell, tokens.with_name(tokens.name + ".renewal")) for shell in shells)
+        assert waiting >= 25, "too few came to wait together"
+        assert server.exchanges == 0
+        ended.pop_all()
+    said = {shell.communicate(timeout=60)[0].decode() for shell in shells}
+    assert said == {api.secrets()[0] + "\n"}
+    assert [shell.returncode for shell in shells] == [0] * 50
     assert (server.exchanges, server.alarms()) == (1, 0)
 
 

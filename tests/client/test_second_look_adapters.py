@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any, Self
 
 import aiohttp
@@ -225,11 +226,13 @@ def test_threads_that_begin_at_once_share_one_transport() -> None:
     made: list[httpx.HTTPTransport] = []
     began = threading.Barrier(8)
 
+    def make() -> httpx.HTTPTransport:
+        made.append(httpx.HTTPTransport())
+        threading.Event().wait(0.05)
+        return made[-1]
+
     class Slow(unbroken.httpx.SessionTransport):
-        def _plain(self) -> httpx.BaseTransport:
-            made.append(httpx.HTTPTransport())
-            threading.Event().wait(0.05)
-            return made[-1]
+        _library = SimpleNamespace(**{**vars(httpx), "HTTPTransport": make})
 
     with Backend() as backend, httpx.Client(transport=Slow(session_for(backend))) as client:
 

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import keyring
 import pytest
+from keyrings.alt.file import PlaintextKeyring
 
 from tests.backend import PASSWORD, Backend
 from tests.services import Service, postgres_server, redis_server
 from unbroken import ConfigurationError, FileStore, Session, StoreBusy, StoreUnavailable, unbroken_server
 from unbroken.client.record import EMPTY, Record
 from unbroken.client.stores.form import key_from_environment, key_from_keyring, new_key
+from unbroken.client.stores.keyring import KeyringStore
 from unbroken.client.stores.postgres import PostgresStore
 from unbroken.client.stores.redis import RedisStore
 from unbroken.client.stores.sqlite import SqliteStore
@@ -141,7 +144,7 @@ def test_keys_can_be_changed_and_what_lay_unsealed_is_sealed_next_time(tmp_path:
 
 
 def test_a_key_that_is_none_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="new_key"):
+    with pytest.raises(ConfigurationError, match="make one with"):
         FileStore(tmp_path / "t", key="password")
 
 
@@ -150,9 +153,6 @@ def test_keys_come_from_the_environment_or_the_keyring(monkeypatch: pytest.Monke
         key_from_environment()
     monkeypatch.setenv("UNBROKEN_STORE_KEY", "one, two")
     assert key_from_environment() == ["one", "two"]
-    import keyring
-    from keyrings.alt.file import PlaintextKeyring
-
     before, kept = keyring.get_keyring(), PlaintextKeyring()
     kept.file_path = str(tmp_path / "secrets")
     keyring.set_keyring(kept)
@@ -193,13 +193,26 @@ def worker(url: str, store: Any, seconds: float, queue: Any) -> None:
     queue.put((calls, failures))
 
 
-@pytest.mark.parametrize("kind", ["file", "sqlite", "redis", "postgres"])
+@pytest.fixture
+def secrets_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """``keyring`` with a file for this process and those that it starts: there is no desktop that keeps secrets."""
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyrings.alt.file.PlaintextKeyring")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    before = keyring.get_keyring()
+    keyring.set_keyring(PlaintextKeyring())
+    yield
+    keyring.set_keyring(before)
+
+
+@pytest.mark.usefixtures("secrets_in_a_file")
+@pytest.mark.parametrize("kind", ["file", "sqlite", "keyring", "redis", "postgres"])
 def test_four_processes_make_one_exchange_a_generation(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     stores: dict[str, Callable[[], Any]] = {
         "file": lambda: FileStore(tmp_path / "t.json"),
         "sqlite": lambda: SqliteStore(tmp_path / "t.db"),
+        "keyring": lambda: KeyringStore("unbroken tests", "fleet", locks=tmp_path),
         "redis": lambda: RedisStore(request.getfixturevalue("redis").url, "fleet"),
         "postgres": lambda: PostgresStore(request.getfixturevalue("postgres").url, "fleet"),
     }

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ STORES: dict[str, Callable[[Path, Ask], Any]] = {
     "file": lambda folder, ask: FileStore(folder / "tokens.json"),
     "sealed file": lambda folder, ask: FileStore(folder / "tokens.json", key=KEY),
     "sqlite": lambda folder, ask: SqliteStore(folder / "tokens.db"),
+    "sealed sqlite": lambda folder, ask: SqliteStore(folder / "tokens.db", key=KEY),
     "redis": lambda folder, ask: RedisStore(ask("redis").url, folder.name),
     "sealed redis": lambda folder, ask: RedisStore(ask("redis").url, folder.name, key=KEY),
     "postgres": lambda folder, ask: PostgresStore(ask("postgres").url, folder.name),
@@ -137,6 +139,26 @@ def test_what_one_writes_another_reads(make: Callable[[], Any], store: Any) -> N
     assert other.save(replace(RECORD, attempt="theirs"), RECORD) is True
     assert store.load().attempt == "theirs"
     getattr(other, "close", lambda: None)()
+
+
+def test_whoever_reads_while_another_writes_sees_one_record_or_the_next(make: Callable[[], Any], store: Any) -> None:
+    other = store if isinstance(store, MemoryStore) else make()
+    records = [RECORD, *(replace(RECORD, attempt=f"id {number}") for number in range(40))]
+    store.save(RECORD, EMPTY)
+
+    def write() -> bool:
+        return all(store.save(new, old) for old, new in pairwise(records))
+
+    with ThreadPoolExecutor(1) as pool:
+        writing, seen = pool.submit(write), [other.load()]
+        while not writing.done():
+            seen.append(other.load())
+    assert writing.result() is True
+    positions = [records.index(record) for record in [*seen, other.load()]]
+    assert positions == sorted(positions), "nothing is seen again that was replaced"
+    assert positions[-1] == 40
+    if other is not store:
+        getattr(other, "close", lambda: None)()
 
 
 def test_a_lock_that_is_held_by_a_dead_process_is_free_again(make: Callable[[], Any], store: Any) -> None:

@@ -105,8 +105,8 @@ class Dialect:
     of a 401; None is a 401 about our scheme (RFC 6750 §3).
     ``refused``: which answer to a login means a wrong name or password. ``reason``: path of a word that says why the
     session is over.
-    A challenge in the body is looked for in answers of ``read_types`` only, and of at most ``read_most`` bytes where
-    the answer announces its length; all others stay unread.
+    A challenge in the body is looked for in answers of ``read_types`` only, and of at most ``read_most`` bytes. One
+    that announces more stays unread; one that announces no length is read that far, and handed over whole.
     """
 
     refresh: Ask

@@ -8,7 +8,8 @@
 2. Whether the body can be sent again is settled before it is sent. One that cannot is sent with a token in good time,
    never twice and never empty; its answer is final.
 3. A challenged answer is read to its end before anybody waits, so that a waiting request holds no connection. Every
-   other answer stays as lazy as it came; a body is read only where the dialect asks, of its types and its size.
+   other answer stays as lazy as it came; a body is read only where the dialect asks, of its types and its size. One
+   that announces no size is read up to that size; if it is longer, it goes on to the caller whole.
 4. The second answer is final; if it is a challenge too, that is remembered as the endpoint's own affair.
 
 An adapter is a loop: it asks for the next step, does it, and hands the outcome in. It decides nothing.
@@ -42,9 +43,13 @@ class Authorize:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Wanted: the headers of the answer (names in lower case), or its whole ``body`` as bytes."""
+    """Wanted: the headers of the answer (names in lower case), or its whole ``body`` as bytes.
+
+    Of a body that is longer than *most* bytes no more than that is wanted: None.
+    """
 
     body: bool
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,11 @@ class Received(Protocol):
     def headers(self) -> Mapping[str, str]:
         """Its headers, names in lower case."""
 
-    def read(self) -> Any:
-        """Its whole body, read to the end so that its connection is free."""
+    def read(self, most: int | None = None) -> Any:
+        """Its whole body, read to the end so that its connection is free; the caller can read it all the same.
+
+        None if it is longer than *most* bytes, or cannot be decoded; what was read of it is put back.
+        """
 
     def note(self, why: NotReplayable) -> None:
         """Keeps *why* where the caller can find it."""
@@ -124,5 +132,5 @@ def _challenged(dialect: Dialect, status: int) -> Generator[Step, Any, bool]:
         return True
     if not dialect.may_read(headers):
         return False
-    body: bytes = yield READ
-    return dialect.challenged(Reply(status, headers, body))
+    body: bytes | None = yield Read(body=True, most=dialect.read_most)
+    return body is not None and dialect.challenged(Reply(status, headers, body))

@@ -221,7 +221,7 @@ class Session:
                 with nullcontext() if step.needed else suppress(*NOT_NOW):
                     return self.challenged(step.sent, step.endpoint)
             case Read():
-                return answer.read() if step.body else answer.headers()
+                return answer.read(step.most) if step.body else answer.headers()
             case NotReplayable():
                 answer.note(step)
         return None
@@ -286,7 +286,7 @@ class Session:
                 with nullcontext() if step.needed else suppress(*NOT_NOW):
                     return await self.achallenged(step.sent, step.endpoint)
             case Read(body=True):
-                return await answer.read()
+                return await answer.read(step.most)
             case _:
                 return self.perform(step, answer)
         return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.adapters import Client
+from tests.adapters import MORE_ADAPTERS, Client
 from tests.contract.adapters.api import PIXELS, Api, sha, used
 from unbroken import (
     Session,
@@ -58,11 +58,67 @@ def test_an_open_file_is_sent_again_from_where_it_stood(
     assert server.bodies == [sha(PIXELS[start:])]
 
 
+NOTE = (None, "grüße,\r\nfrom here")  # a field that is no file
+
+
 def test_an_upload_of_files_is_sent_again_whole(server: Api, client: Client) -> None:
     server.expire()
-    answer = client.request("POST", server.url + "/echo", files={"file": ("pixels", io.BytesIO(PIXELS))})
-    assert answer.json["length"] > len(PIXELS)
-    assert len(server.bodies) == 1
+    files = {"note": NOTE, "file": ("pixels", io.BytesIO(PIXELS)), "other": ("other", io.BytesIO(b"x"))}
+    assert client.request("POST", server.url + "/upload", files=files).status == 200
+    whole = {"note": NOTE[1], "file": ("pixels", sha(PIXELS)), "other": ("other", sha(b"x"))}
+    assert server.uploads == [whole, whole]
+    assert server.exchanges == 1
+
+
+# httpx and httpx2 send every file of an upload from its beginning, wherever it stood.
+@pytest.mark.parametrize(
+    ("connect", "start"),
+    [(name, 1000 if name in ("requests", "aiohttp") else 0) for name in MORE_ADAPTERS],
+    indirect=["connect"],
+)
+def test_an_open_file_in_an_upload_is_sent_again_as_it_was_sent_first(
+    server: Api, client: Client, tmp_path: Path, start: int
+) -> None:
+    (tmp_path / "pixels").write_bytes(PIXELS)
+    server.expire()
+    with (tmp_path / "pixels").open("rb") as file:
+        file.seek(1000)
+        files = {"note": NOTE, "file": ("pixels", file)}
+        assert client.request("POST", server.url + "/upload", files=files).status == 200
+    assert server.uploads == [{"note": NOTE[1], "file": ("pixels", sha(PIXELS[start:]))}] * 2
+
+
+class Pipe(io.RawIOBase):
+    """Can be read once, and not be wound back."""
+
+    def __init__(self) -> None:
+        self._rest = io.BytesIO(PIXELS)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._rest.readinto(buffer)
+
+
+@pytest.mark.parametrize("connect", [name for name in MORE_ADAPTERS if name != "requests"], indirect=True)
+def test_an_upload_that_cannot_be_wound_back_is_sent_once_and_whole(server: Api, client: Client) -> None:
+    server.expire()
+    refused = client.request("POST", server.url + "/upload", files={"note": NOTE, "file": ("pixels", Pipe())})
+    assert refused.status == 401
+    assert "only once" in str(refused.why_not_replayed)
+    assert server.uploads == [{"note": NOTE[1], "file": ("pixels", sha(PIXELS))}], "never twice, and never empty"
+    assert server.exchanges == 1, "the session is renewed, so that the next request works"
+    again = client.request("POST", server.url + "/upload", files={"note": NOTE, "file": ("pixels", Pipe())})
+    assert (again.status, server.uploads[1]) == (200, server.uploads[0])
+
+
+@pytest.mark.parametrize("connect", ["requests"], indirect=True)
+def test_requests_keeps_what_it_read_of_a_pipe_and_can_send_it_again(server: Api, client: Client) -> None:
+    server.expire()
+    files = {"note": NOTE, "file": ("pixels", Pipe())}
+    assert client.request("POST", server.url + "/upload", files=files).status == 200
+    assert server.uploads == [{"note": NOTE[1], "file": ("pixels", sha(PIXELS))}] * 2
 
 
 class Spent:

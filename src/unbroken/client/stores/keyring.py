@@ -2,7 +2,8 @@
 
 1. A secret store knows no compare-and-set: a lock file (``flock.py``) in *locks* stands for it, so all who share the
    tokens must be on one machine, and name the same folder.
-2. Some secret stores keep only short texts (2,560 bytes on Windows): long tokens need another store.
+2. Nor does every one write in one step: whoever reads waits for whoever writes, else half a file would be no login.
+3. Some secret stores keep only short texts (2,560 bytes on Windows): long tokens need another store.
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ class KeyringStore:
 
     def load(self) -> Record:
         """The record as it stands now; ``EMPTY`` when there is none."""
+        with self._alone():
+            return self._read()
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return flocked(self._lock + ".write", 10.0)
+
+    def _read(self) -> Record:
         try:
             secret = keyring.get_password(self.service, self.name)
         except keyring.errors.KeyringError as error:
@@ -54,8 +62,8 @@ class KeyringStore:
 
     def save(self, record: Record, expected: Record) -> bool:
         """Replaces *expected* by *record*; False if it is another one now."""
-        with flocked(self._lock + ".write", 10.0):
-            if not self.load().same(expected):
+        with self._alone():
+            if not self._read().same(expected):
                 return False
             try:
                 keyring.set_password(self.service, self.name, self._form.write(record).decode())

@@ -24,6 +24,7 @@ from unbroken.server.keys import KeyRecord
 from unbroken.server.rotation import Presented, Row
 from unbroken.server.stores import Account, postgres_schema
 from unbroken.server.stores.postgres_news import PostgresNews
+from unbroken.server.stores.unread import REST, row_after
 
 __all__ = ["PostgresStore"]
 
@@ -48,7 +49,7 @@ WHERE key = %(key)s AND g = %(g)s AND (seen IS NULL OR seen = %(b)s)
     AND revoked_at IS NULL AND idle_expires_at > %(now)s AND expires_at > %(now)s
 """
 ROTATE = R1 + RELAXED
-ROTATE_UNREAD = f"{R1} AND client_id = coalesce(%(client_id)s::text, client_id) {RELAXED}, {COLUMNS}"
+ROTATE_UNREAD = f"{R1} AND client_id = coalesce(%(client_id)s::text, client_id) {RELAXED}, {REST}"
 SWAP = f"""
 UPDATE unbroken_session SET {", ".join(f"{name} = %(new_{name})s" for name in NAMES)}
 WHERE key = %(key)s AND g = %(g)s AND b = %(b)s AND label = %(label)s AND at1 IS NOT DISTINCT FROM %(at1)s
@@ -157,7 +158,7 @@ class PostgresStore:
         values = _presented(key, token, now, refresh_ttl)
         values["client_id"] = client_id
         rows = await self._rows(ROTATE_UNREAD, values)
-        return Row(*rows[0][1:]) if rows else None
+        return row_after(key, token, float(now), float(refresh_ttl), rows[0][1:]) if rows else None
 
     async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
         old = {name: getattr(before, name) for name in ("key", "g", "b", "label", "at1", "attempt", "seen")}

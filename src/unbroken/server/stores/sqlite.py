@@ -21,6 +21,7 @@ from unbroken.server.keys import KeyRecord
 from unbroken.server.rotation import Presented, Row
 from unbroken.server.stores import Account
 from unbroken.server.stores.sqlite_file import SqliteFile
+from unbroken.server.stores.unread import REST, row_after
 
 __all__ = ["SqliteStore"]
 
@@ -64,7 +65,7 @@ UPDATE session SET g = g + 1, b = 0, at2 = at1, b2 = b1, at1 = :now, b1 = :b, at
 WHERE key = :key AND g = :g AND (seen IS NULL OR seen = :b)
     AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
 """
-ROTATE_UNREAD = f"{ROTATE} AND client_id = coalesce(:client_id, client_id) RETURNING {COLUMNS}"
+ROTATE_UNREAD = f"{ROTATE} AND client_id = coalesce(:client_id, client_id) RETURNING {REST}"
 SWAP = f"""
 UPDATE session SET {", ".join(f"{column.name} = ?" for column in fields(Row))}
 WHERE key = ? AND g = ? AND b = ? AND label = ? AND at1 IS ? AND attempt IS ? AND seen IS ? AND revoked_at IS NULL
@@ -143,7 +144,7 @@ class SqliteStore:
         values = _presented(key, token, now, refresh_ttl)
         values["client_id"] = client_id
         rows = self._select(ROTATE_UNREAD, values)
-        return _row(rows[0]) if rows else None
+        return row_after(key, token, now, refresh_ttl, rows[0]) if rows else None
 
     async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
         same = (before.key, before.g, before.b, before.label, before.at1, before.attempt, before.seen)
