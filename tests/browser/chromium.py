@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.services import unavailable
 
-__all__ = ["PAGE", "chromium", "program"]
+__all__ = ["PAGE", "chromium", "launched", "program"]
 
 PAGE = Path(__file__).parent / "page"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -21,6 +21,14 @@ def program() -> str | None:
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
+def launched(browser_type: Any, **more: Any) -> Any:
+    """A browser of Playwright's *browser_type*, by the system's Chromium; *more* goes to ``launch``."""
+    found = program()
+    if found is None:
+        unavailable("Chromium", "apt-get install chromium")
+    return browser_type.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"], **more)
+
+
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A running browser, by Playwright."""
@@ -28,11 +36,8 @@ def chromium() -> Iterator[Any]:
         from playwright.sync_api import sync_playwright
     except ImportError:
         unavailable("Playwright", "pip install -r requirements/dev.txt")
-    found = program()
-    if found is None:
-        unavailable("Chromium", "apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        browser = launched(playwright.chromium)
         try:
             yield browser
         finally:

@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from tests.backend import running
 from tests.backends.base import PASSWORD, Backend
 from tests.browser.chromium import PAGE, chromium
+from tests.browser.demo import Demo, Server
 from tests.browser.dialects import dialect_of
 from tests.browser.scene import Scene
 from tests.browser.shop import Shop
@@ -176,3 +177,12 @@ def at_shop(tab: Callable[..., Tab], client: str) -> Callable[..., list[Tab]]:
         return opened
 
     return build
+
+
+@pytest.fixture
+def demo(context: Any) -> Iterator[Demo]:
+    server = Server()
+    with running(server) as port:
+        made = Demo(context.new_page(), server, f"http://127.0.0.1:{port}")
+        yield made
+        made.page.close()

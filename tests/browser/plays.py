@@ -92,6 +92,7 @@ class Play:
         """
         if not hangs or self.ours:
             return self.tab.run(CAME, last, 20.0)
+        self.until_exchanging()
         self.tab.until(lambda: self.tab.run(ANSWERED, self.backend.refresh[1]) == self.backend.exchanges)
         return self.tab.run(CAME, last, 0.5)
 

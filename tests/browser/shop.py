@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -23,6 +24,7 @@ __all__ = ["PASSWORD", "Shop"]
 
 PASSWORD = "correct horse"
 EXCHANGE = "/auth/refresh"
+ENDLESS = 60.0  # seconds; no test waits that long
 
 
 class Shop:
@@ -78,6 +80,15 @@ class Shop:
         self.seen.append(("/never", ""))
         return Response(status_code=401, headers={"www-authenticate": 'Bearer error="invalid_token"'})
 
+    async def _lines(self, request: Request) -> Response:
+        """Says one line at once, in the media type that is asked for, and no more until the reader goes away."""
+
+        async def lines() -> AsyncIterator[str]:
+            yield '{"code": 200}\n'
+            await asyncio.sleep(ENDLESS)
+
+        return StreamingResponse(lines(), media_type=request.query_params["type"])
+
     async def _socket(self, socket: WebSocket) -> None:
         """Takes its token as a subprotocol, the only header of a WebSocket that a page can set."""
         protocol = socket.headers.get("sec-websocket-protocol", "").split(",")[-1].strip()
@@ -92,6 +103,7 @@ class Shop:
         own = {name: self._settings[name] for name in ("cookies", "origins") if name in self._settings}
         methods = ["GET", "POST", "PUT", "DELETE"]
         api = [Route("/echo", self._echo, methods=methods), Route("/never", self._never, methods=methods)]
+        api.append(Route("/lines", self._lines))
         middleware = [Middleware(SessionMiddleware, sessions=self.sessions, **own)]
         app = Starlette(routes=[*auth, *api, WebSocketRoute("/socket", self._socket)], middleware=middleware)
 

@@ -146,6 +146,40 @@ def test_the_same_request_is_renewed_for_each_time_it_is_sent_s2_12(scene) -> No
     assert scene.backend.exchanges == 3
 
 
+@pytest.mark.parametrize("client", ["axios"])
+def test_what_axios_gives_back_of_a_request_can_be_sent_again(stage, client) -> None:
+    scene = stage(BearerJson(), window=None)
+    keep = """async () => {
+        const ok = await instance.post("/api/echo", { a: 1 });
+        const bad = await instance.post("/api/never", { a: 1 }).catch((error) => error);
+        window.kept = [ok.config, { ...bad.config, url: "/api/echo" }, { ...bad.response.config, url: "/api/echo" }];
+    }"""
+    scene.tab.run(keep)
+    for number in range(3):
+        scene.tab.pass_(31)
+        scene.backend.seen.clear()
+        scene.backend.expire()
+        before = scene.backend.exchanges
+        assert scene.tab.run("async (number) => (await instance.request(kept[number])).status", number) == 200
+        first, again = scene.backend.seen
+        assert (first.sha256, scene.backend.exchanges) == (again.sha256, before + 1)
+
+
+@pytest.mark.parametrize("client", ["axios"])
+def test_who_waits_can_leave_by_a_cancel_token_too(stage, client) -> None:
+    scene = stage(BearerJson())
+    scene.backend.expire()
+    scene.backend.spoil(Fault(seconds=1.0))
+    begin = """() => {
+        window.source = axios.CancelToken.source();
+        window.left = instance.get("/api/echo", { cancelToken: source.token }).catch(axios.isCancel);
+    }"""
+    scene.tab.run(begin)
+    scene.tab.until(lambda: scene.backend.exchanges)
+    assert scene.tab.run("() => { source.cancel(); return left; }") is True
+    assert len(scene.backend.issued) == 1, "before the exchange was answered"
+
+
 def test_a_repeated_request_is_the_same_but_for_its_token_s2_13(scene) -> None:
     scene.backend.expire()
     upload, headers = "x" * 100_000, {"x-mark": "7", "content-type": "image/x-pixels"}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.backends.base import Fault
 from tests.backends.shapes import KeptRefresh
-from tests.browser.scene import errors, statuses
+from tests.browser.scene import Scene, errors, statuses
 from tests.browser.tabs import Tab
 
 BROKEN = ("TypeError", "ERR_NETWORK")
@@ -75,15 +75,50 @@ def test_late_challenges_need_no_exchange_and_new_requests_are_held_s4_6(stage) 
     assert len(scene.backend.requests_to("/api/echo")) == 4, "each was sent once, with the new token"
 
 
-def test_a_duplicated_tab_sets_off_no_alarm_s4_7(stage) -> None:
-    scene = stage(KeptRefresh(), storage="sessionStorage")
+def duplicate(scene: Scene) -> Tab:
+    """A tab that has a copy of what the first one has in its sessionStorage."""
     with scene.tab.page.expect_popup() as opened:
         scene.tab.run("() => void window.open('/page')")
     copy = Tab(opened.value, scene.tab.client)
     copy.page.wait_for_function("window.ready")
     copy.start(**scene.options)
+    return copy
+
+
+def test_a_duplicated_tab_sets_off_no_alarm_s4_7(stage) -> None:
+    scene = stage(KeptRefresh(), storage="sessionStorage")
+    copy = duplicate(scene)
     assert copy.ask("/api/echo")["status"] == 200, "a copy of the tokens came along"
     scene.backend.expire()
     assert scene.get()["status"] == 200
     assert copy.ask("/api/echo")["reason"] == "other_tab"
     assert (scene.backend.exchanges, scene.backend.alarms, scene.get()["status"]) == (1, 0, 200)
+
+
+def test_a_duplicated_tab_is_found_out_beside_a_tab_with_a_login_of_its_own(stage, tab) -> None:
+    scene = stage(KeptRefresh(), storage="sessionStorage")
+    copies = [duplicate(scene), duplicate(scene)]
+    other = tab(scene.backend, scene.tab.client)
+    other.start(**scene.options)
+    scene.log_in("bob", other)
+    scene.backend.expire()
+    assert scene.get()["json"]["user"] == "ada"
+    assert other.ask("/api/echo")["json"]["user"] == "bob"
+    assert [copy.ask("/api/echo")["reason"] for copy in copies] == ["other_tab"] * 2
+    assert (scene.backend.exchanges, scene.backend.alarms) == (2, 0)
+    assert [one.ask("/api/echo")["status"] for one in (scene.tab, other)] == [200, 200]
+
+
+def test_of_logins_in_single_tabs_nothing_is_left_behind(stage) -> None:
+    scene = stage(KeptRefresh(), storage="sessionStorage")
+    for _ in range(2):
+        scene.backend.expire()
+        assert scene.get()["status"] == 200
+    [mark] = scene.tab.run("() => Object.values(localStorage)")
+    assert mark.isdigit(), "how new the tokens are, for duplicated tabs"
+    scene.tab.run("() => session.logout()")
+    assert scene.tab.run("() => Object.keys(localStorage)") == []
+    scene.log_in()
+    scene.backend.end_sessions()
+    assert scene.get()["error"] == "session_over"
+    assert scene.tab.run("() => Object.keys(localStorage)") == []

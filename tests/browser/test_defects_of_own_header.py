@@ -149,6 +149,17 @@ def test_axios_sees_a_challenge_in_a_body_of_any_response_type(stage, kind, clie
     assert scene.backend.exchanges == 1
 
 
+@pytest.mark.parametrize("client", ["fetch", "request", "axios"])
+def test_a_redirect_that_the_caller_wants_to_see_is_shown_to_him(stage, run, client) -> None:
+    scene, other = stage(OwnHeader()), run(OwnHeader())
+    manual = {"redirect": "manual"}
+    wish = {"fetchOptions": manual} if client == "axios" else manual
+    redirected = scene.get(f"/api/redirect?to={other.url}/api/echo", **wish)
+    assert redirected["status"] == 0, "as the platform shows it"
+    assert (len(scene.backend.seen), other.seen) == (1, [])
+    assert scene.get()["status"] == 200
+
+
 def test_an_exchange_that_fails_is_not_an_answer_to_the_request(scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(DOWN)

@@ -5,80 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from starlette.applications import Starlette
 
-from tests.backend import running
-from tests.browser.tabs import until
-from unbroken.cli.demo.site import Site
-
-ACTION = 20_000  # milliseconds that a button's play may take
-TROUBLE = ("/demo/api/", "/demo/auth/refresh")  # what may be refused here: browsers write a line about each
-
-
-class Demo:
-    """The page in a browser, and the server behind it."""
-
-    def __init__(self, page: Any, site: Site, url: str) -> None:
-        self.page, self.site, self.url = page, site, url
-        self.errors: list[str] = []
-        self.requested: set[str] = set()
-        page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self.requested.add("{0.scheme}://{0.netloc}".format(urlsplit(request.url))))
-
-    def _hear(self, message: Any) -> None:
-        if message.type in ("error", "warning") and not any(part in message.location["url"] for part in TROUBLE):
-            self.errors.append(message.text)
-
-    def open(self, path: str = "/demo#still") -> Demo:
-        self.page.goto(self.url + path)
-        if path.startswith("/demo#"):
-            self.page.wait_for_selector("body[data-ready]")
-            self.wait_for(lambda: all(self.counts(lane)["served"] for lane in ("naive", "unbroken")))
-        return self
-
-    def wait_for(self, condition: Callable[[], object]) -> None:
-        until(condition, pause=lambda: self.page.wait_for_timeout(20))
-
-    def press(self, name: str) -> str:
-        """Presses a button by its name; what the page says when all is over."""
-        self.page.get_by_role("button", name=name, exact=True).click()
-        return self.outcome()
-
-    def outcome(self) -> str:
-        self.page.wait_for_selector("[aria-disabled=true]", state="detached", timeout=ACTION)
-        return self.said
-
-    @property
-    def said(self) -> str:
-        return self.page.get_by_role("status").inner_text()
-
-    def counts(self, lane: str) -> dict[str, int]:
-        script = "all => Object.fromEntries(all.map(one => [one.dataset.count, Number(one.textContent)]))"
-        return self.page.eval_on_selector_all(f"#{lane} [data-count]", script)
-
-    def state(self, lane: str) -> str:
-        return self.page.inner_text(f"#{lane} .state")
-
-    def ended(self) -> list[str]:
-        """Why sessions have ended, by the server."""
-        return [info.revoked_why for info in self.site.sessions.list_all(include_ended=True) if info.revoked_why]
-
-
-@pytest.fixture
-def demo(context: Any) -> Iterator[Demo]:
-    site = Site("http://127.0.0.1")
-    with running(Starlette(routes=site.routes())) as port:
-        made = Demo(context.new_page(), site, f"http://127.0.0.1:{port}")
-        yield made
-        made.page.close()
+from tests.browser.demo import ACTION, Demo
 
 
 def test_the_naive_client_breaks_and_ours_does_not_when_the_token_dies(demo: Demo) -> None:
@@ -152,7 +85,7 @@ def test_two_tabs_share_one_exchange(demo: Demo) -> None:
     demo.open()
     with demo.page.context.expect_page() as opened:
         demo.page.get_by_role("link", name="Open another tab").click()
-    other = Demo(opened.value, demo.site, demo.url)
+    other = Demo(opened.value, demo.server, demo.url)
     other.page.wait_for_selector("body[data-ready]")
     assert other.said.startswith("This tab has joined the other one")
     other.wait_for(lambda: other.counts("unbroken")["served"] > 8)

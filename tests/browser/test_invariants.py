@@ -1,15 +1,25 @@
-"""What holds whatever happens: one test, or a few, for each promise that the module makes to a page."""
+"""What holds whatever happens: one test, or a few, for each promise that the module makes to a page.
+
+The promises are I1 … I12; the name of a test ends in that of its promise.
+"""
 
 from __future__ import annotations
 
 import time
+from urllib.parse import urlencode
 
 import pytest
 
 from tests.backends.base import PASSWORD, Fault
-from tests.backends.shapes import BearerJson, CodeIn200, OwnHeader
+from tests.backends.shapes import BearerJson, OwnHeader
 from tests.browser.scene import DOWN, JUNK, LOST, errors, statuses
 from tests.browser.tabs import until
+
+
+@pytest.mark.parametrize("promise", [f"i{number}" for number in range(1, 13)])
+def test_every_promise_is_tested(promise) -> None:
+    assert [name for name in globals() if name.startswith("test_") and name.endswith(f"_{promise}")]
+
 
 # ---- one refresh per expiry, however many requests, tabs and clients -------------------------------------------------
 
@@ -161,6 +171,29 @@ def test_other_answers_are_the_very_objects_of_the_client_i6(stage, client) -> N
     assert scene.tab.run(refused) == [True, "ERR_BAD_RESPONSE"]
 
 
+@pytest.mark.parametrize("client", ["fetch"])  # axios itself waits for the end of an answer
+@pytest.mark.parametrize("kind", ["application/x-ndjson", "application/json-seq", "application/jsonl", "text/plain"])
+def test_an_answer_without_an_end_is_handed_over_at_its_beginning_i6(shop, at_shop, kind, client) -> None:
+    [tab] = at_shop(shop(), challenge={"status": [200, 401], "field": "code", "values": [401]})
+    script = """async (url) => {
+        const answer = await session.fetch(url, { signal: AbortSignal.timeout(5000) });
+        const { value } = await answer.body.getReader().read();
+        return new TextDecoder().decode(value);
+    }"""
+    assert tab.run(script, f"/lines?type={kind}") == '{"code": 200}\n'
+
+
+JSON_TYPES = ["application/json", "application/json;charset=utf-8", "Application/JSON ; a=b", "application/vnd.a+json"]
+
+
+@pytest.mark.parametrize("kind", JSON_TYPES)
+def test_a_challenge_in_json_is_seen_whatever_its_type_is_called_i6(stage, kind) -> None:
+    scene = stage(OwnHeader())
+    body = "/api/raw/400?" + urlencode({"type": kind, "body": '{"code": 401}'})
+    assert scene.get(body)["status"] == 400
+    assert scene.backend.exchanges == 1
+
+
 @pytest.mark.parametrize("header", ["Bearer mine", "Basic abc"])
 def test_a_header_of_ones_own_is_left_alone_i6(stage, header) -> None:
     scene = stage(BearerJson())
@@ -203,6 +236,22 @@ def test_the_exchange_is_bound_to_nobody_and_intercepted_by_nobody_i7(stage) -> 
     [beside] = scene.backend.beside
     assert "authorization" not in beside
     assert scene.tab.run("() => caught") == (2 if scene.tab.client == "axios" else 0), "once a request, not once a try"
+
+
+# ---- tokens go to allowed origins only -------------------------------------------------------------------------------
+
+
+def test_tokens_go_to_an_origin_that_is_allowed_and_to_none_that_looks_like_it_i8(stage, run) -> None:
+    scene, other = stage(BearerJson()), run(BearerJson())
+    [pair] = scene.backend.issued
+    scene.tab.start(**scene.options, origins=[scene.backend.url, other.url.replace("127.0.0.1", "localhost")])
+    assert scene.get(other.url + "/api/echo")["status"] == 401
+    assert scene.get(other.url.replace("127.0.0.1", "127.0.0.1:1@127.0.0.1") + "/api/echo").get("status") != 200
+    assert {seen.value for seen in other.seen} == {""}
+    assert scene.get()["status"] == 200
+    assert [seen.value for seen in scene.backend.seen] == [f"Bearer {pair.access}"]
+    scene.get(other.url.replace("127.0.0.1", "localhost") + "/api/echo")
+    assert other.seen[-1].value.startswith("Bearer "), "the one that is allowed"
 
 
 # ---- bad answers damage nothing --------------------------------------------------------------------------------------
@@ -293,20 +342,6 @@ def test_what_wakes_a_page_renews_an_old_token_i12(stage, event) -> None:
     assert (scene.backend.exchanges, len(scene.backend.seen)) == (1, 2)
 
 
-def test_a_page_that_comes_back_from_the_cache_adopts_what_happened_meanwhile_i12(stage) -> None:
-    scene = stage(BearerJson(), tabs=2)
-    page = scene.tabs[1].page
-    page.goto(scene.backend.url + "/page?elsewhere")
-    scene.backend.expire()
-    assert scene.get()["status"] == 200
-    page.go_back()
-    page.wait_for_function("window.ready")
-    if not page.evaluate("window.session"):  # the browser did not keep the page, and made it anew
-        scene.tabs[1].start(**scene.options)
-    assert scene.tabs[1].ask("/api/echo")["status"] == 200
-    assert scene.backend.exchanges == 1
-
-
 def test_a_tab_that_dies_in_a_renewal_is_finished_by_another_with_the_same_attempt(shop, at_shop) -> None:
     server = shop(grace=0.0)
     tabs = at_shop(server, tabs=2)
@@ -319,27 +354,7 @@ def test_a_tab_that_dies_in_a_renewal_is_finished_by_another_with_the_same_attem
     assert (server.alarms(), len(set(server.attempts))) == (0, 1)
 
 
-# ---- bodies ----------------------------------------------------------------------------------------------------------
-
-KINDS = ["text", "blob", "buffer", "view", "params", "form"]
-
-
-@pytest.mark.parametrize("shape", [BearerJson, CodeIn200, OwnHeader])
-def test_a_body_of_any_kind_is_the_same_when_it_is_sent_again(stage, shape) -> None:
-    scene = stage(shape(), window=None)
-    for kind in KINDS:
-        for sent_by in ["fetch", "request"] if scene.tab.client == "fetch" else ["axios"]:
-            scene.tab.client = sent_by
-            scene.tab.pass_(31)
-            scene.backend.seen.clear()
-            scene.backend.expire()
-            assert scene.tab.ask("/api/echo", method="POST", kind=kind)["json"]["user"] == "ada"
-            first, again = scene.backend.seen
-            types = [seen.headers.get("content-type", "").partition(";")[0] for seen in (first, again)]
-            assert types[0] == types[1]
-            if kind != "form":  # each try has a boundary of its own
-                assert first.sha256 == again.sha256
-            assert first.headers["content-length"] == again.headers["content-length"] != "0"
+# ---- time ------------------------------------------------------------------------------------------------------------
 
 
 def test_five_tabs_are_not_slower_than_their_exchange(stage) -> None:

@@ -158,6 +158,19 @@ def test_storage_that_refuses_everything_is_memory(stage, client) -> None:
     assert scene.backend.exchanges == 1
 
 
+@pytest.mark.parametrize("storage", ["localStorage", "sessionStorage"])
+def test_storage_that_cannot_even_be_looked_at_is_memory(stage, client, storage) -> None:
+    denied = (
+        "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('', 'SecurityError'); } });"
+    )
+    scene = stage(BearerJson(), before=denied, storage=storage)
+    for _ in range(2):
+        scene.backend.expire()
+        assert scene.get()["status"] == 200
+    assert (scene.backend.exchanges, scene.backend.alarms) == (2, 0)
+    assert scene.tab.run("() => sessionStorage.length") == 0
+
+
 def test_it_can_be_imported_where_there_is_no_page(tmp_path) -> None:
     node = shutil.which("node")
     node_modules(PAGE)

@@ -53,7 +53,7 @@
  * @property {boolean} [allowPlainHttp]
  * @typedef {{ access?: string, refresh?: string, type?: string, lifetime?: number, at: number,
  *   seq?: number, sid?: unknown }} Tokens
- * @typedef {{ version: number, epoch: number, tokens?: Tokens, over?: string, attempt?: string, failures?: number,
+ * @typedef {{ version: number, epoch: number, tokens?: Tokens, over?: string, attempt?: string, pause?: number,
  *   failed?: { code: string, message: string, until: number } }} Stored
  * @typedef {{ status: number, headers: Headers, url?: string }} Shown
  * @typedef {{ reason?: string, retryAfter?: number, field?: string, renewed?: boolean, cause?: unknown }} About
@@ -142,7 +142,7 @@ export type Stored = {
     tokens?: Tokens;
     over?: string;
     attempt?: string;
-    failures?: number;
+    pause?: number;
     failed?: {
         code: string;
         message: string;
@@ -163,8 +163,8 @@ export type About = {
 };
 /**
  * `code` is stable: session_over (log in again; `reason`), try_later, renewal_storm (nothing is lost;
- * `retryAfter`), not_replayable (`renewed`), access_denied (`reason`), invalid_request, bad_answer (`field`),
- * misconfigured.
+ * `retryAfter`), not_replayable (`renewed`), access_denied (`reason`; `cause` is the body of the answer),
+ * invalid_request, bad_answer (`field`), misconfigured.
  */
 export declare class UnbrokenError extends Error {
     code: string;
@@ -189,10 +189,16 @@ export declare const createSession: (options?: Dialect & Settings) => {
     login: (username: string, password: string, more?: object) => Promise<void>;
     logout: () => Promise<boolean>;
     adopt: (answer: any) => void;
-    /** A good access token, for a WebSocket or an EventSource. `fresh`: in good time. Empty if it is in a cookie. */
+    /** A good access token, for what is no request. `fresh`: in good time. Empty if it is in a cookie. */
     token: ({ fresh }?: {
         fresh?: boolean | undefined;
     }) => Promise<string>;
+    /**
+     * A ticket of unbroken's own server, for the URL of one connection without headers: a WebSocket, an EventSource, a
+     * download. It is good for 30 seconds, and once.
+     * @returns {Promise<string>}
+     */
+    ticket: () => Promise<string>;
     /** How the session stands: good, ageing, expired or over. */
     readonly status: {
         state: string;

@@ -53,7 +53,7 @@
  * @property {boolean} [allowPlainHttp]
  * @typedef {{ access?: string, refresh?: string, type?: string, lifetime?: number, at: number,
  *   seq?: number, sid?: unknown }} Tokens
- * @typedef {{ version: number, epoch: number, tokens?: Tokens, over?: string, attempt?: string, failures?: number,
+ * @typedef {{ version: number, epoch: number, tokens?: Tokens, over?: string, attempt?: string, pause?: number,
  *   failed?: { code: string, message: string, until: number } }} Stored
  * @typedef {{ status: number, headers: Headers, url?: string }} Shown
  * @typedef {{ reason?: string, retryAfter?: number, field?: string, renewed?: boolean, cause?: unknown }} About
@@ -63,8 +63,8 @@
 
 /**
  * `code` is stable: session_over (log in again; `reason`), try_later, renewal_storm (nothing is lost;
- * `retryAfter`), not_replayable (`renewed`), access_denied (`reason`), invalid_request, bad_answer (`field`),
- * misconfigured.
+ * `retryAfter`), not_replayable (`renewed`), access_denied (`reason`; `cause` is the body of the answer),
+ * invalid_request, bad_answer (`field`), misconfigured.
  */
 export class UnbrokenError extends Error {
   /** @type {string | undefined} */
@@ -96,10 +96,10 @@ const isObject = (value) => Object(value) === value && !Array.isArray(value);
 /** What stands at a dotted path. @param {any} body @param {string} path */
 const dig = (body, path) => path.split(".").reduce((at, name) => at?.[name], body);
 
-/** @param {string | null} text */
+/** @param {string | null | undefined} text */
 const parsed = (text) => {
   try {
-    return JSON.parse(text ?? "");
+    return JSON.parse(/** @type {string} */ (text));
   } catch {}
 };
 
@@ -112,7 +112,7 @@ const holds = ({ status, field, values = [], negate = false }, code, body) =>
 const challenges = (header, scheme) => {
   const plain = (header ?? "bearer").replace(/error="(\w+)"/g, "error=$1").replace(/"(\\.|[^"\\])*"/g, "");
   return (
-    RegExp(`(^|[ ,])(bearer|${scheme})([ ,]|$)`, "i").test(plain) && !/error=(insufficient_sc|invalid_req)/.test(plain)
+    RegExp(`(^|[ ,])(bearer|${scheme})([ ,]|$)`, "i").test(plain) && !/error=(insufficient|invalid_req)/.test(plain)
   );
 };
 
@@ -125,18 +125,25 @@ const positive = (value) => {
 /** `exp − iat` of a JWT, read without trusting it. @param {string} token */
 const lifetimeOf = (token) => {
   try {
-    const claims = parsed(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
-    return positive(claims.exp - claims.iat);
+    const { exp, iat } = parsed(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
+    return positive(exp - iat);
   } catch {}
 };
 
-/** Seconds that `Retry-After` asks for. @param {Headers} headers */
-const retryAfter = (headers) => positive(headers.get("Retry-After")) ?? 0;
+/**
+ * Seconds that `Retry-After` asks for, an hour at most. A date is read against the answer's own, so that no clock has
+ * to agree with another. @param {Headers} headers
+ */
+const retryAfter = (headers) => {
+  const at = (/** @type {string} */ name) => Date.parse(headers.get(name) ?? "") / 1000;
+  return Math.min(positive(headers.get("Retry-After")) ?? positive(at("Retry-After") - at("Date")) ?? 0, 3600);
+};
 
 // ---- waiting --------------------------------------------------------------------------------------------------------
 
 /** @param {number} seconds */
 const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
+/** @returns {undefined} */
 const quiet = () => {};
 
 // ---- the session ----------------------------------------------------------------------------------------------------
@@ -151,6 +158,7 @@ export const createSession = (options = {}) => {
   const {
     header = "Authorization",
     scheme = "Bearer",
+    tokens: paths = {},
     challenge,
     granted = { status: [200, 201] },
     over: ended = { status: [400, 401], field: "error", values: ["invalid_grant"] },
@@ -162,14 +170,19 @@ export const createSession = (options = {}) => {
     window: limit = { interval: 30, attempts: 5 },
   } = options;
   const cookie = storage === "cookie";
-  // Redirects are followed with every header but this one.
+  /** @type {Record<string, string>} */
+  const sign = cookie ? { "X-Unbroken": "1" } : {};
+  // Browsers take every header but this one along when a redirect leads to another site.
   const strict = header !== "Authorization";
+  /** What is to come of a redirect. @param {RequestRedirect} [redirect] what is wished for */
+  const redirected = (redirect) => (strict && redirect !== "manual" ? "error" : redirect);
   const fetch = globalThis.fetch;
-  const jitter = Math.random();
+  const random = Math.random(); // so that tabs do not all renew at once
   const places = [refresh, login, logout].map(({ url }) => url && new URL(url, base).href.split("?")[0]);
   const origins = (options.origins ?? places.slice(0, 1)).map((place) => new URL(place, base).origin);
-  if (!options.allowPlainHttp && origins.some((origin) => !/^https:|\/\/(localhost|127\.|\[)/.test(origin)))
-    throw error("misconfigured", "use https");
+  /** Whether tokens would travel in the clear. @param {string} place a URL, or none */
+  const isPlain = (place) => !/^($|https:|http:\/\/(localhost|127(\.\d+){3}|\[::1])(:\d+)?(\/|$))/.test(place);
+  if (!options.allowPlainHttp && [...places, ...origins].some(isPlain)) throw error("misconfigured", "use https");
   const key = options.key ?? "unbroken " + places[0];
 
   // ---- the record: one text under one key ---------------------------------------------------------------------------
@@ -188,22 +201,50 @@ export const createSession = (options = {}) => {
     store = /** @type {any} */ (globalThis)[cookie ? "localStorage" : storage];
   } catch {} // a privacy mode: memory will do
 
+  // An access token that comes with cookies stays in memory, by its version.
+  /** @type {Record<number, string | undefined>} */
+  let held = {};
+
+  /** @param {Stored} now */
+  const accessOf = (now) => now.tokens?.access ?? held[now.version] ?? "";
+
+  /** What goes along with a request. @param {Stored} now @returns {Record<string, string>} */
+  const headersOf = (now) => {
+    const token = accessOf(now);
+    if (!token) return sign;
+    const before = paths.prefix || scheme === null ? now.tokens?.type : scheme && scheme + " ";
+    return { [header]: before + token };
+  };
+
+  // Values of the header that are or were ours: who sends one by hand means the session's token.
+  const given = new Set();
+
+  /** Takes a record for the newest. @param {Stored} now */
+  const note = (now) => {
+    record = now;
+    given.add(headersOf(now)[header]);
+  };
+
   /** The newest record: the same object as long as it is the same. */
   const load = () => {
     const now = store ? store.getItem(key) : text;
     if (now !== text) {
       text = now;
-      record = parsed(now) ?? nothing;
+      note(parsed(now) ?? nothing);
     }
     return record;
   };
 
   /** @param {Stored} next */
   const save = (next) => {
-    text = JSON.stringify((record = next));
+    const { epoch } = next.tokens ? next : record;
+    note(next);
+    text = JSON.stringify(next);
     try {
+      if (storage === "sessionStorage")
+        if (next.tokens) localStorage.setItem(key + epoch, `${next.version}`);
+        else if (next.over !== "other_tab") localStorage.removeItem(key + epoch);
       store?.setItem(key, text);
-      if (storage === "sessionStorage" && next.tokens) localStorage.setItem(key, `${next.epoch} ${next.version}`);
     } catch {
       store = undefined; // full, or taken away
     }
@@ -212,11 +253,11 @@ export const createSession = (options = {}) => {
     return next;
   };
 
-  /** A duplicated tab has a copy of sessionStorage, whose refresh token may be spent. @param {Stored} mine */
-  const isCopy = (mine) => {
-    const [epoch, version] = (storage === "sessionStorage" && store && localStorage.getItem(key)?.split(" ")) || [];
-    return epoch === `${mine.epoch}` && Number(version) > mine.version;
-  };
+  /**
+   * A duplicated tab has a copy of sessionStorage, whose refresh token may be spent. So localStorage tells the newest
+   * version of each login. @param {Stored} mine
+   */
+  const isCopy = (mine) => store && Number(localStorage.getItem(key + mine.epoch)) > mine.version;
 
   /** The newest record of the login that `sent` is of. Throws session_over if that is gone. @param {Stored} sent */
   const current = (sent) => {
@@ -226,17 +267,11 @@ export const createSession = (options = {}) => {
     return now;
   };
 
-  // An access token that comes with cookies stays in memory.
-  let held = { version: -1, access: "" };
-
-  /** @param {Stored} now */
-  const accessOf = (now) => now.tokens?.access ?? (now.version === held.version ? held.access : "");
-
   /** @param {{ version: number, epoch: number }} place @param {Tokens} tokens */
   const keep = (place, tokens) => {
     if (cookie) {
-      held = { version: place.version, access: tokens.access ?? "" };
-      tokens = { ...tokens, access: undefined };
+      held = { [place.version]: tokens.access };
+      delete tokens.access;
     }
     return save({ ...place, tokens });
   };
@@ -252,16 +287,16 @@ export const createSession = (options = {}) => {
   const target = new EventTarget();
   /** @param {string} type @param {object} detail */
   const emit = (type, detail) => target.dispatchEvent(new CustomEvent(type, { detail }));
-  /** @type {{ epoch: number, version: number, land: (now: Stored) => void, promise: Promise<Stored> } | undefined} */
+  /** @type {(Stored & { land: (now: Stored) => void, promise: Promise<Stored> }) | undefined} */
   let flight;
   let gone = new AbortController();
-  let noticed = load();
+  let known = load();
 
   const look = (here = false) => {
     const now = load();
-    const before = noticed;
+    const before = known;
     if (now.version === before.version && now.epoch === before.epoch) return;
-    noticed = now;
+    known = now;
     const reason = now.tokens ? "other_login" : (now.over ?? "logged_out");
     const isOther = !now.tokens || now.epoch !== before.epoch;
     if (isOther) {
@@ -277,10 +312,10 @@ export const createSession = (options = {}) => {
     look();
     const now = load();
     if (type === "online" && now.failed) save({ ...now, failed: undefined });
-    if (now.tokens && ageOf(now)) renewal(now).catch(quiet);
+    if (ageOf(now)) renewal(now).catch(quiet);
   };
 
-  const channel = store && new BroadcastChannel(key);
+  let channel = store && new BroadcastChannel(key);
   if (channel) channel.onmessage = () => look();
   /** @type {Record<string, (event: any) => void>} */
   const ears = { storage: () => look(), pageshow: wake, online: wake, focus: wake, visibilitychange: wake };
@@ -290,18 +325,18 @@ export const createSession = (options = {}) => {
 
   /** 0 in good time, 1 ageing, 2 old, 3 dead. @param {Stored} now */
   const ageOf = ({ tokens }) => {
-    const lifetime = tokens?.lifetime ?? Infinity;
-    const age = (Date.now() - (tokens?.at ?? 0)) / 1000;
-    const advisory = cookie || tokens?.refresh ? Math.min(lifetime * 0.2, 300) : 0;
+    if (!tokens?.lifetime) return 0;
+    const { lifetime, refresh, at } = tokens;
+    const left = lifetime - (Date.now() - at) / 1000;
+    const advisory = cookie || refresh ? Math.min(lifetime * 0.2, 300) : 0;
     const mandatory = Math.min(lifetime * 0.1, 10, advisory);
-    if (lifetime === Infinity) return 0;
-    if (age >= lifetime - mandatory) return age < lifetime ? 2 : 3;
+    if (left <= mandatory) return left > 0 ? 2 : 3;
     // A clock that was set back says nothing about the age.
-    return age < 0 || age >= lifetime - advisory + (advisory - mandatory) * jitter * 0.5 ? 1 : 0;
+    return left > lifetime || left <= advisory - (advisory - mandatory) * random * 0.5 ? 1 : 0;
   };
 
   /** Whether the token can be sent. @param {Stored} now */
-  const isGood = (now) => ageOf(now) < 3 && (!now.tokens?.type || !!accessOf(now));
+  const isGood = (now) => ageOf(now) < 3 && (!now.tokens?.type || accessOf(now));
 
   // ---- 2 to 5: renewing ---------------------------------------------------------------------------------------------
 
@@ -317,7 +352,7 @@ export const createSession = (options = {}) => {
     const where = new URL(url, base);
     const headers = new Headers({
       Accept: "application/json",
-      ...(cookie && { "X-Unbroken": "1" }),
+      ...sign,
       ...more,
       ...fixed,
     });
@@ -341,7 +376,7 @@ export const createSession = (options = {}) => {
         redirect: "error",
         // A login or logout goes on when the page is left.
         keepalive: cookie || !more,
-        credentials: cookie ? "include" : "same-origin",
+        ...(cookie && { credentials: "include" }),
         signal: AbortSignal.timeout(exchangeTimeout * 1000),
       });
       return { status: answer.status, headers: answer.headers, body: parsed(await answer.text()) };
@@ -352,29 +387,29 @@ export const createSession = (options = {}) => {
 
   /** The tokens in an answer. Throws bad_answer. @param {any} body @returns {Tokens} */
   const tokensIn = (body) => {
-    const at = (/** @type {string} */ name) => options.tokens?.[name] ?? name;
-    const textAt = (/** @type {string} */ path, needed = false) => {
-      const value = dig(body, path) || undefined;
-      if (value === undefined ? needed : !/^[ -~]+$/.test(value) || !value.trim)
+    const at = (/** @type {string} */ name) => dig(body, paths[name] ?? name);
+    const textAt = (/** @type {string} */ name, needed = false) => {
+      const value = at(name) || undefined;
+      const path = paths[name] ?? name;
+      if (value ? !/^[ -~]+$/.test(value) || !value.trim : needed)
         throw error("bad_answer", `no text at ${path}`, { field: isObject(body) ? path : "" });
       return value;
     };
-    const access = textAt(at("access_token"), !cookie);
-    const prefix = options.tokens?.prefix;
+    const access = textAt("access_token", !cookie || !isObject(body));
     return {
       access,
-      refresh: textAt(at("refresh_token")),
+      refresh: textAt("refresh_token"),
       type:
         access &&
-        (prefix
-          ? dig(body, prefix) === ""
+        (paths.prefix
+          ? at("prefix") === ""
             ? ""
-            : textAt(prefix, true)
-          : `${dig(body, at("token_type")) || "Bearer"} `),
-      lifetime: positive(dig(body, at("expires_in"))) ?? lifetimeOf(access ?? ""),
+            : textAt("prefix", true)
+          : `${at("token_type") || "Bearer"} `),
+      lifetime: positive(at("expires_in")) ?? lifetimeOf(access),
       at: Date.now(),
-      seq: positive(dig(body, at("refresh_seq"))),
-      sid: body.sid,
+      seq: positive(at("refresh_seq")),
+      sid: body?.sid,
     };
   };
 
@@ -410,12 +445,13 @@ export const createSession = (options = {}) => {
     // An hour at most, whatever the server or the clock says.
     if (failed && wait > 0 && wait < 3601) throw error(failed.code, failed.message, { retryAfter: wait });
     if (limit && (challenged || !ageOf(seen))) {
-      if (now - renewals[renewals.length - limit.attempts] < limit.interval * 1000)
+      if (now - (renewals.at(-limit.attempts) ?? 0) < limit.interval * 1000)
         throw error("renewal_storm", "new tokens are rejected", { retryAfter: limit.interval });
       renewals.push(now);
     }
-    const { promise, resolve, reject } = /** @type {PromiseWithResolvers<Stored>} */ (Promise.withResolvers());
-    const mine = (flight = { epoch: seen.epoch, version: seen.version, land: resolve, promise });
+    /** @type {PromiseWithResolvers<Stored>} */
+    const { promise, resolve, reject } = Promise.withResolvers();
+    const mine = (flight = { ...seen, land: resolve, promise });
     alone(() => renew(seen)).then(resolve, reject);
     return promise.finally(() => flight === mine && (flight = undefined));
   };
@@ -431,11 +467,10 @@ export const createSession = (options = {}) => {
     for (let tries = 1; ; tries++) {
       try {
         return await exchange(now);
-      } catch (caught) {
-        const failure = /** @type {UnbrokenError} */ (caught);
+      } catch (/** @type {any} */ failure) {
         const moved = current(now);
         if (moved.version > now.version && isGood(moved)) return moved;
-        if (failure.code === "session_over") return end(now, failure.reason ?? "");
+        if (failure.code === "session_over") return end(now, failure.reason);
         if (failure.code !== "try_later" || tries > 2 || failure.retryAfter > 2) {
           emit("renewal", { state: "failed", error: failure });
           throw remembered(moved, failure);
@@ -450,18 +485,22 @@ export const createSession = (options = {}) => {
   /** @param {Stored} now @param {UnbrokenError} failure */
   const remembered = (now, failure) => {
     const { code, message } = failure;
-    const failures = (now.failures ?? 0) + 1;
-    failure.retryAfter = Math.max(failure.retryAfter, Math.min(30, 2 ** failures / 2));
-    save({ ...now, failures, failed: { code, message, until: Date.now() + failure.retryAfter * 1000 } });
+    const { pause = 1 } = now;
+    failure.retryAfter = Math.max(failure.retryAfter, pause);
+    const until = Date.now() + failure.retryAfter * 1000;
+    save({ ...now, pause: Math.min(30, pause * 2), failed: { code, message, until } });
     return failure;
   };
 
   /** One exchange, and its tokens stored. @param {Stored} now */
   const exchange = async (now) => {
-    const more = attempt ? { [attempt]: `"${now.attempt}"` } : {};
-    const { status, headers, body } = await call(refresh, { refresh_token: now.tokens?.refresh }, more);
-    const word = body?.reason;
-    if (holds(ended, status, body)) throw over(/^\w+$/.test(word ?? "") ? word : "invalid_grant");
+    const { status, headers, body } = await call(
+      refresh,
+      { refresh_token: now.tokens?.refresh },
+      attempt ? { [attempt]: `"${now.attempt}"` } : {},
+    );
+    const word = body?.reason ?? "";
+    if (holds(ended, status, body)) throw over(/^\w+$/.test(word) ? word : "invalid_grant");
     if (cookie && word === "no_refresh_token") throw over("not_logged_in");
     if (!holds(granted, status, body))
       throw later(`the server answered with status ${status}`, { retryAfter: retryAfter(headers) });
@@ -469,11 +508,11 @@ export const createSession = (options = {}) => {
     return arrived(now, tokensIn(body));
   };
 
-  /** Stores new tokens, unless the login is over or others were faster. @param {Stored} asked @param {Tokens} fresh */
-  const arrived = async (asked, fresh) => {
+  /** Stores new tokens, unless the login is over or others were faster. @param {Stored} seen @param {Tokens} fresh */
+  const arrived = async (seen, fresh) => {
     const { epoch, version, tokens } = load();
-    if (!tokens || epoch !== asked.epoch) await tell(fresh);
-    current(asked);
+    if (!tokens || epoch !== seen.epoch) await tell(fresh);
+    current(seen);
     if (tokens?.sid && fresh.sid !== tokens.sid && cookie) return keep(next(), fresh);
     if (fresh.seq && tokens?.seq && fresh.seq <= tokens.seq) throw later("no newer tokens");
     return keep({ version: version + 1, epoch }, { ...fresh, refresh: fresh.refresh ?? tokens?.refresh });
@@ -487,20 +526,9 @@ export const createSession = (options = {}) => {
 
   // ---- 6 to 8: requests ---------------------------------------------------------------------------------------------
 
-  // Values of the header that were ours, and endpoints that are left alone for a while.
-  /** @type {Set<string>} */
-  const given = new Set();
-  /** @type {Map<string, number>} */
-  const stubborn = new Map();
-
-  /** What goes along with a request. @param {Stored} [now] @returns {Record<string, string>} */
-  const headersOf = (now) => {
-    const token = now && accessOf(now);
-    if (!token) return cookie ? { "X-Unbroken": "1" } : {};
-    const before = options.tokens?.prefix || scheme === null ? now.tokens?.type : scheme && scheme + " ";
-    given.add(before + token);
-    return { [header]: before + token };
-  };
+  // Endpoints that are left alone for a while.
+  /** @type {Record<string, number>} */
+  const stubborn = {};
 
   /** @param {URL} where @param {unknown} wish @param {string | null | undefined} value of the header */
   const isOurs = (where, wish, value) =>
@@ -511,20 +539,20 @@ export const createSession = (options = {}) => {
 
   /**
    * What comes of a renewal, unless the time, the caller or the end of the login says otherwise first.
-   * @param {Promise<Stored>} work @param {number} [patience] @param {AbortSignal | null} [signal]
+   * @param {Promise<Stored>} work @param {number} [timeout] @param {AbortSignal | null} [signal]
    * @returns {Promise<Stored>}
    */
-  const wait = (work, patience = waitTimeout, signal) =>
+  const wait = (work, timeout = waitTimeout, signal) =>
     new Promise((resolve, reject) => {
-      const timer = AbortSignal.timeout(patience * 1000);
-      const stop = AbortSignal.any([timer, gone.signal, ...(signal ? [signal] : [])]);
-      const leave = () => reject(timer.aborted ? later("it takes too long") : stop.reason);
-      stop.aborted ? leave() : stop.addEventListener("abort", leave);
+      const timer = AbortSignal.timeout(timeout * 1000);
+      const stop = AbortSignal.any([timer, gone.signal, signal ?? timer]);
+      stop.onabort = () => reject(timer.aborted ? later("it takes too long") : stop.reason);
+      stop.throwIfAborted();
       work.then(resolve, reject);
     });
 
-  /** A record to send with. @param {boolean} fresh @param {number} [patience] @param {AbortSignal | null} [signal] */
-  const authorize = async (fresh, patience, signal) => {
+  /** A record to send with. @param {boolean} fresh @param {number} [timeout] @param {AbortSignal | null} [signal] */
+  const authorize = async (fresh, timeout, signal) => {
     const now = load();
     if (!now.tokens) throw over(now.over ?? "logged_out");
     const age = ageOf(now);
@@ -533,7 +561,7 @@ export const createSession = (options = {}) => {
     work.catch(quiet);
     if (isGood(now) && age === 1 && !fresh) return now;
     try {
-      return current(await wait(work, patience, signal));
+      return current(await wait(work, timeout, signal));
     } catch (failure) {
       if (isGood(current(now))) return current(now);
       throw failure;
@@ -548,33 +576,35 @@ export const createSession = (options = {}) => {
     // What answers behind a redirect to another origin did not get it.
     if (url && !url.startsWith(where.origin + "/")) return false;
     if (!challenge) return status === 401 && challenges(headers.get("WWW-Authenticate"), scheme ?? "");
-    if (!challenge.field) return holds(challenge, status);
-    if (challenge.status?.includes(status) === false || !/json/i.test(headers.get("Content-Type") ?? "")) return false;
-    return holds(challenge, status, parsed(await read().catch(() => "")));
+    const isRead =
+      challenge.field &&
+      challenge.status?.includes(status) !== false &&
+      headers.get("Content-Type")?.match(/[/+]json\s*(;|$)/i);
+    return holds(challenge, status, isRead && parsed(await read().catch(quiet)));
   };
 
   /**
    * One request on its way: what fetch and axios have in common.
-   * @template {object} T @param {{ where: URL, body: unknown, patience?: number, signal?: AbortSignal | null,
+   * @template {object} T @param {{ where: URL, body: unknown, timeout?: number, signal?: AbortSignal | null,
    *   send: (headers: Record<string, string>) => Promise<T>, show: (answer: T) => Shown,
    *   read: (answer: T) => Promise<string>, free: (answer: T) => void }} request @returns {Promise<T>}
    */
-  const passage = async ({ where, body, patience, signal, send, show, read, free }) => {
+  const passage = async ({ where, body, timeout, signal, send, show, read, free }) => {
     if (options.visitors && !load().tokens) return send({});
     const once = body instanceof ReadableStream;
-    const endpoint = where.origin + where.pathname;
+    const place = where.origin + where.pathname;
     /** @param {T} answer */
     const refuses = (answer) => isChallenge(show(answer), where, () => read(answer));
     /** @param {Stored} now @param {number} seconds */
-    const isYounger = (now, seconds) => Date.now() - (now.tokens?.at ?? 0) < seconds * 1000;
-    const sent = current(await authorize(once, patience, signal));
+    const isYoung = (now, seconds) => Date.now() - (now.tokens?.at ?? 0) < seconds * 1000;
+    const sent = current(await authorize(once, timeout, signal));
     const answer = await send(headersOf(sent));
-    if (!(await refuses(answer)) || (isYounger(sent, 30) && Date.now() < (stubborn.get(endpoint) ?? 0))) return answer;
+    if (!(await refuses(answer)) || (isYoung(sent, 30) && Date.now() < stubborn[place])) return answer;
     let now = sent;
     let renewed = true;
     try {
       now = current(sent);
-      if (now.version === sent.version || !isGood(now)) now = current(await wait(renewal(now, true), patience, signal));
+      if (now.version === sent.version || !isGood(now)) now = current(await wait(renewal(now, true), timeout, signal));
     } catch (failure) {
       if (!once) throw failure;
       renewed = false;
@@ -582,8 +612,8 @@ export const createSession = (options = {}) => {
     if (once) return Object.assign(answer, { whyNotReplayed: error("not_replayable", "a spent body", { renewed }) });
     free(answer);
     const again = await send(headersOf(now));
-    if (!(await refuses(again))) stubborn.delete(endpoint);
-    else if (isYounger(now, 10)) stubborn.set(endpoint, Date.now() + 3e4);
+    if (!(await refuses(again))) delete stubborn[place];
+    else if (isYoung(now, 10)) stubborn[place] = Date.now() + 3e4;
     return again;
   };
 
@@ -602,11 +632,13 @@ export const createSession = (options = {}) => {
       body: init.body,
       signal: init.signal ?? request?.signal,
       send: (more) => {
-        const dressed = new Headers(headers);
-        for (const name in more) dressed.set(name, more[name]);
-        /** @type {RequestInit} */
-        const fixed = { ...(cookie && { credentials: "include" }), ...(strict && { redirect: "error" }) };
-        return fetch(request?.clone() ?? input, { ...init, headers: dressed, ...fixed });
+        for (const name in more) headers.set(name, more[name]);
+        return fetch(request?.clone() ?? input, {
+          ...init,
+          headers,
+          ...(cookie && { credentials: "include" }),
+          redirect: redirected(init.redirect ?? request?.redirect),
+        });
       },
       show: (answer) => answer,
       read: (answer) => answer.clone().text(),
@@ -620,8 +652,11 @@ export const createSession = (options = {}) => {
   const attach = (axios) => {
     const bare = axios.create();
     for (const name in bare.defaults) delete bare.defaults[name];
-    const dress = (/** @type {any} */ config) => ({ ...config, adapter: adapterOver(bare, config.adapter) });
-    const id = axios.interceptors.request.use(dress, null, { synchronous: true });
+    const id = axios.interceptors.request.use(
+      (/** @type {any} */ config) => ({ ...config, adapter: adapterOver(bare, config.adapter) }),
+      null,
+      { synchronous: true },
+    );
     return () => axios.interceptors.request.eject(id);
   };
 
@@ -629,41 +664,39 @@ export const createSession = (options = {}) => {
   const adapterOver = (bare, adapter) => async (/** @type {any} */ config) => {
     config.adapter = adapter;
     const where = new URL(bare.getUri(config), home);
+    const signal = config.signal ?? config.cancelToken?.toAbortSignal?.();
     /** @type {any} */
     let failure;
     /** @param {object} [more] @returns {Promise<any>} */
     const run = (more) => {
       failure = undefined;
-      const bared = { ...config, transformRequest: undefined, transformResponse: undefined, ...more };
       return bare
-        .request(bared)
+        .request({ ...config, transformRequest: undefined, transformResponse: undefined, ...more })
         .catch((/** @type {any} */ caught) => (failure = caught).response ?? Promise.reject(caught));
     };
-    const plain = !isOurs(where, config.unbroken, config.headers.get(header));
-    const work = plain
-      ? run()
-      : passage({
+    const work = isOurs(where, config.unbroken, config.headers.get(header))
+      ? passage({
           where,
           body: config.data,
-          patience: config.timeout / 1000 || undefined,
-          signal: config.signal,
+          timeout: config.timeout / 1000 || undefined,
+          signal,
           send: (more) =>
             run({
               headers: config.headers.concat(more),
               ...(cookie && { withCredentials: true }),
               ...(strict &&
-                !adapter.call && { adapter: "fetch", fetchOptions: { ...config.fetchOptions, redirect: "error" } }),
+                !adapter.call && {
+                  adapter: "fetch",
+                  fetchOptions: { ...config.fetchOptions, redirect: redirected(config.fetchOptions?.redirect) },
+                }),
             }),
-          show: ({ status, headers, request }) => ({
-            status,
-            headers: new Headers({ ...headers }),
-            url: request?.responseURL,
-          }),
+          show: ({ status, headers, request }) => ({ status, headers, url: request?.responseURL }),
           read: ({ data }) => new Response(data).text(),
           free: quiet,
-        });
+        })
+      : run();
     // Axios has an error of its own for requests that were aborted.
-    const response = await work.catch((caught) => (config.signal?.aborted ? run() : Promise.reject(caught)));
+    const response = await work.catch((caught) => (signal?.aborted ? run() : Promise.reject(caught)));
     response.config = config;
     if (failure) throw Object.assign(failure, { config });
     return response;
@@ -682,16 +715,16 @@ export const createSession = (options = {}) => {
     // What sets cookies is alone.
     const { status, headers, body } = await (cookie ? alone(ask) : ask());
     const message = `the server answered with status ${status}`;
-    const about = { reason: body?.reason ?? body?.error, retryAfter: retryAfter(headers) };
+    const about = { cause: body, reason: body?.reason ?? body?.error, retryAfter: retryAfter(headers) };
     if (holds(refused, status, body)) throw error("access_denied", message, about);
     if (holds(granted, status, body)) return adopt(body);
     throw error(status < 429 ? "invalid_request" : "try_later", message, about);
   };
 
   /** Asks the server to end the session of some tokens; whether it said yes. @param {Tokens} tokens */
-  const tell = async (tokens) => {
+  const tell = async ({ refresh, access }) => {
     try {
-      return (await call(logout, { refresh_token: tokens.refresh ?? tokens.access })).status < 300;
+      return (await call(logout, { refresh_token: refresh ?? access })).status < 300;
     } catch {
       return false;
     }
@@ -711,8 +744,20 @@ export const createSession = (options = {}) => {
     logout: logOut,
     adopt,
 
-    /** A good access token, for a WebSocket or an EventSource. `fresh`: in good time. Empty if it is in a cookie. */
+    /** A good access token, for what is no request. `fresh`: in good time. Empty if it is in a cookie. */
     token: async ({ fresh = false } = {}) => accessOf(await authorize(fresh)),
+
+    /**
+     * A ticket of unbroken's own server, for the URL of one connection without headers: a WebSocket, an EventSource, a
+     * download. It is good for 30 seconds, and once.
+     * @returns {Promise<string>}
+     */
+    ticket: async () => {
+      const answer = await send(`${base}/ticket`, { method: "POST" });
+      const { status, headers } = answer;
+      if (!answer.ok) throw later(`the server answered with status ${status}`, { retryAfter: retryAfter(headers) });
+      return (await answer.json()).ticket;
+    },
 
     /** How the session stands: good, ageing, expired or over. */
     get status() {
@@ -727,7 +772,7 @@ export const createSession = (options = {}) => {
      * @param {"tokens" | "renewal" | "over"} type @param {(detail: any) => void} listener
      */
     on(type, listener) {
-      const hear = (/** @type {any} */ event) => listener(event.detail);
+      const hear = (/** @type {any} */ { detail }) => listener(detail);
       target.addEventListener(type, hear);
       return () => target.removeEventListener(type, hear);
     },
@@ -736,6 +781,7 @@ export const createSession = (options = {}) => {
     dispose() {
       for (const type in ears) globalThis.removeEventListener?.(type, ears[type]);
       channel?.close();
+      channel = undefined;
     },
   };
 };

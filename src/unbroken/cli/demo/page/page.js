@@ -50,10 +50,19 @@ const snapshot = () => Object.fromEntries(all.map((lane) => [lane.name, { ...lan
 const listen = async () => {
   for (; ; await sleep(1000)) {
     if (!state.visitor.key || document.hidden) continue;
-    const { events } = await (await ask("events", { headers: key() })).json().catch(() => ({ events: [] }));
-    const fresh = events.filter(({ number }) => number > toldUpTo);
+    const fresh = (await heard()).filter(({ number }) => number > toldUpTo);
     for (const event of fresh) tell(event);
     toldUpTo = Math.max(toldUpTo, ...fresh.map(({ number }) => number));
+  }
+};
+
+/** What the server has to tell; nothing while it cannot be reached. */
+const heard = async () => {
+  try {
+    const { events = [] } = await (await ask("events", { headers: key() })).json();
+    return events;
+  } catch {
+    return [];
   }
 };
 
@@ -71,7 +80,10 @@ const tell = (event) => {
 // ---- trouble --------------------------------------------------------------------------------------------------------
 
 const key = () => ({ "Demo-Key": state.visitor.key });
-const trouble = (place) => ask(place, { method: "POST", headers: key() });
+const trouble = async (place) => {
+  const { ok, status } = await ask(place, { method: "POST", headers: key() });
+  if (!ok) throw new Error(`status ${status}`, { cause: status });
+};
 
 const expire = async (text = "the token dies") => {
   await trouble("expire");
@@ -81,25 +93,25 @@ const expire = async (text = "the token dies") => {
 const actions = {
   async expire() {
     const before = snapshot();
-    say("The access token has died. Watch both lanes.");
     await expire();
+    say("The access token has died. Watch both lanes.");
     await sumUp(before, "The access token died.");
   },
 
   async lose() {
     const before = snapshot();
-    say("The access token has died, and the answer to the next exchange gets lost on its way.");
     await trouble("lose");
     await expire("token dies, answer lost");
+    say("The access token has died, and the answer to the next exchange gets lost on its way.");
     await sumUp(before, "The answer to an exchange was lost.");
   },
 
   async offline() {
     if (network.offline) return network.goOnline();
     const before = snapshot();
-    say("The connection breaks in the middle of an exchange. It is back in five seconds.");
     network.goOfflineAtExchange(all.filter(({ over }) => !over).length);
     await expire();
+    say("The connection breaks in the middle of an exchange. It is back in five seconds.");
     for (let turn = 0; turn < 25 && !network.offline; turn++) await sleep(100);
     if (!network.offline) network.goOffline();
     for (let turn = 0; turn < 35 && network.offline; turn++) await sleep(100);
@@ -162,7 +174,12 @@ const act = async (name) => {
   try {
     await actions[name]();
   } catch (failure) {
-    say(`The demo’s server does not answer (${failure.message}). Is it still running?`);
+    network.goOnline(); // or the next exchange would be cut all the same
+    say(
+      failure.cause === 404
+        ? "The demo’s server has been started anew, and does not know this page: start again."
+        : `The demo’s server does not answer (${failure.message}). Is it still running?`,
+    );
   }
   busy = "";
   for (const button of document.querySelectorAll("[data-action]")) button.removeAttribute("aria-disabled");

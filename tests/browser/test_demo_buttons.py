@@ -1,0 +1,89 @@
+"""The demo page's buttons: by mouse, by keyboard, in another tab, and when its server has been away."""
+
+from __future__ import annotations
+
+from tests.browser.demo import Demo
+
+
+def test_who_starts_again_in_one_tab_starts_again_in_the_other(demo: Demo) -> None:
+    demo.open().press("Steal the token")
+    assert demo.state("unbroken").endswith("Logged out: reuse")
+    with demo.page.context.expect_page() as opened:
+        demo.page.get_by_role("link", name="Open another tab").click()
+    other = Demo(opened.value, demo.server, demo.url)
+    other.page.wait_for_selector("body[data-ready]")
+    with demo.page.expect_navigation():
+        assert other.press("Start again") == "Started again: both clients are logged in."
+    demo.page.wait_for_selector("body[data-ready]")
+    assert demo.said.startswith("This tab has joined the other one")
+    for tab in (demo, other):
+        tab.wait_for(lambda tab=tab: all(tab.counts(lane)["served"] > 2 for lane in ("naive", "unbroken")))
+        assert [tab.counts(lane)["logouts"] for lane in ("naive", "unbroken")] == [0, 0]
+    other.page.close()
+
+
+def test_a_pause_sends_nothing_until_it_is_over(demo: Demo) -> None:
+    sent: list[str] = []
+    demo.page.on("request", lambda request: sent.append(request.url) if "/demo/api/" in request.url else None)
+
+    def is_silent() -> bool:
+        before = len(sent)
+        demo.page.wait_for_timeout(1500)  # in which each of twelve slots would send one at least
+        return len(sent) == before
+
+    demo.open()
+    assert not is_silent()
+    assert demo.press("Pause") == "Paused: no requests are sent."
+    demo.wait_for(is_silent)  # what had begun before may still be on its way to the wire
+    before = len(sent)
+    assert demo.press("Go on") == "Going on."
+    demo.wait_for(lambda: len(sent) > before)
+
+
+def test_every_button_can_be_pressed_by_keyboard(demo: Demo) -> None:
+    demo.open()
+
+    def typed(name: str, key: str = "Enter", role: str = "button") -> None:
+        demo.page.get_by_role(role, name=name, exact=True).focus()
+        demo.page.keyboard.press(key)
+
+    typed("Pause")
+    assert demo.said == "Paused: no requests are sent."
+    typed("Go on", "Space")
+    assert demo.said == "Going on."
+    typed("Expire now", "Space")
+    assert demo.outcome().startswith("The access token died.")
+    typed("Go offline")
+    typed("Go online", "Space")
+    assert demo.outcome().startswith("The connection broke during an exchange, and came back.")
+    typed("Steal the token")
+    assert demo.outcome().startswith("The theft was found out")
+    typed("Start again", "Space")
+    assert demo.outcome() == "Started again: both clients are logged in."
+    typed("Lose the next answer", "Space")
+    assert demo.outcome().startswith("The answer to an exchange was lost.")
+    with demo.page.context.expect_page() as opened:
+        typed("Open another tab", role="link")
+    opened.value.get_by_text("This tab has joined the other one").wait_for()
+    opened.value.close()
+
+
+def test_a_server_that_was_away_is_listened_to_again(demo: Demo) -> None:
+    demo.open()
+    failed: list[str] = []
+    demo.page.on("requestfailed", lambda request: failed.append(request.url))
+    demo.page.context.set_offline(True)
+    demo.wait_for(lambda: any(url.endswith("/demo/events") for url in failed))
+    assert demo.press("Expire now").startswith("The demo’s server does not answer")
+    demo.page.context.set_offline(False)
+    demo.press("Start again")
+    demo.page.locator("#events").get_by_text("login").first.wait_for()
+
+
+def test_a_server_that_was_started_anew_says_so_and_can_be_used_again(demo: Demo) -> None:
+    demo.open().server.restart()
+    for name in ("Expire now", "Lose the next answer", "Go offline"):
+        assert demo.press(name) == "The demo’s server has been started anew, and does not know this page: start again."
+    demo.press("Start again")
+    demo.page.locator("#events").get_by_text("login").first.wait_for()
+    assert "unbroken: 1 exchange, no request failed, still logged in." in demo.press("Expire now")
