@@ -180,12 +180,12 @@ def test_a_lock_that_is_held_by_a_dead_process_is_free_again(make: Callable[[], 
 def test_a_lease_is_lengthened_for_whoever_still_has_it(make: Callable[[], Any], store: Any) -> None:
     if not hasattr(store, "lease"):
         return
-    store.lease = 0.4
+    store.lease = 1.2
     other = make()
     with store.lock(1) as lease:
         for _ in range(4):
-            time.sleep(0.2)
-            assert lease.holds(0.3)
+            time.sleep(0.4)
+            assert lease.holds(0.9)
         with pytest.raises(StoreBusy), other.lock(0.05):
             pass
     getattr(other, "close", lambda: None)()
