@@ -27,6 +27,7 @@ __all__ = ["AuthFlow", "TransportFlow", "why_not_replayed"]
 
 SENT = "unbroken.sent"  # in a request's extensions: the header value that was put there by us
 SKIP = "unbroken.skip"  # in a request's extensions, by the user: to be sent without a token
+NOTHING_TO_REWIND = rewinder(b"")
 WHY_NOT = "unbroken.error"  # in a response's extensions: why the request was not sent again
 
 
@@ -169,10 +170,17 @@ def _is_ours(request: Any, session: Session, instead: bool = False) -> bool:
     if instead:
         return True
     header, headers = session.dialect.header, request.headers
-    # the raw names: to look one up by text makes the library find out how all of them are encoded, for 1 µs
-    if header.lower().encode() not in [name.lower() for name, _ in headers.raw]:
-        return True
-    return headers[header] == request.extensions.get(SENT)  # type: ignore[no-any-return]
+    wanted = _raw(header)
+    # by the raw names: to look one up by text makes the library find out how all of them are encoded, for 1 µs
+    for name, _ in headers.raw:
+        if name.lower() == wanted:
+            return headers[header] == request.extensions.get(SENT)  # type: ignore[no-any-return]
+    return True
+
+
+@cache
+def _raw(name: str) -> bytes:
+    return name.lower().encode()
 
 
 def _signed(request: Any, session: Session, live: Live) -> Any:
@@ -282,7 +290,7 @@ def _rewinder(stream: Any) -> Rewind | None:
     """
     match type(stream).__name__:
         case "ByteStream":
-            return rewinder(b"")
+            return NOTHING_TO_REWIND
         case "IteratorByteStream" | "AsyncIteratorByteStream":
             return rewinder(getattr(stream, "_stream", iter(())))
         case "MultipartStream":

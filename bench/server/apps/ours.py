@@ -53,6 +53,8 @@ def django() -> Any:
 
     from bench.server.apps import django_setup
 
-    django_setup.set_up(__name__, ["unbroken.django"], "sqlite:///:memory:", UNBROKEN={"STORE": store()})
+    # Nobody is in Django's own table of users here, so nobody is asked whether they are active.
+    settings = {"STORE": store(), "IS_ACTIVE": None}
+    django_setup.set_up(__name__, ["unbroken.django"], "sqlite:///:memory:", UNBROKEN=settings)
     globals()["urlpatterns"] = [path("", include("unbroken.django.urls"))]
     return get_wsgi_application()
