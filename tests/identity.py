@@ -13,9 +13,9 @@ from starlette.responses import RedirectResponse, Response
 
 from tests.backend import PASSWORD, running
 from unbroken import Session
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.server import MemoryStore, Sessions
-from unbroken.server.keys import new_mac_key, new_signing_key
+from unbroken.server.keys.keyring import new_mac_key, new_signing_key
 from unbroken.starlette import routes
 from unbroken.verifier import Verifier
 

@@ -19,7 +19,7 @@ from tests.wire.conftest import threaded
 from unbroken.errors import StoreUnavailable
 from unbroken.flask import Auth, Bearer, current_session
 from unbroken.server import MemoryStore, Sessions, SqliteStore
-from unbroken.server.cookies import Cookies
+from unbroken.server.http.cookies import Cookies
 
 LOGIN = {"username": "ada", "password": "x"}
 

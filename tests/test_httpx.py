@@ -19,7 +19,7 @@ import unbroken.httpx
 import unbroken.httpx2
 from tests.backend import PASSWORD, Backend, running
 from unbroken import NotReplayable, RenewalStorm, Session, SessionOver, TryLater
-from unbroken.client.events import Event, NotReplayed, Replayed
+from unbroken.client.core.events import Event, NotReplayed, Replayed
 
 LIBRARIES = [(httpx, unbroken.httpx.SessionAuth), (httpx2, unbroken.httpx2.SessionAuth)]
 PIXELS = bytes(range(256)) * 500

@@ -20,7 +20,7 @@ import unbroken.otel
 import unbroken.prometheus
 from tests.backend import Backend
 from unbroken import MemoryStore, RefreshWindow, RenewalStorm, Session, TryLater
-from unbroken.client.events import Event
+from unbroken.client.core.events import Event
 from unbroken.httpx2 import SessionAuth
 
 

@@ -26,11 +26,11 @@ NAMES = {
         SessionInfo Sessions SqliteStore Ticket Webhook open_store
         sealed_keys
     """,
-    "unbroken.client.events": """
+    "unbroken.client.core.events": """
         Adopted Event Joined LateChallenge LateTokensDropped LoggedIn LoggedOut NotReplayed RenewalFailed RenewalOver
         RenewalStarted Renewed Replayed SessionEnded StormStopped Waited
     """,
-    "unbroken.server.events": """
+    "unbroken.server.core.events": """
         Event EventLog LoggedIn LoginRefused LoginThrottled RefreshRefused Refreshed ReuseDetected SessionEnded
     """,
     "unbroken.httpx": "SessionAuth SessionTransport why_not_replayed",
@@ -47,7 +47,7 @@ NAMES = {
     "unbroken.prometheus": "observe observe_sessions",
     "unbroken.otel": "observe observe_sessions",
     "unbroken.testing": "LoopbackServer ManualClock Network running",
-    "unbroken.client.stores.form": "Damaged Form Key key_from_environment key_from_keyring new_key",
+    "unbroken.client.stores.codec": "Damaged Form Key key_from_environment key_from_keyring new_key",
     "unbroken.client.stores.keyring": "KeyringStore",
     "unbroken.client.stores.postgres": "PostgresStore",
     "unbroken.client.stores.redis": "RedisStore",

@@ -24,7 +24,7 @@ from tests.backend import PASSWORD, running
 from tests.docs.pages import page, run
 from tests.identity import FEED, JWKS, Identity
 from tests.wire.conftest import authorization, threaded
-from unbroken.server.access_token import Claims
+from unbroken.server.keys.access_token import Claims
 from unbroken.starlette import BearerBackend, SessionMiddleware, current_session
 from unbroken.verifier import Feed, Verifier
 

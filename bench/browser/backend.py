@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from bench.browser.parts import BUNDLED, PAGE, node_modules
 from bench.clients.backend import JSON, Answer
 from bench.clients.backend import Backend as Families
-from unbroken.server.browser_module import served
+from unbroken.server.http.static import served
 
 API = 0.01
 SNIPPETS = PAGE.parents[2] / "tests" / "browser" / "page" / "snippets.js"

@@ -13,7 +13,7 @@ from bench.browser.parts import PAGE, chromium, missing, node_modules
 from bench.clients.cell import family
 from bench.clients.matrix import server
 from bench.figure import Figure
-from unbroken.server.browser_module import served
+from unbroken.server.http.static import served
 
 CALLS, TURNS = 2000, 15
 

@@ -15,7 +15,7 @@ from typing import Any
 from bench.figure import Figure, in_turns
 from unbroken import InvalidGrant
 from unbroken.server import Sessions, SqliteStore
-from unbroken.server.refresh_token import RefreshToken
+from unbroken.server.core.refresh_token import RefreshToken
 
 CALLS = 2_000
 CHEAPER = 10.0

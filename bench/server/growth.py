@@ -26,9 +26,9 @@ import psycopg
 from bench.figure import Figure
 from tests.services import postgres_server
 from unbroken.server import Sessions, SqliteStore, open_store
-from unbroken.server.info import agent_of_row
-from unbroken.server.refresh_token import RefreshToken, row_key
-from unbroken.server.rotation import Row
+from unbroken.server.core.refresh_token import RefreshToken, row_key
+from unbroken.server.core.rotation import Row
+from unbroken.server.core.session_info import agent_of_row
 from unbroken.server.stores import Store, postgres, sqlite
 
 FEW, MANY, MANY_IF_SMALL = 10_000, 1_000_000, 100_000

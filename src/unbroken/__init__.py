@@ -1,10 +1,10 @@
 """Two-token sessions that never break. The names of the client's end; the server's are in ``unbroken.server``."""
 
-from unbroken.client.challenge import Reply, When
-from unbroken.client.dialect import Ask, Call, Dialect, oauth2, unbroken_server
+from unbroken._http import Call, Reply
+from unbroken.client.core.dialect import Ask, Dialect, When, oauth2, unbroken_server
+from unbroken.client.core.schedule import Leeway, RefreshWindow
 from unbroken.client.session import Session, Status
 from unbroken.client.stores import FileStore, MemoryStore
-from unbroken.client.timing import Leeway, RefreshWindow
 from unbroken.errors import (
     BadAnswer,
     ConfigurationError,

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
-from unbroken.server.cookies import Cookies
-from unbroken.server.http import Route
+from unbroken.server.http.cookies import Cookies
+from unbroken.server.http.messages import Route
 
 __all__ = ["described", "needs_token"]
 

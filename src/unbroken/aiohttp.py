@@ -18,8 +18,8 @@ from typing import Any
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, MultipartWriter, StreamReader, payload
 from aiohttp.base_protocol import BaseProtocol
 
-from unbroken.client.live import Live
-from unbroken.client.replay import Rewind, rewinder
+from unbroken.client.core.body import Rewind, rewinder
+from unbroken.client.core.schedule import Live
 from unbroken.client.session import Session
 from unbroken.errors import NotReplayable
 

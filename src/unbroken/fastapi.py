@@ -32,11 +32,11 @@ from starlette.requests import HTTPConnection
 from starlette.requests import Request as StarletteRequest
 
 from unbroken._openapi import described, needs_token
-from unbroken.server.access_token import Claims
-from unbroken.server.callers import Callers, Verifies
-from unbroken.server.cookies import Cookies
-from unbroken.server.endpoints import Authenticate, Endpoints, EndpointSettings
-from unbroken.server.http import Response
+from unbroken.server.http.authentication import Callers, Verifies
+from unbroken.server.http.cookies import Cookies
+from unbroken.server.http.endpoints import Authenticate, Endpoints, EndpointSettings
+from unbroken.server.http.messages import Response
+from unbroken.server.keys.access_token import Claims
 from unbroken.server.sessions import Sessions
 from unbroken.starlette import by_ticket, demanded, endpoint_of, found
 

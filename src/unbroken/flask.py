@@ -30,13 +30,13 @@ from flask.wrappers import Response as FlaskResponse
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, default_exceptions
 from werkzeug.local import LocalProxy
 
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.errors import InvalidRequest
-from unbroken.server.access_token import Claims
-from unbroken.server.callers import Callers, Verifies
-from unbroken.server.cookies import Cookies
-from unbroken.server.endpoints import Authenticate, Endpoints, EndpointSettings, Route
-from unbroken.server.http import BODY_LIMIT, Request, Response, challenge, refusal
+from unbroken.server.http.authentication import Callers, Verifies
+from unbroken.server.http.cookies import Cookies
+from unbroken.server.http.endpoints import Authenticate, Endpoints, EndpointSettings, Route
+from unbroken.server.http.messages import BODY_LIMIT, Request, Response, challenge, refusal
+from unbroken.server.keys.access_token import Claims
 from unbroken.server.sessions import Sessions
 
 __all__ = ["Auth", "Bearer", "current_session"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import httpx
 
-from unbroken._httpx_auth import AuthFlow, TransportFlow, why_not_replayed
+from unbroken._adapters.httpx import AuthFlow, TransportFlow, why_not_replayed
 
 __all__ = ["SessionAuth", "SessionTransport", "why_not_replayed"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Status, StatusCode
 
-from unbroken.client import events
+from unbroken.client.core import events
 from unbroken.client.session import Session
 
 if TYPE_CHECKING:  # whoever is a client only has not installed what a server needs
@@ -47,7 +47,7 @@ def observe(
 
 def observe_sessions(sessions: Sessions, *, meter_provider: metrics.MeterProvider | None = None) -> None:
     """Tells OpenTelemetry what a server does with *sessions*, and how long its store takes."""
-    from unbroken.server.measures import COUNTERS, counted, time_store  # noqa: PLC0415  # see above
+    from unbroken.server.metrics import COUNTERS, counted, time_store  # noqa: PLC0415  # see above
 
     meter = _meter(meter_provider)
     counters = {name: meter.create_counter(f"unbroken.server.{name}") for name in COUNTERS}
@@ -75,7 +75,7 @@ class _Told:
 
     def __init__(self, tracer: trace.Tracer, meter: metrics.Meter) -> None:
         self._tracer = tracer
-        self._seconds = meter.create_histogram("unbroken.client.renewal.duration", unit="s")
+        self._seconds = meter.create_histogram("unbroken.client.refresh_coordinator.duration", unit="s")
         self._waited = meter.create_histogram("unbroken.client.waiting.duration", unit="s")
         self._exchanges = meter.create_counter("unbroken.client.exchanges")
         self._counters = {kind: meter.create_counter(name) for kind, name in COUNTED.items()}

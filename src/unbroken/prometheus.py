@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.registry import CollectorRegistry
 
-from unbroken.client import events
+from unbroken.client.core import events
 from unbroken.client.session import Session
 
 if TYPE_CHECKING:  # whoever is a client only has not installed what a server needs
-    from unbroken.server.events import Event
+    from unbroken.server.core.events import Event
     from unbroken.server.sessions import Sessions
 
 __all__ = ["observe", "observe_sessions"]
@@ -86,7 +86,7 @@ class _ServerMetrics:
     """The server's metrics of one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        from unbroken.server.measures import COUNTERS, counted  # noqa: PLC0415  # see above
+        from unbroken.server.metrics import COUNTERS, counted  # noqa: PLC0415  # see above
 
         self._counted = counted
         self._counters = {
@@ -120,7 +120,7 @@ _server_made: weakref.WeakKeyDictionary[Any, _ServerMetrics] = weakref.WeakKeyDi
 
 def observe_sessions(sessions: Sessions, *, registry: CollectorRegistry = REGISTRY) -> None:
     """Counts what a server does with *sessions* in *registry*, and how long its store takes; several add up."""
-    from unbroken.server.measures import time_store  # noqa: PLC0415
+    from unbroken.server.metrics import time_store  # noqa: PLC0415
 
     metrics = _server_made.get(registry)
     if metrics is None:

@@ -26,10 +26,10 @@ from requests.cookies import extract_cookies_to_jar
 from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError
 
-from unbroken.client.challenge import Reply
-from unbroken.client.live import Live
-from unbroken.client.passage import Step
-from unbroken.client.replay import Rewind, rewinder
+from unbroken._http import Reply
+from unbroken.client.core.body import Rewind, rewinder
+from unbroken.client.core.request_flow import Step
+from unbroken.client.core.schedule import Live
 from unbroken.client.session import Session
 from unbroken.errors import NotReplayable
 

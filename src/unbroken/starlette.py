@@ -38,11 +38,11 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unbroken.errors import ConfigurationError, Refused, TryLater
-from unbroken.server.access_token import Claims
-from unbroken.server.callers import Callers, Verifies
-from unbroken.server.cookies import Cookies
-from unbroken.server.endpoints import Authenticate, Endpoints, EndpointSettings, Route
-from unbroken.server.http import BODY_LIMIT, Request, Response, challenge, refusal
+from unbroken.server.http.authentication import Callers, Verifies
+from unbroken.server.http.cookies import Cookies
+from unbroken.server.http.endpoints import Authenticate, Endpoints, EndpointSettings, Route
+from unbroken.server.http.messages import BODY_LIMIT, Request, Response, challenge, refusal
+from unbroken.server.keys.access_token import Claims
 from unbroken.server.sessions import Sessions
 
 __all__ = ["BearerBackend", "SessionMiddleware", "SessionUser", "current_session", "redeemed", "routes"]

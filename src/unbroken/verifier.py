@@ -25,16 +25,16 @@ import re
 import ssl
 from typing import Literal
 
-from unbroken._kept import Ages, Kept, at_fork
-from unbroken._once import run_once
-from unbroken._revocation import Feed, Introspection, Revocation, answer_of, checked
-from unbroken.client.dialect import Call
-from unbroken.client.live import SYSTEM_CLOCK, Clock
-from unbroken.client.wire import Lost, Unsent, http_sender
+from unbroken._clock import SYSTEM_CLOCK, Clock
+from unbroken._http import Call
+from unbroken._sync import run_once
+from unbroken._transport import Lost, Unsent, http_sender
+from unbroken._verify.cached import Ages, Kept, at_fork
+from unbroken._verify.revocation import Feed, Introspection, Revocation, answer_of, checked
 from unbroken.errors import BadAnswer, ConfigurationError, InvalidToken, TryLater
-from unbroken.server import access_token
-from unbroken.server.access_token import Claims, kid_of
-from unbroken.server.published import MOST_BYTES, PublishedKeys
+from unbroken.server.keys import access_token
+from unbroken.server.keys.access_token import Claims, kid_of
+from unbroken.server.keys.remote_jwks import MOST_BYTES, PublishedKeys
 
 __all__ = ["Claims", "Feed", "Introspection", "Revocation", "Verifier"]
 

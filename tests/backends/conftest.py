@@ -15,8 +15,8 @@ from tests.backend import running
 from tests.backends.base import Backend
 from tests.backends.scene import Hands, Scene, Stage
 from unbroken import Dialect, Session
-from unbroken.client import rules
-from unbroken.client.events import Event
+from unbroken.client.core import refresh_rules as rules
+from unbroken.client.core.events import Event
 
 
 @pytest.fixture(autouse=True)

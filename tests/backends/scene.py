@@ -13,8 +13,8 @@ import httpx2
 from tests.adapters import Answer, Client
 from tests.backends.base import PASSWORD, Backend, Fault
 from unbroken import Session, Tokens
-from unbroken.client.events import Event
-from unbroken.client.live import Clock
+from unbroken._clock import Clock
+from unbroken.client.core.events import Event
 
 # What a backend may say to an exchange without meaning anything by it. The session lives on.
 DOWN = Fault(status=503, headers={"retry-after": "30"})

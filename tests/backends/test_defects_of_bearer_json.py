@@ -13,7 +13,7 @@ from tests.backends.base import Fault
 from tests.backends.scene import DOWN, JUNK, LOST, Scene, Stage, statuses, until
 from tests.backends.shapes import BearerJson
 from unbroken import Granted, LoginRefused, MemoryStore, SessionOver, TryLater
-from unbroken.client.record import Record
+from unbroken.client.core.record import Record
 
 
 @pytest.fixture

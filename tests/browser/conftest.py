@@ -20,7 +20,7 @@ from tests.browser.scene import Scene
 from tests.browser.shop import Shop
 from tests.browser.tabs import Tab
 from tests.npm import node_modules
-from unbroken.server.browser_module import served
+from unbroken.server.http.static import served
 
 HTML = '<!doctype html><meta charset="utf-8"><title>page</title><script type="module" src="/harness.js"></script>'
 

@@ -18,8 +18,8 @@ from tests.backends.shapes import BearerJson
 from tests.browser.chromium import PAGE
 from tests.npm import node_modules
 from unbroken.server import Cookies, Endpoints, MemoryStore, Sessions
-from unbroken.server.browser_module import module_url, served, squeezed
-from unbroken.server.http import Request
+from unbroken.server.http.messages import Request
+from unbroken.server.http.static import module_url, served, squeezed
 
 FOLDER = Path(str(files("unbroken").joinpath("browser")))
 VECTORS = Path(__file__).parents[1] / "wire" / "vectors"

@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 
 from tests.chaos.node import PASSWORD, ask, host_and_port, until
 from unbroken import Session, SessionOver, TryLater
-from unbroken.client.live import Clock
+from unbroken._clock import Clock
 from unbroken.server import Sessions, open_store
 
 __all__ = ["Foreign", "Herd", "Ours", "Visitor", "reuse_alarms"]

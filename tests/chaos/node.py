@@ -142,7 +142,7 @@ def main(store: str, port: int) -> None:
     from starlette.routing import Route
 
     from unbroken.server import Sessions, open_store
-    from unbroken.server.events import Event, Refreshed, ReuseDetected
+    from unbroken.server.core.events import Event, Refreshed, ReuseDetected
     from unbroken.starlette import routes
 
     ahead = 0.0

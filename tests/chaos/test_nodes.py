@@ -11,7 +11,7 @@ from tests.chaos.clients import reuse_alarms
 from tests.chaos.conftest import Pair
 from tests.chaos.parties import at_once, log_in, refresh, send_and_hang_up, whoami
 from unbroken.server import open_store
-from unbroken.server.rotation import Row
+from unbroken.server.core.rotation import Row
 from unbroken.server.stores import Store
 
 TABS = 64
@@ -20,7 +20,7 @@ TABS = 64
 @pytest.fixture
 def row_of(pair: Pair) -> Callable[[str], Row]:
     """The newest row of a subject."""
-    from unbroken._once import run_once
+    from unbroken._sync import run_once
 
     store: Store = open_store(pair.store)
     yield lambda subject: run_once(store.sessions(subject))[0]

@@ -35,9 +35,9 @@ from unbroken import (
     TryLater,
     oauth2,
 )
-from unbroken.client.events import Event, RenewalStarted
-from unbroken.client.record import Record
-from unbroken.client.wire import Lost, Unsent, http_sender
+from unbroken._transport import Lost, Unsent, http_sender
+from unbroken.client.core.events import Event, RenewalStarted
+from unbroken.client.core.record import Record
 from unbroken.testing import ManualClock
 
 URL = "https://api.example"

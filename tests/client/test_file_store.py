@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from unbroken import ConfigurationError, FileStore, StoreBusy, StoreUnavailable, Tokens
-from unbroken.client.record import EMPTY, Record
+from unbroken.client.core.record import EMPTY, Record
 
 RECORD = Record(7, 2, Tokens("access", "refresh", version=7, epoch=2))
 

@@ -31,12 +31,12 @@ from unbroken import (
     unbroken_server,
 )
 from unbroken import errors as errors_module
-from unbroken.client.challenge import challenges_bearer, parse_challenges
-from unbroken.client.dialect import retry_after
-from unbroken.client.origins import origin_of
-from unbroken.client.replay import rewinder
-from unbroken.client.rules import Denied, Unanswered
-from unbroken.client.timing import ages_of, cool_down, storming
+from unbroken._http import retry_after
+from unbroken._origins import origin_of
+from unbroken.client.core.body import rewinder
+from unbroken.client.core.dialect import challenges_bearer, parse_challenges
+from unbroken.client.core.refresh_rules import Denied, Unanswered
+from unbroken.client.core.schedule import ages_of, cool_down, storming
 
 JSON = {"content-type": "application/json"}
 

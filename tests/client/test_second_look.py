@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from unbroken import Ask, Call, ConfigurationError, Dialect, MemoryStore, Reply, Session, TryLater
-from unbroken._once import run_once
-from unbroken.client import rules
-from unbroken.client.events import Event, RenewalOver, Waited
+from unbroken._sync import run_once
+from unbroken.client.core import refresh_rules as rules
+from unbroken.client.core.events import Event, RenewalOver, Waited
+from unbroken.client.core.record import Record
+from unbroken.client.core.refresh_rules import Unanswered
+from unbroken.client.core.schedule import cool_down
 from unbroken.client.hooks import Hooks
 from unbroken.client.port import BlockingPort
-from unbroken.client.record import Record
-from unbroken.client.rules import Unanswered
 from unbroken.client.stores.postgres import PostgresStore
 from unbroken.client.stores.redis import RedisStore
-from unbroken.client.timing import cool_down
 from unbroken.testing import ManualClock
 from unbroken.tokens import Tokens
 

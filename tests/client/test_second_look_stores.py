@@ -16,7 +16,7 @@ import pytest
 
 from tests.services import Service
 from unbroken import StoreUnavailable
-from unbroken.client.record import EMPTY, Record
+from unbroken.client.core.record import EMPTY, Record
 from unbroken.client.stores.keyring import KeyringStore
 from unbroken.client.stores.lease import Lender
 from unbroken.client.stores.postgres import PostgresStore

@@ -28,8 +28,8 @@ from unbroken import (
     StoreUnavailable,
     TryLater,
 )
-from unbroken.client.live import Clock
-from unbroken.client.record import Record
+from unbroken._clock import Clock
+from unbroken.client.core.record import Record
 
 
 class Hands:

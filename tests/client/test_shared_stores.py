@@ -17,8 +17,8 @@ from keyrings.alt.file import PlaintextKeyring
 from tests.backend import PASSWORD, Backend
 from tests.services import Service, postgres_server, redis_server
 from unbroken import ConfigurationError, FileStore, Session, StoreBusy, StoreUnavailable, unbroken_server
-from unbroken.client.record import EMPTY, Record
-from unbroken.client.stores.form import key_from_environment, key_from_keyring, new_key
+from unbroken.client.core.record import EMPTY, Record
+from unbroken.client.stores.codec import key_from_environment, key_from_keyring, new_key
 from unbroken.client.stores.keyring import KeyringStore
 from unbroken.client.stores.postgres import PostgresStore
 from unbroken.client.stores.redis import RedisStore

@@ -17,8 +17,8 @@ import pytest
 from keyrings.alt.file import PlaintextKeyring
 
 from unbroken import FileStore, MemoryStore, StoreBusy, Tokens
-from unbroken.client.record import EMPTY, Record
-from unbroken.client.stores.form import new_key
+from unbroken.client.core.record import EMPTY, Record
+from unbroken.client.stores.codec import new_key
 from unbroken.client.stores.keyring import KeyringStore
 from unbroken.client.stores.postgres import PostgresStore
 from unbroken.client.stores.redis import RedisStore

@@ -26,11 +26,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.services import Service, postgres_server, redis_server
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
 from unbroken.server import MemoryStore, Sessions, open_store
-from unbroken.server.keys import new_mac_key
-from unbroken.server.rotation import Policy, Presented, Row, Verdict, present
+from unbroken.server.core.rotation import Policy, Presented, Row, Verdict, present
+from unbroken.server.keys.keyring import new_mac_key
 from unbroken.server.stores import Account
 
 MODES = ("blocking", "asyncio", "trio")

@@ -19,10 +19,10 @@ from tests import django_project
 from tests.django_face.conftest import JSON, LOGIN, User, login, token_of
 from tests.django_project import PASSWORD, chosen
 from unbroken.django import sessions
-from unbroken.django.site import plan
-from unbroken.django.translation import answered, heard
+from unbroken.django.convert import answered, heard
+from unbroken.django.runtime import plan
 from unbroken.errors import StoreUnavailable
-from unbroken.server.http import Response as Value
+from unbroken.server.http.messages import Response as Value
 
 
 @pytest.mark.parametrize("page", ["/public", "/public-async"])

@@ -19,10 +19,10 @@ from tests.django_face.conftest import LOGIN, User, login
 from tests.django_face.pages import PAGES
 from tests.django_project import PASSWORD, chosen
 from unbroken.django import authenticate, sessions, user_of
-from unbroken.django.site import forget, plan, setting, site
+from unbroken.django.runtime import forget, plan, setting, site
 from unbroken.server import MemoryStore, Policy, Sessions
-from unbroken.server.events import LoggedIn
-from unbroken.server.sealing import new_key, unsealed_of
+from unbroken.server.core.events import LoggedIn
+from unbroken.server.stores.encrypted_keys import new_key, unsealed_of
 from unbroken.testing import LoopbackServer
 from unbroken.verifier import Verifier
 

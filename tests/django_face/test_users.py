@@ -19,7 +19,7 @@ from tests.django_face.conftest import JSON, LOGIN, User, alive, login, token_of
 from tests.django_face.pages import PAGES
 from tests.django_project import PASSWORD, chosen
 from unbroken.django import sessions
-from unbroken.django.site import site
+from unbroken.django.runtime import site
 from unbroken.errors import StoreUnavailable
 
 

@@ -18,11 +18,11 @@ import pytest
 from tests.docs.pages import ROOT, examples, page, run
 from tests.server.commands import PASSWORD, serving, unbroken
 from tests.services import Service, free_port, unavailable
+from unbroken.cli.build import contradictions
 from unbroken.cli.check import CODES
-from unbroken.cli.opened import contradictions
 from unbroken.cli.settings import known_settings, read_settings, variable
-from unbroken.server.measures import COUNTERS
-from unbroken.server.sealing import new_key
+from unbroken.server.metrics import COUNTERS
+from unbroken.server.stores.encrypted_keys import new_key
 
 GUIDE = ROOT / "docs" / "deployment.md"
 DEPLOY = ROOT / "deploy"
@@ -80,7 +80,7 @@ def test_the_settings_that_the_guide_shows_are_good(tmp_path: Path) -> None:
 
 
 SEALED = """
-from unbroken.server.sealing import unsealed_of
+from unbroken.server.stores.encrypted_keys import unsealed_of
 
 sessions.login("ada")
 assert sessions.keyring() and unsealed_of(store) == 0

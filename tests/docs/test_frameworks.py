@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tests.docs.pages import ROOT, page, run
-from unbroken.server.endpoints import EndpointSettings
+from unbroken.server.http.endpoints import EndpointSettings
 
 ASK = """
 from starlette.testclient import TestClient

@@ -20,7 +20,7 @@ from tests.contract import test_client_stores as contract
 from tests.docs.pages import API, ROOT, examples, page, run
 from tests.foreign import dialects as foreign
 from unbroken import Session
-from unbroken.client import events
+from unbroken.client.core import events
 from unbroken.testing import LoopbackServer, running
 from unbroken.testing.server import PASSWORD
 

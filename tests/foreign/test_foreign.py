@@ -10,7 +10,7 @@ import pytest
 
 from tests.foreign.conftest import PAST, Running
 from unbroken import Session, SessionOver, Tokens
-from unbroken.client.live import Clock
+from unbroken._clock import Clock
 from unbroken.httpx2 import SessionAuth
 
 REQUESTS = 100

@@ -19,9 +19,9 @@ from starlette.applications import Starlette
 
 from tests.backend import PASSWORD, running
 from tests.npm import node_modules
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.server import Sessions, SqliteStore
-from unbroken.server.keys import new_mac_key, new_signing_key
+from unbroken.server.keys.keyring import new_mac_key, new_signing_key
 from unbroken.starlette import routes
 
 PROGRAMS = Path(__file__).parent / "programs"

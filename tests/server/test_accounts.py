@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from argon2 import PasswordHasher
 
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.errors import InvalidRequest
 from unbroken.server import Accounts, MemoryStore
 

@@ -11,11 +11,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from unbroken._once import is_blocking, run_once
+from unbroken._sync import is_blocking, run_once
 from unbroken.server import Accounts, Endpoints, MemoryStore, Sessions, SqliteStore
-from unbroken.server.http import Request, Response
+from unbroken.server.http.messages import Request, Response
 from unbroken.server.stores import open_store
-from unbroken.server.threads import Lane
+from unbroken.server.worker_pool import Lane
 
 JSON = {"content-type": "application/json"}
 

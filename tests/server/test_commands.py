@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.cli.app import run
 from unbroken.server import Accounts, Sessions, SqliteStore
-from unbroken.server.keys import new_signing_key
+from unbroken.server.keys.keyring import new_signing_key
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -9,9 +9,9 @@ import pytest
 
 from unbroken.errors import ConfigurationError, InvalidRequest
 from unbroken.server import Endpoints, MemoryStore, Sessions
-from unbroken.server.cookies import LONGEST, Cookies, Jar
-from unbroken.server.cors import Origins
-from unbroken.server.http import Forbidden, Request, Response
+from unbroken.server.http.cookies import LONGEST, Cookies, Jar
+from unbroken.server.http.messages import Forbidden, Request, Response
+from unbroken.server.http.origins import Origins
 from unbroken.tokens import Granted
 
 pytestmark = pytest.mark.anyio

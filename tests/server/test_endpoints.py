@@ -11,7 +11,7 @@ import pytest
 
 from unbroken.errors import ConfigurationError, StoreUnavailable
 from unbroken.server import Endpoints, MemoryStore, Sessions
-from unbroken.server.http import BODY_LIMIT, Request, Response
+from unbroken.server.http.messages import BODY_LIMIT, Request, Response
 
 pytestmark = pytest.mark.anyio
 JSON = {"content-type": "application/json"}

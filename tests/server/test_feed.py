@@ -19,9 +19,9 @@ import pytest
 from tests.services import Service
 from unbroken.errors import InvalidToken, StoreUnavailable
 from unbroken.server import MemoryStore, Sessions, open_store
-from unbroken.server import feed as feed_module
-from unbroken.server import watch as watch_module
-from unbroken.server.feed import Feed
+from unbroken.server import freshness as feed_module
+from unbroken.server import freshness as watch_module
+from unbroken.server.freshness import Feed
 
 FOR_EVER = 3600.0
 FORK = "ignore::DeprecationWarning:__main__"  # later Pythons warn of forks of threads: that is what is tested
@@ -30,8 +30,8 @@ FORK = "ignore::DeprecationWarning:__main__"  # later Pythons warn of forks of t
 IN_A_CHILD = """
 import os, sys, time
 from unbroken.errors import InvalidToken
-from unbroken.server import Sessions, open_store, watch
-watch.EVERY = 3600.0
+from unbroken.server import Sessions, freshness as watch, open_store
+watch.POLL_SECONDS = 3600.0
 here, there = (Sessions(open_store(sys.argv[1])) for _ in range(2))
 ada, bob = (here.login(name).access_token for name in ("ada", "bob"))
 def hears(token):
@@ -80,13 +80,13 @@ def nodes(url: str) -> Iterator[tuple[Sessions, Sessions]]:
 @pytest.fixture
 def nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was learnt stays fresh: no request asks the store."""
-    monkeypatch.setattr(watch_module, "EVERY", FOR_EVER)
+    monkeypatch.setattr(watch_module, "POLL_SECONDS", FOR_EVER)
 
 
 @pytest.fixture
 def no_routine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread looks only when it has heard something."""
-    monkeypatch.setattr(feed_module, "EVERY", FOR_EVER)
+    monkeypatch.setattr(feed_module, "LISTENER_POLL_SECONDS", FOR_EVER)
 
 
 def until(done: Callable[[], bool]) -> None:
@@ -163,7 +163,7 @@ def test_many_announcements_are_heard_in_few_looks(
     tokens = [here.login("ada").access_token for _ in range(100)]
     there.verify(tokens[0])
     until(lambda: len(listening(url)) == 2)
-    monkeypatch.setattr(feed_module, "PAUSE", 0.2)
+    monkeypatch.setattr(feed_module, "COALESCE_SECONDS", 0.2)
     begun = there._flows.watch._begun
     for token in tokens:
         here.logout(access_token=token)
@@ -242,7 +242,7 @@ class Announcing(MemoryStore):
 def test_whatever_fails_in_the_feed_the_thread_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(feed_module, "EVERY", 0.001)
+    monkeypatch.setattr(feed_module, "LISTENER_POLL_SECONDS", 0.001)
     failures = [StoreUnavailable("gone"), OSError("odd"), KeyError("odd")]
     heard = threading.Event()
 
@@ -265,7 +265,7 @@ def test_whatever_fails_in_the_feed_the_thread_goes_on(
 
 
 def test_between_attempts_to_listen_it_asks_as_often_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_module, "EVERY", 0.01)
+    monkeypatch.setattr(feed_module, "LISTENER_POLL_SECONDS", 0.01)
     attempts = 0
 
     def wait(timeout: float) -> None:

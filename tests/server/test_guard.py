@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.errors import ConfigurationError, StoreUnavailable, TooManyAttempts, TryLater
 from unbroken.server import Endpoints, GuardPolicy, MemoryStore, Sessions, SqliteStore
-from unbroken.server.guard import Guard, Rate, address_key, name_key
-from unbroken.server.http import Request, Response
-from unbroken.server.marks import first_time
+from unbroken.server.http.messages import Request, Response
+from unbroken.server.login.rate_limit import Guard, Rate, address_key, name_key
 from unbroken.server.stores import open_store
+from unbroken.server.stores.markers import first_time
 
 JSON = {"content-type": "application/json"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}

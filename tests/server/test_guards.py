@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from unbroken._bounded_cache import Recent
 from unbroken.errors import ConfigurationError, StoreUnavailable
 from unbroken.server import Claims, MemoryStore, SessionInfo, Sessions
-from unbroken.server.frozen import frozen
-from unbroken.server.recent import Recent
+from unbroken.server.keys.access_token import frozen
 
 
 class Hands:

@@ -10,9 +10,9 @@ import pytest
 
 from unbroken.errors import StoreUnavailable
 from unbroken.server import Endpoints, MemoryStore, Sessions
-from unbroken.server.cookies import Cookies
-from unbroken.server.events import Event, RefreshRefused, SessionEnded
-from unbroken.server.http import Request, Response
+from unbroken.server.core.events import Event, RefreshRefused, SessionEnded
+from unbroken.server.http.cookies import Cookies
+from unbroken.server.http.messages import Request, Response
 
 pytestmark = pytest.mark.anyio
 JSON = {"content-type": "application/json"}

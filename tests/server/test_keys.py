@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.errors import ConfigurationError, InvalidToken
 from unbroken.server import Keyring, MemoryStore, Sessions
-from unbroken.server.keys import P256_ORDER, new_mac_key, new_signing_key
+from unbroken.server.keys.keyring import P256_ORDER, new_mac_key, new_signing_key
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ import pytest
 from argon2 import PasswordHasher
 
 from unbroken.errors import ConfigurationError, LoginRefused, TryLater
-from unbroken.server import Accounts, Endpoints, Identity, MemoryStore, OneMoreStep, Sessions, SqliteStore, login
-from unbroken.server.events import LoggedIn
-from unbroken.server.http import Request
-from unbroken.server.threads import CORES, LOGINS, Lane
+from unbroken.server import Accounts, Endpoints, Identity, MemoryStore, OneMoreStep, Sessions, SqliteStore
+from unbroken.server.core.events import LoggedIn
+from unbroken.server.http.messages import Request
+from unbroken.server.login import authenticator
+from unbroken.server.worker_pool import CORES, LOGINS, Lane
 from unbroken.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -97,7 +98,7 @@ async def test_a_logout_does_not_wait_behind_logins(tmp_path: Path) -> None:
 
 
 async def test_too_many_logins_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "LOGINS", Lane(1, 1))
+    monkeypatch.setattr(authenticator, "LOGINS", Lane(1, 1))
     gate, answers = threading.Event(), []
 
     def slow(_name: str, _password: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from tests.docs.pages import ROOT, page, run
-from unbroken.server import GuardPolicy, events
+from unbroken.server import GuardPolicy
+from unbroken.server.core import events
 
 PAGE = (ROOT / "docs" / "people.md").read_text()
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from unbroken.errors import StoreUnavailable, TryLater
 from unbroken.server import Endpoints, MemoryStore, OneMoreStep, Sessions
-from unbroken.server import door as doors
-from unbroken.server.events import Event, LoggedIn, LoginRefused, LoginThrottled
-from unbroken.server.http import Request
-from unbroken.server.info import BROWSERS, SYSTEMS, agent_of_row, device_of
+from unbroken.server.core.events import Event, LoggedIn, LoginRefused, LoginThrottled
+from unbroken.server.core.session_info import BROWSERS, SYSTEMS, agent_of_row, device_of
+from unbroken.server.http.messages import Request
+from unbroken.server.login import rate_limit as doors
 
 JSON = {"content-type": "application/json", "user-agent": "curl/8.5"}
 CHROME = (

@@ -15,10 +15,10 @@ from joserfc.jwk import OctKey
 
 from unbroken.errors import InvalidToken, TryLater
 from unbroken.server import Accounts, Endpoints, MemoryStore, OneMoreStep, Sessions, SqliteStore
-from unbroken.server.accounts import Subject
-from unbroken.server.http import Request, Response
-from unbroken.server.login import Identity
-from unbroken.server.marks import STEP_LIFE
+from unbroken.server.http.messages import Request, Response
+from unbroken.server.login.accounts import Subject
+from unbroken.server.login.authenticator import Identity
+from unbroken.server.stores.markers import STEP_LIFE
 
 JSON = {"content-type": "application/json"}
 HOME, FAR = "192.0.2.1", "203.0.113.9"

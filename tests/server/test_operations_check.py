@@ -14,12 +14,12 @@ import pytest
 
 import unbroken.cli.check as checking
 from tests.services import Service, free_port
-from unbroken._once import run_once
-from unbroken.cli import check_store
+from unbroken._sync import run_once
+from unbroken.cli import check as check_store
 from unbroken.cli.app import run
 from unbroken.cli.settings import Settings
 from unbroken.server import open_store
-from unbroken.server.sealing import new_key
+from unbroken.server.stores.encrypted_keys import new_key
 
 Check = Callable[..., tuple[int, list[str]]]
 RIGHT = """

@@ -13,12 +13,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 import unbroken.otel
 import unbroken.prometheus
 from unbroken.errors import InvalidGrant, StoreUnavailable
-from unbroken.server import MemoryStore, Policy, Sessions, events
-from unbroken.server.health import HealthEndpoints
-from unbroken.server.measures import COUNTERS, OPERATIONS, WORDS, counted, time_store
-from unbroken.server.rotation import Verdict
-from unbroken.server.sealing import new_key, sealed_keys
+from unbroken.server import MemoryStore, Policy, Sessions
+from unbroken.server.core import events
+from unbroken.server.core.rotation import Verdict
+from unbroken.server.http.operations import HealthEndpoints
+from unbroken.server.metrics import COUNTERS, OPERATIONS, WORDS, counted, time_store
 from unbroken.server.stores import Store
+from unbroken.server.stores.encrypted_keys import new_key, sealed_keys
 
 
 class Moody(MemoryStore):

@@ -14,13 +14,20 @@ import pytest
 
 from tests.server.commands import PASSWORD, serving, unbroken
 from tests.services import Service, postgres_server, redis_server
-from unbroken._once import run_once
-from unbroken._sealing import Sealer
+from unbroken._encryption import Sealer
+from unbroken._sync import run_once
 from unbroken.errors import ConfigurationError
 from unbroken.server import MemoryStore, Sessions, SqliteStore, open_store
-from unbroken.server.keys import SEALED, KeyRecord
-from unbroken.server.sealing import keys_from_environment, keys_from_file, new_key, seal_again, sealed_keys, unsealed_of
+from unbroken.server.keys.keyring import SEALED, KeyRecord
 from unbroken.server.stores import Store
+from unbroken.server.stores.encrypted_keys import (
+    keys_from_environment,
+    keys_from_file,
+    new_key,
+    seal_again,
+    sealed_keys,
+    unsealed_of,
+)
 
 
 @pytest.fixture(scope="module")

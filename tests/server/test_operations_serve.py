@@ -221,9 +221,9 @@ def test_a_store_that_hangs_makes_a_server_unready_not_dead(folder: Path) -> Non
     import anyio
 
     from unbroken.server import MemoryStore, Sessions
-    from unbroken.server.endpoints import Endpoints
-    from unbroken.server.health import HealthEndpoints
-    from unbroken.server.http import Request
+    from unbroken.server.http.endpoints import Endpoints
+    from unbroken.server.http.messages import Request
+    from unbroken.server.http.operations import HealthEndpoints
 
     class Hanging(MemoryStore):
         async def health(self) -> None:
@@ -246,8 +246,8 @@ def test_a_store_that_hangs_makes_a_server_unready_not_dead(folder: Path) -> Non
 def test_readiness_follows_the_store_and_says_nothing_secret(folder: Path) -> None:
     from unbroken.errors import StoreUnavailable
     from unbroken.server import MemoryStore, Sessions
-    from unbroken.server.endpoints import Endpoints
-    from unbroken.server.http import Request
+    from unbroken.server.http.endpoints import Endpoints
+    from unbroken.server.http.messages import Request
 
     class Away(MemoryStore):
         away = False

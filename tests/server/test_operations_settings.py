@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from unbroken.cli.opened import contradictions, endpoint_settings, shown
+from unbroken.cli.build import contradictions, endpoint_settings, shown
 from unbroken.cli.settings import Read, Settings, known_settings, read_settings, required, variable
 from unbroken.errors import ConfigurationError
 

@@ -22,9 +22,9 @@ import pytest
 
 from tests.server.commands import unbroken
 from tests.services import Service, free_port, unavailable
-from unbroken._bind.sql import Sql
-from unbroken._once import run_once
-from unbroken.client.record import EMPTY
+from unbroken._drivers.postgres import Sql
+from unbroken._sync import run_once
+from unbroken.client.core.record import EMPTY
 from unbroken.client.stores.postgres import PostgresStore as TokenStore
 from unbroken.errors import InvalidToken
 from unbroken.server import Sessions

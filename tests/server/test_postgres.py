@@ -22,14 +22,14 @@ import psycopg
 import pytest
 
 from tests.services import Service
-from unbroken._bind import sql as sql_module
-from unbroken._bind import sql_connection
-from unbroken._bind.sql import Sql
-from unbroken._bind.sql_connection import Awaiting, Blocking
-from unbroken._once import run_once
+from unbroken._drivers import postgres as sql_module
+from unbroken._drivers import postgres_connection as sql_connection
+from unbroken._drivers.postgres import Sql
+from unbroken._drivers.postgres_connection import Awaiting, Blocking
+from unbroken._sync import run_once
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable, TryLater
 from unbroken.server import Sessions, open_store
-from unbroken.server.rotation import Presented, Row
+from unbroken.server.core.rotation import Presented, Row
 from unbroken.server.stores import postgres as postgres_module
 from unbroken.server.stores.postgres import PostgresStore
 
@@ -396,7 +396,7 @@ def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [
-        name for name in sys.modules if name.startswith(("unbroken.server.stores.postgres", "unbroken._bind"))
+        name for name in sys.modules if name.startswith(("unbroken.server.stores.postgres", "unbroken._drivers"))
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)

@@ -21,10 +21,10 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.contract.test_server_stores import rows, tokens
 from tests.services import Service, free_port, unavailable
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidToken, StoreUnavailable
 from unbroken.server import Sessions
-from unbroken.server.rotation import Policy, Presented, Row, Verdict, present
+from unbroken.server.core.rotation import Policy, Presented, Row, Verdict, present
 from unbroken.server.stores.redis import RedisStore
 
 NOW = 100.0

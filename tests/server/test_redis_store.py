@@ -21,13 +21,13 @@ import redis as driver
 from redis.crc import key_slot
 
 from tests.services import Service, free_port, redis_server
-from unbroken._bind.redis_server import Server
-from unbroken._once import run_once
+from unbroken._drivers.redis_errors import Server
+from unbroken._sync import run_once
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidRequest, InvalidToken, StoreUnavailable
 from unbroken.server import Sessions
-from unbroken.server.events import Event, Refreshed, ReuseDetected
-from unbroken.server.keys import new_mac_key
-from unbroken.server.rotation import Presented, Row
+from unbroken.server.core.events import Event, Refreshed, ReuseDetected
+from unbroken.server.core.rotation import Presented, Row
+from unbroken.server.keys.keyring import new_mac_key
 from unbroken.server.stores import Account
 from unbroken.server.stores import redis as store_module
 from unbroken.server.stores import redis_scripts as scripts
@@ -163,7 +163,7 @@ def test_who_stops_waiting_leaves_the_others_their_answers(store: RedisStore) ->
 def test_a_loop_that_ends_leaves_nothing_open(url: str) -> None:
     code = """
 import asyncio, gc, sys
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.server.stores.redis import RedisStore
 from unbroken.server.stores.redis_rows import (
     CHANGING,

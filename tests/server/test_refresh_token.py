@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbroken.errors import InvalidGrant
-from unbroken.server.refresh_token import MOST, RefreshToken, row_key
+from unbroken.server.core.refresh_token import MOST, RefreshToken, row_key
 
 KEYS = {1: b"k" * 32, 300: b"q" * 32}
 F = bytes(range(16))

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from unbroken.server.rotation import Policy, Presented, Row, Verdict, present
+from unbroken.server.core.rotation import Policy, Presented, Row, Verdict, present
 
 POLICY = Policy(access_ttl=60, refresh_ttl=1000, max_age=5000, grace=10)
 NO_GRACE = replace(POLICY, grace=0.0)

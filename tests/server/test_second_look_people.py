@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.cli.application import application
+from unbroken.cli.build import shown
 from unbroken.cli.check import _proxy
-from unbroken.cli.opened import shown
 from unbroken.cli.settings import Settings
 from unbroken.errors import TooManyAttempts
 from unbroken.server import (
@@ -31,9 +31,9 @@ from unbroken.server import (
     Sessions,
     Webhook,
 )
-from unbroken.server.events import Event, LoggedIn, LoginRefused, LoginThrottled
-from unbroken.server.guard import Guard, address_key, name_key, spelling_key
-from unbroken.server.http import Request, Response
+from unbroken.server.core.events import Event, LoggedIn, LoginRefused, LoginThrottled
+from unbroken.server.http.messages import Request, Response
+from unbroken.server.login.rate_limit import Guard, address_key, name_key, spelling_key
 from unbroken.server.stores import open_store
 
 JSON = {"content-type": "application/json"}

@@ -18,20 +18,20 @@ import psycopg
 import pytest
 
 from tests.services import Service
-from unbroken._bind import sql_connection
-from unbroken._bind.sql import Sql
-from unbroken._once import run_once
+from unbroken._drivers import postgres_connection as sql_connection
+from unbroken._drivers.postgres import Sql
+from unbroken._sync import run_once
 from unbroken.errors import ConfigurationError
 from unbroken.server import MemoryStore, Sessions, open_store
-from unbroken.server import feed as feed_module
-from unbroken.server.endpoints import Endpoints
-from unbroken.server.http import Request
-from unbroken.server.rotation import Presented, Row
-from unbroken.server.sealing import new_key, sealed_keys
+from unbroken.server import freshness as feed_module
+from unbroken.server.core.rotation import Presented, Row
+from unbroken.server.http.endpoints import Endpoints
+from unbroken.server.http.messages import Request
 from unbroken.server.stores import Store
 from unbroken.server.stores import postgres as postgres_module
+from unbroken.server.stores.encrypted_keys import new_key, sealed_keys
 from unbroken.server.stores.postgres import PostgresStore
-from unbroken.server.threads import Lane
+from unbroken.server.worker_pool import Lane
 
 FORK = "ignore:This process:DeprecationWarning"  # later Pythons warn of forks of threads: that is what is tested
 NOW = 100.0

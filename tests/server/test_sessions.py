@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.errors import (
     ConfigurationError,
     InvalidGrant,
@@ -34,8 +34,8 @@ from unbroken.errors import (
     TryLater,
 )
 from unbroken.server import MemoryStore, Policy, Sessions, SqliteStore
-from unbroken.server.events import Event, LoggedIn, Refreshed, ReuseDetected, SessionEnded
-from unbroken.server.rotation import Row
+from unbroken.server.core.events import Event, LoggedIn, Refreshed, ReuseDetected, SessionEnded
+from unbroken.server.core.rotation import Row
 
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA")
 
@@ -392,8 +392,8 @@ def test_our_tokens_verify_elsewhere_by_our_published_keys(sessions: Sessions) -
 
 @pytest.mark.parametrize("alg", ["ES256", "HS256"])
 def test_other_algorithms_by_choice(store: Any, alg: str) -> None:
-    from unbroken._once import run_once
-    from unbroken.server.keys import new_mac_key, new_signing_key
+    from unbroken._sync import run_once
+    from unbroken.server.keys.keyring import new_mac_key, new_signing_key
 
     run_once(store.save_keys([new_signing_key(alg, 0.0, 0.0), new_mac_key(1, 0.0, 0.0)]))
     sessions = Sessions(store)

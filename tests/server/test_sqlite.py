@@ -15,10 +15,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
 from unbroken.server import Sessions, SqliteStore, open_store
-from unbroken.server.stores import Busy, sqlite_file
+from unbroken.server.stores import Busy, sqlite
 
 REFRESH = """
 import sys
@@ -134,7 +134,7 @@ def test_what_is_not_ours_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_try_later_and_no_driver_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     sessions = Sessions(SqliteStore(tmp_path / "s.db"))
     granted = sessions.login("ada")
     blocker = sqlite3.connect(tmp_path / "s.db", isolation_level=None)

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 
 from tests.services import Service
-from unbroken._bind.sql import Sql
+from unbroken._drivers.postgres import Sql
 from unbroken.errors import ConfigurationError
 from unbroken.server import Accounts, Sessions, SqliteStore, open_store
 from unbroken.server.stores import postgres_schema
-from unbroken.server.stores.tables import Tables, tables_of, upgrade_tables
+from unbroken.server.stores.migrations import Tables, tables_of, upgrade_tables
 
 NEWEST = len(postgres_schema.STEPS)
 # A file that the version before strikes has made, at the time MADE_AT, and a refresh token from it.

@@ -17,14 +17,14 @@ from typing import Any
 import anyio
 import pytest
 
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, StoreUnavailable, TryLater
 from unbroken.server import Claims, MemoryStore, OneMoreStep, Policy, Sessions, open_store
-from unbroken.server.access_token import Verifier
-from unbroken.server.keys import Keyring
-from unbroken.server.steps import Steps
-from unbroken.server.stores.around import Around
-from unbroken.server.tickets import MOST, TYPE, _key
+from unbroken.server.grants.tickets import MOST, TYPE, _key
+from unbroken.server.keys.access_token import Verifier
+from unbroken.server.keys.keyring import Keyring
+from unbroken.server.login.mfa import Steps
+from unbroken.server.stores import Around
 
 
 class Clock:

@@ -12,11 +12,11 @@ from typing import Any
 import anyio
 import pytest
 
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
 from unbroken.server import MemoryStore, Sessions, SqliteStore
-from unbroken.server import watch as watch_module
-from unbroken.server.watch import Watch
+from unbroken.server import freshness as watch_module
+from unbroken.server.freshness import Watch
 
 TTLS = {"sign": 60.0, "mac": 600.0}
 
@@ -215,16 +215,16 @@ def test_a_key_that_was_made_a_moment_ago_is_looked_for(two: tuple[Sessions, Ses
     assert there.verify(granted.access_token).subject == "bob"
     here.rotate_keys(publish_ahead=0)
     granted = here.refresh(granted.refresh_token or "")
-    time.sleep(watch_module.AGAIN)
+    time.sleep(watch_module.UNKNOWN_KEY_RETRY_SECONDS)
     assert there.refresh(granted.refresh_token or "").refresh_seq == 2
     here.rotate_keys(publish_ahead=0)
     granted = here.login("eve")
-    time.sleep(watch_module.AGAIN)
+    time.sleep(watch_module.UNKNOWN_KEY_RETRY_SECONDS)
     assert there.logout(refresh_token=granted.refresh_token) is True
 
 
 def test_keys_that_nobody_has_are_looked_for_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "AGAIN", 3600.0)
+    monkeypatch.setattr(watch_module, "UNKNOWN_KEY_RETRY_SECONDS", 3600.0)
     sessions, other = Sessions(MemoryStore()), Sessions(MemoryStore())
     other.rotate_keys(publish_ahead=0)
     strange = other.login("ada")

@@ -18,7 +18,7 @@ import pytest
 
 from unbroken.errors import ConfigurationError
 from unbroken.server import EventLog, MemoryStore, Sessions, Webhook
-from unbroken.server.events import LoggedIn, LoginThrottled, Refreshed, ReuseDetected, SessionEnded
+from unbroken.server.core.events import LoggedIn, LoginThrottled, Refreshed, ReuseDetected, SessionEnded
 from unbroken.server.webhook import signature
 
 KEY = bytes(range(32))

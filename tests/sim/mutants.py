@@ -12,13 +12,13 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.sim import world
-from unbroken.client import rules
-from unbroken.client.events import Renewed, SessionEnded
-from unbroken.client.record import Record
-from unbroken.client.rules import Denied, Port, Unanswered
+from unbroken.client.core import refresh_rules as rules
+from unbroken.client.core.events import Renewed, SessionEnded
+from unbroken.client.core.record import Record
+from unbroken.client.core.refresh_rules import Denied, Port, Unanswered
 from unbroken.errors import SessionOver
-from unbroken.server import rotation
-from unbroken.server.rotation import Policy, Presented, Row, Verdict
+from unbroken.server.core import rotation
+from unbroken.server.core.rotation import Policy, Presented, Row, Verdict
 from unbroken.tokens import Granted, Tokens
 
 shipped_present = rotation.present

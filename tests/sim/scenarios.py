@@ -8,11 +8,11 @@ from typing import Any
 
 from tests.sim.explore import Explorer, Program, Report, Step, ask
 from tests.sim.world import START, Budget, Port, World, granted, new_row, stored
-from unbroken.client import rules
-from unbroken.client.record import Record
-from unbroken.client.rules import Denied, Unanswered
+from unbroken.client.core import refresh_rules as rules
+from unbroken.client.core.record import Record
+from unbroken.client.core.refresh_rules import Denied, Unanswered
 from unbroken.errors import SessionOver, TryLater
-from unbroken.server.rotation import Verdict
+from unbroken.server.core.rotation import Verdict
 from unbroken.tokens import Granted, Tokens
 
 # ---- programs --------------------------------------------------------------------------------------------------------

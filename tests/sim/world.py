@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from tests.sim.explore import Base, Op, ask
-from unbroken.client.record import Record
-from unbroken.client.rules import Answer, Denied, Unanswered
-from unbroken.server import rotation
-from unbroken.server.rotation import Policy, Presented, Row, Verdict
+from unbroken.client.core.record import Record
+from unbroken.client.core.refresh_rules import Answer, Denied, Unanswered
+from unbroken.server.core import rotation
+from unbroken.server.core.rotation import Policy, Presented, Row, Verdict
 from unbroken.tokens import Granted, Tokens
 
 START = 1000.0

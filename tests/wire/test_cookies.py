@@ -15,7 +15,7 @@ import pytest
 
 from tests.wire.conftest import FACES, PASSWORD, authorization
 from unbroken.server import MemoryStore, Sessions
-from unbroken.server.cookies import Cookies
+from unbroken.server.http.cookies import Cookies
 
 ALLOWED, FOREIGN = "https://app.example.com", "https://evil.example"
 SCRIPT = {"x-unbroken": "1"}

@@ -26,7 +26,7 @@ from tests.backend import running
 from tests.docs.pages import ROOT, examples, run
 from tests.wire.conftest import authenticate, authorization, threaded
 from unbroken.server import Claims, MemoryStore, Sessions
-from unbroken.server.cookies import Cookies
+from unbroken.server.http.cookies import Cookies
 from unbroken.starlette import BearerBackend, SessionMiddleware, current_session
 
 ALLOWED, FOREIGN = "https://app.example.com", "https://evil.example"

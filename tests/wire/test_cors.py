@@ -18,8 +18,8 @@ from tests.backend import running
 from tests.wire.conftest import FACES, PASSWORD, authenticate, authorization
 from unbroken.errors import ConfigurationError
 from unbroken.server import Endpoints, MemoryStore, Sessions
-from unbroken.server.cookies import Cookies
-from unbroken.server.cors import Origins
+from unbroken.server.http.cookies import Cookies
+from unbroken.server.http.origins import Origins
 from unbroken.starlette import SessionMiddleware, current_session, routes
 
 APP, DEV = "https://app.example.com", "http://localhost:5173"

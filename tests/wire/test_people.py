@@ -12,7 +12,7 @@ import pytest
 from tests.wire import conftest
 from tests.wire.conftest import FACES, NO_STORE, PASSWORD, authorization
 from unbroken.server import GuardPolicy, Identity, MemoryStore, OneMoreStep, Sessions
-from unbroken.server.events import Event, LoggedIn, LoginRefused, LoginThrottled, SessionEnded
+from unbroken.server.core.events import Event, LoggedIn, LoginRefused, LoginThrottled, SessionEnded
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 NEWER_FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:141.0) Gecko/20100101 Firefox/141.0"

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.wire.conftest import Wire
-from unbroken.client.challenge import Reply, challenges_bearer, parse_challenges
+from unbroken._http import Reply
+from unbroken.client.core.dialect import challenges_bearer, parse_challenges
 from unbroken.errors import BadAnswer, InvalidToken
-from unbroken.server.http import challenge
+from unbroken.server.http.messages import challenge
 from unbroken.tokens import Granted
 
 

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from bench.server.apps import ours, store
-from unbroken.server.refresh_token import row_key
+from unbroken.server.core.refresh_token import row_key
 
 Rotate = Callable[[bytes, int], Awaitable[Any]]
 IDLE = 7 * 86400.0
@@ -110,7 +110,7 @@ async def _postgres(url: str) -> Rotate:
 async def _redis(url: str) -> Rotate:
     import redis.asyncio
 
-    from unbroken._bind.redis import _sources
+    from unbroken._drivers.redis import _sources
     from unbroken.server.stores.redis_rows import Names
     from unbroken.server.stores.redis_scripts import ROTATE
 

@@ -84,7 +84,7 @@ def _tree(arguments: list[str]) -> typer.Typer:
     add_client_commands(app)
     if not arguments or arguments[0] not in CLIENT_COMMANDS:
         from unbroken.cli.database import db  # noqa: PLC0415  # takes 0.4 s, see the top
-        from unbroken.cli.server import PANEL, add_server_commands  # noqa: PLC0415
+        from unbroken.cli.server_commands import PANEL, add_server_commands  # noqa: PLC0415
 
         add_server_commands(app)
         app.add_typer(db, name="db", rich_help_panel=PANEL)

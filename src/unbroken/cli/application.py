@@ -15,11 +15,11 @@ import anyio
 from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 
-from unbroken.cli.opened import endpoint_settings, open_configured, policy_of, webhook_of
+from unbroken.cli.build import endpoint_settings, open_configured, policy_of, webhook_of
 from unbroken.cli.settings import Settings
 from unbroken.errors import ConfigurationError, TryLater
 from unbroken.server import Accounts, EventLog, Sessions, Webhook
-from unbroken.server.events import OnEvent
+from unbroken.server.core.events import OnEvent
 from unbroken.starlette import routes
 
 __all__ = ["application", "application_of_worker"]

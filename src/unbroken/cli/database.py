@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from unbroken.cli.configured import with_settings
+from unbroken.cli.options import with_settings
 from unbroken.cli.settings import Settings
 from unbroken.cli.terminal import say
 from unbroken.errors import ConfigurationError
-from unbroken.server.stores.tables import Tables, tables_of, upgrade_tables
+from unbroken.server.stores.migrations import Tables, tables_of, upgrade_tables
 
 __all__ = ["db"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unbroken.cli.configured import with_settings
+from unbroken.cli.options import with_settings
 from unbroken.cli.settings import Settings
 
 __all__ = ["serve"]
@@ -11,6 +11,6 @@ __all__ = ["serve"]
 @with_settings()
 def serve(settings: Settings) -> int:
     """Serve the endpoints. Accounts are made with `unbroken users add`; `unbroken check` looks at the settings."""
-    from unbroken.cli.serving import serve_by  # noqa: PLC0415
+    from unbroken.cli.runner import serve_by  # noqa: PLC0415
 
     return serve_by(settings)

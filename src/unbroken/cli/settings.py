@@ -19,7 +19,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from unbroken.cli.kinds import DURATION, FLAG, TABLE, TEXT, WORDS, Kind, Wrong, choice, integer
+from unbroken.cli.parsers import DURATION, FLAG, TABLE, TEXT, WORDS, Kind, Wrong, choice, integer
 from unbroken.errors import ConfigurationError
 
 __all__ = [

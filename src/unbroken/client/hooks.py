@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from unbroken.client.events import Event
+from unbroken.client.core.events import Event
 from unbroken.tokens import Tokens
 
 __all__ = ["Hooks"]

@@ -4,6 +4,8 @@ None of it suspends, so ``run_once`` runs the rules over it. Each renewal has a 
 the lock: one that was given up may still be under way when the next begins. Tokens that were granted but could not be
 stored are known to all of them, under their attempt id: the next try stores them, instead of asking a server that may
 not answer twice.
+
+The conversation of a login: name and password, then a code where the server wants one.
 """
 
 from __future__ import annotations
@@ -12,21 +14,23 @@ import copy
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from unbroken.client.dialect import Dialect
-from unbroken.client.events import Event
-from unbroken.client.live import Clock
-from unbroken.client.record import FOR_GOOD, Lease, Record, Store
-from unbroken.client.rules import Answer, Unanswered
-from unbroken.client.wire import Lost, Send, Unsent
+from unbroken._clock import Clock
+from unbroken._http import Call, Reply
+from unbroken._transport import Lost, Send, Unsent
+from unbroken.client.core.dialect import Dialect, MoreWanted
+from unbroken.client.core.events import Event
+from unbroken.client.core.record import FOR_GOOD, Lease, Record, Store
+from unbroken.client.core.refresh_rules import Answer, Unanswered
+from unbroken.errors import LoginRefused, TryLater
 from unbroken.tokens import Granted, Tokens
 
-__all__ = ["BlockingPort"]
+__all__ = ["BlockingPort", "SecondStep", "granted_by_login"]
 
 _log = logging.getLogger("unbroken")
 
@@ -123,3 +127,34 @@ class _Alone:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.__exit__(kind, error, trace)
+
+
+SecondStep = Callable[[str, str], str]  # the code, for its kind and the hint that the server gives
+
+
+def granted_by_login(
+    dialect: Dialect,
+    ask: Callable[[Call], Reply],
+    username: str,
+    password: str,
+    second_step: SecondStep | None,
+    extra: Mapping[str, object],
+) -> Granted:
+    """The tokens that the server gives; *ask* sends one request. Raises what ``Session.login`` says."""
+
+    def answer(call: Call) -> Granted | MoreWanted:
+        try:
+            return dialect.read_login(ask(call))
+        except (Unsent, Lost) as error:
+            raise TryLater(f"the login failed: {error}") from error
+
+    found = answer(dialect.login_call(username, password, extra))
+    while isinstance(found, MoreWanted):
+        if second_step is None:
+            raise LoginRefused("the server wants a code too: give login a second_step", reason="mfa_required")
+        call = dialect.step_call(found, second_step(found.kind, found.hint))
+        try:
+            found = answer(call)
+        except LoginRefused as error:
+            raise LoginRefused("the login was refused: wrong code", reason=error.reason) from error
+    return found

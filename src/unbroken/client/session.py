@@ -15,25 +15,22 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from unbroken._once import run_once
-from unbroken.client.challenge import Reply
-from unbroken.client.dialect import Call, Dialect, unbroken_server
-from unbroken.client.events import Event, LoggedIn, LoggedOut, Waited
-from unbroken.client.flight import Flight
+from unbroken._clock import SYSTEM_CLOCK, Clock
+from unbroken._http import Call, Reply
+from unbroken._single_flight import Flight
+from unbroken._sync import run_once
+from unbroken._transport import Send, http_sender
+from unbroken.client.core.body import Rewind
+from unbroken.client.core.dialect import Dialect, origins_of, unbroken_server
+from unbroken.client.core.events import Event, LoggedIn, LoggedOut, Waited
+from unbroken.client.core.record import Store
+from unbroken.client.core.refresh_rules import log_in, log_out
+from unbroken.client.core.request_flow import Authorize, Read, Received, Renew, Step, passage
+from unbroken.client.core.schedule import Leeway, Live, RefreshWindow
 from unbroken.client.hooks import Hooks
-from unbroken.client.known import Known
-from unbroken.client.live import SYSTEM_CLOCK, Clock, Live
-from unbroken.client.login import SecondStep, granted_by_login
-from unbroken.client.origins import origins_of
-from unbroken.client.passage import Authorize, Read, Received, Renew, Step, passage
-from unbroken.client.port import BlockingPort
-from unbroken.client.record import Store
-from unbroken.client.renewal import NOT_NOW, Renewal
-from unbroken.client.replay import Rewind
-from unbroken.client.rules import log_in, log_out
+from unbroken.client.port import BlockingPort, SecondStep, granted_by_login
+from unbroken.client.refresh_coordinator import NOT_NOW, Known, Renewal
 from unbroken.client.stores.memory import MemoryStore
-from unbroken.client.timing import Leeway, RefreshWindow
-from unbroken.client.wire import Send, http_sender
 from unbroken.errors import ConfigurationError, NotReplayable, SessionOver
 from unbroken.tokens import Granted, Tokens
 

@@ -24,6 +24,6 @@
 """
 
 from unbroken.django.decorators import session_required
-from unbroken.django.site import authenticate, is_active, sessions, user_of
+from unbroken.django.runtime import authenticate, is_active, sessions, user_of
 
 __all__ = ["authenticate", "is_active", "session_required", "sessions", "user_of"]

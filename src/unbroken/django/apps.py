@@ -23,8 +23,8 @@ class UnbrokenConfig(AppConfig):
 
     def ready(self) -> None:
         """Raises ImproperlyConfigured if the setting is wrong. Opens no store."""
-        from unbroken.django.endings import watch_users  # noqa: PLC0415  # models are there only now
-        from unbroken.django.site import setting  # noqa: PLC0415
+        from unbroken.django.runtime import setting  # noqa: PLC0415
+        from unbroken.django.signals import watch_users  # noqa: PLC0415  # models are there only now
 
         has_sessions = setting().verifier is None
         if has_sessions and apps.is_installed("django.contrib.auth"):

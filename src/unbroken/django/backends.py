@@ -15,8 +15,8 @@ from django.contrib import auth
 from django.contrib.auth.backends import BaseBackend
 from django.http import HttpRequest
 
-from unbroken._once import run_once
-from unbroken.django.site import site
+from unbroken._sync import run_once
+from unbroken.django.runtime import site
 from unbroken.errors import InvalidToken
 
 __all__ = ["TokenBackend"]

@@ -5,7 +5,7 @@
     AUTHENTICATE     asks something else than Django's users: the subject for a name and a password, or None
     ACCESS_TTL, REFRESH_TTL, …     fields of ``unbroken.server.Policy``: seconds, or a timedelta
     ISSUER, AUDIENCE, CLAIMS, …    parameters of ``unbroken.server.Sessions``
-    PREFIX, SCOPES_OF, …           those of the endpoints, ``unbroken.server.endpoints.EndpointSettings``
+    PREFIX, SCOPES_OF, …           those of the endpoints, ``unbroken.server.http.endpoints.EndpointSettings``
     SESSIONS         a ``Sessions`` of one's own, in place of the store and all that it would be made with
     VERIFIER         an ``unbroken.verifier.Verifier``, in place of either, where the sessions are another service's:
                      then there are no endpoints; SUBJECT_FIELD, IS_ACTIVE, COOKIES and ORIGINS may be set beside it
@@ -28,11 +28,11 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from unbroken._sealing import keys_from_file
+from unbroken._encryption import keys_from_file
 from unbroken.errors import ConfigurationError
-from unbroken.server.callers import Verifies
-from unbroken.server.endpoints import EndpointSettings
-from unbroken.server.rotation import Policy
+from unbroken.server.core.rotation import Policy
+from unbroken.server.http.authentication import Verifies
+from unbroken.server.http.endpoints import EndpointSettings
 from unbroken.server.sessions import Sessions
 
 __all__ = ["Chosen", "chosen"]

@@ -13,13 +13,13 @@ from typing import Any, TypeVar, overload
 from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 
-from unbroken._once import run_once
-from unbroken.django.person import person_of
-from unbroken.django.site import site
-from unbroken.django.translation import answered, demanded, found
+from unbroken._sync import run_once
+from unbroken.django.convert import answered, demanded, found
+from unbroken.django.lazy_user import person_of
+from unbroken.django.runtime import site
 from unbroken.errors import InvalidToken, TryLater
-from unbroken.server.access_token import Claims
-from unbroken.server.http import Response, challenge, refusal
+from unbroken.server.http.messages import Response, challenge, refusal
+from unbroken.server.keys.access_token import Claims
 
 __all__ = ["session_required"]
 

@@ -17,10 +17,10 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
-from unbroken.django.person import person_of
-from unbroken.django.translation import find, found
-from unbroken.server.access_token import Claims
-from unbroken.server.http import Response
+from unbroken.django.convert import find, found
+from unbroken.django.lazy_user import person_of
+from unbroken.server.http.messages import Response
+from unbroken.server.keys.access_token import Claims
 
 __all__ = ["TokenMiddleware"]
 

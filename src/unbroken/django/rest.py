@@ -21,11 +21,11 @@ from rest_framework.exceptions import APIException, AuthenticationFailed, Permis
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request as RestRequest
 
-from unbroken.django.site import site
-from unbroken.django.translation import FOUND, find
+from unbroken.django.convert import FOUND, find
+from unbroken.django.runtime import site
 from unbroken.errors import InvalidToken
-from unbroken.server.access_token import Claims
-from unbroken.server.http import Response, challenge
+from unbroken.server.http.messages import Response, challenge
+from unbroken.server.keys.access_token import Claims
 
 __all__ = ["HasScope", "SessionAuthentication", "needs"]
 

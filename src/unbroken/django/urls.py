@@ -19,11 +19,11 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import ResolverMatch, URLPattern
 from django.urls.resolvers import RoutePattern
 
-from unbroken._once import run_once
-from unbroken.django.site import plan, site
-from unbroken.django.translation import answered, heard_whole
+from unbroken._sync import run_once
+from unbroken.django.convert import answered, heard_whole
+from unbroken.django.runtime import plan, site
 from unbroken.django.users import asking
-from unbroken.server.http import NO_STORE, Response, json_response
+from unbroken.server.http.messages import NO_STORE, Response, json_response
 
 __all__ = ["app_name", "urlpatterns"]
 

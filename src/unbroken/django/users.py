@@ -25,9 +25,9 @@ from django.core.exceptions import ValidationError
 from django.db import InterfaceError, OperationalError, close_old_connections
 from django.http import HttpRequest
 
-from unbroken._once import is_blocking
+from unbroken._sync import is_blocking
 from unbroken.errors import TryLater
-from unbroken.server.accounts import Subject
+from unbroken.server.login.accounts import Subject
 
 __all__ = ["Users", "asking", "looked_after", "reached"]
 

@@ -16,20 +16,21 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
+from unbroken._bounded_cache import Recent
 from unbroken.errors import ConfigurationError, InvalidToken, LoginRefused, TryLater
-from unbroken.server.access_token import Claims, Verifier, kid_of
-from unbroken.server.events import Event, Listeners, LoggedIn, SessionEnded
-from unbroken.server.exchange import TRIES, Exchange, busy
-from unbroken.server.info import LONGEST_AGENT, SessionInfo, agent_of_row, device_of, info_of
-from unbroken.server.keys import KeyRecord, Keyring
-from unbroken.server.marks import new_device, void_steps
-from unbroken.server.mint import ClaimsHook, Mint
-from unbroken.server.recent import Recent
-from unbroken.server.refresh_token import row_key
-from unbroken.server.rotation import Policy, Row, why_dead
+from unbroken.server.core.events import Event, LoggedIn, SessionEnded
+from unbroken.server.core.refresh_token import row_key
+from unbroken.server.core.rotation import Policy, Row, why_dead
+from unbroken.server.core.session_info import LONGEST_AGENT, SessionInfo, agent_of_row, device_of, info_of
+from unbroken.server.freshness import Watch
+from unbroken.server.grants.refresh_grant import TRIES, Exchange, busy
+from unbroken.server.grants.tickets import Ticket, Tickets
+from unbroken.server.grants.token_issuer import ClaimsHook, Mint
+from unbroken.server.keys.access_token import Claims, Verifier, kid_of
+from unbroken.server.keys.keyring import KeyRecord, Keyring
+from unbroken.server.listeners import Listeners
 from unbroken.server.stores import Store
-from unbroken.server.tickets import Ticket, Tickets
-from unbroken.server.watch import Watch
+from unbroken.server.stores.markers import new_device, void_steps
 from unbroken.tokens import Granted
 
 __all__ = ["Flows"]

@@ -13,16 +13,17 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from unbroken._once import is_blocking, run_once
-from unbroken.server.access_token import Claims
-from unbroken.server.events import Event, OnEvent, listeners_of
+from unbroken._sync import is_blocking, run_once
+from unbroken.server.core.events import Event, OnEvent
+from unbroken.server.core.rotation import Policy
+from unbroken.server.core.session_info import SessionInfo
 from unbroken.server.flows import Flows
-from unbroken.server.info import SessionInfo
-from unbroken.server.keys import KeyRecord, Keyring
-from unbroken.server.rotation import Policy
+from unbroken.server.grants.tickets import Ticket
+from unbroken.server.keys.access_token import Claims
+from unbroken.server.keys.keyring import KeyRecord, Keyring
+from unbroken.server.listeners import listeners_of
 from unbroken.server.stores import Busy, Store
-from unbroken.server.threads import STORE
-from unbroken.server.tickets import Ticket
+from unbroken.server.worker_pool import STORE
 from unbroken.tokens import Granted
 
 __all__ = ["SessionInfo", "Sessions"]

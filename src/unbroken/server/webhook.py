@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 from urllib.request import BaseHandler, HTTPErrorProcessor, ProxyHandler, Request, build_opener
 
 from unbroken.errors import ConfigurationError
-from unbroken.server.events import Event, LoggedIn, LoginRefused, LoginThrottled, ReuseDetected, SessionEnded
+from unbroken.server.core.events import Event, LoggedIn, LoginRefused, LoginThrottled, ReuseDetected, SessionEnded
 
 __all__ = ["Webhook", "signature"]
 

@@ -17,7 +17,7 @@ from tests.contract.adapters.api import Api, Door, behind
 from unbroken import (
     Session,
 )
-from unbroken.client import rules
+from unbroken.client.core import refresh_rules as rules
 from unbroken.testing import ManualClock, Network, running
 
 

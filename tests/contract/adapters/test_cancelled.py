@@ -14,7 +14,7 @@ import pytest
 from tests.adapters import Answer, Client
 from tests.contract.adapters.api import Api, begun, until
 from unbroken import Session
-from unbroken.client.events import Event, Joined
+from unbroken.client.core.events import Event, Joined
 from unbroken.testing import ManualClock
 
 IN_LOOPS = ["httpx2-async", "httpx2-trio", "httpx-async", "aiohttp"]

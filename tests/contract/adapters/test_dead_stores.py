@@ -12,8 +12,8 @@ import pytest
 from tests.adapters import Client
 from tests.contract.adapters.api import Api, burst, until
 from unbroken import MemoryStore, Session, StoreUnavailable
-from unbroken.client.events import Event, RenewalFailed
-from unbroken.client.record import Record
+from unbroken.client.core.events import Event, RenewalFailed
+from unbroken.client.core.record import Record
 from unbroken.testing import ManualClock
 from unbroken.testing.server import PASSWORD
 

@@ -10,7 +10,7 @@ import pytest
 from tests.adapters import Client, Httpx, Requests
 from tests.contract.adapters.api import Api, coded, streaming
 from unbroken import Session, When, unbroken_server
-from unbroken.client.dialect import BODY_LIMIT
+from unbroken._http import BODY_LIMIT
 from unbroken.testing.server import PASSWORD
 
 LARGE, SMALL = 2 * BODY_LIMIT, 3000

@@ -16,7 +16,7 @@ from unbroken import (
     Session,
     TryLater,
 )
-from unbroken.client.events import Event, Joined, NotReplayed, Replayed
+from unbroken.client.core.events import Event, Joined, NotReplayed, Replayed
 from unbroken.testing import ManualClock
 from unbroken.testing.server import PASSWORD
 

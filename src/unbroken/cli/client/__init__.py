@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from unbroken.cli.client.commands import exec_, logout, status, token
+from unbroken.cli.client.credential import credential
 from unbroken.cli.client.fetch import fetch
-from unbroken.cli.client.helpers import credential
 from unbroken.cli.client.login import login
 
 __all__ = ["CLIENT_COMMANDS", "add_client_commands"]

@@ -11,10 +11,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import typer
 
-from unbroken.cli.client.asked import Asked
+from unbroken._origins import origin_of
+from unbroken.cli.client.fetch_transfer import Asked
 from unbroken.cli.client.profiles import Name, using
-from unbroken.cli.options import duration
-from unbroken.client.origins import origin_of
+from unbroken.cli.parsers import duration
 from unbroken.errors import ConfigurationError, InvalidRequest, TryLater
 
 __all__ = ["fetch"]
@@ -105,7 +105,7 @@ def fetch(
         follow=location,
     )
     with using(name) as (_, session), _at_most(max_time):
-        from unbroken.cli.client.transfer import transfer  # noqa: PLC0415  # httpx2 is slow to load: not for the others
+        from unbroken.cli.client.fetch_transfer import transfer  # noqa: PLC0415  # httpx2 is slow to load: not for the others
 
         return transfer(session, asked)
 

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 import typer
 
+from unbroken._origins import origin_of
 from unbroken.cli.client.profiles import Profile, checked_name, find, names, remove, save, store_of
 from unbroken.cli.terminal import ask, ask_secret, say
-from unbroken.client.origins import origin_of
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidRequest, SessionOver
 from unbroken.tokens import Tokens

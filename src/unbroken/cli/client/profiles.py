@@ -27,8 +27,8 @@ from typing import Annotated
 
 import typer
 
-from unbroken.client.dialect import Dialect, oauth2, unbroken_server
-from unbroken.client.record import Store
+from unbroken.client.core.dialect import Dialect, oauth2, unbroken_server
+from unbroken.client.core.record import Store
 from unbroken.client.session import Session
 from unbroken.client.stores.file import FileStore
 from unbroken.errors import WHY_OVER, ConfigurationError, InvalidRequest, SessionOver

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from unbroken.cli.demo.site import PREFIX, Site
-from unbroken.cli.serving import listen, run_one
+from unbroken.cli.runner import listen, run_one
 
 __all__ = ["show_page"]
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from unbroken.cli.serving import listen
+from unbroken.cli.runner import listen
 from unbroken.server import Accounts, Policy, Sessions, SqliteStore
 from unbroken.starlette import SessionMiddleware, current_session, routes
 

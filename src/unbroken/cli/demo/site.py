@@ -26,10 +26,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from unbroken.cli.demo.visitors import Visitor, Visitors
 from unbroken.errors import InvalidToken, TooManyAttempts
 from unbroken.server import MemoryStore, Policy, Sessions
-from unbroken.server.browser_module import module_url
-from unbroken.server.http import NO_STORE, challenge
-from unbroken.server.refresh_token import row_key
-from unbroken.server.rotation import Row
+from unbroken.server.core.refresh_token import row_key
+from unbroken.server.core.rotation import Row
+from unbroken.server.http.messages import NO_STORE, challenge
+from unbroken.server.http.static import module_url
 from unbroken.starlette import routes
 
 __all__ = ["PREFIX", "Site"]

@@ -14,11 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from unbroken import FileStore, Session
-from unbroken._once import run_once
+from unbroken._sync import run_once
 from unbroken.cli.demo.workers import Seen
 from unbroken.errors import InvalidGrant, InvalidToken, TryLater
 from unbroken.server import Accounts, Policy, Sessions, SqliteStore
-from unbroken.server.rotation import Row
+from unbroken.server.core.rotation import Row
 from unbroken.testing.network import Network
 
 __all__ = ["Stage", "stage"]

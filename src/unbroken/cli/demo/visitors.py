@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from unbroken.errors import TooManyAttempts
-from unbroken.server.access_token import Claims
-from unbroken.server.events import Event, LoggedIn, Refreshed
+from unbroken.server.core.events import Event, LoggedIn, Refreshed
+from unbroken.server.keys.access_token import Claims
 
 __all__ = ["Visitor", "Visitors"]
 

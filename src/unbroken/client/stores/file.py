@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from unbroken.client.record import EMPTY, Record
-from unbroken.client.stores.flock import flocked, need_flock
-from unbroken.client.stores.form import Damaged, Form, Key
+from unbroken.client.core.record import EMPTY, Record
+from unbroken.client.stores.codec import Damaged, Form, Key
+from unbroken.client.stores.file_lock import flocked, need_flock
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["FileStore"]
@@ -30,7 +30,7 @@ _log = logging.getLogger("unbroken")
 class FileStore:
     """Tokens in the file at *path* (``~`` is understood); its folder is made if it is missing, for its owner alone.
 
-    *key* seals them (``unbroken.client.stores.form``). Raises ConfigurationError when the folder cannot be made or
+    *key* seals them (``unbroken.client.stores.codec``). Raises ConfigurationError when the folder cannot be made or
     written, the key is none, or the system has no ``flock``.
     """
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import keyring
 import keyring.errors
 
-from unbroken.client.record import EMPTY, Record
-from unbroken.client.stores.flock import flocked, need_flock
-from unbroken.client.stores.form import Damaged, Form
+from unbroken.client.core.record import EMPTY, Record
+from unbroken.client.stores.codec import Damaged, Form
+from unbroken.client.stores.file_lock import flocked, need_flock
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["KeyringStore"]

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from unbroken.client.record import Lease
+from unbroken.client.core.record import Lease
 from unbroken.errors import StoreBusy, StoreUnavailable
 
 __all__ = ["LEASE", "Lender"]

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from unbroken.client.record import EMPTY, Record
+from unbroken.client.core.record import EMPTY, Record
 from unbroken.errors import StoreBusy, StoreUnavailable
 
 __all__ = ["MemoryStore"]

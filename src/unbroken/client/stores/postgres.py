@@ -22,8 +22,8 @@ from typing import Any
 
 import psycopg
 
-from unbroken.client.record import EMPTY, Lease, Record
-from unbroken.client.stores.form import Damaged, Form, Key
+from unbroken.client.core.record import EMPTY, Lease, Record
+from unbroken.client.stores.codec import Damaged, Form, Key
 from unbroken.client.stores.lease import LEASE, Lender
 from unbroken.errors import ConfigurationError, StoreUnavailable
 

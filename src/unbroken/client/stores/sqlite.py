@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from unbroken.client.record import EMPTY, Lease, Record
-from unbroken.client.stores.form import Damaged, Form, Key
+from unbroken.client.core.record import EMPTY, Lease, Record
+from unbroken.client.stores.codec import Damaged, Form, Key
 from unbroken.client.stores.lease import LEASE, Lender
 from unbroken.errors import StoreUnavailable
 

@@ -6,6 +6,8 @@ the one that every refresh needs; the contract suite holds it to ``rotation.pres
 The methods are coroutines. Those of a store over a blocking driver never suspend (``blocking`` is True): they run
 without an event loop; where there is one, slow ones are moved to a thread, and quick ones must be brief (``briefly``).
 Those of a store with two drivers ask ``is_blocking`` each time which of them is wanted.
+
+A store around another one: it does what that one does, but for what it says itself.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 from unbroken.errors import ConfigurationError, StoreUnavailable
-from unbroken.server.keys import KeyRecord
-from unbroken.server.rotation import Presented, Row
+from unbroken.server.core.rotation import Presented, Row
+from unbroken.server.keys.keyring import KeyRecord
 
-__all__ = ["Account", "Busy", "News", "Store", "open_store"]
+__all__ = ["Account", "Around", "Busy", "News", "Store", "open_store"]
 
 
 class Busy(StoreUnavailable):
@@ -188,3 +190,20 @@ def _opened(module: str, name: str, url: str) -> Store:
         raise ConfigurationError(f"this store needs {missing.name}: install 'unbroken[{module}]'") from missing
     store: Store = getattr(found, name)(url)
     return store
+
+
+class Around:
+    """All that *inside* has, asked for once and then at hand: what passes through costs nothing."""
+
+    def __init__(self, inside: Store) -> None:
+        self.inside = inside
+
+    def __repr__(self) -> str:
+        return repr(self.inside)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inside":  # it is being copied, and has nothing yet
+            raise AttributeError(name)
+        found = getattr(self.inside, name)
+        self.__dict__[name] = found
+        return found

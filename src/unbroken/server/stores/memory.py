@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from unbroken.server import rotation
-from unbroken.server.keys import KeyRecord
-from unbroken.server.rotation import Policy, Presented, Row
+from unbroken.server.core import rotation
+from unbroken.server.core.rotation import Policy, Presented, Row
+from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import Account
 
 __all__ = ["MemoryStore"]

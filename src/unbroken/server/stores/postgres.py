@@ -19,12 +19,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
-from unbroken._bind.sql import Sql
-from unbroken.server.keys import KeyRecord
-from unbroken.server.rotation import Presented, Row
+from unbroken._drivers.postgres import Sql
+from unbroken.server.core.rotation import REST, Presented, Row, row_after
+from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import Account, postgres_schema
-from unbroken.server.stores.postgres_news import PostgresNews
-from unbroken.server.stores.unread import REST, row_after
+from unbroken.server.stores.postgres_notifications import PostgresNews
 
 __all__ = ["PostgresStore"]
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from unbroken._bind.sql import Sql
+from unbroken._drivers.postgres import Sql
 from unbroken.errors import ConfigurationError
 
 __all__ = ["STEPS", "found_in", "make_ready", "upgrade"]

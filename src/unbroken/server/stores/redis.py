@@ -27,11 +27,11 @@ from math import ceil
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from unbroken._bind.redis import Command, RedisBind
-from unbroken.server import rotation
-from unbroken.server.keys import KeyRecord
-from unbroken.server.recent import Recent
-from unbroken.server.rotation import Policy, Presented, Row
+from unbroken._bounded_cache import Recent
+from unbroken._drivers.redis import Command, RedisBind
+from unbroken.server.core import rotation
+from unbroken.server.core.rotation import Policy, Presented, Row
+from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import Account, News
 from unbroken.server.stores import redis_scripts as scripts
 from unbroken.server.stores.redis_rows import (

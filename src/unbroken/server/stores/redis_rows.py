@@ -17,8 +17,8 @@ from dataclasses import astuple, replace
 from typing import Any, NamedTuple
 
 from unbroken.errors import InvalidRequest
-from unbroken.server.keys import KeyRecord
-from unbroken.server.rotation import Row
+from unbroken.server.core.rotation import Row
+from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import Account
 
 __all__ = [

@@ -13,7 +13,7 @@ No script reads a clock, but where numbers must go on after the store was restor
 
 from __future__ import annotations
 
-from unbroken._bind.redis import script
+from unbroken._drivers.redis import script
 
 __all__ = [
     "ANNOUNCE",

@@ -1,0 +1,1 @@
+"""What HTTP libraries that are alike share."""

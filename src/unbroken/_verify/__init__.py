@@ -1,0 +1,1 @@
+"""What services that only verify tokens are made of."""

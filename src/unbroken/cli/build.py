@@ -1,0 +1,146 @@
+"""From settings to what they name: the store, the sessions, what the endpoints are told. And what cannot be.
+
+``contradictions`` says all at once what is wrong; everything else raises ConfigurationError for the first thing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from unbroken.cli.settings import Settings
+from unbroken.errors import ConfigurationError
+from unbroken.server import GuardPolicy, Policy, Webhook, open_store
+from unbroken.server.http.cookies import Cookies
+from unbroken.server.http.endpoints import EndpointSettings
+from unbroken.server.http.origins import Origins
+from unbroken.server.stores import Store
+from unbroken.server.stores.encrypted_keys import keys_from_file, sealed_keys
+
+__all__ = ["contradictions", "endpoint_settings", "open_configured", "policy_of", "shown", "webhook_of"]
+
+
+def open_configured(settings: Settings) -> Store:
+    """The store, with its keys sealed if there is a seal key. Raises ConfigurationError, or StoreUnavailable."""
+    keys = seal_keys(settings)
+    store = open_store(settings.store)
+    return sealed_keys(store, keys) if keys else store
+
+
+def seal_keys(settings: Settings) -> list[str]:
+    """The seal keys, the newest first; none if nothing is to be sealed. Raises ConfigurationError."""
+    return keys_from_file(settings.seal_key_file) if settings.seal_key_file else list(settings.seal_key)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """How long things live."""
+    return Policy(settings.access_ttl, settings.refresh_ttl, settings.max_age, settings.grace)
+
+
+def endpoint_settings(settings: Settings) -> EndpointSettings:
+    """What the endpoints are told. Raises ConfigurationError."""
+    return {
+        "prefix": settings.prefix,
+        "password_grant": settings.password_grant,
+        "scopes_of": _scopes_of(settings),
+        "guard": _guard(settings),
+        "cookies": _cookies(settings),
+        "origins": settings.origins,
+    }
+
+
+def _scopes_of(settings: Settings) -> Callable[[str], tuple[str, ...]]:
+    own = dict(settings.scopes)
+    return lambda subject: settings.default_scope + own.get(subject, ())
+
+
+def _guard(settings: Settings) -> GuardPolicy | None:
+    if not settings.guard_enabled:
+        return None
+    return GuardPolicy(
+        settings.guard_account_burst,
+        settings.guard_account_every,
+        settings.guard_address_burst,
+        settings.guard_address_every,
+        settings.guard_known_for,
+    )
+
+
+def _cookies(settings: Settings) -> Cookies | None:
+    if settings.cookies_mode == "off":
+        return None
+    return Cookies(
+        mode=cast("Any", settings.cookies_mode),
+        secure=settings.cookies_secure,
+        same_site=cast("Any", settings.cookies_same_site),
+        domain=settings.cookies_domain or None,
+        path=settings.cookies_path or None,
+        name=settings.cookies_name,
+    )
+
+
+def webhook_of(settings: Settings) -> Webhook | None:
+    """What posts the events; None without a URL. Raises ConfigurationError."""
+    return Webhook(settings.webhook_url, _webhook_secret(settings)) if settings.webhook_url else None
+
+
+def _webhook_secret(settings: Settings) -> str:
+    if not settings.webhook_secret_file:
+        return settings.webhook_secret
+    try:
+        with open(settings.webhook_secret_file, encoding="utf-8") as file:
+            return file.read().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "it is no text"
+        raise ConfigurationError(f"the webhook's secret {settings.webhook_secret_file} cannot be read: {why}") from None
+
+
+def contradictions(settings: Settings) -> Iterator[str]:
+    """What cannot be served, a line each."""
+    if min(settings.access_ttl, settings.refresh_ttl, settings.max_age) <= 0:
+        yield "access_ttl, refresh_ttl and max_age must be more than nothing"
+    if settings.workers > 1 and settings.store.startswith("memory:"):
+        yield "several workers cannot share memory: use sqlite:///FILE, or one worker"
+    if settings.demo and (settings.workers > 1 or settings.prefix.startswith("/demo")):
+        yield "the demo needs one worker, and /demo for itself"
+    if settings.issuer and not _is_url(settings.issuer):
+        yield "issuer must be a URL without query and fragment, as https://id.example.com"
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", settings.prefix):
+        yield "prefix must be a path, as /auth"
+    if settings.metrics_port and settings.metrics_port == settings.port:
+        yield "metrics_port must not be the server's own port"
+    for part in (seal_keys, _guard, _cookies, webhook_of, lambda found: Origins(found.origins), _sealer):
+        try:
+            part(settings)
+        except ConfigurationError as error:
+            yield str(error)
+
+
+def _sealer(settings: Settings) -> None:
+    from unbroken._encryption import Sealer  # noqa: PLC0415  # cryptography takes its time to load
+
+    try:
+        keys = seal_keys(settings)
+    except ConfigurationError:
+        return  # that was said already
+    if keys:
+        Sealer(keys)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+    except ValueError:
+        return False
+
+
+def shown(store: str) -> str:
+    """The store's URL without what is secret in it."""
+    if "://" not in store:
+        return re.sub(r"(?i)password\s*=\s*('(\\.|[^'\\])*'|\S+)", "", store)
+    bare = store.partition("?")[0]
+    return bare if bare.startswith("sqlite:") else re.sub(r"(?<=://).*@", "", bare)  # a password may have an @ in it

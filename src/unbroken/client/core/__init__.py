@@ -1,0 +1,1 @@
+"""The pure half of the client: no clock, no randomness, no I/O."""

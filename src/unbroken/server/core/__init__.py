@@ -1,0 +1,1 @@
+"""The pure half of the server: no clock, no randomness, no I/O."""

@@ -1,0 +1,1 @@
+"""What turns a login or a token into tokens."""

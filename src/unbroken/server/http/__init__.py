@@ -1,0 +1,1 @@
+"""The endpoints: a Request value in, a Response value out."""
