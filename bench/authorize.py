@@ -14,7 +14,7 @@ from authlib.integrations.httpx_client import OAuth2Client
 import unbroken.httpx
 import unbroken.httpx2
 from bench.figure import Figure, in_turns, per_call
-from unbroken import Granted, Session
+from unbroken import Session, TokenResponse
 
 URL = "http://127.0.0.1:9/x"
 CALLS = 3000
@@ -23,7 +23,7 @@ LIMIT = 5.0
 
 def figures() -> Iterator[Figure]:
     session = Session("http://127.0.0.1:9")
-    session.adopt(Granted("a" * 300, "r" * 50, 1e6))
+    session.import_tokens(TokenResponse("a" * 300, "r" * 50, 1e6))
     fixed = {"authorization": "Bearer " + session.token()}
     for library, auth in ((httpx2, unbroken.httpx2.SessionAuth(session)), (httpx, unbroken.httpx.SessionAuth(session))):
         name: Any = library

@@ -23,7 +23,7 @@ import httpx2
 from bench.figure import Figure
 from unbroken import FileStore, Session, unbroken_server
 from unbroken.httpx2 import SessionAuth
-from unbroken.server import Accounts, Policy, Sessions, SqliteStore
+from unbroken.server import Accounts, Policy, Sessions, SqliteSessionStore
 
 REQUESTS = 1000
 PARKED = 10_000
@@ -52,7 +52,7 @@ def server(folder: str, access_ttl: float = 1800.0) -> Iterator[tuple[str, Sessi
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url, database = f"http://127.0.0.1:{port}", str(Path(folder) / "bench.db")
-    store = SqliteStore(database)
+    store = SqliteSessionStore(database)
     Accounts(store).add("ada", "pw")
     sessions = Sessions(store, policy=Policy(access_ttl=access_ttl), issuer=url)
     command = [sys.executable, "-m", "unbroken.cli.demo.server", database, str(port), str(access_ttl), url]
@@ -87,14 +87,16 @@ async def _bursts(url: str, sessions: Sessions) -> tuple[float, float, float, in
         for _ in range(5):
             valid.append(await _burst(client, url))
             before = sessions.list_of("ada")[0]
-            generation = session.store.load().tokens.seq  # type: ignore[union-attr]
+            generation = session.store.load().tokens.refresh_seq  # type: ignore[union-attr]
             session._known.live.behind_mono = session._known.live.behind_wall = 0.0  # type: ignore[union-attr]
-            session._known.live.ages = session._known.live.ages._replace(behind=0.0, first=0.0)  # type: ignore[union-attr]
+            session._known.live.ages = session._known.live.ages._replace(
+                refresh_in_background_at=0.0, refresh_before_use_at=0.0
+            )  # type: ignore[union-attr]
             expired.append(await _burst(client, url))
-            exchanges.append(session.store.load().tokens.seq - generation)  # type: ignore[union-attr,operator]
+            exchanges.append(session.store.load().tokens.refresh_seq - generation)  # type: ignore[union-attr,operator]
             began = time.perf_counter()
-            live = session.authorize()
-            await session.achallenged(live, time.perf_counter())
+            live = session._authorize()
+            await session._ahandle_challenge(live, time.perf_counter())
             exchange.append(time.perf_counter() - began)
             assert before.sid
             session._known._renewals.clear()
@@ -179,11 +181,11 @@ async def _parked() -> float:
         raise ConnectionError("only here to take time")
 
     session = Session("http://127.0.0.1:9", send=slow)
-    session.adopt({"access_token": "a", "refresh_token": "r", "expires_in": 1000})
+    session.import_tokens({"access_token": "a", "refresh_token": "r", "expires_in": 1000})
     live = session._known.live
     assert live is not None
     live.behind_mono = live.behind_wall = 0.0
-    live.ages = live.ages._replace(behind=0.0, first=0.0)
+    live.ages = live.ages._replace(refresh_in_background_at=0.0, refresh_before_use_at=0.0)
     event = asyncio.Event()
     plain = await measure(event.wait)
     return await measure(session.atoken) - plain

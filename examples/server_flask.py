@@ -4,7 +4,7 @@ import os
 
 from flask import Flask
 
-from unbroken.flask import Auth, current_session
+from unbroken.flask import Auth, current_claims
 from unbroken.server import Accounts, Sessions, open_store
 
 store = open_store(os.environ.get("UNBROKEN_STORE", "sqlite:///unbroken.db"))
@@ -16,4 +16,4 @@ auth.init_app(app)
 @app.get("/orders")
 @auth.required
 def orders() -> dict[str, str]:
-    return {"orders of": current_session.subject}
+    return {"orders of": current_claims.subject}

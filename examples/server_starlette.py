@@ -9,17 +9,17 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from unbroken.server import Accounts, Sessions, open_store
-from unbroken.starlette import SessionMiddleware, current_session, routes
+from unbroken.starlette import AccessTokenMiddleware, current_claims, routes
 
 store = open_store(os.environ.get("UNBROKEN_STORE", "sqlite:///unbroken.db"))
 sessions = Sessions(store)
 
 
 async def orders(request: Request) -> JSONResponse:
-    return JSONResponse({"orders of": current_session(request).subject})
+    return JSONResponse({"orders of": current_claims(request).subject})
 
 
 app = Starlette(
     routes=[*routes(sessions, Accounts(store).authenticate), Route("/orders", orders)],
-    middleware=[Middleware(SessionMiddleware, sessions=sessions)],
+    middleware=[Middleware(AccessTokenMiddleware, sessions=sessions)],
 )

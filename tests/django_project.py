@@ -56,7 +56,7 @@ def set_up() -> None:
             "django.contrib.auth.hashers.MD5PasswordHasher",
             "django.contrib.auth.hashers.PBKDF2PasswordHasher",
         ],
-        REST_FRAMEWORK={"DEFAULT_AUTHENTICATION_CLASSES": ["unbroken.django.rest.SessionAuthentication"]},
+        REST_FRAMEWORK={"DEFAULT_AUTHENTICATION_CLASSES": ["unbroken.django.rest.AccessTokenAuthentication"]},
         ROOT_URLCONF=__name__,
         USE_TZ=True,
         LOGGING_CONFIG=None,

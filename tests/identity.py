@@ -13,8 +13,8 @@ from starlette.responses import RedirectResponse, Response
 
 from tests.backend import PASSWORD, running
 from unbroken import Session
-from unbroken._sync import run_once
-from unbroken.server import MemoryStore, Sessions
+from unbroken._sync import run_sync
+from unbroken.server import MemorySessionStore, Sessions
 from unbroken.server.keys.keyring import new_mac_key, new_signing_key
 from unbroken.starlette import routes
 from unbroken.verifier import Verifier
@@ -30,8 +30,8 @@ class Identity:
     """
 
     def __init__(self, alg: str = "EdDSA") -> None:
-        self.store = MemoryStore()
-        run_once(self.store.save_keys([new_signing_key(alg, 0.0, 0.0), new_mac_key(1, 0.0, 0.0)]))
+        self.store = MemorySessionStore()
+        run_sync(self.store.save_keys([new_signing_key(alg, 0.0, 0.0), new_mac_key(1, 0.0, 0.0)]))
         self.hits: Counter[str] = Counter()
         self.asked: list[str] = []  # path and query of each request
         self.faults: dict[str, Fault] = {}
@@ -70,7 +70,7 @@ class Identity:
         return session
 
     def token(self, subject: str = "ada", **about: Any) -> str:
-        return self.sessions.login(subject, **about).access_token
+        return self.sessions.create(subject, **about).access_token
 
     def answers(self, path: str, status: int = 200, body: bytes = b"", **headers: str) -> None:
         """From now on *path* answers this."""

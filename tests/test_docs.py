@@ -33,7 +33,7 @@ import socket, threading, time, uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from unbroken.server import MemoryStore, Sessions
+from unbroken.server import MemorySessionStore, Sessions
 from unbroken.starlette import routes
 
 async def orders(request):
@@ -41,7 +41,7 @@ async def orders(request):
 
 listening = socket.socket(); listening.bind(("127.0.0.1", 0))
 url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-app = Starlette(routes=[*routes(Sessions(MemoryStore()), lambda name, password: name), Route("/orders", orders)])
+app = Starlette(routes=[*routes(Sessions(MemorySessionStore()), lambda name, password: name), Route("/orders", orders)])
 server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
 threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
 while not server.started:

@@ -10,7 +10,7 @@ from openapi_spec_validator import validate
 
 from tests.backend import running
 from unbroken.fastapi import Auth, Bearer
-from unbroken.server import Claims, Cookies, MemoryStore, Sessions
+from unbroken.server import Claims, Cookies, MemorySessionStore, Sessions
 
 PASSWORD = "correct horse"
 
@@ -20,7 +20,7 @@ def authenticate(name: str, password: str) -> str | None:
 
 
 def application(*, password_grant: bool = True, issuer: str = "https://id.example.org") -> tuple[FastAPI, Auth]:
-    sessions = Sessions(MemoryStore(), issuer=issuer)
+    sessions = Sessions(MemorySessionStore(), issuer=issuer)
     auth = Auth(
         sessions,
         authenticate,
@@ -93,14 +93,14 @@ def test_too_little_scope_is_403_and_says_what_is_missing(http: httpx2.Client) -
 
 
 def test_a_bearer_of_another_service_takes_the_cookie_and_knows_the_origins() -> None:
-    sessions, cookies, app = Sessions(MemoryStore()), Cookies("both"), FastAPI()
+    sessions, cookies, app = Sessions(MemorySessionStore()), Cookies("both"), FastAPI()
     auth = Bearer(sessions, cookies=cookies, origins=["https://app.example.com"])
 
     @app.post("/orders")
     async def orders(session: Annotated[Claims, Depends(auth.session)]) -> dict[str, str]:
         return {"sub": session.subject}
 
-    cookie = {"cookie": f"{cookies.access_name}={sessions.login('ada').access_token}"}
+    cookie = {"cookie": f"{cookies.access_name}={sessions.create('ada').access_token}"}
     script = {**cookie, "x-unbroken": "1", "sec-fetch-site": "cross-site"}
     with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http:
         allowed = http.post("/orders", headers={**script, "origin": "https://app.example.com"})

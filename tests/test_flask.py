@@ -1,4 +1,4 @@
-"""The current session in Flask: decorators, ``current_session``, error handlers, bodies. Endpoints: tests/wire."""
+"""The current session in Flask: decorators, ``current_claims``, error handlers, bodies. Endpoints: tests/wire."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from tests.wire.conftest import threaded
 from unbroken.errors import StoreUnavailable
-from unbroken.flask import Auth, Bearer, current_session
-from unbroken.server import MemoryStore, Sessions, SqliteStore
+from unbroken.flask import Auth, Bearer, current_claims
+from unbroken.server import MemorySessionStore, Sessions, SqliteSessionStore
 from unbroken.server.http.cookies import Cookies
 
 LOGIN = {"username": "ada", "password": "x"}
@@ -30,21 +30,21 @@ def pages(auth: Auth) -> flask.Blueprint:
     @page.get("/orders")
     @auth.required
     def orders() -> dict[str, str]:
-        return {"sub": current_session.subject, "same": auth.session.sid == current_session.sid}
+        return {"sub": current_claims.subject, "same": auth.session.sid == current_claims.sid}
 
     @page.get("/write/<thing>")
     @auth.required(scope="write")
     def write(thing: str) -> dict[str, str]:
-        return {"sub": current_session.subject, "thing": thing}
+        return {"sub": current_claims.subject, "thing": thing}
 
     @page.get("/later")
     @auth.required
     async def later() -> dict[str, str]:
-        return {"sub": current_session.subject}
+        return {"sub": current_claims.subject}
 
     @page.get("/undecorated")
     def undecorated() -> dict[str, str]:
-        return {"sub": current_session.subject}
+        return {"sub": current_claims.subject}
 
     @page.get("/public")
     def public() -> dict[str, bool]:
@@ -62,7 +62,7 @@ def application(sessions: Sessions, **settings: Any) -> flask.Flask:
 
 @pytest.fixture(scope="module")
 def sessions() -> Sessions:
-    return Sessions(MemoryStore())
+    return Sessions(MemorySessionStore())
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def http(sessions: Sessions) -> Iterator[httpx2.Client]:
 
 
 def bearer(sessions: Sessions, scope: str = "") -> dict[str, str]:
-    return {"authorization": f"Bearer {sessions.login('ada', scope=scope).access_token}"}
+    return {"authorization": f"Bearer {sessions.create('ada', scope=scope).access_token}"}
 
 
 @pytest.mark.parametrize("path", ["/orders", "/later", "/undecorated"])
@@ -114,12 +114,12 @@ def test_a_repeated_authorization_header_is_refused(http: httpx2.Client, session
 def test_a_revoked_session_is_refused_at_once(http: httpx2.Client, sessions: Sessions) -> None:
     headers = bearer(sessions)
     assert http.get("/orders", headers=headers).status_code == 200
-    sessions.revoke_all("ada")
+    sessions.revoke_subject("ada")
     assert http.get("/orders", headers=headers).json()["reason"] == "revoked"
 
 
 def test_a_store_that_does_not_answer_is_503_and_not_a_logout() -> None:
-    sessions = Sessions(MemoryStore())
+    sessions = Sessions(MemorySessionStore())
     headers = bearer(sessions)
 
     async def dead(_: str) -> Any:
@@ -132,7 +132,7 @@ def test_a_store_that_does_not_answer_is_503_and_not_a_logout() -> None:
 
 
 def test_a_token_is_looked_at_once_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    sessions, seen = Sessions(MemoryStore()), []
+    sessions, seen = Sessions(MemorySessionStore()), []
     verify = sessions.averify
     monkeypatch.setattr(sessions, "averify", lambda token: seen.append(token) or verify(token))
     assert application(sessions).test_client().get("/orders", headers=bearer(sessions)).status_code == 200
@@ -157,17 +157,17 @@ def test_a_whole_blueprint_can_be_guarded(sessions: Sessions) -> None:
     app, auth = flask.Flask(__name__), Auth(sessions, lambda name, _: name)
     page = flask.Blueprint("private", __name__)
     page.before_request(auth.required(lambda: None))
-    page.get("/private")(lambda: {"sub": current_session.subject})
+    page.get("/private")(lambda: {"sub": current_claims.subject})
     app.register_blueprint(page)
     assert app.test_client().get("/private").status_code == 401
     assert app.test_client().get("/private", headers=bearer(sessions)).json == {"sub": "ada"}
 
 
 def test_two_issuers_in_one_application_do_not_mix(sessions: Sessions) -> None:
-    others = Sessions(MemoryStore())
+    others = Sessions(MemorySessionStore())
     app, second = application(sessions), Auth(others, lambda name, _: name, prefix="/staff")
     app.register_blueprint(second.blueprint, name="staff")
-    app.get("/staff-only")(second.required(lambda: {"sub": current_session.subject}))
+    app.get("/staff-only")(second.required(lambda: {"sub": current_claims.subject}))
     http = app.test_client()
     assert http.get("/staff-only", headers=bearer(others)).json == {"sub": "ada"}
     assert http.get("/staff-only", headers=bearer(sessions)).status_code == 401
@@ -179,7 +179,7 @@ def test_a_bearer_of_another_service_takes_the_cookie_and_knows_the_origins(sess
     auth = Bearer(sessions, cookies=cookies, origins=["https://app.example.com"])
     app.post("/orders")(auth.required(lambda: {"sub": auth.session.subject}))
     client = app.test_client()
-    client.set_cookie(cookies.access_name, sessions.login("ada").access_token, secure=False)
+    client.set_cookie(cookies.access_name, sessions.create("ada").access_token, secure=False)
     script = {"x-unbroken": "1", "sec-fetch-site": "cross-site"}
     allowed = client.post("/orders", headers={**script, "origin": "https://app.example.com"})
     assert (allowed.status_code, allowed.get_json()) == (200, {"sub": "ada"})
@@ -189,7 +189,7 @@ def test_a_bearer_of_another_service_takes_the_cookie_and_knows_the_origins(sess
 
 def test_a_forgotten_init_app_is_named() -> None:
     with flask.Flask(__name__).test_request_context(), pytest.raises(RuntimeError, match="init_app"):
-        assert current_session.subject
+        assert current_claims.subject
 
 
 def test_the_endpoints_work_below_a_prefix_and_have_names(sessions: Sessions) -> None:
@@ -205,7 +205,7 @@ def test_the_endpoints_work_below_a_prefix_and_have_names(sessions: Sessions) ->
 
 
 def test_the_path_is_the_one_that_browsers_see(caplog: pytest.LogCaptureFixture) -> None:
-    app = application(Sessions(MemoryStore()), cookies=Cookies(secure=False))
+    app = application(Sessions(MemorySessionStore()), cookies=Cookies(secure=False))
     app.wsgi_app = DispatcherMiddleware(NotFound(), {"/api": app.wsgi_app})  # type: ignore[method-assign]
     answer = app.test_client().post("/api/auth/login", json=LOGIN, headers={"x-unbroken": "1"})
     assert answer.status_code == 503, "a cookie for /auth would never come back to /api/auth"
@@ -214,7 +214,7 @@ def test_the_path_is_the_one_that_browsers_see(caplog: pytest.LogCaptureFixture)
 
 def test_the_address_is_the_connections_unless_the_application_trusts_a_proxy() -> None:
     for trusted, expected in ((False, "127.0.0.1"), (True, "203.0.113.9")):
-        sessions = Sessions(MemoryStore())
+        sessions = Sessions(MemorySessionStore())
         app = application(sessions)
         if trusted:
             app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1)  # type: ignore[method-assign]
@@ -223,7 +223,7 @@ def test_the_address_is_the_connections_unless_the_application_trusts_a_proxy() 
 
 
 def test_many_threads_share_one_store(tmp_path: Path) -> None:
-    sessions = Sessions(SqliteStore(str(tmp_path / "sessions.db")))
+    sessions = Sessions(SqliteSessionStore(str(tmp_path / "sessions.db")))
 
     def refreshed_ten_times(http: httpx2.Client) -> int:
         tokens = http.post("/auth/login", json=LOGIN).json()

@@ -18,8 +18,8 @@ import pytest
 import unbroken.httpx
 import unbroken.httpx2
 from tests.backend import PASSWORD, Backend, running
-from unbroken import NotReplayable, RenewalStorm, Session, SessionOver, TryLater
-from unbroken.client.core.events import Event, NotReplayed, Replayed
+from unbroken import NotReplayable, RefreshStorm, Session, SessionOver, TryLater
+from unbroken.client.core.events import ClientEvent, RequestNotReplayed, RequestReplayed
 
 LIBRARIES = [(httpx, unbroken.httpx.SessionAuth), (httpx2, unbroken.httpx2.SessionAuth)]
 PIXELS = bytes(range(256)) * 500
@@ -55,10 +55,10 @@ def test_a_challenged_request_is_sent_again_with_a_new_token(client: Any, server
 
 
 def test_a_late_challenge_is_answered_without_an_exchange(client: Any, server: Backend, session: Session) -> None:
-    sent = session.authorize()
+    sent = session._authorize()
     server.expire()
     client.get(server.url + "/echo")
-    assert session.challenged(sent, "elsewhere") is session.authorize()
+    assert session._handle_challenge(sent, "elsewhere") is session._authorize()
     assert server.exchanges == 1
 
 
@@ -247,7 +247,7 @@ def test_errors_reach_the_caller(client: Any, server: Backend, session: Session)
         server.fail_next(500)
     with pytest.raises(TryLater):
         client.get(server.url + "/echo")
-    server.sessions.revoke_all("ada")
+    server.sessions.revoke_subject("ada")
     session.logout()
     with pytest.raises(SessionOver):
         client.get(server.url + "/echo")
@@ -255,7 +255,7 @@ def test_errors_reach_the_caller(client: Any, server: Backend, session: Session)
 
 def test_events_tell_of_replays(library: Any, server: Backend) -> None:
     module, auth = library
-    events: list[Event] = []
+    events: list[ClientEvent] = []
     session = Session(server.url, on_event=events.append)
     session.login("ada", PASSWORD)
     server.expire()
@@ -264,7 +264,7 @@ def test_events_tell_of_replays(library: Any, server: Backend) -> None:
         server.expire()
         client.post(server.url + "/echo", content=iter([b"a"]))
     kinds = {type(event) for event in events}
-    assert {Replayed, NotReplayed} <= kinds
+    assert {RequestReplayed, RequestNotReplayed} <= kinds
 
 
 def test_a_storm_reaches_the_caller(library: Any, server: Backend, session: Session) -> None:
@@ -274,5 +274,5 @@ def test_a_storm_reaches_the_caller(library: Any, server: Backend, session: Sess
             server.expire()
             assert client.get(f"{server.url}/echo").status_code == 200
         server.expire()
-        with pytest.raises(RenewalStorm):
+        with pytest.raises(RefreshStorm):
             client.get(f"{server.url}/echo")

@@ -19,8 +19,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 import unbroken.otel
 import unbroken.prometheus
 from tests.backend import Backend
-from unbroken import MemoryStore, RefreshWindow, RenewalStorm, Session, TryLater
-from unbroken.client.core.events import Event
+from unbroken import MemoryStore, RefreshStorm, RefreshWindow, Session, TryLater
+from unbroken.client.core.events import ClientEvent
 from unbroken.httpx2 import SessionAuth
 
 
@@ -32,13 +32,13 @@ def a_lively_day(server: Backend, session: Session) -> None:
         assert set(pool.map(lambda _: client.get(server.url + "/echo").status_code, range(8))) == {200}
         server.expire()
         assert client.post(server.url + "/echo", content=iter([b"once"])).status_code == 401
-        sent = session.authorize()
+        sent = session._authorize()
         server.expire()
-        Session(server.url, session.store).renewed(sent.tokens.access_token)
+        Session(server.url, session.store).newer_token(sent.tokens.access_token)
         assert client.get(server.url + "/echo").status_code == 200
-        session.challenged(sent, "a late one")
+        session._handle_challenge(sent, "a late one")
         server.expire()
-        with pytest.raises(RenewalStorm):
+        with pytest.raises(RefreshStorm):
             client.get(server.url + "/echo")
 
 
@@ -77,7 +77,7 @@ def test_several_sessions_add_up_in_one_registry(server: Backend) -> None:
         session = server.login(name)
         unbroken.prometheus.observe(session, registry=registry)
         server.expire()
-        session.renewed(session.token())
+        session.newer_token(session.token())
     until(lambda: registry.get_sample_value("unbroken_client_exchanges_total") == 2)
 
 
@@ -115,19 +115,19 @@ def _sum(metric: Any) -> float:
 
 
 def test_a_failure_is_told_with_its_outcome(server: Backend) -> None:
-    events: list[Event] = []
+    events: list[ClientEvent] = []
     session = server.login(on_event=events.append)
     server.expire()
     for _ in range(3):
         server.fail_next(500)
     with pytest.raises(TryLater):
-        session.renewed(session.token())
+        session.newer_token(session.token())
     until(lambda: any(getattr(event, "outcome", "") == "failed" for event in events))
 
 
 def test_in_steady_use_nobody_waits_and_nobody_is_challenged() -> None:
     """Four tokens of two seconds, ten threads that never pause: each renewal runs behind the requests."""
-    events: list[Event] = []
+    events: list[ClientEvent] = []
     with Backend(access_ttl=2.0) as server:
         session = server.login(on_event=events.append)
         statuses: list[int] = []
@@ -142,6 +142,6 @@ def test_in_steady_use_nobody_waits_and_nobody_is_challenged() -> None:
             list(pool.map(work, range(10)))
         kinds = [type(event).__name__ for event in events]
         assert set(statuses) == {200}
-        assert kinds.count("Renewed") == server.exchanges >= 4
+        assert kinds.count("TokensRefreshed") == server.exchanges >= 4
         assert "Replayed" not in kinds, "no challenge was ever seen"
-        assert "Waited" not in kinds, "no request waited for an exchange"
+        assert "RequestWaited" not in kinds, "no request waited for an exchange"

@@ -12,42 +12,49 @@ import pytest
 ROOT = Path(__file__).parent.parent
 NAMES = {
     "unbroken": """
-        Ask BadAnswer Call ConfigurationError Dialect Fields FileStore Granted InvalidGrant InvalidRequest InvalidScope
-        InvalidToken Leeway LoginRefused MemoryStore NotReplayable RefreshWindow Refused RenewalStorm Reply Session
-        SessionOver Status StoreBusy StoreUnavailable Tokens TryLater UnbrokenError When oauth2 unbroken_server
+        BadResponse ConfigurationError Dialect FileStore HttpRequest HttpResponse InvalidGrant InvalidRequest
+        InvalidScope InvalidToken Leeway LoginRefused MemoryStore NotReplayable RefreshStorm RefreshWindow Refused
+        RequestTemplate ResponseMatch Session SessionOver Status StoreBusy StoreUnavailable TokenFields
+        TokenResponse Tokens TryLater UnbrokenError oauth2 unbroken_server
     """,
     "unbroken.errors": """
-        BadAnswer ConfigurationError InvalidGrant InvalidRequest InvalidScope InvalidToken LoginRefused NotReplayable
-        Refused RenewalStorm SessionOver StoreBusy StoreUnavailable TooManyAttempts TryLater UnbrokenError
+        BadResponse ConfigurationError InvalidGrant InvalidRequest InvalidScope InvalidToken LoginRefused
+        NotReplayable RefreshStorm Refused SessionOver StoreBusy StoreUnavailable TooManyAttempts TryLater
+        UnbrokenError
     """,
-    "unbroken.tokens": "Fields Granted Tokens",
+    "unbroken.tokens": "TokenFields TokenResponse Tokens",
     "unbroken.server": """
-        Accounts Claims Cookies Endpoints EventLog GuardPolicy Identity Keyring MemoryStore OneMoreStep Policy
-        SessionInfo Sessions SqliteStore Ticket Webhook open_store
-        sealed_keys
+        Accounts Claims Cookies Endpoints EventLog Identity Keyring MemorySessionStore MfaRequired Policy
+        RateLimitPolicy SessionInfo Sessions SqliteSessionStore Ticket Webhook encrypted_keys open_store
     """,
     "unbroken.client.core.events": """
-        Adopted Event Joined LateChallenge LateTokensDropped LoggedIn LoggedOut NotReplayed RenewalFailed RenewalOver
-        RenewalStarted Renewed Replayed SessionEnded StormStopped Waited
+        ClientEvent LateChallenge LateTokensDiscarded LoggedIn LoggedOut RefreshFailed RefreshFinished RefreshJoined
+        RefreshStarted RefreshStormStopped RequestNotReplayed RequestReplayed RequestWaited SessionEnded
+        TokensAdopted TokensRefreshed
     """,
     "unbroken.server.core.events": """
-        Event EventLog LoggedIn LoginRefused LoginThrottled RefreshRefused Refreshed ReuseDetected SessionEnded
+        LoginFailed LoginRateLimited RefreshRejected ReuseDetected ServerEvent SessionCreated SessionRefreshed
+        SessionRevoked
     """,
     "unbroken.httpx": "SessionAuth SessionTransport why_not_replayed",
     "unbroken.httpx2": "SessionAuth SessionTransport why_not_replayed",
     "unbroken.requests": "SessionAuth no_auth why_not_replayed",
     "unbroken.aiohttp": "SessionMiddleware why_not_replayed",
-    "unbroken.starlette": "BearerBackend SessionMiddleware SessionUser current_session redeemed routes",
-    "unbroken.fastapi": "Auth Bearer Tickets",
-    "unbroken.verifier": "Claims Feed Introspection Revocation Verifier",
-    "unbroken.flask": "Auth Bearer current_session",
+    "unbroken.starlette": """
+        AccessTokenMiddleware BearerBackend SessionUser claims_from_ticket current_claims routes
+    """,
+    "unbroken.fastapi": "Auth Bearer TicketAuth",
+    "unbroken.verifier": "Claims Introspection RevocationCheck RevocationFeed Verifier",
+    "unbroken.flask": "Auth Bearer current_claims",
     "unbroken.django": "authenticate is_active session_required sessions user_of",
     "unbroken.django.middleware": "TokenMiddleware",
-    "unbroken.django.rest": "HasScope SessionAuthentication needs",
+    "unbroken.django.rest": "AccessTokenAuthentication HasScope requires_scope",
     "unbroken.prometheus": "observe observe_sessions",
     "unbroken.otel": "observe observe_sessions",
     "unbroken.testing": "LoopbackServer ManualClock Network running",
-    "unbroken.client.stores.codec": "Damaged Form Key key_from_environment key_from_keyring new_key",
+    "unbroken.client.stores.codec": """
+        CorruptRecord EncryptionKey SessionCodec key_from_environment key_from_keyring new_key
+    """,
     "unbroken.client.stores.keyring": "KeyringStore",
     "unbroken.client.stores.postgres": "PostgresStore",
     "unbroken.client.stores.redis": "RedisStore",

@@ -77,7 +77,7 @@ def test_an_example_serves_users_over_many_refreshes(name: str, tmp_path: Path) 
         with httpx2.Client(base_url=url, auth=SessionAuth(session)) as http:
             for _ in range(3):
                 assert http.get("/orders").json() == {"orders of": "ada"}
-                session.renewed(session.token())
+                session.newer_token(session.token())
         assert httpx2.get(url + "/orders").headers["www-authenticate"] == 'Bearer realm="unbroken"'
 
 

@@ -18,12 +18,12 @@ from starlette.routing import Mount, Route
 
 from tests.backend import running
 from unbroken.errors import StoreUnavailable
-from unbroken.server import MemoryStore, Sessions
-from unbroken.starlette import BearerBackend, SessionMiddleware, current_session, routes
+from unbroken.server import MemorySessionStore, Sessions
+from unbroken.starlette import AccessTokenMiddleware, BearerBackend, current_claims, routes
 
 
 async def orders(request: Request) -> JSONResponse:
-    claims = current_session(request, scope=request.query_params.get("scope", ""))
+    claims = current_claims(request, scope=request.query_params.get("scope", ""))
     return JSONResponse({"sub": claims.subject})
 
 
@@ -46,11 +46,11 @@ PAGES = [Route("/orders", orders), Route("/public", public), Route("/user", user
 
 @pytest.fixture(scope="module")
 def sessions() -> Sessions:
-    return Sessions(MemoryStore())
+    return Sessions(MemorySessionStore())
 
 
 def middleware_of(sessions: Sessions) -> list[Middleware]:
-    return [Middleware(SessionMiddleware, sessions=sessions)]
+    return [Middleware(AccessTokenMiddleware, sessions=sessions)]
 
 
 def backend_of(sessions: Sessions) -> list[Middleware]:
@@ -74,7 +74,7 @@ def starlettes_own(sessions: Sessions) -> Iterator[httpx2.Client]:
 
 
 def bearer(sessions: Sessions, scope: str = "") -> dict[str, str]:
-    return {"authorization": f"Bearer {sessions.login('ada', scope=scope).access_token}"}
+    return {"authorization": f"Bearer {sessions.create('ada', scope=scope).access_token}"}
 
 
 def test_a_good_token_gives_its_session(http: httpx2.Client, sessions: Sessions) -> None:
@@ -112,12 +112,12 @@ def test_a_repeated_authorization_header_is_refused(http: httpx2.Client, session
 def test_a_revoked_session_is_refused_at_once(http: httpx2.Client, sessions: Sessions) -> None:
     headers = bearer(sessions)
     assert http.get("/orders", headers=headers).status_code == 200
-    sessions.revoke_all("ada")
+    sessions.revoke_subject("ada")
     assert http.get("/orders", headers=headers).json()["reason"] == "revoked"
 
 
 def test_a_store_that_does_not_answer_is_503_and_not_a_logout() -> None:
-    sessions = Sessions(MemoryStore())
+    sessions = Sessions(MemorySessionStore())
     headers = bearer(sessions)
 
     async def dead(_: str) -> Any:
@@ -132,7 +132,7 @@ def test_a_store_that_does_not_answer_is_503_and_not_a_logout() -> None:
 
 async def forgotten(request: Request) -> JSONResponse:
     with pytest.raises(RuntimeError, match="SessionMiddleware"):
-        current_session(request)
+        current_claims(request)
     return JSONResponse({"told": True})
 
 
@@ -142,7 +142,7 @@ def test_a_forgotten_middleware_is_named() -> None:
 
 
 def test_the_endpoints_work_below_a_mount() -> None:
-    sessions = Sessions(MemoryStore())
+    sessions = Sessions(MemorySessionStore())
     app = Starlette(routes=[Mount("/api", routes=routes(sessions, lambda name, _: name))])
     with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}/api") as client:
         token = client.post("/auth/login", json={"username": "ada", "password": "x"}).json()["access_token"]

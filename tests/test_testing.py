@@ -79,7 +79,7 @@ def test_every_fault_of_the_server_is_got_over(
         assert get(unbroken_session, url) == [200] * 3
         unbroken_clock.advance(60)
     assert unbroken_server.alarms() == 0
-    with unbroken_server.assert_one_exchange():
+    with unbroken_server.assert_one_refresh():
         unbroken_clock.advance(1800)
         assert get(unbroken_session, url) == [200] * 3
 
@@ -101,9 +101,9 @@ def test_an_exchange_behind_a_request_is_waited_for(
 ) -> None:
     unbroken_clock.advance(1700)
     for _ in range(5):
-        with unbroken_server.assert_one_exchange():
+        with unbroken_server.assert_one_refresh():
             unbroken_session.token()
-        until(lambda: not unbroken_session.status.renewing)
+        until(lambda: not unbroken_session.status.refreshing)
         unbroken_clock.advance(1700)
 
 
@@ -119,7 +119,7 @@ def test_another_number_of_exchanges_is_told(
     unbroken_server: LoopbackServer, unbroken_session: Session, times: int
 ) -> None:
     def renewals() -> None:
-        with unbroken_server.assert_one_exchange():
+        with unbroken_server.assert_one_refresh():
             for _ in range(times):
                 unbroken_server.expire()
                 assert by_httpx2(unbroken_session, unbroken_server.url + "/echo") == [200] * 3
@@ -129,7 +129,7 @@ def test_another_number_of_exchanges_is_told(
 
 
 def test_a_failure_in_the_block_is_the_tests_own(unbroken_server: LoopbackServer) -> None:
-    with pytest.raises(ZeroDivisionError), unbroken_server.assert_one_exchange():
+    with pytest.raises(ZeroDivisionError), unbroken_server.assert_one_refresh():
         raise ZeroDivisionError
 
 
@@ -161,12 +161,12 @@ def test_a_server_that_does_not_run_yet_says_what_to_write() -> None:
 @pytest.mark.parametrize("go", [ManualClock.advance, ManualClock.sleep])
 def test_time_does_not_run_backwards_by_mistake(go: Callable[[ManualClock, float], None]) -> None:
     clock = ManualClock()
-    before = clock.wall(), clock.mono()
+    before = clock.wall(), clock.monotonic()
     with pytest.raises(ValueError, match=r"set\(\) changes the time of day"):
         go(clock, -5)
-    assert (clock.wall(), clock.mono()) == before
+    assert (clock.wall(), clock.monotonic()) == before
     clock.set(-5)
-    assert (clock.wall(), clock.mono()) == (before[0] - 5, before[1])
+    assert (clock.wall(), clock.monotonic()) == (before[0] - 5, before[1])
 
 
 NOT_THERE = ["uvicorn", "starlette"]

@@ -25,15 +25,15 @@ from tests.docs.pages import page, run
 from tests.identity import FEED, JWKS, Identity
 from tests.wire.conftest import authorization, threaded
 from unbroken.server.keys.access_token import Claims
-from unbroken.starlette import BearerBackend, SessionMiddleware, current_session
-from unbroken.verifier import Feed, Verifier
+from unbroken.starlette import AccessTokenMiddleware, BearerBackend, current_claims
+from unbroken.verifier import RevocationFeed, Verifier
 
 
 def starlette_service(verifier: Verifier) -> AbstractContextManager[int]:
     async def orders(request: Request) -> JSONResponse:
-        return JSONResponse({"sub": current_session(request, scope="read").subject})
+        return JSONResponse({"sub": current_claims(request, scope="read").subject})
 
-    middleware = [Middleware(SessionMiddleware, sessions=verifier)]
+    middleware = [Middleware(AccessTokenMiddleware, sessions=verifier)]
     return running(Starlette(routes=[Route("/orders", orders)], middleware=middleware))
 
 
@@ -64,7 +64,7 @@ def flask_service(verifier: Verifier) -> AbstractContextManager[int]:
     @app.get("/orders")
     @auth.required(scope="read")
     def orders() -> dict[str, str]:
-        return {"sub": unbroken.flask.current_session.subject}
+        return {"sub": unbroken.flask.current_claims.subject}
 
     return threaded(app)
 
@@ -85,7 +85,7 @@ def identity() -> Iterator[Identity]:
 
 @pytest.fixture(params=SERVICES.values(), ids=SERVICES)
 def http(request: pytest.FixtureRequest, identity: Identity) -> Iterator[httpx2.Client]:
-    feed = Feed(identity.url + FEED, identity.service(), otherwise="refuse")
+    feed = RevocationFeed(identity.url + FEED, identity.service(), on_unavailable="refuse")
     verifier = identity.verifier(revocation=feed, timeout=1.0)
     with request.param(verifier) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
         yield client

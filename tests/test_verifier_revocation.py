@@ -13,7 +13,7 @@ from tests.identity import FEED, INTROSPECT, Identity
 from tests.test_verifier import eventually, refused
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.testing import ManualClock
-from unbroken.verifier import Feed, Introspection, Verifier
+from unbroken.verifier import Introspection, RevocationFeed, Verifier
 
 
 @pytest.fixture
@@ -28,12 +28,14 @@ def clock() -> ManualClock:
 
 
 def introspecting(identity: Identity, clock: ManualClock, otherwise: str = "refuse", **settings: object) -> Verifier:
-    asks = Introspection(identity.url + INTROSPECT, identity.service(), otherwise=otherwise, clock=clock, **settings)
+    asks = Introspection(
+        identity.url + INTROSPECT, identity.service(), on_unavailable=otherwise, clock=clock, **settings
+    )
     return identity.verifier(clock=clock, revocation=asks)
 
 
 def fed(identity: Identity, clock: ManualClock, otherwise: str = "refuse", **settings: object) -> Verifier:
-    feed = Feed(identity.url + FEED, identity.service(), otherwise=otherwise, clock=clock, **settings)
+    feed = RevocationFeed(identity.url + FEED, identity.service(), on_unavailable=otherwise, clock=clock, **settings)
     return identity.verifier(clock=clock, revocation=feed)
 
 
@@ -43,14 +45,14 @@ def test_without_a_choice_a_revoked_session_lives_as_long_as_its_token(identity:
     assert verifier.verify(token).subject == "ada"
 
 
-@pytest.mark.parametrize("kind", [Introspection, Feed])
-def test_what_happens_without_an_answer_has_to_be_said(kind: type[Feed | Introspection]) -> None:
+@pytest.mark.parametrize("kind", [Introspection, RevocationFeed])
+def test_what_happens_without_an_answer_has_to_be_said(kind: type[RevocationFeed | Introspection]) -> None:
     with pytest.raises(TypeError, match="otherwise"):
         kind("https://id.example.org/x", lambda: "t")
     with pytest.raises(ConfigurationError, match="'refuse' or 'accept'"):
-        kind("https://id.example.org/x", lambda: "t", otherwise="maybe")
+        kind("https://id.example.org/x", lambda: "t", on_unavailable="maybe")
     with pytest.raises(ConfigurationError, match="https"):
-        kind("http://id.example.org/x", lambda: "t", otherwise="refuse")
+        kind("http://id.example.org/x", lambda: "t", on_unavailable="refuse")
 
 
 def test_a_word_is_no_way_to_find_out(identity: Identity) -> None:
@@ -138,7 +140,7 @@ def test_without_an_introspection_the_choice_counts(
 
 def test_a_service_renews_its_own_token_when_it_is_refused(identity: Identity, clock: ManualClock) -> None:
     service = identity.service()
-    asks = Introspection(identity.url + INTROSPECT, service, otherwise="refuse", clock=clock)
+    asks = Introspection(identity.url + INTROSPECT, service, on_unavailable="refuse", clock=clock)
     verifier = identity.verifier(clock=clock, revocation=asks)
     [old] = identity.sessions.keyring().signing
     identity.sessions.rotate_keys(publish_ahead=0.0)
@@ -152,7 +154,7 @@ def test_a_service_without_a_session_says_so_in_its_log(
 ) -> None:
     service = identity.service()
     service.logout()
-    asks = Introspection(identity.url + INTROSPECT, service, otherwise="refuse", clock=clock)
+    asks = Introspection(identity.url + INTROSPECT, service, on_unavailable="refuse", clock=clock)
     with pytest.raises(TryLater):
         identity.verifier(revocation=asks).verify(identity.token())
     assert "the service's own session cannot be used" in caplog.text
@@ -160,9 +162,9 @@ def test_a_service_without_a_session_says_so_in_its_log(
 
 def test_a_function_may_give_the_token_and_may_fail(identity: Identity, clock: ManualClock) -> None:
     own = identity.token("service", scope="introspect")
-    good = Introspection(identity.url + INTROSPECT, lambda: own, otherwise="refuse")
+    good = Introspection(identity.url + INTROSPECT, lambda: own, on_unavailable="refuse")
     assert identity.verifier(revocation=good).verify(identity.token()).subject == "ada"
-    bad = Introspection(identity.url + INTROSPECT, lambda: str(1 / 0), otherwise="refuse")
+    bad = Introspection(identity.url + INTROSPECT, lambda: str(1 / 0), on_unavailable="refuse")
     with pytest.raises(TryLater):
         identity.verifier(revocation=bad).verify(identity.token())
 
@@ -178,7 +180,7 @@ def test_the_feed_tells_of_all_sessions_by_one_request_in_half_a_second(identity
     clock.advance(0.5)
     verifier.verify(tokens[0])  # behind it, the feed is asked
     eventually(lambda: identity.hits[FEED] == 2)
-    eventually(lambda: verifier._revocation._kept._flight.landed)
+    eventually(lambda: verifier._revocation._kept._flight.done)
     assert refused(verifier, tokens[7]) == "revoked"
     assert verifier.verify(tokens[8]).subject == "u8"
     assert identity.hits[FEED] == 2
@@ -227,7 +229,7 @@ def test_a_lost_feed_is_known_and_then_the_choice_counts(
             with pytest.raises(TryLater):
                 verifier.verify(token)
     assert identity.hits[FEED] <= 3
-    eventually(lambda: verifier._revocation._kept._flight.landed)
+    eventually(lambda: verifier._revocation._kept._flight.done)
     if otherwise == "accept":
         assert refused(verifier, gone) == "revoked", "what was known stays known"
     identity.well()
@@ -267,7 +269,7 @@ def test_an_answer_that_is_no_list_is_none(identity: Identity, clock: ManualCloc
 
 
 def test_a_service_without_the_scope_cannot_read_the_feed(identity: Identity, clock: ManualClock) -> None:
-    feed = Feed(identity.url + FEED, identity.service("read"), otherwise="refuse")
+    feed = RevocationFeed(identity.url + FEED, identity.service("read"), on_unavailable="refuse")
     with pytest.raises(TryLater) as error:
         identity.verifier(revocation=feed).verify(identity.token())
     assert "answered 403" in str(error.value.__cause__)

@@ -23,7 +23,7 @@ from typing import Any
 from bench.clients import cell
 from bench.clients.matrix import server
 from bench.figure import Figure
-from unbroken import FileStore, Granted, Session, oauth2
+from unbroken import FileStore, Session, TokenResponse, oauth2
 
 PROCESSES, TASKS = 16, 20
 LIFETIME = 2.0  # seconds
@@ -82,7 +82,7 @@ def _figures(name: str, url: str, store: Any, seconds: float) -> Iterator[Figure
 
     def log_in() -> int:
         shared.update(cell.family(url, {"says": LIFETIME, "lives": LIFETIME}))
-        return session.adopt(Granted(shared["access_token"], shared["refresh_token"], LIFETIME)).version
+        return session.import_tokens(TokenResponse(shared["access_token"], shared["refresh_token"], LIFETIME)).version
 
     first, seen = _together(url, store, fixed["access_token"], seconds, log_in)
     counted = cell.counters_of(url, shared["family"])

@@ -20,11 +20,11 @@ def session(start: Start) -> unbroken.Session:
     made = unbroken.Session(dialect, store)
     if start.ours:
         tokens = made.login("ada", start.refresh_token)
-        made.adopt(replace(tokens, received_at=time.time() - (tokens.lifetime or 0.0) + start.expires_in))
+        made.import_tokens(replace(tokens, received_at=time.time() - (tokens.expires_in or 0.0) + start.expires_in))
     elif store is None or store.load().tokens is None:
         received_at = time.time() - start.lifetime + start.expires_in
         pair = (start.access_token, start.refresh_token)
-        made.adopt(unbroken.Granted(*pair, start.lifetime, received_at=received_at))
+        made.import_tokens(unbroken.TokenResponse(*pair, start.lifetime, received_at=received_at))
     return made
 
 

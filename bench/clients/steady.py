@@ -32,7 +32,7 @@ import unbroken.requests
 from bench.clients import peers_aiohttp
 from bench.clients.start import Start
 from bench.figure import Figure
-from unbroken import Granted, Session
+from unbroken import Session, TokenResponse
 
 URL = "http://127.0.0.1:9/x"
 TOKEN = "a" * 300
@@ -44,7 +44,7 @@ Works = dict[str, Callable[[], float]]  # each gives microseconds of one call
 
 def figures() -> Iterator[Figure]:
     session = Session("http://127.0.0.1:9")
-    session.adopt(Granted(TOKEN, "r" * 50, 1e6))
+    session.import_tokens(TokenResponse(TOKEN, "r" * 50, 1e6))
     yield from _compared("httpx2", _httpx(httpx2, unbroken.httpx2.SessionAuth(session)))
     yield from _compared("httpx", _httpx(httpx, unbroken.httpx.SessionAuth(session)) | _singleflight())
     yield from _compared("requests", _requests(session))

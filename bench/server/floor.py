@@ -11,7 +11,7 @@ from pathlib import Path
 import jwt
 
 from bench.figure import Figure, in_turns, per_call
-from unbroken.server import Sessions, SqliteStore
+from unbroken.server import Sessions, SqliteSessionStore
 from unbroken.server.stores.sqlite import ROTATE
 
 REFRESHES = 2000
@@ -19,13 +19,13 @@ REFRESHES = 2000
 
 def figures() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
-        sessions = Sessions(SqliteStore(Path(folder) / "bench.db"))
+        sessions = Sessions(SqliteSessionStore(Path(folder) / "bench.db"))
         taken = in_turns({"bare": _bare(sessions), "ours": _ours(sessions)}, 5)
         ratio = taken["bare"] / taken["ours"]
         yield Figure("one rotation through Sessions", taken["ours"], "µs")
         yield Figure("bare UPDATE … RETURNING + one EdDSA signature", taken["bare"], "µs")
         yield Figure("rate of the first over the second", ratio, "x", "at least 0.7", ratio >= 0.7)
-        token = sessions.login("ada").access_token
+        token = sessions.create("ada").access_token
         public = sessions.keyring().signing[0].jwk.get_op_key("verify")
         taken = in_turns(
             {
@@ -40,7 +40,7 @@ def figures() -> Iterator[Figure]:
 
 def _ours(sessions: Sessions) -> Callable[[], float]:
     def run() -> float:
-        token = sessions.login("ada", coordinated=True).refresh_token or ""
+        token = sessions.create("ada", coordinated=True).refresh_token or ""
         began = time.perf_counter()
         for number in range(REFRESHES):
             token = sessions.refresh(token, attempt=f"attempt {number}").refresh_token or ""
@@ -51,12 +51,12 @@ def _ours(sessions: Sessions) -> Callable[[], float]:
 
 def _bare(sessions: Sessions) -> Callable[[], float]:
     store = sessions.store
-    assert isinstance(store, SqliteStore)
+    assert isinstance(store, SqliteSessionStore)
     sign = sessions.keyring().signing[0].jwk.get_op_key("sign").sign
     payload = os.urandom(330)  # as long as an access token's signing input
 
     def run() -> float:
-        sessions.login("bob")
+        sessions.create("bob")
         db = store._connection(durable=False)
         (key,) = db.execute("SELECT key FROM session WHERE subject = 'bob' AND g = 0").fetchone()
         began = time.perf_counter()

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.figure import Figure, in_turns
 from unbroken import InvalidGrant
-from unbroken.server import Sessions, SqliteStore
+from unbroken.server import Sessions, SqliteSessionStore
 from unbroken.server.core.refresh_token import RefreshToken
 
 CALLS = 2_000
@@ -29,7 +29,7 @@ class Counting:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
-        if not callable(found) or name == "briefly":
+        if not callable(found) or name == "short_timeout":
             return found
 
         def counted(*args: Any, **kwargs: Any) -> Any:
@@ -41,13 +41,13 @@ class Counting:
 
 def figures() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="unbroken-bench-") as folder:
-        store = Counting(SqliteStore(Path(folder) / "bench.db"))
+        store = Counting(SqliteSessionStore(Path(folder) / "bench.db"))
         yield from _figures(Sessions(store), store)
         store.close()
 
 
 def _figures(sessions: Sessions, store: Counting) -> Iterator[Figure]:
-    sessions.login("ada")
+    sessions.create("ada")
     for what, forge in _forgeries(sessions).items():
         sessions.keyring()  # asks the store, as every process does once in a while: not again in what comes now
         store.calls.clear()
@@ -70,7 +70,7 @@ def _forgeries(sessions: Sessions) -> dict[str, Callable[[], str]]:
     mac = sessions.keyring().mac(time.time())
 
     def text(kid: int, secret: bytes) -> str:
-        return RefreshToken(secrets.token_bytes(16), 3, 0).text(kid, secret)
+        return RefreshToken(secrets.token_bytes(16), 3, 0).encode(kid, secret)
 
     return {
         "wrong MAC": lambda: text(mac.number, secrets.token_bytes(32)),
@@ -99,7 +99,7 @@ def _timed(work: Callable[[], object]) -> Callable[[], float]:
 
 
 def _genuine(sessions: Sessions) -> Callable[[], float]:
-    held = [sessions.login("bob").refresh_token or ""]
+    held = [sessions.create("bob").refresh_token or ""]
 
     def refresh() -> None:
         held[0] = sessions.refresh(held[0]).refresh_token or ""

@@ -25,11 +25,11 @@ import psycopg
 
 from bench.figure import Figure
 from tests.services import postgres_server
-from unbroken.server import Sessions, SqliteStore, open_store
+from unbroken.server import Sessions, SqliteSessionStore, open_store
 from unbroken.server.core.refresh_token import RefreshToken, row_key
-from unbroken.server.core.rotation import Row
-from unbroken.server.core.session_info import agent_of_row
-from unbroken.server.stores import Store, postgres, sqlite
+from unbroken.server.core.rotation import SessionRow
+from unbroken.server.core.session_info import compact_user_agent
+from unbroken.server.stores import SessionStore, postgres, sqlite
 
 FEW, MANY, MANY_IF_SMALL = 10_000, 1_000_000, 100_000
 KNOWN = 1_000
@@ -55,7 +55,7 @@ class Crowd:
     def refresh(self, who: int) -> float:
         """Seconds of one refresh of the session number *who*."""
         g = self.generations.get(who, 0)
-        token = RefreshToken(_f_of(who), g, 0).text(self._number, self._secret)
+        token = RefreshToken(_f_of(who), g, 0).encode(self._number, self._secret)
         began = time.perf_counter()
         self.sessions.refresh(token)
         took = time.perf_counter() - began
@@ -137,12 +137,12 @@ def _f_of(who: int) -> bytes:
     return hashlib.sha256(b"%d" % who).digest()[:16]
 
 
-def _made(who: int, now: float, *, small: bool = False) -> Row:
+def _made(who: int, now: float, *, small: bool = False) -> SessionRow:
     f = _f_of(who)
-    about = {} if small else {"ip": f"203.0.113.{who % 250}", "user_agent": agent_of_row(BROWSER)}
+    about = {} if small else {"ip": f"203.0.113.{who % 250}", "user_agent": compact_user_agent(BROWSER)}
     ends = {"idle_expires_at": now + 7 * 86400.0, "expires_at": now + 90 * 86400.0}
     sid = hashlib.sha256(f).hexdigest()[:22]  # as long as a real one
-    return Row(row_key(f), sid, f"user-{who}", now, now, **ends, client_id="first-party", **about)
+    return SessionRow(row_key(f), sid, f"user-{who}", now, now, **ends, client_id="first-party", **about)
 
 
 # ---- SQLite --------------------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ def _in_sqlite(n: int) -> Iterator[tuple[Crowd, Crowd, Sizes]]:
         db = few.sessions.store._connection(durable=False)  # type: ignore[attr-defined]  # nobody else counts pages
 
         def counts() -> tuple[int, int]:
-            names = ("session", "revocation", "key", "account", "strike")
+            names = ("session", "revocation", "key", "account", "advance_marker")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return sum(db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names), (
                 db.execute("PRAGMA page_count").fetchone()[0] * 4096
@@ -167,7 +167,7 @@ def _in_sqlite(n: int) -> Iterator[tuple[Crowd, Crowd, Sizes]]:
 
 
 def _sqlite(path: Path, n: int) -> Crowd:
-    store, now = SqliteStore(path), time.time()
+    store, now = SqliteSessionStore(path), time.time()
     db = store._connection(durable=False)
     for setting in ("synchronous = OFF", "cache_size = -600000"):
         db.execute(f"PRAGMA {setting}")
@@ -177,7 +177,7 @@ def _sqlite(path: Path, n: int) -> Crowd:
         db.execute("COMMIT")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     store.close()
-    return Crowd(Sessions(SqliteStore(path)), n)
+    return Crowd(Sessions(SqliteSessionStore(path)), n)
 
 
 # ---- PostgreSQL ----------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def _sqlite(path: Path, n: int) -> Crowd:
 @contextmanager
 def _in_postgres(n: int) -> Iterator[tuple[Crowd, Crowd, Sizes]]:
     with postgres_server() as server:
-        stores: dict[str, Store] = {}
+        stores: dict[str, SessionStore] = {}
         with psycopg.connect(server.url, autocommit=True) as connection:
             for name in ("few", "many", "small"):
                 connection.execute(f"CREATE DATABASE {name}")
@@ -225,7 +225,7 @@ def _relation_size(connection: psycopg.Connection[Any]) -> int:
 
 def _postgres_counts(connection: psycopg.Connection[Any]) -> tuple[int, int]:
     rows = 0
-    for table in ("session", "revocation", "key", "account", "strike"):
+    for table in ("session", "revocation", "key", "account", "advance_marker"):
         found: Any = connection.execute(f"SELECT count(*) FROM unbroken_{table}").fetchone()
         rows += found[0]
     return rows, _relation_size(connection)

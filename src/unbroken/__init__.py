@@ -1,12 +1,12 @@
 """Two-token sessions that never break. The names of the client's end; the server's are in ``unbroken.server``."""
 
-from unbroken._http import Call, Reply
-from unbroken.client.core.dialect import Ask, Dialect, When, oauth2, unbroken_server
+from unbroken._http import HttpRequest, HttpResponse
+from unbroken.client.core.dialect import Dialect, RequestTemplate, ResponseMatch, oauth2, unbroken_server
 from unbroken.client.core.schedule import Leeway, RefreshWindow
 from unbroken.client.session import Session, Status
 from unbroken.client.stores import FileStore, MemoryStore
 from unbroken.errors import (
-    BadAnswer,
+    BadResponse,
     ConfigurationError,
     InvalidGrant,
     InvalidRequest,
@@ -14,25 +14,23 @@ from unbroken.errors import (
     InvalidToken,
     LoginRefused,
     NotReplayable,
+    RefreshStorm,
     Refused,
-    RenewalStorm,
     SessionOver,
     StoreBusy,
     StoreUnavailable,
     TryLater,
     UnbrokenError,
 )
-from unbroken.tokens import Fields, Granted, Tokens
+from unbroken.tokens import TokenFields, TokenResponse, Tokens
 
 __all__ = [
-    "Ask",
-    "BadAnswer",
-    "Call",
+    "BadResponse",
     "ConfigurationError",
     "Dialect",
-    "Fields",
     "FileStore",
-    "Granted",
+    "HttpRequest",
+    "HttpResponse",
     "InvalidGrant",
     "InvalidRequest",
     "InvalidScope",
@@ -41,19 +39,21 @@ __all__ = [
     "LoginRefused",
     "MemoryStore",
     "NotReplayable",
+    "RefreshStorm",
     "RefreshWindow",
     "Refused",
-    "RenewalStorm",
-    "Reply",
+    "RequestTemplate",
+    "ResponseMatch",
     "Session",
     "SessionOver",
     "Status",
     "StoreBusy",
     "StoreUnavailable",
+    "TokenFields",
+    "TokenResponse",
     "Tokens",
     "TryLater",
     "UnbrokenError",
-    "When",
     "oauth2",
     "unbroken_server",
 ]

@@ -13,7 +13,7 @@ class Clock(NamedTuple):
     """Two functions that give seconds: the time of day since the Unix epoch, and one that never jumps."""
 
     wall: Callable[[], float]
-    mono: Callable[[], float]
+    monotonic: Callable[[], float]
 
 
 SYSTEM_CLOCK = Clock(time.time, time.monotonic)

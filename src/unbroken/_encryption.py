@@ -14,15 +14,15 @@ from typing import Any
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["Key", "Sealer", "keys_from_environment", "keys_from_file", "new_key"]
+__all__ = ["EncryptionKey", "Encryptor", "keys_from_environment", "keys_from_file", "new_key"]
 
-Key = str | bytes | Sequence[str | bytes]
+EncryptionKey = str | bytes | Sequence[str | bytes]
 
 
-class Sealer:
+class Encryptor:
     """Seals texts and opens them. Raises ConfigurationError for a *key* that is none."""
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: EncryptionKey) -> None:
         fernet = _fernet()
         keys = [key] if isinstance(key, (str, bytes)) else list(key)
         try:
@@ -33,20 +33,20 @@ class Sealer:
                 "a seal key is 32 bytes in URL-safe base64: make one with `unbroken keys new-seal-key`, or by new_key()"
             ) from None
 
-    def seal(self, text: str) -> str:
+    def encrypt(self, text: str) -> str:
         """*text*, unreadable, under the first key."""
         return self._fernet.encrypt(text.encode()).decode()  # type: ignore[no-any-return]  # a lazily imported module
 
-    def opened(self, sealed: str) -> str | None:
+    def decrypt(self, sealed: str) -> str | None:
         """What was sealed; None if that was done with another key, or if it was changed since."""
-        return self._opened_by(self._fernet, sealed)
+        return self._decrypt_with(self._fernet, sealed)
 
-    def is_newest(self, sealed: str) -> bool:
+    def uses_current_key(self, sealed: str) -> bool:
         """Whether *sealed* was sealed with the first key."""
-        return self._opened_by(self._first, sealed) is not None
+        return self._decrypt_with(self._first, sealed) is not None
 
     @staticmethod
-    def _opened_by(fernet: Any, sealed: str) -> str | None:
+    def _decrypt_with(fernet: Any, sealed: str) -> str | None:
         try:
             return fernet.decrypt(sealed.encode()).decode()  # type: ignore[no-any-return]
         except (_fernet().InvalidToken, UnicodeError):

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
-__all__ = ["BODY_LIMIT", "Call", "Reply", "retry_after"]
+__all__ = ["MAX_BODY_BYTES", "HttpRequest", "HttpResponse", "retry_after_seconds"]
 
-BODY_LIMIT = 1 << 20  # bytes; a token response is a few kilobytes
+MAX_BODY_BYTES = 1 << 20  # bytes; a token response is a few kilobytes
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class HttpRequest:
     """One request of the library's own. Its repr shows neither query, headers nor body."""
 
     method: str
@@ -26,7 +26,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpResponse:
     """An HTTP answer as far as it was read: its status, its headers (names in lower case), its body if read."""
 
     status: int
@@ -41,7 +41,7 @@ class Reply:
             return None
 
 
-def retry_after(reply: Reply) -> float:
+def retry_after_seconds(reply: HttpResponse) -> float:
     """Seconds that ``Retry-After`` asks for (RFC 9110 §10.2.3), at most an hour; 0 without one.
 
     A date is read against the answer's own ``Date``, so that no clock has to agree with another.

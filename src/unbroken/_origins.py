@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["Origin", "is_loopback", "origin_of", "spellings"]
+__all__ = ["Origin", "ascii_and_unicode_forms", "is_loopback", "origin_of"]
 
 Origin = tuple[str, str, int]
 
@@ -33,7 +33,7 @@ def origin_of(url: str) -> Origin:
     return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
 
 
-def spellings(host: str) -> set[str]:
+def ascii_and_unicode_forms(host: str) -> set[str]:
     """*host* in the two ways that HTTP libraries give it: in ASCII, and decoded (RFC 5891)."""
     try:
         ascii_name = host.encode("idna").decode()

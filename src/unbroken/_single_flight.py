@@ -21,10 +21,10 @@ from unbroken.errors import TryLater, UnbrokenError
 
 T = TypeVar("T")
 
-__all__ = ["Flight"]
+__all__ = ["SingleFlight"]
 
 
-class Flight(Generic[T]):
+class SingleFlight(Generic[T]):
     """*work*, started once, waited for by many."""
 
     def __init__(self, work: Callable[[], T], limit: float) -> None:
@@ -57,7 +57,7 @@ class Flight(Generic[T]):
             run()
 
     @property
-    def landed(self) -> bool:
+    def done(self) -> bool:
         """Whether the work is done, or was given up."""
         return self._landed.is_set()
 
@@ -67,16 +67,16 @@ class Flight(Generic[T]):
             raise TryLater("it takes longer than this caller wants to wait")
         return self._outcome()
 
-    async def awaited(self, timeout: float | None = None) -> T:
+    async def wait_async(self, timeout: float | None = None) -> T:
         """The result, for a task of asyncio or trio. Raises what the work raised, or TryLater after *timeout*."""
-        bell = self._bell()
+        bell = self._loop_event()
         if bell is not None:
-            await _ring_or_time_out(bell, timeout)
+            await _set_or_time_out(bell, timeout)
             if not self._landed.is_set():
                 raise TryLater("it takes longer than this caller wants to wait")
         return self._outcome()
 
-    def _bell(self) -> Any:
+    def _loop_event(self) -> Any:
         """The event of the running loop that will be set on landing; None when that has happened."""
         key, make, ring = _loop_of_caller()
         with self._lock:
@@ -103,7 +103,7 @@ class Flight(Generic[T]):
 
     def _outcome(self) -> T:
         if isinstance(self._error, UnbrokenError):
-            raise self._error.again() from self._error.__cause__
+            raise self._error.copy() from self._error.__cause__
         if self._error is not None:
             raise self._error
         return self._result  # type: ignore[return-value]  # a flight that landed without error has a result
@@ -121,7 +121,7 @@ def _loop_of_caller() -> tuple[object, Callable[[], Any], Callable[[Callable[[],
     return loop, asyncio.Event, loop.call_soon_threadsafe
 
 
-async def _ring_or_time_out(bell: Any, timeout: float | None) -> None:
+async def _set_or_time_out(bell: Any, timeout: float | None) -> None:
     if isinstance(bell, asyncio.Event):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):

@@ -1,7 +1,7 @@
 """The only bridge from blocking code into the rules, which are written as coroutines.
 
 A blocking port never suspends, so one ``send`` runs its coroutine from the first line to the last. What can work in
-both ways, such as a driver with a blocking and an async form, asks ``is_blocking`` which of the two is wanted here.
+both ways, such as a driver with a blocking and an async form, asks ``in_sync_context`` which of the two is wanted here.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-__all__ = ["is_blocking", "run_once"]
+__all__ = ["in_sync_context", "run_sync"]
 
 
-class _Here(threading.local):
+class _ThreadState(threading.local):
     """What this thread is doing."""
 
     blocking = False
 
 
-_here = _Here()
+_thread_state = _ThreadState()
 
 
-def run_once(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """The result of *coroutine*, which must not suspend. Raises RuntimeError if it does: that is a bug."""
-    before, _here.blocking = _here.blocking, True
+    before, _thread_state.blocking = _thread_state.blocking, True
     try:
         coroutine.send(None)
     except StopIteration as done:
         result: T = done.value
         return result
     finally:
-        _here.blocking = before
+        _thread_state.blocking = before
     coroutine.close()
     raise RuntimeError("a blocking port must not suspend")
 
 
-def is_blocking() -> bool:
-    """Whether ``run_once`` is at work in this thread: then nothing may suspend."""
-    return _here.blocking
+def in_sync_context() -> bool:
+    """Whether ``run_sync`` is at work in this thread: then nothing may suspend."""
+    return _thread_state.blocking

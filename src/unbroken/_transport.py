@@ -26,30 +26,30 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from unbroken._http import BODY_LIMIT, Call, Reply
+from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse
 from unbroken._origins import is_loopback
 
-__all__ = ["Lost", "Send", "Unsent", "http_sender"]
+__all__ = ["NotSent", "ResponseLost", "Send", "http_sender"]
 
-Send = Callable[[Call, float], Reply]
+Send = Callable[[HttpRequest, float], HttpResponse]
 
 
-class Unsent(Exception):
+class NotSent(Exception):
     """The server was not reached: the request certainly was not carried out."""
 
 
-class Lost(Exception):
+class ResponseLost(Exception):
     """No answer came back: the request may have been carried out."""
 
 
-def http_sender(context: ssl.SSLContext | None = None, most: int = BODY_LIMIT) -> Send:
+def http_sender(context: ssl.SSLContext | None = None, most: int = MAX_BODY_BYTES) -> Send:
     """A function that sends one ``Call`` within so many seconds. Raises Unsent or Lost, each from its cause.
 
     *most*: bytes of an answer; a longer one is none.
     """
 
-    def send(call: Call, timeout: float) -> Reply:
-        watch = _Watch(timeout)
+    def send(call: HttpRequest, timeout: float) -> HttpResponse:
+        watch = _Deadline(timeout)
         try:
             return _send(call, watch, context or _default_tls(), most)
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -66,8 +66,8 @@ def _default_tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _send(call: Call, watch: _Watch, tls: ssl.SSLContext, most: int) -> Reply:
-    handlers: list[urllib.request.BaseHandler] = [_Http(watch), _Https(watch, tls), _AsItIs()]
+def _send(call: HttpRequest, watch: _Deadline, tls: ssl.SSLContext, most: int) -> HttpResponse:
+    handlers: list[urllib.request.BaseHandler] = [_Http(watch), _Https(watch, tls), _NoRedirects()]
     if is_loopback(urllib.parse.urlsplit(call.url).hostname or ""):
         handlers.append(urllib.request.ProxyHandler({}))
     opener = urllib.request.build_opener(*handlers)
@@ -80,19 +80,19 @@ def _send(call: Call, watch: _Watch, tls: ssl.SSLContext, most: int) -> Reply:
         headers = {name.lower(): value for name, value in response.headers.items()}
         if response.length:  # bytes that were announced, and did not come
             raise http.client.IncompleteRead(body)
-        return Reply(response.status, headers, body)
+        return HttpResponse(response.status, headers, body)
 
 
-def _explain(error: Exception, call: Call, watch: _Watch) -> NoReturn:
+def _explain(error: Exception, call: HttpRequest, watch: _Deadline) -> NoReturn:
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     where = call.url.partition("?")[0]
     if not watch.connected:
-        raise Unsent(f"{where} cannot be reached") from (reason if isinstance(reason, Exception) else error)
+        raise NotSent(f"{where} cannot be reached") from (reason if isinstance(reason, Exception) else error)
     why = "within its time" if watch.expired else "before the connection broke"
-    raise Lost(f"{where} did not answer {why}") from (reason if isinstance(reason, Exception) else error)
+    raise ResponseLost(f"{where} did not answer {why}") from (reason if isinstance(reason, Exception) else error)
 
 
-class _Watch:
+class _Deadline:
     """Ends a connection when its time is over, whatever it is doing."""
 
     def __init__(self, timeout: float) -> None:
@@ -112,14 +112,14 @@ class _Watch:
             try:
                 sock.settimeout(self.left())
                 sock.connect(where)
-                self.over(sock)
+                self.watch(sock)
                 return sock
             except OSError as failed:
                 error = failed
                 sock.close()
         raise error
 
-    def over(self, sock: socket.socket) -> None:
+    def watch(self, sock: socket.socket) -> None:
         """Keeps watch over *sock*, instead of the one before."""
         self._sock = sock
         if self._timer is None:
@@ -141,26 +141,28 @@ class _Watch:
 class _Http(urllib.request.HTTPHandler):
     """Connections over which a watch is kept."""
 
-    def __init__(self, watch: _Watch) -> None:
+    def __init__(self, watch: _Deadline) -> None:
         super().__init__()
         self._watch = watch
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_watched(http.client.HTTPConnection, self._watch), request)
+        return self.do_open(_connection_with_deadline(http.client.HTTPConnection, self._watch), request)
 
 
 class _Https(urllib.request.HTTPSHandler):
     """The same over TLS."""
 
-    def __init__(self, watch: _Watch, tls: ssl.SSLContext) -> None:
+    def __init__(self, watch: _Deadline, tls: ssl.SSLContext) -> None:
         super().__init__(context=tls)
         self._watch, self._tls = watch, tls
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_watched(http.client.HTTPSConnection, self._watch), request, context=self._tls)
+        return self.do_open(
+            _connection_with_deadline(http.client.HTTPSConnection, self._watch), request, context=self._tls
+        )
 
 
-def _watched(kind: type[http.client.HTTPConnection], watch: _Watch) -> Any:
+def _connection_with_deadline(kind: type[http.client.HTTPConnection], watch: _Deadline) -> Any:
     class Watched(kind):  # type: ignore[valid-type,misc]  # one of two classes of the standard library
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **settings)
@@ -168,13 +170,13 @@ def _watched(kind: type[http.client.HTTPConnection], watch: _Watch) -> Any:
 
         def connect(self) -> None:
             super().connect()  # TCP, a proxy's CONNECT, TLS
-            watch.over(self.sock)
+            watch.watch(self.sock)
             watch.connected = True
 
     return Watched
 
 
-class _AsItIs(urllib.request.HTTPErrorProcessor):
+class _NoRedirects(urllib.request.HTTPErrorProcessor):
     """Hands every answer over as it came: no redirect is followed, no status is an exception."""
 
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:  # noqa: ARG002  # the base's names

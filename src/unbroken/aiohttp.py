@@ -19,7 +19,7 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, MultipartW
 from aiohttp.base_protocol import BaseProtocol
 
 from unbroken.client.core.body import Rewind, rewinder
-from unbroken.client.core.schedule import Live
+from unbroken.client.core.schedule import ActiveTokens
 from unbroken.client.session import Session
 from unbroken.errors import NotReplayable
 
@@ -52,20 +52,20 @@ class SessionMiddleware:
         """Called by aiohttp for each request, and for each hop of a redirect."""
         session, header = self._session, self._session.dialect.header
         url = request.url
-        if header in request.headers or not session.covers(url.scheme, url.host or "", url.port):
+        if header in request.headers or not session.allows_origin(url.scheme, url.host or "", url.port):
             return await handler(request)
-        way = session.passage(_rewinder(request.body), _endpoint, request)
+        way = session._request_flow(_rewinder(request.body), _endpoint, request)
         response: Any = None
         try:
             step = next(way)
             while True:
-                if type(step) is Live:
+                if type(step) is ActiveTokens:
                     await request.close()  # whatever is still being sent of the first try
                     request.headers[header] = step.header
                     response = await handler(request)
                     answer: object = response.status
                 else:
-                    answer = await session.aperform(step, _Received(response))
+                    answer = await session._aperform(step, _Response(response))
                 step = way.send(answer)
         except StopIteration:
             pass
@@ -106,7 +106,7 @@ def _stream_of(body: bytes) -> StreamReader:
     return stream
 
 
-class _Again(StreamReader):
+class _ReplayedStream(StreamReader):
     """A body as it came: what was *taken* of it, and then the *rest*."""
 
     __slots__ = ("_rest",)
@@ -124,7 +124,7 @@ class _Again(StreamReader):
             self.feed_eof()
 
 
-class _Received:
+class _Response:
     """A ``Received`` over an answer of aiohttp."""
 
     def __init__(self, response: ClientResponse) -> None:
@@ -148,7 +148,7 @@ class _Received:
             while piece := await content.readany():
                 taken += piece
                 if len(taken) > most:
-                    self._response.content = _Again(bytes(taken), content)
+                    self._response.content = _ReplayedStream(bytes(taken), content)
                     return False
         except BaseException:
             self._response.close()

@@ -5,7 +5,7 @@
     ├── TryLater               try_later           nothing is lost; ask again in ``retry_after`` seconds
     │   ├── StoreUnavailable   store_unavailable   the token store or its lock does not answer
     │   ├── StoreBusy          store_busy          somebody else holds the renewal lock for too long
-    │   ├── RenewalStorm       renewal_storm       too many renewals in a short time: something rejects good tokens
+    │   ├── RefreshStorm       renewal_storm       too many renewals in a short time: something rejects good tokens
     │   └── TooManyAttempts    too_many_attempts   too many wrong passwords or codes: wait before the next
     ├── NotReplayable          not_replayable      the request's body is spent and cannot be sent again
     ├── Refused                                    the server said no to this request
@@ -15,7 +15,7 @@
     │   ├── InvalidScope       invalid_scope       more scope asked for than the session has (RFC 6749 §5.2)
     │   └── InvalidRequest     invalid_request     the request cannot be understood
     └── ConfigurationError     misconfigured       this program, or the server it talks to, is set up wrongly
-        └── BadAnswer          bad_answer          the answer is not what the dialect describes; names the field
+        └── BadResponse          bad_answer          the answer is not what the dialect describes; names the field
 
 Rules of this file:
 
@@ -29,7 +29,7 @@ from __future__ import annotations
 from typing import ClassVar, Self
 
 __all__ = [
-    "BadAnswer",
+    "BadResponse",
     "ConfigurationError",
     "InvalidGrant",
     "InvalidRequest",
@@ -37,8 +37,8 @@ __all__ = [
     "InvalidToken",
     "LoginRefused",
     "NotReplayable",
+    "RefreshStorm",
     "Refused",
-    "RenewalStorm",
     "SessionOver",
     "StoreBusy",
     "StoreUnavailable",
@@ -53,7 +53,7 @@ class UnbrokenError(Exception):
 
     code: ClassVar[str] = "unbroken"
 
-    def again(self) -> Self:
+    def copy(self) -> Self:
         """The same error as a new object, for another waiter: a raised one belongs to whoever caught it."""
         twin = type(self).__new__(type(self), *self.args)
         twin.__dict__.update(self.__dict__)
@@ -71,7 +71,7 @@ def _rebuild(kind: type[UnbrokenError], args: tuple[object, ...], state: dict[st
     return error
 
 
-WHY_OVER = {
+SESSION_OVER_MESSAGES = {
     "not_logged_in": "nobody is logged in",
     "logged_out": "the session was logged out",
     "other_login": "another login has replaced this session",
@@ -94,7 +94,7 @@ class SessionOver(UnbrokenError):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"{WHY_OVER.get(reason, f'the session has ended ({reason})')}; log in again")
+        super().__init__(f"{SESSION_OVER_MESSAGES.get(reason, f'the session has ended ({reason})')}; log in again")
 
 
 class TryLater(UnbrokenError):
@@ -119,7 +119,7 @@ class StoreBusy(TryLater):
     code = "store_busy"
 
 
-class RenewalStorm(TryLater):
+class RefreshStorm(TryLater):
     """Too many renewals in a short time: good new tokens are rejected at once, so renewing does not help."""
 
     code = "renewal_storm"
@@ -195,7 +195,7 @@ class ConfigurationError(UnbrokenError):
     code = "misconfigured"
 
 
-class BadAnswer(ConfigurationError):
+class BadResponse(ConfigurationError):
     """The server answered something the dialect does not describe; ``field`` is what was missing or wrong."""
 
     code = "bad_answer"

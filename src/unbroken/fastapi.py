@@ -32,15 +32,15 @@ from starlette.requests import HTTPConnection
 from starlette.requests import Request as StarletteRequest
 
 from unbroken._openapi import described, needs_token
-from unbroken.server.http.authentication import Callers, Verifies
+from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.endpoints import Authenticate, Endpoints, EndpointSettings
 from unbroken.server.http.messages import Response
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.sessions import Sessions
-from unbroken.starlette import by_ticket, demanded, endpoint_of, found
+from unbroken.starlette import authenticate, by_ticket, endpoint_of, require_scope
 
-__all__ = ["Auth", "Bearer", "Tickets"]
+__all__ = ["Auth", "Bearer", "TicketAuth"]
 
 
 class Bearer:
@@ -49,8 +49,8 @@ class Bearer:
     *cookies* and *origins* are those of the endpoints, if access tokens are in cookies.
     """
 
-    def __init__(self, verifier: Verifies, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
-        callers = Callers(verifier, cookies=cookies, origins=origins)
+    def __init__(self, verifier: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
+        callers = RequestAuthenticator(verifier, cookies=cookies, origins=origins)
         self.session = _dependency(callers, _any_of(HTTPBearer(auto_error=False), cookies))
 
 
@@ -90,7 +90,7 @@ class Auth:
                 self.router.add_api_route(path, endpoint, methods=["HEAD"], name=name, include_in_schema=False)
 
 
-class Tickets:
+class TicketAuth:
     """``session``, a dependency that gives the ``Claims`` of who connects with ``?ticket=…``: for WebSocket routes, and
     for GET routes that a page opens without headers. What is logged from then on does not show the ticket.
     """
@@ -102,7 +102,7 @@ class Tickets:
             _: Annotated[str, Query(alias="ticket", description="from /ticket; used once, within 30 seconds")] = "",
         ) -> Claims:
             """The session that opens *connection*; answers 401 or 403 with an RFC 6750 challenge otherwise."""
-            return _or_refused(demanded(await by_ticket(sessions, connection), scopes.scope_str))
+            return _or_refused(require_scope(await by_ticket(sessions, connection), scopes.scope_str))
 
         self.session = session
 
@@ -119,10 +119,10 @@ def _any_of(scheme: Any, cookies: Cookies | None) -> Any:
     return seen
 
 
-def _dependency(callers: Callers, scheme: Any) -> Callable[..., Awaitable[Claims]]:
+def _dependency(callers: RequestAuthenticator, scheme: Any) -> Callable[..., Awaitable[Claims]]:
     async def session(request: StarletteRequest, scopes: SecurityScopes, _: Any = Depends(scheme)) -> Claims:
         """The session that sends *request*; answers 401 or 403 with an RFC 6750 challenge otherwise."""
-        return _or_refused(demanded(await found(callers, request), scopes.scope_str))
+        return _or_refused(require_scope(await authenticate(callers, request), scopes.scope_str))
 
     return session
 

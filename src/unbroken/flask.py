@@ -7,7 +7,7 @@
     @app.get("/orders")
     @auth.required                                 # or @auth.required(scope="read")
     def orders():
-        return {"orders of": current_session.subject}
+        return {"orders of": current_claims.subject}
 
 A service that only verifies tokens has ``Bearer(verifier)`` in place of ``Auth``: the same, without endpoints.
 
@@ -30,16 +30,16 @@ from flask.wrappers import Response as FlaskResponse
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, default_exceptions
 from werkzeug.local import LocalProxy
 
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.errors import InvalidRequest
-from unbroken.server.http.authentication import Callers, Verifies
+from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.endpoints import Authenticate, Endpoints, EndpointSettings, Route
-from unbroken.server.http.messages import BODY_LIMIT, Request, Response, challenge, refusal
+from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response, challenge, error_response
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.sessions import Sessions
 
-__all__ = ["Auth", "Bearer", "current_session"]
+__all__ = ["Auth", "Bearer", "current_claims"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEMANDED = "unbroken.session"  # in the environ: the claims that were demanded last
@@ -52,25 +52,25 @@ class Bearer:
     *cookies* and *origins* are those of the endpoints, if access tokens are in cookies.
     """
 
-    def __init__(self, verifier: Verifies, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
-        self._callers = Callers(verifier, cookies=cookies, origins=origins)
+    def __init__(self, verifier: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
+        self._callers = RequestAuthenticator(verifier, cookies=cookies, origins=origins)
 
     def init_app(self, app: Flask) -> None:
-        """Lets ``current_session`` know of this in *app*."""
+        """Lets ``current_claims`` know of this in *app*."""
         app.extensions.setdefault("unbroken", self)
 
     @property
     def session(self) -> Claims:
         """The session that sends the current request; refuses the request if there is none."""
-        return self.demand()
+        return self.require()
 
-    def demand(self, *, scope: str = "") -> Claims:
+    def require(self, *, scope: str = "") -> Claims:
         """The session that sends the current request. Without a good token the client gets a 401 challenge (RFC 6750
         §3), with too little *scope* a 403.
         """
         known = request.environ.setdefault(FOUND, {})
         if self not in known:
-            known[self] = run_once(self._callers.found(_heard()))
+            known[self] = run_sync(self._callers.authenticate(_heard()))
         who: Claims | Response = known[self]
         if isinstance(who, Claims) and not who.has_scope(scope):
             who = challenge(None, scope=scope)
@@ -94,7 +94,7 @@ class Bearer:
     def _guarded(self, view: F, *, scope: str) -> F:
         @functools.wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            self.demand(scope=scope)
+            self.require(scope=scope)
             return current_app.ensure_sync(view)(*args, **kwargs)
 
         # A plain function stands for an async one too: whoever calls a view in Flask calls it as if it were plain.
@@ -142,20 +142,20 @@ def _current() -> Claims:
     if claims is not None:
         return claims
     if "unbroken" not in current_app.extensions:
-        raise RuntimeError("call auth.init_app(app): current_session needs to know who verifies")
+        raise RuntimeError("call auth.init_app(app): current_claims needs to know who verifies")
     auth: Bearer = current_app.extensions["unbroken"]
     return auth.session
 
 
-current_session: Claims = LocalProxy(_current)  # type: ignore[assignment]  # it stands for the claims, as in Flask itself
+current_claims: Claims = LocalProxy(_current)  # type: ignore[assignment]  # it stands for the claims, as in Flask itself
 
 
 def _view(endpoints: Endpoints, route: Route) -> Callable[..., FlaskResponse]:
     def view(sid: str = "") -> FlaskResponse:
         body = _body()
         if body is None:
-            return _response_of(refusal(InvalidRequest("the body cannot be read")))
-        return _response_of(run_once(endpoints.answer(route, _heard(body), sid)))
+            return _response_of(error_response(InvalidRequest("the body cannot be read")))
+        return _response_of(run_sync(endpoints.answer(route, _heard(body), sid)))
 
     return view
 
@@ -170,13 +170,13 @@ def _heard(body: bytes = b"") -> Request:
 def _body() -> bytes | None:
     """The body, or as much of it as is enough to be refused; None if it is cut off, or its framing is wrong."""
     try:
-        if (request.content_length or BODY_LIMIT + 1) <= BODY_LIMIT:
+        if (request.content_length or MAX_BODY_BYTES + 1) <= MAX_BODY_BYTES:
             return request.get_data()
         body = bytearray()
-        while len(body) <= BODY_LIMIT and (chunk := request.stream.read(BODY_LIMIT + 1 - len(body))):
+        while len(body) <= MAX_BODY_BYTES and (chunk := request.stream.read(MAX_BODY_BYTES + 1 - len(body))):
             body += chunk
     except RequestEntityTooLarge:  # for the application
-        return bytes(BODY_LIMIT + 1)
+        return bytes(MAX_BODY_BYTES + 1)
     except OSError:
         return None
     return bytes(body)

@@ -23,14 +23,14 @@ if TYPE_CHECKING:  # whoever is a client only has not installed what a server ne
 
 __all__ = ["observe", "observe_sessions"]
 
-COUNTED: dict[type[events.Event], str] = {
-    events.Joined: "unbroken.client.joined_waiters",
-    events.Replayed: "unbroken.client.replays",
-    events.NotReplayed: "unbroken.client.not_replayed",
+COUNTED: dict[type[events.ClientEvent], str] = {
+    events.RefreshJoined: "unbroken.client.joined_waiters",
+    events.RequestReplayed: "unbroken.client.replays",
+    events.RequestNotReplayed: "unbroken.client.not_replayed",
     events.LateChallenge: "unbroken.client.late_challenges",
-    events.Adopted: "unbroken.client.adoptions",
-    events.LateTokensDropped: "unbroken.client.late_tokens_dropped",
-    events.StormStopped: "unbroken.client.storms",
+    events.TokensAdopted: "unbroken.client.adoptions",
+    events.LateTokensDiscarded: "unbroken.client.late_tokens_dropped",
+    events.RefreshStormStopped: "unbroken.client.storms",
     events.SessionEnded: "unbroken.client.sessions_ended",
 }
 
@@ -42,7 +42,9 @@ def observe(
     meter_provider: metrics.MeterProvider | None = None,
 ) -> None:
     """Tells OpenTelemetry what *session* does."""
-    session.listen(_Told(trace.get_tracer("unbroken", tracer_provider=tracer_provider), _meter(meter_provider)).hear)
+    session.add_listener(
+        _Told(trace.get_tracer("unbroken", tracer_provider=tracer_provider), _meter(meter_provider)).hear
+    )
 
 
 def observe_sessions(sessions: Sessions, *, meter_provider: metrics.MeterProvider | None = None) -> None:
@@ -62,7 +64,7 @@ def observe_sessions(sessions: Sessions, *, meter_provider: metrics.MeterProvide
         about = {"unbroken.operation": operation}
         seconds.record(took, about | ({"error.type": "store"} if failed else {}))
 
-    sessions.listen(hear)
+    sessions.add_listener(hear)
     time_store(sessions.store, time)
 
 
@@ -81,22 +83,22 @@ class _Told:
         self._counters = {kind: meter.create_counter(name) for kind, name in COUNTED.items()}
         self._about: dict[str, Any] = {}  # of the renewal that is being told; they are told one after the other
 
-    def hear(self, event: events.Event) -> None:
+    def hear(self, event: events.ClientEvent) -> None:
         match event:
-            case events.RenewalStarted():
+            case events.RefreshStarted():
                 self._about = {"unbroken.reason": event.why}
-            case events.Renewed():
+            case events.TokensRefreshed():
                 self._about["unbroken.tries"] = event.tries
-            case events.RenewalFailed():
+            case events.RefreshFailed():
                 self._about["error.type"] = event.error
-            case events.RenewalOver():
+            case events.RefreshFinished():
                 self._over(event)
-            case events.Waited():
+            case events.RequestWaited():
                 self._waited.record(event.seconds)
         if counter := self._counters.get(type(event)):
             counter.add(1)
 
-    def _over(self, event: events.RenewalOver) -> None:
+    def _over(self, event: events.RefreshFinished) -> None:
         outcome = {"unbroken.outcome": event.outcome}
         self._seconds.record(event.seconds, outcome)
         if event.outcome == "renewed":

@@ -20,21 +20,21 @@ from unbroken.client.core import events
 from unbroken.client.session import Session
 
 if TYPE_CHECKING:  # whoever is a client only has not installed what a server needs
-    from unbroken.server.core.events import Event
+    from unbroken.server.core.events import ServerEvent
     from unbroken.server.sessions import Sessions
 
 __all__ = ["observe", "observe_sessions"]
 
 STORE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-COUNTED: dict[type[events.Event], tuple[str, str]] = {
-    events.Joined: ("joined_waiters", "Requests that waited for a renewal that was already under way"),
-    events.Replayed: ("replays", "Challenged requests that were sent again"),
-    events.NotReplayed: ("not_replayed", "Challenged requests whose body could be sent only once"),
+COUNTED: dict[type[events.ClientEvent], tuple[str, str]] = {
+    events.RefreshJoined: ("joined_waiters", "Requests that waited for a renewal that was already under way"),
+    events.RequestReplayed: ("replays", "Challenged requests that were sent again"),
+    events.RequestNotReplayed: ("not_replayed", "Challenged requests whose body could be sent only once"),
     events.LateChallenge: ("late_challenges", "Challenges to older tokens, answered without an exchange"),
-    events.Adopted: ("adoptions", "Renewals that found newer tokens in the store"),
-    events.LateTokensDropped: ("late_tokens_dropped", "Tokens that arrived after a logout or another login"),
-    events.StormStopped: ("storms", "Renewals refused because there were too many in a short time"),
+    events.TokensAdopted: ("adoptions", "Renewals that found newer tokens in the store"),
+    events.LateTokensDiscarded: ("late_tokens_dropped", "Tokens that arrived after a logout or another login"),
+    events.RefreshStormStopped: ("storms", "Renewals refused because there were too many in a short time"),
     events.SessionEnded: ("sessions_ended", "Sessions that the server ended"),
 }
 
@@ -58,14 +58,14 @@ class _Metrics:
             for kind, (name, about) in COUNTED.items()
         }
 
-    def hear(self, event: events.Event) -> None:
+    def hear(self, event: events.ClientEvent) -> None:
         match event:
-            case events.RenewalOver():
+            case events.RefreshFinished():
                 self._renewals.labels(event.outcome).inc()
                 self._seconds.observe(event.seconds)
                 if event.outcome == "renewed":
                     self._exchanges.inc()
-            case events.Waited():
+            case events.RequestWaited():
                 self._waited.observe(event.seconds)
             case _ if counter := self._counters.get(type(event)):
                 counter.inc()
@@ -79,7 +79,7 @@ def observe(session: Session, *, registry: CollectorRegistry = REGISTRY) -> None
     metrics = _made.get(registry)
     if metrics is None:
         metrics = _made[registry] = _Metrics(registry)
-    session.listen(metrics.hear)
+    session.add_listener(metrics.hear)
 
 
 class _ServerMetrics:
@@ -104,7 +104,7 @@ class _ServerMetrics:
             "unbroken_server_store_failures", "Operations of the store that failed", ["operation"], registry=registry
         )
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: ServerEvent) -> None:
         for name, label in self._counted(event):
             counter = self._counters[name]
             (counter.labels(label) if label else counter).inc()
@@ -125,5 +125,5 @@ def observe_sessions(sessions: Sessions, *, registry: CollectorRegistry = REGIST
     metrics = _server_made.get(registry)
     if metrics is None:
         metrics = _server_made[registry] = _ServerMetrics(registry)
-    sessions.listen(metrics.hear)
+    sessions.add_listener(metrics.hear)
     time_store(sessions.store, metrics.time)

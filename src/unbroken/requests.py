@@ -26,10 +26,10 @@ from requests.cookies import extract_cookies_to_jar
 from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError
 
-from unbroken._http import Reply
+from unbroken._http import HttpResponse
 from unbroken.client.core.body import Rewind, rewinder
-from unbroken.client.core.request_flow import Step
-from unbroken.client.core.schedule import Live
+from unbroken.client.core.request_flow import FlowStep
+from unbroken.client.core.schedule import ActiveTokens
 from unbroken.client.session import Session
 from unbroken.errors import NotReplayable
 
@@ -69,7 +69,7 @@ class SessionAuth(AuthBase):
         session = self._session
         if session.dialect.header not in request.headers and _is_covered(request, session):
             rewind = rewinder(request.body)
-            sent = session.authorize(fresh=rewind is None)
+            sent = session._authorize(fresh=rewind is None)
             request.headers[session.dialect.header] = sent.header
             request.hooks["response"].append(_Hook(session, sent, rewind))
         return request
@@ -80,7 +80,7 @@ class _Hook:
     request when it is sent once more. ``sent`` are the tokens that it carries now.
     """
 
-    def __init__(self, session: Session, sent: Live, rewind: Rewind | None) -> None:
+    def __init__(self, session: Session, sent: ActiveTokens, rewind: Rewind | None) -> None:
         self._session, self._sent, self._rewind = session, sent, rewind
 
     def __call__(self, response: Response, **how: Any) -> Response:
@@ -105,31 +105,31 @@ class _Hook:
         return self._onwards(response, rewind, None, how)
 
     def _onwards(
-        self, response: Response, rewind: Rewind | None, sent: Live | None, how: Mapping[str, Any]
+        self, response: Response, rewind: Rewind | None, sent: ActiveTokens | None, how: Mapping[str, Any]
     ) -> Response:
         """The rest of a passage, after the request was sent with *sent*, or with no tokens at all; its last answer."""
         session, first = self._session, response.request
-        way = session.passage(rewind, _endpoint, first, sent)
+        way = session._request_flow(rewind, _endpoint, first, sent)
         try:
             step = next(way) if sent is None else _sent_already(way, response)
             while True:
-                if type(step) is Live:
+                if type(step) is ActiveTokens:
                     response, self._sent = _send_again(response, session, step, how), step
                     first.headers[session.dialect.header] = step.header  # this is what a redirect copies
                     answer: object = response.status_code
                 else:
-                    answer = session.perform(step, _Received(response))
+                    answer = session._perform(step, _Response(response))
                 step = way.send(answer)
         except StopIteration:
             return response
 
 
-def _sent_already(way: Generator[Step, Any, None], response: Response) -> Step:
+def _sent_already(way: Generator[FlowStep, Any, None], response: Response) -> FlowStep:
     next(way)
     return way.send(response.status_code)
 
 
-def _send_again(response: Response, session: Session, live: Live, how: Mapping[str, Any]) -> Response:
+def _send_again(response: Response, session: Session, live: ActiveTokens, how: Mapping[str, Any]) -> Response:
     """The request of *response* once more, over the same adapter and with the same settings."""
     response.content  # noqa: B018  # frees the connection
     response.close()
@@ -153,21 +153,21 @@ def _take_cookies(response: Response, request: PreparedRequest) -> None:
 
 def _is_covered(request: PreparedRequest, session: Session) -> bool:
     parts = urlsplit(request.url or "")
-    return session.covers(parts.scheme, parts.hostname or "", parts.port)
+    return session.allows_origin(parts.scheme, parts.hostname or "", parts.port)
 
 
 def _is_challenge(response: Response, session: Session) -> bool:
     """Whether an answer to a request that carried no token asks for one."""
-    dialect, received = session.dialect, _Received(response)
+    dialect, received = session.dialect, _Response(response)
     if not dialect.may_challenge(response.status_code):
         return False
     headers = received.headers()
-    if dialect.reads_body and not dialect.may_read(headers):
+    if dialect.reads_body and not dialect.may_read_body(headers):
         return False
-    body = received.read(dialect.read_most) if dialect.reads_body else None
+    body = received.read(dialect.max_body_bytes) if dialect.reads_body else None
     if dialect.reads_body and body is None:
         return False
-    return dialect.challenged(Reply(response.status_code, headers, body))
+    return dialect.is_challenge(HttpResponse(response.status_code, headers, body))
 
 
 def _endpoint(request: PreparedRequest) -> tuple[object, ...]:
@@ -222,7 +222,7 @@ class _Joined(RawIOBase):
         super().close()
 
 
-class _Received:
+class _Response:
     """A ``Received`` over an answer of requests."""
 
     def __init__(self, response: Response) -> None:

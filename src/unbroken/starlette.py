@@ -4,7 +4,7 @@
                     middleware=[Middleware(SessionMiddleware, sessions=sessions)])
 
     async def orders(request):
-        claims = current_session(request)          # answers 401 with an RFC 6750 challenge by itself
+        claims = current_claims(request)          # answers 401 with an RFC 6750 challenge by itself
 
 A WebSocket, an EventSource and a download come with a ticket in their URL, as a browser gives them no headers:
 
@@ -38,14 +38,14 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unbroken.errors import ConfigurationError, Refused, TryLater
-from unbroken.server.http.authentication import Callers, Verifies
+from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.endpoints import Authenticate, Endpoints, EndpointSettings, Route
-from unbroken.server.http.messages import BODY_LIMIT, Request, Response, challenge, refusal
+from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response, challenge, error_response
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.sessions import Sessions
 
-__all__ = ["BearerBackend", "SessionMiddleware", "SessionUser", "current_session", "redeemed", "routes"]
+__all__ = ["AccessTokenMiddleware", "BearerBackend", "SessionUser", "claims_from_ticket", "current_claims", "routes"]
 
 FOUND = "unbroken.claims"  # in the ASGI scope: Claims, or the Response that refuses the request
 TICKET = b"ticket="  # in a query; what a ticket is made of needs no escaping there
@@ -59,26 +59,26 @@ def routes(
     """The endpoints as routes; parameters as those of ``unbroken.server.Endpoints``."""
     endpoints = Endpoints(sessions, authenticate, **settings)
     return [
-        StarletteRoute(endpoints.path(route), _Place(endpoints, route), methods=[route.method], name=route.name)
+        StarletteRoute(endpoints.path(route), _Endpoint(endpoints, route), methods=[route.method], name=route.name)
         for route in endpoints.routes
     ]
 
 
-class SessionMiddleware:
-    """Verifies the access token of every request, for ``current_session``. It refuses nothing by itself.
+class AccessTokenMiddleware:
+    """Verifies the access token of every request, for ``current_claims``. It refuses nothing by itself.
 
     *cookies* and *origins* are those of the endpoints, if access tokens are in cookies.
     """
 
     def __init__(
-        self, app: ASGIApp, sessions: Verifies, *, cookies: Cookies | None = None, origins: Sequence[str] = ()
+        self, app: ASGIApp, sessions: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()
     ) -> None:
-        self._app, self._callers = app, Callers(sessions, cookies=cookies, origins=origins)
+        self._app, self._callers = app, RequestAuthenticator(sessions, cookies=cookies, origins=origins)
         self._known = sessions.known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            scope[FOUND] = self._known(_token(scope)) or await found(self._callers, HTTPConnection(scope))
+            scope[FOUND] = self._known(_token(scope)) or await authenticate(self._callers, HTTPConnection(scope))
         await self._app(scope, receive, send)
 
 
@@ -108,14 +108,14 @@ class BearerBackend(AuthenticationBackend):
     *cookies* and *origins* are those of the endpoints, if access tokens are in cookies.
     """
 
-    def __init__(self, sessions: Verifies, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
-        self._callers = Callers(sessions, cookies=cookies, origins=origins)
+    def __init__(self, sessions: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
+        self._callers = RequestAuthenticator(sessions, cookies=cookies, origins=origins)
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         try:
-            claims = await self._callers.claims(_heard(conn.scope))
+            claims = await self._callers.claims(_to_request(conn.scope))
         except (Refused, TryLater, ConfigurationError) as error:
-            conn.scope[FOUND] = refusal(error)
+            conn.scope[FOUND] = error_response(error)
             raise AuthenticationError("the access token was refused") from None
         conn.scope[FOUND] = claims or challenge(None)
         return (AuthCredentials(["authenticated", *claims.scope.split()]), SessionUser(claims)) if claims else None
@@ -126,26 +126,26 @@ class BearerBackend(AuthenticationBackend):
         return _response_of(conn.scope[FOUND])
 
 
-def current_session(request: HTTPConnection, *, scope: str = "") -> Claims:
+def current_claims(request: HTTPConnection, *, scope: str = "") -> Claims:
     """The session that sends *request*. Without a good token the client gets a 401 challenge (RFC 6750 §3), with too
     little *scope* a 403. Raises RuntimeError if neither ``SessionMiddleware`` nor ``BearerBackend`` is installed.
     """
     who = request.scope.get(FOUND)
     if who is None:
-        raise RuntimeError("add SessionMiddleware to the application: current_session needs it")
-    return _or_refused(demanded(who, scope) if scope else who)
+        raise RuntimeError("add SessionMiddleware to the application: current_claims needs it")
+    return _or_refused(require_scope(who, scope) if scope else who)
 
 
-async def redeemed(connection: HTTPConnection, sessions: Sessions, *, scope: str = "") -> Claims:
+async def claims_from_ticket(connection: HTTPConnection, sessions: Sessions, *, scope: str = "") -> Claims:
     """The session that opens *connection* with ``?ticket=…``; to be asked before a WebSocket is accepted. The ticket is
-    spent, and gone from the URL, so that what is logged from then on does not show it. Refuses as ``current_session``.
+    spent, and gone from the URL, so that what is logged from then on does not show it. Refuses as ``current_claims``.
     """
-    return _or_refused(demanded(await by_ticket(sessions, connection), scope))
+    return _or_refused(require_scope(await by_ticket(sessions, connection), scope))
 
 
-async def found(callers: Callers, connection: HTTPConnection) -> Claims | Response:
+async def authenticate(callers: RequestAuthenticator, connection: HTTPConnection) -> Claims | Response:
     """Who sends this, or the response that refuses it."""
-    return await callers.found(_heard(connection.scope))
+    return await callers.authenticate(_to_request(connection.scope))
 
 
 async def by_ticket(sessions: Sessions, connection: HTTPConnection) -> Claims | Response:
@@ -154,10 +154,10 @@ async def by_ticket(sessions: Sessions, connection: HTTPConnection) -> Claims | 
     try:  # of several no one is right
         return await sessions.aredeem(tickets[0] if len(tickets) == 1 else "") if tickets else challenge(None)
     except (Refused, TryLater, ConfigurationError) as error:
-        return refusal(error)
+        return error_response(error)
 
 
-def demanded(who: Claims | Response, scope: str) -> Claims | Response:
+def require_scope(who: Claims | Response, scope: str) -> Claims | Response:
     """*who* if it has *scope*, the response that refuses it otherwise."""
     if isinstance(who, Claims) and not who.has_scope(scope):
         return challenge(None, scope=scope)
@@ -174,7 +174,7 @@ def endpoint_of(endpoints: Endpoints, route: Route) -> Callable[[StarletteReques
     return endpoint
 
 
-class _Place:
+class _Endpoint:
     """One route as an ASGI application: nothing of Starlette's own stands between the server and the endpoint."""
 
     def __init__(self, endpoints: Endpoints, route: Route) -> None:
@@ -196,15 +196,15 @@ class _Place:
 async def _answered(endpoints: Endpoints, route: Route, scope: Scope, receive: Receive) -> Response | None:
     """The response of one route; None if nobody is left to read it."""
     body, more = b"", True
-    while more and len(body) <= BODY_LIMIT:  # one that is longer is refused: the rest of it is not read
+    while more and len(body) <= MAX_BODY_BYTES:  # one that is longer is refused: the rest of it is not read
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         body, more = body + message.get("body", b""), message.get("more_body", False)
-    return await endpoints.answer(route, _heard(scope, body), scope.get("path_params", {}).get("sid", ""))
+    return await endpoints.answer(route, _to_request(scope, body), scope.get("path_params", {}).get("sid", ""))
 
 
-def _heard(scope: Scope, body: bytes = b"") -> Request:
+def _to_request(scope: Scope, body: bytes = b"") -> Request:
     """A request as a value."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:  # a repeated header must not mean one thing here, another there

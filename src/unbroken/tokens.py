@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from unbroken.errors import BadAnswer
+from unbroken.errors import BadResponse
 
-__all__ = ["Fields", "Granted", "Tokens"]
+__all__ = ["TokenFields", "TokenResponse", "Tokens"]
 
 T = TypeVar("T")
 
@@ -36,10 +36,10 @@ class Tokens:
 
     access_token: str
     refresh_token: str | None = None
-    lifetime: float | None = None
+    expires_in: float | None = None
     received_at: float = 0.0
-    refresh_lifetime: float | None = None
-    seq: int | None = None
+    refresh_expires_in: float | None = None
+    refresh_seq: int | None = None
     scope: str = ""
     token_type: str = "Bearer"
     version: int = 0
@@ -48,18 +48,18 @@ class Tokens:
     @property
     def expires_at(self) -> float | None:
         """When the access token dies, in seconds since the Unix epoch; None when unknown."""
-        return None if self.lifetime is None else self.received_at + self.lifetime
+        return None if self.expires_in is None else self.received_at + self.expires_in
 
     def expired(self, now: float) -> bool:
         """Whether the access token is dead at *now*, as far as anybody knows."""
-        return self.lifetime is not None and now >= self.received_at + self.lifetime
+        return self.expires_in is not None and now >= self.received_at + self.expires_in
 
     def __repr__(self) -> str:
-        return f"<Tokens epoch={self.epoch} version={self.version} seq={self.seq} expires_at={self.expires_at}>"
+        return f"<Tokens epoch={self.epoch} version={self.version} seq={self.refresh_seq} expires_at={self.expires_at}>"
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class TokenResponse:
     """A token response: what the server grants, before anybody has stored it.
 
     ``received_at``: when it arrived, in seconds since the Unix epoch; None for just now. ``odd``: the fields that stood
@@ -74,10 +74,10 @@ class Granted:
     scope: str = ""
     token_type: str = "Bearer"
     received_at: float | None = None
-    odd: tuple[str, ...] = ()
+    unreadable_fields: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<Granted seq={self.refresh_seq} expires_in={self.expires_in}>"
+        return f"<TokenResponse seq={self.refresh_seq} expires_in={self.expires_in}>"
 
     def to_response(self) -> dict[str, object]:
         """The JSON object of RFC 6749 §5.1, with ``refresh_expires_in`` and ``refresh_seq`` beside it."""
@@ -92,21 +92,21 @@ class Granted:
         return fields | {name: value for name, value in optional.items() if value is not None}
 
     @classmethod
-    def from_response(cls, body: object, fields: Fields | None = None) -> Granted:
-        """Reads a token response. Raises BadAnswer, which names the field, if a token is missing or no text.
+    def from_response(cls, body: object, fields: TokenFields | None = None) -> TokenResponse:
+        """Reads a token response. Raises BadResponse, which names the field, if a token is missing or no text.
 
         Any other field that cannot be read counts as absent, and is named in ``odd``: a token that was granted, and
         cannot be granted again, is not thrown away for that.
         """
         at = fields or RFC_6749
         if not isinstance(body, Mapping):
-            raise BadAnswer("the answer with the tokens is not a JSON object")
+            raise BadResponse("the answer with the tokens is not a JSON object")
         odd: list[str] = []
 
         def read(reader: Callable[[Mapping[str, Any], str], T | None], path: str) -> T | None:
             try:
                 return reader(body, path)
-            except BadAnswer:
+            except BadResponse:
                 odd.append(path)
                 return None
 
@@ -121,12 +121,12 @@ class Granted:
             refresh_seq=read(_integer, at.refresh_seq),
             scope=read(_scope, at.scope) or "",
             token_type=token_type,
-            odd=tuple(odd),
+            unreadable_fields=tuple(odd),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
+class TokenFields:
     """Where an answer keeps its tokens: dotted paths into its JSON body. An empty path means it has no such thing.
 
     ``scheme`` is the word before the token (``Bearer``); ``prefix``, if given, stands for it: the very text that is
@@ -143,18 +143,18 @@ class Fields:
     prefix: str = ""
 
 
-RFC_6749 = Fields()
+RFC_6749 = TokenFields()
 
 
 def text_field(body: Mapping[str, Any], path: str, *, required: bool = False) -> str | None:
-    """The text at a dotted *path* of *body*; None when it is absent. Raises BadAnswer when it is no text."""
-    value = dig(body, path)
+    """The text at a dotted *path* of *body*; None when it is absent. Raises BadResponse when it is no text."""
+    value = value_at(body, path)
     if value is None or value == "":
         if required:
-            raise BadAnswer(f"the token response has no field {path!r}", field=path)
+            raise BadResponse(f"the token response has no field {path!r}", field=path)
         return None
     if not isinstance(value, str) or not _safe_in_a_header(value):
-        raise BadAnswer(f"the field {path!r} of the token response is not a printable text", field=path)
+        raise BadResponse(f"the field {path!r} of the token response is not a printable text", field=path)
     return value
 
 
@@ -163,7 +163,7 @@ def number_field(body: Mapping[str, Any], path: str) -> float | None:
 
     A lifetime that has already run out says nothing about a token that was just issued, so it counts as unknown.
     """
-    value = dig(body, path)
+    value = value_at(body, path)
     if value is None or value == "":
         return None
     try:
@@ -171,11 +171,11 @@ def number_field(body: Mapping[str, Any], path: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if math.isnan(number) or math.isinf(number):
-        raise BadAnswer(f"the field {path!r} of the token response is not a number", field=path)
+        raise BadResponse(f"the field {path!r} of the token response is not a number", field=path)
     return number if number > 0 else None
 
 
-def dig(body: object, path: str) -> object:
+def value_at(body: object, path: str) -> object:
     """What stands at a dotted *path* (``data.token``) of nested objects; None when any part is absent."""
     if not path:
         return None
@@ -201,7 +201,7 @@ def jwt_lifetime(token: str) -> float | None:
 
 def _prefix(body: Mapping[str, Any], path: str) -> str:
     """What is put before the token: it may be empty, but it must be there."""
-    return "" if dig(body, path) == "" else text_field(body, path, required=True) or ""
+    return "" if value_at(body, path) == "" else text_field(body, path, required=True) or ""
 
 
 def _text(body: Mapping[str, Any], path: str) -> str | None:
@@ -210,20 +210,20 @@ def _text(body: Mapping[str, Any], path: str) -> str | None:
 
 def _scope(body: Mapping[str, Any], path: str) -> str | None:
     """Some servers send a list instead of words with spaces between them."""
-    value = dig(body, path)
+    value = value_at(body, path)
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         return " ".join(value)
     return text_field(body, path)
 
 
 def _integer(body: Mapping[str, Any], name: str) -> int | None:
-    value = dig(body, name)
+    value = value_at(body, name)
     if value is None:
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit():
         return int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise BadAnswer(f"the field {name!r} of the token response is not a whole number", field=name)
+        raise BadResponse(f"the field {name!r} of the token response is not a whole number", field=name)
     return value
 
 

@@ -26,17 +26,17 @@ import ssl
 from typing import Literal
 
 from unbroken._clock import SYSTEM_CLOCK, Clock
-from unbroken._http import Call
-from unbroken._sync import run_once
-from unbroken._transport import Lost, Unsent, http_sender
-from unbroken._verify.cached import Ages, Kept, at_fork
-from unbroken._verify.revocation import Feed, Introspection, Revocation, answer_of, checked
-from unbroken.errors import BadAnswer, ConfigurationError, InvalidToken, TryLater
+from unbroken._http import HttpRequest
+from unbroken._sync import run_sync
+from unbroken._transport import NotSent, ResponseLost, http_sender
+from unbroken._verify.cached import CacheAges, RefreshingValue, at_fork
+from unbroken._verify.revocation import Introspection, RevocationCheck, RevocationFeed, answer_of, checked
+from unbroken.errors import BadResponse, ConfigurationError, InvalidToken, TryLater
 from unbroken.server.keys import access_token
 from unbroken.server.keys.access_token import Claims, kid_of
-from unbroken.server.keys.remote_jwks import MOST_BYTES, PublishedKeys
+from unbroken.server.keys.remote_jwks import MAX_JWKS_BYTES, RemoteKeySet
 
-__all__ = ["Claims", "Feed", "Introspection", "Revocation", "Verifier"]
+__all__ = ["Claims", "Introspection", "RevocationCheck", "RevocationFeed", "Verifier"]
 
 LIFE, SHORTEST, LONGEST = 300.0, 10.0, 3600.0  # seconds that keys stay fresh: without Cache-Control, and at any rate
 LONGEST_LEEWAY = 60.0
@@ -60,7 +60,7 @@ class Verifier:
         *,
         issuer: str,
         audience: str,
-        revocation: Literal["none"] | Revocation = "none",
+        revocation: Literal["none"] | RevocationCheck = "none",
         keep: float = 3600.0,
         timeout: float = 5.0,
         leeway: float = 0.0,
@@ -72,10 +72,10 @@ class Verifier:
         if not 0 <= leeway <= LONGEST_LEEWAY:
             raise ConfigurationError(f"a leeway is from 0 to {LONGEST_LEEWAY:g} seconds: set the clock right")
         self._revocation = None if isinstance(revocation, str) else revocation
-        self._url, self._send = checked(jwks_url), http_sender(tls, MOST_BYTES)
+        self._url, self._send = checked(jwks_url), http_sender(tls, MAX_JWKS_BYTES)
         self.issuer, self.audience = issuer, audience
         self._keep, self._timeout, self._leeway, self._clock = keep, timeout, leeway, clock
-        self._kept = Kept(f"the keys at {jwks_url}", self._look, clock.mono, timeout)
+        self._kept = RefreshingValue(f"the keys at {jwks_url}", self._look, clock.monotonic, timeout)
         self.forked()
         at_fork(self)
 
@@ -84,7 +84,7 @@ class Verifier:
 
     def forked(self) -> None:
         """Begins anew what a forked child must not share with its parent."""
-        self._rules: tuple[PublishedKeys | None, access_token.Verifier] = (None, self._new_rules())
+        self._rules: tuple[RemoteKeySet | None, access_token.AccessTokenVerifier] = (None, self._new_rules())
 
     def known(self, _access_token: str) -> Claims | None:
         """None, always: whether the keys are due, and what was revoked, is ``averify``'s to see."""
@@ -92,7 +92,7 @@ class Verifier:
 
     def verify(self, access_token: str) -> Claims:
         """What a good access token says. Raises InvalidToken (``malformed``, ``expired``, ``revoked``), or TryLater."""
-        return run_once(self.averify(access_token))
+        return run_sync(self.averify(access_token))
 
     async def averify(self, access_token: str) -> Claims:
         """``verify`` without blocking."""
@@ -111,24 +111,24 @@ class Verifier:
                 raise
         return self._read(token, await self._kept.newer())
 
-    def _read(self, token: str, keys: PublishedKeys) -> Claims:
+    def _read(self, token: str, keys: RemoteKeySet) -> Claims:
         of, rules = self._rules
         if of is not keys:  # they remember tokens that were verified: of other keys they must know nothing
             _, rules = self._rules = keys, self._new_rules()
         return rules.verify(token, keys, (), self._clock.wall() - self._leeway)
 
-    def _new_rules(self) -> access_token.Verifier:
-        return access_token.Verifier(self.issuer, self.audience)
+    def _new_rules(self) -> access_token.AccessTokenVerifier:
+        return access_token.AccessTokenVerifier(self.issuer, self.audience)
 
-    def _look(self, last: PublishedKeys | None) -> tuple[PublishedKeys, Ages]:
+    def _look(self, last: RemoteKeySet | None) -> tuple[RemoteKeySet, CacheAges]:
         try:
-            reply = self._send(Call("GET", self._url, {"accept": "application/json"}), self._timeout)
-            found = PublishedKeys(answer_of(reply, self._url))
-        except (Unsent, Lost, BadAnswer) as error:
+            reply = self._send(HttpRequest("GET", self._url, {"accept": "application/json"}), self._timeout)
+            found = RemoteKeySet(answer_of(reply, self._url))
+        except (NotSent, ResponseLost, BadResponse) as error:
             raise TryLater(str(error)) from error
         life = min(_life(reply.headers.get("cache-control", "")), self._keep)
         behind = life * random.uniform(0.7, 0.8)  # noqa: S311  # many processes shall not ask at the same moment
-        return (last if found == last and last is not None else found), Ages(behind, life, self._keep)
+        return (last if found == last and last is not None else found), CacheAges(behind, life, self._keep)
 
 
 def _life(cache_control: str) -> float:

@@ -16,13 +16,13 @@ from tests.backends.base import Backend
 from tests.backends.scene import Hands, Scene, Stage
 from unbroken import Dialect, Session
 from unbroken.client.core import refresh_rules as rules
-from unbroken.client.core.events import Event
+from unbroken.client.core.events import ClientEvent
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A renewal that fails tries three times as always, but no test waits a second for that."""
-    monkeypatch.setattr(rules, "PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(rules, "RETRY_PAUSES_SECONDS", (0.01, 0.02))
 
 
 @pytest.fixture(params=ADAPTERS)
@@ -76,8 +76,8 @@ def stage(run: Callable[[Backend], Backend], adapter: Callable[[Session], Client
 
         def build(backend: Backend, *, dialect: Callable[[Dialect], Dialect] = replace, **about: Any) -> Scene:
             run(backend)
-            hands, over, events = Hands(), list[str](), list[Event]()
-            about = {"exchange_timeout": 2.0, "wait_timeout": 10.0, "clock": hands.clock()} | about
+            hands, over, events = Hands(), list[str](), list[ClientEvent]()
+            about = {"refresh_timeout": 2.0, "wait_timeout": 10.0, "clock": hands.clock()} | about
             session = Session(
                 dialect(type(backend).dialect(backend.url)),
                 on_session_over=over.append,

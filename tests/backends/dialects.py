@@ -6,7 +6,7 @@ place, an answer without tokens, means try later, and keeps the tokens.
 
 from __future__ import annotations
 
-from unbroken import Ask, Dialect, Fields, When
+from unbroken import Dialect, RequestTemplate, ResponseMatch, TokenFields
 
 
 def status_in_body(url: str) -> Dialect:
@@ -15,10 +15,10 @@ def status_in_body(url: str) -> Dialect:
     A 401 of somebody else, a gateway's page for one, has no such body, and neither renews nor ends anything.
     """
     return Dialect(
-        refresh=Ask(url + "/user/refresh", "GET", "query"),
-        login=Ask(url + "/login"),
-        challenge=When.of(401, field="statusCode", values=(401,)),
-        over=When.of(401, 403, field="statusCode", values=(401, 403)),
+        refresh=RequestTemplate(url + "/user/refresh", "GET", "query"),
+        login=RequestTemplate(url + "/login"),
+        challenge=ResponseMatch.of(401, field="statusCode", values=(401,)),
+        ends_session=ResponseMatch.of(401, 403, field="statusCode", values=(401, 403)),
     )
 
 
@@ -28,42 +28,42 @@ def code_in_200(url: str) -> Dialect:
     The codes 401, 402 and 403 end the session; 500, or a 200 without tokens, is the backend's trouble and passes.
     """
     return Dialect(
-        refresh=Ask(url + "/admin/refreshToken", "GET", "query", {"refresh_token": "refreshToken"}),
-        tokens=Fields("data.token", "data.refreshToken", prefix="data.tokenHead"),
-        challenge=When.of(200, 401, field="code", values=(401,)),
-        granted=When.of(200, field="code", values=(200,)),
-        over=When.of(200, 401, field="code", values=(401, 402, 403)),
+        refresh=RequestTemplate(url + "/admin/refreshToken", "GET", "query", {"refresh_token": "refreshToken"}),
+        tokens=TokenFields("data.token", "data.refreshToken", prefix="data.tokenHead"),
+        challenge=ResponseMatch.of(200, 401, field="code", values=(401,)),
+        succeeded=ResponseMatch.of(200, field="code", values=(200,)),
+        ends_session=ResponseMatch.of(200, 401, field="code", values=(401, 402, 403)),
     )
 
 
 def bearer_json(url: str) -> Dialect:
     """Bearer tokens and plain 401; the exchange is JSON and is refused with 401 or 403."""
     return Dialect(
-        refresh=Ask(url + "/auth/refresh-token", names={"refresh_token": "refreshToken"}),
-        login=Ask(url + "/login"),
-        tokens=Fields("accessToken", "refreshToken"),
-        over=When.of(401, 403),
+        refresh=RequestTemplate(url + "/auth/refresh-token", rename={"refresh_token": "refreshToken"}),
+        login=RequestTemplate(url + "/login"),
+        tokens=TokenFields("accessToken", "refreshToken"),
+        ends_session=ResponseMatch.of(401, 403),
     )
 
 
 def own_header(url: str) -> Dialect:
     """The bare token in the header ``token``; whatever is wrong is a 400, and a code in the body says what it is."""
     return Dialect(
-        refresh=Ask(url + "/token/refresh", "POST", "query", {"refresh_token": "refreshToken"}),
-        tokens=Fields("data.accessToken", "data.refreshToken"),
+        refresh=RequestTemplate(url + "/token/refresh", "POST", "query", {"refresh_token": "refreshToken"}),
+        tokens=TokenFields("data.accessToken", "data.refreshToken"),
         header="token",
         scheme="",
-        challenge=When.of(400, field="code", values=(401,)),
-        granted=When.of(200, field="code", values=(200,)),
-        over=When.of(400, field="code", values=(402,)),
+        challenge=ResponseMatch.of(400, field="code", values=(401,)),
+        succeeded=ResponseMatch.of(200, field="code", values=(200,)),
+        ends_session=ResponseMatch.of(400, field="code", values=(402,)),
     )
 
 
 def kept_refresh(url: str) -> Dialect:
     """Bearer tokens and plain 401; an answer without a refresh token leaves the old one in force (RFC 6749 §6)."""
     return Dialect(
-        refresh=Ask(url + "/refresh-token", names={"refresh_token": "refreshToken"}),
-        login=Ask(url + "/login"),
-        tokens=Fields("accessToken", "refreshToken"),
-        over=When.of(401, 403),
+        refresh=RequestTemplate(url + "/refresh-token", rename={"refresh_token": "refreshToken"}),
+        login=RequestTemplate(url + "/login"),
+        tokens=TokenFields("accessToken", "refreshToken"),
+        ends_session=ResponseMatch.of(401, 403),
     )

@@ -14,7 +14,7 @@ from tests.adapters import Answer, Client
 from tests.backends.base import PASSWORD, Backend, Fault
 from unbroken import Session, Tokens
 from unbroken._clock import Clock
-from unbroken.client.core.events import Event
+from unbroken.client.core.events import ClientEvent
 
 # What a backend may say to an exchange without meaning anything by it. The session lives on.
 DOWN = Fault(status=503, headers={"retry-after": "30"})
@@ -46,7 +46,7 @@ class Scene:
     hands: Hands
     pool: ThreadPoolExecutor = field(repr=False)
     over: list[str]
-    events: list[Event]
+    events: list[ClientEvent]
 
     @property
     def stored(self) -> Tokens | None:
@@ -75,7 +75,7 @@ class Scene:
 
     def log_in(self, user: str = "ada") -> None:
         """Logs in the plain way, and hands the answer to the session."""
-        self.session.adopt(self.login_answer(user))
+        self.session.import_tokens(self.login_answer(user))
 
     def login_answer(self, user: str = "ada") -> dict[str, Any]:
         return httpx2.post(f"{self.backend.url}/login", json={"username": user, "password": PASSWORD}).json()

@@ -72,7 +72,7 @@ def test_processes_share_one_exchange_c1(run: Callable[[Backend], Backend], tmp_
     path = tmp_path / "tokens"
     pair = backend.issue("ada", "one family")
     session = Session(BearerJson.dialect(backend.url), FileStore(path))
-    session.adopt({"accessToken": pair.access, "refreshToken": pair.refresh})
+    session.import_tokens({"accessToken": pair.access, "refreshToken": pair.refresh})
     command = [sys.executable, "-c", PROCESS, backend.url, str(path)]
     pipe = subprocess.PIPE
     processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
@@ -110,13 +110,13 @@ def test_a_request_waits_no_longer_than_it_may_c3(stage: Stage) -> None:
     with pytest.raises(TryLater):
         scene.get()
     assert time.monotonic() - began < 0.9
-    until(lambda: not scene.session.status.renewing)
+    until(lambda: not scene.session.status.refreshing)
     assert scene.get().status == 200
     assert scene.backend.exchanges == 1, "the renewal went on without anybody waiting"
 
 
 def test_an_exchange_has_an_end_and_the_next_one_waits_a_while_c4(stage: Stage) -> None:
-    scene = stage(BearerJson(), exchange_timeout=0.1)
+    scene = stage(BearerJson(), refresh_timeout=0.1)
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=3, lost=True), times=3)
     with pytest.raises(TryLater):
@@ -135,7 +135,7 @@ def test_renewal_is_ahead_of_time_and_survives_a_sleeping_machine_c6(stage: Stag
     scene.hands.pass_(1785)
     assert scene.get().status == 200
     until(lambda: scene.stored and scene.stored.access_token == scene.backend.issued[-1].access)
-    until(lambda: not scene.session.status.renewing)
+    until(lambda: not scene.session.status.refreshing)
     scene.backend.expire()
     scene.hands.wall += 8 * 3600  # the monotonic clock has stood still
     assert scene.get().status == 200
@@ -187,8 +187,8 @@ def test_a_session_leaves_no_thread_behind_and_needs_no_closing_c10(run: Callabl
     backend, before = run(BearerJson()), set(threading.enumerate())
     pair = backend.issue("ada", "one family")
     session = Session(BearerJson.dialect(backend.url))
-    session.adopt({"accessToken": pair.access, "refreshToken": pair.refresh})
-    assert session.challenged(session.authorize(), "echo")
+    session.import_tokens({"accessToken": pair.access, "refreshToken": pair.refresh})
+    assert session._handle_challenge(session._authorize(), "echo")
     until(lambda: set(threading.enumerate()) <= before)
     gone = weakref.ref(session)
     del session

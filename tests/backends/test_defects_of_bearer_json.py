@@ -12,8 +12,8 @@ import pytest
 from tests.backends.base import Fault
 from tests.backends.scene import DOWN, JUNK, LOST, Scene, Stage, statuses, until
 from tests.backends.shapes import BearerJson
-from unbroken import Granted, LoginRefused, MemoryStore, SessionOver, TryLater
-from unbroken.client.core.record import Record
+from unbroken import LoginRefused, MemoryStore, SessionOver, TokenResponse, TryLater
+from unbroken.client.core.record import StoredSession
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ def test_one_end_is_told_once_however_many_wait_s2_2(scene: Scene) -> None:
 class SlowStore(MemoryStore):
     """Memory that takes its time."""
 
-    def load(self) -> Record:
+    def load(self) -> StoredSession:
         time.sleep(0.005)
         return super().load()
 
-    def save(self, record: Record, expected: Record) -> bool:
+    def save(self, record: StoredSession, expected: StoredSession) -> bool:
         time.sleep(0.005)
         return super().save(record, expected)
 
@@ -114,7 +114,7 @@ def test_requests_on_an_expired_token_are_held_and_sent_once_s2_7(stage: Stage) 
 
 
 def test_an_exchange_that_is_never_answered_holds_nobody_s2_8(stage: Stage) -> None:
-    scene = stage(BearerJson(), exchange_timeout=0.1)
+    scene = stage(BearerJson(), refresh_timeout=0.1)
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=3, lost=True), times=3)
     began = time.monotonic()
@@ -131,7 +131,7 @@ def test_a_wrong_password_is_told_as_such_s2_9(scene: Scene) -> None:
 
 
 def test_without_a_refresh_token_nothing_is_asked_for_s2_11(scene: Scene) -> None:
-    scene.session.adopt(Granted(scene.backend.issued[0].access, expires_in=60))
+    scene.session.import_tokens(TokenResponse(scene.backend.issued[0].access, expires_in=60))
     assert scene.get().status == 200
     scene.backend.expire()
     assert scene.get().status == 401

@@ -12,7 +12,7 @@ import pytest
 from tests.backends.base import PASSWORD, Fault
 from tests.backends.scene import DOWN, JUNK, LOST, Scene, Stage, statuses, until
 from tests.backends.shapes import CodeIn200
-from unbroken import BadAnswer, FileStore, Granted, SessionOver, TryLater
+from unbroken import BadResponse, FileStore, SessionOver, TokenResponse, TryLater
 
 CODE_500 = Fault(status=200, body=b'{"code": 500, "data": null}')
 NO_DATA = Fault(status=200, body=b'{"code": 200, "data": null}')
@@ -25,7 +25,7 @@ def scene(stage: Stage) -> Scene:
 
 @pytest.mark.parametrize(
     ("fault", "error"),
-    [(DOWN, TryLater), (LOST, TryLater), (CODE_500, TryLater), (NO_DATA, BadAnswer)],
+    [(DOWN, TryLater), (LOST, TryLater), (CODE_500, TryLater), (NO_DATA, BadResponse)],
     ids=["503", "lost", "code 500", "no data"],
 )
 def test_a_renewal_that_fails_is_raised_and_is_no_answer_s1_1(
@@ -99,7 +99,7 @@ def test_a_repeated_request_that_is_challenged_again_holds_up_nobody_s1_6(scene:
     stubborn = [scene.begin(scene.get, "/api/never") for _ in range(5)]
     assert [answer.json["code"] for answer in map(scene.get, ["/api/echo"] * 5)] == [200] * 5
     assert [one.result(10).json["code"] for one in stubborn] == [401] * 5
-    assert not scene.session.status.renewing
+    assert not scene.session.status.refreshing
 
 
 def everything_said(error: BaseException, caplog: pytest.LogCaptureFixture) -> str:
@@ -124,7 +124,7 @@ def test_no_refresh_token_is_not_sent_and_an_odd_one_arrives_whole_s1_8(stage: S
     scene.backend.expire()
     assert scene.get().json["code"] == 200
     assert scene.backend.presented == [scene.backend.issued[0].refresh]
-    scene.session.adopt(Granted(scene.backend.issued[-1].access, token_type="Bearer "))
+    scene.session.import_tokens(TokenResponse(scene.backend.issued[-1].access, token_type="Bearer "))
     scene.backend.expire()
     assert scene.get().json["code"] == 401
     assert scene.backend.exchanges == 1
@@ -138,7 +138,7 @@ def test_a_missing_field_is_named_and_the_tokens_are_kept_s1_9(scene: Scene, dat
     before = scene.stored
     scene.backend.expire()
     scene.backend.spoil(Fault(status=200, body=b'{"code": 200, "data": %s}' % data.encode()), times=3)
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(BadResponse) as caught:
         scene.get()
     assert caught.value.field == field
     assert (scene.stored, scene.backend.exchanges) == (before, 1)
@@ -177,7 +177,7 @@ def test_nobody_sees_one_token_of_one_pair_and_one_of_another_s1_11(stage: Stage
 
 
 def test_late_challenges_loops_and_silence_all_have_an_end_s1_12(stage: Stage) -> None:
-    scene = stage(CodeIn200(), exchange_timeout=0.1)
+    scene = stage(CodeIn200(), refresh_timeout=0.1)
     scene.backend.expire()
     scene.backend.held = True
     late = scene.begin(scene.get, "/api/late")

@@ -12,7 +12,7 @@ from tests.adapters import Client
 from tests.backends.base import Fault
 from tests.backends.scene import Scene, Stage, statuses, until
 from tests.backends.shapes import KeptRefresh
-from unbroken import FileStore, Granted, Session, SessionOver, TryLater
+from unbroken import FileStore, Session, SessionOver, TokenResponse, TryLater
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_after_the_end_no_request_asks_again_s4_4(scene: Scene) -> None:
 
 
 def test_no_refresh_token_is_never_sent_and_silence_has_an_end_s4_5(stage: Stage) -> None:
-    scene = stage(KeptRefresh(), exchange_timeout=0.1)
+    scene = stage(KeptRefresh(), refresh_timeout=0.1)
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=3, lost=True), times=3)
     began = time.monotonic()
@@ -60,7 +60,7 @@ def test_no_refresh_token_is_never_sent_and_silence_has_an_end_s4_5(stage: Stage
         scene.get()
     assert time.monotonic() - began < 3
     asked = scene.backend.exchanges
-    scene.session.adopt(Granted("dead"))
+    scene.session.import_tokens(TokenResponse("dead"))
     assert scene.get().status == 401
     assert scene.backend.exchanges == asked
 

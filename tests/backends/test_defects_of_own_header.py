@@ -48,7 +48,7 @@ def test_a_renewal_that_is_challenged_itself_does_not_wait_for_itself_s3_4(scene
     scene.backend.spoil(Fault(status=400, body=b'{"code": 401}', headers={"retry-after": "30"}))
     with pytest.raises(TryLater):
         scene.begin(scene.get).result(5)
-    assert not scene.session.status.renewing
+    assert not scene.session.status.refreshing
     assert scene.stored is not None, "only the code 402 says that the session is over"
 
 
@@ -85,7 +85,7 @@ def told(scene: Scene, caplog: pytest.LogCaptureFixture) -> str:
         scene.get()
     scene.hands.pass_(60)
     assert scene.get().status == 200
-    assert "RenewalFailed" in caplog.text
+    assert "RefreshFailed" in caplog.text
     assert "Renewed" in caplog.text
     return caplog.text + repr(scene.events)
 

@@ -43,7 +43,7 @@ def test_a_renewal_that_is_answered_by_an_error_does_not_wait_for_itself_s0_3(sc
     scene.backend.spoil(Fault(status=status, body=body, headers={"retry-after": "30"}))
     with pytest.raises(SessionOver if status == 401 else TryLater):
         scene.begin(scene.get).result(5)
-    assert not scene.session.status.renewing
+    assert not scene.session.status.refreshing
 
 
 def test_a_renewal_that_fails_leaves_no_flag_behind_s0_4(scene: Scene) -> None:
@@ -51,7 +51,7 @@ def test_a_renewal_that_fails_leaves_no_flag_behind_s0_4(scene: Scene) -> None:
     scene.backend.spoil(LOST, times=3)
     with pytest.raises(TryLater):
         scene.get()
-    assert not scene.session.status.renewing
+    assert not scene.session.status.refreshing
     scene.hands.pass_(60)
     assert scene.get().status == 200
 

@@ -11,7 +11,7 @@ from tests.adapters import Client
 from tests.backends.base import Backend, Fault
 from tests.backends.scene import DOWN, JUNK, LOST, Scene, Stage, statuses
 from tests.backends.shapes import BearerJson, CodeIn200, KeptRefresh, OwnHeader, StatusInBody
-from unbroken import BadAnswer, Session, SessionOver, TryLater
+from unbroken import BadResponse, Session, SessionOver, TryLater
 
 SHAPES: dict[str, Callable[..., Backend]] = {
     "status_in_body": StatusInBody,
@@ -107,8 +107,8 @@ def test_one_lost_request_is_not_noticed(scene: Scene) -> None:
 
 def test_a_wrong_description_is_named_at_the_login_and_hurts_no_session(scene: Scene) -> None:
     before = scene.stored
-    with pytest.raises(BadAnswer, match=f"'{ELSEWHERE}'") as caught:
-        misreading(scene).adopt(scene.login_answer("bob"))
+    with pytest.raises(BadResponse, match=f"'{ELSEWHERE}'") as caught:
+        misreading(scene).import_tokens(scene.login_answer("bob"))
     assert caught.value.field == ELSEWHERE
     assert scene.stored == before
     assert scene.get().json["user"] == "ada"
@@ -121,7 +121,7 @@ def test_a_wrong_description_is_named_at_the_renewal_and_sets_off_no_alarm(
     wrong = adapter(misreading(scene))
     scene.backend.expire()
     for _ in range(3):
-        with pytest.raises(BadAnswer) as caught:
+        with pytest.raises(BadResponse) as caught:
             wrong.request("GET", scene.backend.url + "/api/echo")
         assert caught.value.field == ELSEWHERE
     assert scene.stored == before

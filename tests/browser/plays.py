@@ -34,7 +34,7 @@ SET_UP = """async (text, name, options, config) => {
         store: new Vuex.Store({ state: { user: { accessToken: "" } } }),
         Message: ELEMENT.Message,
     };
-    let keep = (granted) => session.adopt(granted);
+    let keep = (granted) => session.import_tokens(granted);
     if (name) {
         const { snippets } = await import("data:text/javascript," + encodeURIComponent(text));
         keep = snippets[name](mine, axios, parts);

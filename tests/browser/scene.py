@@ -39,7 +39,7 @@ class Scene:
         script = """async (username, password) => {
             const headers = { "Content-Type": "application/json" };
             const body = JSON.stringify({ username, password });
-            session.adopt(await (await platform.fetch("/login", { method: "POST", headers, body })).json());
+            session.import_tokens(await (await platform.fetch("/login", { method: "POST", headers, body })).json());
         }"""
         (tab or self.tab).run(script, user, PASSWORD)
         version = (tab or self.tab).status["version"]

@@ -17,8 +17,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from tests.backends.base import Fault, Torn
-from unbroken.server import Policy, Sessions, SqliteStore
-from unbroken.starlette import SessionMiddleware, current_session, routes
+from unbroken.server import Policy, Sessions, SqliteSessionStore
+from unbroken.starlette import AccessTokenMiddleware, current_claims, routes
 
 __all__ = ["PASSWORD", "Shop"]
 
@@ -42,7 +42,7 @@ class Shop:
         authenticate: Any = lambda name, word: name if word == PASSWORD else None,
         **settings: Any,
     ) -> None:
-        self._store = SqliteStore(folder / "sessions.db")
+        self._store = SqliteSessionStore(folder / "sessions.db")
         self.sessions = Sessions(self._store, policy=Policy(access_ttl=access_ttl, grace=grace))
         self._authenticate, self._settings = authenticate, settings
         self.url = ""
@@ -71,7 +71,7 @@ class Shop:
         body = await request.body()
         self.arrived.append(body)
         self.seen.append((request.url.path, ""))
-        claims = current_session(request)
+        claims = current_claims(request)
         self.seen[-1] = (request.url.path, claims.subject)
         self.bodies.append(hashlib.sha256(body).hexdigest())
         return JSONResponse({"user": claims.subject, "sha256": self.bodies[-1], "length": len(body)})
@@ -104,7 +104,7 @@ class Shop:
         methods = ["GET", "POST", "PUT", "DELETE"]
         api = [Route("/echo", self._echo, methods=methods), Route("/never", self._never, methods=methods)]
         api.append(Route("/lines", self._lines))
-        middleware = [Middleware(SessionMiddleware, sessions=self.sessions, **own)]
+        middleware = [Middleware(AccessTokenMiddleware, sessions=self.sessions, **own)]
         app = Starlette(routes=[*auth, *api, WebSocketRoute("/socket", self._socket)], middleware=middleware)
 
         async def with_faults(scope: Any, receive: Any, send: Any) -> None:

@@ -127,7 +127,7 @@ def test_the_end_is_an_event_and_the_page_is_left_to_the_application_s2_10(scene
 
 def test_without_a_refresh_token_nothing_is_asked_for_s2_11(scene) -> None:
     token = scene.backend.issued[0].access
-    scene.tab.run("(accessToken) => session.adopt({ accessToken, expires_in: 60 })", token)
+    scene.tab.run("(accessToken) => session.import_tokens({ accessToken, expires_in: 60 })", token)
     assert scene.get()["status"] == 200
     scene.tab.pass_(61)
     assert scene.get()["reason"] == "no_refresh_token"

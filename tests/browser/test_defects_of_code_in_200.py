@@ -121,7 +121,7 @@ def test_no_refresh_token_is_not_sent_and_an_odd_one_arrives_whole_s1_8(stage) -
     assert codes([scene.get()]) == [200]
     assert scene.backend.presented == [scene.backend.issued[0].refresh]
     answer = {"data": {"token": scene.backend.issued[-1].access, "tokenHead": "Bearer "}}
-    scene.tab.run("(answer) => session.adopt(answer)", answer)
+    scene.tab.run("(answer) => session.import_tokens(answer)", answer)
     scene.backend.expire()
     assert scene.get()["reason"] == "no_refresh_token"
     assert scene.backend.exchanges == 1

@@ -55,7 +55,7 @@ def test_no_refresh_token_is_never_sent_and_silence_has_an_end_s4_5(stage) -> No
     assert scene.get()["error"] == "try_later"
     assert time.monotonic() - began < 3
     asked = scene.backend.exchanges
-    scene.tab.run("() => session.adopt({ accessToken: 'dead' })")
+    scene.tab.run("() => session.import_tokens({ accessToken: 'dead' })")
     assert scene.get()["reason"] == "no_refresh_token"
     assert scene.backend.exchanges == asked
 

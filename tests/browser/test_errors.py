@@ -19,8 +19,8 @@ CODES = {
     "tokens in the clear": ("() => createSession({ url: 'http://shop.example/auth' })", "misconfigured"),
     "in the clear on purpose": ("() => createSession({ url: 'http://shop.example/auth', allowPlainHttp: true })", None),
     "no URL for a login": (LOGIN, "misconfigured"),
-    "an answer without tokens": ("() => session.adopt({})", "bad_answer"),
-    "no answer": ("() => session.adopt(null)", "bad_answer"),
+    "an answer without tokens": ("() => session.import_tokens({})", "bad_answer"),
+    "no answer": ("() => session.import_tokens(null)", "bad_answer"),
     "nobody is logged in": ("async () => { await session.logout(); await session.token(); }", "session_over"),
 }
 
@@ -143,7 +143,7 @@ def test_a_login_that_is_answered_with_a_page_is_no_login_also_with_cookies(shop
     page.start(storage="cookie")
     page.page.route("**/auth/login", lambda route: route.fulfill(status=200, body="<h1>Welcome to our network</h1>"))
     assert page.attempt(LOGIN)["error"] == "bad_answer"
-    assert page.attempt("() => session.adopt(null)")["error"] == "bad_answer"
+    assert page.attempt("() => session.import_tokens(null)")["error"] == "bad_answer"
     page.page.unroute("**/auth/login")
     page.run("(word) => session.login('ada', word)", PASSWORD)
     assert page.ask("/echo")["json"]["user"] == "ada"

@@ -158,7 +158,7 @@ def test_other_answers_are_the_very_objects_of_the_client_i6(stage, client) -> N
         const wire = window.fetch;
         window.fetch = async (...about) => (mine = await wire(...about));
         const own = createSession({ ...options, key: "own" });
-        own.adopt({ accessToken: stored().tokens.access, refreshToken: "r" });
+        own.import_tokens({ accessToken: stored().tokens.access, refreshToken: "r" });
         const [answer, bad] = [await own.fetch("/api/echo"), await own.fetch("/api/error/500")];
         window.fetch = wire;
         return [answer.constructor === Response, bad === mine, answer.bodyUsed, bad.status];

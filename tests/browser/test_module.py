@@ -17,7 +17,7 @@ from tests.backends.base import Fault
 from tests.backends.shapes import BearerJson
 from tests.browser.chromium import PAGE
 from tests.npm import node_modules
-from unbroken.server import Cookies, Endpoints, MemoryStore, Sessions
+from unbroken.server import Cookies, Endpoints, MemorySessionStore, Sessions
 from unbroken.server.http.messages import Request
 from unbroken.server.http.static import module_url, served, squeezed
 
@@ -86,7 +86,7 @@ def test_squeezing_changes_no_text_and_no_expression() -> None:
 
 
 def test_the_endpoints_serve_it_with_a_tag_for_all_who_may_call_them() -> None:
-    endpoints = Endpoints(Sessions(MemoryStore()), lambda name, word: None, origins=["https://app.example.com"])
+    endpoints = Endpoints(Sessions(MemorySessionStore()), lambda name, word: None, origins=["https://app.example.com"])
     path = module_url("/auth").partition("?")[0]
     answer = endpoints.handle_blocking(Request("GET", path, {"origin": "https://app.example.com"}))
     assert answer is not None
@@ -109,7 +109,7 @@ def test_challenges_are_read_as_in_python(blank, vector) -> None:
             ? (renewals++, new Response("{}", { status: 500 })) : new Response("", { status, headers });
         const session = createSession();
         window.fetch = platform.fetch;
-        session.adopt({ access_token: "a", refresh_token: "r" });
+        session.import_tokens({ access_token: "a", refresh_token: "r" });
         await session.fetch("/x").catch(() => {});
         return renewals > 0;
     }"""
@@ -120,7 +120,7 @@ def test_challenges_are_read_as_in_python(blank, vector) -> None:
 @pytest.mark.parametrize("vector", json.loads((VECTORS / "token_responses.json").read_text()), ids=lambda v: v["name"])
 def test_token_responses_are_read_as_in_python(blank, vector) -> None:
     blank.run("() => (localStorage.clear(), start({ storage: 'localStorage' }))")
-    came = blank.attempt("(answer) => session.adopt(answer)", vector["body"])
+    came = blank.attempt("(answer) => session.import_tokens(answer)", vector["body"])
     if "bad_field" in vector:
         assert (came["error"], came["field"] or "") == ("bad_answer", vector["bad_field"])
         return

@@ -50,7 +50,7 @@ class Recorder:
         return [one for one in self.asked if one["what"].endswith(path)]
 
 
-ADOPT = "(access_token) => session.adopt({ access_token, refresh_token: 'r0' })"
+ADOPT = "(access_token) => session.import_tokens({ access_token, refresh_token: 'r0' })"
 FORM = "application/x-www-form-urlencoded"
 ASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "json": ({}, {"what": "POST /x", "query": {}, "body": {"refresh_token": "r0"}, "type": "application/json"}),
@@ -154,7 +154,7 @@ def test_a_backend_without_a_logout_confirms_none(recorded) -> None:
 def test_the_scheme_is_the_dialects_or_the_answers(recorded, options, answer, value) -> None:
     backend, page = recorded(answer)
     page.start(refresh={"url": "/x"}, **options)
-    page.run("(answer) => session.adopt({ access_token: 'old', refresh_token: 'r0', ...answer })", answer)
+    page.run("(answer) => session.import_tokens({ access_token: 'old', refresh_token: 'r0', ...answer })", answer)
     assert page.ask("/api")["status"] == 200
     first, _, again = backend.asked
     assert (first["headers"]["authorization"], again["headers"]["authorization"]) == (

@@ -11,7 +11,7 @@ import pytest
 
 from tests.browser.shop import PASSWORD
 from tests.docs.pages import ROOT, examples
-from unbroken.server import Cookies, OneMoreStep
+from unbroken.server import Cookies, MfaRequired
 
 [EXAMPLE] = [code for code in examples(ROOT / "docs" / "browser.md", "js") if "mfa_required" in code]
 SECRET = b"12345678901234567890"
@@ -28,7 +28,7 @@ def code_of(now: float) -> str:
 def authenticate(name: str, password: str):
     if password != PASSWORD:
         return None
-    return OneMoreStep(name, kind="totp", hint="the app on your phone") if name == "ada" else name
+    return MfaRequired(name, kind="totp", hint="the app on your phone") if name == "ada" else name
 
 
 def second_step(subject: str, kind: str, code: str) -> bool:
@@ -87,7 +87,7 @@ def test_a_wrong_password_asks_for_no_code(page) -> None:
 def test_a_login_that_was_ended_meanwhile_begins_again(page) -> None:
     step = "(password) => session.login('ada', password).catch(({ cause }) => (window.step = cause))"
     assert page.run(step, PASSWORD)["challenge_type"] == "totp"
-    page.server.sessions.revoke_all("ada")
+    page.server.sessions.revoke_subject("ada")
     failed = page.attempt("(code) => secondStep(step, () => code)", code_of(time.time()))
     assert "begin again" in failed["message"]
     assert page.ask("/echo")["reason"] == "not_logged_in"

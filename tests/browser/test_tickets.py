@@ -21,7 +21,7 @@ from tests.browser.shop import Shop
 from tests.browser.tabs import Tab
 from tests.docs.pages import ROOT, examples
 from unbroken.server import Cookies
-from unbroken.starlette import redeemed
+from unbroken.starlette import claims_from_ticket
 from unbroken.testing import running
 
 BOTH = Cookies("both", secure=False)
@@ -75,7 +75,7 @@ class Live(Shop):
         return either
 
     async def _live(self, socket: WebSocket) -> None:
-        claims = await redeemed(socket, self.sessions)
+        claims = await claims_from_ticket(socket, self.sessions)
         await socket.accept()
         self.opened = number = self.opened + 1
         await socket.send_text(f"{claims.subject} {number}")
@@ -89,7 +89,7 @@ class Live(Shop):
         await socket.close()
 
     async def _events(self, request: Request) -> Response:
-        claims = await redeemed(request, self.sessions)
+        claims = await claims_from_ticket(request, self.sessions)
         self.after.append(request.query_params["after"])
         self.opened = number = self.opened + 1
 
@@ -101,7 +101,7 @@ class Live(Shop):
         return StreamingResponse(events(), media_type="text/event-stream")
 
     async def _report(self, request: Request) -> Response:
-        claims = await redeemed(request, self.sessions)
+        claims = await claims_from_ticket(request, self.sessions)
         return Response(f"report of {claims.subject}", headers={"content-disposition": "attachment; filename=report"})
 
 

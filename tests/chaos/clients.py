@@ -57,7 +57,7 @@ class Ours(Client):
         super().__init__(url, name)
         self._ahead = 0.0
         clock = Clock(lambda: time.time() + self._ahead, lambda: time.monotonic() + self._ahead)
-        self.session = Session(url, window=None, clock=clock, exchange_timeout=10.0)
+        self.session = Session(url, window=None, clock=clock, refresh_timeout=10.0)
         self.session.login(name, PASSWORD)
 
     def refresh(self) -> None:

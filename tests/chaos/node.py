@@ -142,7 +142,7 @@ def main(store: str, port: int) -> None:
     from starlette.routing import Route
 
     from unbroken.server import Sessions, open_store
-    from unbroken.server.core.events import Event, Refreshed, ReuseDetected
+    from unbroken.server.core.events import ReuseDetected, ServerEvent, SessionRefreshed
     from unbroken.starlette import routes
 
     ahead = 0.0
@@ -150,10 +150,10 @@ def main(store: str, port: int) -> None:
     def say(*words: str) -> None:
         os.write(1, f"{' '.join(words)}\n".encode())
 
-    def tell(event: Event) -> None:
+    def tell(event: ServerEvent) -> None:
         if isinstance(event, ReuseDetected):
             say(event.kind, event.sid, event.evidence)
-        elif isinstance(event, Refreshed) and event.verdict != "rotated":
+        elif isinstance(event, SessionRefreshed) and event.verdict != "rotated":
             say("verdict", event.verdict)
 
     async def clock(request: Request) -> Response:

@@ -11,19 +11,19 @@ from tests.chaos.clients import reuse_alarms
 from tests.chaos.conftest import Pair
 from tests.chaos.parties import at_once, log_in, refresh, send_and_hang_up, whoami
 from unbroken.server import open_store
-from unbroken.server.core.rotation import Row
-from unbroken.server.stores import Store
+from unbroken.server.core.rotation import SessionRow
+from unbroken.server.stores import SessionStore
 
 TABS = 64
 
 
 @pytest.fixture
-def row_of(pair: Pair) -> Callable[[str], Row]:
+def row_of(pair: Pair) -> Callable[[str], SessionRow]:
     """The newest row of a subject."""
-    from unbroken._sync import run_once
+    from unbroken._sync import run_sync
 
-    store: Store = open_store(pair.store)
-    yield lambda subject: run_once(store.sessions(subject))[0]
+    store: SessionStore = open_store(pair.store)
+    yield lambda subject: run_sync(store.sessions(subject))[0]
     store.close()
 
 
@@ -59,14 +59,14 @@ def test_sixty_four_tabs_refresh_at_once_and_share_one_session(pair: Pair) -> No
 @pytest.mark.parametrize("seconds", [0.0, 11.0, 3600.0], ids=["at-once", "after-11-s", "after-an-hour"])
 @pytest.mark.parametrize("coordinated", [False, True], ids=["foreign", "ours"])
 def test_an_answer_that_got_lost_is_asked_for_again(
-    pair: Pair, row_of: Callable[[str], Row], coordinated: bool, seconds: float
+    pair: Pair, row_of: Callable[[str], SessionRow], coordinated: bool, seconds: float
 ) -> None:
     """At the other node. Ours asks under the same attempt id, others know none."""
     before = reuse_alarms(pair.store)
     here, there = pair.urls
     name = f"late by {seconds}, {coordinated}"
     tokens, attempt = log_in(here, name, coordinated=coordinated), "the attempt" if coordinated else ""
-    send_and_hang_up(here, tokens["refresh_token"], attempt, lambda: row_of(name).g == 1)
+    send_and_hang_up(here, tokens["refresh_token"], attempt, lambda: row_of(name).generation == 1)
     pair.tick(seconds)
     status, again = refresh(there, tokens["refresh_token"], attempt)
     assert (status, again["refresh_seq"]) == (200, 1), again

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from tests.backend import Backend, running
 from tests.cli_client.shell import Echo, OAuth, Shell
-from unbroken.server import MemoryStore, Sessions
+from unbroken.server import MemorySessionStore, Sessions
 from unbroken.starlette import routes
 
 
@@ -32,7 +32,7 @@ def api(shell: Shell, server: Backend) -> Shell:
 
 @pytest.fixture
 def oauth() -> Iterator[OAuth]:
-    sessions, came = Sessions(MemoryStore()), []
+    sessions, came = Sessions(MemorySessionStore()), []
     app = Starlette(routes=routes(sessions, lambda name, password: name, password_grant=True))
 
     async def listening(scope: Any, receive: Any, send: Any) -> None:

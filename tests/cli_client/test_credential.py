@@ -89,7 +89,7 @@ def test_docker_gets_a_token_for_the_sessions_host_only(api: Shell, server: Back
 
 
 def test_docker_reads_our_error_where_it_looks_for_it(api: Shell, server: Backend) -> None:
-    server.sessions.revoke_all("ada")
+    server.sessions.revoke_subject("ada")
     api.age(3600)
     done = api("credential", "docker", "api", "get", given=server.url)
     assert "--as api` again" in one_line(done)

@@ -61,7 +61,7 @@ def read_until(terminal: int, words: bytes) -> bytes:
 
 
 def test_a_refresh_token_is_taken_over(shell: Shell, server: Backend) -> None:
-    granted = server.sessions.login("eve")
+    granted = server.sessions.create("eve")
     done = shell("login", server.url, "--as", "api", "--paste", given=f"{granted.refresh_token}\n")
     assert done.returncode == 0, done.stderr
     assert server.exchanges == 1
@@ -105,7 +105,7 @@ def test_logout_says_that_the_server_did_not_confirm(api: Shell, server: Backend
 
 
 def test_logout_of_a_session_that_is_over_forgets_it(api: Shell, server: Backend) -> None:
-    server.sessions.revoke_all("ada")
+    server.sessions.revoke_subject("ada")
     api.age(3600)
     assert api("token", "api").returncode == 2
     done = api("logout", "api")
@@ -128,7 +128,7 @@ def test_any_oauth_server_will_do(shell: Shell, oauth: OAuth) -> None:
 
 
 def test_a_refresh_token_of_any_oauth_server_is_taken_over(shell: Shell, oauth: OAuth) -> None:
-    granted = oauth.sessions.login("ada", client_id="shop")
+    granted = oauth.sessions.create("ada", client_id="shop")
     where = ["login", oauth.url, "--as", "shop", "--token-endpoint", oauth.url + "/auth/token", "--client-id", "shop"]
     assert shell(*where, "--paste", given=f"{granted.refresh_token}\n").returncode == 0
     assert oauth.sessions.verify(shell("token", "shop").stdout.strip()).subject == "ada"

@@ -9,16 +9,18 @@ from starlette.applications import Starlette
 
 from tests.backend import running
 from tests.cli_client.shell import Shell, one_line
-from unbroken.server import MemoryStore, OneMoreStep, Sessions
+from unbroken.server import MemorySessionStore, MfaRequired, Sessions
 from unbroken.starlette import routes
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    def authenticate(name: str, _: str) -> OneMoreStep:
-        return OneMoreStep(name, kind="totp", hint="your phone")
+    def authenticate(name: str, _: str) -> MfaRequired:
+        return MfaRequired(name, kind="totp", hint="your phone")
 
-    served = routes(Sessions(MemoryStore()), authenticate, second_step=lambda _subject, _kind, code: code == "123456")
+    served = routes(
+        Sessions(MemorySessionStore()), authenticate, second_step=lambda _subject, _kind, code: code == "123456"
+    )
     with running(Starlette(routes=served)) as port:
         yield f"http://127.0.0.1:{port}"
 

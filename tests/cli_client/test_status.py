@@ -12,7 +12,7 @@ def test_status_shows_all_sessions_and_no_secret(api: Shell, server: Backend) ->
     api.login(server.url, "old")
     api.login(server.url, "gone")
     api.age(3600, "old")
-    server.sessions.revoke_all("ada")
+    server.sessions.revoke_subject("ada")
     api.age(3600, "gone")
     api("token", "gone")
     head, *rows = api("status").stdout.splitlines()

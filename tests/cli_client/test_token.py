@@ -95,7 +95,7 @@ COMMANDS: dict[str, list[str]] = {
 
 @pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
 def test_a_session_that_is_over_says_what_to_type(api: Shell, server: Backend, arguments: list[str]) -> None:
-    server.sessions.revoke_all("ada")
+    server.sessions.revoke_subject("ada")
     api.age(3600)
     given = f"protocol=http\nhost={server.url.removeprefix('http://')}\n"
     done = api(*(word.replace("URL", server.url) for word in arguments), given=given)

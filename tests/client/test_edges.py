@@ -18,16 +18,16 @@ from typing import Any
 import pytest
 
 from unbroken import (
-    Ask,
-    BadAnswer,
-    Call,
+    BadResponse,
     ConfigurationError,
     Dialect,
     FileStore,
+    HttpRequest,
+    HttpResponse,
     MemoryStore,
     NotReplayable,
-    RenewalStorm,
-    Reply,
+    RefreshStorm,
+    RequestTemplate,
     Session,
     SessionOver,
     StoreUnavailable,
@@ -35,9 +35,9 @@ from unbroken import (
     TryLater,
     oauth2,
 )
-from unbroken._transport import Lost, Unsent, http_sender
-from unbroken.client.core.events import Event, RenewalStarted
-from unbroken.client.core.record import Record
+from unbroken._transport import NotSent, ResponseLost, http_sender
+from unbroken.client.core.events import ClientEvent, RefreshStarted
+from unbroken.client.core.record import StoredSession
 from unbroken.testing import ManualClock
 
 URL = "https://api.example"
@@ -47,14 +47,14 @@ class Answers:
     """Stands for a server: each exchange gives the next pair, unless an answer was prepared. It notes its calls."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.next: list[Callable[[], Reply]] = []
+        self.calls: list[HttpRequest] = []
+        self.next: list[Callable[[], HttpResponse]] = []
         self.given = 0
 
-    def __call__(self, call: Call, timeout: float) -> Reply:
+    def __call__(self, call: HttpRequest, timeout: float) -> HttpResponse:
         self.calls.append(call)
         if "logout" in call.url or "revoke" in call.url:
-            return Reply(204)
+            return HttpResponse(204)
         if self.next:
             return self.next.pop(0)()
         self.given += 1
@@ -64,8 +64,8 @@ class Answers:
         return sum(word in call.url for call in self.calls)
 
 
-def said(body: object, status: int = 200, **headers: str) -> Reply:
-    return Reply(status, headers, json.dumps(body).encode())
+def said(body: object, status: int = 200, **headers: str) -> HttpResponse:
+    return HttpResponse(status, headers, json.dumps(body).encode())
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def logged_in(server: Answers, clock: ManualClock, store: Any = None, **settings
 
 def test_a_load_in_the_middle_of_a_logout_does_not_bring_the_session_back(server: Answers, clock: ManualClock) -> None:
     class Slow(MemoryStore):
-        def save(self, record: Record, expected: Record) -> bool:
+        def save(self, record: StoredSession, expected: StoredSession) -> bool:
             if record.tokens is None:
                 with pytest.raises(SessionOver):
                     session.token()
@@ -110,11 +110,11 @@ def test_of_two_logins_that_cross_the_stored_one_is_in_use(server: Answers, cloc
         if first:
             first.clear()
             clock.advance(1)
-            session.adopt({"access_token": "theirs", "expires_in": 1800})
+            session.import_tokens({"access_token": "theirs", "expires_in": 1800})
         install(live, **more)
 
     session._known.install = late  # type: ignore[method-assign]
-    session.adopt({"access_token": "mine", "expires_in": 1800})
+    session.import_tokens({"access_token": "mine", "expires_in": 1800})
     stored = store.load().tokens
     assert stored is not None
     assert session.token() == stored.access_token == "theirs"
@@ -124,7 +124,7 @@ def test_a_logout_is_told_to_the_server_even_if_the_store_fails(server: Answers,
     class Full(MemoryStore):
         full = False
 
-        def save(self, record: Record, expected: Record) -> bool:
+        def save(self, record: StoredSession, expected: StoredSession) -> bool:
             if self.full:
                 raise StoreUnavailable("the disk is full")
             return super().save(record, expected)
@@ -147,7 +147,7 @@ def test_a_client_with_a_secret_authenticates_when_it_revokes(server: Answers, c
     endpoint = "https://as.example/token"
     dialect = oauth2(endpoint, client_id="app", client_secret="s", revocation_endpoint="https://as.example/revoke")
     session = Session(dialect, send=server, clock=clock)
-    session.adopt({"access_token": "A", "refresh_token": "R"})
+    session.import_tokens({"access_token": "A", "refresh_token": "R"})
     assert session.logout() is True
     headers = {name.lower(): value for name, value in server.calls[-1].headers.items()}
     assert headers["authorization"].startswith("Basic ")
@@ -156,7 +156,7 @@ def test_a_client_with_a_secret_authenticates_when_it_revokes(server: Answers, c
 
 def test_tokens_that_were_received_long_ago_are_not_taken_for_new(server: Answers, clock: ManualClock) -> None:
     session = Session(URL, send=server, clock=clock)
-    session.adopt(Tokens("old", "R", lifetime=1800.0, received_at=clock.wall() - 1790))
+    session.import_tokens(Tokens("old", "R", expires_in=1800.0, received_at=clock.wall() - 1790))
     assert session.status.state == "ageing"
 
 
@@ -199,11 +199,11 @@ def test_without_a_sibling_a_cool_down_asks_the_store_and_nobody_else(server: An
 
 def test_a_late_challenge_is_not_answered_with_tokens_that_are_dead_too(server: Answers, clock: ManualClock) -> None:
     session = logged_in(server, clock)
-    sent = session.authorize()
+    sent = session._authorize()
     clock.advance(1800)
     session.token()
     clock.advance(5000)
-    fresh = session.challenged(sent, "here")
+    fresh = session._handle_challenge(sent, "here")
     assert fresh is not None
     assert fresh.tokens.access_token == "A3"
 
@@ -230,11 +230,11 @@ def test_two_stubborn_endpoints_do_not_make_a_storm(server: Answers, clock: Manu
     session = logged_in(server, clock)
     passed = 0
     for turn in range(20):
-        sent = session.authorize()
-        fresh = session.challenged(sent, f"/items/{turn % 7}")
+        sent = session._authorize()
+        fresh = session._handle_challenge(sent, f"/items/{turn % 7}")
         passed += fresh is None
         if fresh is not None:
-            session._known.settled(f"/items/{turn % 7}", fresh, False)
+            session._known.record_acceptance(f"/items/{turn % 7}", fresh, False)
         clock.advance(1)
     assert server.asked("refresh") == 2
     assert passed == 18
@@ -242,21 +242,21 @@ def test_two_stubborn_endpoints_do_not_make_a_storm(server: Answers, clock: Manu
 
 def test_an_endpoint_that_refused_an_old_token_is_not_called_stubborn(server: Answers, clock: ManualClock) -> None:
     session = logged_in(server, clock)
-    sent = session.authorize()
+    sent = session._authorize()
     clock.advance(1800)
     session.token()
     clock.advance(900)  # the newer token is a quarter of an hour old, and the server has revoked it
-    fresh = session.challenged(sent, "here")
+    fresh = session._handle_challenge(sent, "here")
     assert fresh is not None
-    session._known.settled("here", fresh, False)
-    assert session.challenged(fresh, "here") is not None, "the revoked token is renewed, not passed through"
+    session._known.record_acceptance("here", fresh, False)
+    assert session._handle_challenge(fresh, "here") is not None, "the revoked token is renewed, not passed through"
     assert server.asked("refresh") == 2
 
 
 def test_without_a_refresh_token_a_challenge_is_handed_over(server: Answers, clock: ManualClock) -> None:
     session = Session(URL, send=server, clock=clock)
-    session.adopt({"access_token": "A", "expires_in": 1800})
-    assert session.challenged(session.authorize(), "here") is None
+    session.import_tokens({"access_token": "A", "expires_in": 1800})
+    assert session._handle_challenge(session._authorize(), "here") is None
     assert session.token() == "A"
     clock.advance(1800)
     with pytest.raises(SessionOver, match="no refresh token"):
@@ -266,11 +266,11 @@ def test_without_a_refresh_token_a_challenge_is_handed_over(server: Answers, clo
 def test_a_storm_of_challenges_still_ends(server: Answers, clock: ManualClock) -> None:
     session = logged_in(server, clock)
     for turn in range(5):
-        fresh = session.challenged(session.authorize(), turn)
+        fresh = session._handle_challenge(session._authorize(), turn)
         assert fresh is not None
-        session._known.settled(turn, fresh, True)
-    with pytest.raises(RenewalStorm):
-        session.challenged(session.authorize(), "once more")
+        session._known.record_acceptance(turn, fresh, True)
+    with pytest.raises(RefreshStorm):
+        session._handle_challenge(session._authorize(), "once more")
     assert server.asked("refresh") == 5
 
 
@@ -293,7 +293,7 @@ def test_an_odd_field_does_not_cost_the_tokens(
 
 def test_a_scope_may_come_as_a_list(server: Answers, clock: ManualClock) -> None:
     session = Session(URL, send=server, clock=clock)
-    assert session.adopt({"access_token": "A", "scope": ["read", "write"]}).scope == "read write"
+    assert session.import_tokens({"access_token": "A", "scope": ["read", "write"]}).scope == "read write"
 
 
 @pytest.mark.parametrize("answer", [{}, {"access_token": 7}, {"token": "A"}])
@@ -304,7 +304,7 @@ def test_a_wrong_description_is_told_at_once_and_asked_once(
     session = logged_in(server, clock, store)
     clock.advance(1800)
     server.next = [lambda: said(answer)] * 3
-    with pytest.raises(BadAnswer, match="'access_token'"):
+    with pytest.raises(BadResponse, match="'access_token'"):
         session.token()
     assert server.asked("refresh") == 1, "asking again would spend the same refresh token twice"
     stored = store.load().tokens
@@ -321,7 +321,7 @@ def test_a_wrong_description_does_not_stop_requests_while_the_token_lives(server
 
 def test_tokens_that_are_not_newer_are_not_offered_for_ever(server: Answers, clock: ManualClock) -> None:
     session = Session(URL, send=server, clock=clock)
-    session.adopt({"access_token": "A", "refresh_token": "R", "expires_in": 60, "refresh_seq": 5})
+    session.import_tokens({"access_token": "A", "refresh_token": "R", "expires_in": 60, "refresh_seq": 5})
     clock.advance(60)
     server.next = [lambda: said({"access_token": "B", "refresh_token": "R", "refresh_seq": 5})]
     with pytest.raises(TryLater, match="not newer"):
@@ -342,7 +342,7 @@ def test_retry_after_may_be_anything(server: Answers, clock: ManualClock) -> Non
 
 def test_a_slow_store_does_not_stop_the_loop(server: Answers, clock: ManualClock) -> None:
     class Far(MemoryStore):
-        def load(self) -> Record:
+        def load(self) -> StoredSession:
             time.sleep(0.3)
             return super().load()
 
@@ -373,7 +373,7 @@ def test_a_slow_store_does_not_stop_the_loop(server: Answers, clock: ManualClock
 
 def test_the_repr_asks_no_store(server: Answers, clock: ManualClock) -> None:
     class Dead(MemoryStore):
-        def load(self) -> Record:
+        def load(self) -> StoredSession:
             raise StoreUnavailable("it is down")
 
     assert repr(Session(URL, Dead(), send=server, clock=clock)) == "<unbroken.Session not_logged_in>"
@@ -387,7 +387,7 @@ def test_an_async_hook_runs_in_the_loop_in_which_a_blocking_call_was_made(server
 
     async def main() -> None:
         session = Session(URL, send=server, clock=clock, on_tokens_changed=hook)
-        session.adopt({"access_token": "A"})
+        session.import_tokens({"access_token": "A"})
         await asyncio.sleep(0.01)
 
     asyncio.run(main())
@@ -463,7 +463,7 @@ def test_a_fork_in_the_middle_of_a_renewal_frees_all_locks(server: Answers, cloc
 
 def test_a_session_over_a_file_can_be_pickled_and_one_in_memory_says_why_not(tmp_path: Path) -> None:
     session = Session("http://127.0.0.1:9", FileStore(tmp_path / "t.json"), origins=["http://127.0.0.1:10"])
-    session.adopt({"access_token": "A", "expires_in": 60})
+    session.import_tokens({"access_token": "A", "expires_in": 60})
     again = pickle.loads(pickle.dumps(session))
     assert again.token() == "A"
     assert again.origins == session.origins
@@ -476,22 +476,22 @@ def test_a_session_over_a_file_can_be_pickled_and_one_in_memory_says_why_not(tmp
 
 def test_no_description_of_a_backend_shows_its_secret() -> None:
     dialect = oauth2("https://as.example/token", client_id="app", client_secret="hush")
-    shown = repr(dialect) + repr(Ask("https://x.example", extra={"client_secret": "hush"}))
+    shown = repr(dialect) + repr(RequestTemplate("https://x.example", extra={"client_secret": "hush"}))
     assert "hush" not in shown
     assert "YXBwOmh1c2g" not in shown
 
 
 def test_a_url_with_a_password_is_refused_and_not_repeated() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        Session(Dialect(refresh=Ask("https://app:hush@as.example/token")))
+        Session(Dialect(refresh=RequestTemplate("https://app:hush@as.example/token")))
     assert "hush" not in str(caught.value)
 
 
 def test_an_international_name_is_the_same_in_both_spellings() -> None:
     session = Session("https://bücher.example")
-    assert session.covers("https", "xn--bcher-kva.example", None)
-    assert session.covers("https", "bücher.example", None)
-    assert Session("https://xn--bcher-kva.example").covers("https", "bücher.example", None)
+    assert session.allows_origin("https", "xn--bcher-kva.example", None)
+    assert session.allows_origin("https", "bücher.example", None)
+    assert Session("https://xn--bcher-kva.example").allows_origin("https", "bücher.example", None)
 
 
 def test_a_body_that_could_not_be_sent_again_says_whether_the_session_is_renewed() -> None:
@@ -503,8 +503,8 @@ def test_a_body_that_could_not_be_sent_again_says_whether_the_session_is_renewed
 
 
 def test_a_shortened_answer_is_no_answer() -> None:
-    with listening(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}") as port, pytest.raises(Lost):
-        http_sender()(Call("GET", f"http://127.0.0.1:{port}/"), 2.0)
+    with listening(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}") as port, pytest.raises(ResponseLost):
+        http_sender()(HttpRequest("GET", f"http://127.0.0.1:{port}/"), 2.0)
 
 
 def test_the_time_of_an_exchange_covers_all_addresses_of_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -518,8 +518,8 @@ def test_the_time_of_an_exchange_covers_all_addresses_of_a_host(monkeypatch: pyt
         raise TimeoutError
 
     monkeypatch.setattr(socket.socket, "connect", hangs, raising=False)
-    with pytest.raises(Unsent):
-        http_sender()(Call("GET", "http://many.example/"), 0.3)
+    with pytest.raises(NotSent):
+        http_sender()(HttpRequest("GET", "http://many.example/"), 0.3)
     assert sum(min(seconds, 0.2) for seconds in waited) < 0.5
     assert waited == sorted(waited, reverse=True)
 
@@ -527,7 +527,7 @@ def test_the_time_of_an_exchange_covers_all_addresses_of_a_host(monkeypatch: pyt
 def test_loopback_goes_through_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with listening(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") as port:
-        assert http_sender()(Call("GET", f"http://127.0.0.1:{port}/"), 2.0).status == 200
+        assert http_sender()(HttpRequest("GET", f"http://127.0.0.1:{port}/"), 2.0).status == 200
 
 
 class listening:  # noqa: N801  # used like a function
@@ -554,7 +554,7 @@ class listening:  # noqa: N801  # used like a function
 
 
 def test_a_renewal_is_told_before_what_it_led_to(server: Answers, clock: ManualClock) -> None:
-    events: list[Event] = []
+    events: list[ClientEvent] = []
     session = logged_in(server, clock, on_event=events.append)
     clock.advance(1800)
     session.token()
@@ -562,5 +562,5 @@ def test_a_renewal_is_told_before_what_it_led_to(server: Answers, clock: ManualC
     while len(events) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     kinds = [type(event).__name__ for event in events]
-    assert kinds.index("RenewalStarted") < kinds.index("Renewed")
-    assert next(event for event in events if isinstance(event, RenewalStarted)).why == "expired"
+    assert kinds.index("RefreshStarted") < kinds.index("TokensRefreshed")
+    assert next(event for event in events if isinstance(event, RefreshStarted)).why == "expired"

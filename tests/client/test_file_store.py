@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from unbroken import ConfigurationError, FileStore, StoreBusy, StoreUnavailable, Tokens
-from unbroken.client.core.record import EMPTY, Record
+from unbroken.client.core.record import EMPTY, StoredSession
 
-RECORD = Record(7, 2, Tokens("access", "refresh", version=7, epoch=2))
+RECORD = StoredSession(7, 2, Tokens("access", "refresh", version=7, epoch=2))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_nothing_is_left_beside_a_write_that_fails(file: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(StoreUnavailable, match="No space left"):
-        store.save(Record(8, 2), RECORD)
+        store.save(StoredSession(8, 2), RECORD)
     monkeypatch.undo()
     assert store.load() == RECORD
     assert [path.name for path in file.parent.glob(".*")] == []
@@ -60,8 +60,8 @@ def test_nothing_is_left_beside_a_write_that_fails(file: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     "damage",
     [b"", b"{", b"[]", b"null", b'{"unbroken": 1}', b"\xff\xfe", b'{"unbroken": 1, "version": "x"}',
-     b'{"unbroken":1,"version":1,"epoch":1,"tokens":{"access_token":7},"attempt":null,"over":""}',
-     b'{"unbroken":1,"version":1,"epoch":1,"tokens":{"access_token":"a","lifetime":"x","version":1},"attempt":null,"over":""}'],
+     b'{"unbroken":1,"version":1,"epoch":1,"tokens":{"access_token":7},"idempotency_key":null,"over":""}',
+     b'{"unbroken":1,"version":1,"epoch":1,"tokens":{"access_token":"a","expires_in":"x","version":1},"idempotency_key":null,"over":""}'],
 )  # fmt: skip
 def test_a_damaged_file_is_set_aside_and_said_so(file: Path, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
     store = FileStore(file)

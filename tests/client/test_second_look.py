@@ -13,14 +13,23 @@ from typing import Any
 
 import pytest
 
-from unbroken import Ask, Call, ConfigurationError, Dialect, MemoryStore, Reply, Session, TryLater
-from unbroken._sync import run_once
+from unbroken import (
+    ConfigurationError,
+    Dialect,
+    HttpRequest,
+    HttpResponse,
+    MemoryStore,
+    RequestTemplate,
+    Session,
+    TryLater,
+)
+from unbroken._sync import run_sync
 from unbroken.client.core import refresh_rules as rules
-from unbroken.client.core.events import Event, RenewalOver, Waited
-from unbroken.client.core.record import Record
-from unbroken.client.core.refresh_rules import Unanswered
-from unbroken.client.core.schedule import cool_down
-from unbroken.client.hooks import Hooks
+from unbroken.client.core.events import ClientEvent, RefreshFinished, RequestWaited
+from unbroken.client.core.record import StoredSession
+from unbroken.client.core.refresh_rules import Indeterminate
+from unbroken.client.core.schedule import cooldown_seconds
+from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort
 from unbroken.client.stores.postgres import PostgresStore
 from unbroken.client.stores.redis import RedisStore
@@ -34,17 +43,17 @@ class Answers:
     """Stands for a server: each exchange gives the next pair; ``down`` answers 503."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[HttpRequest] = []
         self.down = False
         self.given = 0
 
-    def __call__(self, call: Call, timeout: float) -> Reply:
+    def __call__(self, call: HttpRequest, timeout: float) -> HttpResponse:
         self.calls.append(call)
         if "logout" in call.url or self.down:
-            return Reply(503 if self.down else 204)
+            return HttpResponse(503 if self.down else 204)
         self.given += 1
         pair = {"access_token": f"A{self.given}", "refresh_token": f"R{self.given}", "expires_in": 1800}
-        return Reply(200, {}, json.dumps(pair).encode())
+        return HttpResponse(200, {}, json.dumps(pair).encode())
 
 
 @pytest.fixture
@@ -59,7 +68,7 @@ def server() -> Answers:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(rules, "RETRY_PAUSES_SECONDS", (0.01, 0.02))
 
 
 def logged_in(server: Answers, clock: ManualClock, store: Any = None, **settings: Any) -> Session:
@@ -72,36 +81,36 @@ def logged_in(server: Answers, clock: ManualClock, store: Any = None, **settings
 
 
 def test_a_server_that_is_down_for_days_is_still_cooled_down_from() -> None:
-    assert cool_down(5000, 0.0, 0.5) == 22.5
+    assert cooldown_seconds(5000, 0.0, 0.5) == 22.5
 
 
 def test_an_endpoint_that_rejects_one_renewal_for_many_requests_does_not_speak_for_the_others(
     server: Answers, clock: ManualClock
 ) -> None:
     session = logged_in(server, clock)
-    fresh = session.challenged(session.authorize(), "/never")
+    fresh = session._handle_challenge(session._authorize(), "/never")
     assert fresh is not None
     for _ in range(10):  # as many requests as were challenged at once
-        session._known.settled("/never", fresh, False)
-    assert session.challenged(fresh, "/never") is None
-    assert session.challenged(fresh, "/other") is not None, "one renewal helped nobody, not ten"
+        session._known.record_acceptance("/never", fresh, False)
+    assert session._handle_challenge(fresh, "/never") is None
+    assert session._handle_challenge(fresh, "/other") is not None, "one renewal helped nobody, not ten"
 
 
 def test_a_late_challenge_is_answered_with_tokens_that_are_still_good_while_the_server_is_down(
     server: Answers, clock: ManualClock
 ) -> None:
     session = logged_in(server, clock)
-    sent = session.authorize()
+    sent = session._authorize()
     clock.advance(1800)
     session.token()
     clock.advance(1795)  # five seconds are left
     server.down = True
-    fresh = session.challenged(sent, "/items")
+    fresh = session._handle_challenge(sent, "/items")
     assert fresh is not None
     assert fresh.tokens.access_token == "A2"
     clock.advance(5)
     with pytest.raises(TryLater):
-        session.challenged(sent, "/items")
+        session._handle_challenge(sent, "/items")
 
 
 def test_a_renewal_that_was_given_up_does_not_send_under_the_lock_of_the_next(
@@ -118,15 +127,21 @@ def test_a_renewal_that_was_given_up_does_not_send_under_the_lock_of_the_next(
             return _Lends(leases.pop(0))
 
     port = BlockingPort(
-        Lends(), Dialect(refresh=Ask(URL)), server, clock, lambda _: None, exchange_timeout=1, lock_timeout=1
+        Lends(),
+        Dialect(refresh=RequestTemplate(URL)),
+        server,
+        clock,
+        lambda _: None,
+        refresh_timeout=1,
+        lock_timeout=1,
     )
-    first, second = port.for_one_renewal(), port.for_one_renewal()
-    run_once(first.alone().__aenter__())
-    run_once(second.alone().__aenter__())
-    answer = run_once(first.exchange(Tokens("A", "R"), "x"))
-    assert isinstance(answer, Unanswered)
+    first, second = port.for_one_refresh(), port.for_one_refresh()
+    run_sync(first.lock().__aenter__())
+    run_sync(second.lock().__aenter__())
+    answer = run_sync(first.send_refresh(Tokens("A", "R"), "x"))
+    assert isinstance(answer, Indeterminate)
     assert server.calls == []
-    run_once(second.exchange(Tokens("A", "R"), "x"))
+    run_sync(second.send_refresh(Tokens("A", "R"), "x"))
     assert (first.granted, second.granted) == (False, True)
 
 
@@ -148,7 +163,7 @@ def test_a_logout_reaches_the_server_also_when_the_store_doubts_that_it_wrote(
 
         answers = iter([True, False, True])  # to the login, to the logout, to its second look
 
-        def save(self, record: Record, expected: Record) -> bool:
+        def save(self, record: StoredSession, expected: StoredSession) -> bool:
             return super().save(record, expected) and next(self.answers)
 
     store = Doubts()
@@ -163,24 +178,24 @@ def test_a_logout_reaches_the_server_also_when_the_store_doubts_that_it_wrote(
 
 def test_a_request_that_tells_of_itself_does_not_run_the_hooks_of_a_renewal() -> None:
     told: list[object] = []
-    hooks = Hooks(told.append, None, told.append)
+    hooks = EventDispatcher(told.append, None, told.append)
     hooks.tokens_changed(Tokens("A"))
-    hooks.tell(Waited(1, seconds=0.1))
-    assert told == [Waited(1, seconds=0.1)]
+    hooks.tell(RequestWaited(1, seconds=0.1))
+    assert told == [RequestWaited(1, seconds=0.1)]
     hooks.deliver()
     assert len(told) == 2
 
 
 def test_a_slow_hook_runs_in_no_request(server: Answers, clock: ManualClock) -> None:
     where: list[str] = []
-    events: list[Event] = []
+    events: list[ClientEvent] = []
 
-    def hear(event: Event) -> None:
+    def hear(event: ClientEvent) -> None:
         events.append(event)
         time.sleep(0.005)  # so that requests overtake the renewal's own thread
 
     session = Session(URL, send=server, clock=clock, on_event=hear, on_tokens_changed=lambda _: where.append(_thread()))
-    session.adopt({"access_token": "A", "refresh_token": "R", "expires_in": 1800})
+    session.import_tokens({"access_token": "A", "refresh_token": "R", "expires_in": 1800})
     where.clear()
     clock.advance(1800)
     requests = [threading.Thread(target=session.token, name="request") for _ in range(10)]
@@ -190,7 +205,7 @@ def test_a_slow_hook_runs_in_no_request(server: Answers, clock: ManualClock) -> 
         request.join(10)
     _until(lambda: bool(where))
     assert where == ["unbroken-renewal"]
-    assert any(isinstance(event, RenewalOver) for event in events)
+    assert any(isinstance(event, RefreshFinished) for event in events)
 
 
 def _thread() -> str:
@@ -201,8 +216,8 @@ def _thread() -> str:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_does_not_tell_its_parents_news() -> None:
     told: list[object] = []
-    hooks = Hooks(None, told.append, told.append)
-    hooks.note(Waited(1, seconds=0.1))
+    hooks = EventDispatcher(None, told.append, told.append)
+    hooks.note(RequestWaited(1, seconds=0.1))
     hooks.session_over("revoked")
     hooks._loop = "the parent's"
     child = os.fork()
@@ -211,7 +226,7 @@ def test_a_child_does_not_tell_its_parents_news() -> None:
         os._exit(len(told) + (hooks._loop is not None))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     hooks.deliver()
-    assert told == [Waited(1, seconds=0.1), "revoked"]
+    assert told == [RequestWaited(1, seconds=0.1), "revoked"]
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -244,7 +259,7 @@ def test_a_wrong_url_is_refused_and_its_password_is_nowhere(make: Callable[[], o
 @pytest.mark.parametrize("path", ["/a b", "/a\tb", "/caf\u00e9", "?q=\u00e9"])
 def test_a_url_that_cannot_be_sent_as_it_stands_is_refused_at_once(path: str) -> None:
     with pytest.raises(ConfigurationError, match="percent-encoded"):
-        Session(Dialect(refresh=Ask(URL + path, "GET", "query")))
+        Session(Dialect(refresh=RequestTemplate(URL + path, "GET", "query")))
 
 
 # ---- the library's own connection ------------------------------------------------------------------------------------
@@ -269,7 +284,7 @@ def test_an_odd_length_costs_no_tokens(length: bytes, body: bytes) -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        session = Session(f"http://127.0.0.1:{listening.getsockname()[1]}", exchange_timeout=5.0)
+        session = Session(f"http://127.0.0.1:{listening.getsockname()[1]}", refresh_timeout=5.0)
         assert session.login("ada", "pw").access_token == "A"
         thread.join(5)
 
@@ -277,7 +292,9 @@ def test_an_odd_length_costs_no_tokens(length: bytes, body: bytes) -> None:
 def test_a_login_that_cannot_be_written_is_no_error_of_another_tree() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        session = Session(Dialect(refresh=Ask(url), login=Ask(url, carry="header")), exchange_timeout=5.0)
+        session = Session(
+            Dialect(refresh=RequestTemplate(url), login=RequestTemplate(url, encoding="header")), refresh_timeout=5.0
+        )
         password = "hush \u2713"
         with pytest.raises(TryLater) as caught:
             session.login("ada", password)

@@ -21,7 +21,7 @@ import unbroken.aiohttp
 import unbroken.httpx
 import unbroken.requests
 from tests.adapters import MORE_ADAPTERS, Client
-from unbroken import Ask, Call, Dialect, Reply, Session, When
+from unbroken import Dialect, HttpRequest, HttpResponse, RequestTemplate, ResponseMatch, Session
 from unbroken.testing import ManualClock
 
 BEARER = 'Bearer error="invalid_token"'
@@ -47,10 +47,10 @@ class Backend:
         self._http.shutdown()
         self._http.server_close()
 
-    def renew(self, call: Call, timeout: float) -> Reply:
+    def renew(self, call: HttpRequest, timeout: float) -> HttpResponse:
         """The exchange, for ``Session(send=…)``."""
         self.good = f"A{int(self.good[1:]) + 1}"
-        return Reply(200, {}, json.dumps({"access_token": self.good, "refresh_token": "R"}).encode())
+        return HttpResponse(200, {}, json.dumps({"access_token": self.good, "refresh_token": "R"}).encode())
 
     def answer(self, path: str, token: str | None, body: bytes) -> Said:
         self.seen.append((path, token))
@@ -81,9 +81,9 @@ def _handler(backend: Backend) -> type[BaseHTTPRequestHandler]:
 
 
 def session_for(backend: Backend, token: str = "A1", *, clock: ManualClock | None = None, **about: Any) -> Session:
-    dialect = Dialect(refresh=Ask(backend.url + "/refresh"), **about)
+    dialect = Dialect(refresh=RequestTemplate(backend.url + "/refresh"), **about)
     session = Session(dialect, send=backend.renew, **({"clock": clock} if clock else {}))
-    session.adopt({"access_token": token, "refresh_token": "R", "expires_in": 1800})
+    session.import_tokens({"access_token": token, "refresh_token": "R", "expires_in": 1800})
     return session
 
 
@@ -111,7 +111,7 @@ def test_a_header_of_the_backends_own_follows_no_redirect_that_comes_after_a_cha
         Backend(lambda path: (302, [("location", f"{elsewhere.url}/open")], b""), header="token") as here,
     ):
         here.refused = (400, [("content-type", "application/json")], b'{"code": 401}')
-        own = When.of(400, field="code", values=(401,))
+        own = ResponseMatch.of(400, field="code", values=(401,))
         client = connect(session_for(here, "old", header="token", scheme="", challenge=own))
         assert client.request("GET", here.url + "/go").status == 200
         assert here.seen == [("/go", "old"), ("/go", "A2")]
@@ -141,7 +141,7 @@ def test_an_answer_that_was_looked_into_can_still_be_streamed(size: int) -> None
                 return in_chunks, whole, await response.content.read()
 
     with Backend(lambda _: (200, [("content-type", "application/json")], text)) as backend:
-        session = session_for(backend, challenge=When.of(200, field="code", values=(401,)))
+        session = session_for(backend, challenge=ResponseMatch.of(200, field="code", values=(401,)))
         assert anyio.run(stream, session, backend.url + "/items") == (text, text, text)
 
 
@@ -153,7 +153,7 @@ def test_a_refusal_that_is_handed_over_can_still_be_streamed() -> None:
 
     with Backend() as backend:
         session = session_for(backend)
-        session.adopt({"access_token": "old"})  # with nothing to renew it by
+        session.import_tokens({"access_token": "old"})  # with nothing to renew it by
         assert anyio.run(stream, session, backend.url + "/items") == (401, b"{}")
 
 
@@ -188,7 +188,7 @@ def test_a_hop_behind_a_redirect_is_renewed_for_after_the_first_one_was(plain: r
 def test_a_redirect_to_a_login_page_may_be_a_challenge(plain: requests.Session) -> None:
     with Backend() as backend:
         backend.refused = (302, [("location", "/login")], b"")
-        plain.auth = unbroken.requests.SessionAuth(session_for(backend, "old", challenge=When.of(302)))
+        plain.auth = unbroken.requests.SessionAuth(session_for(backend, "old", challenge=ResponseMatch.of(302)))
         assert plain.get(backend.url + "/items").status_code == 200
         assert [path for path, _ in backend.seen] == ["/items", "/items"]
 
@@ -209,7 +209,7 @@ def test_a_hop_that_lost_its_token_on_the_way_waits_without_a_connection(plain: 
         plain.auth = unbroken.requests.SessionAuth(session)
         renew = session._port._send
 
-        def look(call: Call, timeout: float) -> Reply:
+        def look(call: HttpRequest, timeout: float) -> HttpResponse:
             pools = adapter.poolmanager.pools
             free.extend(pools[key].pool.qsize() for key in pools.keys())  # noqa: SIM118  # it is no dict
             return renew(call, timeout)

@@ -16,9 +16,9 @@ import pytest
 
 from tests.services import Service
 from unbroken import StoreUnavailable
-from unbroken.client.core.record import EMPTY, Record
+from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.client.stores.keyring import KeyringStore
-from unbroken.client.stores.lease import Lender
+from unbroken.client.stores.lease import LeaseLock
 from unbroken.client.stores.postgres import PostgresStore
 from unbroken.client.stores.sqlite import SqliteStore
 
@@ -56,13 +56,13 @@ class Lock:
 
 def test_a_loan_whose_answer_was_lost_is_taken_up_again() -> None:
     lock = Lock()
-    lender = Lender(lock)
+    lender = LeaseLock(lock)
     lock.fail = "take"
-    with pytest.raises(StoreUnavailable), lender.lent(0.0):
+    with pytest.raises(StoreUnavailable), lender.acquire(0.0):
         pass
     assert lock.holder is not None
-    with lender.lent(0.0) as lease:
-        assert lease.holds(1.0)
+    with lender.acquire(0.0) as lease:
+        assert lease.is_held(1.0)
     assert lock.holder is None
 
 
@@ -70,9 +70,9 @@ def test_a_loan_whose_answer_was_lost_is_taken_up_again() -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_does_not_ask_under_its_parents_name() -> None:
     lock = Lock()
-    lender = Lender(lock)
+    lender = LeaseLock(lock)
     lock.fail = "give back"
-    with lender.lent(0.0):
+    with lender.acquire(0.0):
         pass
     parents = lock.holder
     child = os.fork()
@@ -84,9 +84,9 @@ def test_a_child_does_not_ask_under_its_parents_name() -> None:
 
 def test_whoever_could_not_give_a_sqlite_lease_back_takes_it_up_again(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "tokens.db")
-    assert store.take("me")
-    assert store.take("me")
-    assert not store.take("you")
+    assert store.take_lease("me")
+    assert store.take_lease("me")
+    assert not store.take_lease("you")
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_a_program_that_changes_its_folder_keeps_its_store(tmp_path: Path, monke
     sqlite, secrets = SqliteStore("tokens.db"), KeyringStore("a service", locks="locks")
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    assert sqlite.save(Record(1, 1, None), EMPTY)
+    assert sqlite.save(StoredSession(1, 1, None), EMPTY)
     assert sqlite.load().version == 1
     with secrets.lock(1.0):
         assert (tmp_path / "locks").is_dir()

@@ -16,20 +16,20 @@ import trio
 
 from tests.backend import PASSWORD, Backend, as_json
 from unbroken import (
-    BadAnswer,
+    BadResponse,
     ConfigurationError,
     FileStore,
     LoginRefused,
     MemoryStore,
+    RefreshStorm,
     RefreshWindow,
-    RenewalStorm,
     Session,
     SessionOver,
     StoreUnavailable,
     TryLater,
 )
 from unbroken._clock import Clock
-from unbroken.client.core.record import Record
+from unbroken.client.core.record import StoredSession
 
 
 class Hands:
@@ -47,7 +47,7 @@ class Hands:
 
 
 def logged_in(server: Backend, **about: Any) -> Session:
-    made = Session(server.url, exchange_timeout=2.0, wait_timeout=10.0, **about)
+    made = Session(server.url, refresh_timeout=2.0, wait_timeout=10.0, **about)
     made.login("ada", PASSWORD)
     return made
 
@@ -159,7 +159,9 @@ def test_an_event_loop_that_ends_in_mid_exchange_loses_nothing(server: Backend) 
 def test_an_ageing_token_is_renewed_behind_the_request(server: Backend) -> None:
     hands = Hands()
     changed = threading.Event()
-    session = logged_in(server, clock=hands.clock(), on_tokens_changed=lambda tokens: tokens.seq and changed.set())
+    session = logged_in(
+        server, clock=hands.clock(), on_tokens_changed=lambda tokens: tokens.refresh_seq and changed.set()
+    )
     old = session.token()
     hands.pass_(1700)
     server.slow_next(0.2)
@@ -198,7 +200,7 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_result(server: Backend) 
     server.network.lose = 2
     assert session.token()
     assert (server.network.lost, server.alarms()) == (2, 0)
-    assert server.sessions.verify(session.token()).seq == 1, "three requests, one generation"
+    assert server.sessions.verify(session.token()).generation == 1, "three requests, one generation"
 
 
 def test_one_503_is_not_noticed(server: Backend) -> None:
@@ -233,7 +235,7 @@ def test_a_wrong_answer_names_its_field(server: Backend) -> None:
     session = logged_in(server, clock=hands.clock())
     hands.pass_(1800)
     server.fail_next(200, body=as_json({"access_token": 7}))
-    with pytest.raises(BadAnswer, match="'access_token'"):
+    with pytest.raises(BadResponse, match="'access_token'"):
         session.token()
     hands.pass_(60)
     assert session.token(), "and the next renewal works"
@@ -291,7 +293,7 @@ def test_a_token_that_is_still_good_is_used_while_the_server_is_down(server: Bac
 
 def test_a_server_that_never_answers_does_not_hold_anybody(server: Backend) -> None:
     hands = Hands()
-    session = Session(server.url, exchange_timeout=0.3, clock=hands.clock())
+    session = Session(server.url, refresh_timeout=0.3, clock=hands.clock())
     session.login("ada", PASSWORD)
     hands.pass_(1800)
     for _ in range(3):
@@ -319,7 +321,7 @@ def test_a_dead_session_ends_once_for_all_waiters(server: Backend) -> None:
     hands = Hands()
     over: list[str] = []
     session = logged_in(server, clock=hands.clock(), on_session_over=over.append)
-    server.sessions.revoke_all("ada")
+    server.sessions.revoke_subject("ada")
     hands.pass_(1800)
 
     def one(_: int) -> str:
@@ -336,13 +338,13 @@ def test_a_dead_session_ends_once_for_all_waiters(server: Backend) -> None:
 
 def test_a_storm_is_stopped(server: Backend) -> None:
     session = logged_in(server, window=RefreshWindow(interval=30.0, attempts=2))
-    live = session.authorize()
+    live = session._authorize()
     for _ in range(2):
-        fresh = session.challenged(live, "somewhere")
+        fresh = session._handle_challenge(live, "somewhere")
         assert fresh is not None
         live = fresh
-    with pytest.raises(RenewalStorm):
-        session.challenged(live, "somewhere")
+    with pytest.raises(RefreshStorm):
+        session._handle_challenge(live, "somewhere")
     assert server.exchanges == 2
 
 
@@ -399,14 +401,14 @@ def test_logout_wins_over_a_renewal_under_way(server: Backend) -> None:
 def test_what_waits_for_one_user_is_not_sent_for_the_next(server: Backend) -> None:
     hands = Hands()
     session = logged_in(server, clock=hands.clock())
-    sent = session.authorize()
+    sent = session._authorize()
     hands.pass_(1800)
     server.slow_next(0.4)
     caught: list[str] = []
 
     def wait() -> None:
         try:
-            session.challenged(sent, "somewhere")
+            session._handle_challenge(sent, "somewhere")
         except SessionOver as over:
             caught.append(over.reason)
 
@@ -441,9 +443,9 @@ async def test_the_async_spellings_do_the_same(server: Backend) -> None:
 
 
 def test_tokens_from_elsewhere_are_adopted(server: Backend) -> None:
-    granted = server.sessions.login("eve")
+    granted = server.sessions.create("eve")
     session = Session(server.url)
-    session.adopt(granted.to_response())
+    session.import_tokens(granted.to_response())
     assert server.sessions.verify(session.token()).subject == "eve"
 
 
@@ -470,8 +472,8 @@ def test_tokens_that_cannot_be_saved_are_not_lost(server: Backend) -> None:
     class FullDisk(MemoryStore):
         full = False
 
-        def save(self, record: Record, expected: Record) -> bool:
-            if self.full and record.attempt is None:
+        def save(self, record: StoredSession, expected: StoredSession) -> bool:
+            if self.full and record.idempotency_key is None:
                 raise StoreUnavailable("the disk is full")
             return super().save(record, expected)
 
@@ -498,7 +500,7 @@ def test_a_child_process_does_not_wait_for_its_parents_renewal(server: Backend) 
         time.sleep(0.01)
     child = os.fork()
     if child == 0:
-        os._exit(0 if not session._known.renewing else 1)
+        os._exit(0 if not session._known.refreshing else 1)
     _, status = os.waitpid(child, 0)
     thread.join()
     assert os.waitstatus_to_exitcode(status) == 0

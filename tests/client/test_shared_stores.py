@@ -17,7 +17,7 @@ from keyrings.alt.file import PlaintextKeyring
 from tests.backend import PASSWORD, Backend
 from tests.services import Service, postgres_server, redis_server
 from unbroken import ConfigurationError, FileStore, Session, StoreBusy, StoreUnavailable, unbroken_server
-from unbroken.client.core.record import EMPTY, Record
+from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.client.stores.codec import key_from_environment, key_from_keyring, new_key
 from unbroken.client.stores.keyring import KeyringStore
 from unbroken.client.stores.postgres import PostgresStore
@@ -27,7 +27,7 @@ from unbroken.testing import LoopbackServer, ManualClock
 from unbroken.tokens import Tokens
 
 TOKENS = Tokens("the access token", "the refresh token", 60.0, 1000.0, version=7, epoch=2)
-RECORD = Record(7, 2, TOKENS)
+RECORD = StoredSession(7, 2, TOKENS)
 
 
 # ---- dead, and busy --------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_keys_can_be_changed_and_what_lay_unsealed_is_sealed_next_time(tmp_path:
     FileStore(tmp_path / "t").save(RECORD, EMPTY)
     with_old = FileStore(tmp_path / "t", key=old)
     assert with_old.load() == RECORD
-    assert with_old.save(Record(8, 3, None, over="logged_out"), RECORD)
+    assert with_old.save(StoredSession(8, 3, None, over="logged_out"), RECORD)
     with_both = FileStore(tmp_path / "t", key=[new, old])
     assert with_both.save(RECORD, with_both.load())
     assert FileStore(tmp_path / "t", key=new).load() == RECORD
@@ -228,6 +228,6 @@ def test_four_processes_make_one_exchange_a_generation(
             process.join(10)
         tokens = store.load().tokens
         assert [failures for _, failures in seen] == [0, 0, 0, 0]
-        assert tokens.seq == server.exchanges, "each exchange made a generation, and there was no other"
+        assert tokens.refresh_seq == server.exchanges, "each exchange made a generation, and there was no other"
         assert server.exchanges >= 2
         assert server.alarms() == 0

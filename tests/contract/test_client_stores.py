@@ -17,7 +17,7 @@ import pytest
 from keyrings.alt.file import PlaintextKeyring
 
 from unbroken import FileStore, MemoryStore, StoreBusy, Tokens
-from unbroken.client.core.record import EMPTY, Record
+from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.client.stores.codec import new_key
 from unbroken.client.stores.keyring import KeyringStore
 from unbroken.client.stores.postgres import PostgresStore
@@ -39,7 +39,7 @@ STORES: dict[str, Callable[[Path, Ask], Any]] = {
     "keyring": lambda folder, ask: KeyringStore("unbroken tests", folder.name, locks=folder),
 }
 TOKENS = Tokens("access", "refresh", 1800.0, 1000.5, 6e5, 3, "read", "Bearer", version=7, epoch=2)
-RECORD = Record(7, 2, TOKENS)
+RECORD = StoredSession(7, 2, TOKENS)
 
 
 @pytest.fixture(autouse=True)
@@ -70,23 +70,23 @@ def test_nothing_is_there_at_first(store: Any) -> None:
 
 
 def test_a_record_comes_back_as_it_went_in(store: Any) -> None:
-    for record in (RECORD, replace(RECORD, attempt="id"), Record(8, 3, None, over="logged_out")):
+    for record in (RECORD, replace(RECORD, idempotency_key="id"), StoredSession(8, 3, None, over="logged_out")):
         assert store.save(record, store.load()) is True
         assert store.load() == record
 
 
 def test_only_who_knows_the_record_replaces_it(store: Any) -> None:
     assert store.save(RECORD, EMPTY) is True
-    assert store.save(Record(9, 9), EMPTY) is False
-    assert store.save(replace(RECORD, attempt="mine"), RECORD) is True
-    assert store.save(replace(RECORD, attempt="yours"), RECORD) is False, "an attempt was begun meanwhile"
-    assert store.load().attempt == "mine"
+    assert store.save(StoredSession(9, 9), EMPTY) is False
+    assert store.save(replace(RECORD, idempotency_key="mine"), RECORD) is True
+    assert store.save(replace(RECORD, idempotency_key="yours"), RECORD) is False, "an attempt was begun meanwhile"
+    assert store.load().idempotency_key == "mine"
 
 
 def test_one_of_many_wins_the_compare_and_set(store: Any) -> None:
     store.save(RECORD, EMPTY)
     with ThreadPoolExecutor(16) as pool:
-        won = list(pool.map(lambda n: store.save(replace(RECORD, attempt=f"id {n}"), RECORD), range(16)))
+        won = list(pool.map(lambda n: store.save(replace(RECORD, idempotency_key=f"id {n}"), RECORD), range(16)))
     assert sum(won) == 1
 
 
@@ -136,14 +136,14 @@ def test_what_one_writes_another_reads(make: Callable[[], Any], store: Any) -> N
     store.save(RECORD, EMPTY)
     other = make()
     assert other.load() == RECORD
-    assert other.save(replace(RECORD, attempt="theirs"), RECORD) is True
-    assert store.load().attempt == "theirs"
+    assert other.save(replace(RECORD, idempotency_key="theirs"), RECORD) is True
+    assert store.load().idempotency_key == "theirs"
     getattr(other, "close", lambda: None)()
 
 
 def test_whoever_reads_while_another_writes_sees_one_record_or_the_next(make: Callable[[], Any], store: Any) -> None:
     other = store if isinstance(store, MemoryStore) else make()
-    records = [RECORD, *(replace(RECORD, attempt=f"id {number}") for number in range(40))]
+    records = [RECORD, *(replace(RECORD, idempotency_key=f"id {number}") for number in range(40))]
     store.save(RECORD, EMPTY)
 
     def write() -> bool:
@@ -167,11 +167,11 @@ def test_a_lock_that_is_held_by_a_dead_process_is_free_again(make: Callable[[], 
     store.lease = 0.3
     other = make()
     with store.lock(1) as lease:
-        assert lease.holds(0.1)
-        assert not lease.holds(1.0), "no lease lasts longer than it does"
+        assert lease.is_held(0.1)
+        assert not lease.is_held(1.0), "no lease lasts longer than it does"
         with other.lock(5):  # the holder slept for longer than its lease
-            assert not lease.holds(0.0)
-        assert not lease.holds(0.0), "somebody else has had it meanwhile"
+            assert not lease.is_held(0.0)
+        assert not lease.is_held(0.0), "somebody else has had it meanwhile"
     with store.lock(1):
         pass
     getattr(other, "close", lambda: None)()
@@ -185,7 +185,7 @@ def test_a_lease_is_lengthened_for_whoever_still_has_it(make: Callable[[], Any],
     with store.lock(1) as lease:
         for _ in range(4):
             time.sleep(0.4)
-            assert lease.holds(0.9)
+            assert lease.is_held(0.9)
         with pytest.raises(StoreBusy), other.lock(0.05):
             pass
     getattr(other, "close", lambda: None)()
@@ -207,7 +207,7 @@ def test_whoever_lost_his_lease_does_not_take_it_from_the_next(make: Callable[[]
 
 def test_long_and_odd_texts_come_back(store: Any) -> None:
     tokens = replace(TOKENS, access_token="a" * 20000, refresh_token="{'\"\\%s:x}")
-    assert store.save(Record(7, 2, tokens), EMPTY) is True
+    assert store.save(StoredSession(7, 2, tokens), EMPTY) is True
     assert store.load().tokens == tokens
 
 

@@ -26,10 +26,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.services import Service, postgres_server, redis_server
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
-from unbroken.server import MemoryStore, Sessions, open_store
-from unbroken.server.core.rotation import Policy, Presented, Row, Verdict, present
+from unbroken.server import MemorySessionStore, Sessions, open_store
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict, present
 from unbroken.server.keys.keyring import new_mac_key
 from unbroken.server.stores import Account
 
@@ -58,7 +58,7 @@ class Driven:
 def running_as(mode: str) -> Iterator[Run]:
     """What runs coroutines: in this thread, or in an event loop in another."""
     if mode == "blocking":
-        yield lambda work: run_once(work())
+        yield lambda work: run_sync(work())
     else:
         with start_blocking_portal(mode) as portal:
             yield portal.call
@@ -81,7 +81,7 @@ def emptied(url: str) -> str:
 @contextmanager
 def opened(kind: str, mode: str, url: str) -> Iterator[Driven]:
     with running_as(mode) as run:
-        store = MemoryStore() if kind == "memory" else open_store(url)
+        store = MemorySessionStore() if kind == "memory" else open_store(url)
         try:
             yield Driven(store, run)
         finally:
@@ -110,30 +110,30 @@ def assert_told_all(store: Any, cursor: int) -> None:
     assert told[1] == []
 
 
-def row(sid: str = "sid", **fields: Any) -> Row:
-    return replace(Row(sid.encode(), sid, "ada", 1.0, 1.0, 1000.0, 5000.0), **fields)
+def row(sid: str = "sid", **fields: Any) -> SessionRow:
+    return replace(SessionRow(sid.encode(), sid, "ada", 1.0, 1.0, 1000.0, 5000.0), **fields)
 
 
 small = st.integers(0, 2)
 rows = st.builds(
     row,
-    g=st.integers(0, 3),
-    b=small,
-    at1=st.none() | st.just(95.0),
-    b1=st.none() | small,
-    attempt=st.none() | st.just(b"a"),
-    seen=st.none() | small,
+    generation=st.integers(0, 3),
+    branch=small,
+    rotated_at=st.none() | st.just(95.0),
+    promoted_branch=st.none() | small,
+    idempotency_hash=st.none() | st.just(b"a"),
+    first_used_branch=st.none() | small,
     coordinated=st.booleans(),
     revoked_at=st.none() | st.just(50.0),
     idle_expires_at=st.sampled_from([NOW, NOW + 1, 900.0]),
     expires_at=st.sampled_from([NOW, NOW + 1, 1200.0]),
 )
-tokens = st.builds(Presented, st.integers(0, 4), small, st.none() | st.just(b"z"))
+tokens = st.builds(PresentedToken, st.integers(0, 4), small, st.none() | st.just(b"z"))
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=rows, token=tokens, number=st.integers(0, 2**60))
-def test_rotate_is_r1_and_nothing_else(store: Any, before: Row, token: Presented, number: int) -> None:
+def test_rotate_is_r1_and_nothing_else(store: Any, before: SessionRow, token: PresentedToken, number: int) -> None:
     before = replace(before, key=number.to_bytes(8, "big"), sid=str(number))
     store.insert(before) if store.read(before.key) is None else None
     before = store.read(before.key)
@@ -146,20 +146,30 @@ def test_rotate_is_r1_and_nothing_else(store: Any, before: Row, token: Presented
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=rows, token=tokens, number=st.integers(2**60, 2**61), client_id=st.sampled_from([None, "", "web"]))
 def test_a_row_that_was_not_read_is_rotated_alike(
-    store: Any, before: Row, token: Presented, number: int, client_id: str | None
+    store: Any, before: SessionRow, token: PresentedToken, number: int, client_id: str | None
 ) -> None:
     before = replace(before, key=number.to_bytes(8, "big"), sid=str(number), client_id="web")
     store.insert(before) if store.read(before.key) is None else None
     before = store.read(before.key)
-    rotated = store.rotate_unread(before.key, token, NOW, 300.0, client_id)
+    rotated = store.rotate_returning(before.key, token, NOW, 300.0, client_id)
     after, verdict = present(before, token, NOW, Policy(refresh_ttl=300.0))
     assert rotated == (after if verdict is Verdict.ROTATED and client_id != "" else None)
     assert store.read(before.key) == (rotated or before)
-    assert store.rotate_unread(b"nobody's", token, NOW, 300.0, None) is None
+    assert store.rotate_returning(b"nobody's", token, NOW, 300.0, None) is None
 
 
 def test_a_row_comes_back_as_it_went_in(store: Any) -> None:
-    full = row(g=2**40, b=3, at1=1.5, b1=0, attempt=b"\0", seen=1, coordinated=True, label="läptop", client_id="web")
+    full = row(
+        generation=2**40,
+        branch=3,
+        rotated_at=1.5,
+        promoted_branch=0,
+        idempotency_hash=b"\0",
+        first_used_branch=1,
+        coordinated=True,
+        label="läptop",
+        client_id="web",
+    )
     store.insert(full)
     assert store.read(full.key) == full
     assert store.read(b"other") is None
@@ -168,9 +178,9 @@ def test_a_row_comes_back_as_it_went_in(store: Any) -> None:
 def test_swap_replaces_only_what_was_read(store: Any) -> None:
     before = row()
     store.insert(before)
-    branched = replace(before, b=1, attempt=b"x")
-    assert store.swap(before, branched, 0.0) is True
-    assert store.swap(before, replace(before, b=2), 0.0) is False
+    branched = replace(before, branch=1, idempotency_hash=b"x")
+    assert store.compare_and_set(before, branched, 0.0) is True
+    assert store.compare_and_set(before, replace(before, branch=2), 0.0) is False
     assert store.read(before.key) == branched
 
 
@@ -178,8 +188,8 @@ def test_a_swap_never_revives_a_revoked_session(store: Any) -> None:
     before = row()
     store.insert(before)
     store.revoke(NOW, "revoked", NOW + 9, sid="sid")
-    assert store.swap(before, replace(before, b=1), 0.0) is False
-    assert store.rotate(before.key, Presented(0, 0), NOW, 300.0) is False
+    assert store.compare_and_set(before, replace(before, branch=1), 0.0) is False
+    assert store.rotate(before.key, PresentedToken(0, 0), NOW, 300.0) is False
 
 
 def test_revocations_are_told_once_to_each_cursor(store: Any) -> None:
@@ -188,7 +198,7 @@ def test_revocations_are_told_once_to_each_cursor(store: Any) -> None:
     cursor, news = store.revocations(0)
     assert news == []
     assert store.revoke(NOW, "logged_out", NOW + 9, sid="a") == ["a"]
-    assert store.swap(row("b"), replace(row("b"), revoked_at=NOW, revoked_why="reuse"), NOW + 9) is True
+    assert store.compare_and_set(row("b"), replace(row("b"), revoked_at=NOW, revoked_why="reuse"), NOW + 9) is True
     cursor, news = store.revocations(cursor)
     assert sorted(news) == [("a", NOW + 9), ("b", NOW + 9)]
     assert_told_all(store, cursor)
@@ -232,7 +242,7 @@ def test_a_session_that_was_cleared_away_is_found_by_nothing(store: Any) -> None
     assert store.sessions("ada") == [row("new", created_at=NOW)]
     assert store.sessions(sid="old") == []
     assert store.revoke(1.0, "revoked", 9.0, sid="old") == []
-    store.confirm("old", 0, 0)
+    store.record_first_use("old", 0, 0)
     assert store.read(b"old") is None
 
 
@@ -255,11 +265,11 @@ def test_sessions_that_are_long_over_are_cleared_away_at_a_login(store: Any) -> 
 
 
 def test_confirming_sets_seen_once(store: Any) -> None:
-    store.insert(row(g=3))
-    store.confirm("sid", 2, 0)
+    store.insert(row(generation=3))
+    store.record_first_use("sid", 2, 0)
     assert store.read(b"sid").seen is None
-    store.confirm("sid", 3, 1)
-    store.confirm("sid", 3, 0)
+    store.record_first_use("sid", 3, 1)
+    store.record_first_use("sid", 3, 0)
     assert store.read(b"sid").seen == 1
 
 
@@ -297,37 +307,37 @@ def test_accounts(store: Any) -> None:
 
 
 def test_each_strike_moves_the_time_further_but_not_beyond_the_most(store: Any) -> None:
-    assert store.strike(b"a", NOW, 5.0, 12.0) == NOW + 5
-    assert store.strike(b"a", NOW, 5.0, 12.0) == NOW + 10
-    assert store.strike(b"a", NOW + 1, 5.0, 12.0) == NOW + 13, "the most counts from now"
-    assert store.strike(b"b", NOW, 50.0, 12.0) == NOW + 12
-    assert store.struck([b"b", b"nobody", b"a"]) == [NOW + 12, 0.0, NOW + 13]
-    assert store.strike(b"a", NOW + 20, 5.0, 12.0) == NOW + 25, "a time that is past counts as now"
-    assert store.struck([]) == []
+    assert store.advance_marker(b"a", NOW, 5.0, 12.0) == NOW + 5
+    assert store.advance_marker(b"a", NOW, 5.0, 12.0) == NOW + 10
+    assert store.advance_marker(b"a", NOW + 1, 5.0, 12.0) == NOW + 13, "the most counts from now"
+    assert store.advance_marker(b"b", NOW, 50.0, 12.0) == NOW + 12
+    assert store.read_markers([b"b", b"nobody", b"a"]) == [NOW + 12, 0.0, NOW + 13]
+    assert store.advance_marker(b"a", NOW + 20, 5.0, 12.0) == NOW + 25, "a time that is past counts as now"
+    assert store.read_markers([]) == []
 
 
 def test_what_is_forgiven_is_forgotten(store: Any) -> None:
     for key in (b"a", b"b", b"\0\xff"):
-        store.strike(key, NOW, 5.0, 60.0)
-    store.forgive([b"a", b"\0\xff", b"nobody"])
-    store.forgive([])
-    assert store.struck([b"a", b"b", b"\0\xff"]) == [0.0, NOW + 5, 0.0]
-    assert store.strike(b"a", NOW, 5.0, 60.0) == NOW + 5
+        store.advance_marker(key, NOW, 5.0, 60.0)
+    store.clear_markers([b"a", b"\0\xff", b"nobody"])
+    store.clear_markers([])
+    assert store.read_markers([b"a", b"b", b"\0\xff"]) == [0.0, NOW + 5, 0.0]
+    assert store.advance_marker(b"a", NOW, 5.0, 60.0) == NOW + 5
 
 
 def test_strikes_that_are_past_are_cleared_away(store: Any) -> None:
     for number in range(30):
-        store.strike(str(number).encode(), NOW, 1.0, 60.0)
-    store.strike(b"later", NOW + 100, 1.0, 60.0)
-    left = [at for at in store.struck([str(number).encode() for number in range(30)]) if at > NOW + 100]
+        store.advance_marker(str(number).encode(), NOW, 1.0, 60.0)
+    store.advance_marker(b"later", NOW + 100, 1.0, 60.0)
+    left = [at for at in store.read_markers([str(number).encode() for number in range(30)]) if at > NOW + 100]
     assert left == []
-    assert store.struck([b"later"]) == [NOW + 101]
+    assert store.read_markers([b"later"]) == [NOW + 101]
 
 
 def test_no_strike_is_lost_however_many_come_at_once(store: Any) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: store.strike(b"a", NOW, 1.0, 1000.0), range(64)))
-    assert store.struck([b"a"]) == [NOW + 64]
+        list(pool.map(lambda _: store.advance_marker(b"a", NOW, 1.0, 1000.0), range(64)))
+    assert store.read_markers([b"a"]) == [NOW + 64]
 
 
 # ---- many at once ----------------------------------------------------------------------------------------------------
@@ -336,7 +346,7 @@ def test_no_strike_is_lost_however_many_come_at_once(store: Any) -> None:
 def test_sixteen_threads_with_one_token_get_one_successor(about: tuple[str, str, str]) -> None:
     with opened(*about) as store:
         sessions = Sessions(store.it)
-        token = sessions.login("ada").refresh_token or ""
+        token = sessions.create("ada").refresh_token or ""
         with ThreadPoolExecutor(16) as pool:
             answers = set(pool.map(lambda _: sessions.refresh(token).refresh_token, range(16)))
         assert len(answers) == 1
@@ -347,7 +357,7 @@ def test_sixteen_threads_with_one_token_get_one_successor(about: tuple[str, str,
 def test_sixty_four_tasks_with_one_token_get_one_successor(about: tuple[str, str, str]) -> None:
     with opened(*about) as store:
         sessions = Sessions(store.it)
-        token = sessions.login("ada").refresh_token or ""
+        token = sessions.create("ada").refresh_token or ""
         answers: set[str | None] = set()
 
         async def one() -> None:
@@ -368,7 +378,7 @@ def test_a_logout_that_races_a_refresh_wins(about: tuple[str, str, str]) -> None
     with opened(*about) as store:
         sessions = Sessions(store.it)
         for _ in range(10):
-            granted = sessions.login("ada")
+            granted = sessions.create("ada")
             together = threading.Barrier(2)
 
             def refresh(token: str, together: threading.Barrier = together) -> None:
@@ -388,7 +398,7 @@ def test_a_logout_that_races_a_refresh_wins(about: tuple[str, str, str]) -> None
 def test_all_sessions_of_a_subject_end_while_they_are_refreshed(about: tuple[str, str, str]) -> None:
     with opened(*about) as store:
         sessions = Sessions(store.it)
-        tokens = [sessions.login("ada").refresh_token or "" for _ in range(8)]
+        tokens = [sessions.create("ada").refresh_token or "" for _ in range(8)]
         going = threading.Event()
 
         def refresh(token: str) -> None:
@@ -400,7 +410,7 @@ def test_all_sessions_of_a_subject_end_while_they_are_refreshed(about: tuple[str
         with ThreadPoolExecutor(10) as pool:
             work = [pool.submit(refresh, token) for token in tokens]
             assert going.wait(20)
-            ended = sum(pool.map(lambda _: sessions.revoke_all("ada"), range(2)))
+            ended = sum(pool.map(lambda _: sessions.revoke_subject("ada"), range(2)))
             for one in work:
                 one.result(60)
         assert ended == 8
@@ -415,8 +425,8 @@ def test_all_sessions_of_a_subject_end_while_they_are_refreshed(about: tuple[str
 def test_two_stores_on_one_database_see_each_others_work(about: tuple[str, str, str]) -> None:
     with opened(*about) as one, opened(*about) as other:
         one.insert(row())
-        assert other.rotate(b"sid", Presented(0, 0), NOW, 300.0) is True
-        assert one.rotate(b"sid", Presented(0, 0), NOW, 300.0) is False
+        assert other.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0) is True
+        assert one.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0) is False
         assert one.read(b"sid") == other.read(b"sid")
         cursor, _ = one.revocations(0)
         assert other.revoke(NOW, "revoked", NOW + 9, sid="sid") == ["sid"]
@@ -424,7 +434,7 @@ def test_two_stores_on_one_database_see_each_others_work(about: tuple[str, str, 
         one.save_keys([new_mac_key(1, 0.0, 0.0)], first=True)
         other.save_keys([new_mac_key(2, 0.0, 0.0)], first=True)
         assert [key.kid for key in list(other.keys())] == ["1"]
-        assert one.strike(b"a", NOW, 5.0, 60.0) < other.strike(b"a", NOW, 5.0, 60.0)
+        assert one.advance_marker(b"a", NOW, 5.0, 60.0) < other.advance_marker(b"a", NOW, 5.0, 60.0)
 
 
 def refused(sessions: Sessions, token: str) -> str:
@@ -442,7 +452,7 @@ def refused(sessions: Sessions, token: str) -> str:
 def test_what_one_node_revokes_is_dead_on_another(about: tuple[str, str, str]) -> None:
     with opened(*about) as one, opened(*about) as other:
         here, there = Sessions(one.it), Sessions(other.it)
-        token = here.login("ada").access_token
+        token = here.create("ada").access_token
         assert there.verify(token).subject == "ada"
         here.logout(access_token=token)
         assert refused(there, token) == "revoked"
@@ -479,7 +489,7 @@ def test_a_database_that_stopped_is_unavailable_and_one_that_is_back_serves(
         finally:
             server.start()
         assert eventually(lambda: store.read(b"sid")) == row()
-        assert store.rotate(b"sid", Presented(0, 0), NOW, 300.0) is True
+        assert store.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0) is True
 
 
 def eventually(ask: Callable[[], Any]) -> Any:

@@ -48,7 +48,7 @@ def login(http: httpx2.Client, **more: str) -> dict[str, str]:
 
 
 def token_of(user: Any, scope: str = "") -> dict[str, str]:
-    return {"authorization": f"Bearer {sessions().login(str(user.pk), scope=scope).access_token}"}
+    return {"authorization": f"Bearer {sessions().create(str(user.pk), scope=scope).access_token}"}
 
 
 def alive() -> int:

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from unbroken.django import session_required
-from unbroken.django.rest import needs
+from unbroken.django.rest import requires_scope
 
 __all__ = ["PAGES"]
 
@@ -44,7 +44,7 @@ async def public_async(request: Any) -> JsonResponse:
 
 
 class Rest(APIView):
-    permission_classes = (IsAuthenticated, needs("read"))
+    permission_classes = (IsAuthenticated, requires_scope("read"))
 
     def get(self, request: Any) -> Response:
         return Response({"user": request.user.get_username(), "sub": request.auth.subject})
@@ -53,7 +53,7 @@ class Rest(APIView):
 
 
 class EitherScope(Rest):
-    permission_classes = (needs("admin") | needs("read"),)
+    permission_classes = (requires_scope("admin") | requires_scope("read"),)
 
 
 PAGES = [

@@ -19,8 +19,8 @@ from tests import django_project
 from tests.django_face.conftest import JSON, LOGIN, User, login, token_of
 from tests.django_project import PASSWORD, chosen
 from unbroken.django import sessions
-from unbroken.django.convert import answered, heard
-from unbroken.django.runtime import plan
+from unbroken.django.convert import to_request, to_response
+from unbroken.django.runtime import route_table
 from unbroken.errors import StoreUnavailable
 from unbroken.server.http.messages import Response as Value
 
@@ -112,7 +112,7 @@ def test_the_endpoints_have_names_and_another_prefix_if_wanted() -> None:
 
 
 def test_every_endpoint_can_be_found_by_its_name() -> None:
-    for route in plan().routes:
+    for route in route_table().routes:
         arguments = ["x"] if "{sid}" in route.path else []
         assert resolve(reverse(f"unbroken:{route.name}", args=arguments)).url_name
 
@@ -163,7 +163,7 @@ def test_cookies_of_the_endpoints_arrive_one_header_each() -> None:
         "a=2; Path=/auth; Max-Age=0",
         "a=3; Path=/api",
     )
-    response = answered(Value(204, {"cache-control": "no-store"}, cookies=set_cookie))
+    response = to_response(Value(204, {"cache-control": "no-store"}, cookies=set_cookie))
     sent = [set(morsel.OutputString().split("; ")) for morsel in response.cookies.values()]
     assert sent == [set(cookie.split("; ")) for cookie in set_cookie]
     assert dict(response.items()) == {"cache-control": "no-store"}
@@ -172,4 +172,4 @@ def test_cookies_of_the_endpoints_arrive_one_header_each() -> None:
 def test_a_split_cookie_header_is_one_again() -> None:
     headers = [(b"cookie", b"a=1"), (b"cookie", b"b=2; c=3")]
     request = ASGIRequest({"type": "http", "method": "GET", "path": "/", "headers": headers}, None)
-    assert heard(request).headers["cookie"] == "a=1; b=2; c=3"
+    assert to_request(request).headers["cookie"] == "a=1; b=2; c=3"

@@ -19,10 +19,10 @@ from tests.django_face.conftest import LOGIN, User, login
 from tests.django_face.pages import PAGES
 from tests.django_project import PASSWORD, chosen
 from unbroken.django import authenticate, sessions, user_of
-from unbroken.django.runtime import forget, plan, setting, site
-from unbroken.server import MemoryStore, Policy, Sessions
-from unbroken.server.core.events import LoggedIn
-from unbroken.server.stores.encrypted_keys import new_key, unsealed_of
+from unbroken.django.runtime import reset, route_table, runtime, setting
+from unbroken.server import MemorySessionStore, Policy, Sessions
+from unbroken.server.core.events import SessionCreated
+from unbroken.server.stores.encrypted_keys import count_unencrypted, new_key
 from unbroken.testing import LoopbackServer
 from unbroken.verifier import Verifier
 
@@ -40,15 +40,15 @@ from unbroken.verifier import Verifier
         ({"STORE": "memory:", "GRACE": True}, "GRACE.*seconds"),
         ({"STORE": "memory:", "SCOPES_OF": "shop.nowhere"}, "SCOPES_OF.*cannot be imported"),
         ({"SESSIONS": "json.dumps"}, "SESSIONS.*must be an unbroken.server.Sessions"),
-        ({"SESSIONS": Sessions(MemoryStore()), "ISSUER": "x", "GRACE": 1}, "set GRACE, ISSUER where"),
-        ({"SESSIONS": Sessions(MemoryStore()), "STORE": "memory:"}, "or else SESSIONS"),
+        ({"SESSIONS": Sessions(MemorySessionStore()), "ISSUER": "x", "GRACE": 1}, "set GRACE, ISSUER where"),
+        ({"SESSIONS": Sessions(MemorySessionStore()), "STORE": "memory:"}, "or else SESSIONS"),
         ({"STORE": "memory:", "VERIFIER": "json.dumps"}, "or else SESSIONS, or VERIFIER"),
         ({"VERIFIER": "json.dumps"}, "must be an unbroken.verifier.Verifier"),
         ({"VERIFIER": "json.dumps", "ISSUER": "x", "SCOPES_OF": "y"}, "take out ISSUER, SCOPES_OF"),
         ({"STORE": "memory:", "SEAL_KEY": 5}, "SEAL_KEY.*must be a text"),
         ({"STORE": "memory:", "SEAL_KEY_FILE": "/nowhere/key"}, "SEAL_KEY_FILE.*cannot be read"),
         ({"STORE": "memory:", "SEAL_KEY": "x", "SEAL_KEY_FILE": "/nowhere/key"}, "not both"),
-        ({"SESSIONS": Sessions(MemoryStore()), "SEAL_KEY": "x"}, "set SEAL_KEY where"),
+        ({"SESSIONS": Sessions(MemorySessionStore()), "SEAL_KEY": "x"}, "set SEAL_KEY where"),
         (["STORE"], "must be a dict"),
     ],
 )
@@ -103,7 +103,7 @@ def test_hooks_may_ask_the_database(http: httpx2.Client, ada: Any) -> None:
         refused = http.post("/auth/login", json={**LOGIN, "scope": "admin"})
         assert (refused.status_code, refused.json()["error"]) == (400, "invalid_scope")
         assert http.post("/auth/login", json={**LOGIN, "username": "grace"}).status_code == 401
-    assert [event.subject for event in TOLD if isinstance(event, LoggedIn)] == [str(ada.pk)]
+    assert [event.subject for event in TOLD if isinstance(event, SessionCreated)] == [str(ada.pk)]
 
 
 TOLD: list[Any] = []
@@ -151,9 +151,9 @@ def test_keys_are_sealed_and_the_check_says_where_they_are_not(
 ) -> None:
     def unsealed(**setting: Any) -> int:
         with chosen(STORE=f"sqlite:///{tmp_path}/{len(list(tmp_path.iterdir()))}.db", ISSUER="https://s.ex", **setting):
-            sessions().login("ada")
+            sessions().create("ada")
             call_command("check", deploy=True)
-            found = unsealed_of(sessions().store)
+            found = count_unencrypted(sessions().store)
             sessions().close()
         return found
 
@@ -177,7 +177,7 @@ urlpatterns = PAGES  # of a service without endpoints
 
 def test_a_service_may_verify_the_tokens_of_another(ada: Any) -> None:
     with LoopbackServer() as server:
-        token = server.sessions.login("somebody", scope="write").access_token
+        token = server.sessions.create("somebody", scope="write").access_token
         at = f"{server.url}/.well-known/jwks.json"
         verifier = Verifier(at, issuer=server.sessions.issuer, audience=server.sessions.audience)
         with override_settings(UNBROKEN={"VERIFIER": verifier}, ROOT_URLCONF=__name__):
@@ -188,13 +188,13 @@ def test_a_service_may_verify_the_tokens_of_another(ada: Any) -> None:
             apps.get_app_config("unbroken").ready()
             ada.set_password("another")
             ada.save()
-            for use in (sessions, plan):
+            for use in (sessions, route_table):
                 with pytest.raises(ImproperlyConfigured, match="with VERIFIER"):
                     use()
 
 
 def test_all_of_a_process_share_one_site() -> None:
-    before = site()
-    assert site() is before
-    forget()
-    assert site() is not before
+    before = runtime()
+    assert runtime() is before
+    reset()
+    assert runtime() is not before

@@ -19,7 +19,7 @@ from tests.django_face.conftest import JSON, LOGIN, User, alive, login, token_of
 from tests.django_face.pages import PAGES
 from tests.django_project import PASSWORD, chosen
 from unbroken.django import sessions
-from unbroken.django.runtime import site
+from unbroken.django.runtime import runtime
 from unbroken.errors import StoreUnavailable
 
 
@@ -103,14 +103,14 @@ def test_connections_are_looked_after_where_django_does_not(
 def test_a_password_that_changes_while_it_is_checked_begins_no_session(
     ada: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = sessions().alogin
+    begin = sessions().acreate
 
     async def meanwhile(*args: Any, **kwargs: Any) -> Any:
         ada.set_password("another")
         ada.save()
         return await begin(*args, **kwargs)
 
-    monkeypatch.setattr(sessions(), "alogin", meanwhile)
+    monkeypatch.setattr(sessions(), "acreate", meanwhile)
     assert Client().post("/auth/login", LOGIN, **JSON).status_code == 401
     assert alive() == 0
 
@@ -186,7 +186,7 @@ def test_other_changes_end_nothing(ada: Any, change: Callable[[Any], None]) -> N
 
 def test_a_user_by_another_name_is_another_user() -> None:
     with chosen(*PAGES, STORE="memory:", SUBJECT_FIELD="username"):
-        sessions().login("ada")
+        sessions().create("ada")
         user = User.objects.get(username="ada")
         user.username = "augusta"
         user.save(update_fields=["username"])
@@ -232,7 +232,7 @@ def test_a_user_changed_behind_djangos_back_is_logged_out_by_the_next_refresh(
     http: httpx2.Client, ada: Any, change: Callable[[Any], None], path: str
 ) -> None:
     other = User.objects.create_user("grace", password=PASSWORD)
-    mine, others = (sessions().login(str(user.pk)).refresh_token for user in (ada, other))
+    mine, others = (sessions().create(str(user.pk)).refresh_token for user in (ada, other))
     change(ada)
     refused, granted = (refresh(http, path, token) for token in (mine, others))
     assert (refused.status_code, refused.json()["error"], refused.json()["reason"]) == (400, "invalid_grant", "revoked")
@@ -250,13 +250,13 @@ def refresh(http: httpx2.Client, path: str, token: str | None) -> httpx2.Respons
 def test_while_the_users_cannot_be_looked_up_nothing_is_refused_for_good(
     http: httpx2.Client, ada: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    granted = sessions().login(str(ada.pk))
+    granted = sessions().create(str(ada.pk))
 
     def dead(*_: Any, **__: Any) -> None:
         raise OperationalError("no route to host")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(site().users), "get", dead)
+        patch.setattr(type(runtime().users), "get", dead)
         view = http.get("/orders", headers={"authorization": f"Bearer {granted.access_token}"})
         refused = refresh(http, "/auth/refresh", granted.refresh_token)
     for answer in (view, refused):
@@ -282,7 +282,7 @@ def test_a_view_that_asks_for_the_user_too_looks_it_up_once(ada: Any) -> None:
 )
 def test_who_is_no_django_user_is_somebody_where_others_say_who_is_who(setting: Any, expected: int) -> None:
     with chosen(*PAGES, STORE="memory:", **setting):
-        granted = sessions().login("31337")
+        granted = sessions().create("31337")
         headers = {"authorization": f"Bearer {granted.access_token}"}
         assert Client().get("/orders", headers=headers).status_code == expected
         answer = Client().post("/auth/refresh", {"refresh_token": granted.refresh_token}, **JSON)
@@ -308,7 +308,7 @@ def test_a_store_that_is_down_does_not_undo_a_change_and_the_log_says_what_to_ru
 
 
 def test_a_token_is_a_credential_for_djangos_own_authenticate(ada: Any) -> None:
-    granted, other = sessions().login(str(ada.pk)), sessions().login("31337")
+    granted, other = sessions().create(str(ada.pk)), sessions().create("31337")
     with override_settings(AUTHENTICATION_BACKENDS=BACKENDS):
         assert auth.authenticate(None, token=granted.access_token) == ada
         assert auth.authenticate(None, username="ada", password=PASSWORD) == ada

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from unbroken.starlette import current_session
+from unbroken.starlette import current_claims
 from unbroken.testing import LoopbackServer
 
 
@@ -19,7 +19,7 @@ def api() -> Iterator[LoopbackServer]:
     uploads: list[bytes] = []
 
     async def orders(request: Request) -> Response:
-        return JSONResponse({"of": current_session(request).subject})
+        return JSONResponse({"of": current_claims(request).subject})
 
     async def upload(request: Request) -> Response:
         """Takes what was sent, but not at the first time."""

@@ -19,7 +19,7 @@ from unbroken.testing.server import PASSWORD
 @pytest.fixture
 def shell(tmp_path: Path, api: LoopbackServer) -> Path:
     """A folder with the files that the page names, and ``unbroken`` on the path."""
-    granted = api.sessions.login("bob").to_response()
+    granted = api.sessions.create("bob").to_response()
     for name, text in {
         "unbroken": f"#!/bin/sh\nexec '{sys.executable}' -m unbroken.cli \"$@\"\n",
         "deploy.sh": '#!/bin/sh\ntest -n "$API_TOKEN" && echo deployed\n',

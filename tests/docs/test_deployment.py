@@ -80,10 +80,10 @@ def test_the_settings_that_the_guide_shows_are_good(tmp_path: Path) -> None:
 
 
 SEALED = """
-from unbroken.server.stores.encrypted_keys import unsealed_of
+from unbroken.server.stores.encrypted_keys import count_unencrypted
 
 sessions.login("ada")
-assert sessions.keyring() and unsealed_of(store) == 0
+assert sessions.keyring() and count_unencrypted(store) == 0
 """
 
 

@@ -63,7 +63,7 @@ def test_the_page_about_backends_describes_each_shape(name: str, tmp_path: Path)
         dialect = described(backend.url, tmp_path)[name]
         assert dialect == type(backend).dialect(backend.url)
         session = Session(dialect)
-        session.adopt(json.loads(backend.granted(backend.issue("ada", "family")).body))
+        session.import_tokens(json.loads(backend.granted(backend.issue("ada", "family")).body))
         backend.expire()
         with ADAPTERS["httpx2"](session) as client:
             assert client.request("GET", backend.url + "/api/echo").json["user"] == "ada"
@@ -96,7 +96,9 @@ def test_the_page_about_events_names_them_all_with_their_fields() -> None:
         for name, told in re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE)
     }
     kinds = {
-        kind.__name__: kind for kind in vars(events).values() if inspect.isclass(kind) and kind.__base__ is events.Event
+        kind.__name__: kind
+        for kind in vars(events).values()
+        if inspect.isclass(kind) and kind.__base__ is events.ClientEvent
     }
     fields = {
         name: [field for field in kind.__dataclass_fields__ if field != "version"] for name, kind in kinds.items()

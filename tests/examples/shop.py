@@ -22,8 +22,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from unbroken import InvalidToken
-from unbroken.server import MemoryStore, Policy, Sessions
-from unbroken.starlette import SessionMiddleware, current_session, routes
+from unbroken.server import MemorySessionStore, Policy, Sessions
+from unbroken.starlette import AccessTokenMiddleware, current_claims, routes
 from unbroken.testing import ManualClock, running
 from unbroken.testing.server import PASSWORD
 
@@ -42,7 +42,7 @@ class Shop:
     def __init__(self, clock: ManualClock | None = None) -> None:
         self.clock = clock
         policy = Policy(access_ttl=LIFETIME if clock else 1)
-        self.sessions = Sessions(MemoryStore(), policy=policy, **({"clock": clock.wall} if clock else {}))
+        self.sessions = Sessions(MemorySessionStore(), policy=policy, **({"clock": clock.wall} if clock else {}))
         self.used: dict[str, list[str]] = {}
         self.closes_with = 3000
         self.cuts: list[str] = []
@@ -85,7 +85,7 @@ class Shop:
         await socket.close(1000 if "feed" in self.last else self.closes_with)
 
     async def events(self, request: Request) -> Response:
-        current_session(request)
+        current_claims(request)
         after = int(request.headers.get("last-event-id", "0"))
         if after == self.last.get("events"):
             return Response(status_code=204)
@@ -117,7 +117,7 @@ class Shop:
 
     async def orders(self, request: Request) -> Response:
         self.used.setdefault("orders", []).append(bearer(request.headers))
-        return JSONResponse({"orders of": current_session(request).subject})
+        return JSONResponse({"orders of": current_claims(request).subject})
 
     async def redirect(self, request: Request) -> Response:
         return RedirectResponse(request.query_params["to"])
@@ -151,7 +151,7 @@ class Shop:
             Route("/orders", self.orders),
             Route("/redirect", self.redirect),
         ]
-        return Starlette(routes=[*auth, *api], middleware=[Middleware(SessionMiddleware, sessions=self.sessions)])
+        return Starlette(routes=[*auth, *api], middleware=[Middleware(AccessTokenMiddleware, sessions=self.sessions)])
 
 
 def bearer(headers: Any) -> str:

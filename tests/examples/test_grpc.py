@@ -38,7 +38,7 @@ def test_a_grpc_call_whose_token_dies_on_the_way_is_made_again(shop: Shop, order
 
 
 def test_a_grpc_call_is_made_again_only_once(shop: Shop, orders: Callable[[], bytes]) -> None:
-    shop.sessions.revoke_all("ada")
+    shop.sessions.revoke_subject("ada")
     seen: list[str] = []
     shop.good = lambda token, what: bool(seen.append(token))
     with pytest.raises(grpc.RpcError) as raised:
@@ -50,7 +50,7 @@ def test_a_grpc_call_is_made_again_only_once(shop: Shop, orders: Callable[[], by
 def test_a_grpc_call_without_a_session_fails_with_the_reason(
     shop: Shop, login: Session, orders: Callable[[], bytes]
 ) -> None:
-    shop.sessions.revoke_all("ada")
+    shop.sessions.revoke_subject("ada")
     shop.time_passes()
     with pytest.raises(grpc.RpcError, match="revoked; log in again") as raised:
         orders()

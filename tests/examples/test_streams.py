@@ -47,14 +47,14 @@ def test_a_websocket_that_is_closed_for_another_reason_does_not_come_back(shop: 
 def test_a_websocket_whose_good_looking_token_is_refused_does_not_come_back_for_ever(
     shop: Shop, login: Session
 ) -> None:
-    shop.sessions.revoke_all("ada")
+    shop.sessions.revoke_subject("ada")
     with pytest.raises(websockets.ConnectionClosedError):
         asyncio.run(collect(login, shop))
     assert "feed" not in shop.used
 
 
 def test_a_websocket_of_a_session_that_is_over_says_so(shop: Shop, login: Session, clock: ManualClock) -> None:
-    shop.sessions.revoke_all("ada")
+    shop.sessions.revoke_subject("ada")
     clock.advance(LIFETIME)
     with pytest.raises(SessionOver, match="revoked"):
         asyncio.run(collect(login, shop))
@@ -82,6 +82,6 @@ def test_an_event_stream_of_a_session_that_is_over_says_so(shop: Shop, login: Se
     with httpx2.Client(auth=SessionAuth(login), timeout=10) as client:
         events = event_stream.events(client, shop.url + "/events")
         assert next(events).id == "1"
-        shop.sessions.revoke_all("ada")
+        shop.sessions.revoke_subject("ada")
         with pytest.raises(SessionOver, match="revoked"):
             list(islice(events, 100))

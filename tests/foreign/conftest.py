@@ -61,7 +61,7 @@ class Running:
 
     def log_in(self, session: Session) -> None:
         if self.foreign.script.endswith(".mjs"):
-            session.adopt(by_authorization_code(self.url))
+            session.import_tokens(by_authorization_code(self.url))
         else:
             session.login("ada", "correct horse")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unbroken import Ask, Dialect, Fields, When, oauth2
+from unbroken import Dialect, RequestTemplate, ResponseMatch, TokenFields, oauth2
 
 
 def oauth_toolkit(url: str) -> Dialect:
@@ -19,11 +19,11 @@ def simple_jwt(url: str) -> Dialect:
     """djangorestframework-simplejwt: JSON, names of its own, and a refusal that is a 401 with a code."""
     names = {"refresh_token": "refresh"}
     return Dialect(
-        refresh=Ask(url + "/api/token/refresh/", names=names),
-        login=Ask(url + "/api/token/"),
-        logout=Ask(url + "/api/token/blacklist/", names=names),
-        tokens=Fields(access_token="access", refresh_token="refresh"),
-        over=When.of(401, field="code", values=("token_not_valid", "no_active_account")),
+        refresh=RequestTemplate(url + "/api/token/refresh/", rename=names),
+        login=RequestTemplate(url + "/api/token/"),
+        logout=RequestTemplate(url + "/api/token/blacklist/", rename=names),
+        tokens=TokenFields(access_token="access", refresh_token="refresh"),
+        ends_session=ResponseMatch.of(401, field="code", values=("token_not_valid", "no_active_account")),
     )
 
 
@@ -36,10 +36,10 @@ def flask_jwt(url: str) -> Dialect:
     """flask-jwt-extended: the refresh token travels where an access token would, as a Bearer header."""
     bearer = {"refresh_token": "Authorization"}
     return Dialect(
-        refresh=Ask(url + "/refresh", carry="header", names=bearer, scheme="Bearer"),
-        login=Ask(url + "/login"),
-        logout=Ask(url + "/logout", "DELETE", carry="header", names=bearer, scheme="Bearer"),
-        over=When.of(401, 422),  # expired or blocked; not a token of this server
+        refresh=RequestTemplate(url + "/refresh", encoding="header", rename=bearer, scheme="Bearer"),
+        login=RequestTemplate(url + "/login"),
+        logout=RequestTemplate(url + "/logout", "DELETE", encoding="header", rename=bearer, scheme="Bearer"),
+        ends_session=ResponseMatch.of(401, 422),  # expired or blocked; not a token of this server
     )
 
 

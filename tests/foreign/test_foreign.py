@@ -53,7 +53,7 @@ def another(server: Running, tokens: Tokens) -> Session:
     """Somebody else who holds *tokens*, and whose clock says that they have to be renewed."""
     watch = Watch()
     other = Session(server.dialect, clock=watch.clock)
-    other.adopt(tokens)
+    other.import_tokens(tokens)
     watch.expire()
     return other
 

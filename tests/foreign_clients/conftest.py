@@ -19,8 +19,8 @@ from starlette.applications import Starlette
 
 from tests.backend import PASSWORD, running
 from tests.npm import node_modules
-from unbroken._sync import run_once
-from unbroken.server import Sessions, SqliteStore
+from unbroken._sync import run_sync
+from unbroken.server import Sessions, SqliteSessionStore
 from unbroken.server.keys.keyring import new_mac_key, new_signing_key
 from unbroken.starlette import routes
 
@@ -59,8 +59,8 @@ class Server:
 
 @pytest.fixture(scope="module", params=["EdDSA", "ES256"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    store, made = SqliteStore(tmp_path_factory.mktemp("server") / "sessions.db"), list[Any]()
-    run_once(store.save_keys([new_signing_key(request.param, 0.0, 0.0), new_mac_key(1, 0.0, 0.0)]))
+    store, made = SqliteSessionStore(tmp_path_factory.mktemp("server") / "sessions.db"), list[Any]()
+    run_sync(store.save_keys([new_signing_key(request.param, 0.0, 0.0), new_mac_key(1, 0.0, 0.0)]))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         [(server, endpoints)] = made

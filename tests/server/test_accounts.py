@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from argon2 import PasswordHasher
 
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.errors import InvalidRequest
-from unbroken.server import Accounts, MemoryStore
+from unbroken.server import Accounts, MemorySessionStore
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 @pytest.fixture
 def accounts() -> Accounts:
-    made = Accounts(MemoryStore(), CHEAP)
+    made = Accounts(MemorySessionStore(), CHEAP)
     made.add("Ada", "sécret")
     return made
 
@@ -60,7 +60,7 @@ def test_hashes_are_argon2id_and_renewed_when_the_parameters_change(accounts: Ac
     before = accounts.list()[0].password_hash
     assert before.startswith("$argon2id$")
     assert Accounts(store, PasswordHasher(time_cost=2, memory_cost=8, parallelism=1)).authenticate("ada", "sécret")
-    account = run_once(store.account("ada"))
+    account = run_sync(store.account("ada"))
     assert account is not None
     assert "t=2" in account.password_hash
     assert before not in repr(account)
@@ -151,7 +151,7 @@ def test_a_name_that_is_too_long_is_not_even_folded(accounts: Accounts, checked:
 
 
 def test_no_name_is_looked_up_before_the_hash_of_nobody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = MemoryStore()
+    store = MemorySessionStore()
     Accounts(store, CHEAP).add("ada", "x")
     made: dict[str, int] = {}
     for name in ("ada", "bob"):
@@ -171,7 +171,7 @@ def test_a_hash_with_older_parameters_costs_one_with_todays_too(accounts: Accoun
 
 
 def test_a_damaged_hash_costs_as_much_as_any(accounts: Accounts, checked: list[str]) -> None:
-    run_once(accounts._store.change_account("ada", "damaged"))
+    run_sync(accounts._store.change_account("ada", "damaged"))
     assert accounts.authenticate("ada", "sécret") is None
     assert len(checked) == 2
 

@@ -11,11 +11,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from unbroken._sync import is_blocking, run_once
-from unbroken.server import Accounts, Endpoints, MemoryStore, Sessions, SqliteStore
+from unbroken._sync import in_sync_context, run_sync
+from unbroken.server import Accounts, Endpoints, MemorySessionStore, Sessions, SqliteSessionStore
 from unbroken.server.http.messages import Request, Response
 from unbroken.server.stores import open_store
-from unbroken.server.worker_pool import Lane
+from unbroken.server.worker_pool import WorkerPool
 
 JSON = {"content-type": "application/json"}
 
@@ -45,7 +45,7 @@ def test_an_async_authenticate_is_refused_where_nobody_can_await_it(caplog: pyte
     async def authenticate(name: str, _: str) -> str:
         return name
 
-    answer = post(Endpoints(Sessions(MemoryStore()), authenticate), "/auth/login", username="ada", password="x")
+    answer = post(Endpoints(Sessions(MemorySessionStore()), authenticate), "/auth/login", username="ada", password="x")
     assert answer.status == 503
     assert "plain one" in caplog.text
 
@@ -53,30 +53,30 @@ def test_an_async_authenticate_is_refused_where_nobody_can_await_it(caplog: pyte
 def test_whether_it_blocks_is_known_to_each_thread_and_ends_with_the_call() -> None:
     async def ask() -> tuple[bool, bool]:
         elsewhere: list[bool] = []
-        thread = threading.Thread(target=lambda: elsewhere.append(is_blocking()))
+        thread = threading.Thread(target=lambda: elsewhere.append(in_sync_context()))
         thread.start()
         thread.join()
-        return is_blocking(), elsewhere[0]
+        return in_sync_context(), elsewhere[0]
 
-    assert run_once(ask()) == (True, False)
-    assert not is_blocking()
+    assert run_sync(ask()) == (True, False)
+    assert not in_sync_context()
     with pytest.raises(RuntimeError):
-        run_once(anyio.lowlevel.checkpoint())
-    assert not is_blocking()
+        run_sync(anyio.lowlevel.checkpoint())
+    assert not in_sync_context()
 
 
 def test_a_blocking_call_in_an_event_loop_does_not_wait_for_its_own_thread(tmp_path: Path) -> None:
-    sessions = Sessions(SqliteStore(tmp_path / "app.db"))
+    sessions = Sessions(SqliteSessionStore(tmp_path / "app.db"))
 
     async def main() -> list[str]:
-        granted = await sessions.alogin("ada")
+        granted = await sessions.acreate("ada")
         return [sessions.verify(granted.access_token).subject, (await sessions.averify(granted.access_token)).subject]
 
     assert anyio.run(main) == ["ada", "ada"]
 
 
 def test_without_a_loop_a_lane_is_as_narrow_as_with_one() -> None:
-    lane, inside, most = Lane(2), 0, 0
+    lane, inside, most = WorkerPool(2), 0, 0
     lock, full = threading.Lock(), threading.Barrier(2)
 
     def work() -> None:
@@ -88,7 +88,7 @@ def test_without_a_loop_a_lane_is_as_narrow_as_with_one() -> None:
         with lock:
             inside -= 1
 
-    threads = [threading.Thread(target=lambda: run_once(lane.run(work))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: run_sync(lane.run(work))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from unbroken.errors import ConfigurationError, InvalidRequest
-from unbroken.server import Endpoints, MemoryStore, Sessions
-from unbroken.server.http.cookies import LONGEST, Cookies, Jar
+from unbroken.server import Endpoints, MemorySessionStore, Sessions
+from unbroken.server.http.cookies import MAX_COOKIE_BYTES, Cookies, CookieTransport
 from unbroken.server.http.messages import Forbidden, Request, Response
-from unbroken.server.http.origins import Origins
-from unbroken.tokens import Granted
+from unbroken.server.http.origins import AllowedOrigins
+from unbroken.tokens import TokenResponse
 
 pytestmark = pytest.mark.anyio
 ALLOWED = "https://app.example.com"
@@ -20,8 +20,8 @@ SCRIPT = {"x-unbroken": "1", "host": "id.example.org"}
 JSON = {"content-type": "application/json"}
 
 
-def jar(prefix: str = "/auth", origins: tuple[str, ...] = (ALLOWED,), **about: Any) -> Jar:
-    return Jar(Cookies(**about), Origins(origins), prefix)
+def jar(prefix: str = "/auth", origins: tuple[str, ...] = (ALLOWED,), **about: Any) -> CookieTransport:
+    return CookieTransport(Cookies(**about), AllowedOrigins(origins), prefix)
 
 
 def login(path: str = "/auth/login", **headers: str) -> Request:
@@ -29,8 +29,8 @@ def login(path: str = "/auth/login", **headers: str) -> Request:
     return Request("POST", path, {**SCRIPT, **JSON, **headers}, fields)
 
 
-def granted(subject: str = "ada", **more: Any) -> Granted:
-    return Sessions(MemoryStore(), **more).login(subject)
+def granted(subject: str = "ada", **more: Any) -> TokenResponse:
+    return Sessions(MemorySessionStore(), **more).create(subject)
 
 
 def names(response: Response) -> list[str]:
@@ -97,14 +97,14 @@ def test_what_no_browser_would_take_is_refused_when_the_server_starts(about: dic
 
 
 def test_a_token_too_long_for_a_cookie_is_an_error_and_not_silently_lost() -> None:
-    long = granted(claims=lambda _: {"groups": "x" * LONGEST})
+    long = granted(claims=lambda _: {"groups": "x" * MAX_COOKIE_BYTES})
     with pytest.raises(ConfigurationError, match="fewer claims"):
         jar(mode="both").issue(login(), long)
     assert len(jar().issue(login(), long).cookies) == 1, "in the body it has room"
 
 
 async def test_endpoints_that_browsers_see_elsewhere_are_named_before_a_session_begins() -> None:
-    sessions = Sessions(MemoryStore())
+    sessions = Sessions(MemorySessionStore())
     mounted = Endpoints(sessions, lambda name, _: name, cookies=Cookies())
     answer = await mounted.answer(mounted.routes[0], login("/api/auth/login"))
     assert (answer.status, answer.cookies, sessions.list_all()) == (503, (), [])
@@ -122,10 +122,10 @@ async def test_endpoints_that_browsers_see_elsewhere_are_named_before_a_session_
 def test_insecure_cookies_are_for_this_machine_only(host: str, may: bool) -> None:
     asks = login(host=host)
     if may:
-        assert jar(secure=False).wanted(asks)
+        assert jar(secure=False).wants_cookies(asks)
     else:
         with pytest.raises(Forbidden) as refused:
-            jar(secure=False).wanted(asks)
+            jar(secure=False).wants_cookies(asks)
         assert refused.value.reason == "not_loopback"
 
 
@@ -161,7 +161,7 @@ def test_insecure_cookies_are_for_this_machine_only(host: str, may: bool) -> Non
 )
 def test_a_request_is_ours_if_no_other_site_can_be_behind_it(headers: dict[str, str], ours: bool) -> None:
     asked = Request("POST", "/auth/refresh", {**SCRIPT, **headers})
-    assert Origins([ALLOWED]).own(asked) is ours
+    assert AllowedOrigins([ALLOWED]).is_trusted(asked) is ours
 
 
 # ---- reading a Cookie header -----------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_every_method_that_may_change_something_needs_the_header(method: str) ->
 
 
 def test_without_the_setting_no_cookie_is_read_or_cleared() -> None:
-    off = Jar(None, Origins())
+    off = CookieTransport(None, AllowedOrigins())
     asked = Request("POST", "/auth/refresh", {**SCRIPT, "cookie": "unbroken-refresh=a; unbroken-access=a"})
-    assert (off.refresh_tokens(asked), off.access_tokens(asked), off.asked(asked)) == ((), (), False)
+    assert (off.refresh_tokens(asked), off.access_tokens(asked), off.requests_cookies(asked)) == ((), (), False)
     assert off.cleared(Response(204)) == Response(204)

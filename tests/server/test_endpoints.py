@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from unbroken.errors import ConfigurationError, StoreUnavailable
-from unbroken.server import Endpoints, MemoryStore, Sessions
-from unbroken.server.http.messages import BODY_LIMIT, Request, Response
+from unbroken.server import Endpoints, MemorySessionStore, Sessions
+from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response
 
 pytestmark = pytest.mark.anyio
 JSON = {"content-type": "application/json"}
@@ -24,7 +24,7 @@ def anybody(name: str, _: str) -> str | None:
 
 
 def endpoints_of(authenticate: Any = anybody, issuer: str = "https://id.example.org", **more: Any) -> Endpoints:
-    return Endpoints(Sessions(MemoryStore(), issuer=issuer), authenticate, **more)
+    return Endpoints(Sessions(MemorySessionStore(), issuer=issuer), authenticate, **more)
 
 
 async def post(endpoints: Endpoints, path: str, bearer: str = "", **fields: Any) -> tuple[int, dict[str, Any]]:
@@ -153,7 +153,7 @@ async def test_an_issuer_without_a_path_has_one_place_for_its_metadata() -> None
 
 async def test_a_body_may_be_64_kib_and_no_longer() -> None:
     endpoints = endpoints_of()
-    for length, status in ((BODY_LIMIT, 400), (BODY_LIMIT + 1, 413)):
+    for length, status in ((MAX_BODY_BYTES, 400), (MAX_BODY_BYTES + 1, 413)):
         answer = await endpoints.handle(Request("POST", "/auth/login", JSON, b" " * length))
         assert answer is not None
         assert answer.status == status
@@ -166,7 +166,7 @@ async def test_a_store_that_does_not_answer_is_503_and_says_when_to_come_back(mo
     async def dead(*_: Any, **__: Any) -> None:
         raise StoreUnavailable("the database is locked", retry_after=2.2)
 
-    for name in ("rotate", "rotate_unread"):
+    for name in ("rotate", "rotate_returning"):
         monkeypatch.setattr(endpoints.sessions.store, name, dead)
     request = Request("POST", "/auth/refresh", JSON, json.dumps({"refresh_token": tokens["refresh_token"]}).encode())
     answer = await endpoints.handle(request)

@@ -18,10 +18,10 @@ import pytest
 
 from tests.services import Service
 from unbroken.errors import InvalidToken, StoreUnavailable
-from unbroken.server import MemoryStore, Sessions, open_store
+from unbroken.server import MemorySessionStore, Sessions, open_store
 from unbroken.server import freshness as feed_module
 from unbroken.server import freshness as watch_module
-from unbroken.server.freshness import Feed
+from unbroken.server.freshness import RevocationListener
 
 FOR_EVER = 3600.0
 FORK = "ignore::DeprecationWarning:__main__"  # later Pythons warn of forks of threads: that is what is tested
@@ -33,7 +33,7 @@ from unbroken.errors import InvalidToken
 from unbroken.server import Sessions, freshness as watch, open_store
 watch.POLL_SECONDS = 3600.0
 here, there = (Sessions(open_store(sys.argv[1])) for _ in range(2))
-ada, bob = (here.login(name).access_token for name in ("ada", "bob"))
+ada, bob = (here.create(name).access_token for name in ("ada", "bob"))
 def hears(token):
     for _ in range(3000):
         try: here.verify(token)
@@ -121,7 +121,7 @@ def threads() -> int:
 @pytest.mark.usefixtures("nobody_asks", "no_routine")
 def test_a_revocation_is_heard_on_another_node(nodes: tuple[Sessions, Sessions], url: str) -> None:
     here, there = nodes
-    granted = [here.login("ada") for _ in range(3)]
+    granted = [here.create("ada") for _ in range(3)]
     for one in granted:
         there.verify(one.access_token)
     until(lambda: len(listening(url)) == 2)
@@ -129,14 +129,14 @@ def test_a_revocation_is_heard_on_another_node(nodes: tuple[Sessions, Sessions],
     until(lambda: is_dead(there, granted[0].access_token))
     here.refresh(granted[1].refresh_token or "", attempt="one")
     here.verify(here.refresh(granted[1].refresh_token or "", attempt="two").access_token)
-    here.revoke_all("ada")
+    here.revoke_subject("ada")
     until(lambda: is_dead(there, granted[1].access_token) and is_dead(there, granted[2].access_token))
 
 
 @pytest.mark.usefixtures("nobody_asks", "no_routine")
 def test_a_reuse_is_heard_on_another_node(nodes: tuple[Sessions, Sessions], url: str) -> None:
     here, there = nodes
-    first = here.login("ada", coordinated=True)
+    first = here.create("ada", coordinated=True)
     there.verify(first.access_token)
     until(lambda: len(listening(url)) == 2)
     second = here.refresh(first.refresh_token or "", attempt="one")
@@ -149,7 +149,7 @@ def test_a_reuse_is_heard_on_another_node(nodes: tuple[Sessions, Sessions], url:
 @pytest.mark.usefixtures("nobody_asks", "no_routine")
 def test_a_new_key_is_heard_on_another_node(nodes: tuple[Sessions, Sessions], url: str) -> None:
     here, there = nodes
-    there.verify(here.login("ada").access_token)
+    there.verify(here.create("ada").access_token)
     until(lambda: len(listening(url)) == 2)
     records = here.rotate_keys()
     until(lambda: list(there._flows.watch.keyring.records) == records)
@@ -160,7 +160,7 @@ def test_many_announcements_are_heard_in_few_looks(
     nodes: tuple[Sessions, Sessions], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = nodes
-    tokens = [here.login("ada").access_token for _ in range(100)]
+    tokens = [here.create("ada").access_token for _ in range(100)]
     there.verify(tokens[0])
     until(lambda: len(listening(url)) == 2)
     monkeypatch.setattr(feed_module, "COALESCE_SECONDS", 0.2)
@@ -179,7 +179,7 @@ def test_a_feed_whose_connection_was_killed_learns_by_asking_and_listens_again(
     nodes: tuple[Sessions, Sessions], url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     here, there = nodes
-    granted = here.login("ada")
+    granted = here.create("ada")
     there.verify(granted.access_token)
     until(lambda: len(listening(url)) == 2)
     with psycopg.connect(url, autocommit=True) as db:
@@ -196,7 +196,7 @@ def test_a_feed_whose_connection_was_killed_learns_by_asking_and_listens_again(
 @pytest.mark.usefixtures("nobody_asks")
 def test_a_feed_whose_connection_hangs_learns_by_asking(nodes: tuple[Sessions, Sessions], url: str) -> None:
     here, there = nodes
-    granted = here.login("ada")
+    granted = here.create("ada")
     there.verify(granted.access_token)
     until(lambda: len(listening(url)) == 2)
     stopped = listening(url)
@@ -214,15 +214,15 @@ def test_a_node_without_a_feed_asks_by_itself(
     nodes: tuple[Sessions, Sessions], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = nodes
-    monkeypatch.setattr(feed_module.Feed, "begin", lambda feed: None)
-    granted = here.login("ada")
+    monkeypatch.setattr(feed_module.RevocationListener, "begin", lambda feed: None)
+    granted = here.create("ada")
     there.verify(granted.access_token)
     assert threads() == 0
     here.logout(access_token=granted.access_token)
     until(lambda: is_dead(there, granted.access_token))
 
 
-class Announcing(MemoryStore):
+class Announcing(MemorySessionStore):
     """A store whose news are what a test says."""
 
     def __init__(self, wait: Callable[[float], None]) -> None:
@@ -255,7 +255,7 @@ def test_whatever_fails_in_the_feed_the_thread_goes_on(
     store = Announcing(wait)
     sessions = Sessions(store)
     with caplog.at_level(logging.INFO, "unbroken"):
-        sessions.login("ada")
+        sessions.create("ada")
         assert heard.wait(20)
         until(lambda: "the store announces revocations again" in caplog.messages)
     assert sum("not listened to" in message for message in caplog.messages) == 1
@@ -274,7 +274,7 @@ def test_between_attempts_to_listen_it_asks_as_often_as_ever(monkeypatch: pytest
         raise StoreUnavailable("gone")
 
     sessions = Sessions(Announcing(wait))
-    sessions.login("ada")
+    sessions.create("ada")
     until(lambda: sessions._flows.watch._begun > 60)
     assert attempts < 20
     sessions.close()
@@ -284,8 +284,8 @@ def test_between_attempts_to_listen_it_asks_as_often_as_ever(monkeypatch: pytest
 
 
 def test_nobody_listens_to_a_store_without_news() -> None:
-    sessions = Sessions(MemoryStore())
-    sessions.verify(sessions.login("ada").access_token)
+    sessions = Sessions(MemorySessionStore())
+    sessions.verify(sessions.create("ada").access_token)
     assert threads() == 0
 
 
@@ -293,13 +293,13 @@ def test_it_begins_with_the_first_request_and_stops_with_the_sessions(url: str) 
     sessions = Sessions(open_store(url))
     assert threads() == 0
     for _ in range(3):
-        sessions.login("ada")
+        sessions.create("ada")
     assert threads() == 1
     until(lambda: len(listening(url)) == 1)
     sessions.close()
     assert threads() == 0
     until(lambda: listening(url) == [])
-    sessions.login("ada")
+    sessions.create("ada")
     assert threads() == 1, "who uses it again begins again"
     sessions.close()
     sessions.close()
@@ -308,7 +308,7 @@ def test_it_begins_with_the_first_request_and_stops_with_the_sessions(url: str) 
 @pytest.mark.anyio
 async def test_aclose_stops_it_and_lets_go_of_all_connections(url: str) -> None:
     sessions = Sessions(open_store(url))
-    granted = await sessions.alogin("ada")
+    granted = await sessions.acreate("ada")
     await sessions.averify(granted.access_token)
     assert threads() == 1
     await sessions.aclose()
@@ -322,7 +322,7 @@ async def test_aclose_stops_it_and_lets_go_of_all_connections(url: str) -> None:
 
 def test_it_ends_with_the_last_who_wants_to_know(url: str) -> None:
     sessions = Sessions(open_store(url))
-    sessions.login("ada")
+    sessions.create("ada")
     assert threads() == 1
     del sessions
     gc.collect()
@@ -347,7 +347,7 @@ def test_beginning_twice_is_beginning_once() -> None:
         return made[-1]
 
     looks = Looks()
-    feed = Feed(news, looks.look)
+    feed = RevocationListener(news, looks.look)
     for _ in range(2):
         feed.begin()
     feed.stop()

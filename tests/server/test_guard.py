@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, StoreUnavailable, TooManyAttempts, TryLater
-from unbroken.server import Endpoints, GuardPolicy, MemoryStore, Sessions, SqliteStore
+from unbroken.server import Endpoints, MemorySessionStore, RateLimitPolicy, Sessions, SqliteSessionStore
 from unbroken.server.http.messages import Request, Response
-from unbroken.server.login.rate_limit import Guard, Rate, address_key, name_key
+from unbroken.server.login.rate_limit import LoginRateLimiter, Rate, address_key, name_key
 from unbroken.server.stores import open_store
-from unbroken.server.stores.markers import first_time
+from unbroken.server.stores.markers import mark_once
 
 JSON = {"content-type": "application/json"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -44,7 +44,7 @@ class Place:
 
     def __init__(self, store: Any = None, **settings: Any) -> None:
         self.clock, self.asked = Hands(), []
-        self.sessions = Sessions(store or MemoryStore(), clock=self.clock)
+        self.sessions = Sessions(store or MemorySessionStore(), clock=self.clock)
         self.endpoints = Endpoints(self.sessions, self.authenticate, **settings)
 
     def authenticate(self, name: str, password: str) -> str | None:
@@ -106,7 +106,7 @@ def test_who_waits_as_long_as_told_may_try(burst: int, every: float, tries: int)
                                    {"known_for": 0.0}])  # fmt: skip
 def test_a_policy_that_lets_nobody_in_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
-        GuardPolicy(**wrong)
+        RateLimitPolicy(**wrong)
 
 
 def test_addresses_count_by_what_one_customer_has() -> None:
@@ -205,7 +205,7 @@ async def test_of_a_hundred_guesses_at_once_ten_are_looked_at(store: Any) -> Non
 
 
 def test_nor_do_threads_get_more_in_than_that(tmp_path: Path) -> None:
-    place, begin = Place(SqliteStore(tmp_path / "s.db")), threading.Barrier(20)
+    place, begin = Place(SqliteSessionStore(tmp_path / "s.db")), threading.Barrier(20)
     statuses: list[int] = []
 
     def work() -> None:
@@ -308,7 +308,7 @@ def test_a_login_that_cannot_be_counted_is_503(place: Place, monkeypatch: pytest
     async def dead(*_: Any) -> None:
         raise StoreUnavailable("gone", retry_after=3.0)
 
-    for name in ("struck", "strike"):
+    for name in ("read_markers", "advance_marker"):
         with monkeypatch.context() as patched:
             patched.setattr(place.sessions.store, name, dead)
             answer = place.login(password="right")
@@ -323,13 +323,13 @@ def test_a_right_password_that_cannot_be_noted_is_a_login_all_the_same(
         raise StoreUnavailable("gone")
 
     assert place.login(password="right").status == 200
-    monkeypatch.setattr(place.sessions.store, "forgive", dead)
+    monkeypatch.setattr(place.sessions.store, "clear_markers", dead)
     assert place.login(password="right").status == 200
     assert "could not be noted" in caplog.text
 
 
 def test_neither_names_nor_addresses_are_stored(tmp_path: Path) -> None:
-    place = Place(SqliteStore(tmp_path / "s.db"))
+    place = Place(SqliteSessionStore(tmp_path / "s.db"))
     place.statuses(2, "a-very-special-name", ip="192.0.2.77")
     with sqlite3.connect(tmp_path / "s.db") as db:
         rows = db.execute("SELECT key FROM strike").fetchall()
@@ -342,27 +342,27 @@ def test_neither_names_nor_addresses_are_stored(tmp_path: Path) -> None:
 
 def test_every_store_strikes_gives_back_and_forgives(store: Any) -> None:
     account, address = token_bytes(32), f"address {uuid4()}"
-    guard = Guard(store, GuardPolicy(account_burst=1), Hands())
-    one = run_once(guard.admit(account, address))
+    guard = LoginRateLimiter(store, RateLimitPolicy(account_burst=1), Hands())
+    one = run_sync(guard.acquire(account, address))
     with pytest.raises(TooManyAttempts) as refused:
-        run_once(guard.admit(account, address))
+        run_sync(guard.acquire(account, address))
     assert 59 < refused.value.retry_after < 61
-    run_once(guard.take_back(one))
-    assert run_once(guard.admit(account, address)) == one
-    run_once(guard.was_right(one))
-    again = run_once(guard.admit(account, address))
+    run_sync(guard.refund(one))
+    assert run_sync(guard.acquire(account, address)) == one
+    run_sync(guard.record_success(one))
+    again = run_sync(guard.acquire(account, address))
     assert again.is_known
-    run_once(guard.was_right(again))
-    assert run_once(guard.admit(account, address)) == again
+    run_sync(guard.record_success(again))
+    assert run_sync(guard.acquire(account, address)) == again
 
 
 def test_every_store_knows_what_comes_for_the_first_time(store: Any) -> None:
     key, now = token_bytes(32), 1_800_000_000.123456
     times = [(0.0, True), (0.0, False), (599.0, False), (1800.0, True), (2398.0, False)]
-    assert [run_once(first_time(store, key, now + later, 600.0)) for later, _ in times] == [was for _, was in times]
+    assert [run_sync(mark_once(store, key, now + later, 600.0)) for later, _ in times] == [was for _, was in times]
 
 
 def test_the_guards_of_two_processes_count_together(tmp_path: Path) -> None:
-    first, second = (Place(SqliteStore(tmp_path / "s.db")) for _ in range(2))
+    first, second = (Place(SqliteSessionStore(tmp_path / "s.db")) for _ in range(2))
     logins: list[Callable[[], Response]] = [first.login, second.login]
     assert [logins[n % 2]().status for n in range(12)] == [401] * 10 + [429] * 2

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from unbroken._bounded_cache import Recent
+from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, StoreUnavailable
-from unbroken.server import Claims, MemoryStore, SessionInfo, Sessions
+from unbroken.server import Claims, MemorySessionStore, SessionInfo, Sessions
 from unbroken.server.keys.access_token import frozen
 
 
@@ -37,12 +37,12 @@ def hands() -> Hands:
 
 @pytest.mark.anyio
 async def test_an_empty_name_names_nobody_in_either_spelling() -> None:
-    sessions = Sessions(MemoryStore())
-    sid = sessions.verify(sessions.login("ada").access_token).sid
-    sessions.login("bob")
+    sessions = Sessions(MemorySessionStore())
+    sid = sessions.verify(sessions.create("ada").access_token).sid
+    sessions.create("bob")
     assert sessions.revoke("") is await sessions.arevoke("") is False
     assert sessions.revoke(sid, subject="") is await sessions.arevoke(sid, subject="") is False
-    assert sessions.revoke_all("") == await sessions.arevoke_all("") == 0
+    assert sessions.revoke_subject("") == await sessions.arevoke_subject("") == 0
     for subject, keep in (("", ""), ("", sid), ("ada", "")):
         assert sessions.revoke_others(subject, keep=keep) == await sessions.arevoke_others(subject, keep=keep) == 0
     assert len(sessions.list_all()) == 2
@@ -54,11 +54,11 @@ async def test_an_empty_name_names_nobody_in_either_spelling() -> None:
 
 def test_a_token_that_is_too_long_is_not_made_and_nothing_is_spent() -> None:
     many: list[str] = []
-    sessions = Sessions(MemoryStore(), claims=lambda info: {"groups": many})
-    granted = sessions.login("ada", coordinated=True)
+    sessions = Sessions(MemorySessionStore(), claims=lambda info: {"groups": many})
+    granted = sessions.create("ada", coordinated=True)
     many.extend(f"group {number}" for number in range(900))
     with pytest.raises(ConfigurationError, match="8192"):
-        sessions.login("bob")
+        sessions.create("bob")
     with pytest.raises(ConfigurationError, match="8192"):
         sessions.refresh(granted.refresh_token or "")
     many.clear()
@@ -67,9 +67,9 @@ def test_a_token_that_is_too_long_is_not_made_and_nothing_is_spent() -> None:
 
 
 def test_a_subject_that_fits_into_no_token_is_refused_at_login() -> None:
-    sessions = Sessions(MemoryStore())
+    sessions = Sessions(MemorySessionStore())
     with pytest.raises(ConfigurationError, match="8192"):
-        sessions.login("a" * 6000)
+        sessions.create("a" * 6000)
     assert sessions.list_all() == []
 
 
@@ -83,8 +83,8 @@ def test_the_claims_hook_sees_the_session_as_the_refresh_will_leave_it(hands: Ha
         seen.append(info)
         return {}
 
-    sessions = Sessions(MemoryStore(), claims=claims, clock=hands)
-    token = sessions.login("ada").refresh_token or ""
+    sessions = Sessions(MemorySessionStore(), claims=claims, clock=hands)
+    token = sessions.create("ada").refresh_token or ""
     for _ in range(20):
         hands.now += 86400
         token = sessions.refresh(token).refresh_token or ""
@@ -109,8 +109,8 @@ CHANGES: dict[str, Callable[[Any], object]] = {
 
 @pytest.fixture
 def claims() -> Claims:
-    sessions = Sessions(MemoryStore(), claims=lambda info: {"roles": ["user"], "deep": [{"a": 1}]})
-    return sessions.verify(sessions.login("ada").access_token)
+    sessions = Sessions(MemorySessionStore(), claims=lambda info: {"roles": ["user"], "deep": [{"a": 1}]})
+    return sessions.verify(sessions.create("ada").access_token)
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
@@ -159,8 +159,8 @@ def test_frozen_claims_are_read_printed_and_copied_like_any_others(claims: Claim
 
 
 def test_a_retired_key_logs_nobody_out(hands: Hands) -> None:
-    sessions = Sessions(MemoryStore(), clock=hands)
-    granted = sessions.login("ada")
+    sessions = Sessions(MemorySessionStore(), clock=hands)
+    granted = sessions.create("ada")
     sessions.verify(granted.access_token)
     sessions.retire_key(sessions.keyring().signer(hands.now).kid)
     assert sessions.logout(access_token=granted.access_token) is False
@@ -170,40 +170,40 @@ def test_a_retired_key_logs_nobody_out(hands: Hands) -> None:
 # ---- the first use ---------------------------------------------------------------------------------------------------
 
 
-class Failing(MemoryStore):
+class Failing(MemorySessionStore):
     fails = True
 
     async def confirm(self, sid: str, g: int, b: int) -> None:
         if self.fails:
             raise StoreUnavailable("gone")
-        await super().confirm(sid, g, b)
+        await super().record_first_use(sid, g, b)
 
 
 def test_a_good_token_is_good_though_its_first_use_could_not_be_noted() -> None:
     store = Failing()
     sessions = Sessions(store, confirm_first_use=True)
-    token = sessions.login("ada").access_token
+    token = sessions.create("ada").access_token
     assert sessions.verify(token).subject == "ada"
     store.fails = False
     sessions.verify(token)
-    assert [row.seen for row in store._rows.values()] == [0], "the next use has noted it"
+    assert [row.first_used_branch for row in store._rows.values()] == [0], "the next use has noted it"
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_remembered_is_bounded_and_the_newest() -> None:
-    recent: Recent[int, str] = Recent(3)
+    recent: BoundedCache[int, str] = BoundedCache(3)
     for number in range(10):
-        recent.keep(number, str(number))
+        recent.put(number, str(number))
     assert recent == {7: "7", 8: "8", 9: "9"}
-    recent.forget(8)
-    recent.forget(8)
+    recent.discard(8)
+    recent.discard(8)
     assert list(recent) == [7, 9]
 
 
 def test_threads_that_remember_at_once_do_not_disturb_each_other() -> None:
-    class Interrupted(Recent[int, int]):
+    class Interrupted(BoundedCache[int, int]):
         """Stands for a thread that is interrupted while it looks for the oldest entry."""
 
         def __iter__(self) -> Iterator[int]:
@@ -214,18 +214,18 @@ def test_threads_that_remember_at_once_do_not_disturb_each_other() -> None:
             yield next(entries)
 
     inside, recent, errors = threading.Event(), Interrupted(1), list[BaseException]()
-    recent.keep(0, 0)
+    recent.put(0, 0)
 
     def first() -> None:
         try:
-            recent.keep(1, 1)
+            recent.put(1, 1)
         except RuntimeError as error:
             errors.append(error)
 
     thread = threading.Thread(target=first)
     thread.start()
     assert inside.wait(10)
-    recent.keep(2, 2)
+    recent.put(2, 2)
     thread.join()
     assert errors == []
     assert recent == {2: 2}
@@ -235,11 +235,11 @@ def test_threads_that_remember_at_once_do_not_disturb_each_other() -> None:
 
 
 def test_sessions_that_are_over_take_no_room_in_memory(hands: Hands) -> None:
-    store = MemoryStore()
+    store = MemorySessionStore()
     sessions = Sessions(store, clock=hands)
     for number in range(300):
         hands.now += 86400
-        sessions.logout(access_token=sessions.login(f"user {number}").access_token)
+        sessions.logout(access_token=sessions.create(f"user {number}").access_token)
     held = {name: len(value) for name, value in vars(store).items() if isinstance(value, (dict, list, deque))}
     assert held["_revoked"] <= 2, "a revocation is needed for as long as an access token lives"
     assert max(held.values()) <= 92, "a row for as long as a session may"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from unbroken.errors import StoreUnavailable
-from unbroken.server import Endpoints, MemoryStore, Sessions
-from unbroken.server.core.events import Event, RefreshRefused, SessionEnded
+from unbroken.server import Endpoints, MemorySessionStore, Sessions
+from unbroken.server.core.events import RefreshRejected, ServerEvent, SessionRevoked
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.messages import Request, Response
 
@@ -24,11 +24,11 @@ class Shop:
     """Endpoints, with a session of ada's; what was asked and told."""
 
     def __init__(self, **settings: Any) -> None:
-        self.gone, self.asked, self.events = set[str](), list[str](), list[Event]()
-        self.sessions = Sessions(MemoryStore(), on_event=self.events.append)
+        self.gone, self.asked, self.events = set[str](), list[str](), list[ServerEvent]()
+        self.sessions = Sessions(MemorySessionStore(), on_event=self.events.append)
         settings = {"is_active": self.is_active} | settings
         self.endpoints = Endpoints(self.sessions, lambda name, _: name, **settings)
-        self.token = self.sessions.login("ada").refresh_token or ""
+        self.token = self.sessions.create("ada").refresh_token or ""
         self.sid = self.sessions.list_of("ada")[0].sid
 
     def is_active(self, subject: str) -> bool:
@@ -60,8 +60,8 @@ async def test_a_subject_that_is_nobody_any_more_is_logged_out_by_its_next_refre
     said = json.loads(answer.body)
     assert (answer.status, said["error"], said["reason"]) == (400, "invalid_grant", "revoked")
     assert shop.sessions.list_of("ada") == []
-    assert SessionEnded(shop.sid, "ada", "revoked") in shop.events
-    assert RefreshRefused(reason="revoked", ip="192.0.2.1", user_agent="") in shop.events
+    assert SessionRevoked(shop.sid, "ada", "revoked") in shop.events
+    assert RefreshRejected(reason="revoked", ip="192.0.2.1", user_agent="") in shop.events
     shop.gone.clear()
     assert (await shop.refresh(path)).status == 400, "who is somebody again logs in again"
 

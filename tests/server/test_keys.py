@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidToken
-from unbroken.server import Keyring, MemoryStore, Sessions
+from unbroken.server import Keyring, MemorySessionStore, Sessions
 from unbroken.server.keys.keyring import P256_ORDER, new_mac_key, new_signing_key
 
 
@@ -20,11 +20,11 @@ def now() -> list[float]:
 
 @pytest.fixture
 def sessions(now: list[float]) -> Sessions:
-    return Sessions(MemoryStore(), clock=lambda: now[0])
+    return Sessions(MemorySessionStore(), clock=lambda: now[0])
 
 
 def test_a_new_mac_key_is_published_before_it_makes_tokens(sessions: Sessions, now: list[float]) -> None:
-    sessions.login("ada")
+    sessions.create("ada")
     sessions.rotate_keys(publish_ahead=600)
     keyring = sessions.keyring()
     assert [keyring.mac(at).number for at in (1000.0, 1599.0, 1600.0)] == [1, 1, 2]
@@ -38,7 +38,7 @@ def test_a_key_that_is_retired_before_its_successor_may_start_is_replaced_at_onc
     sessions.retire_key(old)
     keyring = sessions.keyring()
     assert old not in (keyring.signer(1000.0).kid, str(keyring.mac(1000.0).number))
-    assert sessions.verify(sessions.refresh(sessions.login("ada").refresh_token or "").access_token)
+    assert sessions.verify(sessions.refresh(sessions.create("ada").refresh_token or "").access_token)
 
 
 @pytest.mark.parametrize("publish_ahead", [None, 0.0, 600.0])
@@ -46,12 +46,12 @@ def test_a_key_that_is_retired_before_its_successor_may_start_is_replaced_at_onc
 def test_a_clock_that_is_behind_stops_nobody(
     sessions: Sessions, now: list[float], publish_ahead: float | None, behind: float
 ) -> None:
-    granted = sessions.login("ada")
+    granted = sessions.create("ada")
     if publish_ahead is not None:
         sessions.rotate_keys(publish_ahead=publish_ahead)
     other = Sessions(sessions.store, clock=lambda: now[0] - behind)
     assert other.refresh(granted.refresh_token or "").refresh_seq == 1
-    assert sessions.verify(other.login("bob").access_token)
+    assert sessions.verify(other.create("bob").access_token)
 
 
 def test_the_first_to_start_makes_the_tokens_where_no_clock_has_come_so_far() -> None:
@@ -83,11 +83,11 @@ def twin(token: str) -> str:
 
 
 def test_an_es256_token_has_one_text() -> None:
-    store = MemoryStore()
-    run_once(store.save_keys([new_signing_key("ES256", 0.0, 0.0), new_mac_key(1, 0.0, 0.0)]))
+    store = MemorySessionStore()
+    run_sync(store.save_keys([new_signing_key("ES256", 0.0, 0.0), new_mac_key(1, 0.0, 0.0)]))
     sessions: Any = Sessions(store)
     for _ in range(8):  # half of all signatures would come out the other way
-        token = sessions.login("ada").access_token
+        token = sessions.create("ada").access_token
         assert sessions.verify(token)
         with pytest.raises(InvalidToken) as caught:
             sessions.verify(twin(token))

@@ -15,11 +15,11 @@ import pytest
 from argon2 import PasswordHasher
 
 from unbroken.errors import ConfigurationError, LoginRefused, TryLater
-from unbroken.server import Accounts, Endpoints, Identity, MemoryStore, OneMoreStep, Sessions, SqliteStore
-from unbroken.server.core.events import LoggedIn
+from unbroken.server import Accounts, Endpoints, Identity, MemorySessionStore, MfaRequired, Sessions, SqliteSessionStore
+from unbroken.server.core.events import SessionCreated
 from unbroken.server.http.messages import Request
 from unbroken.server.login import authenticator
-from unbroken.server.worker_pool import CORES, LOGINS, Lane
+from unbroken.server.worker_pool import CORES, LOGIN_POOL, WorkerPool
 from unbroken.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +43,7 @@ async def status_of(endpoints: Endpoints, request: Request) -> int:
 
 
 async def test_a_lane_has_so_many_at_work_and_so_many_waiting() -> None:
-    lane, gate, answers = Lane(2, 3), threading.Event(), []
+    lane, gate, answers = WorkerPool(2, 3), threading.Event(), []
     at_work, most, lock, full = 0, 0, threading.Lock(), threading.Event()
 
     def work() -> None:
@@ -75,7 +75,7 @@ async def test_a_lane_has_so_many_at_work_and_so_many_waiting() -> None:
 
 
 async def test_logins_have_a_lane_as_wide_as_the_machine() -> None:
-    assert (LOGINS._width, LOGINS._queue) == (CORES, 64 * CORES)
+    assert (LOGIN_POOL._width, LOGIN_POOL._queue) == (CORES, 64 * CORES)
 
 
 async def test_a_logout_does_not_wait_behind_logins(tmp_path: Path) -> None:
@@ -84,9 +84,9 @@ async def test_a_logout_does_not_wait_behind_logins(tmp_path: Path) -> None:
     def slow(_name: str, _password: str) -> None:
         assert gate.wait(10)
 
-    sessions = Sessions(SqliteStore(tmp_path / "s.db"))
+    sessions = Sessions(SqliteSessionStore(tmp_path / "s.db"))
     endpoints = Endpoints(sessions, slow)
-    token = sessions.login("ada").access_token
+    token = sessions.create("ada").access_token
     async with anyio.create_task_group() as group:
         for _ in range(60):
             group.start_soon(endpoints.handle, logging_in())
@@ -98,14 +98,14 @@ async def test_a_logout_does_not_wait_behind_logins(tmp_path: Path) -> None:
 
 
 async def test_too_many_logins_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authenticator, "LOGINS", Lane(1, 1))
+    monkeypatch.setattr(authenticator, "LOGIN_POOL", WorkerPool(1, 1))
     gate, answers = threading.Event(), []
 
     def slow(_name: str, _password: str) -> str:
         assert gate.wait(10)
         return "ada"
 
-    endpoints = Endpoints(Sessions(MemoryStore()), slow)
+    endpoints = Endpoints(Sessions(MemorySessionStore()), slow)
 
     async def one() -> None:
         answer = await endpoints.handle(logging_in())
@@ -127,7 +127,7 @@ async def test_too_many_logins_are_told_to_come_back(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/token"])
 async def test_a_long_name_or_password_is_refused_before_anybody_reads_it(path: str, name: str, password: str) -> None:
     asked: list[str] = []
-    endpoints = Endpoints(Sessions(MemoryStore()), lambda name, _: asked.append(name), password_grant=True)
+    endpoints = Endpoints(Sessions(MemorySessionStore()), lambda name, _: asked.append(name), password_grant=True)
     form = f"grant_type=password&username={name}&password={password}".encode()
     request = logging_in(name, password) if path == "/auth/login" else Request("POST", path, FORM, form)
     answer = await endpoints.handle(request)
@@ -139,7 +139,7 @@ async def test_a_long_name_or_password_is_refused_before_anybody_reads_it(path: 
 
 
 @pytest.mark.parametrize("step", [False, True])
-@pytest.mark.parametrize("store", [lambda _: MemoryStore(), lambda path: SqliteStore(path / "s.db")])
+@pytest.mark.parametrize("store", [lambda _: MemorySessionStore(), lambda path: SqliteSessionStore(path / "s.db")])
 async def test_a_login_under_way_does_not_outlive_the_end_of_all_sessions(
     store: Callable[[Path], Any], step: bool, tmp_path: Path
 ) -> None:
@@ -149,13 +149,13 @@ async def test_a_login_under_way_does_not_outlive_the_end_of_all_sessions(
 
     def directory(name: str, _: str) -> Any:
         clock.advance(0.05)
-        sessions.revoke_all(name)  # the password was found right, and changed by somebody right after that
-        return OneMoreStep(name) if step else name
+        sessions.revoke_subject(name)  # the password was found right, and changed by somebody right after that
+        return MfaRequired(name) if step else name
 
     endpoints = Endpoints(sessions, directory, second_step=lambda *_: True)
     assert await status_of(endpoints, logging_in()) == 401
     assert sessions.list_of("ada") == []
-    assert [(type(event).__name__, event.why) for event in told] == [("LoginRefused", "changed")]
+    assert [(type(event).__name__, event.why) for event in told] == [("LoginFailed", "changed")]
     clock.advance(0.05)
     other = Endpoints(sessions, lambda name, _: name)
     assert await status_of(other, logging_in()) == 200, "who logs in afterwards is welcome"
@@ -163,10 +163,10 @@ async def test_a_login_under_way_does_not_outlive_the_end_of_all_sessions(
 
 async def test_who_is_told_of_a_login_may_end_all_other_sessions() -> None:
     def only_one(event: Any) -> None:
-        if isinstance(event, LoggedIn):
+        if isinstance(event, SessionCreated):
             sessions.revoke_others(event.subject, keep=event.sid)
 
-    sessions = Sessions(MemoryStore(), on_event=only_one)
+    sessions = Sessions(MemorySessionStore(), on_event=only_one)
     endpoints = Endpoints(sessions, lambda name, _: name)
     assert [await status_of(endpoints, logging_in()) for _ in range(3)] == [200, 200, 200]
     assert len(sessions.list_of("ada")) == 1
@@ -174,11 +174,11 @@ async def test_who_is_told_of_a_login_may_end_all_other_sessions() -> None:
 
 async def test_so_they_may_where_a_login_has_two_steps() -> None:
     def only_one(event: Any) -> None:
-        if isinstance(event, LoggedIn):
+        if isinstance(event, SessionCreated):
             sessions.revoke_others(event.subject, keep=event.sid)
 
-    sessions = Sessions(MemoryStore(), on_event=only_one)
-    endpoints = Endpoints(sessions, lambda name, _: OneMoreStep(name), second_step=lambda *_: True)
+    sessions = Sessions(MemorySessionStore(), on_event=only_one)
+    endpoints = Endpoints(sessions, lambda name, _: MfaRequired(name), second_step=lambda *_: True)
     for _ in range(3):
         asked = await endpoints.handle(logging_in())
         assert asked is not None
@@ -191,8 +191,8 @@ async def test_so_they_may_where_a_login_has_two_steps() -> None:
 
 
 async def test_at_one_and_the_same_time_of_day_who_ends_all_sessions_may_log_in_again() -> None:
-    sessions = Sessions(MemoryStore(), clock=lambda: 1_800_000_000.123)
-    sessions.revoke_all("ada")
+    sessions = Sessions(MemorySessionStore(), clock=lambda: 1_800_000_000.123)
+    sessions.revoke_subject("ada")
     assert await status_of(Endpoints(sessions, lambda name, _: name), logging_in()) == 200
 
 
@@ -201,7 +201,7 @@ async def test_at_one_and_the_same_time_of_day_who_ends_all_sessions_may_log_in_
 
 def changing(sessions: Sessions, accounts: Accounts, change: Callable[[], object]) -> Endpoints:
     """Endpoints where *change* happens, and all sessions end, when a password was found right for the first time."""
-    changes = [change, lambda: sessions.revoke_all("Ada")]
+    changes = [change, lambda: sessions.revoke_subject("Ada")]
 
     def authenticate(name: str, password: str) -> str | None:
         subject = accounts.authenticate(name, password)
@@ -214,7 +214,7 @@ def changing(sessions: Sessions, accounts: Accounts, change: Callable[[], object
 
 @pytest.mark.parametrize("how", ["changed", "removed"])
 async def test_a_login_with_a_password_that_is_changed_meanwhile_does_not_live(how: str) -> None:
-    store = MemoryStore()
+    store = MemorySessionStore()
     sessions, accounts = Sessions(store), Accounts(store, CHEAP)
     accounts.add("Ada", "old")
     change = {"changed": lambda: accounts.set_password("ada", "new"), "removed": lambda: accounts.remove("ada")}[how]
@@ -224,7 +224,7 @@ async def test_a_login_with_a_password_that_is_changed_meanwhile_does_not_live(h
 
 
 async def test_a_login_goes_on_when_only_the_hash_is_newer() -> None:
-    store = MemoryStore()
+    store = MemorySessionStore()
     sessions, accounts = Sessions(store), Accounts(store, CHEAP)
     accounts.add("Ada", "same")
     endpoints = changing(sessions, accounts, lambda: accounts.set_password("ada", "same"))
@@ -237,16 +237,16 @@ async def test_a_login_goes_on_when_only_the_hash_is_newer() -> None:
 
 @pytest.mark.parametrize("subject", ["", 42, True, None, b"ada", "\ud800"])
 async def test_a_subject_is_a_text(subject: Any) -> None:
-    sessions = Sessions(MemoryStore())
+    sessions = Sessions(MemorySessionStore())
     with pytest.raises(ConfigurationError, match="subject"):
-        sessions.login(subject)
+        sessions.create(subject)
     with pytest.raises(ConfigurationError, match="subject"):
-        await sessions.alogin(subject)
+        await sessions.acreate(subject)
     assert sessions.list_all() == []
 
 
 async def test_an_authenticate_that_gives_no_text_is_503_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    endpoints = Endpoints(Sessions(MemoryStore()), lambda _name, _password: True)  # type: ignore[arg-type,return-value]
+    endpoints = Endpoints(Sessions(MemorySessionStore()), lambda _name, _password: True)  # type: ignore[arg-type,return-value]
     assert await status_of(endpoints, logging_in()) == 503
     assert "authenticate" in caplog.text
 
@@ -283,7 +283,7 @@ async def test_what_authenticate_answers_and_raises_means(
     async def awaited(name: str, password: str) -> Any:
         return plain(name, password)
 
-    sessions = Sessions(MemoryStore())
+    sessions = Sessions(MemorySessionStore())
     answer = await Endpoints(sessions, plain if spelling == "plain" else awaited).handle(logging_in())
     assert answer is not None
     body = json.loads(answer.body)
@@ -298,14 +298,14 @@ async def test_what_scopes_of_raises_is_no_answer_either(caplog: pytest.LogCaptu
     def scopes_of(_: str) -> list[str]:
         raise OSError("no answer")
 
-    endpoints = Endpoints(Sessions(MemoryStore()), lambda name, _: name, scopes_of=scopes_of)
+    endpoints = Endpoints(Sessions(MemorySessionStore()), lambda name, _: name, scopes_of=scopes_of)
     body = json.dumps({"username": "ada", "password": "x", "scope": "read"}).encode()
     assert await status_of(endpoints, Request("POST", "/auth/login", JSON, body)) == 503
     assert "scopes_of failed" in caplog.text
 
 
 async def test_a_login_is_no_slower_for_a_name_that_is_work_to_fold() -> None:
-    store = MemoryStore()
+    store = MemorySessionStore()
     endpoints = Endpoints(Sessions(store), Accounts(store, CHEAP).authenticate)
     began = time.process_time()
     assert await status_of(endpoints, logging_in("a" + "\u0345" * 15_500 + "\u0334" * 15_500)) == 400

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from tests.docs.pages import ROOT, page, run
-from unbroken.server import GuardPolicy
+from unbroken.server import RateLimitPolicy
 from unbroken.server.core import events
 
 PAGE = (ROOT / "docs" / "people.md").read_text()
@@ -20,10 +20,10 @@ def test_its_examples_run(tmp_path: Path) -> None:
 
 def test_it_names_every_event_with_its_kind() -> None:
     told = dict(re.findall(r"^\| `(\w+)` \| `(\w+\.\w+)` \|", PAGE, re.MULTILINE))
-    kinds = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.Event)]
-    assert told == {kind.__name__: kind.kind for kind in kinds if kind is not events.Event}
+    kinds = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.ServerEvent)]
+    assert told == {kind.__name__: kind.kind for kind in kinds if kind is not events.ServerEvent}
 
 
 def test_it_names_every_field_of_the_guard() -> None:
     section = PAGE.partition("## The guard")[2].partition("\n## ")[0]
-    assert {field.name for field in fields(GuardPolicy)} <= set(re.findall(r"`(\w+)`", section))
+    assert {field.name for field in fields(RateLimitPolicy)} <= set(re.findall(r"`(\w+)`", section))

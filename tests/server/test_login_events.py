@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbroken.errors import StoreUnavailable, TryLater
-from unbroken.server import Endpoints, MemoryStore, OneMoreStep, Sessions
-from unbroken.server.core.events import Event, LoggedIn, LoginRefused, LoginThrottled
-from unbroken.server.core.session_info import BROWSERS, SYSTEMS, agent_of_row, device_of
+from unbroken.server import Endpoints, MemorySessionStore, MfaRequired, Sessions
+from unbroken.server.core.events import LoginFailed, LoginRateLimited, ServerEvent, SessionCreated
+from unbroken.server.core.session_info import BROWSERS, SYSTEMS, compact_user_agent, device_name
 from unbroken.server.http.messages import Request
 from unbroken.server.login import rate_limit as doors
 
@@ -46,8 +46,8 @@ SAFARI = (
     ],
 )
 def test_a_device_has_a_name_for_people(agent: str, device: str) -> None:
-    assert device_of(agent) == device
-    assert device_of(agent_of_row(agent)) == device
+    assert device_name(agent) == device
+    assert device_name(compact_user_agent(agent)) == device
 
 
 WORDS = ["Mozilla/5.0 ", "(", *BROWSERS, *SYSTEMS, "7", "142.0", ";", ") ", "MyApp/3 "]
@@ -56,21 +56,21 @@ WORDS = ["Mozilla/5.0 ", "(", *BROWSERS, *SYSTEMS, "7", "142.0", ";", ") ", "MyA
 @given(st.lists(st.sampled_from(WORDS), max_size=9))
 def test_what_a_row_keeps_of_a_user_agent_names_the_same_device(parts: list[str]) -> None:
     agent = "".join(parts)
-    assert device_of(agent_of_row(agent)) == device_of(agent)
-    assert agent_of_row(agent_of_row(agent)) == agent_of_row(agent)
+    assert device_name(compact_user_agent(agent)) == device_name(agent)
+    assert compact_user_agent(compact_user_agent(agent)) == compact_user_agent(agent)
 
 
 def test_a_row_keeps_little_of_a_browser_and_all_of_another_program() -> None:
-    assert agent_of_row(CHROME) == "Chrome/141 (Android)"
-    assert agent_of_row("python-httpx2/2.16 Python/3.13") == "python-httpx2/2.16 Python/3.13"
+    assert compact_user_agent(CHROME) == "Chrome/141 (Android)"
+    assert compact_user_agent("python-httpx2/2.16 Python/3.13") == "python-httpx2/2.16 Python/3.13"
 
 
 # ---- labels ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_session_gets_another_label_and_nothing_else_changes() -> None:
-    sessions = Sessions(MemoryStore())
-    granted = sessions.login("ada", label="old")
+    sessions = Sessions(MemorySessionStore())
+    granted = sessions.create("ada", label="old")
     [before] = sessions.list_of("ada")
     renamed = sessions.rename(before.sid, "new", subject="ada")
     [after] = sessions.list_of("ada")
@@ -80,8 +80,8 @@ def test_a_session_gets_another_label_and_nothing_else_changes() -> None:
 
 
 def test_only_a_living_session_of_that_subject_is_renamed() -> None:
-    sessions = Sessions(MemoryStore())
-    sessions.login("ada", label="old")
+    sessions = Sessions(MemorySessionStore())
+    sessions.create("ada", label="old")
     [info] = sessions.list_of("ada")
     assert sessions.rename(info.sid, "new", subject="eve") is None
     assert sessions.rename("another", "new") is None
@@ -91,8 +91,8 @@ def test_only_a_living_session_of_that_subject_is_renamed() -> None:
 
 
 def test_a_refresh_that_comes_between_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    sessions = Sessions(MemoryStore())
-    tokens = [sessions.login("ada")]
+    sessions = Sessions(MemorySessionStore())
+    tokens = [sessions.create("ada")]
     [info] = sessions.list_of("ada")
     plain = sessions.store.sessions
 
@@ -110,20 +110,20 @@ def test_a_refresh_that_comes_between_is_not_lost(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_session_that_changes_all_the_time_is_named_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    sessions = Sessions(MemoryStore())
-    sessions.login("ada")
+    sessions = Sessions(MemorySessionStore())
+    sessions.create("ada")
 
     async def never(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr(sessions.store, "swap", never)
+    monkeypatch.setattr(sessions.store, "compare_and_set", never)
     with pytest.raises(TryLater):
         sessions.rename(sessions.list_of("ada")[0].sid, "new")
 
 
 def test_the_claims_hook_sees_the_new_label() -> None:
-    sessions = Sessions(MemoryStore(), claims=lambda info: {"device": info.label})
-    granted = sessions.refresh(sessions.login("ada", label="old").refresh_token)
+    sessions = Sessions(MemorySessionStore(), claims=lambda info: {"device": info.label})
+    granted = sessions.refresh(sessions.create("ada", label="old").refresh_token)
     sessions.rename(sessions.list_of("ada")[0].sid, "new")
     fresh = sessions.refresh(granted.refresh_token)
     assert sessions.verify(fresh.access_token).extra == {"device": "new"}
@@ -132,29 +132,29 @@ def test_the_claims_hook_sees_the_new_label() -> None:
 # ---- new devices -----------------------------------------------------------------------------------------------------
 
 
-def news_of(events: list[Event]) -> list[bool]:
-    return [event.new_device for event in events if isinstance(event, LoggedIn)]
+def news_of(events: list[ServerEvent]) -> list[bool]:
+    return [event.new_device for event in events if isinstance(event, SessionCreated)]
 
 
 def test_a_device_is_new_once_for_each_subject_and_client() -> None:
-    events: list[Event] = []
-    sessions = Sessions(MemoryStore(), on_event=events.append)
+    events: list[ServerEvent] = []
+    sessions = Sessions(MemorySessionStore(), on_event=events.append)
     for subject, client_id, agent in [
         ("ada", "web", CHROME), ("ada", "web", CHROME.replace("141", "142")), ("ada", "web", SAFARI),
         ("ada", "app", CHROME), ("bob", "web", CHROME), ("ada", "web", SAFARI),
     ]:  # fmt: skip
-        sessions.login(subject, client_id=client_id, user_agent=agent)
+        sessions.create(subject, client_id=client_id, user_agent=agent)
     assert news_of(events) == [True, False, True, True, True, False]
 
 
 def test_a_device_is_known_also_after_its_session_has_ended_and_was_cleared_away() -> None:
-    events: list[Event] = []
+    events: list[ServerEvent] = []
     now = [1_800_000_000.0]
-    sessions = Sessions(MemoryStore(), on_event=events.append, clock=lambda: now[0])
+    sessions = Sessions(MemorySessionStore(), on_event=events.append, clock=lambda: now[0])
     for days in (0, 200, 200, 800):
         now[0] += days * 86400
-        sessions.login("ada", user_agent=CHROME)
-        sessions.revoke_all("ada")
+        sessions.create("ada", user_agent=CHROME)
+        sessions.revoke_subject("ada")
     assert news_of(events) == [True, False, False, True]
 
 
@@ -164,10 +164,10 @@ def test_when_the_store_cannot_say_the_device_counts_as_new(
     async def dead(*_: Any) -> None:
         raise StoreUnavailable("gone")
 
-    events: list[Event] = []
-    sessions = Sessions(MemoryStore(), on_event=events.append)
-    monkeypatch.setattr(sessions.store, "strike", dead)
-    assert sessions.verify(sessions.login("ada").access_token).subject == "ada"
+    events: list[ServerEvent] = []
+    sessions = Sessions(MemorySessionStore(), on_event=events.append)
+    monkeypatch.setattr(sessions.store, "advance_marker", dead)
+    assert sessions.verify(sessions.create("ada").access_token).subject == "ada"
     assert news_of(events) == [True]
     assert "could not be found out" in caplog.text
 
@@ -176,9 +176,9 @@ def test_nothing_is_asked_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) 
     async def dead(*_: Any) -> None:
         raise StoreUnavailable("gone")
 
-    sessions = Sessions(MemoryStore())
-    monkeypatch.setattr(sessions.store, "strike", dead)
-    assert sessions.verify(sessions.login("ada").access_token).subject == "ada"
+    sessions = Sessions(MemorySessionStore())
+    monkeypatch.setattr(sessions.store, "advance_marker", dead)
+    assert sessions.verify(sessions.create("ada").access_token).subject == "ada"
 
 
 # ---- refused logins --------------------------------------------------------------------------------------------------
@@ -186,11 +186,11 @@ def test_nothing_is_asked_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) 
 
 class Place:
     def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.sessions = Sessions(MemoryStore(), on_event=self.events.append)
+        self.events: list[ServerEvent] = []
+        self.sessions = Sessions(MemorySessionStore(), on_event=self.events.append)
         self.endpoints = Endpoints(
             self.sessions,
-            lambda name, password: OneMoreStep(name) if password == "right" else None,
+            lambda name, password: MfaRequired(name) if password == "right" else None,
             second_step=lambda _subject, _kind, code: code == "42",
         )
 
@@ -206,7 +206,7 @@ def test_a_refused_login_tells_from_where_but_not_the_name() -> None:
     for name in ("my secret password", "MY SECRET PASSWORD ", "ada"):
         place.post("/auth/login", username=name, password="wrong")
     first, second, third = place.events
-    assert isinstance(first, LoginRefused)
+    assert isinstance(first, LoginFailed)
     assert (first.why, first.ip, first.user_agent, first.sid) == ("password", "192.0.2.1", "curl/8.5", "")
     assert first == second != third
     assert "secret" not in str(place.events)
@@ -229,7 +229,7 @@ def test_a_right_code_for_a_login_that_is_spent_or_void_is_told() -> None:
     place.events.clear()
     place.post("/auth/login/step", mfa_token=spent, code="42")
     assert [(event.kind, getattr(event, "why", "")) for event in place.events] == [("login.refused", "mfa_token")]
-    place.sessions.revoke_all("ada")
+    place.sessions.revoke_subject("ada")
     place.events.clear()
     for token in (void, "nonsense"):
         assert place.post("/auth/login/step", mfa_token=token, code="42")["reason"] == "mfa_token"
@@ -238,15 +238,15 @@ def test_a_right_code_for_a_login_that_is_spent_or_void_is_told() -> None:
 
 def test_a_login_that_ends_while_its_session_begins_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place()
-    token, begin = place.post("/auth/login", username="ada", password="right")["mfa_token"], place.sessions.alogin
+    token, begin = place.post("/auth/login", username="ada", password="right")["mfa_token"], place.sessions.acreate
 
     async def meanwhile(*args: Any, **about: Any) -> Any:
-        place.sessions.revoke_all("ada")
+        place.sessions.revoke_subject("ada")
         return await begin(*args, **about)
 
-    monkeypatch.setattr(place.sessions, "alogin", meanwhile)
+    monkeypatch.setattr(place.sessions, "acreate", meanwhile)
     place.post("/auth/login/step", mfa_token=token, code="42")
-    told = [event.why for event in place.events if isinstance(event, LoginRefused)]
+    told = [event.why for event in place.events if isinstance(event, LoginFailed)]
     assert (told, place.sessions.list_of("ada")) == (["mfa_token"], [])
 
 
@@ -256,8 +256,8 @@ def test_a_flood_of_guesses_is_no_flood_of_news(monkeypatch: pytest.MonkeyPatch)
     place = Place()
     for _ in range(60):
         place.post("/auth/login", username="ada", password="wrong")
-    assert [type(event) for event in place.events] == [LoginRefused] * 10 + [LoginThrottled]
+    assert [type(event) for event in place.events] == [LoginFailed] * 10 + [LoginRateLimited]
     assert place.events[-1].retry_after > 50  # type: ignore[attr-defined]
     now[0] += 61
     place.post("/auth/login", username="ada", password="wrong")
-    assert [type(event) for event in place.events[10:]] == [LoginThrottled] * 2
+    assert [type(event) for event in place.events[10:]] == [LoginRateLimited] * 2

@@ -14,11 +14,11 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from unbroken.errors import InvalidToken, TryLater
-from unbroken.server import Accounts, Endpoints, MemoryStore, OneMoreStep, Sessions, SqliteStore
+from unbroken.server import Accounts, Endpoints, MemorySessionStore, MfaRequired, Sessions, SqliteSessionStore
 from unbroken.server.http.messages import Request, Response
 from unbroken.server.login.accounts import Subject
 from unbroken.server.login.authenticator import Identity
-from unbroken.server.stores.markers import STEP_LIFE
+from unbroken.server.stores.markers import MFA_TOKEN_SECONDS
 
 JSON = {"content-type": "application/json"}
 HOME, FAR = "192.0.2.1", "203.0.113.9"
@@ -29,7 +29,7 @@ class Place:
 
     def __init__(self, store: Any = None, second_step: Any = None, authenticate: Any = None, **more: Any) -> None:
         self.now = 1_800_000_000.0
-        self.sessions = Sessions(store or MemoryStore(), clock=lambda: self.now)
+        self.sessions = Sessions(store or MemorySessionStore(), clock=lambda: self.now)
         self.endpoints = Endpoints(
             self.sessions,
             authenticate or self.authenticate,
@@ -42,7 +42,7 @@ class Place:
     def authenticate(name: str, password: str) -> Any:
         if password != "right":
             return None
-        return OneMoreStep(name, "totp") if name.startswith("ada") else name
+        return MfaRequired(name, "totp") if name.startswith("ada") else name
 
     def post(self, path: str, ip: str = HOME, **fields: Any) -> tuple[int, dict[str, Any]]:
         return facts(self.endpoints.handle_blocking(request(path, ip, **fields)))
@@ -91,7 +91,7 @@ def test_a_scope_that_the_subject_may_not_have_is_refused_at_the_first_step(plac
 
 def test_it_is_good_for_five_minutes(place: Place) -> None:
     token = place.token()
-    place.now += STEP_LIFE - 1
+    place.now += MFA_TOKEN_SECONDS - 1
     assert place.step(token, "wrong") == WRONG
     place.now += 1
     assert place.step(token) == BEGIN_AGAIN
@@ -105,7 +105,7 @@ def test_it_is_good_for_its_own_client(place: Place) -> None:
 
 def test_it_ends_with_all_sessions_of_its_subject(place: Place) -> None:
     tokens = [place.token(), place.token("ada two")]
-    place.sessions.revoke_all("ada")
+    place.sessions.revoke_subject("ada")
     assert [place.step(token) for token in tokens] == [BEGIN_AGAIN, DONE]
     place.now += 1
     assert place.step(place.token()) == DONE
@@ -115,7 +115,7 @@ def test_nobody_is_asked_about_the_code_of_a_login_that_was_ended() -> None:
     asked: list[str] = []
     place = Place(second_step=lambda _subject, _kind, code: asked.append(code))
     token = place.token()
-    place.sessions.revoke_all("ada")
+    place.sessions.revoke_subject("ada")
     assert (place.step(token), asked) == (BEGIN_AGAIN, [])
 
 
@@ -127,7 +127,7 @@ def test_it_ends_when_a_user_ends_all_other_sessions(place: Place) -> None:
 
 def test_a_session_that_begins_while_all_are_ended_does_not_live() -> None:
     def second_step(subject: str, _kind: str, _code: str) -> bool:
-        place.sessions.revoke_all(subject)
+        place.sessions.revoke_subject(subject)
         return True
 
     place = Place(second_step=second_step)
@@ -136,15 +136,15 @@ def test_a_session_that_begins_while_all_are_ended_does_not_live() -> None:
 
 
 def test_it_is_not_given_for_a_password_that_is_changed_meanwhile() -> None:
-    store = MemoryStore()
+    store = MemorySessionStore()
     accounts = Accounts(store)
     accounts.add("ada", "old")
 
-    def authenticate(name: str, password: str) -> OneMoreStep | None:
+    def authenticate(name: str, password: str) -> MfaRequired | None:
         subject = accounts.authenticate(name, password)
         if subject:
             accounts.set_password("ada", "new")
-        return OneMoreStep(subject) if subject else None
+        return MfaRequired(subject) if subject else None
 
     place = Place(store, authenticate=authenticate)
     assert place.post("/auth/login", username="ada", password="old")[0] == 401
@@ -164,7 +164,7 @@ def test_it_is_no_access_token_and_an_access_token_is_none(place: Place) -> None
     token = place.token()
     with pytest.raises(InvalidToken):
         place.sessions.verify(token)
-    granted = place.sessions.login("ada")
+    granted = place.sessions.create("ada")
     assert place.step(granted.access_token) == BEGIN_AGAIN
     assert place.step(granted.refresh_token) == BEGIN_AGAIN
 
@@ -200,7 +200,7 @@ async def test_of_right_codes_at_once_one_begins_a_session(kind: str, tmp_path: 
         await anyio.lowlevel.checkpoint()
         return code == "42"
 
-    place = Place(MemoryStore() if kind == "memory" else SqliteStore(tmp_path / "s.db"), second_step)
+    place = Place(MemorySessionStore() if kind == "memory" else SqliteSessionStore(tmp_path / "s.db"), second_step)
     _, body = facts(await place.endpoints.handle(request("/auth/login", username="ada", password="right")))
     statuses: list[int] = []
 
@@ -226,7 +226,7 @@ def test_it_is_spent_for_as_long_as_it_could_be_good(place: Place, later: float)
 
 
 def test_threads_get_no_more_out_of_it(tmp_path: Path) -> None:
-    place, begin = Place(SqliteStore(tmp_path / "s.db")), threading.Barrier(8)
+    place, begin = Place(SqliteSessionStore(tmp_path / "s.db")), threading.Barrier(8)
     token, statuses = place.token(), []
 
     def work() -> None:
@@ -287,7 +287,7 @@ def test_a_long_code_is_refused_before_anybody_reads_it(place: Place) -> None:
 
 
 def test_an_application_that_wants_a_step_and_checks_none_is_503_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    endpoints = Endpoints(Sessions(MemoryStore()), Place.authenticate)
+    endpoints = Endpoints(Sessions(MemorySessionStore()), Place.authenticate)
     answer = endpoints.handle_blocking(request("/auth/login", username="ada", password="right"))
     assert facts(answer)[0] == 503
     assert "second_step" in caplog.text
@@ -298,7 +298,7 @@ def test_everybody_else_logs_in_with_one_step(place: Place) -> None:
 
 
 def test_an_identity_keeps_what_the_account_table_knows() -> None:
-    store = MemoryStore()
+    store = MemorySessionStore()
     accounts = Accounts(store)
     accounts.add("ada", "right")
 

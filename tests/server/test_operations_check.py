@@ -14,7 +14,7 @@ import pytest
 
 import unbroken.cli.check as checking
 from tests.services import Service, free_port
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.cli import check as check_store
 from unbroken.cli.app import run
 from unbroken.cli.settings import Settings
@@ -172,13 +172,13 @@ def test_a_redis_that_forgets_is_told(redis: Service) -> None:
         ("appendfsync", "everysec", "no", "durability"),
         ("maxmemory-policy", "noeviction", "allkeys-lru", "eviction"),
     ):
-        run_once(store._ask("CONFIG", "SET", "maxmemory", "1gb"))
-        run_once(store._ask("CONFIG", "SET", setting, wrong))
+        run_sync(store._ask("CONFIG", "SET", "maxmemory", "1gb"))
+        run_sync(store._ask("CONFIG", "SET", setting, wrong))
         try:
             assert list(problems(store)) == [code]
         finally:
-            run_once(store._ask("CONFIG", "SET", setting, before))
-            run_once(store._ask("CONFIG", "SET", "maxmemory", "0"))
+            run_sync(store._ask("CONFIG", "SET", setting, before))
+            run_sync(store._ask("CONFIG", "SET", "maxmemory", "0"))
     assert problems(store) == {}
     store.close()
 

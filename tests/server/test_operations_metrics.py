@@ -13,16 +13,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 import unbroken.otel
 import unbroken.prometheus
 from unbroken.errors import InvalidGrant, StoreUnavailable
-from unbroken.server import MemoryStore, Policy, Sessions
+from unbroken.server import MemorySessionStore, Policy, Sessions
 from unbroken.server.core import events
 from unbroken.server.core.rotation import Verdict
 from unbroken.server.http.operations import HealthEndpoints
 from unbroken.server.metrics import COUNTERS, OPERATIONS, WORDS, counted, time_store
-from unbroken.server.stores import Store
-from unbroken.server.stores.encrypted_keys import new_key, sealed_keys
+from unbroken.server.stores import SessionStore
+from unbroken.server.stores.encrypted_keys import encrypted_keys, new_key
 
 
-class Moody(MemoryStore):
+class Moody(MemorySessionStore):
     """A store that can be told to fail."""
 
     fails = False
@@ -34,7 +34,7 @@ class Moody(MemoryStore):
 
 def a_day(sessions: Sessions) -> list[str]:
     """Two logins, three refreshes, a retry, a forged token, a theft, a logout; all tokens that there were."""
-    ada, bob = sessions.login("ada"), sessions.login("bob")
+    ada, bob = sessions.create("ada"), sessions.create("bob")
     first = ada
     for attempt in ("a1", "a2", "a3"):
         ada = sessions.refresh(ada.refresh_token, attempt=attempt)
@@ -45,7 +45,7 @@ def a_day(sessions: Sessions) -> list[str]:
     return [ada.refresh_token, ada.access_token, bob.refresh_token, bob.access_token, "ada", "bob"]
 
 
-def lived(store: Store) -> Sessions:
+def lived(store: SessionStore) -> Sessions:
     return Sessions(store, policy=Policy(grace=0.0))
 
 
@@ -66,7 +66,7 @@ ROTATIONS = (3, 1)
 @pytest.mark.parametrize("sealed", [False, True])
 def test_prometheus_counts_what_a_server_does(sealed: bool) -> None:
     registry, moody = CollectorRegistry(), Moody()
-    sessions = lived(sealed_keys(moody, new_key()) if sealed else moody)
+    sessions = lived(encrypted_keys(moody, new_key()) if sealed else moody)
     unbroken.prometheus.observe_sessions(sessions, registry=registry)
     secrets = a_day(sessions)
     for (name, value), count in EXPECTED.items():
@@ -74,7 +74,7 @@ def test_prometheus_counts_what_a_server_does(sealed: bool) -> None:
         assert registry.get_sample_value(f"unbroken_server_{name}_total", labels) == count, (name, value)
     times = [
         registry.get_sample_value("unbroken_server_store_seconds_count", {"operation": name})
-        for name in ("rotate", "rotate_unread")
+        for name in ("rotate", "rotate_returning")
     ]
     assert tuple(times) == ROTATIONS
     assert registry.get_sample_value("unbroken_server_store_seconds_count", {"operation": "insert"}) == 2
@@ -89,16 +89,16 @@ def test_prometheus_counts_what_a_server_does(sealed: bool) -> None:
 def test_several_servers_add_up_in_one_registry() -> None:
     registry = CollectorRegistry()
     for _ in range(2):
-        sessions = lived(MemoryStore())
+        sessions = lived(MemorySessionStore())
         unbroken.prometheus.observe_sessions(sessions, registry=registry)
-        sessions.login("ada")
+        sessions.create("ada")
     assert registry.get_sample_value("unbroken_server_logins_total") == 2
 
 
 def test_open_telemetry_counts_the_same() -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
-    sessions = lived(MemoryStore())
+    sessions = lived(MemorySessionStore())
     unbroken.otel.observe_sessions(sessions, meter_provider=provider)
     secrets = a_day(sessions)
     data: Any = reader.get_metrics_data()
@@ -116,18 +116,18 @@ def test_open_telemetry_counts_the_same() -> None:
         dict(point.attributes)["unbroken.operation"]: point.count
         for point in metrics["unbroken.server.store.duration"].data.data_points
     }
-    assert (times["rotate"], times["rotate_unread"]) == ROTATIONS
+    assert (times["rotate"], times["rotate_returning"]) == ROTATIONS
     assert [secret for secret in secrets if secret in str(data)] == []
     provider.shutdown()
 
 
 def test_every_event_is_counted_and_every_label_has_few_values() -> None:
-    kinds = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.Event)]
+    kinds = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.ServerEvent)]
     for kind in kinds:
         event = kind("sid", "subject")
-        assert bool(counted(event)) is (kind is not events.Event), kind
-    assert counted(events.SessionEnded("s", "ada", "an application's own words")) == [("sessions_ended", "other")]
-    assert counted(events.LoginRefused(why="ada is on holiday")) == [("login_refusals", "other")]
+        assert bool(counted(event)) is (kind is not events.ServerEvent), kind
+    assert counted(events.SessionRevoked("s", "ada", "an application's own words")) == [("sessions_ended", "other")]
+    assert counted(events.LoginFailed(why="ada is on holiday")) == [("login_refusals", "other")]
     made = {verdict.value for verdict in Verdict} - {"dead", "reused"}
     assert made == WORDS["verdict"]
 
@@ -135,18 +135,18 @@ def test_every_event_is_counted_and_every_label_has_few_values() -> None:
 def test_every_coroutine_of_a_store_but_its_end_is_timed() -> None:
     import inspect
 
-    from unbroken.server.stores import Store as Port
+    from unbroken.server.stores import SessionStore as Port
 
     named = {name for name, method in vars(Port).items() if inspect.iscoroutinefunction(method)}
     assert named - set(OPERATIONS) == {"aclose"}
-    store, heard = MemoryStore(), []
+    store, heard = MemorySessionStore(), []
     time_store(store, lambda name, seconds, failed: heard.append((name, seconds >= 0, failed)))
     anyio.run(store.keys)
     assert heard == [("keys", True, False)]
 
 
 def test_asking_for_health_is_counted_as_an_operation_too() -> None:
-    registry, sessions = CollectorRegistry(), Sessions(MemoryStore())
+    registry, sessions = CollectorRegistry(), Sessions(MemorySessionStore())
     unbroken.prometheus.observe_sessions(sessions, registry=registry)
 
     async def ready() -> int:

@@ -14,19 +14,19 @@ import pytest
 
 from tests.server.commands import PASSWORD, serving, unbroken
 from tests.services import Service, postgres_server, redis_server
-from unbroken._encryption import Sealer
-from unbroken._sync import run_once
+from unbroken._encryption import Encryptor
+from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError
-from unbroken.server import MemoryStore, Sessions, SqliteStore, open_store
-from unbroken.server.keys.keyring import SEALED, KeyRecord
-from unbroken.server.stores import Store
+from unbroken.server import MemorySessionStore, Sessions, SqliteSessionStore, open_store
+from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
+from unbroken.server.stores import SessionStore
 from unbroken.server.stores.encrypted_keys import (
+    count_unencrypted,
+    encrypted_keys,
     keys_from_environment,
     keys_from_file,
     new_key,
-    seal_again,
-    sealed_keys,
-    unsealed_of,
+    reencrypt_keys,
 )
 
 
@@ -43,11 +43,11 @@ def redis() -> Iterator[Service]:
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SessionStore]:
     if request.param == "memory":
-        opened: Store = MemoryStore()
+        opened: SessionStore = MemorySessionStore()
     elif request.param == "sqlite":
-        opened = SqliteStore(tmp_path / "s.db")
+        opened = SqliteSessionStore(tmp_path / "s.db")
     else:
         opened = open_store(request.getfixturevalue(request.param).url)
         _empty(opened)
@@ -57,9 +57,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 def _empty(store: Any) -> None:
     if hasattr(store, "_sql"):
-        run_once(store._rows("TRUNCATE unbroken_key, unbroken_session"))
+        run_sync(store._rows("TRUNCATE unbroken_key, unbroken_session"))
     else:
-        run_once(store._ask("FLUSHDB"))
+        run_sync(store._ask("FLUSHDB"))
 
 
 def _database_of_its_own(url: str) -> str:
@@ -71,93 +71,93 @@ def _database_of_its_own(url: str) -> str:
     return url.removesuffix("/postgres") + "/rotation_of_keys"
 
 
-def records(store: Store) -> list[KeyRecord]:
-    return run_once(store.keys())
+def records(store: SessionStore) -> list[KeyRecord]:
+    return run_sync(store.keys())
 
 
-def test_what_lies_in_the_store_is_sealed_and_sessions_are_as_ever(store: Store) -> None:
-    sessions = Sessions(sealed_keys(store, new_key()))
-    granted = sessions.login("ada")
+def test_what_lies_in_the_store_is_sealed_and_sessions_are_as_ever(store: SessionStore) -> None:
+    sessions = Sessions(encrypted_keys(store, new_key()))
+    granted = sessions.create("ada")
     assert sessions.verify(sessions.refresh(granted.refresh_token).access_token).subject == "ada"
     assert len(records(store)) == 2
     for record in records(store):
-        assert record.secret.startswith(SEALED)
+        assert record.secret.startswith(ENCRYPTED_PREFIX)
         assert '"d"' not in record.secret
 
 
-def test_sealed_keys_without_the_seal_key_are_one_clear_line(store: Store) -> None:
+def test_sealed_keys_without_the_seal_key_are_one_clear_line(store: SessionStore) -> None:
     key = new_key()
-    granted = Sessions(sealed_keys(store, key)).login("ada")
+    granted = Sessions(encrypted_keys(store, key)).create("ada")
     for opened, says in ((store, "the keys in the store are sealed: set UNBROKEN_SEAL_KEY"),
-                         (sealed_keys(store, new_key()), "was sealed with another seal key")):  # fmt: skip
+                         (encrypted_keys(store, new_key()), "was sealed with another seal key")):  # fmt: skip
         with pytest.raises(ConfigurationError, match=says) as caught:
             Sessions(opened).refresh(granted.refresh_token)
         assert key not in str(caught.value)
-    assert Sessions(sealed_keys(store, key)).refresh(granted.refresh_token).refresh_seq == 1
+    assert Sessions(encrypted_keys(store, key)).refresh(granted.refresh_token).refresh_seq == 1
 
 
-def test_keys_that_lie_unsealed_are_used_and_are_sealed_when_that_is_asked_for(store: Store) -> None:
-    granted = Sessions(store).login("ada")
+def test_keys_that_lie_unsealed_are_used_and_are_sealed_when_that_is_asked_for(store: SessionStore) -> None:
+    granted = Sessions(store).create("ada")
     key = new_key()
-    opened = sealed_keys(store, key)
+    opened = encrypted_keys(store, key)
     sessions = Sessions(opened)
     granted = sessions.refresh(granted.refresh_token)
-    assert unsealed_of(opened) == unsealed_of(store) == 2
-    assert seal_again(opened) == 2
-    assert unsealed_of(opened) == 0
-    assert seal_again(opened) == 0
+    assert count_unencrypted(opened) == count_unencrypted(store) == 2
+    assert reencrypt_keys(opened) == 2
+    assert count_unencrypted(opened) == 0
+    assert reencrypt_keys(opened) == 0
     assert sessions.verify(granted.access_token).subject == "ada"
-    assert Sessions(sealed_keys(store, key)).refresh(granted.refresh_token).refresh_seq == 2
+    assert Sessions(encrypted_keys(store, key)).refresh(granted.refresh_token).refresh_seq == 2
 
 
-def test_the_seal_key_is_changed_by_putting_a_new_one_before_it(store: Store) -> None:
+def test_the_seal_key_is_changed_by_putting_a_new_one_before_it(store: SessionStore) -> None:
     old, new = new_key(), new_key()
-    granted = Sessions(sealed_keys(store, old)).login("ada")
-    both = sealed_keys(store, [new, old])
+    granted = Sessions(encrypted_keys(store, old)).create("ada")
+    both = encrypted_keys(store, [new, old])
     granted = Sessions(both).refresh(granted.refresh_token)
-    assert seal_again(both) == 2
-    granted = Sessions(sealed_keys(store, new)).refresh(granted.refresh_token)
+    assert reencrypt_keys(both) == 2
+    granted = Sessions(encrypted_keys(store, new)).refresh(granted.refresh_token)
     with pytest.raises(ConfigurationError, match="another seal key"):
-        Sessions(sealed_keys(store, old)).keyring()
+        Sessions(encrypted_keys(store, old)).keyring()
 
 
-def test_a_rotation_and_a_retirement_keep_everything_sealed(store: Store) -> None:
-    sessions = Sessions(sealed_keys(store, new_key()))
-    granted = sessions.login("ada")
+def test_a_rotation_and_a_retirement_keep_everything_sealed(store: SessionStore) -> None:
+    sessions = Sessions(encrypted_keys(store, new_key()))
+    granted = sessions.create("ada")
     sessions.rotate_keys(publish_ahead=0.0)
     kid = next(record.kid for record in records(store) if record.verifies_until and record.use == "sign")
     sessions.retire_key(kid)
-    assert unsealed_of(store) == 0
+    assert count_unencrypted(store) == 0
     assert sessions.refresh(granted.refresh_token).refresh_seq == 1
     ends = {record.kid: record.verifies_until for record in records(store)}
     assert ends[kid] is not None
 
 
-def test_an_unsealed_secret_never_takes_the_place_of_a_sealed_one(store: Store) -> None:
-    opened = sealed_keys(store, new_key())
+def test_an_unsealed_secret_never_takes_the_place_of_a_sealed_one(store: SessionStore) -> None:
+    opened = encrypted_keys(store, new_key())
     Sessions(opened).keyring()
     sealed = records(store)
-    run_once(store.save_keys([replace(record, secret="x", token_ttl=10**7) for record in run_once(opened.keys())]))
+    run_sync(store.save_keys([replace(record, secret="x", token_ttl=10**7) for record in run_sync(opened.keys())]))
     after = records(store)
     assert [record.secret for record in after] == [record.secret for record in sealed]
     assert {record.token_ttl for record in after} == {10**7}
 
 
 def test_no_key_can_be_put_in_anothers_place() -> None:
-    store = MemoryStore()
+    store = MemorySessionStore()
     key = new_key()
-    Sessions(sealed_keys(store, key)).rotate_keys(publish_ahead=0.0)
+    Sessions(encrypted_keys(store, key)).rotate_keys(publish_ahead=0.0)
     first, second = [record for record in records(store) if record.use == "mac"]
     store._keys[first.kid] = replace(first, secret=second.secret)
     with pytest.raises(ConfigurationError, match=f"key {first.kid} in the store was sealed with another"):
-        Sessions(sealed_keys(store, key)).keyring()
+        Sessions(encrypted_keys(store, key)).keyring()
 
 
 @pytest.mark.parametrize("change", [lambda text: text[:-2] + "AA", lambda text: text[:8], lambda text: "", str.upper])
 def test_what_was_changed_is_not_opened(change: Callable[[str], str]) -> None:
-    sealer = Sealer(new_key())
-    assert sealer.opened(sealer.seal("text")) == "text"
-    assert sealer.opened(change(sealer.seal("a longer text"))) is None
+    sealer = Encryptor(new_key())
+    assert sealer.decrypt(sealer.encrypt("text")) == "text"
+    assert sealer.decrypt(change(sealer.encrypt("a longer text"))) is None
 
 
 def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: p
         keys_from_environment("SOME_KEY")
     for bad in ("x", [], ["x"], b""):
         with pytest.raises(ConfigurationError, match="a seal key is 32 bytes"):
-            sealed_keys(MemoryStore(), bad)
+            encrypted_keys(MemorySessionStore(), bad)
 
 
 def test_the_commands_of_sealing(tmp_path: Path) -> None:

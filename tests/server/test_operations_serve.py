@@ -145,7 +145,7 @@ def test_metrics_are_those_of_all_workers_together(folder: Path) -> None:
         assert 'unbroken_server_refresh_refusals_total{reason="malformed"} 6.0' in told
         assert 'unbroken_server_login_refusals_total{why="password"} 6.0' in told
         assert "unbroken_server_logins_total 6.0" in told
-        assert 'unbroken_server_store_seconds_count{operation="rotate_unread"} 6.0' in told
+        assert 'unbroken_server_store_seconds_count{operation="rotate_returning"} 6.0' in told
         assert "ada" not in told
         assert granted["refresh_token"] not in told
         assert server.stop() == 0
@@ -220,12 +220,12 @@ def test_a_store_that_hangs_makes_a_server_unready_not_dead(folder: Path) -> Non
     """A PostgreSQL that accepts connections and never answers: the check ends in time, with a 503."""
     import anyio
 
-    from unbroken.server import MemoryStore, Sessions
+    from unbroken.server import MemorySessionStore, Sessions
     from unbroken.server.http.endpoints import Endpoints
     from unbroken.server.http.messages import Request
     from unbroken.server.http.operations import HealthEndpoints
 
-    class Hanging(MemoryStore):
+    class Hanging(MemorySessionStore):
         async def health(self) -> None:
             await anyio.sleep(3600)
 
@@ -245,11 +245,11 @@ def test_a_store_that_hangs_makes_a_server_unready_not_dead(folder: Path) -> Non
 
 def test_readiness_follows_the_store_and_says_nothing_secret(folder: Path) -> None:
     from unbroken.errors import StoreUnavailable
-    from unbroken.server import MemoryStore, Sessions
+    from unbroken.server import MemorySessionStore, Sessions
     from unbroken.server.http.endpoints import Endpoints
     from unbroken.server.http.messages import Request
 
-    class Away(MemoryStore):
+    class Away(MemorySessionStore):
         away = False
 
         async def health(self) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from unbroken.cli.build import contradictions, endpoint_settings, shown
-from unbroken.cli.settings import Read, Settings, known_settings, read_settings, required, variable
+from unbroken.cli.build import contradictions, endpoint_settings, redact_url
+from unbroken.cli.settings import Settings, SettingsResult, checked_settings, known_settings, read_settings, variable
 from unbroken.errors import ConfigurationError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(toml: str = "", flags: dict[str, Any] | None = None, **environment: str) -> Read:
+def read(toml: str = "", flags: dict[str, Any] | None = None, **environment: str) -> SettingsResult:
     Path("unbroken.toml").write_text(toml)
     return read_settings(flags or {}, environment)
 
@@ -34,7 +34,7 @@ def read(toml: str = "", flags: dict[str, Any] | None = None, **environment: str
 def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(folder: Path) -> None:
     toml = 'audience = "file"\nissuer = "https://file.example"\nhost = "::1"\n'
     found = read(toml, {"audience": "flag"}, UNBROKEN_AUDIENCE="env", UNBROKEN_ISSUER="https://env.example")
-    settings = required(found)
+    settings = checked_settings(found)
     assert (settings.audience, settings.issuer, settings.host, settings.port) == (
         "flag", "https://env.example", "::1", 8400,
     )  # fmt: skip
@@ -59,9 +59,9 @@ def test_the_same_value_is_read_from_everywhere(folder: Path) -> None:
         [guard]
         account_every = 90.0
     """
-    by_flags = required(read(flags=texts))
-    by_environment = required(read(**{variable(name): text for name, text in texts.items()}))
-    assert by_flags == by_environment == required(read(toml))
+    by_flags = checked_settings(read(flags=texts))
+    by_environment = checked_settings(read(**{variable(name): text for name, text in texts.items()}))
+    assert by_flags == by_environment == checked_settings(read(toml))
     assert by_flags.access_ttl == 1800.0
     assert by_flags.origins == ("https://a.x", "https://b.x")
     assert by_flags.cookies_secure is False
@@ -75,7 +75,7 @@ def test_every_setting_has_a_kind_that_reads_its_default(folder: Path) -> None:
 
 
 def test_an_empty_variable_counts_as_none(folder: Path) -> None:
-    assert required(read('audience = "file"', UNBROKEN_AUDIENCE="")).audience == "file"
+    assert checked_settings(read('audience = "file"', UNBROKEN_AUDIENCE="")).audience == "file"
 
 
 def test_a_file_that_is_named_must_be_there(folder: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_mistake_in_the_file_is_named_with_its_key(folder: Path, toml: str, sa
     assert says in found.wrong[0]
     assert found.wrong[0].startswith("unbroken.toml")
     with pytest.raises(ConfigurationError, match="unbroken"):
-        required(found)
+        checked_settings(found)
 
 
 def test_all_mistakes_are_found_at_once_and_say_where_they_stand(folder: Path) -> None:
@@ -121,7 +121,7 @@ def test_all_mistakes_are_found_at_once_and_say_where_they_stand(folder: Path) -
         "--grace", "UNBROKEN_ACCESS_LOG", "UNBROKEN_PORT", "unbroken.toml:", "unbroken.toml:",
     ]  # fmt: skip
     with pytest.raises(ConfigurationError, match=r"and 4 more: see unbroken check"):
-        required(found)
+        checked_settings(found)
 
 
 def test_no_mistake_repeats_what_may_be_a_secret(folder: Path) -> None:
@@ -139,9 +139,9 @@ def test_the_settings_show_no_secret_and_go_to_other_processes(folder: Path) -> 
     settings = Settings(store="postgresql://u:hunter2@h/d", seal_key=("hunter2",), webhook_secret="hunter2")
     assert "hunter2" not in repr(settings)
     assert pickle.loads(pickle.dumps(settings)) == settings
-    assert shown(settings.store) == "postgresql://h/d"
+    assert redact_url(settings.store) == "postgresql://h/d"
     for url in ("redis://:hunter2@h:1/0", "host=h password=hunter2", "postgresql://h/d?password=hunter2"):
-        assert "hunter2" not in shown(url)
+        assert "hunter2" not in redact_url(url)
 
 
 CONTRADICTIONS = {
@@ -179,7 +179,7 @@ def test_what_is_set_reaches_the_endpoints(folder: Path) -> None:
         [guard]
         account_burst = 3
     """
-    told = endpoint_settings(required(read(toml)))
+    told = endpoint_settings(checked_settings(read(toml)))
     scopes_of, cookies, guard = told["scopes_of"], told["cookies"], told["guard"]
     assert scopes_of is not None
     assert (scopes_of("ada"), scopes_of("bob")) == (("read", "write"), ("read",))

@@ -22,14 +22,14 @@ import pytest
 
 from tests.server.commands import unbroken
 from tests.services import Service, free_port, unavailable
-from unbroken._drivers.postgres import Sql
-from unbroken._sync import run_once
+from unbroken._drivers.postgres import PostgresDriver
+from unbroken._sync import run_sync
 from unbroken.client.core.record import EMPTY
 from unbroken.client.stores.postgres import PostgresStore as TokenStore
 from unbroken.errors import InvalidToken
 from unbroken.server import Sessions
 from unbroken.server.stores import postgres_schema
-from unbroken.server.stores.postgres import PostgresStore
+from unbroken.server.stores.postgres import PostgresSessionStore
 
 DATABASE = "behind_pgbouncer"
 PROCESSES = 3  # of the server, for any number of connections
@@ -92,10 +92,10 @@ def processes_of(direct: str) -> int:
 
 
 def test_threads_and_tasks_refresh_while_they_share_a_few_processes_of_the_server(url: str, direct: str) -> None:
-    sessions = Sessions(PostgresStore(url))
+    sessions = Sessions(PostgresSessionStore(url))
 
     def in_a_thread(name: str) -> Any:
-        token = sessions.login(name).refresh_token or ""
+        token = sessions.create(name).refresh_token or ""
         for _ in range(20):
             granted = sessions.refresh(token)
             token = granted.refresh_token or ""
@@ -103,7 +103,7 @@ def test_threads_and_tasks_refresh_while_they_share_a_few_processes_of_the_serve
         return granted.refresh_seq
 
     async def in_a_task(name: str) -> Any:
-        token = (await sessions.alogin(name)).refresh_token or ""
+        token = (await sessions.acreate(name)).refresh_token or ""
         for _ in range(20):
             granted = await sessions.arefresh(token)
             token = granted.refresh_token or ""
@@ -121,13 +121,13 @@ def test_threads_and_tasks_refresh_while_they_share_a_few_processes_of_the_serve
 
 
 def test_a_revocation_and_new_keys_reach_another_node(url: str) -> None:
-    here, there = Sessions(PostgresStore(url)), Sessions(PostgresStore(url))
-    granted = here.login("ada")
+    here, there = Sessions(PostgresSessionStore(url)), Sessions(PostgresSessionStore(url))
+    granted = here.create("ada")
     assert there.verify(granted.access_token).subject == "ada"
-    assert here.revoke_all("ada") == 1
+    assert here.revoke_subject("ada") == 1
     assert _refused_in_the_end(there, granted.access_token)
     here.rotate_keys(publish_ahead=0.0)
-    assert there.verify(here.login("bob").access_token).subject == "bob"
+    assert there.verify(here.create("bob").access_token).subject == "bob"
     here.close()
     there.close()
 
@@ -156,9 +156,9 @@ def test_tables_are_brought_forward_by_several_at_once(url: str, direct: str, tm
 
 def test_what_is_asked_often_is_prepared_where_nobody_is_in_between(url: str, direct: str) -> None:
     for asked, prepared in ((direct, True), (url, False)):
-        sql = Sql(asked)
+        sql = PostgresDriver(asked)
         for _ in range(20):
-            found = run_once(sql.rows("SELECT count(*) > 0 FROM pg_prepared_statements"))
+            found = run_sync(sql.rows("SELECT count(*) > 0 FROM pg_prepared_statements"))
         assert found == [(prepared,)]
         sql.close()
 

@@ -24,14 +24,14 @@ import pytest
 from tests.services import Service
 from unbroken._drivers import postgres as sql_module
 from unbroken._drivers import postgres_connection as sql_connection
-from unbroken._drivers.postgres import Sql
-from unbroken._drivers.postgres_connection import Awaiting, Blocking
-from unbroken._sync import run_once
+from unbroken._drivers.postgres import PostgresDriver
+from unbroken._drivers.postgres_connection import AsyncConnection, BlockingConnection
+from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable, TryLater
 from unbroken.server import Sessions, open_store
-from unbroken.server.core.rotation import Presented, Row
+from unbroken.server.core.rotation import PresentedToken, SessionRow
 from unbroken.server.stores import postgres as postgres_module
-from unbroken.server.stores.postgres import PostgresStore
+from unbroken.server.stores.postgres import PostgresSessionStore
 
 NOW = 100.0
 FORK = "ignore::DeprecationWarning:__main__"  # later Pythons warn of forks of threads: that is what is tested
@@ -39,7 +39,7 @@ SERVED = """
 import os, sys
 from unbroken.server import Sessions, open_store
 sessions = Sessions(open_store(sys.argv[1]))
-token = sessions.login("ada").refresh_token
+token = sessions.create("ada").refresh_token
 """
 FORKED = (
     SERVED
@@ -49,7 +49,7 @@ if os.fork() == 0:
     print("child", sessions.refresh(token).refresh_seq, flush=True)
     sys.exit(0)
 print("status", os.wait()[1])
-print("parent", len(sessions.list_of("ada")), sessions.login("bob").refresh_seq)
+print("parent", len(sessions.list_of("ada")), sessions.create("bob").refresh_seq)
 """
 )
 NEVER_CLOSED = (
@@ -94,14 +94,14 @@ def db(url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[PostgresStore]:
-    opened = PostgresStore(url)
+def store(url: str) -> Iterator[PostgresSessionStore]:
+    opened = PostgresSessionStore(url)
     yield opened
     opened.close()
 
 
-def row(sid: str = "sid", **fields: Any) -> Row:
-    return replace(Row(sid.encode(), sid, "ada", 1.0, 1.0, 1000.0, 5000.0), **fields)
+def row(sid: str = "sid", **fields: Any) -> SessionRow:
+    return replace(SessionRow(sid.encode(), sid, "ada", 1.0, 1.0, 1000.0, 5000.0), **fields)
 
 
 def one(db: psycopg.Connection[Any], statement: str, *values: object) -> Any:
@@ -113,50 +113,50 @@ def one(db: psycopg.Connection[Any], statement: str, *values: object) -> Any:
 # ---- transactions ----------------------------------------------------------------------------------------------------
 
 
-def test_a_revocation_that_commits_late_is_not_passed_over(url: str, store: PostgresStore) -> None:
-    run_once(store.insert(row("early")))
+def test_a_revocation_that_commits_late_is_not_passed_over(url: str, store: PostgresSessionStore) -> None:
+    run_sync(store.insert(row("early")))
     with psycopg.connect(url) as late:
         late.execute("INSERT INTO unbroken_revocation (sid, until) VALUES ('late', 200)")
-        run_once(store.revoke(NOW, "revoked", NOW + 9, sid="early"))
-        cursor, told = run_once(store.revocations(0))
+        run_sync(store.revoke(NOW, "revoked", NOW + 9, sid="early"))
+        cursor, told = run_sync(store.revocations(0))
         assert [sid for sid, _ in told] == ["early"]
         late.commit()
-    cursor, told = run_once(store.revocations(cursor))
+    cursor, told = run_sync(store.revocations(cursor))
     assert "late" in [sid for sid, _ in told]
 
 
-def test_a_cursor_is_good_for_the_server_that_gave_it_only(store: PostgresStore) -> None:
-    run_once(store.insert(row()))
-    run_once(store.revoke(NOW, "revoked", NOW + 9, sid="sid"))
-    cursor, _ = run_once(store.revocations(run_once(store.revocations(0))[0]))
+def test_a_cursor_is_good_for_the_server_that_gave_it_only(store: PostgresSessionStore) -> None:
+    run_sync(store.insert(row()))
+    run_sync(store.revoke(NOW, "revoked", NOW + 9, sid="sid"))
+    cursor, _ = run_sync(store.revocations(run_sync(store.revocations(0))[0]))
     of_another = cursor ^ 1  # one that started at another time: it may be a replica that has lost the last transactions
-    cursor, told = run_once(store.revocations(of_another))
-    again = run_once(store.revocations(cursor))[1]
+    cursor, told = run_sync(store.revocations(of_another))
+    again = run_sync(store.revocations(cursor))[1]
     assert ("sid", NOW + 9) in told + again
 
 
 def test_only_a_rotation_does_not_wait_for_the_disk(
-    url: str, store: PostgresStore, db: psycopg.Connection[Any]
+    url: str, store: PostgresSessionStore, db: psycopg.Connection[Any]
 ) -> None:
     db.execute("ALTER DATABASE of_postgres SET synchronous_commit = off")  # which would lose logins
-    sql = Sql(url)
-    run_once(store.insert(row()))
-    values = {"key": b"sid", "g": 0, "b": 0, "attempt": None, "now": NOW, "refresh_ttl": 300.0}
-    assert run_once(sql.rows(postgres_module.ROTATE, values)) == [("off",)]
-    assert run_once(sql.rows("SHOW synchronous_commit")) == [("on",)]
+    sql = PostgresDriver(url)
+    run_sync(store.insert(row()))
+    values = {"key": b"sid", "generation": 0, "branch": 0, "idempotency_hash": None, "now": NOW, "refresh_ttl": 300.0}
+    assert run_sync(sql.rows(postgres_module.ROTATE, values)) == [("off",)]
+    assert run_sync(sql.rows("SHOW synchronous_commit")) == [("on",)]
     sql.close()
 
 
-def test_clearing_away_waits_for_nobody(url: str, store: PostgresStore) -> None:
+def test_clearing_away_waits_for_nobody(url: str, store: PostgresSessionStore) -> None:
     for number in range(20):
-        run_once(store.insert(row(str(number), expires_at=50.0)))
+        run_sync(store.insert(row(str(number), expires_at=50.0)))
     with psycopg.connect(url) as other:
         other.execute("SELECT 1 FROM unbroken_session WHERE sid = '7' FOR UPDATE")
-        run_once(store.insert(row("new", created_at=NOW)))  # else the statement would end by its timeout
-        assert {found.sid for found in run_once(store.sessions())} == {"7", "new"}
+        run_sync(store.insert(row("new", created_at=NOW)))  # else the statement would end by its timeout
+        assert {found.sid for found in run_sync(store.sessions())} == {"7", "new"}
         other.execute("DELETE FROM unbroken_session WHERE sid = '7'")  # as another node that clears away
-        run_once(store.insert(row("newer", created_at=NOW)))
-        assert run_once(store.rotate(b"new", Presented(0, 0), NOW, 300.0)) is True
+        run_sync(store.insert(row("newer", created_at=NOW)))
+        assert run_sync(store.rotate(b"new", PresentedToken(0, 0), NOW, 300.0)) is True
 
 
 # ---- what a session costs --------------------------------------------------------------------------------------------
@@ -170,15 +170,19 @@ def copied(db: psycopg.Connection[Any], count: int) -> list[bytes]:
     with db.cursor() as cursor, cursor.copy(statement.encode()) as copy:
         for number, key in enumerate(keys):
             at = now + number / 100
-            new = Row(key, token_urlsafe(16), f"user-{number // 2}", at, at, at + 604800, at + 7776000, "first-party")
+            new = SessionRow(
+                key, token_urlsafe(16), f"user-{number // 2}", at, at, at + 604800, at + 7776000, "first-party"
+            )
             copy.write_row(astuple(replace(new, **about)))
-    change = "g = g + 1, at2 = at1, b2 = b1, at1 = used_at, b1 = 0, attempt = substr(key, 1, 16)"
+    change = "generation = generation + 1, previous_rotated_at = rotated_at, previous_promoted_branch = promoted_branch, rotated_at = used_at, promoted_branch = 0, idempotency_hash = substr(key, 1, 16)"
     for part in range(128):  # as they come, here and there
         db.execute(f"UPDATE unbroken_session SET {change} WHERE get_byte(key, 0) % 64 = {part % 64}".encode())
     return keys
 
 
-def test_a_session_costs_at_most_400_bytes_with_its_indexes(store: PostgresStore, db: psycopg.Connection[Any]) -> None:
+def test_a_session_costs_at_most_400_bytes_with_its_indexes(
+    store: PostgresSessionStore, db: psycopg.Connection[Any]
+) -> None:
     # Who analyses the table just now keeps old versions of its rows from being cleared away: that would be chance.
     db.execute("ALTER TABLE unbroken_session SET (autovacuum_enabled = off)")
     copied(db, 100_000)
@@ -187,10 +191,10 @@ def test_a_session_costs_at_most_400_bytes_with_its_indexes(store: PostgresStore
     assert size <= 400
 
 
-def test_every_question_is_answered_by_an_index(store: PostgresStore, db: psycopg.Connection[Any]) -> None:
+def test_every_question_is_answered_by_an_index(store: PostgresSessionStore, db: psycopg.Connection[Any]) -> None:
     keys = copied(db, 5000)
     db.execute("ANALYZE unbroken_session")
-    found = run_once(store.sessions("user-77"))
+    found = run_sync(store.sessions("user-77"))
     assert [info.subject for info in found] == ["user-77"] * 2
     plans = {
         "key": (postgres_module.READ, (keys[0],)),
@@ -207,13 +211,13 @@ def test_every_question_is_answered_by_an_index(store: PostgresStore, db: psycop
         assert "Seq Scan" not in plan
 
 
-def test_refreshes_add_no_row_and_touch_no_index(store: PostgresStore, db: psycopg.Connection[Any]) -> None:
+def test_refreshes_add_no_row_and_touch_no_index(store: PostgresSessionStore, db: psycopg.Connection[Any]) -> None:
     keys = copied(db, 1000)
     generation = dict.fromkeys(keys, 2)
     before = [one(db, f"SELECT pg_relation_size('unbroken_session_{name}')") for name in ("key", "sid", "subject")]
     for _ in range(2000):
         key = random.choice(keys)
-        assert run_once(store.rotate(key, Presented(generation[key], 0, b"a" * 16), time.time(), 604800.0))
+        assert run_sync(store.rotate(key, PresentedToken(generation[key], 0, b"a" * 16), time.time(), 604800.0))
         generation[key] += 1
     after = [one(db, f"SELECT pg_relation_size('unbroken_session_{name}')") for name in ("key", "sid", "subject")]
     assert one(db, "SELECT count(*) FROM unbroken_session") == 1000
@@ -241,14 +245,16 @@ def kill_connections(db: psycopg.Connection[Any]) -> int:
     return len(found)
 
 
-def test_connections_that_the_server_has_closed_fail_nobody(store: PostgresStore, db: psycopg.Connection[Any]) -> None:
-    run_once(store.insert(row()))
+def test_connections_that_the_server_has_closed_fail_nobody(
+    store: PostgresSessionStore, db: psycopg.Connection[Any]
+) -> None:
+    run_sync(store.insert(row()))
     assert kill_connections(db) >= 1
-    assert run_once(store.read(b"sid")) == row()
+    assert run_sync(store.read(b"sid")) == row()
     asyncio.run(killed_and_asked(store, db))
 
 
-async def killed_and_asked(store: PostgresStore, db: psycopg.Connection[Any]) -> None:
+async def killed_and_asked(store: PostgresSessionStore, db: psycopg.Connection[Any]) -> None:
     async with anyio.create_task_group() as group:
         for _ in range(8):
             group.start_soon(store.read, b"sid")
@@ -257,13 +263,13 @@ async def killed_and_asked(store: PostgresStore, db: psycopg.Connection[Any]) ->
     await store.aclose()
 
 
-@pytest.mark.parametrize("run", [run_once, asyncio.run], ids=["blocking", "asyncio"])
+@pytest.mark.parametrize("run", [run_sync, asyncio.run], ids=["blocking", "asyncio"])
 def test_a_server_that_stops_in_mid_answer_is_given_up(
     url: str, db: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, run: Callable[[Any], Any]
 ) -> None:
-    monkeypatch.setattr(Blocking, "answer_seconds", 0.5)
-    monkeypatch.setattr(Awaiting, "answer_seconds", 0.5)
-    sql = Sql(url)
+    monkeypatch.setattr(BlockingConnection, "answer_seconds", 0.5)
+    monkeypatch.setattr(AsyncConnection, "answer_seconds", 0.5)
+    sql = PostgresDriver(url)
 
     async def stopped() -> Any:
         [(pid,)] = await sql.rows("SELECT pg_backend_pid()")
@@ -281,10 +287,10 @@ def test_a_server_that_stops_in_mid_answer_is_given_up(
 
 def test_a_statement_that_takes_too_long_is_ended(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql_connection, "STATEMENT_SECONDS", 0.2)
-    sql = Sql(url)
+    sql = PostgresDriver(url)
     with pytest.raises(StoreUnavailable, match="statement timeout"):
-        run_once(sql.rows("SELECT pg_sleep(30)"))
-    assert run_once(sql.rows("SELECT 1")) == [(1,)]
+        run_sync(sql.rows("SELECT pg_sleep(30)"))
+    assert run_sync(sql.rows("SELECT 1")) == [(1,)]
     sql.close()
 
 
@@ -293,7 +299,7 @@ def test_who_finds_all_connections_busy_waits_for_a_bounded_time(
     url: str, db: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(sql_module, "POOL_SECONDS", 0.3)
-    sql = Sql(f"{url}?pool_size=1")
+    sql = PostgresDriver(f"{url}?pool_size=1")
     db.execute("SELECT pg_advisory_lock(1)")
     wait = ("SELECT pg_advisory_lock(1)", ())
 
@@ -315,11 +321,11 @@ def test_who_finds_all_connections_busy_waits_for_a_bounded_time(
 
 
 def test_tasks_that_are_cancelled_keep_no_connection(url: str) -> None:
-    sql = Sql(f"{url}?pool_size=2")
+    sql = PostgresDriver(f"{url}?pool_size=2")
 
     async def impatient(patience: float) -> None:
         with anyio.move_on_after(patience):
-            await sql.together([("SELECT pg_sleep(0.002)", ()), ("SELECT 1", ())])
+            await sql.transaction([("SELECT pg_sleep(0.002)", ()), ("SELECT 1", ())])
 
     async def many() -> Any:
         async with anyio.create_task_group() as group:
@@ -354,16 +360,16 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_store_that_was_closed_can_be_used_again(store: PostgresStore) -> None:
-    run_once(store.insert(row()))
+def test_a_store_that_was_closed_can_be_used_again(store: PostgresSessionStore) -> None:
+    run_sync(store.insert(row()))
     store.close()
     store.close()
-    assert run_once(store.read(b"sid")) == row()
+    assert run_sync(store.read(b"sid")) == row()
 
 
-def test_several_event_loops_and_threads_share_a_store(store: PostgresStore) -> None:
+def test_several_event_loops_and_threads_share_a_store(store: PostgresSessionStore) -> None:
     sessions = Sessions(store)
-    token = sessions.login("ada").refresh_token or ""
+    token = sessions.create("ada").refresh_token or ""
 
     async def refresh() -> str:
         return (await sessions.arefresh(token)).refresh_token or ""
@@ -410,25 +416,27 @@ def test_the_server_is_imported_without_a_driver() -> None:
 
 
 @pytest.mark.parametrize("subject", ["nul\0", "\ud800"])
-def test_text_that_the_database_cannot_keep_is_the_askers_mistake(store: PostgresStore, subject: str) -> None:
+def test_text_that_the_database_cannot_keep_is_the_askers_mistake(store: PostgresSessionStore, subject: str) -> None:
     with pytest.raises(InvalidRequest):
-        run_once(store.sessions(subject))
-    assert run_once(store.sessions("läuft")) == []
+        run_sync(store.sessions(subject))
+    assert run_sync(store.sessions("läuft")) == []
 
 
 def test_a_server_that_has_become_a_replica_is_unavailable(
-    url: str, store: PostgresStore, db: psycopg.Connection[Any]
+    url: str, store: PostgresSessionStore, db: psycopg.Connection[Any]
 ) -> None:
-    run_once(store.insert(row()))
-    run_once(store._sql.rows("SET default_transaction_read_only = on"))
+    run_sync(store.insert(row()))
+    run_sync(store._sql.rows("SET default_transaction_read_only = on"))
     with pytest.raises(StoreUnavailable, match="read-only"):
-        run_once(store.rotate(b"sid", Presented(0, 0), NOW, 300.0))
-    assert run_once(store.rotate(b"sid", Presented(0, 0), NOW, 300.0)) is True, "on another connection"
+        run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0))
+    assert run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0)) is True, "on another connection"
 
 
-def test_a_crash_in_mid_load_ends_no_session(url: str, store: PostgresStore, db: psycopg.Connection[Any]) -> None:
+def test_a_crash_in_mid_load_ends_no_session(
+    url: str, store: PostgresSessionStore, db: psycopg.Connection[Any]
+) -> None:
     sessions = Sessions(store)
-    tokens = [sessions.login("ada", coordinated=True).refresh_token or "" for _ in range(4)]
+    tokens = [sessions.create("ada", coordinated=True).refresh_token or "" for _ in range(4)]
     stop = threading.Event()
 
     def refresh(token: str) -> str:

@@ -21,11 +21,11 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.contract.test_server_stores import rows, tokens
 from tests.services import Service, free_port, unavailable
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidToken, StoreUnavailable
 from unbroken.server import Sessions
-from unbroken.server.core.rotation import Policy, Presented, Row, Verdict, present
-from unbroken.server.stores.redis import RedisStore
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict, present
+from unbroken.server.stores.redis import RedisSessionStore
 
 NOW = 100.0
 SLOTS = 16384
@@ -93,76 +93,76 @@ def url(cluster: list[Service]) -> str:
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[RedisStore]:
-    made = RedisStore(url)
+def store(url: str) -> Iterator[RedisSessionStore]:
+    made = RedisSessionStore(url)
     yield made
     made.close()
 
 
-def row(sid: str = "sid", **fields: Any) -> Row:
-    return replace(Row(sid.encode() * 4, sid, "ada", NOW, NOW, NOW + 500.0, NOW + 900.0), **fields)
+def row(sid: str = "sid", **fields: Any) -> SessionRow:
+    return replace(SessionRow(sid.encode() * 4, sid, "ada", NOW, NOW, NOW + 500.0, NOW + 900.0), **fields)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=rows, token=tokens)
-def test_rotate_is_r1_and_nothing_else(store: RedisStore, before: Row, token: Presented) -> None:
+def test_rotate_is_r1_and_nothing_else(store: RedisSessionStore, before: SessionRow, token: PresentedToken) -> None:
     name = uuid.uuid4()
     before = replace(before, key=name.bytes, sid=str(name))
-    run_once(store.insert(before))
-    rotated = run_once(store.rotate(before.key, token, NOW, 300.0))
+    run_sync(store.insert(before))
+    rotated = run_sync(store.rotate(before.key, token, NOW, 300.0))
     after, verdict = present(before, token, NOW, Policy(refresh_ttl=300.0))
     assert rotated is (verdict is Verdict.ROTATED)
-    assert run_once(store.read(before.key)) == (after if rotated else before)
+    assert run_sync(store.read(before.key)) == (after if rotated else before)
 
 
 @pytest.mark.parametrize("backend", ["blocking", "asyncio", "trio"])
-def test_sessions_live_on_all_nodes(store: RedisStore, backend: str) -> None:
+def test_sessions_live_on_all_nodes(store: RedisSessionStore, backend: str) -> None:
     async def life() -> None:
         everyone = [row(str(number)) for number in range(60)]
         for one in everyone:
             await store.insert(one)
-            assert await store.rotate(one.key, Presented(0, 0), NOW + 1, 300.0)
+            assert await store.rotate(one.key, PresentedToken(0, 0), NOW + 1, 300.0)
         assert {found.sid for found in await store.sessions("ada")} == {one.sid for one in everyone}
         assert len(await store.sessions()) == 60
-        branched = replace(row("new"), b=1)
+        branched = replace(row("new"), branch=1)
         await store.insert(row("new"))
-        assert await store.swap(row("new"), branched, 0.0)
-        assert not await store.swap(row("new"), branched, 0.0)
-        await store.confirm("new", 0, 1)
-        assert await store.read(branched.key) == replace(branched, seen=1)
+        assert await store.compare_and_set(row("new"), branched, 0.0)
+        assert not await store.compare_and_set(row("new"), branched, 0.0)
+        await store.record_first_use("new", 0, 1)
+        assert await store.read(branched.key) == replace(branched, first_used_branch=1)
         assert await store.revoke(NOW + 2, "revoked", NOW + 9, sid="new") == ["new"]
         assert len(await store.revoke(NOW + 2, "revoked", NOW + 9, subject="ada")) == 60
         _, news = await store.revocations(0)
         assert len(news) == 61
-        assert await store.strike(b"a", NOW, 1.0, 5.0) == NOW + 1
-        assert await store.struck([b"a", b"b"]) == [NOW + 1, 0.0]
-        await store.forgive([b"a", b"b"])
+        assert await store.advance_marker(b"a", NOW, 1.0, 5.0) == NOW + 1
+        assert await store.read_markers([b"a", b"b"]) == [NOW + 1, 0.0]
+        await store.clear_markers([b"a", b"b"])
         await store.health()
         await store.aclose()
 
-    run_once(life()) if backend == "blocking" else anyio.run(life, backend=backend)
+    run_sync(life()) if backend == "blocking" else anyio.run(life, backend=backend)
 
 
-def test_the_epoch_of_another_slot_ends_a_session(store: RedisStore) -> None:
+def test_the_epoch_of_another_slot_ends_a_session(store: RedisSessionStore) -> None:
     for sid in ("a", "b", "c", "d"):
-        run_once(store.insert(row(sid)))
-    run_once(store._bumped("ada", NOW + 1, "revoked"))
+        run_sync(store.insert(row(sid)))
+    run_sync(store._bumped("ada", NOW + 1, "revoked"))
     for sid in ("a", "b", "c", "d"):
-        assert not run_once(store.rotate(row(sid).key, Presented(0, 0), NOW + 2, 300.0))
-        assert run_once(store.read(row(sid).key)).revoked_at == NOW + 1
+        assert not run_sync(store.rotate(row(sid).key, PresentedToken(0, 0), NOW + 2, 300.0))
+        assert run_sync(store.read(row(sid).key)).revoked_at == NOW + 1
 
 
 def test_a_whole_life_on_two_hosts(url: str) -> None:
-    one, two = Sessions(RedisStore(url)), Sessions(RedisStore(url))
-    granted = one.login("ada")
+    one, two = Sessions(RedisSessionStore(url)), Sessions(RedisSessionStore(url))
+    granted = one.create("ada")
     granted = two.refresh(granted.refresh_token or "", attempt="a")
     assert two.verify(granted.access_token).subject == "ada"
-    news = two.store.news()
+    news = two.store.notifications()
     news.wait(5.0)
-    assert one.revoke_all("ada") == 1
+    assert one.revoke_subject("ada") == 1
     news.wait(10.0)
     news.close()
-    run_once(two._flows.watch.look_now())
+    run_sync(two._flows.watch.refresh_now())
     with pytest.raises(InvalidToken):
         two.verify(granted.access_token)
     with pytest.raises(InvalidGrant):
@@ -173,15 +173,15 @@ def test_a_whole_life_on_two_hosts(url: str) -> None:
 
 def test_a_node_that_died_is_told_in_time_and_its_return_noticed() -> None:
     with redis_cluster() as nodes:
-        store = RedisStore("redis+cluster://" + nodes[0].url.removeprefix("redis://"), timeout=1.0)
+        store = RedisSessionStore("redis+cluster://" + nodes[0].url.removeprefix("redis://"), timeout=1.0)
         everyone = [row(str(number)) for number in range(12)]
         for one in everyone:
-            run_once(store.insert(one))
+            run_sync(store.insert(one))
         nodes[2].stop(signal.SIGKILL)
         flows: list[Callable[[], Coroutine[Any, Any, bool]]] = [
-            lambda one=one: store.rotate(one.key, Presented(0, 0), NOW + 1, 300.0) for one in everyone
+            lambda one=one: store.rotate(one.key, PresentedToken(0, 0), NOW + 1, 300.0) for one in everyone
         ]
-        for ask in (lambda flow: run_once(flow()), anyio.run):
+        for ask in (lambda flow: run_sync(flow()), anyio.run):
             began, failed = time.monotonic(), 0
             for flow in flows[:6]:
                 try:
@@ -195,15 +195,15 @@ def test_a_node_that_died_is_told_in_time_and_its_return_noticed() -> None:
         store.close()
 
 
-def _all_answer(store: RedisStore, everyone: list[Row]) -> bool:
+def _all_answer(store: RedisSessionStore, everyone: list[SessionRow]) -> bool:
     try:
-        return all(run_once(store.read(one.key)) is not None for one in everyone)
+        return all(run_sync(store.read(one.key)) is not None for one in everyone)
     except StoreUnavailable:
         return False
 
 
 def test_a_cluster_is_asked_for_by_its_name(cluster: list[Service]) -> None:
-    store = RedisStore(cluster[0].url)
+    store = RedisSessionStore(cluster[0].url)
     with pytest.raises(ConfigurationError, match=r"redis\+cluster://"):
-        run_once(store.health())
+        run_sync(store.health())
     store.close()

@@ -10,105 +10,143 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from unbroken.server.core.rotation import Policy, Presented, Row, Verdict, present
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict, present
 
 POLICY = Policy(access_ttl=60, refresh_ttl=1000, max_age=5000, grace=10)
 NO_GRACE = replace(POLICY, grace=0.0)
 NOW = 100.0
 
 
-def row(**fields: Any) -> Row:
-    given = {"g": 5, "b": 0, "at1": 90.0, "b1": 0, "at2": 50.0, "b2": 0, "attempt": b"a", **fields}
-    return Row(b"key", "sid", "ada", 0.0, 0.0, 1000.0, 5000.0, **given)
+def row(**fields: Any) -> SessionRow:
+    given = {
+        "generation": 5,
+        "branch": 0,
+        "rotated_at": 90.0,
+        "promoted_branch": 0,
+        "previous_rotated_at": 50.0,
+        "previous_promoted_branch": 0,
+        "idempotency_hash": b"a",
+        **fields,
+    }
+    return SessionRow(b"key", "sid", "ada", 0.0, 0.0, 1000.0, 5000.0, **given)
 
 
 def test_r0_a_dead_row_refuses_and_is_not_written() -> None:
     for dead in (row(revoked_at=1.0), replace(row(), idle_expires_at=NOW), replace(row(), expires_at=NOW)):
-        assert present(dead, Presented(5, 0), NOW, POLICY) == (dead, Verdict.DEAD)
+        assert present(dead, PresentedToken(5, 0), NOW, POLICY) == (dead, Verdict.DEAD)
     alive = replace(row(), idle_expires_at=NOW + 0.001)
-    assert present(alive, Presented(5, 0), NOW, POLICY)[1] is Verdict.ROTATED
+    assert present(alive, PresentedToken(5, 0), NOW, POLICY)[1] is Verdict.ROTATED
 
 
 def test_r1_rotates_and_remembers_who_did() -> None:
-    after, verdict = present(row(), Presented(5, 0, b"b"), NOW, POLICY)
+    after, verdict = present(row(), PresentedToken(5, 0, b"b"), NOW, POLICY)
     assert verdict is Verdict.ROTATED
-    assert (after.g, after.b, after.at1, after.b1, after.at2, after.b2) == (6, 0, NOW, 0, 90.0, 0)
-    assert (after.attempt, after.seen, after.idle_expires_at) == (b"b", None, NOW + 1000)
+    assert (
+        after.generation,
+        after.branch,
+        after.rotated_at,
+        after.promoted_branch,
+        after.previous_rotated_at,
+        after.previous_promoted_branch,
+    ) == (6, 0, NOW, 0, 90.0, 0)
+    assert (after.idempotency_hash, after.first_used_branch, after.idle_expires_at) == (b"b", None, NOW + 1000)
 
 
 def test_r1_never_outlives_the_absolute_expiry() -> None:
-    after, _ = present(replace(row(), expires_at=NOW + 5), Presented(5, 0), NOW, POLICY)
+    after, _ = present(replace(row(), expires_at=NOW + 5), PresentedToken(5, 0), NOW, POLICY)
     assert after.idle_expires_at == NOW + 5
 
 
 def test_r1_any_sibling_may_be_promoted_until_one_was_seen() -> None:
-    assert present(row(b=2), Presented(5, 1), NOW, POLICY)[1] is Verdict.ROTATED
-    assert present(row(b=2, seen=1), Presented(5, 1), NOW, POLICY)[1] is Verdict.ROTATED
-    assert present(row(b=2, seen=2), Presented(5, 1), NOW, POLICY)[1] is Verdict.REUSED
+    assert present(row(branch=2), PresentedToken(5, 1), NOW, POLICY)[1] is Verdict.ROTATED
+    assert present(row(branch=2, first_used_branch=1), PresentedToken(5, 1), NOW, POLICY)[1] is Verdict.ROTATED
+    assert present(row(branch=2, first_used_branch=2), PresentedToken(5, 1), NOW, POLICY)[1] is Verdict.REUSED
 
 
 def test_r1h_a_store_that_lost_writes_is_healed() -> None:
-    after, verdict = present(row(seen=0), Presented(9, 1, b"b"), NOW, POLICY)
+    after, verdict = present(row(first_used_branch=0), PresentedToken(9, 1, b"b"), NOW, POLICY)
     assert verdict is Verdict.HEALED
-    assert (after.g, after.b, after.b1, after.at2, after.seen) == (10, 0, 1, None, None)
+    assert (
+        after.generation,
+        after.branch,
+        after.promoted_branch,
+        after.previous_rotated_at,
+        after.first_used_branch,
+    ) == (10, 0, 1, None, None)
 
 
 @pytest.mark.parametrize(("at", "verdict"), [(90.001, Verdict.CONVERGED), (90.0, Verdict.BRANCHED)])
 def test_r2_converges_for_less_than_the_grace(at: float, verdict: Verdict) -> None:
-    assert present(row(at1=at), Presented(4, 0), NOW, POLICY)[1] is verdict
+    assert present(row(rotated_at=at), PresentedToken(4, 0), NOW, POLICY)[1] is verdict
 
 
 def test_r2_also_for_the_generation_before() -> None:
-    assert present(row(at2=95.0), Presented(3, 0), NOW, POLICY) == (row(at2=95.0), Verdict.CONVERGED)
-    assert present(row(at2=95.0, b2=1), Presented(3, 0), NOW, POLICY)[1] is Verdict.REUSED
+    assert present(row(previous_rotated_at=95.0), PresentedToken(3, 0), NOW, POLICY) == (
+        row(previous_rotated_at=95.0),
+        Verdict.CONVERGED,
+    )
+    assert (
+        present(row(previous_rotated_at=95.0, previous_promoted_branch=1), PresentedToken(3, 0), NOW, POLICY)[1]
+        is Verdict.REUSED
+    )
 
 
 def test_r2_does_not_exist_for_coordinated_sessions() -> None:
-    coordinated = row(coordinated=True, at1=NOW, seen=0)
-    assert present(coordinated, Presented(4, 0), NOW, POLICY)[1] is Verdict.REUSED
+    coordinated = row(coordinated=True, rotated_at=NOW, first_used_branch=0)
+    assert present(coordinated, PresentedToken(4, 0), NOW, POLICY)[1] is Verdict.REUSED
 
 
 def test_r2_a_clock_that_is_behind_forgives_no_more_than_one_that_is_right() -> None:
-    used = row(at1=NOW, seen=0)
-    assert present(used, Presented(4, 0), NOW - 9.9, POLICY)[1] is Verdict.CONVERGED
-    assert present(used, Presented(4, 0), NOW - 10, POLICY)[1] is Verdict.REUSED
+    used = row(rotated_at=NOW, first_used_branch=0)
+    assert present(used, PresentedToken(4, 0), NOW - 9.9, POLICY)[1] is Verdict.CONVERGED
+    assert present(used, PresentedToken(4, 0), NOW - 10, POLICY)[1] is Verdict.REUSED
 
 
 @pytest.mark.parametrize("behind", [0.0, 0.1, 99.0])
 def test_r2_a_window_of_no_seconds_is_empty_at_any_clock(behind: float) -> None:
-    for used, policy in ((row(coordinated=True, at1=NOW, seen=0), POLICY), (row(at1=NOW, seen=0), NO_GRACE)):
-        assert present(used, Presented(4, 0), NOW - behind, policy)[1] is Verdict.REUSED
+    for used, policy in (
+        (row(coordinated=True, rotated_at=NOW, first_used_branch=0), POLICY),
+        (row(rotated_at=NOW, first_used_branch=0), NO_GRACE),
+    ):
+        assert present(used, PresentedToken(4, 0), NOW - behind, policy)[1] is Verdict.REUSED
 
 
 def test_r3_the_same_attempt_gets_the_same_answer_however_late() -> None:
-    late = row(at1=1.0, seen=0)
-    assert present(late, Presented(4, 0, b"a"), NOW, POLICY) == (late, Verdict.RETRIED)
+    late = row(rotated_at=1.0, first_used_branch=0)
+    assert present(late, PresentedToken(4, 0, b"a"), NOW, POLICY) == (late, Verdict.RETRIED)
 
 
 def test_r3_no_attempt_is_not_the_same_attempt() -> None:
-    assert present(row(at1=1.0, attempt=None, seen=0), Presented(4, 0, None), NOW, POLICY)[1] is Verdict.REUSED
+    assert (
+        present(
+            row(rotated_at=1.0, idempotency_hash=None, first_used_branch=0), PresentedToken(4, 0, None), NOW, POLICY
+        )[1]
+        is Verdict.REUSED
+    )
 
 
 def test_r4_a_late_retry_gets_a_branch_of_its_own() -> None:
-    after, verdict = present(row(at1=1.0), Presented(4, 0, b"z"), NOW, POLICY)
+    after, verdict = present(row(rotated_at=1.0), PresentedToken(4, 0, b"z"), NOW, POLICY)
     assert verdict is Verdict.BRANCHED
-    assert (after.g, after.b, after.attempt) == (5, 1, b"z")
+    assert (after.generation, after.branch, after.idempotency_hash) == (5, 1, b"z")
 
 
 @pytest.mark.parametrize(
     "token",
-    [Presented(2, 0), Presented(4, 1), Presented(3, 0)],
+    [PresentedToken(2, 0), PresentedToken(4, 1), PresentedToken(3, 0)],
     ids=["an old one", "a displaced one", "the one before"],
 )
-def test_r5_anything_else_ends_the_session_and_keeps_the_evidence(token: Presented) -> None:
+def test_r5_anything_else_ends_the_session_and_keeps_the_evidence(token: PresentedToken) -> None:
     after, verdict = present(row(), token, NOW, POLICY)
     assert verdict is Verdict.REUSED
     assert (after.revoked_at, after.revoked_why) == (NOW, "reuse")
-    assert f"({token.g},{token.b})" in (after.evidence or "")
+    assert f"({token.generation},{token.branch})" in (after.evidence or "")
 
 
 def test_r5_a_used_token_closes_the_generation() -> None:
-    assert present(row(at1=1.0, seen=0), Presented(4, 0, b"z"), NOW, POLICY)[1] is Verdict.REUSED
+    assert (
+        present(row(rotated_at=1.0, first_used_branch=0), PresentedToken(4, 0, b"z"), NOW, POLICY)[1] is Verdict.REUSED
+    )
 
 
 class Life(RuleBasedStateMachine):
@@ -117,15 +155,15 @@ class Life(RuleBasedStateMachine):
     @initialize()
     def log_in(self) -> None:
         self.now = 0.0
-        self.row = Row(b"key", "sid", "ada", 0.0, 0.0, 1e9, 1e9, coordinated=True)
+        self.row = SessionRow(b"key", "sid", "ada", 0.0, 0.0, 1e9, 1e9, coordinated=True)
         self.held, self.attempt, self.count = (0, 0), b"", 0
         self.stolen: tuple[int, int] | None = None
         self.victim_out = self.thief_out = False
         self.rounds, self.new = 0, set[str]()
 
     def present(self, place: tuple[int, int], attempt: bytes) -> tuple[int, int] | None:
-        self.row, verdict = present(self.row, Presented(*place, attempt), self.now, POLICY)
-        return None if verdict in (Verdict.DEAD, Verdict.REUSED) else (self.row.g, self.row.b)
+        self.row, verdict = present(self.row, PresentedToken(*place, attempt), self.now, POLICY)
+        return None if verdict in (Verdict.DEAD, Verdict.REUSED) else (self.row.generation, self.row.branch)
 
     @rule(seconds=st.floats(0, 100))
     def wait(self, seconds: float) -> None:

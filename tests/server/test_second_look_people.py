@@ -16,24 +16,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.cli.application import application
-from unbroken.cli.build import shown
+from unbroken.cli.build import redact_url
 from unbroken.cli.check import _proxy
 from unbroken.cli.settings import Settings
 from unbroken.errors import TooManyAttempts
 from unbroken.server import (
     Endpoints,
-    GuardPolicy,
     Identity,
-    MemoryStore,
-    OneMoreStep,
+    MemorySessionStore,
+    MfaRequired,
+    RateLimitPolicy,
     Sessions,
     Webhook,
 )
-from unbroken.server.core.events import Event, LoggedIn, LoginRefused, LoginThrottled
+from unbroken.server.core.events import LoginFailed, LoginRateLimited, ServerEvent, SessionCreated
 from unbroken.server.http.messages import Request, Response
-from unbroken.server.login.rate_limit import Guard, address_key, name_key, spelling_key
+from unbroken.server.login.rate_limit import LoginRateLimiter, address_key, name_key, spelling_key
 from unbroken.server.stores import open_store
 
 JSON = {"content-type": "application/json"}
@@ -46,8 +46,8 @@ class Town:
     people: ClassVar = {"ada": "secret", "Ada": "mine"}
 
     def __init__(self, authenticate: Callable[[str, str], Any] | None = None) -> None:
-        self.now, self.asked, self.events = 1_800_000_000.0, list[str](), list[Event]()
-        sessions = Sessions(MemoryStore(), clock=lambda: self.now, on_event=self.events.append)
+        self.now, self.asked, self.events = 1_800_000_000.0, list[str](), list[ServerEvent]()
+        sessions = Sessions(MemorySessionStore(), clock=lambda: self.now, on_event=self.events.append)
         settings: Any = {"second_step": lambda _subject, _kind, code: code == "42"}
         self.endpoints = Endpoints(sessions, authenticate or self.authenticate, **settings)
 
@@ -80,7 +80,7 @@ def test_an_account_that_is_called_nearly_the_same_buys_no_guesses() -> None:
 def test_nor_does_one_with_a_second_step() -> None:
     def authenticate(name: str, password: str) -> Any:
         town.asked.append(name)
-        return OneMoreStep(name) if town.people.get(name) == password else None
+        return MfaRequired(name) if town.people.get(name) == password else None
 
     town = Town(authenticate)
     for _ in range(5):
@@ -126,23 +126,23 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 
 def test_right_passwords_at_once_give_an_account_back_no_more_than_they_cost(store: Any) -> None:
     name = f"ada {token_hex(8)}"
-    guard = Guard(store, GuardPolicy(address_burst=1000), time.time)
+    guard = LoginRateLimiter(store, RateLimitPolicy(address_burst=1000), time.time)
     account, mine = name_key(name), spelling_key(name.title())
     for _ in range(5):
-        run_once(guard.admit(account, HERE, spelling_key(name)))
-    tries = [run_once(guard.admit(account, THERE, mine)) for _ in range(5)]
+        run_sync(guard.acquire(account, HERE, spelling_key(name)))
+    tries = [run_sync(guard.acquire(account, THERE, mine)) for _ in range(5)]
     gate = threading.Barrier(5)
 
     def right(number: int) -> None:
         gate.wait(10)
-        run_once(guard.was_right(tries[number]))
+        run_sync(guard.record_success(tries[number]))
 
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(right, range(5)))
     for _ in range(5):
-        run_once(guard.admit(account, HERE, spelling_key(name)))
+        run_sync(guard.acquire(account, HERE, spelling_key(name)))
     with pytest.raises(TooManyAttempts):
-        run_once(guard.admit(account, HERE, spelling_key(name)))
+        run_sync(guard.acquire(account, HERE, spelling_key(name)))
 
 
 def test_what_a_directory_may_pass_over_makes_no_other_account() -> None:
@@ -172,14 +172,14 @@ def test_an_address_that_tries_ever_new_names_makes_no_flood_of_news() -> None:
     town = Town()
     for number in range(300):
         town.login(f"user {number}")
-    assert [type(event) for event in town.events] == [LoginRefused] * 50 + [LoginThrottled] * 10
+    assert [type(event) for event in town.events] == [LoginFailed] * 50 + [LoginRateLimited] * 10
 
 
 def test_nor_does_one_that_changes_within_its_network() -> None:
     town = Town()
     for number in range(50):
         town.login("ada", ip=f"2001:db8::{number:x}")
-    assert [type(event) for event in town.events] == [LoginRefused] * 10 + [LoginThrottled]
+    assert [type(event) for event in town.events] == [LoginFailed] * 10 + [LoginRateLimited]
 
 
 def test_what_a_client_calls_itself_is_told_and_kept_to_a_bounded_length_and_as_text() -> None:
@@ -203,7 +203,7 @@ def test_a_url_that_cannot_be_sent_to_does_not_end_the_thread_that_sends(
     hook: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:
     for count in (1, 2):
-        hook(LoggedIn("s1", "ada"))
+        hook(SessionCreated("s1", "ada"))
         until = time.monotonic() + 10
         while caplog.text.count("was given up") < count and time.monotonic() < until:
             time.sleep(0.01)
@@ -214,12 +214,12 @@ def test_a_url_that_cannot_be_sent_to_does_not_end_the_thread_that_sends(
 
 
 @pytest.mark.parametrize("subject", [5, b"ada", None, "", "\ud800"])
-@pytest.mark.parametrize("kind", [Identity, OneMoreStep])
+@pytest.mark.parametrize("kind", [Identity, MfaRequired])
 def test_a_subject_that_fits_into_no_token_is_503_before_the_second_step_too(kind: Any, subject: Any) -> None:
     assert Town(lambda _name, _password: kind(subject)).login("ada") == 503
 
 
-@pytest.mark.parametrize("who", [Identity("ada", label=None), OneMoreStep("ada", kind=7), OneMoreStep("ada", hint=[1])])  # type: ignore[arg-type]
+@pytest.mark.parametrize("who", [Identity("ada", label=None), MfaRequired("ada", kind=7), MfaRequired("ada", hint=[1])])  # type: ignore[arg-type]
 def test_so_is_what_is_no_text(who: Any) -> None:
     assert Town(lambda _name, _password: who).login("ada") == 503
 
@@ -232,7 +232,7 @@ def test_what_can_be_no_sid_reaches_no_store_whoever_asks(sid: str) -> None:
     town = Town()
     for route in town.endpoints.routes:
         if "{sid}" in route.path:
-            answer = run_once(town.endpoints.answer(route, Request(route.method, "/auth/sessions/x", JSON, b"{}"), sid))
+            answer = run_sync(town.endpoints.answer(route, Request(route.method, "/auth/sessions/x", JSON, b"{}"), sid))
             assert answer.status == 404
 
 
@@ -253,7 +253,7 @@ def test_serve_redirects_nobody_to_where_a_host_header_says(tmp_path: Path) -> N
      ("host=h password='my secret' dbname=d", "host=h  dbname=d"), ("sqlite:////srv/a@b/c.db", "sqlite:////srv/a@b/c.db")],
 )  # fmt: skip
 def test_no_part_of_a_stores_password_is_shown(store: str, bare: str) -> None:
-    assert shown(store) == bare
+    assert redact_url(store) == bare
 
 
 def test_check_warns_of_clients_that_say_from_where_they_come_behind_a_local_proxy_too() -> None:

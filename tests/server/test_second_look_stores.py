@@ -19,19 +19,19 @@ import pytest
 
 from tests.services import Service
 from unbroken._drivers import postgres_connection as sql_connection
-from unbroken._drivers.postgres import Sql
-from unbroken._sync import run_once
+from unbroken._drivers.postgres import PostgresDriver
+from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError
-from unbroken.server import MemoryStore, Sessions, open_store
+from unbroken.server import MemorySessionStore, Sessions, open_store
 from unbroken.server import freshness as feed_module
-from unbroken.server.core.rotation import Presented, Row
+from unbroken.server.core.rotation import PresentedToken, SessionRow
 from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.http.messages import Request
-from unbroken.server.stores import Store
+from unbroken.server.stores import SessionStore
 from unbroken.server.stores import postgres as postgres_module
-from unbroken.server.stores.encrypted_keys import new_key, sealed_keys
-from unbroken.server.stores.postgres import PostgresStore
-from unbroken.server.worker_pool import Lane
+from unbroken.server.stores.encrypted_keys import encrypted_keys, new_key
+from unbroken.server.stores.postgres import PostgresSessionStore
+from unbroken.server.worker_pool import WorkerPool
 
 FORK = "ignore:This process:DeprecationWarning"  # later Pythons warn of forks of threads: that is what is tested
 NOW = 100.0
@@ -48,34 +48,34 @@ def url(postgres: Service) -> Iterator[str]:
 
 
 @pytest.fixture
-def nodes(url: str) -> Iterator[tuple[PostgresStore, PostgresStore]]:
+def nodes(url: str) -> Iterator[tuple[PostgresSessionStore, PostgresSessionStore]]:
     """Two nodes on one database, of which the first has made more connections."""
-    here, there = PostgresStore(url), PostgresStore(url)
-    run_once(here.health())
+    here, there = PostgresSessionStore(url), PostgresSessionStore(url)
+    run_sync(here.health())
     here.close()
     yield here, there
     here.close()
     there.close()
 
 
-def row(sid: str = "sid", **fields: Any) -> Row:
-    return replace(Row(sid.encode(), sid, "ada", 1.0, 1.0, 1000.0, 5000.0), **fields)
+def row(sid: str = "sid", **fields: Any) -> SessionRow:
+    return replace(SessionRow(sid.encode(), sid, "ada", 1.0, 1.0, 1000.0, 5000.0), **fields)
 
 
-def ended(store: Store, sid: str) -> None:
-    run_once(store.insert(row(sid)))
-    run_once(store.revoke(NOW, "revoked", NOW + 9, sid=sid))
+def ended(store: SessionStore, sid: str) -> None:
+    run_sync(store.insert(row(sid)))
+    run_sync(store.revoke(NOW, "revoked", NOW + 9, sid=sid))
 
 
-def all_told(store: Store, cursor: int) -> tuple[int, set[str]]:
-    cursor, told = run_once(store.revocations(cursor))
+def all_told(store: SessionStore, cursor: int) -> tuple[int, set[str]]:
+    cursor, told = run_sync(store.revocations(cursor))
     return cursor, {sid for sid, _ in told}
 
 
 # ---- the cursor of revocations in PostgreSQL -------------------------------------------------------------------------
 
 
-def test_a_cursor_of_one_node_is_good_on_another(nodes: tuple[PostgresStore, PostgresStore]) -> None:
+def test_a_cursor_of_one_node_is_good_on_another(nodes: tuple[PostgresSessionStore, PostgresSessionStore]) -> None:
     here, there = nodes
     ended(here, "first")
     cursor, told = all_told(here, 0)
@@ -89,7 +89,7 @@ def test_a_cursor_of_one_node_is_good_on_another(nodes: tuple[PostgresStore, Pos
 
 
 def test_a_cursor_of_another_server_or_of_a_later_state_tells_everything_once_more(
-    nodes: tuple[PostgresStore, PostgresStore],
+    nodes: tuple[PostgresSessionStore, PostgresSessionStore],
 ) -> None:
     here, _ = nodes
     ended(here, "first")
@@ -100,10 +100,12 @@ def test_a_cursor_of_another_server_or_of_a_later_state_tells_everything_once_mo
         assert all_told(here, of_another)[1] == all_told(here, of_later)[1] == {"first"}
 
 
-def test_the_list_of_revocations_can_be_followed_over_http(nodes: tuple[PostgresStore, PostgresStore]) -> None:
+def test_the_list_of_revocations_can_be_followed_over_http(
+    nodes: tuple[PostgresSessionStore, PostgresSessionStore],
+) -> None:
     sessions = Sessions(nodes[0])
     endpoints = Endpoints(sessions, lambda _name, _password: None)
-    token = sessions.login("service", scope="introspect").access_token
+    token = sessions.create("service", scope="introspect").access_token
 
     def feed(after: int) -> Any:
         headers = {"authorization": f"Bearer {token}"}
@@ -122,13 +124,13 @@ def test_the_list_of_revocations_can_be_followed_over_http(nodes: tuple[Postgres
 def test_the_loser_of_a_rotation_is_told_so_however_the_database_isolates(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as db:
         db.execute("ALTER DATABASE of_second_look SET default_transaction_isolation = 'repeatable read'")
-    store = PostgresStore(url)
-    run_once(store.insert(row()))
+    store = PostgresSessionStore(url)
+    run_sync(store.insert(row()))
     answers: list[bool] = []
     with psycopg.connect(url) as other:
         other.execute("UPDATE unbroken_session SET g = 1")
         loser = threading.Thread(
-            target=lambda: answers.append(run_once(store.rotate(b"sid", Presented(0, 0), NOW, 9.0)))
+            target=lambda: answers.append(run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, 9.0)))
         )
         loser.start()
         wait_for_a_lock(url)
@@ -150,12 +152,12 @@ def wait_for_a_lock(url: str) -> None:
 def test_a_transaction_whose_client_is_gone_holds_no_lock_for_ever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bounded = sql_connection.CONFIGURE.replace(f"'{sql_connection.IDLE_SECONDS}s'", "'0.2s'")
     monkeypatch.setattr(sql_connection, "CONFIGURE", bounded)
-    store = PostgresStore(url)
+    store = PostgresSessionStore(url)
     with store._sql._blocking_pool(store._sql._held()).connection() as gone:
         gone.execute("BEGIN")
         gone.execute("SELECT pg_advisory_xact_lock(%s)", (postgres_module.KEYS_LOCK,))
-        other = Sql(url)
-        run_once(other.rows("SELECT pg_advisory_xact_lock(%s)", (postgres_module.KEYS_LOCK,)))
+        other = PostgresDriver(url)
+        run_sync(other.rows("SELECT pg_advisory_xact_lock(%s)", (postgres_module.KEYS_LOCK,)))
         other.close()
         with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
             gone.execute("COMMIT")
@@ -163,7 +165,7 @@ def test_a_transaction_whose_client_is_gone_holds_no_lock_for_ever(url: str, mon
 
 
 def test_who_is_cancelled_does_not_wait_for_a_server_that_hangs(url: str) -> None:
-    async def leaves(store: PostgresStore) -> float:
+    async def leaves(store: PostgresSessionStore) -> float:
         await store.health()
         with psycopg.connect(url, autocommit=True) as db:
             found = db.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'unbroken'").fetchall()
@@ -182,7 +184,7 @@ def test_who_is_cancelled_does_not_wait_for_a_server_that_hangs(url: str) -> Non
             await store.health()
             await store.aclose()
 
-    assert asyncio.run(leaves(PostgresStore(url))) < 3.0
+    assert asyncio.run(leaves(PostgresSessionStore(url))) < 3.0
 
 
 # ---- every store -----------------------------------------------------------------------------------------------------
@@ -196,31 +198,31 @@ def test_a_session_that_is_renamed_while_its_refresh_is_decided_keeps_its_name(
     if where is None:
         where = request.getfixturevalue("url") if kind == "postgres" else request.getfixturevalue("redis").url
     store = open_store(where)
-    before = row(f"renamed in {kind}", g=1, at1=2.0, b1=0)
-    run_once(store.insert(before))
-    assert run_once(store.swap(before, replace(before, label="kitchen"), 0.0))
-    run_once(store.swap(before, replace(before, b=1), 0.0))
-    after = run_once(store.read(before.key))
+    before = row(f"renamed in {kind}", generation=1, rotated_at=2.0, promoted_branch=0)
+    run_sync(store.insert(before))
+    assert run_sync(store.compare_and_set(before, replace(before, label="kitchen"), 0.0))
+    run_sync(store.compare_and_set(before, replace(before, branch=1), 0.0))
+    after = run_sync(store.read(before.key))
     assert after is not None
     assert after.label == "kitchen"
     store.close()
 
 
 def test_a_sealed_secret_that_was_opened_once_cannot_take_another_keys_place() -> None:
-    store = MemoryStore()
-    sealed = sealed_keys(store, new_key())
+    store = MemorySessionStore()
+    sealed = encrypted_keys(store, new_key())
     Sessions(sealed).rotate_keys(publish_ahead=0.0)
-    first, second = (key for key in run_once(store.keys()) if key.use == "mac")
-    run_once(sealed.keys())
-    run_once(store.save_keys([replace(second, secret=first.secret)]))
+    first, second = (key for key in run_sync(store.keys()) if key.use == "mac")
+    run_sync(sealed.keys())
+    run_sync(store.save_keys([replace(second, secret=first.secret)]))
     with pytest.raises(ConfigurationError, match="sealed with another"):
-        run_once(sealed.keys())
+        run_sync(sealed.keys())
 
 
 # ---- the feed --------------------------------------------------------------------------------------------------------
 
 
-class Announcing(MemoryStore):
+class Announcing(MemorySessionStore):
     """A store in memory that says it announces something."""
 
     def news(self) -> Any:
@@ -251,12 +253,12 @@ def test_a_node_that_can_have_no_thread_for_its_feed_works_and_tries_again(
         patched.setattr(feed_module.threading.Thread, "start", start)
         for _ in range(3):
             sessions._flows.watch.fresh_until = 0.0
-            assert sessions.verify(sessions.login("ada").access_token).subject == "ada"
+            assert sessions.verify(sessions.create("ada").access_token).subject == "ada"
     assert [one.getMessage() for one in caplog.records] == [
         "revocations are asked for, as nobody can listen for them: can't start new thread"
     ]
     sessions._flows.watch.fresh_until = 0.0
-    sessions.login("ada")
+    sessions.create("ada")
     assert sessions._flows.watch.feed._listener is not None
     sessions.close()
 
@@ -289,7 +291,7 @@ def test_a_feed_that_is_collected_within_its_own_thread_waits_for_no_lock_of_its
             """Nothing."""
 
     news, wants = Collecting(), Wants()
-    listener: Any = feed_module._Listener(news, WeakMethod(wants.look))
+    listener: Any = feed_module._ListenerThread(news, WeakMethod(wants.look))
     news.listener = listener
     assert stops.wait(4)
     del wants
@@ -301,7 +303,7 @@ def test_a_feed_that_is_collected_within_its_own_thread_waits_for_no_lock_of_its
 # ---- forks -----------------------------------------------------------------------------------------------------------
 
 
-class Slow(MemoryStore):
+class Slow(MemorySessionStore):
     """A store that somebody is just asking."""
 
     def __init__(self) -> None:
@@ -342,7 +344,7 @@ def ends_well(child: int) -> bool:
 def test_a_child_that_is_forked_while_a_thread_asks_the_store_does_not_wait_for_that_thread() -> None:
     store = Slow()
     sessions = Sessions(store)
-    token = sessions.login("ada").access_token
+    token = sessions.create("ada").access_token
     watch = sessions._flows.watch
     watch.fresh_until = float("-inf")
     store.go_on.clear()
@@ -368,16 +370,16 @@ def test_a_child_that_is_forked_while_a_thread_asks_the_store_does_not_wait_for_
 
 @pytest.mark.filterwarnings(FORK)
 def test_a_child_that_is_forked_while_its_lanes_are_full_has_them_to_itself() -> None:
-    lane, inside, leave = Lane(1), threading.Event(), threading.Event()
+    lane, inside, leave = WorkerPool(1), threading.Event(), threading.Event()
 
     def stays() -> None:
         inside.set()
         leave.wait(20)
 
-    stands = threading.Thread(target=lambda: run_once(lane.run(stays)))
+    stands = threading.Thread(target=lambda: run_sync(lane.run(stays)))
     stands.start()
     assert inside.wait(10)
-    child = forked(lambda: run_once(lane.run(lambda: True)))
+    child = forked(lambda: run_sync(lane.run(lambda: True)))
     well = ends_well(child)
     leave.set()
     stands.join(10)

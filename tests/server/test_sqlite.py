@@ -15,22 +15,22 @@ from pathlib import Path
 import anyio
 import pytest
 
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
-from unbroken.server import Sessions, SqliteStore, open_store
-from unbroken.server.stores import Busy, sqlite
+from unbroken.server import Sessions, SqliteSessionStore, open_store
+from unbroken.server.stores import DatabaseLocked, sqlite
 
 REFRESH = """
 import sys
-from unbroken.server import Sessions, SqliteStore
-sessions = Sessions(SqliteStore(sys.argv[1]))
+from unbroken.server import Sessions, SqliteSessionStore
+sessions = Sessions(SqliteSessionStore(sys.argv[1]))
 print("ready", flush=True); sys.stdin.readline()
 print(sessions.refresh(sys.argv[2]).refresh_token)
 """
 WRITE_FOR_EVER = """
 import sys
-from unbroken.server import Sessions, SqliteStore
-sessions = Sessions(SqliteStore(sys.argv[1]))
+from unbroken.server import Sessions, SqliteSessionStore
+sessions = Sessions(SqliteSessionStore(sys.argv[1]))
 token = sys.argv[2]
 print("ready", flush=True)
 for number in range(1000000):
@@ -46,7 +46,7 @@ def run(code: str, *arguments: str) -> subprocess.Popen[str]:
 
 def test_processes_with_one_token_get_one_successor(tmp_path: Path) -> None:
     file = str(tmp_path / "s.db")
-    token = Sessions(SqliteStore(file)).login("ada").refresh_token or ""
+    token = Sessions(SqliteSessionStore(file)).create("ada").refresh_token or ""
     processes = [run(REFRESH, file, token) for _ in range(3)]
     for process in processes:
         assert process.stdout is not None
@@ -58,17 +58,15 @@ def test_processes_with_one_token_get_one_successor(tmp_path: Path) -> None:
 
 def test_processes_that_start_at_once_on_a_new_file_agree_on_the_keys(tmp_path: Path) -> None:
     file = str(tmp_path / "new.db")
-    code = (
-        "import sys; from unbroken.server import *; print(Sessions(SqliteStore(sys.argv[1])).keyring().signing[0].kid)"
-    )
+    code = "import sys; from unbroken.server import *; print(Sessions(SqliteSessionStore(sys.argv[1])).keyring().signing[0].kid)"
     processes = [run(code, file) for _ in range(4)]
     assert len({process.communicate(timeout=20)[0] for process in processes}) == 1
 
 
 def test_kill_9_in_the_middle_leaves_a_good_file_and_a_good_session(tmp_path: Path) -> None:
     file = str(tmp_path / "s.db")
-    sessions = Sessions(SqliteStore(file))
-    token = sessions.login("ada", coordinated=True).refresh_token or ""
+    sessions = Sessions(SqliteSessionStore(file))
+    token = sessions.create("ada", coordinated=True).refresh_token or ""
     process = run(WRITE_FOR_EVER, file, token)
     assert process.stdout is not None
     for _ in range(50):
@@ -78,13 +76,13 @@ def test_kill_9_in_the_middle_leaves_a_good_file_and_a_good_session(tmp_path: Pa
     process.wait()
     process.stdout.close()
     token = whole[-1] if whole else token
-    assert Sessions(SqliteStore(file)).refresh(token, attempt="after").refresh_seq
+    assert Sessions(SqliteSessionStore(file)).refresh(token, attempt="after").refresh_seq
     assert sqlite3.connect(file).execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_no_number_of_refreshes_adds_a_row(tmp_path: Path) -> None:
-    sessions = Sessions(SqliteStore(tmp_path / "s.db"))
-    token = sessions.login("ada").refresh_token or ""
+    sessions = Sessions(SqliteSessionStore(tmp_path / "s.db"))
+    token = sessions.create("ada").refresh_token or ""
     for _ in range(200):
         token = sessions.refresh(token).refresh_token or ""
     count = sqlite3.connect(tmp_path / "s.db").execute("SELECT count(*) FROM session").fetchone()
@@ -92,8 +90,8 @@ def test_no_number_of_refreshes_adds_a_row(tmp_path: Path) -> None:
 
 
 def test_a_dump_holds_no_usable_token(tmp_path: Path) -> None:
-    sessions = Sessions(SqliteStore(tmp_path / "s.db"))
-    token = sessions.refresh(sessions.login("ada").refresh_token or "").refresh_token or ""
+    sessions = Sessions(SqliteSessionStore(tmp_path / "s.db"))
+    token = sessions.refresh(sessions.create("ada").refresh_token or "").refresh_token or ""
     sessions.close()
     import base64
 
@@ -104,17 +102,17 @@ def test_a_dump_holds_no_usable_token(tmp_path: Path) -> None:
 
 
 def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
-    SqliteStore(tmp_path / "s.db")
+    SqliteSessionStore(tmp_path / "s.db")
     assert stat.S_IMODE(os.stat(tmp_path / "s.db").st_mode) == 0o600
 
 
 def test_a_database_from_the_future_is_refused_and_left_alone(tmp_path: Path) -> None:
-    SqliteStore(tmp_path / "s.db").close()
+    SqliteSessionStore(tmp_path / "s.db").close()
     db = sqlite3.connect(tmp_path / "s.db")
     db.execute("PRAGMA user_version = 99")
     db.close()
     with pytest.raises(ConfigurationError, match=r"newer unbroken \(schema 99"):
-        SqliteStore(tmp_path / "s.db")
+        SqliteSessionStore(tmp_path / "s.db")
 
 
 def test_what_is_not_ours_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -127,7 +125,7 @@ def test_what_is_not_ours_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "folder.db").mkdir()
     for name in ("other.db", "text.db", "folder.db", "missing/s.db"):
         with pytest.raises(ConfigurationError) as caught:
-            SqliteStore(tmp_path / name)
+            SqliteSessionStore(tmp_path / name)
         assert "\n" not in str(caught.value)
         assert name.split("/")[0] in str(caught.value)
     assert (tmp_path / "text.db").read_text().startswith("this is not"), "left alone"
@@ -135,8 +133,8 @@ def test_what_is_not_ours_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_a_locked_database_is_try_later_and_no_driver_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
-    sessions = Sessions(SqliteStore(tmp_path / "s.db"))
-    granted = sessions.login("ada")
+    sessions = Sessions(SqliteSessionStore(tmp_path / "s.db"))
+    granted = sessions.create("ada")
     blocker = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable):
@@ -147,8 +145,8 @@ def test_a_locked_database_is_try_later_and_no_driver_error(tmp_path: Path, monk
 
 @pytest.mark.parametrize("what", ["arefresh", "averify"])
 def test_an_event_loop_goes_on_while_another_process_writes(tmp_path: Path, what: str) -> None:
-    sessions = Sessions(SqliteStore(tmp_path / "s.db"), confirm_first_use=True)
-    granted = sessions.login("ada")
+    sessions = Sessions(SqliteSessionStore(tmp_path / "s.db"), confirm_first_use=True)
+    granted = sessions.create("ada")
     blocker = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     longest = 0.0
@@ -181,17 +179,17 @@ def test_an_event_loop_goes_on_while_another_process_writes(tmp_path: Path, what
 
 
 def test_what_waits_briefly_in_a_loop_waits_long_elsewhere(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "s.db")
+    store = SqliteSessionStore(tmp_path / "s.db")
     blocker = sqlite3.connect(tmp_path / "s.db", isolation_level=None, check_same_thread=False)
     with contextlib.closing(blocker):
         blocker.execute("BEGIN IMMEDIATE")
         began = time.monotonic()
-        with store.briefly(), pytest.raises(Busy):
-            run_once(store.confirm("sid", 0, 0))
+        with store.short_timeout(), pytest.raises(DatabaseLocked):
+            run_sync(store.record_first_use("sid", 0, 0))
         assert time.monotonic() - began < 1.0
         release = threading.Timer(0.3, blocker.execute, ["COMMIT"])
         release.start()
-        run_once(store.confirm("sid", 0, 0))  # raises nothing: it waits
+        run_sync(store.record_first_use("sid", 0, 0))  # raises nothing: it waits
         release.join()
 
 
@@ -200,7 +198,7 @@ def test_what_waits_briefly_in_a_loop_waits_long_elsewhere(tmp_path: Path) -> No
     [({"sid": "a"}, "sid=?"), ({"subject": "a"}, "subject=?"), ({"subject": "a", "keep": "b"}, "subject=?")],
 )
 def test_a_revocation_finds_its_sessions_by_an_index(tmp_path: Path, given: dict[str, str], index: str) -> None:
-    store, plans = SqliteStore(tmp_path / "s.db"), []
+    store, plans = SqliteSessionStore(tmp_path / "s.db"), []
     db = store._connection(durable=True)
 
     def note(statement: str) -> None:
@@ -208,7 +206,7 @@ def test_a_revocation_finds_its_sessions_by_an_index(tmp_path: Path, given: dict
             plans.append(statement)
 
     db.set_trace_callback(note)
-    run_once(store.revoke(1.0, "revoked", 2.0, **given))
+    run_sync(store.revoke(1.0, "revoked", 2.0, **given))
     db.set_trace_callback(None)
     [statement] = plans
     plan = " ".join(str(step[3]) for step in db.execute(f"EXPLAIN QUERY PLAN {statement}"))
@@ -217,8 +215,8 @@ def test_a_revocation_finds_its_sessions_by_an_index(tmp_path: Path, given: dict
 
 
 def test_what_is_no_text_is_an_invalid_request_and_no_driver_error(tmp_path: Path) -> None:
-    sessions = Sessions(SqliteStore(tmp_path / "s.db"))
-    sessions.login("ada")
+    sessions = Sessions(SqliteSessionStore(tmp_path / "s.db"))
+    sessions.create("ada")
     for ask in (lambda: sessions.revoke("\udcff"), lambda: sessions.list_of("\udcff")):
         with pytest.raises(InvalidRequest, match="not valid text"):
             ask()
@@ -226,13 +224,13 @@ def test_what_is_no_text_is_an_invalid_request_and_no_driver_error(tmp_path: Pat
 
 
 def test_a_child_process_uses_connections_of_its_own(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "s.db")
+    store = SqliteSessionStore(tmp_path / "s.db")
     sessions = Sessions(store)
-    sessions.login("ada")
+    sessions.create("ada")
     child = os.fork()
     if child == 0:
         try:
-            sessions.login("bob")
+            sessions.create("bob")
             os._exit(0)
         except BaseException:  # noqa: BLE001  # the child says so by its status
             os._exit(1)
@@ -242,11 +240,11 @@ def test_a_child_process_uses_connections_of_its_own(tmp_path: Path) -> None:
 
 
 def test_many_threads_have_connections_of_their_own(tmp_path: Path) -> None:
-    sessions, errors = Sessions(SqliteStore(tmp_path / "s.db")), []
+    sessions, errors = Sessions(SqliteSessionStore(tmp_path / "s.db")), []
 
     def work() -> None:
         try:
-            token = sessions.login("ada").refresh_token or ""
+            token = sessions.create("ada").refresh_token or ""
             for _ in range(5):
                 token = sessions.refresh(token).refresh_token or ""
             time.sleep(0)

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 
 from tests.services import Service
-from unbroken._drivers.postgres import Sql
+from unbroken._drivers.postgres import PostgresDriver
 from unbroken.errors import ConfigurationError
-from unbroken.server import Accounts, Sessions, SqliteStore, open_store
+from unbroken.server import Accounts, Sessions, SqliteSessionStore, open_store
 from unbroken.server.stores import postgres_schema
-from unbroken.server.stores.migrations import Tables, tables_of, upgrade_tables
+from unbroken.server.stores.migrations import SchemaVersion, schema_version, upgrade_schema
 
 NEWEST = len(postgres_schema.STEPS)
 # A file that the version before strikes has made, at the time MADE_AT, and a refresh token from it.
@@ -75,17 +75,17 @@ def ends(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def test_an_empty_database_is_made_ready_by_whoever_opens_it(database: str) -> None:
-    assert tables_of(database) == Tables(0, NEWEST)
+    assert schema_version(database) == SchemaVersion(0, NEWEST)
     open_store(database).close()
-    assert tables_of(database) == Tables(NEWEST, NEWEST)
+    assert schema_version(database) == SchemaVersion(NEWEST, NEWEST)
 
 
 def test_an_older_database_is_left_alone_until_the_operator_says_so(database: str) -> None:
     older(database)
     with pytest.raises(ConfigurationError, match=r"of_tables is from an older unbroken .*run `unbroken db upgrade`"):
         open_store(database)
-    assert tables_of(database) == Tables(1, NEWEST)
-    assert upgrade_tables(database) == Tables(NEWEST, NEWEST)
+    assert schema_version(database) == SchemaVersion(1, NEWEST)
+    assert upgrade_schema(database) == SchemaVersion(NEWEST, NEWEST)
     store = open_store(database)
     assert [account.shown for account in Accounts(store).list()] == ["Ada"], "what was there is there"
     store.close()
@@ -93,10 +93,10 @@ def test_an_older_database_is_left_alone_until_the_operator_says_so(database: st
 
 def test_a_newer_database_is_refused_and_left_alone(database: str) -> None:
     newer(database)
-    for use in (open_store, upgrade_tables):
+    for use in (open_store, upgrade_schema):
         with pytest.raises(ConfigurationError, match=r"newer unbroken .*schema 99"):
             use(database)
-    assert tables_of(database) == Tables(99, NEWEST)
+    assert schema_version(database) == SchemaVersion(99, NEWEST)
 
 
 def test_ten_processes_may_upgrade_at_once(database: str) -> None:
@@ -117,7 +117,7 @@ def assert_serves(database: str) -> None:
     with psycopg.connect(database) as db:
         assert db.execute("SELECT number FROM unbroken_schema").fetchall() == [(NEWEST,)]
     sessions = Sessions(open_store(database))
-    assert sessions.refresh(sessions.login("ada").refresh_token or "").refresh_seq == 1
+    assert sessions.refresh(sessions.create("ada").refresh_token or "").refresh_seq == 1
     sessions.close()
 
 
@@ -126,7 +126,7 @@ def test_a_step_that_fails_leaves_the_tables_as_they_were(database: str, monkeyp
     broken = "CREATE TABLE unbroken_new (a int); SELECT no_such_function()"
     monkeypatch.setattr(postgres_schema, "STEPS", (*postgres_schema.STEPS[:1], broken))
     with pytest.raises(Exception, match="no_such_function"):
-        upgrade_tables(database)
+        upgrade_schema(database)
     with psycopg.connect(database) as db:
         assert db.execute("SELECT to_regclass('unbroken_new')").fetchone() == (None,)
         assert db.execute("SELECT number FROM unbroken_schema").fetchall() == [(1,)]
@@ -143,11 +143,11 @@ def test_a_user_who_may_make_no_tables_is_told_so(database: str) -> None:
 
 def test_tables_that_vanish_are_a_mistake_of_the_operator(database: str) -> None:
     sessions = Sessions(open_store(database))
-    sessions.login("ada")
+    sessions.create("ada")
     with psycopg.connect(database, autocommit=True) as db:
         db.execute("DROP TABLE unbroken_session")
     with pytest.raises(ConfigurationError, match="lacks tables"):
-        sessions.login("ada")
+        sessions.create("ada")
     sessions.close()
 
 
@@ -156,19 +156,19 @@ def test_tables_that_vanish_are_a_mistake_of_the_operator(database: str) -> None
 
 def test_an_older_file_moves_forward_by_itself_and_its_sessions_go_on(tmp_path: Path) -> None:
     url = old_file(tmp_path)
-    assert tables_of(url) == Tables(1, 2)
-    sessions = Sessions(SqliteStore(tmp_path / "old.db"), clock=lambda: MADE_AT + 60)
+    assert schema_version(url) == SchemaVersion(1, 2)
+    sessions = Sessions(SqliteSessionStore(tmp_path / "old.db"), clock=lambda: MADE_AT + 60)
     assert sessions.refresh(OLD_TOKEN).refresh_seq == 2
     assert [info.label for info in sessions.list_of("ada")] == ["laptop"]
     assert sessions.list_of("eve") == [], "what was revoked stays so"
     assert Accounts(sessions.store).authenticate("bob", "correct horse") == "bob"
-    assert tables_of(url) == Tables(2, 2)
+    assert schema_version(url) == SchemaVersion(2, 2)
     sessions.close()
 
 
 def test_an_older_file_is_brought_forward_on_request(tmp_path: Path) -> None:
     url = old_file(tmp_path)
-    assert upgrade_tables(url) == upgrade_tables(url) == Tables(2, 2)
+    assert upgrade_schema(url) == upgrade_schema(url) == SchemaVersion(2, 2)
 
 
 def test_processes_that_open_an_older_file_at_once_bring_it_forward_once(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_db_check_says_what_is_to_be_done_and_changes_nothing(database: str, tmp
     older(database)
     assert ends(begin("check", "--store", database)) == (1, f"schema 1, {needs}")
     assert ends(begin("check", "--store", old_file(tmp_path))) == (1, f"schema 1, {needs}")
-    upgrade_tables(database)
+    upgrade_schema(database)
     assert ends(begin("check", "--store", database)) == (0, f"schema {NEWEST}, as this unbroken needs\n")
     status, said = ends(begin("check", "--store", newer(database)))
     assert (status, said.splitlines()) == (
@@ -213,8 +213,8 @@ def test_another_programs_file_is_left_alone(tmp_path: Path) -> None:
     other.execute("CREATE TABLE somebody_elses (a)")
     other.close()
     with pytest.raises(ConfigurationError, match="another program"):
-        tables_of(f"sqlite:///{tmp_path}/other.db")
+        schema_version(f"sqlite:///{tmp_path}/other.db")
 
 
 def test_a_name_of_a_database_has_no_password() -> None:
-    assert Sql("postgresql://ada:secret@db.example:5433/shop").name == "PostgreSQL at db.example:5433/shop"
+    assert PostgresDriver("postgresql://ada:secret@db.example:5433/shop").name == "PostgreSQL at db.example:5433/shop"

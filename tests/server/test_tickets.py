@@ -17,14 +17,14 @@ from typing import Any
 import anyio
 import pytest
 
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, StoreUnavailable, TryLater
-from unbroken.server import Claims, MemoryStore, OneMoreStep, Policy, Sessions, open_store
-from unbroken.server.grants.tickets import MOST, TYPE, _key
-from unbroken.server.keys.access_token import Verifier
+from unbroken.server import Claims, MemorySessionStore, MfaRequired, Policy, Sessions, open_store
+from unbroken.server.grants.tickets import MAX_TICKET_CHARS, TYPE, _key
+from unbroken.server.keys.access_token import AccessTokenVerifier
 from unbroken.server.keys.keyring import Keyring
-from unbroken.server.login.mfa import Steps
-from unbroken.server.stores import Around
+from unbroken.server.login.mfa import MfaTokens
+from unbroken.server.stores import StoreWrapper
 
 
 class Clock:
@@ -72,11 +72,11 @@ def clock() -> Clock:
 
 @pytest.fixture
 def sessions(clock: Clock) -> Sessions:
-    return Sessions(MemoryStore(), clock=clock, claims=claims_hook)
+    return Sessions(MemorySessionStore(), clock=clock, claims=claims_hook)
 
 
 def bought(sessions: Sessions, name: str = "ada", **more: Any) -> str:
-    return sessions.ticket(sessions.login(name, **more).access_token).text
+    return sessions.ticket(sessions.create(name, **more).access_token).text
 
 
 def refused(sessions: Sessions, ticket: Any) -> str:
@@ -96,7 +96,7 @@ def outcome(sessions: Sessions, ticket: str) -> str:
 
 
 def test_a_ticket_says_on_another_node_all_that_its_access_token_said(nodes: Nodes) -> None:
-    token = nodes.here.login("ada", scope="read write", client_id="web").access_token
+    token = nodes.here.create("ada", scope="read write", client_id="web").access_token
     ticket = nodes.here.ticket(token)
     claims = nodes.there.redeem(ticket.text)
     assert claims == nodes.here.verify(token)
@@ -109,7 +109,7 @@ def test_a_ticket_says_on_another_node_all_that_its_access_token_said(nodes: Nod
 
 def test_it_is_the_same_in_an_event_loop(nodes: Nodes, anyio_backend: str) -> None:
     async def both() -> tuple[Claims, Claims, str]:
-        token = (await nodes.here.alogin("ada")).access_token
+        token = (await nodes.here.acreate("ada")).access_token
         ticket = await nodes.here.aticket(token)
         claims = await nodes.here.aredeem(ticket.text)
         with pytest.raises(InvalidToken) as caught:
@@ -122,19 +122,19 @@ def test_it_is_the_same_in_an_event_loop(nodes: Nodes, anyio_backend: str) -> No
 
 
 def test_it_goes_into_a_url_as_it_is_and_shows_in_no_repr(sessions: Sessions) -> None:
-    ticket = sessions.ticket(sessions.login("ada").access_token)
+    ticket = sessions.ticket(sessions.create("ada").access_token)
     assert ticket.text.replace("-", "").replace("_", "").replace(".", "").isalnum()
     assert ticket.text.isascii()
     assert ticket.text not in repr(ticket)
 
 
 def test_it_can_be_had_for_claims_that_were_verified(sessions: Sessions) -> None:
-    claims = sessions.verify(sessions.login("ada").access_token)
+    claims = sessions.verify(sessions.create("ada").access_token)
     assert sessions.redeem(sessions.ticket(claims).text) == claims
 
 
 def test_no_two_are_the_same(sessions: Sessions) -> None:
-    token = sessions.login("ada").access_token
+    token = sessions.create("ada").access_token
     tickets = [sessions.ticket(token).text for _ in range(3)]
     assert [outcome(sessions, ticket) for ticket in tickets * 2] == ["ada"] * 3 + ["used"] * 3
 
@@ -191,8 +191,8 @@ def test_it_is_good_for_thirty_seconds(sessions: Sessions, clock: Clock) -> None
 
 
 def test_it_does_not_outlive_its_access_token(clock: Clock) -> None:
-    sessions = Sessions(MemoryStore(), clock=clock, policy=Policy(access_ttl=60.0))
-    claims = sessions.verify(sessions.login("ada").access_token)
+    sessions = Sessions(MemorySessionStore(), clock=clock, policy=Policy(access_ttl=60.0))
+    claims = sessions.verify(sessions.create("ada").access_token)
     clock.ahead += 50.0
     ticket = sessions.ticket(claims)
     assert 9.0 < ticket.expires_in < 11.5
@@ -205,14 +205,14 @@ def test_it_does_not_outlive_its_access_token(clock: Clock) -> None:
 
 @pytest.mark.parametrize("how", ["logout", "revoke", "others", "all"])
 def test_it_dies_with_its_session(nodes: Nodes, how: str) -> None:
-    granted = nodes.here.login(f"eve {secrets.token_hex(4)}")
+    granted = nodes.here.create(f"eve {secrets.token_hex(4)}")
     claims = nodes.here.verify(granted.access_token)
     ticket = nodes.here.ticket(granted.access_token).text
     {
         "logout": lambda: nodes.here.logout(access_token=granted.access_token),
         "revoke": lambda: nodes.here.revoke(claims.sid),
         "others": lambda: nodes.here.revoke_others(claims.subject, keep="another"),
-        "all": lambda: nodes.here.revoke_all(claims.subject),
+        "all": lambda: nodes.here.revoke_subject(claims.subject),
     }[how]()
     assert refused(nodes.here, ticket) == "revoked"
     nodes.there.keyring()  # looks at the store, as every node does twice a second
@@ -240,7 +240,7 @@ def test_a_node_learns_of_a_key_by_the_first_ticket_it_made(nodes: Nodes) -> Non
 
 
 def test_an_access_token_is_no_ticket_and_a_ticket_is_no_access_token(sessions: Sessions) -> None:
-    granted = sessions.login("ada")
+    granted = sessions.create("ada")
     assert refused(sessions, granted.access_token) == "malformed"
     assert refused(sessions, granted.refresh_token) == "malformed"
     ticket = sessions.ticket(granted.access_token).text
@@ -296,11 +296,11 @@ def test_another_key_of_this_server_makes_no_ticket(sessions: Sessions) -> None:
 
 
 def test_the_token_between_two_steps_is_no_ticket_nor_the_other_way_round(sessions: Sessions) -> None:
-    steps = Steps(sessions)
-    step = run_once(steps.token(OneMoreStep("ada", "totp"), b"account", b"spelling", {}))
+    steps = MfaTokens(sessions)
+    step = run_sync(steps.token(MfaRequired("ada", "totp"), b"account", b"spelling", {}))
     assert refused(sessions, step) == "malformed"
     with pytest.raises(Refused):
-        run_once(steps.read(bought(sessions)))
+        run_sync(steps.read(bought(sessions)))
 
 
 @pytest.mark.parametrize("header", [{"kid": "99"}, {"kid": "x"}, {"kid": None}, {"kid": "9" * 5000}, {"crit": ["exp"]}])
@@ -352,13 +352,13 @@ def test_another_spelling_of_it_is_no_other_ticket(sessions: Sessions) -> None:
 
 
 @pytest.mark.parametrize(
-    "rubbish", ["", "x", "a.b.c", "..", "ü", "\ud800", "é" * 20000, "a" * (MOST + 1), None, 3, b"x"]
+    "rubbish", ["", "x", "a.b.c", "..", "ü", "\ud800", "é" * 20000, "a" * (MAX_TICKET_CHARS + 1), None, 3, b"x"]
 )
 def test_rubbish_is_refused_and_the_store_is_not_asked(sessions: Sessions, rubbish: Any) -> None:
     sessions.keyring()
     asked: list[str] = []
 
-    class Watched(Around):
+    class Watched(StoreWrapper):
         def __getattr__(self, name: str) -> Any:
             asked.append(name)
             return super().__getattr__(name)
@@ -381,7 +381,7 @@ def test_a_store_that_is_down_lets_nobody_in_and_spends_nothing(
 ) -> None:
     ticket = bought(nodes.here)
     with monkeypatch.context() as patch:
-        patch.setattr(nodes.here.store, "strike", away)
+        patch.setattr(nodes.here.store, "advance_marker", away)
         with pytest.raises(TryLater):
             nodes.here.redeem(ticket)
         with pytest.raises(TryLater):
@@ -390,8 +390,8 @@ def test_a_store_that_is_down_lets_nobody_in_and_spends_nothing(
 
 
 def test_more_claims_than_a_url_takes_are_the_operators_to_know(clock: Clock) -> None:
-    sessions = Sessions(MemoryStore(), clock=clock, claims=lambda _: {"much": "x" * 4600})
-    token = sessions.login("ada").access_token
+    sessions = Sessions(MemorySessionStore(), clock=clock, claims=lambda _: {"much": "x" * 4600})
+    token = sessions.create("ada").access_token
     with pytest.raises(ConfigurationError, match="claims"):
         sessions.ticket(token)
 
@@ -404,4 +404,4 @@ def test_a_verifier_that_looks_at_no_type_does_not_take_it_either(sessions: Sess
     assert kid not in {key["kid"] for key in published}
     keyring: Keyring = sessions.keyring()
     with pytest.raises(InvalidToken):
-        Verifier(sessions.issuer, sessions.audience).verify(ticket, keyring, (), sessions.clock())
+        AccessTokenVerifier(sessions.issuer, sessions.audience).verify(ticket, keyring, (), sessions.clock())

@@ -12,11 +12,11 @@ from typing import Any
 import anyio
 import pytest
 
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
-from unbroken.server import MemoryStore, Sessions, SqliteStore
+from unbroken.server import MemorySessionStore, Sessions, SqliteSessionStore
 from unbroken.server import freshness as watch_module
-from unbroken.server.freshness import Watch
+from unbroken.server.freshness import KeyAndRevocationCache
 
 TTLS = {"sign": 60.0, "mac": 600.0}
 
@@ -43,7 +43,7 @@ class Stopped(dict[str, float]):
         return found
 
 
-class Slow(MemoryStore):
+class Slow(MemorySessionStore):
     """A store whose answers take their time, as over a network."""
 
     asked = 0
@@ -60,7 +60,7 @@ class Slow(MemoryStore):
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[tuple[Sessions, Sessions]]:
     """Two processes on one file."""
-    here, there = (Sessions(SqliteStore(tmp_path / "s.db")) for _ in range(2))
+    here, there = (Sessions(SqliteSessionStore(tmp_path / "s.db")) for _ in range(2))
     yield here, there
     here.close()
     there.close()
@@ -76,11 +76,11 @@ def dead(sessions: Sessions, token: str) -> str:
 
 
 def test_a_revocation_is_not_forgotten_while_another_is_being_noted() -> None:
-    watch = Watch(MemoryStore(), TTLS, time.time)
+    watch = KeyAndRevocationCache(MemorySessionStore(), TTLS, time.time)
     watch.revoked = slow = Stopped()
     until = time.time() + 60
-    one = threading.Thread(target=lambda: watch.learn([("one", until)]))
-    other = threading.Thread(target=lambda: watch.learn([("other", until)]))
+    one = threading.Thread(target=lambda: watch.add_revocations([("one", until)]))
+    other = threading.Thread(target=lambda: watch.add_revocations([("other", until)]))
     one.start()
     assert slow.inside.wait(10)
     other.start()
@@ -94,38 +94,38 @@ def test_a_revocation_is_not_forgotten_while_another_is_being_noted() -> None:
 def test_revocations_from_here_and_from_elsewhere_are_all_known(two: tuple[Sessions, Sessions]) -> None:
     here, there = two
     until = time.time() + 3600
-    here._flows.watch.learn([(f"sid {number}", until) for number in range(50_000)])
-    mine, theirs = ([here.login("ada").access_token for _ in range(60)] for _ in range(2))
-    probe = here.login("bob").access_token
+    here._flows.watch.add_revocations([(f"sid {number}", until) for number in range(50_000)])
+    mine, theirs = ([here.create("ada").access_token for _ in range(60)] for _ in range(2))
+    probe = here.create("bob").access_token
     with ThreadPoolExecutor(3) as pool:
         work = [
             pool.submit(lambda: [here.logout(access_token=token) for token in mine]),
             pool.submit(lambda: [there.logout(access_token=token) for token in theirs]),
         ]
         while not all(one.done() for one in work):
-            run_once(here._flows.watch.look_now())
+            run_sync(here._flows.watch.refresh_now())
             here.verify(probe)
-    run_once(here._flows.watch.look_now())
+    run_sync(here._flows.watch.refresh_now())
     assert {dead(here, token) for token in mine + theirs} == {"revoked"}
 
 
 def test_what_is_revoked_is_forgotten_when_its_last_token_is_dead() -> None:
     now = [100.0]
-    watch = Watch(MemoryStore(), TTLS, lambda: now[0])
-    watch.learn([("a", 110.0), ("b", 120.0), ("dead already", 100.0)])
-    watch.learn([("a", 130.0)])
+    watch = KeyAndRevocationCache(MemorySessionStore(), TTLS, lambda: now[0])
+    watch.add_revocations([("a", 110.0), ("b", 120.0), ("dead already", 100.0)])
+    watch.add_revocations([("a", 130.0)])
     assert set(watch.revoked) == {"a", "b"}
     now[0] = 125.0
-    watch.learn([])
+    watch.add_revocations([])
     assert set(watch.revoked) == {"a"}, "the later end counts"
 
 
 def test_an_answer_that_was_overtaken_brings_no_retired_key_back() -> None:
-    store = MemoryStore()
+    store = MemorySessionStore()
     sessions = Sessions(store)
     kid = sessions.keyring().signing[0].kid
-    watch, old = sessions._flows.watch, run_once(store.keys())
-    late = watch.look_now()
+    watch, old = sessions._flows.watch, run_sync(store.keys())
+    late = watch.refresh_now()
     asked = threading.Event()
 
     async def slow_keys() -> Any:
@@ -133,10 +133,10 @@ def test_an_answer_that_was_overtaken_brings_no_retired_key_back() -> None:
             asked.set()
             sessions.retire_key(kid)  # by another task, asked later and answered earlier
             return old
-        return await MemoryStore.keys(store)
+        return await MemorySessionStore.keys(store)
 
     store.keys = slow_keys  # type: ignore[method-assign]
-    run_once(late)
+    run_sync(late)
     key = watch.keyring.verifier(kid)
     assert key is not None
     assert key.dead_from < time.time() + 1
@@ -152,7 +152,7 @@ async def test_a_store_that_takes_its_time_is_asked_once_for_all_tasks() -> None
     with anyio.fail_after(5):
         async with anyio.create_task_group() as group:
             for name in ("ada", "bob", "eve"):
-                group.start_soon(sessions.alogin, name)
+                group.start_soon(sessions.acreate, name)
     assert len(sessions.list_all()) == 3
     assert store.asked <= 3, "one look: empty, after the first keys, after their lifetimes"
 
@@ -166,11 +166,11 @@ async def test_tasks_that_wait_for_one_that_is_cancelled_ask_for_themselves() ->
 
             async def first() -> None:
                 with gone:
-                    await sessions.alogin("ada")
+                    await sessions.acreate("ada")
 
             group.start_soon(first)
             await anyio.sleep(0.005)
-            group.start_soon(sessions.alogin, "bob")
+            group.start_soon(sessions.acreate, "bob")
             await anyio.sleep(0.002)
             gone.cancel()
     assert [info.subject for info in sessions.list_all()] == ["bob"]
@@ -184,7 +184,7 @@ async def test_a_store_that_does_not_answer_fails_all_that_wait_at_once() -> Non
 
     async def one() -> None:
         try:
-            await sessions.alogin("ada")
+            await sessions.acreate("ada")
         except StoreUnavailable as error:
             failed.append(error)
 
@@ -199,7 +199,7 @@ async def test_a_store_that_does_not_answer_fails_all_that_wait_at_once() -> Non
 
 def test_a_rotation_of_keys_logs_nobody_out_of_another_process(two: tuple[Sessions, Sessions]) -> None:
     here, there = two
-    granted = here.login("ada")
+    granted = here.create("ada")
     there.verify(granted.access_token)  # so it has just looked
     here.rotate_keys()
     granted = here.refresh(granted.refresh_token or "")
@@ -209,33 +209,33 @@ def test_a_rotation_of_keys_logs_nobody_out_of_another_process(two: tuple[Sessio
 
 def test_a_key_that_was_made_a_moment_ago_is_looked_for(two: tuple[Sessions, Sessions]) -> None:
     here, there = two
-    there.verify(here.login("ada").access_token)
+    there.verify(here.create("ada").access_token)
     here.rotate_keys(publish_ahead=0)
-    granted = here.login("bob")
+    granted = here.create("bob")
     assert there.verify(granted.access_token).subject == "bob"
     here.rotate_keys(publish_ahead=0)
     granted = here.refresh(granted.refresh_token or "")
     time.sleep(watch_module.UNKNOWN_KEY_RETRY_SECONDS)
     assert there.refresh(granted.refresh_token or "").refresh_seq == 2
     here.rotate_keys(publish_ahead=0)
-    granted = here.login("eve")
+    granted = here.create("eve")
     time.sleep(watch_module.UNKNOWN_KEY_RETRY_SECONDS)
     assert there.logout(refresh_token=granted.refresh_token) is True
 
 
 def test_keys_that_nobody_has_are_looked_for_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch_module, "UNKNOWN_KEY_RETRY_SECONDS", 3600.0)
-    sessions, other = Sessions(MemoryStore()), Sessions(MemoryStore())
+    sessions, other = Sessions(MemorySessionStore()), Sessions(MemorySessionStore())
     other.rotate_keys(publish_ahead=0)
-    strange = other.login("ada")
-    sessions.login("ada")
+    strange = other.create("ada")
+    sessions.create("ada")
     looks = 0
 
     async def look_now() -> None:
         nonlocal looks
         looks += 1
 
-    monkeypatch.setattr(sessions._flows.watch, "look_now", look_now)
+    monkeypatch.setattr(sessions._flows.watch, "refresh_now", look_now)
     for _ in range(20):
         assert dead(sessions, strange.access_token) == "malformed"
         with pytest.raises(InvalidGrant) as caught:

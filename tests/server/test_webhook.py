@@ -17,8 +17,14 @@ from typing import Any
 import pytest
 
 from unbroken.errors import ConfigurationError
-from unbroken.server import EventLog, MemoryStore, Sessions, Webhook
-from unbroken.server.core.events import LoggedIn, LoginThrottled, Refreshed, ReuseDetected, SessionEnded
+from unbroken.server import EventLog, MemorySessionStore, Sessions, Webhook
+from unbroken.server.core.events import (
+    LoginRateLimited,
+    ReuseDetected,
+    SessionCreated,
+    SessionRefreshed,
+    SessionRevoked,
+)
 from unbroken.server.webhook import signature
 
 KEY = bytes(range(32))
@@ -83,8 +89,8 @@ def receiver() -> Iterator[Receiver]:
     made.close()
 
 
-def started(sid: str = "s1") -> LoggedIn:
-    return LoggedIn(sid, "ada", "app", "192.0.2.1", "curl/8", True)
+def started(sid: str = "s1") -> SessionCreated:
+    return SessionCreated(sid, "ada", "app", "192.0.2.1", "curl/8", True)
 
 
 # ---- what is sent ----------------------------------------------------------------------------------------------------
@@ -114,9 +120,9 @@ def test_the_signature_is_that_of_the_standards_own_example() -> None:
 
 
 def test_refreshes_are_sent_only_on_request(receiver: Receiver) -> None:
-    plain, chosen = Webhook(receiver.url, SECRET), Webhook(receiver.url, SECRET, kinds=[Refreshed.kind])
+    plain, chosen = Webhook(receiver.url, SECRET), Webhook(receiver.url, SECRET, kinds=[SessionRefreshed.kind])
     for hook in (plain, chosen):
-        hook(Refreshed("s1", "ada"))
+        hook(SessionRefreshed("s1", "ada"))
         assert hook.close(10)
     assert [body["type"] for _, body in receiver.messages(1)] == ["session.refreshed"]
     assert len(receiver.got) == 1
@@ -185,10 +191,10 @@ def test_the_oldest_message_makes_room_with_one_line_in_the_log(
 def test_nobody_waits_for_a_receiver_that_does_not_answer(receiver: Receiver) -> None:
     receiver.gate.clear()
     hook = Webhook(receiver.url, SECRET)
-    sessions = Sessions(MemoryStore(), on_event=hook)
+    sessions = Sessions(MemorySessionStore(), on_event=hook)
     began = time.monotonic()
     for _ in range(10):
-        sessions.login("ada")
+        sessions.create("ada")
     assert not hook.close(0.05)
     assert time.monotonic() - began < 10
     receiver.gate.set()
@@ -247,7 +253,7 @@ def test_a_webhook_shows_neither_secret_nor_path() -> None:
 def test_a_log_has_the_fields_of_an_event(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "unbroken.events")
     log = EventLog()
-    for event in (started(), ReuseDetected("s1", "ada", "(1,0)", 5), Refreshed("s1", "ada"), LoginThrottled()):
+    for event in (started(), ReuseDetected("s1", "ada", "(1,0)", 5), SessionRefreshed("s1", "ada"), LoginRateLimited()):
         log(event)
     levels = [record.levelname for record in caplog.records]
     assert levels == ["INFO", "WARNING", "DEBUG", "WARNING"]
@@ -258,7 +264,7 @@ def test_a_log_has_the_fields_of_an_event(caplog: pytest.LogCaptureFixture) -> N
 
 def test_no_field_of_an_event_is_one_that_logging_keeps_for_itself() -> None:
     taken = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event"}
-    kinds = (LoggedIn, LoginThrottled, Refreshed, ReuseDetected, SessionEnded)
+    kinds = (SessionCreated, LoginRateLimited, SessionRefreshed, ReuseDetected, SessionRevoked)
     assert not taken & {field.name for kind in kinds for field in fields(kind)}
 
 
@@ -269,9 +275,9 @@ def test_there_may_be_several_listeners_and_one_that_fails_keeps_nothing_from_th
         raise RuntimeError("no")
 
     got: list[object] = []
-    sessions = Sessions(MemoryStore(), on_event=[fails, got.append, EventLog()])
-    sessions.login("ada")
-    assert [type(event) for event in got] == [LoggedIn]
+    sessions = Sessions(MemorySessionStore(), on_event=[fails, got.append, EventLog()])
+    sessions.create("ada")
+    assert [type(event) for event in got] == [SessionCreated]
     assert "on_event failed" in caplog.text
 
 

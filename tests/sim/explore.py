@@ -74,11 +74,11 @@ class Base:
     def now(self) -> float:
         return self.time
 
-    def new_attempt(self) -> str:
+    def new_idempotency_key(self) -> str:
         self.attempts += 1
         return f"attempt {self.who}.{self.attempts}"
 
-    def tell(self, event: Any) -> None:
+    def emit(self, event: Any) -> None:
         self.events.append(event)
 
 

@@ -13,13 +13,13 @@ from unittest.mock import patch
 
 from tests.sim import world
 from unbroken.client.core import refresh_rules as rules
-from unbroken.client.core.events import Renewed, SessionEnded
-from unbroken.client.core.record import Record
-from unbroken.client.core.refresh_rules import Denied, Port, Unanswered
+from unbroken.client.core.events import SessionEnded, TokensRefreshed
+from unbroken.client.core.record import StoredSession
+from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, Port
 from unbroken.errors import SessionOver
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import Policy, Presented, Row, Verdict
-from unbroken.tokens import Granted, Tokens
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict
+from unbroken.tokens import TokenResponse, Tokens
 
 shipped_present = rotation.present
 
@@ -48,60 +48,76 @@ def _in_world(name: str, wrong: Any) -> Callable[[], contextlib.AbstractContextM
 # ---- the server ------------------------------------------------------------------------------------------------------
 
 
-def never_heals(row: Row, token: Presented, now: float, policy: Policy) -> tuple[Row, Verdict]:
-    if not rotation.why_dead(row, now) and token.g > row.g:
+def never_heals(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> tuple[SessionRow, Verdict]:
+    if not rotation.why_inactive(row, now) and token.generation > row.generation:
         return rotation.revoke(row, token, now), Verdict.REUSED
     return shipped_present(row, token, now, policy)
 
 
-def forgets_the_attempt(row: Row, token: Presented, now: float, policy: Policy) -> tuple[Row, Verdict]:
-    return shipped_present(row, token._replace(attempt=None), now, policy)
+def forgets_the_attempt(
+    row: SessionRow, token: PresentedToken, now: float, policy: Policy
+) -> tuple[SessionRow, Verdict]:
+    return shipped_present(row, token._replace(idempotency_hash=None), now, policy)
 
 
-def never_branches(row: Row, token: Presented, now: float, policy: Policy) -> tuple[Row, Verdict]:
+def never_branches(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> tuple[SessionRow, Verdict]:
     after, verdict = shipped_present(row, token, now, policy)
     return (rotation.revoke(row, token, now), Verdict.REUSED) if verdict is Verdict.BRANCHED else (after, verdict)
 
 
-def branches_from_any_branch(row: Row, token: Presented, now: float, policy: Policy) -> tuple[Row, Verdict]:
-    promoted = row.b1 if token.g == row.g - 1 and row.b1 is not None else token.b
-    return shipped_present(row, token._replace(b=promoted), now, policy)
+def branches_from_any_branch(
+    row: SessionRow, token: PresentedToken, now: float, policy: Policy
+) -> tuple[SessionRow, Verdict]:
+    promoted = (
+        row.promoted_branch
+        if token.generation == row.generation - 1 and row.promoted_branch is not None
+        else token.branch
+    )
+    return shipped_present(row, token._replace(branch=promoted), now, policy)
 
 
-def branches_after_use(row: Row, token: Presented, now: float, policy: Policy) -> tuple[Row, Verdict]:
-    return shipped_present(replace(row, seen=None), token, now, policy)
+def branches_after_use(
+    row: SessionRow, token: PresentedToken, now: float, policy: Policy
+) -> tuple[SessionRow, Verdict]:
+    return shipped_present(replace(row, first_used_branch=None), token, now, policy)
 
 
-def always_converges(row: Row, token: Presented, now: float, policy: Policy) -> bool:
-    return token.g in (row.g - 1, row.g - 2)
+def always_converges(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> bool:
+    return token.generation in (row.generation - 1, row.generation - 2)
 
 
-def never_converges(row: Row, token: Presented, now: float, policy: Policy) -> bool:
+def never_converges(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> bool:
     return False
 
 
-def converges_ahead_of_time(row: Row, token: Presented, now: float, policy: Policy) -> bool:
+def converges_ahead_of_time(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> bool:
     """Asks only that the grace is not over, on a server whose clock is behind."""
     grace = 0.0 if row.coordinated else policy.grace
-    ring = {row.g - 1: (row.at1, row.b1), row.g - 2: (row.at2, row.b2)}
-    at, branch = ring.get(token.g, (None, None))
-    return at is not None and branch == token.b and (now - 1.0) - at < grace
+    ring = {
+        row.generation - 1: (row.rotated_at, row.promoted_branch),
+        row.generation - 2: (row.previous_rotated_at, row.previous_promoted_branch),
+    }
+    at, branch = ring.get(token.generation, (None, None))
+    return at is not None and branch == token.branch and (now - 1.0) - at < grace
 
 
-def includes_the_end(row: Row, token: Presented, now: float, policy: Policy) -> bool:
+def includes_the_end(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> bool:
     """A window of no seconds still has one moment in it."""
     grace = 0.0 if row.coordinated else policy.grace
-    ring = {row.g - 1: (row.at1, row.b1), row.g - 2: (row.at2, row.b2)}
-    at, branch = ring.get(token.g, (None, None))
-    return at is not None and branch == token.b and abs(now - at) <= grace
+    ring = {
+        row.generation - 1: (row.rotated_at, row.promoted_branch),
+        row.generation - 2: (row.previous_rotated_at, row.previous_promoted_branch),
+    }
+    at, branch = ring.get(token.generation, (None, None))
+    return at is not None and branch == token.branch and abs(now - at) <= grace
 
 
-def only_refuses(row: Row, token: Presented, now: float) -> Row:
+def only_refuses(row: SessionRow, token: PresentedToken, now: float) -> SessionRow:
     """Reuse is refused and nothing more: the session lives on."""
     return row
 
 
-def heals_nothing(row: Row, token: Presented) -> Row:
+def heals_nothing(row: SessionRow, token: PresentedToken) -> SessionRow:
     """Goes on from the store's own count, as if the client had not been further."""
     return row
 
@@ -110,76 +126,82 @@ def heals_nothing(row: Row, token: Presented) -> Row:
 
 
 async def no_second_look(port: Port, seen: Tokens) -> Tokens:
-    async with port.alone():
+    async with port.lock():
         record = await port.load()
-        answer, _ = await rules._ask(port, seen, record.attempt or port.new_attempt())
-        if isinstance(answer, Granted):
-            return await rules._keep(port, record, seen, answer, 1)
+        answer, _ = await rules._send_with_retries(port, seen, record.idempotency_key or port.new_idempotency_key())
+        if isinstance(answer, TokenResponse):
+            return await rules._save_response(port, record, seen, answer, 1)
         raise SessionOver("invalid_grant")
 
 
 async def looks_before_the_lock(port: Port, seen: Tokens) -> Tokens:
-    record = await rules._begin(port, seen)
-    if adopted := rules.current_for(seen, record):
+    record = await rules._start_refresh(port, seen)
+    if adopted := rules.newer_than(seen, record):
         return adopted
-    async with port.alone():
-        answer, _ = await rules._ask(port, seen, port.new_attempt())
-        if isinstance(answer, Granted):
-            return await rules._keep(port, record, seen, answer, 1)
+    async with port.lock():
+        answer, _ = await rules._send_with_retries(port, seen, port.new_idempotency_key())
+        if isinstance(answer, TokenResponse):
+            return await rules._save_response(port, record, seen, answer, 1)
         raise SessionOver("invalid_grant")
 
 
-async def stores_no_attempt(port: Port, seen: Tokens) -> Record:
-    return replace(await port.load(), attempt=None)
+async def stores_no_attempt(port: Port, seen: Tokens) -> StoredSession:
+    return replace(await port.load(), idempotency_key=None)
 
 
 async def another_attempt_each_try(port: Port, tokens: Tokens, attempt: str) -> Any:
-    answer = await port.exchange(tokens, attempt)
-    if isinstance(answer, Unanswered):
-        answer = await port.exchange(tokens, port.new_attempt())
+    answer = await port.send_refresh(tokens, attempt)
+    if isinstance(answer, Indeterminate):
+        answer = await port.send_refresh(tokens, port.new_idempotency_key())
     return answer, 2
 
 
 async def gives_up_at_once(port: Port, tokens: Tokens, attempt: str) -> Any:
-    answer = await port.exchange(tokens, attempt)
-    return (Denied("invalid_grant") if isinstance(answer, Unanswered) else answer), 1
+    answer = await port.send_refresh(tokens, attempt)
+    return (GrantRejected("invalid_grant") if isinstance(answer, Indeterminate) else answer), 1
 
 
-async def uses_before_saving(port: Port, record: Record, seen: Tokens, granted: Granted, tries: int) -> Tokens:
-    fresh = rules.tokens_of(granted, port.now(), record.version + 1, seen.epoch, seen)
-    port.tell(Renewed(fresh.version))
+async def uses_before_saving(
+    port: Port, record: StoredSession, seen: Tokens, granted: TokenResponse, tries: int
+) -> Tokens:
+    fresh = rules.tokens_from_response(granted, port.now(), record.version + 1, seen.epoch, seen)
+    port.emit(TokensRefreshed(fresh.version))
     return fresh
 
 
-async def saves_over_anything(port: Port, record: Record, seen: Tokens, granted: Granted, tries: int) -> Tokens:
-    fresh = rules.tokens_of(granted, port.now(), record.version + 1, seen.epoch, seen)
-    while not await port.save(Record(fresh.version, fresh.epoch, fresh), record):
+async def saves_over_anything(
+    port: Port, record: StoredSession, seen: Tokens, granted: TokenResponse, tries: int
+) -> Tokens:
+    fresh = rules.tokens_from_response(granted, port.now(), record.version + 1, seen.epoch, seen)
+    while not await port.save(StoredSession(fresh.version, fresh.epoch, fresh), record):
         record = await port.load()
     return fresh
 
 
-async def keeps_late_tokens_alive(port: Port, record: Record, seen: Tokens, granted: Granted, tries: int) -> Tokens:
-    fresh = rules.tokens_of(granted, port.now(), record.version + 1, seen.epoch, seen)
-    if await port.save(Record(fresh.version, fresh.epoch, fresh), record):
+async def keeps_late_tokens_alive(
+    port: Port, record: StoredSession, seen: Tokens, granted: TokenResponse, tries: int
+) -> Tokens:
+    fresh = rules.tokens_from_response(granted, port.now(), record.version + 1, seen.epoch, seen)
+    if await port.save(StoredSession(fresh.version, fresh.epoch, fresh), record):
         return fresh
-    return rules.current_for(seen, await port.load()) or fresh
+    return rules.newer_than(seen, await port.load()) or fresh
 
 
 async def ends_without_looking(port: Port, seen: Tokens, reason: str) -> Tokens:
     record = await port.load()
-    while not await port.save(Record(record.version + 1, record.epoch, None, over=reason), record):
+    while not await port.save(StoredSession(record.version + 1, record.epoch, None, over=reason), record):
         record = await port.load()
-    port.tell(SessionEnded(seen.version, reason=reason))
+    port.emit(SessionEnded(seen.version, reason=reason))
     raise SessionOver(reason)
 
 
-def believes_the_store(seen: Tokens, record: Record) -> Tokens | None:
+def believes_the_store(seen: Tokens, record: StoredSession) -> Tokens | None:
     if record.tokens is None or record.epoch != seen.epoch:
         raise SessionOver(record.over or "other_login")
     return record.tokens if record.version != seen.version else None
 
 
-def ignores_the_epoch(seen: Tokens, record: Record) -> Tokens | None:
+def ignores_the_epoch(seen: Tokens, record: StoredSession) -> Tokens | None:
     if record.tokens is None:
         raise SessionOver(record.over)
     return record.tokens if record.version != seen.version else None
@@ -188,26 +210,26 @@ def ignores_the_epoch(seen: Tokens, record: Record) -> Tokens | None:
 async def logs_out_at_the_server_first(port: Port) -> tuple[Tokens | None, int, bool]:
     record = await port.load()
     told = record.tokens is not None and await port.revoke(record.tokens)
-    await port.save(Record(record.version + 1, record.epoch + 1, None, over="logged_out"), record)
+    await port.save(StoredSession(record.version + 1, record.epoch + 1, None, over="logged_out"), record)
     return record.tokens, record.epoch + 1, told
 
 
-async def forgets_what_it_forgot(port: Port) -> tuple[Record, Tokens | None]:
+async def forgets_what_it_forgot(port: Port) -> tuple[StoredSession, Tokens | None]:
     """Believes a store that says no: then somebody else must have logged out."""
     while True:
         record = await port.load()
-        if await port.save(Record(record.version + 1, record.epoch + 1, None, over="logged_out"), record):
+        if await port.save(StoredSession(record.version + 1, record.epoch + 1, None, over="logged_out"), record):
             return record, record.tokens
 
 
 async def never_releases(port: Port, seen: Tokens) -> Tokens:
-    await port.alone().__aenter__()
-    record = await rules._begin(port, seen)
-    if adopted := rules.current_for(seen, record):
+    await port.lock().__aenter__()
+    record = await rules._start_refresh(port, seen)
+    if adopted := rules.newer_than(seen, record):
         return adopted
-    answer, tries = await rules._ask(port, seen, record.attempt or "")
-    assert isinstance(answer, Granted)
-    return await rules._keep(port, record, seen, answer, tries)
+    answer, tries = await rules._send_with_retries(port, seen, record.idempotency_key or "")
+    assert isinstance(answer, TokenResponse)
+    return await rules._save_response(port, record, seen, answer, tries)
 
 
 LOSSES, CRASHES = "two, losses", "two, crashes and losses"
@@ -228,21 +250,25 @@ MUTANTS = (
     Mutant("tabs never converge", _in_server("converges", never_converges), ("three foreign tabs within the grace",)),
     Mutant("reuse is refused and not punished", _in_server("revoke", only_refuses), (THIEF, THIEF_2)),
     Mutant("healing goes on from the old count", _in_server("heal", heals_nothing), ("two restores",)),
-    Mutant("no second look under the lock", _in_client("renew", no_second_look), ("two at once",)),
-    Mutant("the look is taken before the lock", _in_client("renew", looks_before_the_lock), ("two at once",)),
-    Mutant("the attempt id is not stored", _in_client("_begin", stores_no_attempt), (CRASHES,)),
-    Mutant("each try has its own attempt id", _in_client("_ask", another_attempt_each_try), (LOSSES,)),
-    Mutant("no answer ends the session", _in_client("_ask", gives_up_at_once), (LOSSES,)),
-    Mutant("tokens are used before they are saved", _in_client("_keep", uses_before_saving), ("two at once",)),
-    Mutant("late tokens overwrite a logout", _in_client("_keep", saves_over_anything), ("a logout",)),
-    Mutant("late tokens stay alive", _in_client("_keep", keeps_late_tokens_alive), ("a logout, losses",)),
-    Mutant("the end is not looked at twice", _in_client("_end", ends_without_looking), ("a logout and another login",)),
-    Mutant("a request is sent for another login", _in_client("current_for", ignores_the_epoch), ("another login",)),
+    Mutant("no second look under the lock", _in_client("refresh", no_second_look), ("two at once",)),
+    Mutant("the look is taken before the lock", _in_client("refresh", looks_before_the_lock), ("two at once",)),
+    Mutant("the attempt id is not stored", _in_client("_start_refresh", stores_no_attempt), (CRASHES,)),
+    Mutant("each try has its own attempt id", _in_client("_send_with_retries", another_attempt_each_try), (LOSSES,)),
+    Mutant("no answer ends the session", _in_client("_send_with_retries", gives_up_at_once), (LOSSES,)),
+    Mutant("tokens are used before they are saved", _in_client("_save_response", uses_before_saving), ("two at once",)),
+    Mutant("late tokens overwrite a logout", _in_client("_save_response", saves_over_anything), ("a logout",)),
+    Mutant("late tokens stay alive", _in_client("_save_response", keeps_late_tokens_alive), ("a logout, losses",)),
+    Mutant(
+        "the end is not looked at twice",
+        _in_client("_end_session", ends_without_looking),
+        ("a logout and another login",),
+    ),
+    Mutant("a request is sent for another login", _in_client("newer_than", ignores_the_epoch), ("another login",)),
     Mutant("logout forgets last", _in_client("log_out", logs_out_at_the_server_first), ("a logout",)),
-    Mutant("a save in doubt is taken for another's", _in_client("_forget", forgets_what_it_forgot), (DOUBTS,)),
+    Mutant("a save in doubt is taken for another's", _in_client("_clear_tokens", forgets_what_it_forgot), (DOUBTS,)),
     Mutant("a lost lease goes unnoticed", _in_world("LEASES_ARE_CHECKED", False), ("a lost lease, twice renewed",)),
-    Mutant("a store set back is believed", _in_client("current_for", believes_the_store), ("a store set back",)),
-    Mutant("the lock is never released", _in_client("renew", never_releases), ("two at once",)),
+    Mutant("a store set back is believed", _in_client("newer_than", believes_the_store), ("a store set back",)),
+    Mutant("the lock is never released", _in_client("refresh", never_releases), ("two at once",)),
 )
 
 

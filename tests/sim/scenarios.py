@@ -9,11 +9,11 @@ from typing import Any
 from tests.sim.explore import Explorer, Program, Report, Step, ask
 from tests.sim.world import START, Budget, Port, World, granted, new_row, stored
 from unbroken.client.core import refresh_rules as rules
-from unbroken.client.core.record import Record
-from unbroken.client.core.refresh_rules import Denied, Unanswered
+from unbroken.client.core.record import StoredSession
+from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate
 from unbroken.errors import SessionOver, TryLater
 from unbroken.server.core.rotation import Verdict
-from unbroken.tokens import Granted, Tokens
+from unbroken.tokens import TokenResponse, Tokens
 
 # ---- programs --------------------------------------------------------------------------------------------------------
 
@@ -23,7 +23,7 @@ async def request(port: Port) -> str:
     tokens = _there(await port.load())
     if await ask("send", tokens, tokens.epoch):
         return "served"
-    fresh = await rules.renew(port, tokens)
+    fresh = await rules.refresh(port, tokens)
     return "served" if await ask("send", fresh, tokens.epoch) else "challenged again"
 
 
@@ -31,7 +31,7 @@ async def parked(port: Port) -> str:
     """A request that the first user made before anything else happened."""
     tokens = FIRST.tokens
     assert tokens is not None
-    fresh = await rules.renew(port, tokens)
+    fresh = await rules.refresh(port, tokens)
     return "served" if await ask("send", fresh, tokens.epoch) else "challenged again"
 
 
@@ -40,8 +40,8 @@ async def parked_twice(port: Port) -> str:
     tokens = FIRST.tokens
     assert tokens is not None
     for _ in range(2):
-        before, tokens = tokens, await rules.renew(port, tokens)
-        if (tokens.seq or 0) <= (before.seq or 0):
+        before, tokens = tokens, await rules.refresh(port, tokens)
+        if (tokens.refresh_seq or 0) <= (before.refresh_seq or 0):
             return "went back"
     return "served" if await ask("send", tokens, tokens.epoch) else "challenged again"
 
@@ -65,17 +65,17 @@ async def foreign_tab(port: Port) -> str:
     """A client of somebody else: no lock, no attempt id; the strictly newer answer wins in the shared store."""
     record = await port.load()
     tokens = _there(record)
-    answer: Any = Unanswered("not yet")
+    answer: Any = Indeterminate("not yet")
     for _ in range(3):
-        answer = await port.exchange(tokens, None)
-        if not isinstance(answer, Unanswered):
+        answer = await port.send_refresh(tokens, None)
+        if not isinstance(answer, Indeterminate):
             break
-    if isinstance(answer, Denied):
+    if isinstance(answer, GrantRejected):
         raise SessionOver(answer.reason)
-    if isinstance(answer, Unanswered):
+    if isinstance(answer, Indeterminate):
         raise TryLater("lost")
     now = await port.load()
-    if (_there(now).seq or 0) < (answer.refresh_seq or 0):
+    if (_there(now).refresh_seq or 0) < (answer.refresh_seq or 0):
         await ask("overwrite", _kept(answer, now))
     return "served"
 
@@ -84,14 +84,14 @@ def thief(times: int, *, with_attempt: bool) -> Program:
     """Copies the store, and goes on with what he found, with the victim's attempt id or with his own."""
 
     async def steal(port: Port) -> str:
-        record: Record = await ask("steal")
+        record: StoredSession = await ask("steal")
         if record.tokens is None:
             return "found nothing"
         refresh_token = record.tokens.refresh_token
         for turn in range(times):
-            attempt = record.attempt if with_attempt and turn == 0 else port.new_attempt()
+            attempt = record.idempotency_key if with_attempt and turn == 0 else port.new_idempotency_key()
             answer = await ask("misuse", refresh_token, attempt)
-            if not isinstance(answer, Granted):
+            if not isinstance(answer, TokenResponse):
                 return "refused"
             refresh_token = answer.refresh_token
         return "goes on"
@@ -104,7 +104,7 @@ def victim(times: int, *, uses: bool = False) -> Program:
 
     async def live_on(port: Port) -> str:
         for _ in range(times):
-            fresh = await rules.renew(port, _there(await port.load()))
+            fresh = await rules.refresh(port, _there(await port.load()))
             if uses:
                 await ask("send", fresh, fresh.epoch)
         return "goes on"
@@ -148,13 +148,13 @@ def honest(world: World, steps: list[Step]) -> Iterable[str]:
         yield "an honest client raised a reuse alarm"
 
 
-def one_exchange(world: World, steps: list[Step]) -> Iterable[str]:
-    """Nothing went wrong: all are served by one exchange."""
+def one_refresh(world: World, steps: list[Step]) -> Iterable[str]:
+    """Nothing went wrong: all are served by one refresh."""
     yield from honest(world, steps)
     if any(step.end and step.end.value != "served" for step in steps):
         yield "not everybody was served"
-    if world.exchanges != 1:
-        yield f"{world.exchanges} exchanges in one generation"
+    if world.refreshes != 1:
+        yield f"{world.refreshes} refreshs in one generation"
 
 
 def same_result(world: World, steps: list[Step]) -> Iterable[str]:
@@ -204,7 +204,7 @@ def found_out(world: World, steps: list[Step]) -> Iterable[str]:
 
 
 def _was_granted(step: Step) -> bool:
-    return any(isinstance(answer, Granted) for _, answer in step.answers)
+    return any(isinstance(answer, TokenResponse) for _, answer in step.answers)
 
 
 def _told(step: Step) -> str:
@@ -212,21 +212,21 @@ def _told(step: Step) -> str:
     return error.reason if isinstance(error, SessionOver) else type(error).__name__ if error else ""
 
 
-def _there(record: Record) -> Tokens:
+def _there(record: StoredSession) -> Tokens:
     if record.tokens is None:
         raise SessionOver(record.over)
     return record.tokens
 
 
-def _kept(answer: Granted, now: Record) -> Record:
-    tokens = rules.tokens_of(answer, START, now.version + 1, now.epoch)
-    return Record(tokens.version, tokens.epoch, tokens)
+def _kept(answer: TokenResponse, now: StoredSession) -> StoredSession:
+    tokens = rules.tokens_from_response(answer, START, now.version + 1, now.epoch)
+    return StoredSession(tokens.version, tokens.epoch, tokens)
 
 
 SCENARIOS = (
-    Scenario("two at once", (parked, parked), one_exchange),
-    Scenario("three at once", (parked, parked, parked), one_exchange),
-    Scenario("four at once", (parked,) * 4, one_exchange),
+    Scenario("two at once", (parked, parked), one_refresh),
+    Scenario("three at once", (parked, parked, parked), one_refresh),
+    Scenario("four at once", (parked,) * 4, one_refresh),
     Scenario("two, losses", (parked, parked), same_result, Budget(lost=3, ticks=2)),
     Scenario("two, crashes and losses", (parked, parked_twice), same_result, Budget(crashes=1, lost=2, ticks=1)),
     Scenario("three, two crashes", (parked, parked, parked_twice), same_result, Budget(crashes=2)),
@@ -238,7 +238,7 @@ SCENARIOS = (
     Scenario("two lost leases", (parked, parked, parked), honest, Budget(leases=2)),
     Scenario("a store set back", (parked, parked_twice), honest, Budget(set_backs=1)),
     Scenario("a store set back, a loss", (parked_twice,), honest, Budget(set_backs=1, lost=1)),
-    Scenario("two, saves in doubt", (parked, parked), one_exchange, Budget(doubts=2)),
+    Scenario("two, saves in doubt", (parked, parked), one_refresh, Budget(doubts=2)),
     Scenario("saves in doubt, losses", (parked, parked_twice), same_result, Budget(doubts=2, lost=1, crashes=1)),
     Scenario("two restores", (parked_twice, parked_twice), healed, Budget(restores=2)),
     Scenario("a restore, a loss, a crash", (parked, parked_twice), honest, Budget(restores=1, lost=1, crashes=1)),

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from tests.sim.explore import Base, Op, ask
-from unbroken.client.core.record import Record
-from unbroken.client.core.refresh_rules import Answer, Denied, Unanswered
+from unbroken.client.core.record import StoredSession
+from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import Policy, Presented, Row, Verdict
-from unbroken.tokens import Granted, Tokens
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict
+from unbroken.tokens import TokenResponse, Tokens
 
 START = 1000.0
 POLICY = Policy(access_ttl=60.0, refresh_ttl=1e6, max_age=1e7, grace=10.0)
@@ -42,18 +42,18 @@ class Budget(NamedTuple):
 class World:
     """Everything outside the programs. ``rows`` are the server's sessions, by number; 0 is the first user's."""
 
-    rows: tuple[Row, ...]
-    record: Record
+    rows: tuple[SessionRow, ...]
+    record: StoredSession
     budget: Budget
     clock: float = START
     holder: int | None = None
-    records: tuple[Record, ...] = ()  # the last record of each earlier generation of the clients' store
-    older: tuple[Row, ...] = ()  # earlier states of row 0, oldest first
-    repeatable: tuple[Presented, ...] = ()  # exchanges that a proxy may deliver again
-    exchanges: int = 0
+    records: tuple[StoredSession, ...] = ()  # the last record of each earlier generation of the clients' store
+    older: tuple[SessionRow, ...] = ()  # earlier states of row 0, oldest first
+    repeatable: tuple[PresentedToken, ...] = ()  # refreshes that a proxy may deliver again
+    refreshes: int = 0
     verdicts: tuple[Verdict, ...] = ()
     revokes_lost: int = 0
-    stolen: Record | None = None
+    stolen: StoredSession | None = None
     given: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())  # to the victim, to the thief
     rounds: tuple[int, bool, bool] = (0, False, False)  # see ``_count``
     thieves: bool = False
@@ -70,7 +70,7 @@ class World:
     def outcomes(self, who: int, op: Op) -> Iterable[tuple[str, World, Any]]:
         return getattr(self, f"_do_{op[0]}")(who, *op[1:])
 
-    def _do_alone(self, who: int) -> Iterable[tuple[str, World, Any]]:
+    def _do_lock(self, who: int) -> Iterable[tuple[str, World, Any]]:
         if self.holder is None:
             yield "takes the lock", replace(self, holder=who), None
 
@@ -80,7 +80,7 @@ class World:
     def _do_load(self, who: int) -> Iterable[tuple[str, World, Any]]:
         yield "loads", self, self.record
 
-    def _do_save(self, who: int, record: Record, expected: Record) -> Iterable[tuple[str, World, Any]]:
+    def _do_save(self, who: int, record: StoredSession, expected: StoredSession) -> Iterable[tuple[str, World, Any]]:
         if not self.record.same(expected):
             yield "loses the compare-and-set", self, False
             return
@@ -88,14 +88,14 @@ class World:
         if self.budget.doubts:
             yield "saves, and is told that it did not", self._saved(record)._spend("doubts"), False
 
-    def _do_overwrite(self, who: int, record: Record) -> Iterable[tuple[str, World, Any]]:
+    def _do_overwrite(self, who: int, record: StoredSession) -> Iterable[tuple[str, World, Any]]:
         """For clients that are not ours."""
         yield "overwrites the store", replace(self, record=record), None
 
-    def _do_exchange(self, who: int, tokens: Tokens, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
+    def _do_refresh(self, who: int, tokens: Tokens, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
         """The request arrives and is answered; the answer arrives by ``_do_arrive``, later or never."""
         if attempt is not None and self.holder != who and LEASES_ARE_CHECKED:
-            yield "does not send: the lock is lost", self, Unanswered("the lock was lost", again=False)
+            yield "does not send: the lock is lost", self, Indeterminate("the lock was lost", may_retry=False)
             return
         after, answer = self._presented(tokens.refresh_token or "", attempt, honest=True)
         yield f"presents {tokens.refresh_token}", after._count(answer, honest=True), answer
@@ -103,7 +103,7 @@ class World:
             again = replace(after, repeatable=(*after.repeatable, _token(tokens.refresh_token or "", attempt)[1]))
             yield "presents, and a proxy keeps a copy", again._spend("repeated"), answer
         if self.budget.lost:
-            lost = Unanswered("lost", lost=True)
+            lost = Indeterminate("lost", lost=True)
             yield "sends a request that is lost", self._spend("lost"), lost
             yield "presents, and the answer is lost", after._spend("lost"), lost
 
@@ -128,7 +128,7 @@ class World:
             yield "sends for another login", replace(self, problem="a request of one login was sent for another"), True
             return
         number = _token(tokens.access_token, None)[0]
-        dead = rotation.why_dead(self.rows[number], self.clock) is not None
+        dead = rotation.why_inactive(self.rows[number], self.clock) is not None
         good = not dead and self.clock < tokens.received_at + POLICY.access_ttl
         yield "sends", self._used(tokens) if good else self, good
 
@@ -158,11 +158,11 @@ class World:
         if self.budget.restores and self.rows[0].revoked_at is None:
             for row in self.older:
                 yield (
-                    f"the server's store is back at g={row.g}",
+                    f"the server's store is back at g={row.generation}",
                     replace(self._spend("restores"), rows=(row, *self.rows[1:])),
                 )
         for token in self.repeatable:
-            if token.g >= self.rows[0].g - 1:
+            if token.generation >= self.rows[0].generation - 1:
                 rest = tuple(other for other in self.repeatable if other is not token)
                 yield "the proxy delivers its copy", replace(self._decide(0, token)[0], repeatable=rest)
 
@@ -173,18 +173,22 @@ class World:
 
     # ---- the server --------------------------------------------------------------------------------------------
 
-    def _presented(self, text: str, attempt: str | None, *, honest: bool) -> tuple[World, Answer]:
+    def _presented(self, text: str, attempt: str | None, *, honest: bool) -> tuple[World, RefreshOutcome]:
         number, token = _token(text, attempt)
         world, verdict, row = self._decide(number, token)
-        world = replace(world, exchanges=self.exchanges + 1)
+        world = replace(world, refreshes=self.refreshes + 1)
         if verdict in (Verdict.DEAD, Verdict.REUSED):
-            return world, Denied(rotation.why_dead(row, self.clock) or "reuse")
+            return world, GrantRejected(rotation.why_inactive(row, self.clock) or "reuse")
         answer = granted(number, row)
-        if not honest and verdict in (Verdict.BRANCHED, Verdict.CONVERGED) and self.rows[number].seen is not None:
+        if (
+            not honest
+            and verdict in (Verdict.BRANCHED, Verdict.CONVERGED)
+            and self.rows[number].first_used_branch is not None
+        ):
             return replace(world, problem="a thief was served after the victim had used newer tokens"), answer
         return world, answer
 
-    def _decide(self, number: int, token: Presented) -> tuple[World, Verdict, Row]:
+    def _decide(self, number: int, token: PresentedToken) -> tuple[World, Verdict, SessionRow]:
         before = self.rows[number]
         row, verdict = rotation.present(before, token, self.clock, POLICY)
         older = (*self.older, before) if number == 0 and row is not before else self.older
@@ -194,25 +198,27 @@ class World:
         """The first use of an access token settles its branch."""
         number, place = _token(tokens.access_token, None)
         row = self.rows[number]
-        if row.g != place.g or row.seen is not None:
+        if row.generation != place.generation or row.first_used_branch is not None:
             return self
-        return self._with_row(number, replace(row, seen=place.b))
+        return self._with_row(number, replace(row, first_used_branch=place.branch))
 
-    def _with_row(self, number: int, row: Row) -> World:
+    def _with_row(self, number: int, row: SessionRow) -> World:
         return replace(self, rows=(*self.rows[:number], row, *self.rows[number + 1 :]))
 
     # ---- bookkeeping -------------------------------------------------------------------------------------------
 
-    def _saved(self, record: Record) -> World:
+    def _saved(self, record: StoredSession) -> World:
         before, after = self.record.tokens, record.tokens
-        backwards = before and after and before.epoch == after.epoch and (before.seq or 0) > (after.seq or 0)
+        backwards = (
+            before and after and before.epoch == after.epoch and (before.refresh_seq or 0) > (after.refresh_seq or 0)
+        )
         records = (*self.records, self.record) if self.budget.set_backs and after != before else self.records
         problem = "the store went back to older tokens" if backwards else self.problem
         return replace(self, record=record, records=records, problem=problem)
 
-    def _count(self, answer: Answer, *, honest: bool) -> World:
+    def _count(self, answer: RefreshOutcome, *, honest: bool) -> World:
         """Counts the rounds since the theft in which victim and thief both were given tokens they had not had."""
-        if not self.thieves or not isinstance(answer, Granted):
+        if not self.thieves or not isinstance(answer, TokenResponse):
             return self
         mine, text = (0 if honest else 1), answer.refresh_token or ""
         new = text not in self.given[mine]
@@ -232,14 +238,14 @@ class World:
 class Port(Base):
     """The port of the rules, simulated: every call suspends."""
 
-    async def load(self) -> Record:
+    async def load(self) -> StoredSession:
         return await ask("load")
 
-    async def save(self, record: Record, expected: Record) -> bool:
+    async def save(self, record: StoredSession, expected: StoredSession) -> bool:
         return await ask("save", record, expected)
 
-    async def exchange(self, tokens: Tokens, attempt: str | None) -> Answer:
-        answer = await ask("exchange", tokens, attempt)
+    async def send_refresh(self, tokens: Tokens, attempt: str | None) -> RefreshOutcome:
+        answer = await ask("refresh", tokens, attempt)
         await ask("arrive")
         return answer
 
@@ -249,13 +255,13 @@ class Port(Base):
     async def pause(self, seconds: float) -> None:
         """Costs no step: whatever can happen meanwhile can happen before the next call."""
 
-    def alone(self) -> _Alone:
-        return _Alone()
+    def lock(self) -> _Lock:
+        return _Lock()
 
 
-class _Alone:
+class _Lock:
     async def __aenter__(self) -> None:
-        await ask("alone")
+        await ask("lock")
 
     async def __aexit__(self, *_: object) -> None:
         await ask("release")
@@ -266,25 +272,29 @@ def _may_lose_lease(op: Op | None) -> bool:
     return op is not None
 
 
-def new_row(number: int = 0, *, coordinated: bool = True, g: int = 0) -> Row:
+def new_row(number: int = 0, *, coordinated: bool = True, g: int = 0) -> SessionRow:
     """A session at the server."""
     name = f"user {number}"
-    return Row(bytes([number]), f"sid {number}", name, START, START, 1e9, 1e9, coordinated=coordinated, g=g)
+    return SessionRow(
+        bytes([number]), f"sid {number}", name, START, START, 1e9, 1e9, coordinated=coordinated, generation=g
+    )
 
 
-def granted(number: int, row: Row) -> Granted:
+def granted(number: int, row: SessionRow) -> TokenResponse:
     """What the server answers: tokens that say in clear where they stand."""
-    place = f"{number}/{row.g}/{row.b}"
-    return Granted(f"A {place}", f"R {place}", POLICY.access_ttl, 1e6, row.g)
+    place = f"{number}/{row.generation}/{row.branch}"
+    return TokenResponse(f"A {place}", f"R {place}", POLICY.access_ttl, 1e6, row.generation)
 
 
-def stored(number: int, row: Row, epoch: int, *, received_at: float = START) -> Record:
+def stored(number: int, row: SessionRow, epoch: int, *, received_at: float = START) -> StoredSession:
     """A client's store that holds the newest tokens of *row*."""
     one = granted(number, row)
-    tokens = Tokens(one.access_token, one.refresh_token, 60.0, received_at, 1e6, row.g, version=epoch, epoch=epoch)
-    return Record(epoch, epoch, tokens)
+    tokens = Tokens(
+        one.access_token, one.refresh_token, 60.0, received_at, 1e6, row.generation, version=epoch, epoch=epoch
+    )
+    return StoredSession(epoch, epoch, tokens)
 
 
-def _token(text: str, attempt: str | None) -> tuple[int, Presented]:
+def _token(text: str, attempt: str | None) -> tuple[int, PresentedToken]:
     number, g, b = (int(part) for part in text[2:].split("/"))
-    return number, Presented(g, b, attempt.encode() if attempt else None)
+    return number, PresentedToken(g, b, attempt.encode() if attempt else None)

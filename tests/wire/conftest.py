@@ -20,7 +20,7 @@ import unbroken.fastapi
 import unbroken.flask
 from tests import django_project
 from tests.backend import running
-from unbroken.server import MemoryStore, Sessions
+from unbroken.server import MemorySessionStore, Sessions
 from unbroken.starlette import routes
 
 PASSWORD = "correct horse"
@@ -118,7 +118,7 @@ FACES: dict[str, Callable[..., AbstractContextManager[int]]] = {
 
 @pytest.fixture(params=sorted(FACES), scope="module")
 def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
-    with wired(request.param, MemoryStore()) as found:
+    with wired(request.param, MemorySessionStore()) as found:
         yield found
 
 

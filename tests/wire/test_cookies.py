@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from tests.wire.conftest import FACES, PASSWORD, authorization
-from unbroken.server import MemoryStore, Sessions
+from unbroken.server import MemorySessionStore, Sessions
 from unbroken.server.http.cookies import Cookies
 
 ALLOWED, FOREIGN = "https://app.example.com", "https://evil.example"
@@ -44,7 +44,7 @@ class Site:
 
 def served(face: str, cookies: Cookies) -> Iterator[Site]:
     now = [1_800_000_000.0]
-    sessions = Sessions(MemoryStore(), clock=lambda: now[0])
+    sessions = Sessions(MemorySessionStore(), clock=lambda: now[0])
     with FACES[face](sessions, cookies=cookies, origins=[ALLOWED]) as port:
         yield Site(f"http://127.0.0.1:{port}", sessions, now)
 
@@ -239,7 +239,7 @@ def test_without_any_token_the_answer_says_so_and_is_no_end_of_a_session(site: S
 
 
 def test_a_token_in_the_body_goes_before_the_cookie_and_is_answered_in_the_body(site: Site) -> None:
-    own = site.sessions.login("native")
+    own = site.sessions.create("native")
     with site.logged_in() as browser:
         answer = browser.post("/auth/refresh", json={"refresh_token": own.refresh_token}, headers=SCRIPT)
         assert site.sessions.verify(answer.json()["access_token"]).subject == "native"
@@ -255,7 +255,7 @@ def cookies(*values: str, name: str = REFRESH) -> dict[str, str]:
 
 
 def token(site: Site, subject: str) -> str:
-    return site.sessions.login(subject).refresh_token or ""
+    return site.sessions.create(subject).refresh_token or ""
 
 
 def test_a_shadowed_cookie_is_found_behind_dead_and_foreign_ones(site: Site) -> None:
@@ -269,7 +269,7 @@ def test_a_shadowed_cookie_is_found_behind_dead_and_foreign_ones(site: Site) -> 
 
 def test_cookies_of_nothing_but_ended_sessions_are_the_end(site: Site) -> None:
     ended = [token(site, "over") for _ in range(2)]
-    site.sessions.revoke_all("over")
+    site.sessions.revoke_subject("over")
     assert error(httpx2.post(site.url + "/auth/refresh", headers=cookies(*ended)))[:2] == (400, "invalid_grant")
     assert error(httpx2.post(site.url + "/auth/refresh", headers=cookies("junk", "rt_AAAA")))[1] == "invalid_grant"
 
@@ -288,7 +288,7 @@ def test_an_old_token_of_the_same_session_does_not_end_it(site: Site) -> None:
 
 
 def test_a_session_that_a_neighbour_put_in_does_not_take_the_place_of_ones_own(both: Site) -> None:
-    own, tossed = both.sessions.login("ada"), both.sessions.login("mallory")
+    own, tossed = both.sessions.create("ada"), both.sessions.create("mallory")
     pairs = [
         (tossed.refresh_token or "", own.refresh_token or ""),
         (own.refresh_token or "", tossed.refresh_token or ""),
@@ -305,7 +305,7 @@ def test_a_session_that_a_neighbour_put_in_does_not_take_the_place_of_ones_own(b
 
 
 def test_a_dead_or_older_access_cookie_beside_the_good_one_does_no_harm(both: Site) -> None:
-    first = both.sessions.login("ada")
+    first = both.sessions.create("ada")
     both.now[0] += 1
     newer = both.sessions.refresh(first.refresh_token or "")
     for pair in ((first.access_token, newer.access_token), ("junk", newer.access_token), (newer.access_token, "junk")):
@@ -395,7 +395,7 @@ def test_a_logout_with_the_access_token_ends_the_cookies_session_too(site: Site)
 
 def test_a_logout_of_a_session_that_is_over_still_clears(site: Site) -> None:
     with site.logged_in("over") as browser:
-        site.sessions.revoke_all("over")
+        site.sessions.revoke_subject("over")
         assert set_cookies(browser.post("/auth/logout", headers=SCRIPT)).keys() == {REFRESH}
         assert browser.post("/auth/logout", headers=SCRIPT).status_code == 204, "and once more does no harm"
 
@@ -421,7 +421,7 @@ def test_writing_needs_the_header_and_an_origin(both: Site) -> None:
 
 def test_a_bearer_token_goes_before_the_cookie_and_needs_no_header(both: Site) -> None:
     with both.logged_in() as browser:
-        other = both.sessions.login("bob").access_token
+        other = both.sessions.create("bob").access_token
         assert browser.get("/auth/session", headers=authorization(other)).json()["sub"] == "bob"
         assert browser.post("/auth/sessions/revoke-others", headers=authorization(other)).status_code == 200
         assert browser.get("/auth/session", headers=authorization("junk")).json()["reason"] == "malformed"
@@ -438,7 +438,7 @@ def test_an_expired_cookie_says_so_and_a_refresh_mends_it(both: Site) -> None:
 
 
 def test_in_mode_refresh_no_cookie_stands_for_an_access_token(site: Site) -> None:
-    good = site.sessions.login("ada").access_token
+    good = site.sessions.create("ada").access_token
     for name in (REFRESH, ACCESS):
         assert httpx2.get(site.url + "/auth/session", headers=cookies(good, name=name)).status_code == 401
 
@@ -467,7 +467,7 @@ def test_insecure_cookies_are_for_this_machine_only(face: str) -> None:
 
 @pytest.mark.parametrize("face", sorted(FACES))
 def test_a_server_without_cookies_says_so_instead_of_showing_tokens_to_a_script(face: str) -> None:
-    with FACES[face](Sessions(MemoryStore())) as port:
+    with FACES[face](Sessions(MemorySessionStore())) as port:
         answer = httpx2.post(f"http://127.0.0.1:{port}/auth/login", json=LOGIN, headers=SCRIPT)
         assert error(answer) == (400, "invalid_request", "")
         assert "X-Unbroken" in answer.json()["error_description"]

@@ -25,9 +25,9 @@ import unbroken.flask
 from tests.backend import running
 from tests.docs.pages import ROOT, examples, run
 from tests.wire.conftest import authenticate, authorization, threaded
-from unbroken.server import Claims, MemoryStore, Sessions
+from unbroken.server import Claims, MemorySessionStore, Sessions
 from unbroken.server.http.cookies import Cookies
-from unbroken.starlette import BearerBackend, SessionMiddleware, current_session
+from unbroken.starlette import AccessTokenMiddleware, BearerBackend, current_claims
 
 ALLOWED, FOREIGN = "https://app.example.com", "https://evil.example"
 SETTINGS: Any = {"cookies": Cookies("both"), "origins": [ALLOWED]}
@@ -36,7 +36,7 @@ SCRIPT = {"x-unbroken": "1"}
 
 
 async def orders(request: Request) -> JSONResponse:
-    return JSONResponse({"sub": current_session(request).subject})
+    return JSONResponse({"sub": current_claims(request).subject})
 
 
 async def public(_: Request) -> JSONResponse:
@@ -47,7 +47,9 @@ PAGES = [Route("/orders", orders, methods=["GET", "POST"]), Route("/public", pub
 
 
 def by_middleware(sessions: Sessions) -> Any:
-    return running(Starlette(routes=PAGES, middleware=[Middleware(SessionMiddleware, sessions=sessions, **SETTINGS)]))
+    return running(
+        Starlette(routes=PAGES, middleware=[Middleware(AccessTokenMiddleware, sessions=sessions, **SETTINGS)])
+    )
 
 
 def by_backend(sessions: Sessions) -> Any:
@@ -79,7 +81,7 @@ def by_decorator(sessions: Sessions) -> Any:
 
 @pytest.fixture(scope="module")
 def sessions() -> Sessions:
-    return Sessions(MemoryStore())
+    return Sessions(MemorySessionStore())
 
 
 @pytest.fixture(params=[by_middleware, by_backend, by_dependency, by_decorator], scope="module")
@@ -89,7 +91,7 @@ def http(request: pytest.FixtureRequest, sessions: Sessions) -> Iterator[httpx2.
 
 
 def cookie(sessions: Sessions, subject: str = "ada", **more: str) -> dict[str, str]:
-    return {"cookie": f"theme=dark; {COOKIE}={sessions.login(subject).access_token}", **more}
+    return {"cookie": f"theme=dark; {COOKIE}={sessions.create(subject).access_token}", **more}
 
 
 def said(answer: httpx2.Response) -> dict[str, str]:
@@ -118,7 +120,7 @@ def test_another_site_cannot_write(http: httpx2.Client, sessions: Sessions) -> N
 
 
 def test_a_bearer_token_needs_no_header_and_goes_before_the_cookie(http: httpx2.Client, sessions: Sessions) -> None:
-    bob = authorization(sessions.login("bob").access_token)
+    bob = authorization(sessions.create("bob").access_token)
     assert http.post("/orders", headers={**cookie(sessions), **bob}).json() == {"sub": "bob"}
 
 
@@ -139,7 +141,7 @@ def test_a_route_that_needs_no_session_is_open_whatever_the_cookie(sessions: Ses
 
 def greeted(sessions: Sessions, *headers: tuple[str, str]) -> str | int:
     """Who a WebSocket's handshake with these headers belongs to; the status that refuses it if nobody."""
-    token = sessions.login("ada").access_token
+    token = sessions.create("ada").access_token
     fields = [("host", "api.example.com"), ("cookie", f"{COOKIE}={token}"), *headers]
     scope: dict[str, Any] = {"type": "websocket", "path": "/feed", "query_string": b"", "scheme": "wss"}
     scope["headers"] = [(name.encode(), value.encode()) for name, value in fields]
@@ -147,11 +149,11 @@ def greeted(sessions: Sessions, *headers: tuple[str, str]) -> str | int:
 
     async def app(scope: Any, _receive: Any, _send: Any) -> None:
         try:
-            heard.append(current_session(HTTPConnection(scope)).subject)
+            heard.append(current_claims(HTTPConnection(scope)).subject)
         except Exception as error:  # noqa: BLE001  # whatever it is, its status is what is asked for
             heard.append(getattr(error, "status_code", 0))
 
-    middleware: Any = SessionMiddleware(app, sessions, **SETTINGS)
+    middleware: Any = AccessTokenMiddleware(app, sessions, **SETTINGS)
     asyncio.run(middleware(scope, None, None))
     return heard[0]
 
@@ -167,7 +169,7 @@ def test_a_page_of_another_site_cannot_open_a_websocket_with_the_cookie(sessions
 
 
 def schema(**settings: Any) -> dict[str, Any]:
-    auth, app = unbroken.fastapi.Auth(Sessions(MemoryStore()), authenticate, **settings), FastAPI()
+    auth, app = unbroken.fastapi.Auth(Sessions(MemorySessionStore()), authenticate, **settings), FastAPI()
     app.include_router(auth.router)
 
     @app.get("/orders")

@@ -17,10 +17,10 @@ from starlette.routing import Route
 from tests.backend import running
 from tests.wire.conftest import FACES, PASSWORD, authenticate, authorization
 from unbroken.errors import ConfigurationError
-from unbroken.server import Endpoints, MemoryStore, Sessions
+from unbroken.server import Endpoints, MemorySessionStore, Sessions
 from unbroken.server.http.cookies import Cookies
-from unbroken.server.http.origins import Origins
-from unbroken.starlette import SessionMiddleware, current_session, routes
+from unbroken.server.http.origins import AllowedOrigins
+from unbroken.starlette import AccessTokenMiddleware, current_claims, routes
 
 APP, DEV = "https://app.example.com", "http://localhost:5173"
 FOREIGN = [
@@ -41,7 +41,7 @@ LOGIN = {"username": "ada", "password": PASSWORD}
 
 def served(face: str, **settings: Any) -> Iterator[httpx2.Client]:
     with (
-        FACES[face](Sessions(MemoryStore()), **settings) as port,
+        FACES[face](Sessions(MemorySessionStore()), **settings) as port,
         httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client,
     ):
         yield client
@@ -141,11 +141,11 @@ def test_without_cookies_no_credentials_are_allowed(face: str) -> None:
 
 
 async def orders(request: Request) -> JSONResponse:
-    return JSONResponse({"sub": current_session(request).subject})
+    return JSONResponse({"sub": current_claims(request).subject})
 
 
 def test_the_frameworks_own_middleware_may_stand_before_all_routes() -> None:
-    sessions, shared = Sessions(MemoryStore()), {"cookies": Cookies("both"), "origins": [APP]}
+    sessions, shared = Sessions(MemorySessionStore()), {"cookies": Cookies("both"), "origins": [APP]}
     frameworks_own = Middleware(
         CORSMiddleware,
         allow_origins=[APP],
@@ -156,9 +156,9 @@ def test_the_frameworks_own_middleware_may_stand_before_all_routes() -> None:
     )
     pages: Any = [*routes(sessions, authenticate, **shared), Route("/orders", orders)]  # type: ignore[arg-type]
     app = Starlette(
-        routes=pages, middleware=[frameworks_own, Middleware(SessionMiddleware, sessions=sessions, **shared)]
+        routes=pages, middleware=[frameworks_own, Middleware(AccessTokenMiddleware, sessions=sessions, **shared)]
     )
-    bearer = authorization(sessions.login("ada").access_token)
+    bearer = authorization(sessions.create("ada").access_token)
     with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http:
         assert http.get("/orders", headers={"origin": APP, **bearer}).headers["access-control-allow-origin"] == APP
         answer = http.post("/auth/login", json=LOGIN, headers={"origin": APP, "x-unbroken": "1"})
@@ -179,12 +179,12 @@ def test_the_frameworks_own_middleware_may_stand_before_all_routes() -> None:
 )  # fmt: skip
 def test_what_is_no_safe_origin_is_refused_when_the_server_starts(origin: str) -> None:
     with pytest.raises(ConfigurationError, match=r"is not an origin|is not safe"):
-        Endpoints(Sessions(MemoryStore()), authenticate, origins=[origin])
+        Endpoints(Sessions(MemorySessionStore()), authenticate, origins=[origin])
 
 
 def test_one_text_is_no_list_of_origins() -> None:
     with pytest.raises(ConfigurationError, match="list"):
-        Endpoints(Sessions(MemoryStore()), authenticate, origins=APP)
+        Endpoints(Sessions(MemorySessionStore()), authenticate, origins=APP)
 
 
 @pytest.mark.parametrize(
@@ -192,4 +192,4 @@ def test_one_text_is_no_list_of_origins() -> None:
     [APP, DEV, "http://127.0.0.1:8000", "http://[::1]:3000", "https://x.example:8443", "capacitor://localhost"],
 )
 def test_origins_as_browsers_spell_them_are_taken(origin: str) -> None:
-    assert Origins([origin]).allowed == {origin}
+    assert AllowedOrigins([origin]).allowed == {origin}

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from tests.wire.conftest import FACES, PASSWORD, Wire, authorization, wired
-from unbroken.server import MemoryStore, open_store
+from unbroken.server import MemorySessionStore, open_store
 
 JSON = {"content-type": "application/json"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -56,7 +56,7 @@ def wire(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Every face on a store in memory, and every other store below one face."""
     face, _, kind = request.param.partition(" on ")
     with ExitStack() as stack:
-        store: Any = MemoryStore()
+        store: Any = MemorySessionStore()
         if kind == "sqlite":
             store = open_store(f"sqlite:///{tmp_path_factory.mktemp('hostile')}/s.db")
         elif kind == "postgres":

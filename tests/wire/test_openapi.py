@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 
 import unbroken.fastapi
 from tests.wire.conftest import PASSWORD, authenticate, authorization, scopes_of
-from unbroken.server import Cookies, MemoryStore, Sessions
+from unbroken.server import Cookies, MemorySessionStore, Sessions
 from unbroken.testing import running
 
 METADATA = "/.well-known/oauth-authorization-server"
@@ -53,7 +53,7 @@ def application(sessions: Sessions, cookies: Cookies | None) -> FastAPI:
     return app
 
 
-SESSIONS, COOKIES = Sessions(MemoryStore()), Cookies("both")
+SESSIONS, COOKIES = Sessions(MemorySessionStore()), Cookies("both")
 plain = schemathesis.openapi.from_dict(application(SESSIONS, None).openapi())
 with_cookies = schemathesis.openapi.from_dict(application(SESSIONS, COOKIES).openapi())
 
@@ -73,7 +73,7 @@ def cookies_url() -> Iterator[str]:
 def bearer(known: bool) -> dict[str, str]:
     if not known:
         return {}
-    return {"authorization": f"Bearer {SESSIONS.login('operator', scope='introspect').access_token}"}
+    return {"authorization": f"Bearer {SESSIONS.create('operator', scope='introspect').access_token}"}
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["stranger", "operator"])

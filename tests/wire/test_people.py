@@ -11,8 +11,8 @@ import pytest
 
 from tests.wire import conftest
 from tests.wire.conftest import FACES, NO_STORE, PASSWORD, authorization
-from unbroken.server import GuardPolicy, Identity, MemoryStore, OneMoreStep, Sessions
-from unbroken.server.core.events import Event, LoggedIn, LoginRefused, LoginThrottled, SessionEnded
+from unbroken.server import Identity, MemorySessionStore, MfaRequired, RateLimitPolicy, Sessions
+from unbroken.server.core.events import LoginFailed, LoginRateLimited, ServerEvent, SessionCreated, SessionRevoked
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 NEWER_FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:141.0) Gecko/20100101 Firefox/141.0"
@@ -29,7 +29,7 @@ class People:
 
     http: httpx2.Client
     sessions: Sessions
-    events: list[Event] = field(default_factory=list)
+    events: list[ServerEvent] = field(default_factory=list)
 
     def login(self, name: str, password: str = PASSWORD, agent: str = FIREFOX, **more: Any) -> httpx2.Response:
         fields = {"username": name, "password": password, **more}
@@ -53,7 +53,7 @@ def authenticate(name: str, password: str) -> Any:
     if password != PASSWORD:
         return None
     if name.startswith("careful"):
-        return OneMoreStep(name, kind="totp", hint="your phone")
+        return MfaRequired(name, kind="totp", hint="your phone")
     return Identity(name, label="from the directory") if name.startswith("labelled") else name
 
 
@@ -64,9 +64,9 @@ def second_step(subject: str, kind: str, code: str) -> bool:
 
 @pytest.fixture(params=sorted(FACES), scope="module")
 def people(request: pytest.FixtureRequest) -> Iterator[People]:
-    events: list[Event] = []
-    sessions = Sessions(MemoryStore(), on_event=events.append)
-    guard = GuardPolicy(account_burst=3, account_every=3600.0, address_burst=1000)
+    events: list[ServerEvent] = []
+    sessions = Sessions(MemorySessionStore(), on_event=events.append)
+    guard = RateLimitPolicy(account_burst=3, account_every=3600.0, address_burst=1000)
     settings = {"second_step": second_step, "guard": guard, "password_grant": True}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conftest, "authenticate", authenticate)
@@ -88,8 +88,8 @@ def test_who_guesses_too_often_has_to_wait(people: People) -> None:
     assert 3500 < int(answer.headers["retry-after"]) <= 3700
     assert NO_STORE.items() <= dict(answer.headers).items()
     told = [type(event) for event in people.events if event.kind.startswith("login.") and not event.sid]
-    assert told.count(LoginThrottled) == 1, "once a minute"
-    assert told.count(LoginRefused) >= 3
+    assert told.count(LoginRateLimited) == 1, "once a minute"
+    assert told.count(LoginFailed) >= 3
     assert "guesser" not in str(people.events)
 
 
@@ -210,7 +210,7 @@ def test_a_new_device_is_told_apart_from_a_newer_version(people: People) -> None
     for agent in (FIREFOX, NEWER_FIREFOX, EDGE, EDGE):
         people.tokens("lara", agent=agent)
     people.tokens("lara", client_id="app")
-    told = [event for event in people.events if isinstance(event, LoggedIn) and event.subject == "lara"]
+    told = [event for event in people.events if isinstance(event, SessionCreated) and event.subject == "lara"]
     assert [event.new_device for event in told] == [True, False, True, False, True]
     assert (told[0].ip, told[0].user_agent) == ("127.0.0.1", FIREFOX)
 
@@ -219,7 +219,7 @@ def test_the_end_of_a_session_is_told(people: People) -> None:
     tokens = people.tokens("mia")
     sid = people.sessions.verify(tokens["access_token"]).sid
     people.http.delete(f"/auth/sessions/{sid}", headers=authorization(tokens["access_token"]))
-    assert SessionEnded(sid, "mia", "revoked") in people.events
+    assert SessionRevoked(sid, "mia", "revoked") in people.events
 
 
 def test_without_a_second_step_there_is_no_place_for_codes(wire: conftest.Wire) -> None:

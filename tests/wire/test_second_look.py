@@ -11,7 +11,7 @@ import pytest
 
 from tests.wire import conftest
 from tests.wire.conftest import FACES, PASSWORD, Wire, authorization
-from unbroken.server import Cookies, MemoryStore, Sessions
+from unbroken.server import Cookies, MemorySessionStore, Sessions
 
 SCRIPT = {"x-unbroken": "1"}
 REFRESH = "__Secure-unbroken-refresh"
@@ -41,7 +41,7 @@ def test_a_body_that_is_framed_wrongly_is_no_error_of_the_server(wire: Wire) -> 
 def shop(request: pytest.FixtureRequest) -> Iterator[Wire]:
     """A server that keeps tokens in cookies, and whose directory knows capitals apart."""
     people = {"ada": "secret", "Ada": PASSWORD, "bob": PASSWORD}
-    sessions = Sessions(MemoryStore())
+    sessions = Sessions(MemorySessionStore())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conftest, "authenticate", lambda name, password: name if people.get(name) == password else None)
         with FACES[request.param](sessions, cookies=Cookies("both")) as port:

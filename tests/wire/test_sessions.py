@@ -150,7 +150,7 @@ def test_the_authorization_header_counts_once(wire: Wire) -> None:
 
 
 def test_my_devices_are_mine_and_the_current_one_is_marked(wire: Wire) -> None:
-    wire.sessions.revoke_all("grace")
+    wire.sessions.revoke_subject("grace")
     here, there, other = wire.login("grace", label="here"), wire.login("grace", label="there"), wire.login("heidi")
     listed = wire.http.get("/auth/sessions", headers=authorization(here["access_token"])).json()["sessions"]
     assert {(one["label"], one["current"]) for one in listed} == {("here", True), ("there", False)}
@@ -177,7 +177,7 @@ def test_an_unknown_session_is_404(wire: Wire, sid: str) -> None:
 
 
 def test_all_others_are_ended_and_this_one_stays(wire: Wire) -> None:
-    wire.sessions.revoke_all("judy")
+    wire.sessions.revoke_subject("judy")
     here, others = wire.login("judy"), [wire.login("judy") for _ in range(3)]
     answer = wire.http.post("/auth/sessions/revoke-others", headers=authorization(here["access_token"]))
     assert answer.json() == {"revoked": 3}

@@ -23,8 +23,8 @@ import unbroken.fastapi
 from tests.access_log import logged
 from tests.wire.conftest import FACES, NO_STORE, PASSWORD, Wire, authorization
 from unbroken.errors import InvalidToken, StoreUnavailable
-from unbroken.server import Claims, Cookies, MemoryStore, Sessions
-from unbroken.starlette import redeemed
+from unbroken.server import Claims, Cookies, MemorySessionStore, Sessions
+from unbroken.starlette import claims_from_ticket
 from unbroken.testing import running
 
 TICKET = "/auth/ticket"
@@ -131,15 +131,15 @@ def face(request: pytest.FixtureRequest) -> Any:
 
 
 def test_an_application_may_leave_it_out(face: Any) -> None:
-    sessions = Sessions(MemoryStore())
+    sessions = Sessions(MemorySessionStore())
     with face(sessions, tickets=False) as http:
-        headers = authorization(sessions.login("ada").access_token)
+        headers = authorization(sessions.create("ada").access_token)
         assert http.post(TICKET, headers=headers).status_code == 404
         assert http.get("/auth/session", headers=headers).status_code == 200
 
 
 def test_by_cookie_it_needs_the_header_and_an_origin(face: Any) -> None:
-    sessions, script = Sessions(MemoryStore()), {"x-unbroken": "1"}
+    sessions, script = Sessions(MemorySessionStore()), {"x-unbroken": "1"}
     with face(sessions, cookies=Cookies("both", secure=False), origins=[ALLOWED]) as http:
         http.post("/auth/login", json={"username": "ada", "password": PASSWORD}, headers=script)
         assert ACCESS in http.cookies
@@ -154,7 +154,7 @@ def test_by_cookie_it_needs_the_header_and_an_origin(face: Any) -> None:
 
 
 def test_a_store_that_is_away_is_503(face: Any) -> None:
-    class Away(MemoryStore):
+    class Away(MemorySessionStore):
         gone = False
 
         async def keys(self) -> Any:
@@ -163,7 +163,7 @@ def test_a_store_that_is_away_is_503(face: Any) -> None:
             return await super().keys()
 
     sessions = Sessions(Away())
-    headers = authorization(sessions.login("ada").access_token)
+    headers = authorization(sessions.create("ada").access_token)
     sessions.store.gone, sessions._flows.watch.fresh_until = True, float("-inf")
     with face(sessions) as http:
         answer = http.post(TICKET, headers=headers)
@@ -183,7 +183,7 @@ class Live:
     lines: list[str] = field(repr=False)
 
     def ticket(self, **more: Any) -> str:
-        return self.sessions.ticket(self.sessions.login("ada", **more).access_token).text
+        return self.sessions.ticket(self.sessions.create("ada", **more).access_token).text
 
     def get(self, path: str, ticket: str | None = None) -> httpx2.Response:
         return httpx2.get(f"http://{self.url}{path}", params={} if ticket is None else {"ticket": ticket})
@@ -199,14 +199,14 @@ class Live:
 
 def starlette_app(sessions: Sessions) -> Any:
     async def live(socket: WebSocket) -> None:
-        claims = await redeemed(socket, sessions)
+        claims = await claims_from_ticket(socket, sessions)
         await socket.accept()
         await socket.send_text(f"{claims.subject} {socket.url.query}")
         await socket.close()
 
     async def report(request: Request) -> PlainTextResponse:
         scope = "write" if request.url.path.endswith("/write") else ""
-        claims = await redeemed(request, sessions, scope=scope)
+        claims = await claims_from_ticket(request, sessions, scope=scope)
         return PlainTextResponse(f"{claims.subject} {request.scope['query_string'].decode()}")
 
     pages = [Route("/report", report), Route("/write", report), WebSocketRoute("/live", live)]
@@ -214,7 +214,7 @@ def starlette_app(sessions: Sessions) -> Any:
 
 
 def fastapi_app(sessions: Sessions) -> Any:
-    tickets, app = unbroken.fastapi.Tickets(sessions), FastAPI()
+    tickets, app = unbroken.fastapi.TicketAuth(sessions), FastAPI()
 
     async def live(socket: WebSocket, session: Any) -> None:
         await socket.accept()
@@ -240,7 +240,7 @@ def fastapi_app(sessions: Sessions) -> Any:
 
 @pytest.fixture(params=[starlette_app, fastapi_app], scope="module")
 def live(request: pytest.FixtureRequest) -> Iterator[Live]:
-    sessions = Sessions(MemoryStore())
+    sessions = Sessions(MemorySessionStore())
     with running(request.param(sessions)) as port, logged() as lines:
         yield Live(f"127.0.0.1:{port}", sessions, lines)
 
@@ -272,7 +272,7 @@ def test_without_one_and_with_several_nobody_comes_in(live: Live) -> None:
     assert (bare.status_code, bare.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
     for query in ("", "ticket=", "ticket=x", "tickets=" + tickets[0], "&".join("ticket=" + one for one in tickets)):
         assert live.greeted(query) == 401
-    token = live.sessions.login("ada").access_token
+    token = live.sessions.create("ada").access_token
     assert live.greeted(f"ticket={token}") == 401, "an access token is none"
     assert httpx2.get(f"http://{live.url}/report", headers=authorization(token)).status_code == 401
     assert [live.sessions.redeem(one).subject for one in tickets] == ["ada"] * 2
@@ -303,7 +303,7 @@ def test_a_store_that_is_away_lets_nobody_in(live: Live, monkeypatch: pytest.Mon
 
     ticket = live.ticket()
     with monkeypatch.context() as patch:
-        patch.setattr(live.sessions.store, "strike", away)
+        patch.setattr(live.sessions.store, "advance_marker", away)
         assert live.greeted(f"ticket={ticket}") == 503
         answer = live.get("/report", ticket)
         assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
@@ -325,6 +325,6 @@ def test_no_log_shows_a_ticket_whether_it_was_good_or_not(live: Live) -> None:
 
 
 def test_fastapi_describes_the_ticket_as_a_parameter() -> None:
-    paths = fastapi_app(Sessions(MemoryStore())).openapi()["paths"]
+    paths = fastapi_app(Sessions(MemorySessionStore())).openapi()["paths"]
     [parameter] = paths["/report"]["get"]["parameters"]
     assert (parameter["name"], parameter["in"], parameter["required"]) == ("ticket", "query", False)

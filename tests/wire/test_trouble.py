@@ -17,11 +17,11 @@ from starlette.routing import Route
 from tests.backend import running
 from unbroken.errors import ConfigurationError
 from unbroken.fastapi import Auth
-from unbroken.server import Claims, MemoryStore, Sessions
-from unbroken.starlette import SessionMiddleware, current_session
+from unbroken.server import Claims, MemorySessionStore, Sessions
+from unbroken.starlette import AccessTokenMiddleware, current_claims
 
 
-class Unready(MemoryStore):
+class Unready(MemorySessionStore):
     """A store that is set up wrongly, and says so when it is asked."""
 
     async def keys(self) -> Any:
@@ -30,9 +30,11 @@ class Unready(MemoryStore):
 
 def starlette_app(sessions: Sessions) -> Any:
     async def orders(request: Request) -> PlainTextResponse:
-        return PlainTextResponse(current_session(request).subject)
+        return PlainTextResponse(current_claims(request).subject)
 
-    return Starlette(routes=[Route("/orders", orders)], middleware=[Middleware(SessionMiddleware, sessions=sessions)])
+    return Starlette(
+        routes=[Route("/orders", orders)], middleware=[Middleware(AccessTokenMiddleware, sessions=sessions)]
+    )
 
 
 def fastapi_app(sessions: Sessions) -> Any:
@@ -48,7 +50,7 @@ def fastapi_app(sessions: Sessions) -> Any:
 
 @pytest.mark.parametrize("app", [starlette_app, fastapi_app])
 def test_a_server_that_is_set_up_wrongly_refuses_no_token(app: Callable[[Sessions], Any]) -> None:
-    token = Sessions(MemoryStore()).login("ada").access_token
+    token = Sessions(MemorySessionStore()).create("ada").access_token
     with running(app(Sessions(Unready()))) as port:
         answer = httpx2.get(f"http://127.0.0.1:{port}/orders", headers={"authorization": f"Bearer {token}"})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.wire.conftest import Wire
-from unbroken._http import Reply
-from unbroken.client.core.dialect import challenges_bearer, parse_challenges
-from unbroken.errors import BadAnswer, InvalidToken
+from unbroken._http import HttpResponse
+from unbroken.client.core.dialect import is_bearer_challenge, parse_challenges
+from unbroken.errors import BadResponse, InvalidToken
 from unbroken.server.http.messages import challenge
-from unbroken.tokens import Granted
+from unbroken.tokens import TokenResponse
 
 
 def vectors(name: str) -> list[Any]:
@@ -24,11 +24,11 @@ def vectors(name: str) -> list[Any]:
 @pytest.mark.parametrize("case", vectors("token_responses"))
 def test_a_token_response_is_read_as_the_vector_says(case: dict[str, Any]) -> None:
     if "bad_field" in case:
-        with pytest.raises(BadAnswer) as caught:
-            Granted.from_response(case["body"])
+        with pytest.raises(BadResponse) as caught:
+            TokenResponse.from_response(case["body"])
         assert caught.value.field == case["bad_field"]
         return
-    granted = Granted.from_response(case["body"])
+    granted = TokenResponse.from_response(case["body"])
     said = {"odd": [], **case["tokens"]}
     assert {name: getattr(granted, name) for name in said} == {**said, "odd": tuple(said["odd"])}
 
@@ -36,7 +36,7 @@ def test_a_token_response_is_read_as_the_vector_says(case: dict[str, Any]) -> No
 @pytest.mark.parametrize("case", vectors("challenges"))
 def test_a_challenge_is_read_as_the_vector_says(case: dict[str, Any]) -> None:
     headers = {} if case["header"] is None else {"www-authenticate": case["header"]}
-    assert challenges_bearer(Reply(case["status"], headers)) is case["renew"]
+    assert is_bearer_challenge(HttpResponse(case["status"], headers)) is case["renew"]
     parameters = dict(parse_challenges(case["header"] or "")).get("bearer", {})
     assert (parameters.get("error"), parameters.get("reason")) == (case.get("error"), case.get("reason"))
 
@@ -54,4 +54,4 @@ def test_our_servers_challenges_are_the_vectors_called_our_own() -> None:
 
 def test_our_servers_token_response_reads_back_whole(wire: Wire) -> None:
     body = wire.login(scope="read")
-    assert Granted.from_response(body).to_response() == body
+    assert TokenResponse.from_response(body).to_response() == body

@@ -14,7 +14,7 @@ def nobody(_name: str, _password: str) -> None:
 
 def tokens(n: int) -> list[str]:
     sessions = Sessions(open_store(store()))
-    made = [sessions.login(f"user-{number}").refresh_token or "" for number in range(n)]
+    made = [sessions.create(f"user-{number}").refresh_token or "" for number in range(n)]
     sessions.close()
     return made
 

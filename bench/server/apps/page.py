@@ -12,12 +12,12 @@ from starlette.routing import Route
 
 from bench.server.apps import store
 from unbroken.server import Sessions, open_store
-from unbroken.starlette import SessionMiddleware, current_session
+from unbroken.starlette import AccessTokenMiddleware, current_claims
 
 
 def tokens(n: int) -> list[str]:
     sessions = Sessions(open_store(store()))
-    made = [sessions.login(f"user-{number}").access_token for number in range(n)]
+    made = [sessions.create(f"user-{number}").access_token for number in range(n)]
     sessions.close()
     return made
 
@@ -26,9 +26,9 @@ def app() -> Starlette:
     """For sessions."""
 
     async def page(request: Request) -> JSONResponse:
-        return JSONResponse({"orders of": current_session(request).subject})
+        return JSONResponse({"orders of": current_claims(request).subject})
 
-    middleware = [Middleware(SessionMiddleware, sessions=Sessions(open_store(store())))]
+    middleware = [Middleware(AccessTokenMiddleware, sessions=Sessions(open_store(store())))]
     return Starlette(routes=[Route("/orders", page)], middleware=middleware)
 
 

@@ -16,9 +16,9 @@ from collections.abc import AsyncGenerator, Generator, Mapping
 from functools import cache
 from typing import Any
 
-from unbroken.client.core.body import Again, Pieces, Rewind, rewinder
-from unbroken.client.core.request_flow import NO_ANSWER_OF_OURS
-from unbroken.client.core.schedule import Live
+from unbroken.client.core.body import BodyBuffer, ReplayedStream, Rewind, rewinder
+from unbroken.client.core.request_flow import NOT_OUR_RESPONSE
+from unbroken.client.core.schedule import ActiveTokens
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, NotReplayable
 
@@ -41,13 +41,13 @@ class AuthFlow:
 
     _library: Any  # httpx or httpx2, which differ in nothing that is used here
 
-    def __init__(self, session: Session, *, instead: bool = False) -> None:
+    def __init__(self, session: Session, *, override_authorization: bool = False) -> None:
         if session.dialect.header.lower() != "authorization":
             raise ConfigurationError(
                 f"SessionAuth cannot keep the header {session.dialect.header!r} from following a redirect to another "
                 "origin: use SessionTransport(session) as the client's transport"
             )
-        self._session, self._instead = session, instead
+        self._session, self._instead = session, override_authorization
 
     def __repr__(self) -> str:
         return f"<SessionAuth of {self._session!r}>"
@@ -58,17 +58,17 @@ class AuthFlow:
         if not _is_ours(request, session, self._instead):
             yield request
             return
-        way = session.passage(_rewinder(request.stream), _endpoint, request)
+        way = session._request_flow(_rewinder(request.stream), _endpoint, request)
         response: Any = None
         try:
             step = next(way)
             while True:
-                if type(step) is Live:
+                if type(step) is ActiveTokens:
                     response = yield _signed(request, session, step)
                     answer: object = _status(response, session, step)
                     request = response.request  # behind a redirect, only the last hop is sent again
                 else:
-                    answer = session.perform(step, _Received(response, self._library))
+                    answer = session._perform(step, _Response(response, self._library))
                 step = way.send(answer)
         except StopIteration:
             return
@@ -79,17 +79,17 @@ class AuthFlow:
         if not _is_ours(request, session, self._instead):
             yield request
             return
-        way = session.passage(_rewinder(request.stream), _endpoint, request)
+        way = session._request_flow(_rewinder(request.stream), _endpoint, request)
         response: Any = None
         try:
             step = next(way)
             while True:
-                if type(step) is Live:
+                if type(step) is ActiveTokens:
                     response = yield _signed(request, session, step)
                     answer: object = _status(response, session, step)
                     request = response.request  # behind a redirect, only the last hop is sent again
                 else:
-                    answer = await session.aperform(step, _AsyncReceived(response, self._library))
+                    answer = await session._aperform(step, _AsyncResponse(response, self._library))
                 step = way.send(answer)
         except StopIteration:
             return
@@ -115,16 +115,16 @@ class TransportFlow:
         session, send = self._session, self._transport.handle_request
         if not _is_ours(_unsigned(request, session), session):
             return send(request)
-        way = session.passage(_rewinder(request.stream), _endpoint, request)
+        way = session._request_flow(_rewinder(request.stream), _endpoint, request)
         response: Any = None
         try:
             step = next(way)
             while True:
-                if type(step) is Live:
+                if type(step) is ActiveTokens:
                     response = send(_signed(request, session, step))
                     answer: object = response.status_code
                 else:
-                    answer = session.perform(step, _Received(response, self._library))
+                    answer = session._perform(step, _Response(response, self._library))
                 step = way.send(answer)
         except StopIteration:
             return response
@@ -136,16 +136,16 @@ class TransportFlow:
         session, send = self._session, self._transport.handle_async_request
         if not _is_ours(_unsigned(request, session), session):
             return await send(request)
-        way = session.passage(_rewinder(request.stream), _endpoint, request)
+        way = session._request_flow(_rewinder(request.stream), _endpoint, request)
         response: Any = None
         try:
             step = next(way)
             while True:
-                if type(step) is Live:
+                if type(step) is ActiveTokens:
                     response = await send(_signed(request, session, step))
                     answer: object = response.status_code
                 else:
-                    answer = await session.aperform(step, _AsyncReceived(response, self._library))
+                    answer = await session._aperform(step, _AsyncResponse(response, self._library))
                 step = way.send(answer)
         except StopIteration:
             return response
@@ -164,7 +164,7 @@ class TransportFlow:
 def _is_ours(request: Any, session: Session, instead: bool = False) -> bool:
     """Whether the request goes where our tokens may go, and carries no credentials that are to stay."""
     url = request.url
-    if not session.covers(url.scheme, url.host, url.port) or request.extensions.get(SKIP):
+    if not session.allows_origin(url.scheme, url.host, url.port) or request.extensions.get(SKIP):
         return False
     if instead:
         return True
@@ -182,7 +182,7 @@ def _raw(name: str) -> bytes:
     return name.lower().encode()
 
 
-def _signed(request: Any, session: Session, live: Live) -> Any:
+def _signed(request: Any, session: Session, live: ActiveTokens) -> Any:
     request.headers[session.dialect.header] = request.extensions[SENT] = live.header
     return request
 
@@ -195,16 +195,16 @@ def _unsigned(request: Any, session: Session) -> Any:
     return request
 
 
-def _status(response: Any, session: Session, sent: Live) -> int:
+def _status(response: Any, session: Session, sent: ActiveTokens) -> int:
     """The status of an answer to the token we sent; not that of one from behind a redirect that dropped it."""
     status: int = response.status_code
     if not session.dialect.may_challenge(status):
         return status
     got = response.request.headers.get(session.dialect.header)
-    return status if got == sent.header else NO_ANSWER_OF_OURS
+    return status if got == sent.header else NOT_OUR_RESPONSE
 
 
-class _Received:
+class _Response:
     """A ``Received`` over an answer of ``Client``, or of a transport below it."""
 
     def __init__(self, response: Any, library: Any) -> None:
@@ -216,7 +216,7 @@ class _Received:
     def read(self, most: int | None = None) -> Any:
         if self._response.is_stream_consumed:  # a hook of the user's own was here
             return _at_most(self._response.read(), most)
-        stream, pieces = self._response.stream, Pieces(most)
+        stream, pieces = self._response.stream, BodyBuffer(most)
         rest = iter(stream)
         try:
             if not all(map(pieces.take, rest)):
@@ -230,14 +230,14 @@ class _Received:
     def note(self, why: NotReplayable) -> None:
         self._response.extensions[WHY_NOT] = why
 
-    def _put_back(self, pieces: Pieces, rest: Any = None) -> bytes | None:
+    def _put_back(self, pieces: BodyBuffer, rest: Any = None) -> bytes | None:
         """Makes the answer as it was; its body, decoded, unless there is a *rest*."""
         again = _stream_class(self._library)
         self._response.stream = again(pieces.taken, rest, self._response.stream)
         if rest is not None:
             return None
         probe = self._library.Response(200, headers=self._response.headers, stream=again(pieces.taken))
-        decoded = Pieces(pieces.most)
+        decoded = BodyBuffer(pieces.most)
         try:
             return b"".join(decoded.taken) if all(map(decoded.take, probe.iter_bytes())) else None
         except self._library.DecodingError:
@@ -248,13 +248,13 @@ class _Received:
         error.request = getattr(self._response, "_request", None)
 
 
-class _AsyncReceived(_Received):
+class _AsyncResponse(_Response):
     """The same over an answer of ``AsyncClient``."""
 
     async def read(self, most: int | None = None) -> Any:
         if self._response.is_stream_consumed:
             return _at_most(await self._response.aread(), most)
-        stream, pieces = self._response.stream, Pieces(most)
+        stream, pieces = self._response.stream, BodyBuffer(most)
         rest = aiter(stream)
         try:
             async for piece in rest:
@@ -270,7 +270,7 @@ class _AsyncReceived(_Received):
 @cache
 def _stream_class(library: Any) -> Any:
     """``Again`` as a stream of *library*."""
-    return type("Again", (Again, library.SyncByteStream, library.AsyncByteStream), {})
+    return type("Again", (ReplayedStream, library.SyncByteStream, library.AsyncByteStream), {})
 
 
 def _at_most(body: bytes, most: int | None) -> bytes | None:

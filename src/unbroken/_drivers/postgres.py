@@ -1,6 +1,6 @@
-"""PostgreSQL in one async shape over psycopg's two: blocking where ``run_once`` is at work, awaiting elsewhere.
+"""PostgreSQL in one async shape over psycopg's two: blocking where ``run_sync`` is at work, awaiting elsewhere.
 
-1. Each operation asks ``is_blocking``. True: the blocking pool, and nothing suspends. Else, under asyncio: the pool of
+1. Each operation asks ``in_sync_context``. True: the blocking pool, and nothing suspends. Else, under asyncio: the pool of
    the running loop; under trio, which psycopg does not know: the blocking pool, in a thread.
 2. Every wait has an end: for a connection, for a place in the pool, for the server's answer. What does not come in
    time, or breaks, is StoreUnavailable; a text that is none is InvalidRequest; missing tables are ConfigurationError.
@@ -27,43 +27,43 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from unbroken._drivers.postgres_connection import (
-    ANSWER_SECONDS,
     CONNECT_SECONDS,
-    Awaiting,
-    Blocking,
-    Luck,
+    RESPONSE_SECONDS,
+    AsyncConnection,
+    BlockingConnection,
+    ConnectFailure,
     aconfigure,
     configure,
     is_stale,
     read_url,
-    said,
     settings,
+    translate_error,
 )
-from unbroken._sync import is_blocking
+from unbroken._sync import in_sync_context
 from unbroken.errors import UnbrokenError
 
-__all__ = ["Sql", "Step"]
+__all__ = ["PostgresDriver", "Step"]
 
 T = TypeVar("T")
 Step = tuple[str, Any]  # a statement and its values
 POOL_SECONDS = 3.0  # until a connection is free
-SLICE = 0.25  # how long who waits for a connection does not notice that none can be made
+POOL_WAIT_SLICE_SECONDS = 0.25  # how long who waits for a connection does not notice that none can be made
 
 
 @dataclass
-class _Held:
+class _ProcessPools:
     """What one process holds."""
 
-    luck: Luck = field(default_factory=Luck)
+    luck: ConnectFailure = field(default_factory=ConnectFailure)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    blocking: ConnectionPool[Blocking] | None = None
-    loops: dict[asyncio.AbstractEventLoop, AsyncConnectionPool[Awaiting]] = field(default_factory=dict)
+    blocking: ConnectionPool[BlockingConnection] | None = None
+    loops: dict[asyncio.AbstractEventLoop, AsyncConnectionPool[AsyncConnection]] = field(default_factory=dict)
 
 
-Pool = ConnectionPool[Blocking] | AsyncConnectionPool[Awaiting]
+Pool = ConnectionPool[BlockingConnection] | AsyncConnectionPool[AsyncConnection]
 
 
-class Sql:
+class PostgresDriver:
     """The database at *url*, by pools of at most ``pool_size`` connections each: one for all threads, one a loop.
 
     *url* is anything that libpq reads; a URL may have ``?pool_size=20``. Raises ConfigurationError if it says nothing.
@@ -71,7 +71,7 @@ class Sql:
 
     def __init__(self, url: str) -> None:
         self._conninfo, self.name, self._size = read_url(url)
-        self._by_pid: dict[int, _Held] = {}  # a parent's stays here: collected, it would talk on shared sockets
+        self._by_pid: dict[int, _ProcessPools] = {}  # a parent's stays here: collected, it would talk on shared sockets
         weakref.finalize(self, _close, self._by_pid)  # also before the interpreter ends
 
     def __repr__(self) -> str:
@@ -79,54 +79,54 @@ class Sql:
 
     async def rows(self, statement: str, values: Any = ()) -> list[Any]:
         """The rows that one statement gives, which is committed by itself."""
-        return await self.together([(statement, values)])
+        return await self.transaction([(statement, values)])
 
-    async def together(self, steps: Sequence[Step]) -> list[Any]:
+    async def transaction(self, steps: Sequence[Step]) -> list[Any]:
         """The rows that the last of *steps* gives, all of them in one transaction."""
         try:
-            if is_blocking():
-                return self._blockingly(steps)
+            if in_sync_context():
+                return self._execute_sync(steps)
             loop = _asyncio_loop()
             if loop is None:
-                return await _in_thread(lambda: self._blockingly(steps))
-            asked = _keep(asyncio.ensure_future(self._awaiting(loop, steps)))
+                return await _in_thread(lambda: self._execute_sync(steps))
+            asked = _keep_reference(asyncio.ensure_future(self._execute_async(loop, steps)))
             await asyncio.wait((asked,))  # psycopg would wait, for whoever is cancelled, until the server has heard it
             return asked.result()
         except (psycopg.Error, UnicodeError) as error:
-            raise self.said(error) from error
+            raise self.translate_error(error) from error
 
-    def connection(self, *, answer_seconds: float = ANSWER_SECONDS) -> psycopg.Connection[Any]:
+    def connection(self, *, answer_seconds: float = RESPONSE_SECONDS) -> psycopg.Connection[Any]:
         """A blocking connection outside of the pool, autocommitting, which the caller closes. Raises StoreUnavailable
         or ConfigurationError.
         """
         try:
-            made = Blocking.connect(self._conninfo, autocommit=True, luck=Luck())
+            made = BlockingConnection.connect(self._conninfo, autocommit=True, luck=ConnectFailure())
         except psycopg.Error as error:
-            raise self.said(error) from error
+            raise self.translate_error(error) from error
         made.answer_seconds = answer_seconds
         return made
 
     async def aclose(self) -> None:
         """Closes the running loop's pool, then as ``close``."""
-        loop = None if is_blocking() else _asyncio_loop()
+        loop = None if in_sync_context() else _asyncio_loop()
         if loop is not None and (pool := self._held().loops.pop(loop, None)):
             await pool.close(CONNECT_SECONDS)
-        await _in_thread(self.close) if not is_blocking() else self.close()
+        await _in_thread(self.close) if not in_sync_context() else self.close()
 
     def close(self) -> None:
         """Closes the pools of this process; an operation after it opens another."""
         _close(self._by_pid)
 
-    def said(self, error: psycopg.Error | UnicodeError) -> UnbrokenError:
+    def translate_error(self, error: psycopg.Error | UnicodeError) -> UnbrokenError:
         """The error to raise for the driver's."""
-        return said(error, self.name)
+        return translate_error(error, self.name)
 
     # ---- blocking ------------------------------------------------------------------------------------------------
 
-    def _blockingly(self, steps: Sequence[Step]) -> list[Any]:
+    def _execute_sync(self, steps: Sequence[Step]) -> list[Any]:
         held = self._held()
         pool = held.blocking or self._blocking_pool(held)
-        connection = self._free(pool, held.luck)
+        connection = self._acquire(pool, held.luck)
         try:
             if len(steps) == 1:
                 return _all(connection.execute(*steps[0]))
@@ -140,12 +140,12 @@ class Sql:
         finally:
             pool.putconn(connection)
 
-    def _free(self, pool: ConnectionPool[Blocking], luck: Luck) -> Blocking:
+    def _acquire(self, pool: ConnectionPool[BlockingConnection], luck: ConnectFailure) -> BlockingConnection:
         since = time.monotonic()
-        _fail_at_once(pool, luck, since - SLICE)
+        _fail_at_once(pool, luck, since - POOL_WAIT_SLICE_SECONDS)
         while True:
             try:
-                connection = pool.getconn(SLICE)
+                connection = pool.getconn(POOL_WAIT_SLICE_SECONDS)
             except PoolTimeout as error:
                 _give_up(pool, luck, since, error)
                 continue
@@ -154,12 +154,12 @@ class Sql:
             connection.close()
             pool.putconn(connection)
 
-    def _blocking_pool(self, held: _Held) -> ConnectionPool[Blocking]:
+    def _blocking_pool(self, held: _ProcessPools) -> ConnectionPool[BlockingConnection]:
         with held.lock:
             if held.blocking is None:
                 held.blocking = ConnectionPool(
                     self._conninfo,
-                    connection_class=Blocking,
+                    connection_class=BlockingConnection,
                     configure=configure,
                     open=True,
                     **settings(self._size, held.luck),
@@ -168,10 +168,10 @@ class Sql:
 
     # ---- awaiting ------------------------------------------------------------------------------------------------
 
-    async def _awaiting(self, loop: asyncio.AbstractEventLoop, steps: Sequence[Step]) -> list[Any]:
+    async def _execute_async(self, loop: asyncio.AbstractEventLoop, steps: Sequence[Step]) -> list[Any]:
         held = self._held()
         pool = held.loops.get(loop) or await self._pool_of(loop, held)
-        connection = await self._afree(pool, held.luck)
+        connection = await self._aacquire(pool, held.luck)
         try:
             if len(steps) == 1:
                 return await _aall(await connection.execute(*steps[0]))
@@ -185,12 +185,12 @@ class Sql:
         finally:
             await pool.putconn(connection)
 
-    async def _afree(self, pool: AsyncConnectionPool[Awaiting], luck: Luck) -> Awaiting:
+    async def _aacquire(self, pool: AsyncConnectionPool[AsyncConnection], luck: ConnectFailure) -> AsyncConnection:
         since = time.monotonic()
-        _fail_at_once(pool, luck, since - SLICE)
+        _fail_at_once(pool, luck, since - POOL_WAIT_SLICE_SECONDS)
         while True:
             try:
-                connection = await pool.getconn(SLICE)
+                connection = await pool.getconn(POOL_WAIT_SLICE_SECONDS)
             except PoolTimeout as error:
                 _give_up(pool, luck, since, error)
                 continue
@@ -199,29 +199,31 @@ class Sql:
             await connection.close()
             await pool.putconn(connection)
 
-    async def _pool_of(self, loop: asyncio.AbstractEventLoop, held: _Held) -> AsyncConnectionPool[Awaiting]:
+    async def _pool_of(
+        self, loop: asyncio.AbstractEventLoop, held: _ProcessPools
+    ) -> AsyncConnectionPool[AsyncConnection]:
         """The new pool of this loop. Nothing here suspends, so that there is one."""
-        pool: AsyncConnectionPool[Awaiting] = AsyncConnectionPool(
+        pool: AsyncConnectionPool[AsyncConnection] = AsyncConnectionPool(
             self._conninfo,
-            connection_class=Awaiting,
+            connection_class=AsyncConnection,
             configure=aconfigure,
             open=False,
             **settings(self._size, held.luck),
         )
         others = asyncio.all_tasks()
         await pool.open()
-        _keep(asyncio.ensure_future(_see_off(asyncio.all_tasks() - others)))
+        _keep_reference(asyncio.ensure_future(_cancel_tasks(asyncio.all_tasks() - others)))
         with held.lock:
             for other in [other for other in held.loops if other.is_closed()]:
                 del held.loops[other]
             return held.loops.setdefault(loop, pool)
 
-    def _held(self) -> _Held:
+    def _held(self) -> _ProcessPools:
         pid = os.getpid()
-        return self._by_pid.get(pid) or self._by_pid.setdefault(pid, _Held())
+        return self._by_pid.get(pid) or self._by_pid.setdefault(pid, _ProcessPools())
 
 
-def _close(by_pid: dict[int, _Held]) -> None:
+def _close(by_pid: dict[int, _ProcessPools]) -> None:
     """Closes the pools of this process."""
     held = by_pid.get(os.getpid())
     if held is None:
@@ -244,20 +246,20 @@ async def _aall(cursor: psycopg.AsyncCursor[Any]) -> list[Any]:
     return await cursor.fetchall() if cursor.description else []
 
 
-def _fail_at_once(pool: Pool, luck: Luck, since: float) -> None:
+def _fail_at_once(pool: Pool, luck: ConnectFailure, since: float) -> None:
     """Raises what became of the attempt to connect *since* then, if that has left no connection at all."""
     if luck.failed_at > since and luck.error is not None and pool.get_stats()["pool_size"] == 0:
         raise psycopg.OperationalError(str(luck.error)) from luck.error
 
 
-def _give_up(pool: Pool, luck: Luck, since: float, timeout: PoolTimeout) -> None:
+def _give_up(pool: Pool, luck: ConnectFailure, since: float, timeout: PoolTimeout) -> None:
     """Raises when nothing can be had, or when that has taken too long."""
     _fail_at_once(pool, luck, since)
     if time.monotonic() - since > POOL_SECONDS:
         raise psycopg.OperationalError(f"all connections were busy for {POOL_SECONDS:g} s") from timeout
 
 
-async def _see_off(tasks: set[asyncio.Task[Any]]) -> None:
+async def _cancel_tasks(tasks: set[asyncio.Task[Any]]) -> None:
     """Cancels the tasks of a pool that nobody has closed until they end, when the event loop ends.
 
     They miss that they are cancelled if they are just then woken, or making a connection: ``asyncio.run`` would wait
@@ -272,14 +274,14 @@ async def _see_off(tasks: set[asyncio.Task[Any]]) -> None:
             await asyncio.sleep(0)
 
 
-def _keep(task: asyncio.Future[T]) -> asyncio.Future[T]:
+def _keep_reference(task: asyncio.Future[T]) -> asyncio.Future[T]:
     """Holds *task* until it is done: the event loop does so only weakly. Nobody need be there to hear how it ended."""
     _kept.add(task)
-    task.add_done_callback(_let_go)
+    task.add_done_callback(_drop_reference)
     return task
 
 
-def _let_go(task: asyncio.Future[Any]) -> None:
+def _drop_reference(task: asyncio.Future[Any]) -> None:
     _kept.discard(task)
     if not task.cancelled():
         task.exception()

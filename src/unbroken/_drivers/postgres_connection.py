@@ -18,22 +18,22 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable, UnbrokenError
 
 __all__ = [
-    "ANSWER_SECONDS",
     "CONNECT_SECONDS",
-    "Awaiting",
-    "Blocking",
-    "Luck",
+    "RESPONSE_SECONDS",
+    "AsyncConnection",
+    "BlockingConnection",
+    "ConnectFailure",
     "aconfigure",
     "configure",
     "is_stale",
     "read_url",
-    "said",
     "settings",
+    "translate_error",
 ]
 
 CONNECT_SECONDS = 3.0
 STATEMENT_SECONDS = 4.0  # after which the server gives up by itself
-ANSWER_SECONDS = 5.0  # after which the server is taken for dead
+RESPONSE_SECONDS = 5.0  # after which the server is taken for dead
 BOUNDS: dict[str, Any] = {
     "connect_timeout": int(CONNECT_SECONDS),
     "application_name": "unbroken",
@@ -55,7 +55,7 @@ SELECT pg_backend_pid(), set_config('statement_timeout', %s, false),
 
 
 @dataclass
-class Luck:
+class ConnectFailure:
     """What became of attempts to connect."""
 
     failed_at: float = float("-inf")
@@ -65,13 +65,13 @@ class Luck:
         self.error, self.failed_at = error, time.monotonic()
 
 
-class Blocking(psycopg.Connection[Any]):
+class BlockingConnection(psycopg.Connection[Any]):
     """A connection whose every wait has an end."""
 
-    answer_seconds = ANSWER_SECONDS
+    answer_seconds = RESPONSE_SECONDS
 
     @classmethod
-    def connect(cls, conninfo: str = "", *, luck: Luck, **kwargs: Any) -> Blocking:  # type: ignore[override]
+    def connect(cls, conninfo: str = "", *, luck: ConnectFailure, **kwargs: Any) -> BlockingConnection:  # type: ignore[override]
         try:
             return super().connect(conninfo, **kwargs)
         except Exception as error:
@@ -86,13 +86,13 @@ class Blocking(psycopg.Connection[Any]):
             raise psycopg.OperationalError(f"no answer within {self.answer_seconds:g} s") from late
 
 
-class Awaiting(psycopg.AsyncConnection[Any]):
+class AsyncConnection(psycopg.AsyncConnection[Any]):
     """The same for asyncio."""
 
-    answer_seconds = ANSWER_SECONDS
+    answer_seconds = RESPONSE_SECONDS
 
     @classmethod
-    async def connect(cls, conninfo: str = "", *, luck: Luck, **kwargs: Any) -> Awaiting:  # type: ignore[override]
+    async def connect(cls, conninfo: str = "", *, luck: ConnectFailure, **kwargs: Any) -> AsyncConnection:  # type: ignore[override]
         try:
             return await super().connect(conninfo, **kwargs)
         except Exception as error:
@@ -124,21 +124,23 @@ def read_url(url: str) -> tuple[str, str, int]:
     return conninfo, f"PostgreSQL at {host}:{port}/{parts.get('dbname') or ''}", size
 
 
-def settings(size: int, luck: Luck) -> dict[str, Any]:
+def settings(size: int, luck: ConnectFailure) -> dict[str, Any]:
     """What a pool of either kind is told. It does not try again by itself: the next one who needs a connection does."""
     kwargs = {"autocommit": True, "luck": luck}
     return {"kwargs": kwargs, "min_size": 0, "max_size": size, "reconnect_timeout": 0.0, "num_workers": 2}
 
 
 def configure(connection: psycopg.Connection[Any]) -> None:
-    _beware_of_poolers(connection, connection.execute(CONFIGURE, (f"{STATEMENT_SECONDS}s",)).fetchone())
+    _refuse_unsuitable_poolers(connection, connection.execute(CONFIGURE, (f"{STATEMENT_SECONDS}s",)).fetchone())
 
 
 async def aconfigure(connection: psycopg.AsyncConnection[Any]) -> None:
-    _beware_of_poolers(connection, await (await connection.execute(CONFIGURE, (f"{STATEMENT_SECONDS}s",))).fetchone())
+    _refuse_unsuitable_poolers(
+        connection, await (await connection.execute(CONFIGURE, (f"{STATEMENT_SECONDS}s",))).fetchone()
+    )
 
 
-def _beware_of_poolers(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], found: Any) -> None:
+def _refuse_unsuitable_poolers(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], found: Any) -> None:
     """Has nothing prepared if another process answers than the one that was greeted: there is a pooler in between, as
     PgBouncer, by which the next transaction may be yet another's, that knows of no such statement.
     """
@@ -146,7 +148,7 @@ def _beware_of_poolers(connection: psycopg.Connection[Any] | psycopg.AsyncConnec
         connection.prepare_threshold = None
 
 
-def is_stale(connection: Blocking | Awaiting) -> bool:
+def is_stale(connection: BlockingConnection | AsyncConnection) -> bool:
     """Whether the server has said something unasked: nearly always, that it is gone."""
     try:
         waiting = select.poll()
@@ -156,7 +158,7 @@ def is_stale(connection: Blocking | Awaiting) -> bool:
         return True
 
 
-def said(error: psycopg.Error | UnicodeError, name: str) -> UnbrokenError:
+def translate_error(error: psycopg.Error | UnicodeError, name: str) -> UnbrokenError:
     """Unavailable, unless it is known to be a mistake: of who asked, or of who set the database up."""
     if isinstance(error, psycopg.DataError | UnicodeError):
         return InvalidRequest("what was asked for is not valid text")

@@ -1,7 +1,7 @@
-"""Redis (or Valkey) in one async shape over redis-py's two: blocking where ``run_once`` is at work, awaiting elsewhere.
+"""Redis (or Valkey) in one async shape over redis-py's two: blocking where ``run_sync`` is at work, awaiting elsewhere.
 
 1. A question is one command, or several that go out together and are answered together, in the order they were asked.
-2. Each question asks ``is_blocking``. True: the blocking client, and nothing suspends. Else, under asyncio: the client
+2. Each question asks ``in_sync_context``. True: the blocking client, and nothing suspends. Else, under asyncio: the client
    of the running loop, closed when the loop ends; under trio, which redis-py does not know: the blocking client, in a
    thread.
 3. Every wait has an end: *timeout* seconds for a connection, for a place in the pool, for each answer. What does not
@@ -28,12 +28,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError
 from redis.retry import Retry
 
-from unbroken._drivers.redis_clients import Blocking, Client, Command, Listener, OfLoop
-from unbroken._drivers.redis_errors import DEFINITE, Server, explained
-from unbroken._sync import is_blocking, run_once
+from unbroken._drivers.redis_clients import BlockingClient, Command, LoopClient, RedisClient, Subscriber
+from unbroken._drivers.redis_errors import DEFINITE, ServerInfo, translate_error
+from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
-__all__ = ["Command", "Listener", "RedisBind", "script"]
+__all__ = ["Command", "RedisDriver", "Subscriber", "script"]
 
 WIDTH = 32  # connections at most, of one event loop or of all threads
 _sources: dict[str, str] = {}
@@ -46,7 +46,7 @@ def script(source: str) -> str:
     return name
 
 
-class RedisBind:
+class RedisDriver:
     """The Redis at *url*: ``redis://``, ``rediss://`` or ``unix://``; for a cluster ``redis+cluster://`` or
     ``rediss+cluster://``, with one of its nodes or several: ``redis+cluster://HOST:PORT,HOST:PORT``.
     """
@@ -54,10 +54,10 @@ class RedisBind:
     def __init__(self, url: str, *, timeout: float = 2.0) -> None:
         self._url, self._others, self.cluster = _read(url)
         self._timeout = timeout
-        self._server: Server | None = None  # what it is like, once it was asked
+        self._server: ServerInfo | None = None  # what it is like, once it was asked
         self._lock, self._pid = threading.Lock(), os.getpid()
-        self._blocking: Blocking | None = None
-        self._loops: dict[asyncio.AbstractEventLoop, OfLoop] = {}
+        self._blocking: BlockingClient | None = None
+        self._loops: dict[asyncio.AbstractEventLoop, LoopClient] = {}
         self._left: list[object] = []  # a parent's: collected, they would talk on shared sockets
 
     def __repr__(self) -> str:
@@ -76,20 +76,20 @@ class RedisBind:
         """
         if not commands:
             return []
-        if is_blocking():
+        if in_sync_context():
             return await self._ask(self.blocking, commands, once, durably)
         loop = _asyncio_loop()
         if loop is not None:
             return await self._ask(partial(self._awaiting, loop), commands, once, durably)
-        from anyio.to_thread import run_sync  # noqa: PLC0415  # blocking use needs no event loop library
+        from anyio import to_thread  # noqa: PLC0415  # blocking use needs no event loop library
 
         flow = partial(self._ask, self.blocking, commands, once, durably)
-        return await run_sync(lambda: run_once(flow()), abandon_on_cancel=True)
+        return await to_thread.run_sync(lambda: run_sync(flow()), abandon_on_cancel=True)
 
     async def _ask(
-        self, client_of: Callable[[], Client], commands: Sequence[Command], once: bool, durably: bool
+        self, client_of: Callable[[], RedisClient], commands: Sequence[Command], once: bool, durably: bool
     ) -> list[Any]:
-        with explained():
+        with translate_error():
             client = client_of()
             server = self._server or await self._known(client)
             durably = durably and server.waits_for_disk
@@ -108,35 +108,37 @@ class RedisBind:
             raise StoreUnavailable("Redis has not written to its disk in time")
         return answers
 
-    async def _known(self, client: Client) -> Server:
+    async def _known(self, client: RedisClient) -> ServerInfo:
         [info] = await client.put((("INFO",),))
         if isinstance(info, NoPermissionError):
             info = {}  # this user may not ask: then nothing is known
         elif isinstance(info, Exception):
             raise info
-        self._server = Server.of(info, self.cluster)
+        self._server = ServerInfo.of(info, self.cluster)
         return self._server
 
     # ---- clients -------------------------------------------------------------------------------------------------
 
-    def blocking(self) -> Blocking:
+    def blocking(self) -> BlockingClient:
         """The client of all threads."""
         self._leave_parents()
         found = self._blocking
         if found is None:
-            made = Blocking(self._made(redis, redis.cluster))  # a cluster's connects here: nobody waits for another
+            made = BlockingClient(
+                self._made(redis, redis.cluster)
+            )  # a cluster's connects here: nobody waits for another
             with self._lock:
                 found = self._blocking = self._blocking or made
             if found is not made:
                 made.redis.close()
         return found
 
-    def _awaiting(self, loop: asyncio.AbstractEventLoop) -> OfLoop:
+    def _awaiting(self, loop: asyncio.AbstractEventLoop) -> LoopClient:
         self._leave_parents()
         found = self._loops.get(loop)
         if found is None:
             client = self._made(redis.asyncio, redis.asyncio.cluster)
-            found = self._loops[loop] = OfLoop(client, lambda: self._loops.pop(loop, None))
+            found = self._loops[loop] = LoopClient(client, lambda: self._loops.pop(loop, None))
         return found
 
     def _made(self, drivers: Any, cluster: Any) -> Any:
@@ -163,15 +165,15 @@ class RedisBind:
             self._left += [self._blocking, self._loops]
             self._lock, self._blocking, self._loops, self._pid = threading.Lock(), None, {}, os.getpid()
 
-    def listener(self, channel: str) -> Listener:
+    def listener(self, channel: str) -> Subscriber:
         """What is published on *channel*, for one thread."""
-        return Listener(lambda: self._made(redis, redis.cluster), channel)
+        return Subscriber(lambda: self._made(redis, redis.cluster), channel)
 
     # ---- the end -------------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
         """Closes what belongs to the running event loop, then as ``close``."""
-        loop = None if is_blocking() else _asyncio_loop()
+        loop = None if in_sync_context() else _asyncio_loop()
         if loop is not None and (found := self._loops.get(loop)):
             await found.end()
         self.close()
@@ -185,7 +187,7 @@ class RedisBind:
             client.redis.close()
 
 
-async def _told(client: Client, commands: Sequence[Command]) -> list[Any]:
+async def _told(client: RedisClient, commands: Sequence[Command]) -> list[Any]:
     """The answers; a script that the server does not know is sent to it. Raises the first error among them."""
     answers = await client.put(commands)
     unknown = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]

@@ -18,16 +18,16 @@ from typing import Any, NamedTuple, Protocol
 import redis
 import redis.asyncio
 
-from unbroken._drivers.redis_errors import explained
+from unbroken._drivers.redis_errors import translate_error
 
-__all__ = ["Blocking", "Client", "Command", "Listener", "OfLoop"]
+__all__ = ["BlockingClient", "Command", "LoopClient", "RedisClient", "Subscriber"]
 
 Command = tuple[Any, ...]
-LANES = 2  # connections of an event loop that are in use at once, but for what waits for the disk
+CONNECTIONS = 2  # connections of an event loop that are in use at once, but for what waits for the disk
 TOGETHER = 64  # questions at most that go out together
 
 
-class Client(Protocol):
+class RedisClient(Protocol):
     """Either of redis-py's clients, as what ``RedisBind`` needs of it."""
 
     async def put(self, commands: Sequence[Command]) -> list[Any]:
@@ -37,7 +37,7 @@ class Client(Protocol):
         """Lets go of connections that nobody uses: they may lead to a server that is a replica now."""
 
 
-class Blocking:
+class BlockingClient:
     """The blocking client, whose coroutines never suspend."""
 
     def __init__(self, client: Any) -> None:
@@ -59,14 +59,14 @@ class Blocking:
             self.redis.connection_pool.disconnect(inuse_connections=False)
 
 
-class OfLoop:
+class LoopClient:
     """The client of one event loop. What its tasks ask at the same time goes out together, on one of a few connections;
     who stops waiting leaves the others' answers alone. The loop closes it, because it ends asynchronous generators.
     """
 
     def __init__(self, client: Any, forget: Callable[[], object]) -> None:
         self.redis, self._forget = client, forget
-        self._waiting: deque[_Question] = deque()
+        self._waiting: deque[_PendingCommands] = deque()
         self._lanes: set[asyncio.Task[None] | None] = set()
         self._guard: AsyncGenerator[None] | None = None
 
@@ -77,9 +77,9 @@ class OfLoop:
         if commands[-1][0] == "WAITAOF":
             return await self._sent(commands)  # it takes long: nobody waits for it but who asks
         loop = asyncio.get_running_loop()
-        question = _Question(commands, loop.create_future())
+        question = _PendingCommands(commands, loop.create_future())
         self._waiting.append(question)
-        if len(self._lanes) < LANES:
+        if len(self._lanes) < CONNECTIONS:
             lane = loop.create_task(self._work())
             self._lanes.add(lane)
             lane.add_done_callback(self._lanes.discard)  # also if it never began
@@ -92,7 +92,7 @@ class OfLoop:
         finally:
             self._lanes.discard(asyncio.current_task())
 
-    async def _ask(self, together: Sequence[_Question]) -> None:
+    async def _ask(self, together: Sequence[_PendingCommands]) -> None:
         try:
             answers = iter(await self._sent([command for one in together for command in one.commands]))
         except Exception as error:  # noqa: BLE001  # it belongs to those who wait
@@ -141,14 +141,14 @@ class OfLoop:
             await self.redis.aclose()
 
 
-class _Question(NamedTuple):
+class _PendingCommands(NamedTuple):
     """Commands of one task, and where it waits for the answers."""
 
     commands: Sequence[Command]
     answers: asyncio.Future[list[Any]]
 
 
-class Listener:
+class Subscriber:
     """Waits for what is published on one channel; on a connection of its own."""
 
     def __init__(self, make: Callable[[], Any], channel: str) -> None:
@@ -160,7 +160,7 @@ class Listener:
     def wait(self, timeout: float) -> None:
         """Returns when something was published, or after *timeout* seconds. Raises StoreUnavailable."""
         ends = time.monotonic() + timeout
-        with self._turn, explained():
+        with self._turn, translate_error():
             try:
                 if self._heard is None:
                     self._connect()  # what was published before is not heard: so it returns at once

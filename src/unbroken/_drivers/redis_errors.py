@@ -30,7 +30,7 @@ from redis.exceptions import (
 
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
 
-__all__ = ["DEFINITE", "Server", "explained"]
+__all__ = ["DEFINITE", "ServerInfo", "translate_error"]
 
 _log = logging.getLogger("unbroken")
 REFUSALS = (redis.AuthenticationError, AuthorizationError, AuthenticationWrongNumberOfArgsError, NoPermissionError)
@@ -47,13 +47,13 @@ MEANINGS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] 
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerInfo:
     """What matters of one server. ``waits_for_disk``: it can be asked whether a write is on the disk (WAITAOF)."""
 
     waits_for_disk: bool = False
 
     @classmethod
-    def of(cls, info: dict[str, Any], cluster: bool) -> Server:
+    def of(cls, info: dict[str, Any], cluster: bool) -> ServerInfo:
         """From the answer to INFO. Raises ConfigurationError for a server that would lose sessions."""
         policy = str(info.get("maxmemory_policy", "noeviction"))
         if policy != "noeviction" and int(info.get("maxmemory", 0)):
@@ -68,7 +68,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
+def translate_error() -> Iterator[None]:
     """Within it, errors of redis-py come out as ours."""
     try:
         yield

@@ -23,23 +23,23 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 from weakref import WeakSet
 
-from unbroken._single_flight import Flight
-from unbroken._sync import is_blocking
+from unbroken._single_flight import SingleFlight
+from unbroken._sync import in_sync_context
 from unbroken.errors import TryLater
 
-__all__ = ["Ages", "Kept", "asked", "at_fork", "pause"]
+__all__ = ["CacheAges", "RefreshingValue", "at_fork", "pause", "wait_for"]
 
 T = TypeVar("T")
 _log = logging.getLogger("unbroken")
-AGAIN = 5.0
-AFTER_FAILURE = 0.5  # seconds that one waits for what has failed just before
-LONGEST_PAUSE = 10.0
-LONGEST_RETRY_AFTER = 60.0
+UNKNOWN_KEY_RETRY_SECONDS = 5.0
+FIRST_RETRY_SECONDS = 0.5  # seconds that one waits for what has failed just before
+MAX_RETRY_SECONDS = 10.0
+MAX_RETRY_AFTER_SECONDS = 60.0
 LONG_AGO = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Ages:
+class CacheAges:
     """Seconds since a value was asked for: when a newer one is asked for behind its users, when these wait for it, and
     when this one is dead.
     """
@@ -49,7 +49,7 @@ class Ages:
     dead: float
 
 
-class Kept(Generic[T]):
+class RefreshingValue(Generic[T]):
     """What *ask* gives, which is told what it gave last and raises TryLater. *what* it is, for errors and the log.
 
     *timeout* is how long somebody waits for it. *first* is used until there is an answer.
@@ -58,14 +58,14 @@ class Kept(Generic[T]):
     def __init__(
         self,
         what: str,
-        ask: Callable[[T | None], tuple[T, Ages]],
+        ask: Callable[[T | None], tuple[T, CacheAges]],
         mono: Callable[[], float],
         timeout: float,
         first: T | None = None,
     ) -> None:
         self._what, self._ask, self._mono, self._timeout = what, ask, mono, timeout
         self._value: T | None = first
-        self._ages = Ages(0.0, 0.0, 0.0 if first is None else float("inf"))
+        self._ages = CacheAges(0.0, 0.0, 0.0 if first is None else float("inf"))
         self._asked = mono()  # when the value was asked for
         self._begun = LONG_AGO  # when somebody asked last
         self._calm_until = self._quiet_until = LONG_AGO
@@ -76,7 +76,7 @@ class Kept(Generic[T]):
 
     def forked(self) -> None:
         self._lock = threading.Lock()
-        self._flight: Flight[None] | None = None
+        self._flight: SingleFlight[None] | None = None
         self._quiet_until, self._unsettled = LONG_AGO, False
 
     async def now(self) -> T:
@@ -87,29 +87,29 @@ class Kept(Generic[T]):
         flight = self._asking(now >= self._quiet_until)
         if flight is not None and self._should_wait(now):
             with suppress(TryLater):
-                await asked(flight, self._patience())
+                await wait_for(flight, self._patience())
         return self._usable()
 
     async def newer(self) -> T:
         """The value, after a look for a newer one. Raises TryLater if nobody could look."""
         now = self._mono()
-        flight = self._asking(now >= max(self._quiet_until, self._begun + AGAIN))
+        flight = self._asking(now >= max(self._quiet_until, self._begun + UNKNOWN_KEY_RETRY_SECONDS))
         if flight is not None:
-            await asked(flight, self._patience())
+            await wait_for(flight, self._patience())
         elif self._failures:
             raise self._unknown()
         return self._usable()
 
-    def _asking(self, may: bool) -> Flight[None] | None:
+    def _asking(self, may: bool) -> SingleFlight[None] | None:
         """The one who asks; begins to if that *may* be. None: nobody does."""
         with self._lock:
-            if self._flight is not None and not self._flight.landed:
+            if self._flight is not None and not self._flight.done:
                 return self._flight
             if not may:
                 return None
             self._failures += self._unsettled  # the last one hangs still, in the system's name lookup
             self._begun, self._unsettled = self._mono(), True
-            flight = self._flight = Flight(self._look, self._timeout + 1.0)
+            flight = self._flight = SingleFlight(self._look, self._timeout + 1.0)
             self._quiet_until = self._begun + self._timeout + 1.0
         flight.start()
         return flight
@@ -119,7 +119,7 @@ class Kept(Generic[T]):
         return self._value is None or age >= self._ages.dead or (not self._failures and age >= self._ages.waits)
 
     def _patience(self) -> float:
-        return min(self._timeout, AFTER_FAILURE) if self._failures else self._timeout
+        return min(self._timeout, FIRST_RETRY_SECONDS) if self._failures else self._timeout
 
     def _usable(self) -> T:
         if self._value is None or self._mono() >= self._asked + self._ages.dead:
@@ -163,14 +163,14 @@ class Kept(Generic[T]):
             _log.warning("%s cannot be had: %s", self._what, error)
 
 
-async def asked(flight: Flight[T], timeout: float) -> T:
+async def wait_for(flight: SingleFlight[T], timeout: float) -> T:
     """What *flight* brings, in either style. Raises what it raises, or TryLater."""
-    return flight.wait(timeout) if is_blocking() else await flight.awaited(timeout)
+    return flight.wait(timeout) if in_sync_context() else await flight.wait_async(timeout)
 
 
 def pause(failures: int, error: TryLater) -> float:
     """For how many seconds nobody asks, after so many failures in a row of which *error* was the last."""
-    return max(min(0.5 * 2.0 ** min(failures, 10), LONGEST_PAUSE), min(error.retry_after, LONGEST_RETRY_AFTER))
+    return max(min(0.5 * 2.0 ** min(failures, 10), MAX_RETRY_SECONDS), min(error.retry_after, MAX_RETRY_AFTER_SECONDS))
 
 
 class Forks(Protocol):

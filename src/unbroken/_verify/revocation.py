@@ -17,29 +17,29 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 from urllib.parse import urlencode, urlsplit
 
-from unbroken._bounded_cache import Recent
+from unbroken._bounded_cache import BoundedCache
 from unbroken._clock import SYSTEM_CLOCK, Clock
-from unbroken._http import Call, Reply
+from unbroken._http import HttpRequest, HttpResponse
 from unbroken._origins import is_loopback, origin_of
-from unbroken._single_flight import Flight
-from unbroken._transport import Lost, Send, Unsent, http_sender
-from unbroken._verify.cached import Ages, Kept, asked, at_fork, pause
+from unbroken._single_flight import SingleFlight
+from unbroken._transport import NotSent, ResponseLost, Send, http_sender
+from unbroken._verify.cached import CacheAges, RefreshingValue, at_fork, pause, wait_for
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater, UnbrokenError
 from unbroken.server.keys.access_token import Claims
 
-__all__ = ["Credential", "Feed", "Introspection", "Otherwise", "Revocation", "answer_of", "checked"]
+__all__ = ["Credential", "Introspection", "OnUnavailable", "RevocationCheck", "RevocationFeed", "answer_of", "checked"]
 
 Credential = Session | Callable[[], str]
-Otherwise = Literal["refuse", "accept"]
-REMEMBERED = 10_000  # tokens that were asked about
+OnUnavailable = Literal["refuse", "accept"]
+MAX_CACHED_TOKENS = 10_000  # tokens that were asked about
 AT_ONCE, IN_ALL = 16, 500  # requests under way, and tokens that wait for one
 FEED_BYTES = 16 << 20
 EVERY, WAITS, GAP = 0.5, 1.0, 30.0  # seconds
 _log = logging.getLogger("unbroken")
 
 
-class Revocation(Protocol):
+class RevocationCheck(Protocol):
     """How a ``Verifier`` finds out that a session was revoked."""
 
     async def check(self, access_token: str, claims: Claims) -> None:
@@ -59,29 +59,34 @@ class Introspection:
         url: str,
         credential: Credential,
         *,
-        otherwise: Otherwise,
+        on_unavailable: OnUnavailable,
         cached: float = 5.0,
         timeout: float = 5.0,
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._ask = _Asked(checked(url), credential, http_sender(tls), timeout)
-        self._strict, self._cached, self._timeout, self._mono = _strict(otherwise), cached, timeout, clock.mono
-        self._known: Recent[str, tuple[bool, float]] = Recent(REMEMBERED)
+        self._ask = _AuthenticatedEndpoint(checked(url), credential, http_sender(tls), timeout)
+        self._strict, self._cached, self._timeout, self._mono = (
+            _strict(on_unavailable),
+            cached,
+            timeout,
+            clock.monotonic,
+        )
+        self._known: BoundedCache[str, tuple[bool, float]] = BoundedCache(MAX_CACHED_TOKENS)
         self._failures, self._quiet_until = 0, float("-inf")
         self.forked()
         at_fork(self)
 
     def forked(self) -> None:
         self._lock, self._turn = threading.Lock(), threading.BoundedSemaphore(AT_ONCE)
-        self._flights: dict[str, Flight[bool]] = {}
-        self._known = Recent(REMEMBERED)
+        self._flights: dict[str, SingleFlight[bool]] = {}
+        self._known = BoundedCache(MAX_CACHED_TOKENS)
 
     async def check(self, access_token: str, claims: Claims) -> None:  # noqa: ARG002  # see ``Revocation``
         known = self._known.get(access_token)
         if known is None or self._mono() >= known[1]:
             try:
-                active = await asked(self._flight(access_token), self._timeout + 1.0)
+                active = await wait_for(self._flight(access_token), self._timeout + 1.0)
             except TryLater:
                 if self._strict:
                     raise
@@ -91,7 +96,7 @@ class Introspection:
         if not active:
             raise _revoked()
 
-    def _flight(self, token: str) -> Flight[bool]:
+    def _flight(self, token: str) -> SingleFlight[bool]:
         """The one who asks about *token*. Raises TryLater at once while the server is known not to answer."""
         with self._lock:
             flight = self._flights.get(token)
@@ -99,7 +104,7 @@ class Introspection:
                 return flight
             if (left := self._quiet_until - self._mono()) > 0 or len(self._flights) >= IN_ALL:
                 raise TryLater("whether the session was revoked cannot be found out now", retry_after=max(left, 1.0))
-            flight = self._flights[token] = Flight(lambda: self._look(token), 2 * self._timeout + 1.0)
+            flight = self._flights[token] = SingleFlight(lambda: self._look(token), 2 * self._timeout + 1.0)
         flight.start(lambda: self._flights.pop(token, None))
         return flight
 
@@ -115,7 +120,7 @@ class Introspection:
             if self._failures:
                 _log.info("tokens can be introspected again")
             self._failures = 0
-            self._known.keep(token, (active, begun + self._cached))
+            self._known.put(token, (active, begun + self._cached))
             return active
 
     def _failed(self, error: TryLater) -> None:
@@ -136,7 +141,7 @@ def _active(answer: Mapping[str, object]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _News:
+class _FeedState:
     """What the feed has told: up to which cursor, when, and the revoked sids with how long they matter."""
 
     cursor: int = 0
@@ -144,7 +149,7 @@ class _News:
     revoked: Mapping[str, float] = field(default_factory=dict)
 
 
-class Feed:
+class RevocationFeed:
     """Asks the server what was revoked since it was asked last: behind the requests, every half second at most.
 
     A revocation is known here within a second, or with the first request after a pause. *credential*: the service's own
@@ -158,25 +163,28 @@ class Feed:
         url: str,
         credential: Credential,
         *,
-        otherwise: Otherwise,
+        on_unavailable: OnUnavailable,
         lost_after: float = 10.0,
         timeout: float = 5.0,
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._ask, self._clock = _Asked(checked(url), credential, http_sender(tls, FEED_BYTES), timeout), clock
-        strict = _strict(otherwise)
-        self._ages = Ages(EVERY, WAITS, max(lost_after, WAITS) if strict else float("inf"))
-        first = None if strict else _News()
-        self._kept = Kept("the list of revoked sessions", self._look, clock.mono, timeout, first)
+        self._ask, self._clock = (
+            _AuthenticatedEndpoint(checked(url), credential, http_sender(tls, FEED_BYTES), timeout),
+            clock,
+        )
+        strict = _strict(on_unavailable)
+        self._ages = CacheAges(EVERY, WAITS, max(lost_after, WAITS) if strict else float("inf"))
+        first = None if strict else _FeedState()
+        self._kept = RefreshingValue("the list of revoked sessions", self._look, clock.monotonic, timeout, first)
 
     async def check(self, access_token: str, claims: Claims) -> None:  # noqa: ARG002  # see ``Revocation``
         if claims.sid in (await self._kept.now()).revoked:
             raise _revoked()
 
-    def _look(self, last: _News | None) -> tuple[_News, Ages]:
+    def _look(self, last: _FeedState | None) -> tuple[_FeedState, CacheAges]:
         """After a gap all is asked for: the server may have been restored from a backup, and count from there."""
-        last, mono = last or _News(), self._clock.mono()
+        last, mono = last or _FeedState(), self._clock.monotonic()
         after = last.cursor if mono - last.asked_at < GAP else 0
         cursor, fresh = _news(self._ask("GET", f"?after={after}"))
         if cursor < after:
@@ -186,7 +194,7 @@ class Feed:
         if any(until > known.get(sid, now) for sid, until in fresh) or any(until <= now for until in known.values()):
             joined = {**known, **{sid: max(until, known.get(sid, until)) for sid, until in fresh}}
             known = {sid: until for sid, until in joined.items() if until > now}
-        return _News(cursor, mono, known), self._ages
+        return _FeedState(cursor, mono, known), self._ages
 
 
 def _news(answer: Mapping[str, object]) -> tuple[int, list[tuple[str, float]]]:
@@ -201,7 +209,7 @@ def _news(answer: Mapping[str, object]) -> tuple[int, list[tuple[str, float]]]:
         raise no_list from None
 
 
-class _Asked:
+class _AuthenticatedEndpoint:
     """Asks *url* with the service's own token. Whatever goes wrong is TryLater, from its cause."""
 
     def __init__(self, url: str, credential: Credential, send: Send, timeout: float) -> None:
@@ -217,13 +225,13 @@ class _Asked:
             raise TryLater(f"{self._url} did not answer with a JSON object")
         return answer
 
-    def _reply(self, method: str, query: str, body: bytes | None, token: str) -> Reply:
+    def _reply(self, method: str, query: str, body: bytes | None, token: str) -> HttpResponse:
         headers = {"accept": "application/json", "authorization": f"Bearer {token}"}
         if body is not None:
             headers["content-type"] = "application/x-www-form-urlencoded"
         try:
-            return self._send(Call(method, self._url + query, headers, body), self._timeout)
-        except (Unsent, Lost) as error:
+            return self._send(HttpRequest(method, self._url + query, headers, body), self._timeout)
+        except (NotSent, ResponseLost) as error:
             raise TryLater(str(error)) from error
 
     def _token(self, refused: str = "") -> str:
@@ -231,7 +239,7 @@ class _Asked:
         try:
             if not isinstance(self._credential, Session):
                 return self._credential()
-            return self._credential.renewed(refused, self._url) if refused else self._credential.token()
+            return self._credential.newer_token(refused, self._url) if refused else self._credential.token()
         except TryLater:
             raise
         except UnbrokenError as error:
@@ -241,7 +249,7 @@ class _Asked:
             raise TryLater("the service has no token of its own now") from error
 
 
-def answer_of(reply: Reply, url: str) -> object:
+def answer_of(reply: HttpResponse, url: str) -> object:
     """The JSON of a good answer from *url*. Raises TryLater for any other; a redirect is one."""
     if reply.status != 200:  # RFC 9110 §15.3.1
         hint = ": redirects are not followed" if 300 <= reply.status < 400 else ""

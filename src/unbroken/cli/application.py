@@ -19,7 +19,7 @@ from unbroken.cli.build import endpoint_settings, open_configured, policy_of, we
 from unbroken.cli.settings import Settings
 from unbroken.errors import ConfigurationError, TryLater
 from unbroken.server import Accounts, EventLog, Sessions, Webhook
-from unbroken.server.core.events import OnEvent
+from unbroken.server.core.events import EventListener
 from unbroken.starlette import routes
 
 __all__ = ["application", "application_of_worker"]
@@ -32,7 +32,7 @@ PAUSE = 1.0  # seconds before the supervisor hears that a worker could not start
 def application(settings: Settings, issuer: str) -> Starlette:
     """The endpoints over the configured store. Raises ConfigurationError."""
     store, webhook = open_configured(settings), webhook_of(settings)
-    listeners: list[OnEvent] = [EventLog()] if webhook is None else [EventLog(), webhook]
+    listeners: list[EventListener] = [EventLog()] if webhook is None else [EventLog(), webhook]
     sessions = Sessions(
         store, policy=policy_of(settings), issuer=issuer, audience=settings.audience, on_event=listeners
     )

@@ -13,24 +13,24 @@ from urllib.parse import urlsplit
 
 from unbroken.cli.settings import Settings
 from unbroken.errors import ConfigurationError
-from unbroken.server import GuardPolicy, Policy, Webhook, open_store
+from unbroken.server import Policy, RateLimitPolicy, Webhook, open_store
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.endpoints import EndpointSettings
-from unbroken.server.http.origins import Origins
-from unbroken.server.stores import Store
-from unbroken.server.stores.encrypted_keys import keys_from_file, sealed_keys
+from unbroken.server.http.origins import AllowedOrigins
+from unbroken.server.stores import SessionStore
+from unbroken.server.stores.encrypted_keys import encrypted_keys, keys_from_file
 
-__all__ = ["contradictions", "endpoint_settings", "open_configured", "policy_of", "shown", "webhook_of"]
+__all__ = ["contradictions", "endpoint_settings", "open_configured", "policy_of", "redact_url", "webhook_of"]
 
 
-def open_configured(settings: Settings) -> Store:
+def open_configured(settings: Settings) -> SessionStore:
     """The store, with its keys sealed if there is a seal key. Raises ConfigurationError, or StoreUnavailable."""
-    keys = seal_keys(settings)
+    keys = with_encrypted_keys(settings)
     store = open_store(settings.store)
-    return sealed_keys(store, keys) if keys else store
+    return encrypted_keys(store, keys) if keys else store
 
 
-def seal_keys(settings: Settings) -> list[str]:
+def with_encrypted_keys(settings: Settings) -> list[str]:
     """The seal keys, the newest first; none if nothing is to be sealed. Raises ConfigurationError."""
     return keys_from_file(settings.seal_key_file) if settings.seal_key_file else list(settings.seal_key)
 
@@ -57,10 +57,10 @@ def _scopes_of(settings: Settings) -> Callable[[str], tuple[str, ...]]:
     return lambda subject: settings.default_scope + own.get(subject, ())
 
 
-def _guard(settings: Settings) -> GuardPolicy | None:
+def _guard(settings: Settings) -> RateLimitPolicy | None:
     if not settings.guard_enabled:
         return None
-    return GuardPolicy(
+    return RateLimitPolicy(
         settings.guard_account_burst,
         settings.guard_account_every,
         settings.guard_address_burst,
@@ -112,7 +112,14 @@ def contradictions(settings: Settings) -> Iterator[str]:
         yield "prefix must be a path, as /auth"
     if settings.metrics_port and settings.metrics_port == settings.port:
         yield "metrics_port must not be the server's own port"
-    for part in (seal_keys, _guard, _cookies, webhook_of, lambda found: Origins(found.origins), _sealer):
+    for part in (
+        with_encrypted_keys,
+        _guard,
+        _cookies,
+        webhook_of,
+        lambda found: AllowedOrigins(found.origins),
+        _sealer,
+    ):
         try:
             part(settings)
         except ConfigurationError as error:
@@ -120,14 +127,14 @@ def contradictions(settings: Settings) -> Iterator[str]:
 
 
 def _sealer(settings: Settings) -> None:
-    from unbroken._encryption import Sealer  # noqa: PLC0415  # cryptography takes its time to load
+    from unbroken._encryption import Encryptor  # noqa: PLC0415  # cryptography takes its time to load
 
     try:
-        keys = seal_keys(settings)
+        keys = with_encrypted_keys(settings)
     except ConfigurationError:
         return  # that was said already
     if keys:
-        Sealer(keys)
+        Encryptor(keys)
 
 
 def _is_url(text: str) -> bool:
@@ -138,7 +145,7 @@ def _is_url(text: str) -> bool:
         return False
 
 
-def shown(store: str) -> str:
+def redact_url(store: str) -> str:
     """The store's URL without what is secret in it."""
     if "://" not in store:
         return re.sub(r"(?i)password\s*=\s*('(\\.|[^'\\])*'|\S+)", "", store)

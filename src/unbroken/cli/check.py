@@ -25,15 +25,15 @@ from urllib.parse import urlsplit
 
 import typer
 
-from unbroken._sync import run_once
-from unbroken.cli.build import contradictions, open_configured, seal_keys
+from unbroken._sync import run_sync
+from unbroken.cli.build import contradictions, open_configured, with_encrypted_keys
 from unbroken.cli.options import with_settings
-from unbroken.cli.settings import Read, Settings, known_settings, variable
+from unbroken.cli.settings import Settings, SettingsResult, known_settings, variable
 from unbroken.errors import InvalidRequest, UnbrokenError
-from unbroken.server import Keyring, MemoryStore
-from unbroken.server.stores import Around, Store
-from unbroken.server.stores.encrypted_keys import unsealed_of
-from unbroken.server.stores.migrations import tables_of
+from unbroken.server import Keyring, MemorySessionStore
+from unbroken.server.stores import SessionStore, StoreWrapper
+from unbroken.server.stores.encrypted_keys import count_unencrypted
+from unbroken.server.stores.migrations import schema_version
 
 __all__ = ["Problem", "check", "store_problems"]
 
@@ -41,24 +41,24 @@ SKEW = 2.0  # seconds between two clocks that harm nobody
 Found = Iterator[tuple[str, str]]
 
 
-def store_problems(store: Store, settings: Settings) -> Found:
+def store_problems(store: SessionStore, settings: Settings) -> Found:
     """Each problem as its code and its line. Raises StoreUnavailable, or ConfigurationError."""
-    run_once(store.health())
-    Keyring(run_once(store.keys()))  # which says so if they are sealed, and cannot be opened
-    inside: Any = store.inside if isinstance(store, Around) else store
+    run_sync(store.health())
+    Keyring(run_sync(store.keys()))  # which says so if they are sealed, and cannot be opened
+    inside: Any = store.inside if isinstance(store, StoreWrapper) else store
     kind = type(inside).__name__
-    if isinstance(inside, MemoryStore):
+    if isinstance(inside, MemorySessionStore):
         if settings.issuer.startswith("https:"):
             yield "memory", "the store is memory: all sessions and accounts end with this process"
-    elif kind == "PostgresStore":
+    elif kind == "PostgresSessionStore":
         yield from _postgres(inside)
-    elif kind == "RedisStore":
+    elif kind == "RedisSessionStore":
         yield from _redis(inside)
 
 
 def _postgres(store: Any) -> Found:
     began = time.time()
-    rows = run_once(
+    rows = run_sync(
         store._sql.rows(
             "SELECT extract(epoch FROM clock_timestamp())::float8, current_setting('fsync'),"
             " (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit'),"
@@ -77,7 +77,7 @@ def _postgres(store: Any) -> Found:
 
 def _redis(store: Any) -> Found:
     began = time.time()
-    seconds, micros = run_once(store._ask("TIME"))
+    seconds, micros = run_sync(store._ask("TIME"))
     yield from _clock(began, int(seconds) + int(micros) / 1e6)
     config = _config(store)
     if config.get("appendonly") == "no":
@@ -94,7 +94,7 @@ def _config(store: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
         try:
-            answer = run_once(store._ask("CONFIG", "GET", name))
+            answer = run_sync(store._ask("CONFIG", "GET", name))
         except UnbrokenError:
             return found
         pairs = answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=False)
@@ -133,7 +133,7 @@ class Problem:
 
 @with_settings()
 def check(
-    read: Read,
+    read: SettingsResult,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
     ignore: Annotated[
         str, typer.Option("--ignore", metavar="CODES", help="What is meant to be as it is, as unsealed,proxy.")
@@ -155,7 +155,7 @@ def check(
     return int(bool(problems))
 
 
-def _problems(read: Read) -> Iterator[Problem]:
+def _problems(read: SettingsResult) -> Iterator[Problem]:
     settings = read.settings
     for wrong in (*read.wrong, *contradictions(settings), *_misspelled()):
         yield Problem("settings", wrong)
@@ -184,8 +184,8 @@ def is_for_others(settings: Settings) -> bool:
 
 def _store(settings: Settings) -> Iterator[Problem]:
     try:
-        seal_keys(settings)
-        tables = None if _is_missing(settings.store) else tables_of(settings.store)
+        with_encrypted_keys(settings)
+        tables = None if _is_missing(settings.store) else schema_version(settings.store)
         if tables and tables.found not in (0, tables.known):  # without any, the first one who opens it makes them
             known = f"this unbroken knows schema {tables.known}: "
             then = "run unbroken db upgrade" if tables.found < tables.known else "upgrade unbroken"
@@ -198,7 +198,7 @@ def _store(settings: Settings) -> Iterator[Problem]:
         return
     try:
         yield from (Problem(code, message) for code, message in store_problems(store, settings))
-        if is_for_others(settings) and (unsealed := unsealed_of(store)):
+        if is_for_others(settings) and (unsealed := count_unencrypted(store)):
             yield Problem(
                 "unsealed", f"{unsealed} keys lie unsealed in the store: set UNBROKEN_SEAL_KEY, then unbroken keys seal"
             )
@@ -256,7 +256,7 @@ def _proxy(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def _permissions(read: Read) -> Iterator[Problem]:
+def _permissions(read: SettingsResult) -> Iterator[Problem]:
     """Files with secrets are their owner's alone; a configuration that others can write is theirs."""
     settings = read.settings
     secrets = [settings.seal_key_file, settings.webhook_secret_file]

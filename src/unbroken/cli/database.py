@@ -8,7 +8,7 @@ from unbroken.cli.options import with_settings
 from unbroken.cli.settings import Settings
 from unbroken.cli.terminal import say
 from unbroken.errors import ConfigurationError
-from unbroken.server.stores.migrations import Tables, tables_of, upgrade_tables
+from unbroken.server.stores.migrations import SchemaVersion, schema_version, upgrade_schema
 
 __all__ = ["db"]
 
@@ -21,7 +21,7 @@ db = typer.Typer(no_args_is_help=True, help="The tables of the store.")
 @with_settings("store")
 def db_upgrade(settings: Settings) -> None:
     """Bring the tables forward to what this unbroken needs, or make them. Any number of nodes may do so at once."""
-    tables = upgrade_tables(settings.store)
+    tables = upgrade_schema(settings.store)
     say(f"schema {tables.found}, as this unbroken needs" if tables else NO_TABLES)
 
 
@@ -29,14 +29,14 @@ def db_upgrade(settings: Settings) -> None:
 @with_settings("store")
 def db_check(settings: Settings) -> int:
     """Say whether the tables are what this unbroken needs, and change nothing: 0 if so, 1 if they must be upgraded."""
-    tables = tables_of(settings.store)
+    tables = schema_version(settings.store)
     if tables is None:
         say(NO_TABLES)
         return 0
     return _judged(tables)
 
 
-def _judged(tables: Tables) -> int:
+def _judged(tables: SchemaVersion) -> int:
     if tables.found > tables.known:
         known = f"schema {tables.found}, this one knows {tables.known}"
         raise ConfigurationError(f"the tables were made by a newer unbroken ({known}): upgrade unbroken")

@@ -10,7 +10,15 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from unbroken.cli.parsers import spelled
-from unbroken.cli.settings import DEFAULT_FILE, Read, Setting, known_settings, read_settings, required, variable
+from unbroken.cli.settings import (
+    DEFAULT_FILE,
+    Setting,
+    SettingsResult,
+    checked_settings,
+    known_settings,
+    read_settings,
+    variable,
+)
 
 __all__ = ["with_settings"]
 
@@ -53,8 +61,8 @@ def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]
     return decorate
 
 
-def _wanted(own: Mapping[str, Parameter], read: Read) -> dict[str, Any]:
-    return {"read": read} if "read" in own else {"settings": required(read)}
+def _wanted(own: Mapping[str, Parameter], read: SettingsResult) -> dict[str, Any]:
+    return {"read": read} if "read" in own else {"settings": checked_settings(read)}
 
 
 def _parameter(name: str, annotation: Any) -> Parameter:

@@ -22,9 +22,9 @@ __all__ = [
     "TEXT",
     "WORDS",
     "Duration",
-    "Kind",
+    "InvalidValue",
+    "SettingType",
     "Store",
-    "Wrong",
     "choice",
     "duration",
     "integer",
@@ -37,12 +37,12 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
-class Wrong(ValueError):
+class InvalidValue(ValueError):
     """This is no value of this kind; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SettingType:
     """How values are read. ``of_text`` is None for what a text cannot spell."""
 
     shown: str
@@ -55,7 +55,7 @@ def duration(text: str | float) -> float:
     """Seconds from ``10s``, ``30m``, ``12h``, ``7d`` or a number of seconds. Raises typer.BadParameter."""
     try:
         return seconds(str(text))
-    except Wrong as error:
+    except InvalidValue as error:
         raise typer.BadParameter(f"{str(text)!r} {error}") from None
 
 
@@ -63,10 +63,10 @@ def seconds(text: str) -> float:
     """The same for settings. Raises Wrong."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip(), re.ASCII)
     if not match:
-        raise Wrong("is not a duration: write 10s, 30m, 12h or 7d")
+        raise InvalidValue("is not a duration: write 10s, 30m, 12h or 7d")
     found = float(match[1]) * UNITS[match[2] or "s"]
     if found > LONGEST:
-        raise Wrong("is longer than a hundred years")
+        raise InvalidValue("is longer than a hundred years")
     return found
 
 
@@ -78,31 +78,31 @@ def spelled(found: float) -> str:
 
 def _duration_of_toml(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise Wrong("must be a duration, as '30m', or a number of seconds")
+        raise InvalidValue("must be a duration, as '30m', or a number of seconds")
     return seconds(str(value))
 
 
 def _text_of_toml(value: object) -> str:
     if not isinstance(value, str):
-        raise Wrong("must be a text")
+        raise InvalidValue("must be a text")
     return _clean(value)
 
 
 def _clean(text: str) -> str:
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
-        raise Wrong("is not valid text")
+        raise InvalidValue("is not valid text")
     return text
 
 
 def _flag_of_toml(value: object) -> bool:
     if not isinstance(value, bool):
-        raise Wrong("must be true or false")
+        raise InvalidValue("must be true or false")
     return value
 
 
 def _flag_of_text(text: str) -> bool:
     if text.strip().lower() not in YES + NO:
-        raise Wrong("must be true or false")
+        raise InvalidValue("must be true or false")
     return text.strip().lower() in YES
 
 
@@ -110,7 +110,7 @@ def _words_of_toml(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return _words_of_text(value)
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise Wrong("must be a list of texts")
+        raise InvalidValue("must be a list of texts")
     return tuple(map(_clean, value))
 
 
@@ -120,48 +120,48 @@ def _words_of_text(text: str) -> tuple[str, ...]:
 
 def _table_of_toml(value: object) -> tuple[tuple[str, tuple[str, ...]], ...]:
     if not isinstance(value, dict):
-        raise Wrong("must be a table")
+        raise InvalidValue("must be a table")
     return tuple((_clean(name), _words_of_toml(words)) for name, words in value.items())
 
 
-TEXT = Kind("TEXT", _text_of_toml, _clean)
-DURATION = Kind("DURATION", _duration_of_toml, seconds)
-FLAG = Kind("", _flag_of_toml, _flag_of_text, is_flag=True)
-WORDS = Kind("WORDS", _words_of_toml, _words_of_text)
-TABLE = Kind("", _table_of_toml)
+TEXT = SettingType("TEXT", _text_of_toml, _clean)
+DURATION = SettingType("DURATION", _duration_of_toml, seconds)
+FLAG = SettingType("", _flag_of_toml, _flag_of_text, is_flag=True)
+WORDS = SettingType("WORDS", _words_of_toml, _words_of_text)
+TABLE = SettingType("", _table_of_toml)
 
 
-def integer(least: int, most: int) -> Kind:
+def integer(least: int, most: int) -> SettingType:
     """Whole numbers from *least* to *most*."""
 
     def check(number: int) -> int:
         if not least <= number <= most:
-            raise Wrong(f"must be between {least} and {most}")
+            raise InvalidValue(f"must be between {least} and {most}")
         return number
 
     def of_toml(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise Wrong("must be a whole number")
+            raise InvalidValue("must be a whole number")
         return check(value)
 
     def of_text(text: str) -> int:
         if not re.fullmatch(r"\d{1,18}", text.strip(), re.ASCII):
-            raise Wrong("must be a whole number")
+            raise InvalidValue("must be a whole number")
         return check(int(text))
 
-    return Kind("INTEGER", of_toml, of_text)
+    return SettingType("INTEGER", of_toml, of_text)
 
 
-def choice(*words: str) -> Kind:
+def choice(*words: str) -> SettingType:
     """One of *words*, in any case."""
     known = {word.lower(): word for word in words}
 
     def of_text(text: str) -> str:
         if text.lower() not in known:
-            raise Wrong(f"must be one of {', '.join(words)}")
+            raise InvalidValue(f"must be one of {', '.join(words)}")
         return known[text.lower()]
 
-    return Kind("|".join(words), lambda value: of_text(_text_of_toml(value)), of_text)
+    return SettingType("|".join(words), lambda value: of_text(_text_of_toml(value)), of_text)
 
 
 Store = Annotated[str, typer.Option("--store", envvar="UNBROKEN_STORE", help="Where the sessions are: sqlite:///FILE.")]

@@ -21,19 +21,19 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from unbroken.cli.application import application, application_of_worker
-from unbroken.cli.build import contradictions, open_configured, policy_of, shown
+from unbroken.cli.build import contradictions, open_configured, policy_of, redact_url
 from unbroken.cli.logs import log_config
 from unbroken.cli.settings import Settings
 from unbroken.errors import ConfigurationError
 from unbroken.server import Sessions
 
-__all__ = ["listen", "run_one", "serve_by"]
+__all__ = ["listen", "run_one", "run_server"]
 
 FAILED = 1
 MARGIN = 15.0  # seconds after shutdown_timeout for a worker to send its webhooks, and to close its store
 
 
-def serve_by(settings: Settings) -> int:
+def run_server(settings: Settings) -> int:
     """Serves until it is told to end; the exit status."""
     for wrong in contradictions(settings):
         raise ConfigurationError(wrong)
@@ -41,7 +41,7 @@ def serve_by(settings: Settings) -> int:
     listening = listen(settings.host, settings.port)
     host, port = listening.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    _count(settings)
+    _start_metrics_server(settings)
     _announce(settings, address)
     build = application if settings.workers == 1 else application_of_worker
     config = uvicorn.Config(
@@ -68,7 +68,7 @@ def _try_store(settings: Settings) -> None:
 
 
 def _announce(settings: Settings, address: str) -> None:
-    where, store = f"{address}{settings.prefix}", shown(settings.store)
+    where, store = f"{address}{settings.prefix}", redact_url(settings.store)
     if settings.log_format == "json":
         said = json.dumps({"event": "server.listening", "address": where, "store": store, "workers": settings.workers})
     else:
@@ -113,7 +113,7 @@ class _Workers(Multiprocess):
                 worker.process.join()
 
 
-def _count(settings: Settings) -> None:
+def _start_metrics_server(settings: Settings) -> None:
     """Opens the metrics' port. The workers write into files of one folder, from which this process adds them up."""
     if not settings.metrics_port:
         return

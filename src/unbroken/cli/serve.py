@@ -11,6 +11,6 @@ __all__ = ["serve"]
 @with_settings()
 def serve(settings: Settings) -> int:
     """Serve the endpoints. Accounts are made with `unbroken users add`; `unbroken check` looks at the settings."""
-    from unbroken.cli.runner import serve_by  # noqa: PLC0415
+    from unbroken.cli.runner import run_server  # noqa: PLC0415
 
-    return serve_by(settings)
+    return run_server(settings)

@@ -17,7 +17,7 @@ from unbroken.cli.settings import Settings
 from unbroken.cli.terminal import ask_new_password, table
 from unbroken.errors import InvalidRequest
 from unbroken.server import Accounts, Sessions
-from unbroken.server.stores.encrypted_keys import new_key, seal_again
+from unbroken.server.stores.encrypted_keys import new_key, reencrypt_keys
 
 __all__ = ["add_server_commands"]
 
@@ -72,7 +72,7 @@ def users_remove(settings: Settings, name: Name) -> None:
     opened = open_configured(settings)
     subject = _subject(Accounts(opened), name)
     Accounts(opened).remove(name)
-    print(f"removed {subject}, ended {Sessions(opened).revoke_all(subject)} sessions")
+    print(f"removed {subject}, ended {Sessions(opened).revoke_subject(subject)} sessions")
 
 
 @users.command("passwd")
@@ -82,7 +82,7 @@ def users_passwd(settings: Settings, name: Name, password_stdin: FromStdin = Fal
     opened = open_configured(settings)
     subject = _subject(Accounts(opened), name)
     Accounts(opened).set_password(name, ask_new_password(from_stdin=password_stdin))
-    print(f"changed the password of {subject}, ended {Sessions(opened).revoke_all(subject)} sessions")
+    print(f"changed the password of {subject}, ended {Sessions(opened).revoke_subject(subject)} sessions")
 
 
 @sessions.command("list")
@@ -109,7 +109,7 @@ def sessions_revoke(
     if bool(sid) == bool(user):
         raise InvalidRequest("name a session id, or a user with --user")
     opened = Sessions(open_configured(settings))
-    ended = int(opened.revoke(sid)) if sid else opened.revoke_all(_known_as(opened, user))
+    ended = int(opened.revoke(sid)) if sid else opened.revoke_subject(_known_as(opened, user))
     print(f"ended {ended} session{'' if ended == 1 else 's'}")
     return 0 if ended else 1
 
@@ -162,7 +162,7 @@ def keys_seal(settings: Settings) -> None:
     """Seal all keys in the store with the newest seal key. Every process must have that key by then."""
     opened = open_configured(settings)
     Sessions(opened).keyring()  # so that there are keys
-    print(f"sealed {seal_again(opened)} keys")
+    print(f"sealed {reencrypt_keys(opened)} keys")
 
 
 @keys.command("new-seal-key")

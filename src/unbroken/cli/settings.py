@@ -19,18 +19,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from unbroken.cli.parsers import DURATION, FLAG, TABLE, TEXT, WORDS, Kind, Wrong, choice, integer
+from unbroken.cli.parsers import DURATION, FLAG, TABLE, TEXT, WORDS, InvalidValue, SettingType, choice, integer
 from unbroken.errors import ConfigurationError
 
 __all__ = [
     "DEFAULT_FILE",
     "TABLES",
-    "Read",
     "Setting",
     "Settings",
+    "SettingsResult",
+    "checked_settings",
     "known_settings",
     "read_settings",
-    "required",
     "variable",
 ]
 
@@ -44,13 +44,13 @@ class Setting:
     """What is known of one setting. *places*: where it may come from."""
 
     name: str
-    kind: Kind
+    kind: SettingType
     about: str
     default: Any
     places: tuple[str, ...]
 
 
-def _of(kind: Kind, default: Any, about: str, *places: str, secret: bool = False) -> Any:
+def _of(kind: SettingType, default: Any, about: str, *places: str, secret: bool = False) -> Any:
     metadata = {"kind": kind, "about": about, "places": places or ("flag", "environment", "file")}
     return field(default=default, metadata=metadata, repr=not secret)
 
@@ -124,7 +124,7 @@ def variable(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class SettingsResult:
     """What was read: the settings, the file they came from, and all that is wrong with them, a line each."""
 
     settings: Settings
@@ -134,7 +134,7 @@ class Read:
 
 def read_settings(
     flags: Mapping[str, str | bool | None], environment: Mapping[str, str] | None = None, config: str | None = None
-) -> Read:
+) -> SettingsResult:
     """The settings that *flags*, the environment and the file give. What is wrong keeps its default."""
     environment = os.environ if environment is None else environment
     wrong: list[str] = []
@@ -144,7 +144,7 @@ def read_settings(
         place, found = _found(name, flags.get(name), environment)
         if place and "environment" in setting.places:
             _take(values, setting, place, found, wrong)
-    return Read(Settings(**values), file, tuple(wrong))
+    return SettingsResult(Settings(**values), file, tuple(wrong))
 
 
 def _found(name: str, flag: str | bool | None, environment: Mapping[str, str]) -> tuple[str, str | bool]:
@@ -159,7 +159,7 @@ def _found(name: str, flag: str | bool | None, environment: Mapping[str, str]) -
 def _take(values: dict[str, Any], setting: Setting, place: str, found: str | bool, wrong: list[str]) -> None:
     try:
         values[setting.name] = setting.kind.of_text(found) if isinstance(found, str) and setting.kind.of_text else found
-    except Wrong as error:
+    except InvalidValue as error:
         wrong.append(f"{place} {error}")
 
 
@@ -187,7 +187,7 @@ def _values_of_file(file: Path | None, table: dict[str, Any], wrong: list[str]) 
             continue
         try:
             values[setting.name] = setting.kind.of_toml(value)
-        except Wrong as error:
+        except InvalidValue as error:
             wrong.append(f"{file}: {key} {error}")
     return values
 
@@ -221,7 +221,7 @@ def _unknown(key: str, setting: Setting | None) -> str:
     return f"is no setting{f': is it {near[0]}?' if near else ''}"
 
 
-def required(read: Read) -> Settings:
+def checked_settings(read: SettingsResult) -> Settings:
     """The settings. Raises ConfigurationError if anything is wrong with them."""
     if read.wrong:
         more = f" (and {len(read.wrong) - 1} more: see unbroken check)" if len(read.wrong) > 1 else ""

@@ -18,24 +18,24 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from unbroken.client.core.events import Event
+from unbroken.client.core.events import ClientEvent
 from unbroken.tokens import Tokens
 
-__all__ = ["Hooks"]
+__all__ = ["EventDispatcher"]
 
 Kept = deque[tuple[Callable[[Any], object], object]]
 
 _log = logging.getLogger("unbroken")
 
 
-class Hooks:
+class EventDispatcher:
     """Keeps what there is to tell, and tells it."""
 
     def __init__(
         self,
         on_tokens_changed: Callable[[Tokens], object] | None,
         on_session_over: Callable[[str], object] | None,
-        on_event: Callable[[Event], object] | None,
+        on_event: Callable[[ClientEvent], object] | None,
     ) -> None:
         self._on_tokens_changed, self._on_session_over = on_tokens_changed, on_session_over
         self._listeners = () if on_event is None else (on_event,)
@@ -48,16 +48,16 @@ class Hooks:
         self._news: Kept = deque()
         self._loop: Any = None
 
-    def listen(self, hook: Callable[[Event], object]) -> None:
+    def listen(self, hook: Callable[[ClientEvent], object]) -> None:
         """One more who hears every event."""
         self._listeners = (*self._listeners, hook)
 
-    def note(self, event: Event) -> None:
+    def note(self, event: ClientEvent) -> None:
         """Keeps *event* for the next delivery, and logs it."""
         _log.debug("%s", event)
         self._events.extend((hook, event) for hook in self._listeners)
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: ClientEvent) -> None:
         """Hands *event* over at once, after those before it; for the callers' own threads and tasks."""
         if self._listeners:
             self.note(event)
@@ -146,7 +146,7 @@ async def _logged(awaitable: Awaitable[object]) -> None:
         _log.exception("an async hook failed")
 
 
-_all: weakref.WeakSet[Hooks] = weakref.WeakSet()
+_all: weakref.WeakSet[EventDispatcher] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:

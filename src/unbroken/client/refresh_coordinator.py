@@ -26,55 +26,62 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from unbroken._clock import Clock
-from unbroken._single_flight import Flight
-from unbroken._sync import run_once
+from unbroken._single_flight import SingleFlight
+from unbroken._sync import run_sync
 from unbroken.client.core.dialect import Dialect
 from unbroken.client.core.events import (
-    Adopted,
-    Joined,
     LateChallenge,
-    RenewalFailed,
-    RenewalOver,
-    RenewalStarted,
-    StormStopped,
+    RefreshFailed,
+    RefreshFinished,
+    RefreshJoined,
+    RefreshStarted,
+    RefreshStormStopped,
+    TokensAdopted,
 )
-from unbroken.client.core.record import Store
-from unbroken.client.core.refresh_rules import current_for, renew
-from unbroken.client.core.schedule import Leeway, Live, RefreshWindow, cool_down, due_by_clock, storming
-from unbroken.client.hooks import Hooks
+from unbroken.client.core.record import TokenStore
+from unbroken.client.core.refresh_rules import newer_than, refresh
+from unbroken.client.core.schedule import (
+    ActiveTokens,
+    Leeway,
+    RefreshWindow,
+    cooldown_seconds,
+    due_by_age,
+    seconds_until_allowed,
+)
+from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort
-from unbroken.errors import ConfigurationError, RenewalStorm, SessionOver, TryLater, UnbrokenError
+from unbroken.errors import ConfigurationError, RefreshStorm, SessionOver, TryLater, UnbrokenError
 from unbroken.tokens import Tokens
 
-__all__ = ["NOT_NOW", "Known", "Renewal"]
+__all__ = ["TRANSIENT_ERRORS", "RefreshCoordinator", "SessionState"]
 
-STUBBORN_MOST = 256  # endpoints remembered under rule 4
-STUBBORN_FOR = 30.0  # seconds
-BRAND_NEW = 10.0  # seconds
-USELESS_MOST = 2  # renewals in a row that helped nobody
-LOOK_EVERY = 1.0  # seconds between two looks into the store during a cool-down
+MAX_EXCLUDED_ENDPOINTS = 256  # endpoints remembered under rule 4
+EXCLUSION_SECONDS = 30.0  # seconds
+BRAND_NEW_SECONDS = 10.0  # seconds
+MAX_USELESS_REFRESHES = 2  # renewals in a row that helped nobody
+RELOAD_INTERVAL_SECONDS = 1.0  # seconds between two looks into the store during a cool-down
 
 
-class Known:
+class SessionState:
     """The state that all requests of one session object share. Times are seconds on the monotonic clock."""
 
     def __init__(self, clock: Clock, leeway: Leeway, window: RefreshWindow | None) -> None:
         self._clock, self._leeway, self._window = clock, leeway, window
-        self.live: Live | None = None  # read without the lock: it is replaced, never changed
+        self.live: ActiveTokens | None = None  # read without the lock: it is replaced, never changed
         self.epoch = 0
         self.over = "not_logged_in"
         self._forget_flights()
         self._renewals: list[float] = []
         self._stubborn: OrderedDict[object, float] = OrderedDict()  # until when
         self._useless = (0, 0.0, 0)  # how many renewals, when the last one was found so, and its version
-        self._looked = -LOOK_EVERY
+        self._looked = -RELOAD_INTERVAL_SECONDS
         _all.add(self)
 
     def _forget_flights(self) -> None:
         """Also after a fork: threads and held locks stay behind in the parent."""
         self._lock = threading.Lock()  # guards everything below, and the replacement of live, epoch and over
-        self._flight: tuple[int, Flight[Live] | None] = (0, None)  # of which epoch
-        self._loading: Flight[Live] | None = None
+        self._flight: tuple[int, SingleFlight[ActiveTokens] | None] = (0, None)  # of which epoch
+        self._loading: SingleFlight[ActiveTokens] | None = None
         self._failures = 0
         self._failed: tuple[int, UnbrokenError, float] | None = None  # version, error, not again before
 
@@ -85,12 +92,12 @@ class Known:
         return 0 if live is None else live.tokens.version
 
     @property
-    def renewing(self) -> bool:
+    def refreshing(self) -> bool:
         """Whether a renewal is under way."""
         _, flight = self._flight
-        return flight is not None and not flight.landed
+        return flight is not None and not flight.done
 
-    def install(self, live: Live, *, epoch: int | None = None) -> None:
+    def install(self, live: ActiveTokens, *, epoch: int | None = None) -> None:
         """Makes *live* the tokens in use, unless newer ones are.
 
         With *epoch*: only if nobody logged in or out since, else raises SessionOver.
@@ -106,7 +113,7 @@ class Known:
                 self.live, self.epoch, self.over = live, tokens.epoch, ""
                 self._failed, self._failures = None, 0
 
-    def end(self, reason: str, *, epoch: int, of: int | None = None) -> bool:
+    def end_session(self, reason: str, *, epoch: int, of: int | None = None) -> bool:
         """The session is over. *of*: only if that is still the epoch in use. Whether this was news."""
         with self._lock:
             if (of is not None and of != self.epoch) or epoch < self.epoch:
@@ -115,100 +122,107 @@ class Known:
             self.live, self.over, self.epoch = None, reason, epoch
             return news
 
-    def failed(self, live: Live, error: UnbrokenError, retry_after: float) -> float:
+    def record_failure(self, live: ActiveTokens, error: UnbrokenError, retry_after: float) -> float:
         """Remembers that *live* could not be renewed now; seconds until the next try."""
         with self._lock:
             self._failures += 1
-            wait = cool_down(self._failures, retry_after, random.random())  # noqa: S311  # spreads load only
-            self._failed = (live.tokens.version, error, self._clock.mono() + wait)
+            wait = cooldown_seconds(self._failures, retry_after, random.random())  # noqa: S311  # spreads load only
+            self._failed = (live.tokens.version, error, self._clock.monotonic() + wait)
             return wait
 
     def flight_for(
-        self, live: Live, why: str, work: Callable[[], Live], look: Callable[[], Live] | None, limit: float
-    ) -> tuple[Flight[Live], bool]:
-        """The flight that renews *live*, and whether the caller has to start it. Raises TryLater or RenewalStorm.
+        self,
+        live: ActiveTokens,
+        why: str,
+        work: Callable[[], ActiveTokens],
+        look: Callable[[], ActiveTokens] | None,
+        limit: float,
+    ) -> tuple[SingleFlight[ActiveTokens], bool]:
+        """The flight that renews *live*, and whether the caller has to start it. Raises TryLater or RefreshStorm.
 
         During a cool-down, for a caller who has no other tokens, it only does *look*: somebody else may have renewed.
         """
         with self._lock:
             epoch, flight = self._flight
-            if flight is not None and epoch == live.tokens.epoch and not flight.landed:
+            if flight is not None and epoch == live.tokens.epoch and not flight.done:
                 return flight, False
-            if (error := self._cooling(live)) is None:
+            if (error := self._active_cooldown(live)) is None:
                 self._count(live, why)
-            elif look is None or self._clock.mono() - self._looked < LOOK_EVERY:
+            elif look is None or self._clock.monotonic() - self._looked < RELOAD_INTERVAL_SECONDS:
                 raise error from error.__cause__
             else:
-                self._looked, work = self._clock.mono(), look
-            flight = Flight(work, limit)
+                self._looked, work = self._clock.monotonic(), look
+            flight = SingleFlight(work, limit)
             self._flight = (live.tokens.epoch, flight)
             return flight, True
 
-    def load_flight(self, work: Callable[[], Live], limit: float) -> tuple[Flight[Live], bool]:
+    def load_flight(self, work: Callable[[], ActiveTokens], limit: float) -> tuple[SingleFlight[ActiveTokens], bool]:
         """The flight that reads the store for event loops, and whether the caller has to start it."""
         with self._lock:
-            mine = self._loading is None or self._loading.landed
+            mine = self._loading is None or self._loading.done
             if self._loading is None or mine:
-                self._loading = Flight(work, limit)
+                self._loading = SingleFlight(work, limit)
             return self._loading, mine
 
-    def remembered(self, live: Live) -> UnbrokenError | None:
+    def recent_failure(self, live: ActiveTokens) -> UnbrokenError | None:
         """The failure that *live* is cooling down from."""
         with self._lock:
-            return self._cooling(live)
+            return self._active_cooldown(live)
 
-    def _cooling(self, live: Live) -> UnbrokenError | None:
+    def _active_cooldown(self, live: ActiveTokens) -> UnbrokenError | None:
         if self._failed is None:
             return None
         version, error, not_before = self._failed
-        wait = not_before - self._clock.mono()
+        wait = not_before - self._clock.monotonic()
         if version != live.tokens.version or wait <= 0:
             return None
-        again = error.again()
+        again = error.copy()
         if isinstance(again, TryLater):
             again.retry_after = wait
         again.__cause__ = error.__cause__
         return again
 
-    def _count(self, live: Live, why: str) -> None:
+    def _count(self, live: ActiveTokens, why: str) -> None:
         if self._window is None or (
-            why != "challenge" and due_by_clock(live.tokens, live.age(self._clock), self._leeway)
+            why != "challenge" and due_by_age(live.tokens, live.age(self._clock), self._leeway)
         ):
             return
-        now = self._clock.mono()
+        now = self._clock.monotonic()
         self._renewals = [at for at in self._renewals if now - at < self._window.interval]
-        if wait := storming(self._renewals, now, self._window):
-            raise RenewalStorm(
+        if wait := seconds_until_allowed(self._renewals, now, self._window):
+            raise RefreshStorm(
                 f"{self._window.attempts} renewals in {self._window.interval:g} seconds: new tokens are being rejected",
                 retry_after=wait,
             )
         self._renewals.append(now)
 
-    def settled(self, endpoint: object, live: Live, took: bool) -> None:
+    def record_acceptance(self, endpoint: object, live: ActiveTokens, took: bool) -> None:
         """Notes whether *endpoint* took the tokens that it was given anew. Only brand-new ones tell anything."""
-        now = self._clock.mono()
+        now = self._clock.monotonic()
         with self._lock:
             if took:
                 self._useless = (0, 0.0, 0)
                 self._stubborn.pop(endpoint, None)
-            elif live.age(self._clock) < BRAND_NEW:
+            elif live.age(self._clock) < BRAND_NEW_SECONDS:
                 count, _, version = self._useless
                 self._useless = (count + (version != live.tokens.version), now, live.tokens.version)
-                self._stubborn[endpoint] = now + STUBBORN_FOR
+                self._stubborn[endpoint] = now + EXCLUSION_SECONDS
                 self._stubborn.move_to_end(endpoint)
-                if len(self._stubborn) > STUBBORN_MOST:
+                if len(self._stubborn) > MAX_EXCLUDED_ENDPOINTS:
                     self._stubborn.popitem(last=False)
 
-    def passes_through(self, endpoint: object, live: Live) -> bool:
+    def is_excluded(self, endpoint: object, live: ActiveTokens) -> bool:
         """Whether a challenge to *live* from *endpoint* is its own affair: rule 4."""
-        now = self._clock.mono()
-        if live.age(self._clock) >= STUBBORN_FOR:
+        now = self._clock.monotonic()
+        if live.age(self._clock) >= EXCLUSION_SECONDS:
             return False
         count, last, _ = self._useless
-        return now < self._stubborn.get(endpoint, 0.0) or (count >= USELESS_MOST and now - last < STUBBORN_FOR)
+        return now < self._stubborn.get(endpoint, 0.0) or (
+            count >= MAX_USELESS_REFRESHES and now - last < EXCLUSION_SECONDS
+        )
 
 
-_all: weakref.WeakSet[Known] = weakref.WeakSet()
+_all: weakref.WeakSet[SessionState] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
@@ -220,90 +234,92 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-NOT_NOW = (TryLater, ConfigurationError)  # why a renewal does not work now; tokens that are still good go on
-Course = tuple[Live | None, Flight[Live] | None]  # tokens that can be used now, and a flight worth waiting for
+TRANSIENT_ERRORS = (TryLater, ConfigurationError)  # why a renewal does not work now; tokens that are still good go on
+Plan = tuple[
+    ActiveTokens | None, SingleFlight[ActiveTokens] | None
+]  # tokens that can be used now, and a flight worth waiting for
 
 
-class Renewal:
+class RefreshCoordinator:
     """The renewals of one session object. *limit* bounds each, in seconds."""
 
     def __init__(
         self,
-        store: Store,
+        store: TokenStore,
         dialect: Dialect,
         clock: Clock,
         leeway: Leeway,
-        known: Known,
-        hooks: Hooks,
+        known: SessionState,
+        hooks: EventDispatcher,
         port: BlockingPort,
         limit: float,
     ) -> None:
         self._store, self._dialect, self._clock, self._leeway = store, dialect, clock, leeway
         self._known, self._hooks, self._port, self._limit = known, hooks, port, limit
 
-    def plan(self, fresh: bool, live: Live) -> Course:
+    def plan(self, fresh: bool, live: ActiveTokens) -> Plan:
         """Tokens that can be used now, and a flight that is worth waiting for. Raises SessionOver or TryLater."""
         age = live.age(self._clock)
-        if age < live.ages.behind:
+        if age < live.ages.refresh_in_background_at:
             return live, None
-        usable = live if age < live.ages.dead else None
+        usable = live if age < live.ages.expires_at else None
         try:
-            flight = self._flight(live, "expired" if age >= live.ages.first else "ageing", usable)
-        except NOT_NOW:
+            flight = self._flight(live, "expired" if age >= live.ages.refresh_before_use_at else "ageing", usable)
+        except TRANSIENT_ERRORS:
             if usable is None:
                 raise
             return usable, None
-        return usable, flight if fresh or age >= live.ages.first else None
+        return usable, flight if fresh or age >= live.ages.refresh_before_use_at else None
 
-    def answer_challenge(self, sent: Live, endpoint: object, live: Live) -> Course:
+    def handle_challenge(self, sent: ActiveTokens, endpoint: object, live: ActiveTokens) -> Plan:
         """What to do about a challenge by *endpoint* to *sent*, while *live* are in use. Neither: hand it over.
 
-        Raises SessionOver, TryLater or RenewalStorm.
+        Raises SessionOver, TryLater or RefreshStorm.
         """
         if live.tokens.epoch != sent.tokens.epoch:
             raise SessionOver("other_login")
         if live.tokens.version != sent.tokens.version:
-            if live.age(self._clock) < live.ages.first:
+            if live.age(self._clock) < live.ages.refresh_before_use_at:
                 self._hooks.tell(LateChallenge(live.tokens.version))
             return self.plan(False, live)
-        if not live.tokens.refresh_token or self._known.passes_through(endpoint, sent):
+        if not live.tokens.refresh_token or self._known.is_excluded(endpoint, sent):
             return None, None
         return None, self._flight(live, "challenge")
 
-    def _flight(self, live: Live, why: str, usable: Live | None = None) -> Flight[Live]:
-        look = None if usable else lambda: self._look(live)
+    def _flight(self, live: ActiveTokens, why: str, usable: ActiveTokens | None = None) -> SingleFlight[ActiveTokens]:
+        look = None if usable else lambda: self._reload(live)
         try:
-            flight, mine = self._known.flight_for(live, why, lambda: self._renew(live, why), look, self._limit + 5.0)
-        except RenewalStorm:
-            self._hooks.tell(StormStopped(live.tokens.version))
+            flight, mine = self._known.flight_for(live, why, lambda: self._refresh(live, why), look, self._limit + 5.0)
+        except RefreshStorm:
+            self._hooks.tell(RefreshStormStopped(live.tokens.version))
             raise
         if mine:
             flight.start(self._hooks.deliver)
         else:
-            self._hooks.tell(Joined(live.tokens.version))
+            self._hooks.tell(RefreshJoined(live.tokens.version))
         return flight
 
-    def arrived(self, live: Live, epoch: int) -> Live:
+    def check_still_current(self, live: ActiveTokens, epoch: int) -> ActiveTokens:
         """*live*, unless somebody logged in or out while the caller waited."""
         if self._known.epoch != epoch or live.tokens.epoch != epoch:
             raise SessionOver("other_login" if self._known.live else self._known.over)
         return live
 
-    def _renew(self, live: Live, why: str) -> Live:
+    def _refresh(self, live: ActiveTokens, why: str) -> ActiveTokens:
         """Runs in the flight's thread. Raises SessionOver, TryLater or ConfigurationError, nothing else."""
-        self._hooks.note(RenewalStarted(live.tokens.version, why=why))
-        epoch, began, outcome = live.tokens.epoch, self._clock.mono(), "failed"
-        port = self._port.for_one_renewal()
+        self._hooks.note(RefreshStarted(live.tokens.version, why=why))
+        epoch, began, outcome = live.tokens.epoch, self._clock.monotonic(), "failed"
+        port = self._port.for_one_refresh()
         try:
-            fresh = self.live(run_once(renew(port, live.tokens)))
+            fresh = self.activate(run_sync(refresh(port, live.tokens)))
             self._known.install(fresh, epoch=epoch)
             outcome = "renewed" if port.granted else "adopted"
         except SessionOver as over:
             outcome = "ended"
-            if self._known.end(over.reason, epoch=epoch, of=epoch) and over.reason != "other_login":
+            if self._known.end_session(over.reason, epoch=epoch, of=epoch) and over.reason != "other_login":
                 self._hooks.session_over(over.reason)
             raise
-        except NOT_NOW as error:
+        except TRANSIENT_ERRORS as error:
             self._failed(live, error)
             raise
         except Exception as error:
@@ -311,36 +327,38 @@ class Renewal:
             self._failed(live, later)
             raise later from error
         finally:
-            self._hooks.note(RenewalOver(live.tokens.version, outcome=outcome, seconds=self._clock.mono() - began))
+            self._hooks.note(
+                RefreshFinished(live.tokens.version, outcome=outcome, seconds=self._clock.monotonic() - began)
+            )
         self._hooks.tokens_changed(fresh.tokens)
         return fresh
 
-    def _look(self, live: Live) -> Live:
+    def _reload(self, live: ActiveTokens) -> ActiveTokens:
         """Newer tokens that somebody else has stored, during a cool-down. Raises the failure it is for, if none."""
-        newer = current_for(live.tokens, self._store.load())
+        newer = newer_than(live.tokens, self._store.load())
         if newer is None or newer.expired(self._clock.wall()):
-            raise self._known.remembered(live) or TryLater("the renewal has only just failed")
-        fresh = self.live(newer)
+            raise self._known.recent_failure(live) or TryLater("the renewal has only just failed")
+        fresh = self.activate(newer)
         self._known.install(fresh, epoch=live.tokens.epoch)
-        self._hooks.note(Adopted(newer.version))
+        self._hooks.note(TokensAdopted(newer.version))
         return fresh
 
-    def _failed(self, live: Live, error: UnbrokenError) -> None:
-        wait = self._known.failed(live, error, getattr(error, "retry_after", 0.0))
+    def _failed(self, live: ActiveTokens, error: UnbrokenError) -> None:
+        wait = self._known.record_failure(live, error, getattr(error, "retry_after", 0.0))
         if isinstance(error, TryLater):
             error.retry_after = wait
-        self._hooks.note(RenewalFailed(live.tokens.version, error=error.code, retry_after=wait))
+        self._hooks.note(RefreshFailed(live.tokens.version, error=error.code, retry_after=wait))
 
-    def load(self) -> Live:
+    def load(self) -> ActiveTokens:
         """The stored tokens, taken into use. Raises SessionOver when there are none."""
         epoch = self._known.epoch
         record = self._store.load()
         if record.tokens is None:
             raise SessionOver(self._known.over if record.over in ("", "not_logged_in") else record.over)
-        live = self.live(record.tokens)
+        live = self.activate(record.tokens)
         self._known.install(live, epoch=epoch)
         return live
 
-    def live(self, tokens: Tokens) -> Live:
+    def activate(self, tokens: Tokens) -> ActiveTokens:
         """*tokens*, made ready for use."""
-        return Live(tokens, self._dialect.attach(tokens), self._clock, self._leeway, random.random())  # noqa: S311  # spreads load only
+        return ActiveTokens(tokens, self._dialect.header_value(tokens), self._clock, self._leeway, random.random())  # noqa: S311  # spreads load only

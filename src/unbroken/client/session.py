@@ -16,23 +16,30 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from unbroken._clock import SYSTEM_CLOCK, Clock
-from unbroken._http import Call, Reply
-from unbroken._single_flight import Flight
-from unbroken._sync import run_once
+from unbroken._http import HttpRequest, HttpResponse
+from unbroken._single_flight import SingleFlight
+from unbroken._sync import run_sync
 from unbroken._transport import Send, http_sender
 from unbroken.client.core.body import Rewind
-from unbroken.client.core.dialect import Dialect, origins_of, unbroken_server
-from unbroken.client.core.events import Event, LoggedIn, LoggedOut, Waited
-from unbroken.client.core.record import Store
+from unbroken.client.core.dialect import Dialect, allowed_origins, unbroken_server
+from unbroken.client.core.events import ClientEvent, LoggedIn, LoggedOut, RequestWaited
+from unbroken.client.core.record import TokenStore
 from unbroken.client.core.refresh_rules import log_in, log_out
-from unbroken.client.core.request_flow import Authorize, Read, Received, Renew, Step, passage
-from unbroken.client.core.schedule import Leeway, Live, RefreshWindow
-from unbroken.client.hooks import Hooks
-from unbroken.client.port import BlockingPort, SecondStep, granted_by_login
-from unbroken.client.refresh_coordinator import NOT_NOW, Known, Renewal
+from unbroken.client.core.request_flow import (
+    FlowStep,
+    NeedNewerTokens,
+    NeedTokens,
+    ReadResponse,
+    ResponsePort,
+    request_flow,
+)
+from unbroken.client.core.schedule import ActiveTokens, Leeway, RefreshWindow
+from unbroken.client.hooks import EventDispatcher
+from unbroken.client.port import BlockingPort, MfaPrompt, log_in_with_password
+from unbroken.client.refresh_coordinator import TRANSIENT_ERRORS, RefreshCoordinator, SessionState
 from unbroken.client.stores.memory import MemoryStore
 from unbroken.errors import ConfigurationError, NotReplayable, SessionOver
-from unbroken.tokens import Granted, Tokens
+from unbroken.tokens import TokenResponse, Tokens
 
 __all__ = ["Session", "Status"]
 
@@ -47,7 +54,7 @@ class Status:
     state: str
     reason: str = ""
     expires_in: float | None = None
-    renewing: bool = False
+    refreshing: bool = False
     scope: str = ""
     version: int = 0
 
@@ -57,7 +64,7 @@ class Session:
 
     *dialect* says how the backend speaks; a URL stands for unbroken's own server there. *store* keeps the tokens
     (default: in memory). Tokens are sent to *origins* only, by default the dialect's. Times are in seconds:
-    *exchange_timeout* for one request of the library's own, *wait_timeout* for how long a caller waits for a renewal.
+    *refresh_timeout* for one request of the library's own, *wait_timeout* for how long a caller waits for a renewal.
     *window* guards against storms (None switches it off). *send* replaces the library's own connection, *tls* its
     TLS settings. The hooks may be plain or async functions; ``on_event`` hears of everything that happens.
 
@@ -67,15 +74,15 @@ class Session:
     def __init__(
         self,
         dialect: Dialect | str,
-        store: Store | None = None,
+        store: TokenStore | None = None,
         *,
         origins: Iterable[str] = (),
         on_tokens_changed: Callable[[Tokens], object] | None = None,
         on_session_over: Callable[[str], object] | None = None,
-        on_event: Callable[[Event], object] | None = None,
+        on_event: Callable[[ClientEvent], object] | None = None,
         leeway: Leeway = Leeway(),
         window: RefreshWindow | None = RefreshWindow(),
-        exchange_timeout: float = 10.0,
+        refresh_timeout: float = 10.0,
         wait_timeout: float = 60.0,
         send: Send | None = None,
         tls: ssl.SSLContext | None = None,
@@ -89,7 +96,7 @@ class Session:
             "on_event": on_event,
             "leeway": leeway,
             "window": window,
-            "exchange_timeout": exchange_timeout,
+            "refresh_timeout": refresh_timeout,
             "wait_timeout": wait_timeout,
             "send": send,
             "tls": tls,
@@ -98,34 +105,34 @@ class Session:
         }
         self.dialect = unbroken_server(dialect) if isinstance(dialect, str) else dialect
         self.store = MemoryStore() if store is None else store
-        self.origins = origins_of(self.dialect, tuple(origins), allow_plain_http)
+        self.origins = allowed_origins(self.dialect, tuple(origins), allow_plain_http)
         self._clock, self._leeway, self._wait_timeout = clock, leeway, wait_timeout
-        self._limit = 4 * exchange_timeout + 5.0
+        self._limit = 4 * refresh_timeout + 5.0
         lease = getattr(self.store, "lease", None)  # a store whose lock is lent for a while
-        if lease is not None and lease < exchange_timeout + 5.0:
+        if lease is not None and lease < refresh_timeout + 5.0:
             raise ConfigurationError(
-                f"a lease of {lease:g} seconds does not outlive an exchange of up to {exchange_timeout:g}: "
-                "lengthen the store's lease, or shorten exchange_timeout"
+                f"a lease of {lease:g} seconds does not outlive an exchange of up to {refresh_timeout:g}: "
+                "lengthen the store's lease, or shorten refresh_timeout"
             )
-        self._hooks = Hooks(on_tokens_changed, on_session_over, on_event)
-        self._known = Known(clock, leeway, window)
-        self._send, self._exchange_timeout = send or http_sender(tls), exchange_timeout
+        self._hooks = EventDispatcher(on_tokens_changed, on_session_over, on_event)
+        self._known = SessionState(clock, leeway, window)
+        self._send, self._exchange_timeout = send or http_sender(tls), refresh_timeout
         self._port = BlockingPort(
             self.store,
             self.dialect,
             self._send,
             clock,
             self._hooks.note,
-            exchange_timeout=exchange_timeout,
+            refresh_timeout=refresh_timeout,
             lock_timeout=self._limit,
         )
-        self._renewal = Renewal(
+        self._renewal = RefreshCoordinator(
             self.store, self.dialect, clock, leeway, self._known, self._hooks, self._port, self._limit
         )
 
     def __reduce__(self) -> tuple[object, ...]:
         """A copy for another process: over the same store, never with tokens of its own."""
-        return (_again, (self.dialect, self.store, self._settings))
+        return (_rebuild, (self.dialect, self.store, self._settings))
 
     def __repr__(self) -> str:
         live = self._known.live
@@ -133,26 +140,26 @@ class Session:
 
     # ---- logging in and out ------------------------------------------------------------------------------------
 
-    def login(self, username: str, password: str, *, second_step: SecondStep | None = None, **extra: object) -> Tokens:
+    def login(self, username: str, password: str, *, mfa_prompt: MfaPrompt | None = None, **extra: object) -> Tokens:
         """Logs in at the server and stores the tokens; *extra* goes along (``label="laptop"``).
 
         Where the server wants a code too, *second_step* is asked for it: a function of its kind (``totp``) and of a
         hint for the user. Raises LoginRefused (with the reason ``mfa_required`` if there is nobody to ask), TryLater,
-        InvalidRequest, BadAnswer, or ConfigurationError if the dialect has no login.
+        InvalidRequest, BadResponse, or ConfigurationError if the dialect has no login.
         """
 
-        def ask(call: Call) -> Reply:
+        def ask(call: HttpRequest) -> HttpResponse:
             return self._send(call, self._exchange_timeout)
 
-        return self.adopt(granted_by_login(self.dialect, ask, username, password, second_step, extra))
+        return self.import_tokens(log_in_with_password(self.dialect, ask, username, password, mfa_prompt, extra))
 
-    def adopt(self, tokens: Granted | Tokens | Mapping[str, object]) -> Tokens:
+    def import_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Takes *tokens* from elsewhere as a new login; a mapping is a token response (RFC 6749 §5.1).
 
-        Raises BadAnswer, which names the field, if the mapping is none.
+        Raises BadResponse, which names the field, if the mapping is none.
         """
-        fresh = run_once(log_in(self._port, _granted(tokens, self.dialect)))
-        self._known.install(self._renewal.live(fresh))
+        fresh = run_sync(log_in(self._port, _to_token_response(tokens, self.dialect)))
+        self._known.install(self._renewal.activate(fresh))
         self._hooks.note(LoggedIn(fresh.version))
         self._hooks.tokens_changed(fresh)
         self._hooks.deliver()
@@ -166,9 +173,9 @@ class Session:
         told, all the same.
         """
         held = self._known.live
-        self._known.end("logged_out", epoch=max(self._known.epoch + 1, int(self._clock.wall() * 1000)))
-        tokens, epoch, told = run_once(log_out(self._port, held.tokens if held else None))
-        self._known.end("logged_out", epoch=epoch)
+        self._known.end_session("logged_out", epoch=max(self._known.epoch + 1, int(self._clock.wall() * 1000)))
+        tokens, epoch, told = run_sync(log_out(self._port, held.tokens if held else None))
+        self._known.end_session("logged_out", epoch=epoch)
         self._hooks.note(LoggedOut(tokens.version if tokens else 0, told_server=told))
         self._hooks.deliver()
         return told
@@ -177,115 +184,115 @@ class Session:
 
     def token(self) -> str:
         """An access token that is good now, renewed first if need be. Raises SessionOver or TryLater."""
-        return self.authorize().tokens.access_token
+        return self._authorize().tokens.access_token
 
-    def renewed(self, token: str, where: object = None) -> str:
+    def newer_token(self, token: str, where: object = None) -> str:
         """An access token newer than *token*, which was refused by *where*: for what is no HTTP client.
 
-        The same token, if the refusal is the endpoint's own affair. Raises SessionOver, TryLater or RenewalStorm.
+        The same token, if the refusal is the endpoint's own affair. Raises SessionOver, TryLater or RefreshStorm.
         """
-        live = self.authorize()
+        live = self._authorize()
         if live.tokens.access_token == token:
-            live = self.challenged(live, where) or live
+            live = self._handle_challenge(live, where) or live
         return live.tokens.access_token
 
-    def listen(self, hook: Callable[[Event], object]) -> None:
+    def add_listener(self, hook: Callable[[ClientEvent], object]) -> None:
         """Has *hook* called with every event from now on, beside ``on_event``."""
         self._hooks.listen(hook)
 
-    def authorize(self, *, fresh: bool = False) -> Live:
+    def _authorize(self, *, fresh: bool = False) -> ActiveTokens:
         """The tokens for one request. *fresh*: not ageing ones, for a request that cannot be repeated."""
         live = self._known.live
         if live is not None and self._good(live):
             return live
         usable, flight = self._renewal.plan(fresh, live or self._renewal.load())
-        return self._landed(usable, flight, lambda f: f.wait(self._wait_timeout)) if flight else _certain(usable)
+        return self._wait_for(usable, flight, lambda f: f.wait(self._wait_timeout)) if flight else _require(usable)
 
-    def challenged(self, sent: Live, endpoint: object) -> Live | None:
+    def _handle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
         """The tokens to repeat a request with that was sent with *sent* and challenged; None: hand the answer over.
 
-        Raises SessionOver, TryLater or RenewalStorm.
+        Raises SessionOver, TryLater or RefreshStorm.
         """
-        newer, flight = self._renewal.answer_challenge(sent, endpoint, self._known.live or self._renewal.load())
-        return self._landed(newer, flight, lambda f: f.wait(self._wait_timeout)) if flight else newer
+        newer, flight = self._renewal.handle_challenge(sent, endpoint, self._known.live or self._renewal.load())
+        return self._wait_for(newer, flight, lambda f: f.wait(self._wait_timeout)) if flight else newer
 
-    def perform(self, step: Step, answer: Received) -> object:
+    def _perform(self, step: FlowStep, answer: ResponsePort) -> object:
         """Does one step of a request's passage that is not sending; for adapters. *answer* is the one at hand."""
         match step:
-            case Authorize():
-                return self.authorize(fresh=step.fresh)
-            case Renew():
-                with nullcontext() if step.needed else suppress(*NOT_NOW):
-                    return self.challenged(step.sent, step.endpoint)
-            case Read():
+            case NeedTokens():
+                return self._authorize(fresh=step.fresh)
+            case NeedNewerTokens():
+                with nullcontext() if step.needed else suppress(*TRANSIENT_ERRORS):
+                    return self._handle_challenge(step.sent, step.endpoint)
+            case ReadResponse():
                 return answer.read(step.most) if step.body else answer.headers()
             case NotReplayable():
                 answer.note(step)
         return None
 
-    def passage(
-        self, rewind: Rewind | None, where: Callable[[Any], object], request: Any, sent: Live | None = None
-    ) -> Generator[Step, Any, None]:
+    def _request_flow(
+        self, rewind: Rewind | None, where: Callable[[Any], object], request: Any, sent: ActiveTokens | None = None
+    ) -> Generator[FlowStep, Any, None]:
         """The steps of *request*, which goes to ``where(request)``; for adapters. *sent*: tokens it already carries."""
         live = sent or self._known.live
         if sent is None and live is not None and not self._good(live):
             live = None
-        return passage(self.dialect, live, rewind, where, request, self._known.settled, self._hooks.tell)
+        return request_flow(self.dialect, live, rewind, where, request, self._known.record_acceptance, self._hooks.tell)
 
     # ---- the same for event loops ------------------------------------------------------------------------------
 
     async def alogin(
-        self, username: str, password: str, *, second_step: SecondStep | None = None, **extra: object
+        self, username: str, password: str, *, mfa_prompt: MfaPrompt | None = None, **extra: object
     ) -> Tokens:
         """``login`` without blocking. If the caller is cancelled, the login still completes."""
-        return await self._aside(lambda: self.login(username, password, second_step=second_step, **extra))
+        return await self._in_thread(lambda: self.login(username, password, mfa_prompt=mfa_prompt, **extra))
 
-    async def aadopt(self, tokens: Granted | Tokens | Mapping[str, object]) -> Tokens:
-        """``adopt`` without blocking."""
-        return await self._aside(lambda: self.adopt(tokens))
+    async def aimport_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
+        """``import_tokens`` without blocking."""
+        return await self._in_thread(lambda: self.import_tokens(tokens))
 
     async def alogout(self) -> bool:
         """``logout`` without blocking. If the caller is cancelled, the logout still completes."""
-        return await self._aside(self.logout)
+        return await self._in_thread(self.logout)
 
     async def atoken(self) -> str:
         """``token`` without blocking."""
-        return (await self.aauthorize()).tokens.access_token
+        return (await self._aauthorize()).tokens.access_token
 
-    async def arenewed(self, token: str, where: object = None) -> str:
+    async def anewer_token(self, token: str, where: object = None) -> str:
         """``renewed`` without blocking."""
-        live = await self.aauthorize()
+        live = await self._aauthorize()
         if live.tokens.access_token == token:
-            live = await self.achallenged(live, where) or live
+            live = await self._ahandle_challenge(live, where) or live
         return live.tokens.access_token
 
-    async def aauthorize(self, *, fresh: bool = False) -> Live:
+    async def _aauthorize(self, *, fresh: bool = False) -> ActiveTokens:
         """``authorize`` without blocking."""
         live = self._known.live
         if live is not None and self._good(live):
             return live
         self._hooks.remember_loop()
         usable, flight = self._renewal.plan(fresh, live or await self._aload())
-        return await self._alanded(usable, flight) if flight else _certain(usable)
+        return await self._await_for(usable, flight) if flight else _require(usable)
 
-    async def achallenged(self, sent: Live, endpoint: object) -> Live | None:
+    async def _ahandle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
         """``challenged`` without blocking."""
         self._hooks.remember_loop()
-        newer, flight = self._renewal.answer_challenge(sent, endpoint, self._known.live or await self._aload())
-        return await self._alanded(newer, flight) if flight else newer
+        newer, flight = self._renewal.handle_challenge(sent, endpoint, self._known.live or await self._aload())
+        return await self._await_for(newer, flight) if flight else newer
 
-    async def aperform(self, step: Step, answer: Received) -> object:
+    async def _aperform(self, step: FlowStep, answer: ResponsePort) -> object:
         """``perform`` without blocking, for answers whose ``read`` is awaited."""
         match step:
-            case Authorize():
-                return await self.aauthorize(fresh=step.fresh)
-            case Renew():
-                with nullcontext() if step.needed else suppress(*NOT_NOW):
-                    return await self.achallenged(step.sent, step.endpoint)
-            case Read(body=True):
+            case NeedTokens():
+                return await self._aauthorize(fresh=step.fresh)
+            case NeedNewerTokens():
+                with nullcontext() if step.needed else suppress(*TRANSIENT_ERRORS):
+                    return await self._ahandle_challenge(step.sent, step.endpoint)
+            case ReadResponse(body=True):
                 return await answer.read(step.most)
             case _:
-                return self.perform(step, answer)
+                return self._perform(step, answer)
         return None
 
     # ---- how it stands -----------------------------------------------------------------------------------------
@@ -299,85 +306,85 @@ class Session:
         try:
             live = self._known.live or self._renewal.load()
         except SessionOver as over:
-            return Status("over", over.reason, renewing=self._known.renewing)
+            return Status("over", over.reason, refreshing=self._known.refreshing)
         age, ages = live.age(self._clock), live.ages
-        state = "good" if age < ages.behind else "ageing" if age < ages.dead else "expired"
-        left = None if live.tokens.lifetime is None else max(ages.dead - age, 0.0)
-        return Status(state, "", left, self._known.renewing, live.tokens.scope, live.tokens.version)
+        state = "good" if age < ages.refresh_in_background_at else "ageing" if age < ages.expires_at else "expired"
+        left = None if live.tokens.expires_in is None else max(ages.expires_at - age, 0.0)
+        return Status(state, "", left, self._known.refreshing, live.tokens.scope, live.tokens.version)
 
-    def covers(self, scheme: str, host: str, port: int | None) -> bool:
+    def allows_origin(self, scheme: str, host: str, port: int | None) -> bool:
         """Whether tokens may be sent to this origin (RFC 6454)."""
         return (scheme, host, port or (443 if scheme == "https" else 80)) in self.origins
 
-    def _good(self, live: Live) -> bool:
-        return self._clock.mono() < live.behind_mono and self._clock.wall() < live.behind_wall
+    def _good(self, live: ActiveTokens) -> bool:
+        return self._clock.monotonic() < live.behind_mono and self._clock.wall() < live.behind_wall
 
     # ---- waiting ------------------------------------------------------------------------------------------------
 
-    def _landed(
+    def _wait_for(
         self,
-        usable: Live | None,
-        flight: Flight[Live],
-        wait: Callable[[Flight[Live]], Live],
-    ) -> Live:
-        epoch, began = self._known.epoch, self._clock.mono()
+        usable: ActiveTokens | None,
+        flight: SingleFlight[ActiveTokens],
+        wait: Callable[[SingleFlight[ActiveTokens]], ActiveTokens],
+    ) -> ActiveTokens:
+        epoch, began = self._known.epoch, self._clock.monotonic()
         try:
-            return self._renewal.arrived(wait(flight), epoch)
-        except NOT_NOW:
-            if usable is None or usable.age(self._clock) >= usable.ages.dead:
+            return self._renewal.check_still_current(wait(flight), epoch)
+        except TRANSIENT_ERRORS:
+            if usable is None or usable.age(self._clock) >= usable.ages.expires_at:
                 raise
-            return self._renewal.arrived(usable, epoch)
+            return self._renewal.check_still_current(usable, epoch)
         finally:
-            self._hooks.tell(Waited(self._known.version, seconds=self._clock.mono() - began))
+            self._hooks.tell(RequestWaited(self._known.version, seconds=self._clock.monotonic() - began))
 
-    async def _alanded(self, usable: Live | None, flight: Flight[Live]) -> Live:
-        epoch, began, outcome = self._known.epoch, self._clock.mono(), None
+    async def _await_for(self, usable: ActiveTokens | None, flight: SingleFlight[ActiveTokens]) -> ActiveTokens:
+        epoch, began, outcome = self._known.epoch, self._clock.monotonic(), None
         try:
-            outcome = await flight.awaited(self._wait_timeout)
-        except NOT_NOW:
-            if usable is None or usable.age(self._clock) >= usable.ages.dead:
+            outcome = await flight.wait_async(self._wait_timeout)
+        except TRANSIENT_ERRORS:
+            if usable is None or usable.age(self._clock) >= usable.ages.expires_at:
                 raise
         finally:
-            self._hooks.tell(Waited(self._known.version, seconds=self._clock.mono() - began))
-        return self._renewal.arrived(outcome or _certain(usable), epoch)
+            self._hooks.tell(RequestWaited(self._known.version, seconds=self._clock.monotonic() - began))
+        return self._renewal.check_still_current(outcome or _require(usable), epoch)
 
-    async def _aload(self) -> Live:
+    async def _aload(self) -> ActiveTokens:
         """``_load`` in a thread: a store may be slow, or far away."""
         flight, mine = self._known.load_flight(self._renewal.load, self._limit)
         if mine:
             flight.start()
-        return await flight.awaited(self._wait_timeout)
+        return await flight.wait_async(self._wait_timeout)
 
-    async def _aside(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         """*work*, which blocks, done in a thread while an event loop goes on."""
         self._hooks.remember_loop()
-        flight = Flight(work, 2 * self._limit)
+        flight = SingleFlight(work, 2 * self._limit)
         flight.start()
-        return await flight.awaited()
+        return await flight.wait_async()
 
 
-def _again(dialect: Dialect, store: Store, settings: dict[str, Any]) -> Session:
+def _rebuild(dialect: Dialect, store: TokenStore, settings: dict[str, Any]) -> Session:
     return Session(dialect, store, **settings)
 
 
-def _certain(live: Live | None) -> Live:
+def _require(live: ActiveTokens | None) -> ActiveTokens:
     if live is None:
         raise ConfigurationError("neither tokens nor a renewal: please report this as a bug")
     return live
 
 
-def _granted(tokens: Granted | Tokens | Mapping[str, object], dialect: Dialect) -> Granted:
-    if isinstance(tokens, Granted):
+def _to_token_response(tokens: TokenResponse | Tokens | Mapping[str, object], dialect: Dialect) -> TokenResponse:
+    if isinstance(tokens, TokenResponse):
         return tokens
     if isinstance(tokens, Tokens):
-        return Granted(
+        return TokenResponse(
             tokens.access_token,
             tokens.refresh_token,
-            tokens.lifetime,
-            tokens.refresh_lifetime,
-            tokens.seq,
+            tokens.expires_in,
+            tokens.refresh_expires_in,
+            tokens.refresh_seq,
             tokens.scope,
             tokens.token_type,
             tokens.received_at or None,
         )
-    return Granted.from_response(tokens, dialect.tokens)
+    return TokenResponse.from_response(tokens, dialect.tokens)

@@ -15,8 +15,8 @@ from django.contrib import auth
 from django.contrib.auth.backends import BaseBackend
 from django.http import HttpRequest
 
-from unbroken._sync import run_once
-from unbroken.django.runtime import site
+from unbroken._sync import run_sync
+from unbroken.django.runtime import runtime
 from unbroken.errors import InvalidToken
 
 __all__ = ["TokenBackend"]
@@ -37,7 +37,7 @@ class TokenBackend(BaseBackend):
         if not token:
             return None
         try:
-            return site().users.get(run_once(site().verifies.averify(token)).subject)
+            return runtime().users.get(run_sync(runtime().verifies.averify(token)).subject)
         except InvalidToken:
             return None
 

@@ -31,11 +31,11 @@ from django.utils.module_loading import import_string
 from unbroken._encryption import keys_from_file
 from unbroken.errors import ConfigurationError
 from unbroken.server.core.rotation import Policy
-from unbroken.server.http.authentication import Verifies
+from unbroken.server.http.authentication import TokenVerifier
 from unbroken.server.http.endpoints import EndpointSettings
 from unbroken.server.sessions import Sessions
 
-__all__ = ["Chosen", "chosen"]
+__all__ = ["Settings", "chosen"]
 
 POLICY = {one.name.upper(): one.name for one in fields(Policy)}
 ENDPOINTS = {name.upper(): name for name in EndpointSettings.__annotations__}
@@ -55,12 +55,12 @@ TEXTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class Settings:
     """The setting as it was read. ``sessions`` and ``endpoints`` are keyword arguments."""
 
     store: str = field(default="", repr=False)
     own_sessions: Sessions | None = None
-    verifier: Verifies | None = None
+    verifier: TokenVerifier | None = None
     seal_keys: list[str] = field(default_factory=list, repr=False)
     subject_field: str = "pk"
     authenticate: Any = None
@@ -69,7 +69,7 @@ class Chosen:
     endpoints: EndpointSettings = field(default_factory=EndpointSettings)
 
 
-def chosen(given: object) -> Chosen:
+def chosen(given: object) -> Settings:
     """The setting *given*. Raises ImproperlyConfigured, in words that say what to change."""
     if not isinstance(given, Mapping):
         raise ImproperlyConfigured("UNBROKEN must be a dict, such as {'STORE': 'sqlite:////path/sessions.db'}")
@@ -80,7 +80,7 @@ def chosen(given: object) -> Chosen:
         raise ImproperlyConfigured(words)
     _check_alone(given)
     values = {name: _value(name, value) for name, value in given.items()}
-    return Chosen(
+    return Settings(
         store=values.get("STORE", ""),
         own_sessions=values.get("SESSIONS"),
         verifier=values.get("VERIFIER"),

@@ -13,12 +13,12 @@ from typing import Any, TypeVar, overload
 from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 
-from unbroken._sync import run_once
-from unbroken.django.convert import answered, demanded, found
-from unbroken.django.lazy_user import person_of
-from unbroken.django.runtime import site
+from unbroken._sync import run_sync
+from unbroken.django.convert import claims_or_refusal, require_scope, to_response
+from unbroken.django.lazy_user import request_user
+from unbroken.django.runtime import runtime
 from unbroken.errors import InvalidToken, TryLater
-from unbroken.server.http.messages import Response, challenge, refusal
+from unbroken.server.http.messages import Response, challenge, error_response
 from unbroken.server.keys.access_token import Claims
 
 __all__ = ["session_required"]
@@ -55,9 +55,9 @@ def _guarded(view: F, *, scope: str) -> F:
 def _guard(view: Callable[..., Any], scope: str) -> Callable[..., Any]:
     @functools.wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        who = run_once(_admitted(request, scope))
+        who = run_sync(_admitted(request, scope))
         if not isinstance(who, Claims):
-            return answered(who)
+            return to_response(who)
         request.auth = who  # type: ignore[attr-defined]  # it is set here
         return view(request, *args, **kwargs)
 
@@ -69,7 +69,7 @@ def _async_guard(view: Callable[..., Any], scope: str) -> Callable[..., Any]:
     async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         who = await _admitted(request, scope)
         if not isinstance(who, Claims):
-            return answered(who)
+            return to_response(who)
         request.auth = who  # type: ignore[attr-defined]  # it is set here
         return await view(request, *args, **kwargs)
 
@@ -78,12 +78,12 @@ def _async_guard(view: Callable[..., Any], scope: str) -> Callable[..., Any]:
 
 async def _admitted(request: HttpRequest, scope: str) -> Claims | Response:
     """Who may see the view, or the response that refuses it."""
-    who = demanded(await found(request), scope)
-    if not isinstance(who, Claims) or not site().looks_at_users:
+    who = require_scope(await claims_or_refusal(request), scope)
+    if not isinstance(who, Claims) or not runtime().looks_at_users:
         return who
     try:
-        if await person_of(request, who.subject).is_somebody():
+        if await request_user(request, who.subject).is_somebody():
             return who
     except TryLater as error:
-        return refusal(error)
+        return error_response(error)
     return challenge(InvalidToken("the user is gone, or not active", reason="revoked"))

@@ -7,16 +7,16 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest
 
-from unbroken._sync import is_blocking
-from unbroken.django.runtime import site
-from unbroken.django.users import reached
+from unbroken._sync import in_sync_context
+from unbroken.django.runtime import runtime
+from unbroken.django.users import mapping_db_errors
 
-__all__ = ["Person", "person_of"]
+__all__ = ["RequestUser", "request_user"]
 
 KEPT = "_unbroken_person"  # on a request
 
 
-class Person:
+class RequestUser:
     """The user that *subject* names; without one, nobody."""
 
     def __init__(self, subject: str | None) -> None:
@@ -28,7 +28,7 @@ class Person:
         if self._user is None:
             from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415  # models are there only by then
 
-            user = None if self.subject is None else site().users.get(self.subject)
+            user = None if self.subject is None else runtime().users.get(self.subject)
             self._user = user or AnonymousUser()
         return self._user
 
@@ -37,15 +37,19 @@ class Person:
         return await sync_to_async(self.get)()
 
     async def is_somebody(self) -> bool:
-        """Whether there is such a user. Blocks within ``run_once``. Raises TryLater."""
-        user = reached(self.get) if is_blocking() else await sync_to_async(lambda: reached(self.get))()
+        """Whether there is such a user. Blocks within ``run_sync``. Raises TryLater."""
+        user = (
+            mapping_db_errors(self.get)
+            if in_sync_context()
+            else await sync_to_async(lambda: mapping_db_errors(self.get))()
+        )
         return not user.is_anonymous
 
 
-def person_of(request: HttpRequest, subject: str | None) -> Person:
+def request_user(request: HttpRequest, subject: str | None) -> RequestUser:
     """Who *subject* is, for all who ask about *request*."""
-    kept: Person | None = getattr(request, KEPT, None)
+    kept: RequestUser | None = getattr(request, KEPT, None)
     if kept is None or kept.subject != subject:
-        kept = Person(subject)
+        kept = RequestUser(subject)
         setattr(request, KEPT, kept)
     return kept

@@ -17,8 +17,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
-from unbroken.django.convert import find, found
-from unbroken.django.lazy_user import person_of
+from unbroken.django.convert import claims_or_refusal, find
+from unbroken.django.lazy_user import request_user
 from unbroken.server.http.messages import Response
 from unbroken.server.keys.access_token import Claims
 
@@ -44,7 +44,7 @@ class TokenMiddleware:
         return response
 
     async def _awaited(self, request: HttpRequest) -> HttpResponseBase:
-        _introduce(request, await found(request))
+        _introduce(request, await claims_or_refusal(request))
         response: HttpResponseBase = await self._get_response(request)
         return response
 
@@ -53,5 +53,5 @@ def _introduce(request: Any, who: Claims | Response | None) -> None:
     request.auth = who if isinstance(who, Claims) else None
     if who is None and hasattr(request, "user"):
         return
-    person = person_of(request, who.subject if isinstance(who, Claims) else None)
+    person = request_user(request, who.subject if isinstance(who, Claims) else None)
     request.user, request.auser = SimpleLazyObject(person.get), person.aget

@@ -1,6 +1,6 @@
 """Django REST framework: who sends a request, and whether it has the scope.
 
-    REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": ["unbroken.django.rest.SessionAuthentication"]}
+    REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": ["unbroken.django.rest.AccessTokenAuthentication"]}
 
     class Orders(APIView):
         permission_classes = [IsAuthenticated, needs("write")]
@@ -22,17 +22,17 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request as RestRequest
 
 from unbroken.django.convert import FOUND, find
-from unbroken.django.runtime import site
+from unbroken.django.runtime import runtime
 from unbroken.errors import InvalidToken
 from unbroken.server.http.messages import Response, challenge
 from unbroken.server.keys.access_token import Claims
 
-__all__ = ["HasScope", "SessionAuthentication", "needs"]
+__all__ = ["AccessTokenAuthentication", "HasScope", "requires_scope"]
 
 CHALLENGE = "www-authenticate"
 
 
-class SessionAuthentication(BaseAuthentication):
+class AccessTokenAuthentication(BaseAuthentication):
     """The user and the ``Claims`` of a request's access token. Without a token it leaves the request to others."""
 
     def authenticate(self, request: RestRequest) -> tuple[Any, Claims] | None:
@@ -40,7 +40,7 @@ class SessionAuthentication(BaseAuthentication):
         asked = request._request
         who = find(asked)
         if isinstance(who, Claims):
-            user = site().users.get(who.subject)
+            user = runtime().users.get(who.subject)
             if user is not None:
                 return user, who
             who = challenge(InvalidToken("the user is gone, or not active", reason="revoked"))
@@ -71,7 +71,7 @@ class HasScope(BasePermission):
         return False
 
 
-def needs(scope: str) -> type[HasScope]:
+def requires_scope(scope: str) -> type[HasScope]:
     """The permission class for *scope*: ``permission_classes = [needs("write")]``. It combines by ``|`` and ``&``."""
     return type("HasScope", (HasScope,), {"scope": scope})
 

@@ -9,40 +9,42 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from unbroken.django.conf import Chosen, chosen
-from unbroken.django.users import Users, looked_after
+from unbroken.django.conf import Settings, chosen
+from unbroken.django.users import Users, with_fresh_connection
 from unbroken.errors import ConfigurationError
-from unbroken.server.http.authentication import Callers, Verifies
+from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier
 from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.sessions import Sessions
-from unbroken.server.stores import Store, open_store
-from unbroken.server.stores.encrypted_keys import sealed_keys
-from unbroken.server.stores.memory import MemoryStore
+from unbroken.server.stores import SessionStore, open_store
+from unbroken.server.stores.encrypted_keys import encrypted_keys
+from unbroken.server.stores.memory import MemorySessionStore
 
-__all__ = ["Site", "authenticate", "forget", "is_active", "plan", "sessions", "site", "user_of"]
+__all__ = ["Runtime", "authenticate", "is_active", "reset", "route_table", "runtime", "sessions", "user_of"]
 
 _making = threading.Lock()
-_made: list[Site] = []
+_made: list[Runtime] = []
 
 
-class Site:
+class Runtime:
     """The users, and the sessions with their endpoints, or a verifier. With *store* in place of the one that is set."""
 
-    def __init__(self, now: Chosen, store: Store | None = None) -> None:
+    def __init__(self, now: Settings, store: SessionStore | None = None) -> None:
         self.users = Users(now.subject_field)
         self._sessions: Sessions | None = None
         self._endpoints: Endpoints | None = None
-        self.verifies: Verifies
+        self.verifies: TokenVerifier
         self.looks_at_users = _looks_at_users(now)
         if now.verifier is not None:
             self.verifies, places = now.verifier, now.endpoints
-            self.callers = Callers(self.verifies, cookies=places.get("cookies"), origins=places.get("origins", ()))
+            self.callers = RequestAuthenticator(
+                self.verifies, cookies=places.get("cookies"), origins=places.get("origins", ())
+            )
             return
         self.verifies = self._sessions = now.own_sessions or Sessions(
             store or _sealed(open_store(now.store), now), policy=now.policy, **dict(now.sessions)
         )
-        asked = looked_after(now.authenticate) or self.users.authenticate
-        settings: Any = {name: looked_after(value) for name, value in now.endpoints.items()}
+        asked = with_fresh_connection(now.authenticate) or self.users.authenticate
+        settings: Any = {name: with_fresh_connection(value) for name, value in now.endpoints.items()}
         if now.authenticate is None:
             settings.setdefault("is_active", self.users.is_active)
         self._endpoints = Endpoints(self._sessions, asked, **settings)
@@ -63,7 +65,7 @@ class Site:
         return self._endpoints
 
 
-def site() -> Site:
+def runtime() -> Runtime:
     """The site of this process. Raises ImproperlyConfigured."""
     if not _made:
         with _making:
@@ -74,40 +76,40 @@ def site() -> Site:
 
 def sessions() -> Sessions:
     """The sessions of this process: to list them, to end them, to rotate keys. Raises ImproperlyConfigured."""
-    return site().sessions
+    return runtime().sessions
 
 
 def authenticate(username: str, password: str) -> str | None:
     """The subject of the Django user with this name and password, or None: for an AUTHENTICATE that asks for more."""
-    return site().users.authenticate(username, password)
+    return runtime().users.authenticate(username, password)
 
 
 def is_active(subject: str) -> bool:
     """Whether tokens call an active Django user *subject*: for IS_ACTIVE, where AUTHENTICATE is your own."""
-    return site().users.is_active(subject)
+    return runtime().users.is_active(subject)
 
 
 def user_of(subject: str) -> Any:
     """The Django user whom tokens call *subject*; None if there is none, or none that is active. Blocks."""
-    return site().users.get(subject)
+    return runtime().users.get(subject)
 
 
-def plan() -> Endpoints:
+def route_table() -> Endpoints:
     """The endpoints, to see where they are: nothing is opened for that, so that ``manage.py check`` needs no store."""
-    return Site(setting(), MemoryStore()).endpoints
+    return Runtime(setting(), MemorySessionStore()).endpoints
 
 
-def setting() -> Chosen:
+def setting() -> Settings:
     """The setting as it is now. Raises ImproperlyConfigured."""
     return chosen(getattr(settings, "UNBROKEN", {}))
 
 
-def forget() -> None:
+def reset() -> None:
     """The next one who asks makes everything anew."""
     _made.clear()
 
 
-def _looks_at_users(now: Chosen) -> bool:
+def _looks_at_users(now: Settings) -> bool:
     """Whether a session is to end with its Django user: not if that is switched off, and not by itself where something
     else has said who somebody is.
     """
@@ -117,13 +119,13 @@ def _looks_at_users(now: Chosen) -> bool:
     return (now.authenticate is None and now.verifier is None) or now.endpoints.get("is_active") is is_active
 
 
-def _sealed(store: Store, now: Chosen) -> Store:
-    return sealed_keys(store, now.seal_keys) if now.seal_keys else store
+def _sealed(store: SessionStore, now: Settings) -> SessionStore:
+    return encrypted_keys(store, now.seal_keys) if now.seal_keys else store
 
 
-def _opened() -> Site:
+def _opened() -> Runtime:
     try:
-        return Site(setting())
+        return Runtime(setting())
     except ConfigurationError as error:
         raise ImproperlyConfigured(f"UNBROKEN: {error}") from error
 
@@ -131,7 +133,7 @@ def _opened() -> Site:
 def _changed(*, setting: str, **_: Any) -> None:
     """``override_settings`` is at work, in a test."""
     if setting == "UNBROKEN":
-        forget()
+        reset()
 
 
 setting_changed.connect(_changed, dispatch_uid="unbroken")

@@ -16,7 +16,7 @@ from django.contrib import auth
 from django.db import transaction
 from django.db.models.signals import post_delete, post_save, pre_save
 
-from unbroken.django.runtime import site
+from unbroken.django.runtime import runtime
 
 __all__ = ["watch_users"]
 
@@ -38,17 +38,17 @@ def _about_to_save(
     *, instance: Any, raw: bool, using: str, update_fields: Collection[str] | None = None, **_: Any
 ) -> None:
     setattr(instance, ENDS, None)
-    field = site().users.field
+    field = runtime().users.field
     told = {"password", "is_active", instance._meta.pk.name if field == "pk" else field}
     if raw or instance._state.adding or (update_fields is not None and not told & set(update_fields)):
         return
     before = type(instance)._base_manager.using(using).filter(pk=instance.pk).first()
     if before is not None and _ends(before, instance, update_fields):
-        setattr(instance, ENDS, site().users.subject_of(before))
+        setattr(instance, ENDS, runtime().users.subject_of(before))
 
 
 def _ends(before: Any, after: Any, update_fields: Collection[str] | None) -> bool:
-    users = site().users
+    users = runtime().users
     if users.subject_of(before) != users.subject_of(after) or (before.is_active and not after.is_active):
         return True
     if getattr(after, "_password", None) is not None:  # set_password was called
@@ -64,7 +64,7 @@ def _saved(*, instance: Any, using: str, **_: Any) -> None:
 
 
 def _deleted(*, instance: Any, using: str, **_: Any) -> None:
-    _end(site().users.subject_of(instance), using)
+    _end(runtime().users.subject_of(instance), using)
 
 
 def _end(subject: str, using: str) -> None:
@@ -73,7 +73,7 @@ def _end(subject: str, using: str) -> None:
 
 def _ended(subject: str) -> None:
     try:
-        site().sessions.revoke_all(subject)
+        runtime().sessions.revoke_subject(subject)
     except Exception:  # noqa: BLE001  # whatever it was, the change is committed
         how = f"unbroken sessions revoke --user {shlex.quote(subject)}"
         _log.exception("the sessions of %r were to be ended, and go on; end them by: %s", subject, how)

@@ -19,9 +19,9 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import ResolverMatch, URLPattern
 from django.urls.resolvers import RoutePattern
 
-from unbroken._sync import run_once
-from unbroken.django.convert import answered, heard_whole
-from unbroken.django.runtime import plan, site
+from unbroken._sync import run_sync
+from unbroken.django.convert import to_request_with_body, to_response
+from unbroken.django.runtime import route_table, runtime
 from unbroken.django.users import asking
 from unbroken.server.http.messages import NO_STORE, Response, json_response
 
@@ -30,7 +30,7 @@ __all__ = ["app_name", "urlpatterns"]
 app_name = "unbroken"
 
 
-class Place(URLPattern):
+class EndpointPattern(URLPattern):
     """One path with its endpoints: *routes* gives, for each method, which of the endpoints' routes it is."""
 
     def __init__(self, path: str, name: str, routes: Mapping[str, int]) -> None:
@@ -51,7 +51,7 @@ def inside_of(routes: Mapping[str, int]) -> Callable[..., Awaitable[HttpResponse
 
     async def endpoint(request: HttpRequest, sid: str = "") -> HttpResponse:
         with asking(request):
-            return answered(await _answer(request, routes, sid))
+            return to_response(await _answer(request, routes, sid))
 
     return endpoint
 
@@ -61,7 +61,7 @@ def outside_of(routes: Mapping[str, int]) -> Callable[..., HttpResponse]:
 
     def endpoint(request: HttpRequest, sid: str = "") -> HttpResponse:
         with asking(request):
-            return answered(run_once(_answer(request, routes, sid)))
+            return to_response(run_sync(_answer(request, routes, sid)))
 
     return endpoint
 
@@ -71,10 +71,10 @@ async def _answer(request: HttpRequest, routes: Mapping[str, int], sid: str) -> 
     if method not in routes:
         allow = ", ".join([*routes, "HEAD"] if "GET" in routes else routes)
         return json_response({"error": "method_not_allowed"}, 405, {**NO_STORE, "allow": allow})
-    value = heard_whole(request)
+    value = to_request_with_body(request)
     if value is None:
         return Response(400)  # nobody is left to read it
-    endpoints = site().endpoints
+    endpoints = runtime().endpoints
     return await endpoints.answer(endpoints.routes[routes[method]], value, sid)
 
 
@@ -95,12 +95,14 @@ def _is_in_event_loop() -> bool:
 
 
 def _places() -> list[URLPattern]:
-    endpoints = plan()
+    endpoints = route_table()
     there: dict[str, dict[str, int]] = {}
     for number, route in enumerate(endpoints.routes):
         there.setdefault(endpoints.path(route), {})[route.method] = number
     # A path has a place for each of its names: the first one answers, the others are for ``reverse``.
-    return [Place(endpoints.path(route), route.name, there[endpoints.path(route)]) for route in endpoints.routes]
+    return [
+        EndpointPattern(endpoints.path(route), route.name, there[endpoints.path(route)]) for route in endpoints.routes
+    ]
 
 
 urlpatterns = _places()

@@ -4,7 +4,7 @@
    passwords are renewed by Django. Backends get the request, as some need it.
 2. A user is named in tokens by one field: the primary key, unless SUBJECT_FIELD names another. It must be unique.
 3. A changed password, ``is_active = False``, another value of that field, and a deletion end the sessions, once the
-   change is committed. ``QuerySet.update`` and ``bulk_update`` send no signals: call ``sessions().revoke_all(subject)``
+   change is committed. ``QuerySet.update`` and ``bulk_update`` send no signals: call ``sessions().revoke_subject(subject)``
    after a password was changed by them. A user whom they deactivate is nobody from then on all the same: cannot log
    in, is no one's ``request.user``, passes no ``session_required``, and the next refresh ends the session.
 4. A database that does not answer is told to the client as "try later", and to the operator in the log.
@@ -25,11 +25,11 @@ from django.core.exceptions import ValidationError
 from django.db import InterfaceError, OperationalError, close_old_connections
 from django.http import HttpRequest
 
-from unbroken._sync import is_blocking
+from unbroken._sync import in_sync_context
 from unbroken.errors import TryLater
 from unbroken.server.login.accounts import Subject
 
-__all__ = ["Users", "asking", "looked_after", "reached"]
+__all__ = ["Users", "asking", "mapping_db_errors", "with_fresh_connection"]
 
 T = TypeVar("T")
 _log = logging.getLogger("unbroken")
@@ -87,7 +87,7 @@ class Users:
         return now is not None and getattr(now, "password", None) == getattr(user, "password", None)
 
 
-def looked_after(value: Any) -> Any:
+def with_fresh_connection(value: Any) -> Any:
     """A plain function of the application, so that it may ask the database wherever it is called; else *value*."""
     if not inspect.isroutine(value) or inspect.iscoroutinefunction(value):
         return value
@@ -99,7 +99,7 @@ def looked_after(value: Any) -> Any:
     return asked
 
 
-def reached(work: Callable[[], T]) -> T:
+def mapping_db_errors(work: Callable[[], T]) -> T:
     """What *work* gives. Raises TryLater if the database does not answer."""
     try:
         return work()
@@ -110,10 +110,10 @@ def reached(work: Callable[[], T]) -> T:
 
 def _looked_after(work: Callable[[], T]) -> T:
     """What *work* gives, with a connection to the database that is alive. Raises TryLater."""
-    if is_blocking():
-        return reached(work)
+    if in_sync_context():
+        return mapping_db_errors(work)
     try:  # in a thread of ours, not of the request: Django does not look after its connections
         close_old_connections()
-        return reached(work)
+        return mapping_db_errors(work)
     finally:
         close_old_connections()

@@ -8,13 +8,13 @@ from unbroken.server.keys.access_token import Claims
 from unbroken.server.keys.keyring import Keyring
 from unbroken.server.listeners import EventLog
 from unbroken.server.login.accounts import Accounts
-from unbroken.server.login.authenticator import Identity, OneMoreStep
-from unbroken.server.login.rate_limit import GuardPolicy
+from unbroken.server.login.authenticator import Identity, MfaRequired
+from unbroken.server.login.rate_limit import RateLimitPolicy
 from unbroken.server.sessions import SessionInfo, Sessions
 from unbroken.server.stores import open_store
-from unbroken.server.stores.encrypted_keys import sealed_keys
-from unbroken.server.stores.memory import MemoryStore
-from unbroken.server.stores.sqlite import SqliteStore
+from unbroken.server.stores.encrypted_keys import encrypted_keys
+from unbroken.server.stores.memory import MemorySessionStore
+from unbroken.server.stores.sqlite import SqliteSessionStore
 from unbroken.server.webhook import Webhook
 
 __all__ = [
@@ -23,17 +23,17 @@ __all__ = [
     "Cookies",
     "Endpoints",
     "EventLog",
-    "GuardPolicy",
     "Identity",
     "Keyring",
-    "MemoryStore",
-    "OneMoreStep",
+    "MemorySessionStore",
+    "MfaRequired",
     "Policy",
+    "RateLimitPolicy",
     "SessionInfo",
     "Sessions",
-    "SqliteStore",
+    "SqliteSessionStore",
     "Ticket",
     "Webhook",
+    "encrypted_keys",
     "open_store",
-    "sealed_keys",
 ]

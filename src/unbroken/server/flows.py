@@ -16,22 +16,28 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from unbroken._bounded_cache import Recent
+from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, InvalidToken, LoginRefused, TryLater
-from unbroken.server.core.events import Event, LoggedIn, SessionEnded
+from unbroken.server.core.events import ServerEvent, SessionCreated, SessionRevoked
 from unbroken.server.core.refresh_token import row_key
-from unbroken.server.core.rotation import Policy, Row, why_dead
-from unbroken.server.core.session_info import LONGEST_AGENT, SessionInfo, agent_of_row, device_of, info_of
-from unbroken.server.freshness import Watch
-from unbroken.server.grants.refresh_grant import TRIES, Exchange, busy
-from unbroken.server.grants.tickets import Ticket, Tickets
-from unbroken.server.grants.token_issuer import ClaimsHook, Mint
-from unbroken.server.keys.access_token import Claims, Verifier, kid_of
+from unbroken.server.core.rotation import Policy, SessionRow, why_inactive
+from unbroken.server.core.session_info import (
+    MAX_USER_AGENT_CHARS,
+    SessionInfo,
+    compact_user_agent,
+    device_name,
+    session_info,
+)
+from unbroken.server.freshness import KeyAndRevocationCache
+from unbroken.server.grants.refresh_grant import MAX_SWAP_TRIES, RefreshGrant, too_contended
+from unbroken.server.grants.tickets import Ticket, TicketIssuer
+from unbroken.server.grants.token_issuer import ClaimsHook, TokenIssuer
+from unbroken.server.keys.access_token import AccessTokenVerifier, Claims, kid_of
 from unbroken.server.keys.keyring import KeyRecord, Keyring
 from unbroken.server.listeners import Listeners
-from unbroken.server.stores import Store
-from unbroken.server.stores.markers import new_device, void_steps
-from unbroken.tokens import Granted
+from unbroken.server.stores import SessionStore
+from unbroken.server.stores.markers import new_device, void_pending_logins
+from unbroken.tokens import TokenResponse
 
 __all__ = ["Flows"]
 
@@ -47,7 +53,7 @@ class Flows:
 
     def __init__(
         self,
-        store: Store,
+        store: SessionStore,
         policy: Policy,
         issuer: str,
         audience: str,
@@ -58,14 +64,14 @@ class Flows:
     ) -> None:
         self.store, self.policy, self._listeners, self._clock = store, policy, listeners, clock
         self.confirms = confirm_first_use
-        self._confirmed: Recent[tuple[str, int], None] = Recent(USES_REMEMBERED)
-        self.watch = Watch(store, {"sign": policy.access_ttl, "mac": policy.refresh_ttl}, clock)
-        self.mint = Mint(self.watch, policy, issuer, audience, claims)
-        exchange = Exchange(store, policy, self.watch, self.mint, listeners, clock)
+        self._confirmed: BoundedCache[tuple[str, int], None] = BoundedCache(USES_REMEMBERED)
+        self.watch = KeyAndRevocationCache(store, {"sign": policy.access_ttl, "mac": policy.refresh_ttl}, clock)
+        self.mint = TokenIssuer(self.watch, policy, issuer, audience, claims)
+        exchange = RefreshGrant(store, policy, self.watch, self.mint, listeners, clock)
         self.refresh, self.inspect = exchange.refresh, exchange.inspect
-        self._tickets = Tickets(store, self.watch, issuer, audience, clock)
+        self._tickets = TicketIssuer(store, self.watch, issuer, audience, clock)
         self.redeem = self._tickets.redeem
-        self._verifier = Verifier(issuer, audience)
+        self._verifier = AccessTokenVerifier(issuer, audience)
 
     async def login(
         self,
@@ -77,12 +83,12 @@ class Flows:
         user_agent: str,
         coordinated: bool,
         was_ended: WasEnded | None = None,
-    ) -> Granted:
+    ) -> TokenResponse:
         """*was_ended*: asked when the session is stored; True: it came too late, and is ended untold."""
         _check_subject(subject)
-        await self.watch.look()
+        await self.watch.refresh_if_due()
         now, f = self._clock(), secrets.token_bytes(16)
-        row = Row(
+        row = SessionRow(
             key=row_key(f),
             sid=secrets.token_urlsafe(16),
             subject=str(subject),
@@ -95,23 +101,27 @@ class Flows:
             coordinated=coordinated,
             label=label[:LONGEST_LABEL],
             ip=ip[:64],
-            user_agent=agent_of_row(user_agent),
+            user_agent=compact_user_agent(user_agent),
         )
-        granted = self.mint.newest(f, row, row.scope, now)
+        granted = self.mint.issue_current(f, row, row.scope, now)
         await self.store.insert(row)
         # Before it is told: who hears of a login may end all the others, and means the ones before.
         if was_ended is not None and await was_ended():
             until = self.watch.dead_until(now)
-            self.watch.learn([(sid, until) for sid in await self.store.revoke(now, "revoked", until, sid=row.sid)])
+            self.watch.add_revocations(
+                [(sid, until) for sid in await self.store.revoke(now, "revoked", until, sid=row.sid)]
+            )
             raise LoginRefused("all sessions were ended while this login was under way", reason="changed")
         if self._listeners:
             is_new = await self._is_new(row, now)
-            self._tell(LoggedIn(row.sid, row.subject, client_id, row.ip, user_agent[:LONGEST_AGENT], is_new))
+            self._tell(
+                SessionCreated(row.sid, row.subject, client_id, row.ip, user_agent[:MAX_USER_AGENT_CHARS], is_new)
+            )
         return granted
 
-    async def _is_new(self, row: Row, now: float) -> bool:
+    async def _is_new(self, row: SessionRow, now: float) -> bool:
         try:
-            return await new_device(self.store, row.subject, row.client_id, device_of(row.user_agent), now)
+            return await new_device(self.store, row.subject, row.client_id, device_name(row.user_agent), now)
         except TryLater as error:  # better told once too often
             _log.warning("whether the device of session %s is new could not be found out: %s", row.sid, error)
             return True
@@ -120,17 +130,17 @@ class Flows:
         """What a good token says, where no I/O is due; None where ``verify`` has to look."""
         if self.confirms or monotonic() > self.watch.fresh_until:
             return None
-        return self._verifier.known(access_token, self.watch.revoked, self._clock())
+        return self._verifier.verify_cached(access_token, self.watch.revoked, self._clock())
 
     async def verify(self, access_token: str, *, fresh: bool = False) -> Claims:
         """*fresh*: somebody has seen already that the store need not be asked."""
         watch = self.watch
         if not fresh and monotonic() > watch.fresh_until:
-            await watch.look()
+            await watch.refresh_if_due()
         try:
             claims = self._verifier.verify(access_token, watch.keyring, watch.revoked, self._clock())
         except InvalidToken:
-            if not await self.watch.finds(kid_of(access_token)):
+            if not await self.watch.refresh_for_unknown_key(kid_of(access_token)):
                 raise
             claims = self._verifier.verify(access_token, watch.keyring, watch.revoked, self._clock())
         if self.confirms:
@@ -139,10 +149,10 @@ class Flows:
 
     async def ticket(self, access: str | Claims) -> Ticket:
         """*access*: a token, or what one said that has been verified."""
-        return await self._tickets.sell(access if isinstance(access, Claims) else await self.verify(access))
+        return await self._tickets.issue(access if isinstance(access, Claims) else await self.verify(access))
 
     async def logout(self, access_token: str | None, refresh_token: str | None) -> bool:
-        await self.watch.look()
+        await self.watch.refresh_if_due()
         sids = set()
         if access_token is not None and (sid := await self._sid_of_access(access_token)):
             sids.add(sid)
@@ -154,28 +164,28 @@ class Flows:
 
     async def _sid_of_access(self, access_token: str) -> str | None:
         """The session of a genuine access token, however old."""
-        await self.watch.finds(kid_of(access_token))
+        await self.watch.refresh_for_unknown_key(kid_of(access_token))
         try:
-            return self._verifier.genuine(access_token, self.watch.keyring, self._clock()).sid
+            return self._verifier.verify_signature(access_token, self.watch.keyring, self._clock()).sid
         except InvalidToken:
             return None
 
     async def list_of(self, subject: str | None, include_ended: bool) -> list[SessionInfo]:
         now = self._clock()
         rows = await self.store.sessions(subject)
-        return [info_of(row) for row in rows if include_ended or not why_dead(row, now)]
+        return [session_info(row) for row in rows if include_ended or not why_inactive(row, now)]
 
     async def rename(self, sid: str, label: str, subject: str | None) -> SessionInfo | None:
         """As with every change but R1: read, compare and set."""
-        for _ in range(TRIES):
+        for _ in range(MAX_SWAP_TRIES):
             now, found = self._clock(), await self.store.sessions(subject, sid)
-            if not found or why_dead(found[0], now):
+            if not found or why_inactive(found[0], now):
                 return None
             after = replace(found[0], label=label[:LONGEST_LABEL])
-            if after == found[0] or await self.store.swap(found[0], after, self.watch.dead_until(now)):
-                self.mint.remember(after)
-                return info_of(after)
-        raise busy("this session changes too often now")
+            if after == found[0] or await self.store.compare_and_set(found[0], after, self.watch.dead_until(now)):
+                self.mint.cache_row(after)
+                return session_info(after)
+        raise too_contended("this session changes too often now")
 
     async def revoke(
         self, why: str, *, sid: str | None = None, subject: str | None = None, keep: str | None = None
@@ -183,20 +193,20 @@ class Flows:
         """Ends what is named. An empty name names nothing: only None is any."""
         if "" in (sid, subject, keep) or (sid is None and subject is None):
             return 0
-        await self.watch.look()
+        await self.watch.refresh_if_due()
         now = self._clock()
         until = self.watch.dead_until(now)
         if sid is None and subject is not None:  # logins that wait for a code end first: they become sessions no more
-            await void_steps(self.store, subject, now)
+            await void_pending_logins(self.store, subject, now)
         about = {} if sid is None else {row.sid: row.subject for row in await self.store.sessions(sid=sid)}
         ended = await self.store.revoke(now, why, until, sid=sid, subject=subject, keep=keep)
-        self.watch.learn([(one, until) for one in ended])
+        self.watch.add_revocations([(one, until) for one in ended])
         for one in ended:
-            self._tell(SessionEnded(one, subject or about.get(one, ""), why))
+            self._tell(SessionRevoked(one, subject or about.get(one, ""), why))
         return len(ended)
 
     async def keyring(self) -> Keyring:
-        await self.watch.look_now()
+        await self.watch.refresh_now()
         return self.watch.keyring
 
     async def rotate_keys(self, publish_ahead: float) -> list[KeyRecord]:
@@ -206,32 +216,32 @@ class Flows:
     async def retire_key(self, kid: str) -> bool:
         records = (await self.keyring()).retired(kid, self._clock())
         await self.store.save_keys(records)
-        await self.watch.look_now()
+        await self.watch.refresh_now()
         return bool(records)
 
     async def jwks(self) -> dict[str, object]:
-        await self.watch.look()
+        await self.watch.refresh_if_due()
         return self.watch.keyring.jwks(self._clock())
 
     async def _confirm(self, claims: Claims) -> None:
         """The first use of an access token settles its branch: once a generation for each process. If the store is
         busy, the token is no worse for it, and its next use settles it.
         """
-        use, done = (claims.sid, claims.seq), False
+        use, done = (claims.sid, claims.generation), False
         if use in self._confirmed:
             return
-        self._confirmed.keep(use, None)
+        self._confirmed.put(use, None)
         try:
-            await self.store.confirm(claims.sid, claims.seq, claims.branch)
+            await self.store.record_first_use(claims.sid, claims.generation, claims.branch)
             done = True
         except TryLater:
             pass
         finally:
             if not done:
-                self._confirmed.forget(use)
+                self._confirmed.discard(use)
 
-    def _tell(self, event: Event) -> None:
-        self._listeners.tell(event)
+    def _tell(self, event: ServerEvent) -> None:
+        self._listeners.notify(event)
 
 
 def _check_subject(subject: object) -> None:

@@ -33,13 +33,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from unbroken._sync import is_blocking, run_once
+from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import TryLater
 from unbroken.server.keys.keyring import KeyRecord, Keyring, new_mac_key, new_signing_key
-from unbroken.server.stores import News, Store
+from unbroken.server.stores import Notifications, SessionStore
 from unbroken.server.worker_pool import at_fork
 
-__all__ = ["Feed", "Watch"]
+__all__ = ["KeyAndRevocationCache", "RevocationListener"]
 
 LISTENER_POLL_SECONDS = 0.3
 COALESCE_SECONDS = 0.005  # between two looks, so that many announcements are one
@@ -50,14 +50,14 @@ _log = logging.getLogger("unbroken")
 _of_parents: list[object] = []  # a forked child neither uses nor closes its parent's connections
 
 
-class Feed:
+class RevocationListener:
     """Calls the coroutine function *look*, a method, after each announcement of *news*: what the store gives."""
 
-    def __init__(self, news: Callable[[], News | None], look: Callable[[], object]) -> None:
+    def __init__(self, news: Callable[[], Notifications | None], look: Callable[[], object]) -> None:
         self._news, self._look = news, weakref.WeakMethod(look)
         self._lock = threading.Lock()
         self._pid = 0  # of the process whose listener this is; 0 before there is one
-        self._listener: _Listener | None = None
+        self._listener: _ListenerThread | None = None
         self._cannot_begin = False
 
     def begin(self) -> None:
@@ -73,7 +73,7 @@ class Feed:
             self._listener = None
             try:
                 if (news := self._news()) is not None:
-                    self._listener = _Listener(news, self._look)
+                    self._listener = _ListenerThread(news, self._look)
                     weakref.finalize(self, self._listener.stop)  # also before the interpreter ends
             except (OSError, RuntimeError) as error:  # no socket, or no thread: the next request may have more luck
                 if not self._cannot_begin:
@@ -91,10 +91,10 @@ class Feed:
                 listener.stop()
 
 
-class _Listener:
+class _ListenerThread:
     """The thread, and what it listens to."""
 
-    def __init__(self, news: News, look: weakref.WeakMethod[Callable[[], object]]) -> None:
+    def __init__(self, news: Notifications, look: weakref.WeakMethod[Callable[[], object]]) -> None:
         self._news, self._look_at = news, look
         self._pid, self._stopped = os.getpid(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="unbroken feed", daemon=True)
@@ -146,7 +146,7 @@ class _Listener:
         if look is None or self._stopped.is_set():
             return False
         try:
-            run_once(look())  # type: ignore[arg-type]  # a coroutine function, see ``Feed``
+            run_sync(look())  # type: ignore[arg-type]  # a coroutine function, see ``Feed``
         except Exception as error:  # noqa: BLE001  # whoever needs to know asks the store too, and is told
             _log.debug("the store did not answer: %s", error)
         return True
@@ -158,10 +158,10 @@ UNKNOWN_KEY_RETRY_SECONDS = 0.03
 REVOCATION_MARGIN_SECONDS = 5.0  # seconds that a revocation is remembered longer than its access tokens live
 
 
-class Watch:
+class KeyAndRevocationCache:
     """The keyring and the revoked sids, as of less than a second ago."""
 
-    def __init__(self, store: Store, token_ttls: Mapping[str, float], clock: Callable[[], float]) -> None:
+    def __init__(self, store: SessionStore, token_ttls: Mapping[str, float], clock: Callable[[], float]) -> None:
         self._store, self._token_ttls, self._clock = store, token_ttls, clock
         self.forked()
         at_fork(self)
@@ -172,14 +172,14 @@ class Watch:
         self._cursor = 0
         self._ends: list[tuple[float, str]] = []  # when what is revoked may be forgotten: a heap
         self.keyring = Keyring(())
-        self.feed = Feed(store.news, self.look_now)
+        self.feed = RevocationListener(store.notifications, self.refresh_now)
         self.revoked: dict[str, float] = {}
 
     def forked(self) -> None:
         self._lock = threading.Lock()  # guards all that is learnt; never held while the store is asked
-        self._asking: dict[tuple[int, bool], _Asking] = {}  # by thread, and whether it blocks
+        self._asking: dict[tuple[int, bool], _Poll] = {}  # by thread, and whether it blocks
 
-    async def look(self) -> None:
+    async def refresh_if_due(self) -> None:
         """Asks the store if that is due. Makes the first keys if there are none."""
         self.feed.begin()
         while (now := time.monotonic()) > self.fresh_until:
@@ -193,23 +193,23 @@ class Watch:
             if await other.ended_well():
                 return
 
-    async def finds(self, kid: str | int | None) -> bool:
+    async def refresh_for_unknown_key(self, kid: str | int | None) -> bool:
         """Whether a key that was unknown is known now: another process may have made it a moment ago."""
         if kid is None or self.keyring.knows(kid):
             return False
-        return await self.look_again() and self.keyring.knows(kid)
+        return await self.refresh_if_older() and self.keyring.knows(kid)
 
-    async def look_again(self) -> bool:
+    async def refresh_if_older(self) -> bool:
         """Asks the store, because of a key that is unknown; False if that was done a moment ago."""
         with self._lock:
             now = time.monotonic()
             if now - self._asked_again < UNKNOWN_KEY_RETRY_SECONDS:
                 return False
             self._asked_again = now
-        await self.look_now()
+        await self.refresh_now()
         return True
 
-    async def look_now(self) -> None:
+    async def refresh_now(self) -> None:
         """Asks the store, whenever it was asked last."""
         with self._lock:
             self._begun = number = self._begun + 1
@@ -225,7 +225,7 @@ class Watch:
                 self.keyring = Keyring(records, self.keyring)
             self._cursor, self._learnt, self.fresh_until = cursor, number, asked + POLL_SECONDS
 
-    def learn(self, revocations: Iterable[tuple[str, float]]) -> None:
+    def add_revocations(self, revocations: Iterable[tuple[str, float]]) -> None:
         """Takes note of revoked sids, each with how long it must be remembered."""
         with self._lock:
             self._note(revocations)
@@ -261,9 +261,9 @@ class Watch:
     async def _ask_for_all(self) -> None:
         """Asks, and tells those tasks of this thread that wait for it how that ended."""
         here = _here()
-        asking = self._asking[here] = _Asking()
+        asking = self._asking[here] = _Poll()
         try:
-            await self.look_now()
+            await self.refresh_now()
             asking.well = True
         except TryLater as error:
             asking.error = error
@@ -274,10 +274,10 @@ class Watch:
 
 
 def _here() -> tuple[int, bool]:
-    return threading.get_ident(), is_blocking()
+    return threading.get_ident(), in_sync_context()
 
 
-class _Asking:
+class _Poll:
     """One task of an event loop asks the store; others of its thread can wait for that. A blocking flow ends before
     anybody could.
     """
@@ -294,7 +294,7 @@ class _Asking:
         self._end = self._end or anyio.Event()
         await self._end.wait()
         if self.error:
-            raise self.error.again()
+            raise self.error.copy()
         return self.well
 
     def end(self) -> None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from unbroken.server.core.events import Event, LoginThrottled, OnEvent, Refreshed, RefreshRefused, ReuseDetected
+from unbroken.server.core.events import (
+    EventListener,
+    LoginRateLimited,
+    RefreshRejected,
+    ReuseDetected,
+    ServerEvent,
+    SessionRefreshed,
+)
 
 __all__ = ["EventLog", "Listeners", "listeners_of"]
 
 _log = logging.getLogger("unbroken")
-WARNINGS = frozenset({LoginThrottled.kind, ReuseDetected.kind})
-FREQUENT = frozenset({Refreshed.kind, RefreshRefused.kind})
+WARNINGS = frozenset({LoginRateLimited.kind, ReuseDetected.kind})
+FREQUENT = frozenset({SessionRefreshed.kind, RefreshRejected.kind})
 
 
 class EventLog:
@@ -22,7 +29,7 @@ class EventLog:
     def __init__(self, logger: logging.Logger | str = "unbroken.events") -> None:
         self._logger = logging.getLogger(logger) if isinstance(logger, str) else logger
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: ServerEvent) -> None:
         level = logging.WARNING if event.kind in WARNINGS else logging.INFO
         if event.kind in FREQUENT:
             level = logging.DEBUG
@@ -35,17 +42,17 @@ class EventLog:
 class Listeners:
     """Those who are told. What one of them raises is logged, and keeps nothing from the others."""
 
-    def __init__(self, listeners: Collection[OnEvent]) -> None:
+    def __init__(self, listeners: Collection[EventListener]) -> None:
         self._listeners = tuple(listeners)
 
     def __bool__(self) -> bool:
         return bool(self._listeners)
 
-    def add(self, listener: OnEvent) -> None:
+    def add(self, listener: EventListener) -> None:
         """Tells *listener* too, from now on."""
         self._listeners += (listener,)
 
-    def tell(self, event: Event) -> None:
+    def notify(self, event: ServerEvent) -> None:
         """Hands *event* over to all of them."""
         for listener in self._listeners:
             try:
@@ -54,7 +61,7 @@ class Listeners:
                 _log.exception("on_event failed")
 
 
-def listeners_of(on_event: OnEvent | Collection[OnEvent] | None) -> Listeners:
+def listeners_of(on_event: EventListener | Collection[EventListener] | None) -> Listeners:
     """Those that *on_event* names: none, one, or several."""
     if on_event is None:
         return Listeners(())

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from unbroken.server.core import events
-from unbroken.server.stores import Store
+from unbroken.server.stores import SessionStore
 
 __all__ = ["COUNTERS", "OPERATIONS", "counted", "time_store"]
 
@@ -34,7 +34,17 @@ WORDS = {
     "reason": frozenset({"malformed", "unknown", "expired", "revoked", "logged_out", "reuse", "wrong_client"}),
 }
 OPERATIONS: tuple[str, ...]
-OPERATIONS = ("insert", "read", "rotate", "rotate_unread", "swap", "revoke", "confirm", "sessions", "revocations")
+OPERATIONS = (
+    "insert",
+    "read",
+    "rotate",
+    "rotate_returning",
+    "compare_and_set",
+    "revoke",
+    "record_first_use",
+    "sessions",
+    "revocations",
+)
 OPERATIONS += (
     "keys",
     "save_keys",
@@ -42,29 +52,29 @@ OPERATIONS += (
     "account",
     "add_account",
     "change_account",
-    "strike",
-    "struck",
-    "forgive",
+    "advance_marker",
+    "read_markers",
+    "clear_markers",
     "health",
 )
 
 
-def counted(event: events.Event) -> list[tuple[str, str]]:
+def counted(event: events.ServerEvent) -> list[tuple[str, str]]:
     """The counters that go up by one at *event*, each with the value of its label; empty for one without."""
     match event:
-        case events.LoggedIn():
+        case events.SessionCreated():
             return [("logins", "")]
-        case events.LoginRefused():
+        case events.LoginFailed():
             return [("login_refusals", _word("why", event.why))]
-        case events.LoginThrottled():
+        case events.LoginRateLimited():
             return [("logins_throttled", "")]
-        case events.Refreshed():
+        case events.SessionRefreshed():
             return [("refreshes", _word("verdict", event.verdict))]
         case events.ReuseDetected():
             return [("reuse_detected", ""), ("sessions_ended", "reuse")]
-        case events.SessionEnded():
+        case events.SessionRevoked():
             return [("sessions_ended", _word("why", event.why))]
-        case events.RefreshRefused():
+        case events.RefreshRejected():
             return [("refresh_refusals", _word("reason", event.reason))]
     return []
 
@@ -73,7 +83,7 @@ def _word(label: str, value: str) -> str:
     return value if value in WORDS[label] else "other"
 
 
-def time_store(store: Store, tell: Callable[[str, float, bool], None]) -> None:
+def time_store(store: SessionStore, tell: Callable[[str, float, bool], None]) -> None:
     """From now on, *tell* hears of each operation of *store*: its name, how many seconds, whether it failed."""
     for name in OPERATIONS:
         operation = getattr(store, name, None)

@@ -32,7 +32,14 @@ from urllib.parse import urlsplit
 from urllib.request import BaseHandler, HTTPErrorProcessor, ProxyHandler, Request, build_opener
 
 from unbroken.errors import ConfigurationError
-from unbroken.server.core.events import Event, LoggedIn, LoginRefused, LoginThrottled, ReuseDetected, SessionEnded
+from unbroken.server.core.events import (
+    LoginFailed,
+    LoginRateLimited,
+    ReuseDetected,
+    ServerEvent,
+    SessionCreated,
+    SessionRevoked,
+)
 
 __all__ = ["Webhook", "signature"]
 
@@ -65,11 +72,11 @@ class Webhook:
         secret: str,
         *,
         kinds: Collection[str] = (
-            LoggedIn.kind,
-            LoginRefused.kind,
-            LoginThrottled.kind,
+            SessionCreated.kind,
+            LoginFailed.kind,
+            LoginRateLimited.kind,
             ReuseDetected.kind,
-            SessionEnded.kind,
+            SessionRevoked.kind,
         ),
         most: int = 1000,
         timeout: float = 10.0,
@@ -88,7 +95,7 @@ class Webhook:
     def __repr__(self) -> str:
         return f"<Webhook {self._host}>"
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: ServerEvent) -> None:
         """Takes note of *event*, and returns at once."""
         if event.kind not in self._kinds:
             return
@@ -198,7 +205,7 @@ def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
     return "v1," + b64encode(signed).decode()
 
 
-def _body(event: Event) -> bytes:
+def _body(event: ServerEvent) -> bytes:
     at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.dumps({"type": event.kind, "timestamp": at, "data": event.to_json()}, separators=(",", ":")).encode()
 

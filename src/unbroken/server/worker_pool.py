@@ -1,7 +1,7 @@
 """What blocks is done in threads, so that an event loop goes on. Each kind of work has a lane of its own: however many
 stand in one, nobody in another waits for them.
 
-Where there is no event loop (``run_once``), the calling thread is the thread, and the same bounds hold. A forked child
+Where there is no event loop (``run_sync``), the calling thread is the thread, and the same bounds hold. A forked child
 has none of its parent's threads: what they held there is free (``at_fork``).
 """
 
@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar, cast
 from weakref import WeakSet
 
-from unbroken._sync import is_blocking
+from unbroken._sync import in_sync_context
 from unbroken.errors import ConfigurationError, TryLater
 
-__all__ = ["LOGINS", "STORE", "Lane", "at_fork"]
+__all__ = ["LOGIN_POOL", "STORE_POOL", "WorkerPool", "at_fork"]
 
 T = TypeVar("T")
 _numbers = itertools.count()
@@ -45,7 +45,7 @@ _all: WeakSet[Forks] = WeakSet()
 os.register_at_fork(after_in_child=_in_child)
 
 
-class Lane:
+class WorkerPool:
     """At most *width* threads at work at once, for each event loop, and at most *queue* tasks that wait for one."""
 
     def __init__(self, width: int, queue: float = float("inf")) -> None:
@@ -60,7 +60,7 @@ class Lane:
 
     async def run(self, work: Callable[[], T]) -> T:
         """What *work* gives. Raises TryLater at once when too many are waiting already."""
-        if is_blocking():
+        if in_sync_context():
             return self._run_here(work)
         import anyio.to_thread  # noqa: PLC0415  # blocking use needs no event loop library
 
@@ -75,7 +75,7 @@ class Lane:
 
     async def ask(self, function: Callable[..., T | Awaitable[T]], *args: str) -> T:
         """What the application's *function* answers: an async one here, a plain one in a thread, as it may be slow."""
-        if is_blocking():
+        if in_sync_context():
             return self._run_here(lambda: _plain(function(*args)))
         if inspect.iscoroutinefunction(function):
             return cast("T", await function(*args))
@@ -95,18 +95,18 @@ class Lane:
             with self._counting:
                 self._threads -= 1
 
-    def _inside_of_this_loop(self) -> _Inside:
+    def _inside_of_this_loop(self) -> _LoopState:
         from anyio.lowlevel import RunVar  # noqa: PLC0415
 
         if self._inside is None:
             self._inside = RunVar(f"unbroken lane {self._number}")
-        found: _Inside | None = self._inside.get(None)
+        found: _LoopState | None = self._inside.get(None)
         if found is None:
-            self._inside.set(found := _Inside(self._width))
+            self._inside.set(found := _LoopState(self._width))
         return found
 
 
-class _Inside:
+class _LoopState:
     """Who is in a lane, of one event loop: those at work and those that wait."""
 
     def __init__(self, width: int) -> None:
@@ -125,5 +125,7 @@ def _plain(answer: T | Awaitable[T]) -> T:
 
 
 CORES = os.cpu_count() or 1
-LOGINS = Lane(CORES, 64 * CORES)  # a password costs 64 MiB and a core for 50 ms: who would wait for longer than 5 s
-STORE = Lane(16)  # the slow writes of a blocking store; and other plain functions of the application
+LOGIN_POOL = WorkerPool(
+    CORES, 64 * CORES
+)  # a password costs 64 MiB and a core for 50 ms: who would wait for longer than 5 s
+STORE_POOL = WorkerPool(16)  # the slow writes of a blocking store; and other plain functions of the application

@@ -26,8 +26,8 @@ from starlette.routing import Route
 
 from unbroken.client.core.dialect import oauth2, unbroken_server
 from unbroken.client.session import Session
-from unbroken.server import MemoryStore, Policy, Sessions
-from unbroken.starlette import SessionMiddleware, current_session, routes
+from unbroken.server import MemorySessionStore, Policy, Sessions
+from unbroken.starlette import AccessTokenMiddleware, current_claims, routes
 from unbroken.testing.network import Network
 
 __all__ = ["PASSWORD", "LoopbackServer", "running"]
@@ -46,7 +46,7 @@ class LoopbackServer:
     """
 
     def __init__(self, access_ttl: float = 1800.0, *, grace: float = 10.0, more: list[Route] | None = None) -> None:
-        self.sessions = Sessions(MemoryStore(), policy=Policy(access_ttl=access_ttl, grace=grace))
+        self.sessions = Sessions(MemorySessionStore(), policy=Policy(access_ttl=access_ttl, grace=grace))
         self.url = ""
         self._network: Network | None = None
         self.exchanges = 0
@@ -86,7 +86,7 @@ class LoopbackServer:
         granted = session.login(username, PASSWORD)
         if foreign:
             session = Session(oauth2(self.url + "/auth/token"), **settings)
-            session.adopt(granted)
+            session.import_tokens(granted)
         return session
 
     def expire(self) -> None:
@@ -100,7 +100,7 @@ class LoopbackServer:
         return sum(info.revoked_why == "reuse" for info in self.sessions.list_all(include_ended=True))
 
     @contextmanager
-    def assert_one_exchange(self) -> Iterator[None]:
+    def assert_one_refresh(self) -> Iterator[None]:
         """Fails unless exactly one refresh request arrives in the ``with`` block, and no reuse alarm is raised.
 
         One that was begun behind a request is waited for, but not for its answer.
@@ -156,7 +156,7 @@ class LoopbackServer:
             *self._more,
         ]
         auth = routes(self.sessions, lambda name, password: name if password == PASSWORD else None)
-        app = Starlette(routes=[*auth, *api], middleware=[Middleware(SessionMiddleware, sessions=self.sessions)])
+        app = Starlette(routes=[*auth, *api], middleware=[Middleware(AccessTokenMiddleware, sessions=self.sessions)])
 
         async def with_faults(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "http" and scope["path"] in ("/auth/refresh", "/auth/token"):
@@ -179,7 +179,7 @@ class LoopbackServer:
 
     async def _echo(self, request: Request) -> Response:
         self.seen.append((request.url.path, request.headers.get("authorization", "")))
-        claims = current_session(request)
+        claims = current_claims(request)
         body = await request.body()
         self.bodies.append(hashlib.sha256(body).hexdigest())
         return JSONResponse({"sub": claims.subject, "sid": claims.sid, "length": len(body)})
@@ -193,7 +193,7 @@ class LoopbackServer:
         return RedirectResponse(request.query_params["to"], status)
 
     async def _stream(self, request: Request) -> Response:
-        current_session(request)
+        current_claims(request)
 
         async def chunks() -> Any:
             for number in range(3):

@@ -38,7 +38,7 @@ def doors() -> Iterator[list[tuple[Door, Network]]]:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A renewal that fails tries three times as always, but no test waits a second for that."""
-    monkeypatch.setattr(rules, "PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(rules, "RETRY_PAUSES_SECONDS", (0.01, 0.02))
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[Session], Clie
 
 @pytest.fixture
 def session(server: Api, clock: ManualClock) -> Session:
-    return server.login(clock=clock, exchange_timeout=10.0, wait_timeout=15.0)
+    return server.login(clock=clock, refresh_timeout=10.0, wait_timeout=15.0)
 
 
 @pytest.fixture

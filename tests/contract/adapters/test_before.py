@@ -89,8 +89,8 @@ def test_behind_the_request_a_failure_hurts_nobody(server: Api, client: Client, 
 
 def test_short_lived_tokens_do_not_loop(server: Api, connect: Callable[[Session], Client]) -> None:
     session = Session(server.url)
-    granted = server.sessions.login("ada", coordinated=True)
-    session.adopt({**granted.to_response(), "expires_in": 1})
+    granted = server.sessions.create("ada", coordinated=True)
+    session.import_tokens({**granted.to_response(), "expires_in": 1})
     client = connect(session)
     ends = time.monotonic() + 1.5
     while time.monotonic() < ends:

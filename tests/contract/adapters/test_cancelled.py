@@ -14,7 +14,7 @@ import pytest
 from tests.adapters import Answer, Client
 from tests.contract.adapters.api import Api, begun, until
 from unbroken import Session
-from unbroken.client.core.events import Event, Joined
+from unbroken.client.core.events import ClientEvent, RefreshJoined
 from unbroken.testing import ManualClock
 
 IN_LOOPS = ["httpx2-async", "httpx2-trio", "httpx-async", "aiohttp"]
@@ -25,20 +25,20 @@ class Waiting:
     """A server that holds one renewal, a client, and how many wait for it beside the first."""
 
     def __init__(self, server: Api, connect: Callable[[Session], Client], clock: ManualClock) -> None:
-        self.events: list[Event] = []
+        self.events: list[ClientEvent] = []
         self.server, self.url = server, server.url + "/echo"
-        self.session = server.login(clock=clock, on_event=self.events.append, exchange_timeout=15.0)
+        self.session = server.login(clock=clock, on_event=self.events.append, refresh_timeout=15.0)
         self.client = connect(self.session)
 
     def joined(self) -> int:
-        return sum(isinstance(event, Joined) for event in self.events)
+        return sum(isinstance(event, RefreshJoined) for event in self.events)
 
     def get(self) -> Answer:
         return self.client.request("GET", self.url)
 
     def all_is_well(self) -> None:
         """One exchange was made for all, and the tokens it brought are in use."""
-        until(lambda: not self.session.status.renewing)
+        until(lambda: not self.session.status.refreshing)
         assert self.get().status == 200
         assert (self.server.exchanges, self.server.alarms()) == (1, 0)
 
@@ -69,7 +69,7 @@ def test_when_the_leader_is_cancelled_its_followers_get_their_tokens(held: Waiti
     followers = [pool.submit(held.get) for _ in range(3)]
     until(lambda: held.joined() == 3)
     gives_up(leader)
-    assert held.session.status.renewing, "the renewal goes on"
+    assert held.session.status.refreshing, "the renewal goes on"
     held.server.opened.set()
     assert [one.result(10).status for one in followers] == [200] * 3
     held.all_is_well()
@@ -150,7 +150,7 @@ def test_when_a_blocking_leader_is_interrupted_its_followers_get_their_tokens(
 
     with interrupted_when(all_wait), pytest.raises(Interrupted):
         held.get()
-    assert held.session.status.renewing, "the renewal goes on"
+    assert held.session.status.refreshing, "the renewal goes on"
     held.server.opened.set()
     assert [one.result(10).status for one in followers] == [200] * 3
     held.all_is_well()

@@ -12,8 +12,8 @@ from tests.adapters import Client
 from tests.contract.adapters.api import Api, burst, parked, used
 from tests.services import free_port
 from unbroken import (
+    ResponseMatch,
     Session,
-    When,
     unbroken_server,
 )
 from unbroken.testing import ManualClock
@@ -28,7 +28,7 @@ def test_a_challenged_request_is_served_by_one_exchange(server: Api, client: Cli
 
 def test_fifty_challenges_at_once_make_one_exchange(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
     server.expire()
-    with server.assert_one_exchange():
+    with server.assert_one_refresh():
         answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 50)
     assert [answer.status for answer in answers] == [200] * 50
 
@@ -68,7 +68,7 @@ def test_any_other_error_is_the_callers(server: Api, client: Client) -> None:
 def test_a_network_error_is_the_librarys_own(clock: ManualClock, connect: Callable[[Session], Client]) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     session = Session(url, clock=clock)
-    session.adopt({"access_token": "A", "refresh_token": "R", "expires_in": 1800})
+    session.import_tokens({"access_token": "A", "refresh_token": "R", "expires_in": 1800})
     client = connect(session)
     with pytest.raises(client.broken):
         client.request("GET", url + "/")
@@ -114,7 +114,7 @@ def test_which_challenges_are_about_our_token(server: Api, client: Client, chall
 def test_a_dialect_may_name_another_status(server: Api, clock: ManualClock, connect: Any) -> None:
     from dataclasses import replace
 
-    session = Session(replace(unbroken_server(server.url), challenge=When.of(419)), clock=clock)
+    session = Session(replace(unbroken_server(server.url), challenge=ResponseMatch.of(419)), clock=clock)
     session.login("ada", PASSWORD)
     client = connect(session)
     assert client.request("GET", server.url + "/says?status=419").status == 200

@@ -46,8 +46,8 @@ def test_a_server_with_another_time_of_day_is_no_trouble(
 @pytest.mark.parametrize("expires_in", [None, 0, "60", "soon"])
 def test_odd_lifetimes_are_driven_by_challenges(server: Api, connect: Any, expires_in: object) -> None:
     session = Session(server.url)
-    granted = server.sessions.login("ada", coordinated=True).to_response()
-    session.adopt({**granted, "access_token": granted["access_token"], "expires_in": expires_in})
+    granted = server.sessions.create("ada", coordinated=True).to_response()
+    session.import_tokens({**granted, "access_token": granted["access_token"], "expires_in": expires_in})
     client = connect(session)
     assert client.request("GET", server.url + "/echo").status == 200
     server.expire()

@@ -12,8 +12,8 @@ import pytest
 from tests.adapters import Client
 from tests.contract.adapters.api import Api, burst, until
 from unbroken import MemoryStore, Session, StoreUnavailable
-from unbroken.client.core.events import Event, RenewalFailed
-from unbroken.client.core.record import Record
+from unbroken.client.core.events import ClientEvent, RefreshFailed
+from unbroken.client.core.record import StoredSession
 from unbroken.testing import ManualClock
 from unbroken.testing.server import PASSWORD
 
@@ -27,11 +27,11 @@ class Mortal(MemoryStore):
         super().__init__()
         self.dead: tuple[str, ...] = ()
 
-    def load(self) -> Record:
+    def load(self) -> StoredSession:
         self._alive("load")
         return super().load()
 
-    def save(self, record: Record, expected: Record) -> bool:
+    def save(self, record: StoredSession, expected: StoredSession) -> bool:
         self._alive("save")
         return super().save(record, expected)
 
@@ -52,12 +52,12 @@ def store() -> Mortal:
 
 
 @pytest.fixture
-def events() -> list[Event]:
+def events() -> list[ClientEvent]:
     return []
 
 
 @pytest.fixture
-def session(server: Api, store: Mortal, clock: ManualClock, events: list[Event]) -> Session:
+def session(server: Api, store: Mortal, clock: ManualClock, events: list[ClientEvent]) -> Session:
     return server.login(store=store, clock=clock, on_event=events.append)
 
 
@@ -90,13 +90,13 @@ def test_with_a_good_token_nobody_asks_the_store(server: Api, client: Client, di
 
 
 def test_an_ageing_token_goes_on_to_its_end(
-    server: Api, client: Client, dies: Callable[[], None], clock: ManualClock, events: list[Event]
+    server: Api, client: Client, dies: Callable[[], None], clock: ManualClock, events: list[ClientEvent]
 ) -> None:
     dies()
     clock.advance(1700)
     for _ in range(3):
         assert client.request("GET", server.url + "/echo").status == 200
-    until(lambda: any(isinstance(event, RenewalFailed) for event in events))
+    until(lambda: any(isinstance(event, RefreshFailed) for event in events))
     assert client.request("GET", server.url + "/echo").status == 200, "what failed behind it is nobody's error"
     assert server.exchanges == 0
 

@@ -10,8 +10,8 @@ import pytest
 from tests.adapters import Client
 from tests.contract.adapters.api import Api, burst, until
 from unbroken import (
+    RefreshStorm,
     RefreshWindow,
-    RenewalStorm,
     Session,
     SessionOver,
     TryLater,
@@ -75,7 +75,7 @@ def test_a_dead_session_is_told_to_all_who_wait_and_once_to_the_hook(
     session = server.login(clock=clock, on_session_over=over.append)
     client = connect(session)
     server.expire()
-    server.sessions.revoke_all("ada")
+    server.sessions.revoke_subject("ada")
     answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 10)
     assert [(type(answer), answer.reason) for answer in answers] == [(SessionOver, "revoked")] * 10
     assert server.exchanges == 1
@@ -130,7 +130,7 @@ def test_a_storm_ends_in_an_error_for_all(server: Api, connect: Any, pool: Threa
         assert client.request("GET", server.url + "/echo").status == 200
     server.expire()
     answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 3)
-    assert [type(answer) for answer in answers] == [RenewalStorm] * 3
+    assert [type(answer) for answer in answers] == [RefreshStorm] * 3
     assert server.exchanges == attempts
 
 
@@ -150,7 +150,7 @@ def test_a_login_does_not_reset_the_window(server: Api, connect: Any) -> None:
         client.request("GET", server.url + "/echo")
     session.login("ada", PASSWORD)
     server.expire()
-    with pytest.raises(RenewalStorm):
+    with pytest.raises(RefreshStorm):
         client.request("GET", server.url + "/echo")
 
 

@@ -39,13 +39,13 @@ def test_a_waiter_may_give_up_before_the_renewal_does(server: Api, clock: Manual
     with pytest.raises(TryLater):
         client.request("GET", server.url + "/echo")
     server.opened.set()
-    until(lambda: not session.status.renewing)
+    until(lambda: not session.status.refreshing)
     assert client.request("GET", server.url + "/echo").status == 200
     assert server.exchanges == 1
 
 
 def test_an_exchange_that_hangs_is_given_up(server: Api, clock: ManualClock, connect: Any) -> None:
-    client = connect(server.login(clock=clock, exchange_timeout=0.2))
+    client = connect(server.login(clock=clock, refresh_timeout=0.2))
     clock.advance(1800)
     server.hold_next(3)
     began = time.monotonic()
@@ -72,7 +72,7 @@ def test_a_logout_wins_over_a_renewal_under_way(server: Api, connect: Any, pool:
     for one in waiting:
         with pytest.raises(SessionOver):
             one.result(10)
-    until(lambda: not session.status.renewing)
+    until(lambda: not session.status.refreshing)
     assert store.load().tokens is None
     assert server.sessions.list_of("ada") == []
     assert len(server.seen) <= 3, "nothing was sent again"

@@ -9,17 +9,17 @@ import pytest
 
 from tests.adapters import Client, Httpx, Requests
 from tests.contract.adapters.api import Api, coded, streaming
-from unbroken import Session, When, unbroken_server
-from unbroken._http import BODY_LIMIT
+from unbroken import ResponseMatch, Session, unbroken_server
+from unbroken._http import MAX_BODY_BYTES
 from unbroken.testing.server import PASSWORD
 
-LARGE, SMALL = 2 * BODY_LIMIT, 3000
+LARGE, SMALL = 2 * MAX_BODY_BYTES, 3000
 
 
 @pytest.fixture(params=["Authorization", "token"])
 def client(request: pytest.FixtureRequest, server: Api, connect: Callable[[Session], Client]) -> Iterator[Client]:
     """A client whose backend says in the body of a 200 that a token is no good; also with a header of its own."""
-    challenge = When.of(200, field="code", values=(401,))
+    challenge = ResponseMatch.of(200, field="code", values=(401,))
     dialect = replace(unbroken_server(server.url), challenge=challenge, header=request.param)
     session = Session(dialect if request.param == "Authorization" else replace(dialect, scheme=""))
     session.login("ada", PASSWORD)

@@ -8,8 +8,8 @@ from typing import Any
 from tests.adapters import Client
 from tests.contract.adapters.api import Api, streaming, used
 from unbroken import (
+    ResponseMatch,
     Session,
-    When,
     unbroken_server,
 )
 from unbroken.testing.server import PASSWORD
@@ -60,7 +60,7 @@ def test_a_header_of_the_backends_own_stays_at_its_origin(server: Api, elsewhere
     from dataclasses import replace
 
     dialect = unbroken_server(server.url)
-    own = replace(dialect, header="token", scheme="", challenge=When.of(400, field="code", values=(401,)))
+    own = replace(dialect, header="token", scheme="", challenge=ResponseMatch.of(400, field="code", values=(401,)))
     session = Session(own)
     session.login("ada", PASSWORD)
     client = connect(session)

@@ -16,28 +16,28 @@ from unbroken import (
     Session,
     TryLater,
 )
-from unbroken.client.core.events import Event, Joined, NotReplayed, Replayed
+from unbroken.client.core.events import ClientEvent, RefreshJoined, RequestNotReplayed, RequestReplayed
 from unbroken.testing import ManualClock
 from unbroken.testing.server import PASSWORD
 
 
 def test_events_tell_of_waiting_and_of_replays(server: Api, connect: Any, pool: ThreadPoolExecutor) -> None:
-    events: list[Event] = []
+    events: list[ClientEvent] = []
     session = Session(server.url, on_event=events.append)
     session.login("ada", PASSWORD)
     client = connect(session)
     server.expire()
     server.hold_next()
     waiting = [pool.submit(client.request, "GET", server.url + "/echo") for _ in range(5)]
-    until(lambda: sum(isinstance(event, Joined) for event in events) == 4)
+    until(lambda: sum(isinstance(event, RefreshJoined) for event in events) == 4)
     server.opened.set()
     assert {one.result(10).status for one in waiting} == {200}
     server.expire()
     client.request("POST", server.url + "/echo", content=iter([b"a"]))
     kinds = [type(event) for event in events]
-    assert kinds.count(Replayed) == 5
-    assert kinds.count(Joined) == 4
-    assert kinds.count(NotReplayed) == 1
+    assert kinds.count(RequestReplayed) == 5
+    assert kinds.count(RefreshJoined) == 4
+    assert kinds.count(RequestNotReplayed) == 1
 
 
 def test_no_secret_is_logged_or_shown(

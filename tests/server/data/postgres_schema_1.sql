@@ -1,8 +1,8 @@
 CREATE TABLE unbroken_session (
     created_at float8 NOT NULL, used_at float8 NOT NULL, idle_expires_at float8 NOT NULL, expires_at float8 NOT NULL,
-    at1 float8, at2 float8, revoked_at float8,
-    g int8 NOT NULL, b int4 NOT NULL, b1 int4, b2 int4, seen int4, coordinated bool NOT NULL,
-    key bytea NOT NULL, attempt bytea,
+    rotated_at float8, previous_rotated_at float8, revoked_at float8,
+    generation int8 NOT NULL, branch int4 NOT NULL, promoted_branch int4, previous_promoted_branch int4, first_used_branch int4, coordinated bool NOT NULL,
+    key bytea NOT NULL, idempotency_hash bytea,
     sid text COLLATE "C" NOT NULL, subject text COLLATE "C" NOT NULL,
     client_id text NOT NULL, scope text NOT NULL, revoked_why text, evidence text,
     label text NOT NULL, ip text NOT NULL, user_agent text NOT NULL

@@ -17,7 +17,7 @@ CREATE TABLE session (
     key BLOB PRIMARY KEY, sid TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
     created_at REAL NOT NULL, used_at REAL NOT NULL, idle_expires_at REAL NOT NULL, expires_at REAL NOT NULL,
     client_id TEXT NOT NULL, scope TEXT NOT NULL, coordinated INTEGER NOT NULL,
-    g INTEGER NOT NULL, b INTEGER NOT NULL, at1 REAL, b1 INTEGER, at2 REAL, b2 INTEGER, attempt BLOB, seen INTEGER,
+    generation INTEGER NOT NULL, branch INTEGER NOT NULL, rotated_at REAL, promoted_branch INTEGER, previous_rotated_at REAL, previous_promoted_branch INTEGER, idempotency_hash BLOB, first_used_branch INTEGER,
     revoked_at REAL, revoked_why TEXT, evidence TEXT,
     label TEXT NOT NULL, ip TEXT NOT NULL, user_agent TEXT NOT NULL
 ) WITHOUT ROWID;

@@ -30,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", envvar="UNBROKEN_JSON", help="As
 def token(name: Name) -> None:
     """Print a good access token, renewed if need be."""
     with using(name) as (_, session):
-        say(session.authorize(fresh=True).tokens.access_token)
+        say(session._authorize(fresh=True).tokens.access_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def exec_(
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", env):
         raise InvalidRequest("the name of a variable has letters, digits and '_', and begins with no digit")
     with using(name) as (_, session):
-        environment = {**os.environ, env: session.authorize(fresh=True).tokens.access_token}
+        environment = {**os.environ, env: session._authorize(fresh=True).tokens.access_token}
     sys.stdout.flush()
     _become(command, environment)
 

@@ -23,7 +23,7 @@ from unbroken.cli.client.profiles import Name, using
 from unbroken.cli.terminal import say
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidRequest, UnbrokenError
-from unbroken.tokens import Tokens, dig
+from unbroken.tokens import Tokens, value_at
 
 __all__ = ["credential"]
 
@@ -47,7 +47,7 @@ def git(name: Name, action: Action, username: Username = "oauth2") -> None:
     with using(name) as (_, session):
         if not _covers(session, f"{asked.get('protocol', '')}://{asked.get('host', '')}"):
             return
-        tokens = session.authorize(fresh=True).tokens
+        tokens = session._authorize(fresh=True).tokens
     ends = "" if tokens.expires_at is None else f"\npassword_expiry_utc={int(tokens.expires_at)}"
     say(f"username={asked.get('username') or username}\npassword={tokens.access_token}{ends}")
 
@@ -84,7 +84,7 @@ def _registry(name: str, server: str, username: str) -> int:
         if not any(_covers(session, url) for url in _addresses(server)):
             say(NO_CREDENTIALS)
             return 1
-        secret = session.authorize(fresh=True).tokens.access_token
+        secret = session._authorize(fresh=True).tokens.access_token
     say(json.dumps({"ServerURL": server, "Username": username, "Secret": secret}))
     return 0
 
@@ -112,7 +112,7 @@ def kubectl(name: Name) -> None:
     with using(name) as (_, session):
         if server and not _covers(session, server):
             raise ConfigurationError(f"this cluster is none of the origins of {name}: log in with --origin for it")
-        tokens = session.authorize(fresh=True).tokens
+        tokens = session._authorize(fresh=True).tokens
     status = {"token": tokens.access_token, **_expiry(tokens)}
     say(json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status}))
 
@@ -123,8 +123,8 @@ def _asked_by_kubectl() -> tuple[str, str]:
         asked = json.loads(os.environ.get("KUBERNETES_EXEC_INFO") or "{}")
     except ValueError as error:
         raise InvalidRequest("KUBERNETES_EXEC_INFO is no JSON") from error
-    version = API + "v1beta1" if dig(asked, "apiVersion") == API + "v1beta1" else API + "v1"
-    return version, str(dig(asked, "spec.cluster.server") or "")
+    version = API + "v1beta1" if value_at(asked, "apiVersion") == API + "v1beta1" else API + "v1"
+    return version, str(value_at(asked, "spec.cluster.server") or "")
 
 
 def _expiry(tokens: Tokens) -> dict[str, str]:
@@ -142,4 +142,4 @@ def _covers(session: Session, url: str) -> bool:
         scheme, host, port = origin_of(url)
     except (ValueError, ConfigurationError):
         return False
-    return session.covers(scheme, host, port)
+    return session.allows_origin(scheme, host, port)

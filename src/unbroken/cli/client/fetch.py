@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import typer
 
 from unbroken._origins import origin_of
-from unbroken.cli.client.fetch_transfer import Asked
+from unbroken.cli.client.fetch_transfer import FetchRequest
 from unbroken.cli.client.profiles import Name, using
 from unbroken.cli.parsers import duration
 from unbroken.errors import ConfigurationError, InvalidRequest, TryLater
@@ -93,7 +93,7 @@ def fetch(
         raise InvalidRequest("a request has one body: give --data or --json, and none with --head")
     body = form if json is None else (json,)
     lines = header if header is not None else (_environment("UNBROKEN_HEADER") or [""])[0].splitlines()
-    asked = Asked(
+    asked = FetchRequest(
         method=method or ("HEAD" if head else "GET" if body is None else "POST"),
         url=url,
         headers=_headers(lines, "" if body is None else FORM if json is None else "application/json"),
@@ -149,7 +149,7 @@ def _checked_url(url: str) -> str:
         raise InvalidRequest("the URL is wrong: it has to begin with https:// and a host") from None
 
 
-class _Rung(BaseException):
+class _DeadlineReached(BaseException):
     """The time is over. No handler of ours or of a library's may take this for something else."""
 
 
@@ -161,13 +161,13 @@ def _at_most(seconds: float) -> Iterator[None]:
     """
 
     def ring(*_: object) -> NoReturn:
-        raise _Rung
+        raise _DeadlineReached
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
-    except _Rung:
+    except _DeadlineReached:
         raise TryLater(f"it took longer than {seconds:g} seconds") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -25,11 +25,11 @@ from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidRequest, TryLater
 from unbroken.httpx2 import SessionAuth
 
-__all__ = ["Asked", "transfer"]
+__all__ = ["FetchRequest", "transfer"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class FetchRequest:
     """What the command line asked for. ``data``: texts, ``@FILE``, ``@-``; None without a body. ``raw``: only texts."""
 
     method: str
@@ -46,7 +46,7 @@ class Asked:
 FAILED = 22  # curl's exit status for --fail
 
 
-def transfer(session: Session, asked: Asked) -> int:
+def transfer(session: Session, asked: FetchRequest) -> int:
     """Sends what was *asked* and writes the answer; the exit status. Raises TryLater, SessionOver, InvalidRequest."""
     where = asked.url.partition("?")[0]
     # As long as the server likes, as with curl; --max-time is for those who like it shorter.
@@ -80,12 +80,12 @@ def transfer(session: Session, asked: Asked) -> int:
 def _tell_if_foreign(answer: httpx2.Response, session: Session) -> None:
     """Explains a 401 to who wonders where the token was."""
     url = answer.request.url
-    if answer.status_code == 401 and not session.covers(url.scheme, url.host, url.port):
+    if answer.status_code == 401 and not session.allows_origin(url.scheme, url.host, url.port):
         there = f"{url.scheme}://{url.host}{f':{url.port}' if url.port else ''}"
         print(f"unbroken: sent without a token: {there} is no origin of this session", file=sys.stderr)
 
 
-def _show(answer: httpx2.Response, asked: Asked) -> int:
+def _show(answer: httpx2.Response, asked: FetchRequest) -> int:
     if asked.fail and answer.status_code >= 400:
         print(f"unbroken: the server answered with status {answer.status_code}", file=sys.stderr)
         return FAILED

@@ -117,7 +117,7 @@ def _by_password(session: Session, user: str, from_stdin: bool, code: str, about
     def second_step(kind: str, hint: str) -> str:
         return code or ask(f"code ({hint or kind})" if hint or kind else "code", "--code")
 
-    return session.login(user, password, second_step=second_step, **about)
+    return session.login(user, password, mfa_prompt=second_step, **about)
 
 
 def _taken_over(session: Session) -> Tokens:
@@ -126,12 +126,12 @@ def _taken_over(session: Session) -> Tokens:
     if not (refresh_token.isascii() and refresh_token.isprintable()):
         raise InvalidRequest("this is no refresh token: it has characters that no token has")
     # It comes without an access token, so the first one counts as challenged.
-    session.adopt(Tokens(access_token="none", refresh_token=refresh_token))
+    session.import_tokens(Tokens(access_token="none", refresh_token=refresh_token))
     try:
-        session.challenged(session.authorize(), "login")
+        session._handle_challenge(session._authorize(), "login")
     except SessionOver as over:
         raise InvalidRequest(f"the server did not take the refresh token ({over.reason})") from over
-    return session.authorize().tokens
+    return session._authorize().tokens
 
 
 def _keep(profile: Profile, fresh: Tokens, *, end_old: bool) -> None:
@@ -141,10 +141,10 @@ def _keep(profile: Profile, fresh: Tokens, *, end_old: bool) -> None:
     save(profile)
     store = store_of(profile.name)
     before = store.load().tokens
-    profile.session(store).adopt(fresh)
+    profile.session(store).import_tokens(fresh)
     if before and end_old:
         old = profile.session()
-        old.adopt(before)
+        old.import_tokens(before)
         if not old.logout():
             print("unbroken: the session of before was replaced, but may live on at the server", file=sys.stderr)
 

@@ -28,10 +28,10 @@ from typing import Annotated
 import typer
 
 from unbroken.client.core.dialect import Dialect, oauth2, unbroken_server
-from unbroken.client.core.record import Store
+from unbroken.client.core.record import TokenStore
 from unbroken.client.session import Session
 from unbroken.client.stores.file import FileStore
-from unbroken.errors import WHY_OVER, ConfigurationError, InvalidRequest, SessionOver
+from unbroken.errors import SESSION_OVER_MESSAGES, ConfigurationError, InvalidRequest, SessionOver
 
 __all__ = ["Name", "Profile", "checked_name", "find", "names", "remove", "save", "store_of", "using"]
 
@@ -73,7 +73,7 @@ class Profile:
             origins=(self.url,),
         )
 
-    def session(self, store: Store | None = None) -> Session:
+    def session(self, store: TokenStore | None = None) -> Session:
         """A session there, with its tokens in *store*, or in memory."""
         try:
             return Session(self.dialect(), store, origins=self.origins, allow_plain_http=self.plain_http)
@@ -95,7 +95,7 @@ class LogInAgain(SessionOver):
 
     def __init__(self, reason: str, profile: Profile) -> None:
         super().__init__(reason)
-        why = WHY_OVER.get(reason, f"the session has ended ({reason})")
+        why = SESSION_OVER_MESSAGES.get(reason, f"the session has ended ({reason})")
         self.args = (f"{why}: run `{profile.login_command()}` again",)
 
 

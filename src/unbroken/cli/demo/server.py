@@ -12,21 +12,21 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from unbroken.cli.runner import listen
-from unbroken.server import Accounts, Policy, Sessions, SqliteStore
-from unbroken.starlette import SessionMiddleware, current_session, routes
+from unbroken.server import Accounts, Policy, Sessions, SqliteSessionStore
+from unbroken.starlette import AccessTokenMiddleware, current_claims, routes
 
 
 async def echo(request: Request) -> JSONResponse:
     """The API of the demo: says who asked, and what."""
-    claims = current_session(request)
+    claims = current_claims(request)
     return JSONResponse({"sub": claims.subject, "echo": (await request.json())["echo"]})
 
 
 def app(database: str, access_ttl: float, issuer: str) -> Starlette:
-    store = SqliteStore(database)
+    store = SqliteSessionStore(database)
     sessions = Sessions(store, policy=Policy(access_ttl=access_ttl), issuer=issuer)
     auth = routes(sessions, Accounts(store).authenticate)
-    middleware = [Middleware(SessionMiddleware, sessions=sessions)]
+    middleware = [Middleware(AccessTokenMiddleware, sessions=sessions)]
     return Starlette(routes=[*auth, Route("/api/echo", echo, methods=["POST"])], middleware=middleware)
 
 

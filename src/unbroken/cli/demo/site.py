@@ -25,9 +25,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unbroken.cli.demo.visitors import Visitor, Visitors
 from unbroken.errors import InvalidToken, TooManyAttempts
-from unbroken.server import MemoryStore, Policy, Sessions
+from unbroken.server import MemorySessionStore, Policy, Sessions
 from unbroken.server.core.refresh_token import row_key
-from unbroken.server.core.rotation import Row
+from unbroken.server.core.rotation import SessionRow
 from unbroken.server.http.messages import NO_STORE, challenge
 from unbroken.server.http.static import module_url
 from unbroken.starlette import routes
@@ -58,7 +58,7 @@ class Site:
     def __init__(self, issuer: str) -> None:
         self._visitors, self._run = Visitors(), secrets.token_urlsafe(6)
         self.sessions = Sessions(
-            MemoryStore(),
+            MemorySessionStore(),
             policy=POLICY,
             issuer=f"{issuer}{PREFIX}",
             audience="unbroken-demo",
@@ -107,7 +107,7 @@ class Site:
         except TooManyAttempts as error:
             return JSONResponse({"error": error.code}, 429, {**NO_STORE, "retry-after": f"{error.retry_after:.0f}"})
         for one in forgotten:
-            await self.sessions.arevoke_all(one.subject)
+            await self.sessions.arevoke_subject(one.subject)
         for label, user_agent, ip, ago in DEVICES:
             await self.sessions.store.insert(_row(visitor.subject, label, user_agent, ip, ago))
         return JSONResponse({"username": visitor.subject, "password": visitor.key, "run": self._run}, headers=NO_STORE)
@@ -150,10 +150,10 @@ class _Lossy:
             await send(message)
 
 
-def _row(subject: str, label: str, user_agent: str, ip: str, ago: float) -> Row:
+def _row(subject: str, label: str, user_agent: str, ip: str, ago: float) -> SessionRow:
     """A session that nobody holds a token of."""
     now = time.time()
-    return Row(
+    return SessionRow(
         key=row_key(secrets.token_bytes(16)),
         sid=secrets.token_urlsafe(16),
         subject=subject,

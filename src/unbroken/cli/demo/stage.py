@@ -14,11 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from unbroken import FileStore, Session
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.cli.demo.workers import Seen
 from unbroken.errors import InvalidGrant, InvalidToken, TryLater
-from unbroken.server import Accounts, Policy, Sessions, SqliteStore
-from unbroken.server.core.rotation import Row
+from unbroken.server import Accounts, Policy, Sessions, SqliteSessionStore
+from unbroken.server.core.rotation import SessionRow
 from unbroken.testing.network import Network
 
 __all__ = ["Stage", "stage"]
@@ -34,7 +34,7 @@ class Stage:
         self.network = Network(self._port)
         self.network.start()
         self.url = f"http://127.0.0.1:{self.network.port}"
-        store = SqliteStore(self.database)
+        store = SqliteSessionStore(self.database)
         self.password = secrets.token_urlsafe(9)
         Accounts(store).add("ada", self.password)
         self.sessions = Sessions(store, policy=Policy(access_ttl=access_ttl), issuer=self.url)
@@ -43,7 +43,7 @@ class Stage:
 
     def log_in(self) -> Session:
         """A session on the token file, logged in."""
-        session = Session(self.url, FileStore(self.token_file), exchange_timeout=5.0)
+        session = Session(self.url, FileStore(self.token_file), refresh_timeout=5.0)
         session.login("ada", self.password, label="demo")
         return session
 
@@ -72,7 +72,7 @@ class Stage:
 
     def generation(self) -> int:
         """How many times the refresh token has been exchanged."""
-        return max(row.g for row in self._rows())
+        return max(row.generation for row in self._rows())
 
     def alarms(self) -> int:
         """How many sessions were ended because of reuse."""
@@ -81,7 +81,7 @@ class Stage:
     def steal(self) -> Thief:
         """A thief who has just copied the token file."""
         form = json.loads(Path(self.token_file).read_text())
-        return Thief(self.sessions, form["tokens"]["refresh_token"], form["attempt"])
+        return Thief(self.sessions, form["tokens"]["refresh_token"], form["idempotency_key"])
 
     def close(self) -> None:
         self.server.kill()
@@ -89,8 +89,8 @@ class Stage:
         self.network.stop()
         self.sessions.close()
 
-    def _rows(self) -> list[Row]:
-        return run_once(self.sessions.store.sessions())
+    def _rows(self) -> list[SessionRow]:
+        return run_sync(self.sessions.store.sessions())
 
     def _start_server(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "unbroken.cli.demo.server", self.database, str(self._port)]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from unbroken.errors import TooManyAttempts
-from unbroken.server.core.events import Event, LoggedIn, Refreshed
+from unbroken.server.core.events import ServerEvent, SessionCreated, SessionRefreshed
 from unbroken.server.keys.access_token import Claims
 
 __all__ = ["Visitor", "Visitors"]
@@ -48,10 +48,10 @@ class Visitor:
         """The next answer to a refresh is lost, for each session."""
         self.losing = set(self.newest)
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: ServerEvent) -> None:
         """Takes note of what the server tells about this visitor."""
-        if isinstance(event, (LoggedIn, Refreshed)):
-            self.newest[event.sid] = event.seq if isinstance(event, Refreshed) else 0
+        if isinstance(event, (SessionCreated, SessionRefreshed)):
+            self.newest[event.sid] = event.seq if isinstance(event, SessionRefreshed) else 0
         self.number += 1
         self.told.append({**event.to_json(), "kind": event.kind, "number": self.number})
 
@@ -91,7 +91,7 @@ class Visitors:
         visitor.logins += 1
         return visitor.subject
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: ServerEvent) -> None:
         """Passes on what the server tells."""
         if visitor := self._known.get(event.subject):
             visitor.hear(event)
@@ -99,7 +99,7 @@ class Visitors:
     def has_expired(self, claims: Claims) -> bool:
         """Whether a good access token counts as expired."""
         visitor = self._known.get(claims.subject)
-        return visitor is None or claims.seq <= visitor.expired.get(claims.sid, -1)
+        return visitor is None or claims.generation <= visitor.expired.get(claims.sid, -1)
 
     def loses(self, subject: str, sid: str) -> bool:
         """Whether the answer to a refresh of *sid* is lost. Asking for it is losing it."""

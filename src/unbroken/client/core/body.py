@@ -16,28 +16,28 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from inspect import iscoroutinefunction
 from typing import Any
 
-__all__ = ["Again", "Pieces", "Rewind", "rewinder"]
+__all__ = ["BodyBuffer", "ReplayedStream", "Rewind", "rewinder"]
 
 Rewind = Callable[[], object]
 COLLECTIONS = (list, tuple, dict, set, frozenset, deque)
 
 
-def _as_it_is() -> None:
+def _nothing_to_rewind() -> None:
     """Nothing has to be done."""
 
 
 def rewinder(body: object) -> Rewind | None:
     """What makes *body* ready to be sent once more; None when it can be sent only once."""
     if body is None or isinstance(body, (bytes, str, bytearray, memoryview)):
-        return _as_it_is
+        return _nothing_to_rewind
     if hasattr(body, "aread") or iscoroutinefunction(getattr(body, "read", None)):
         return None  # to wind it back would need an event loop, here and now
     if hasattr(body, "read"):
-        return _wind_back(body)
-    return _as_it_is if type(body) in COLLECTIONS else None
+        return _seek_back(body)
+    return _nothing_to_rewind if type(body) in COLLECTIONS else None
 
 
-def _wind_back(file: Any) -> Rewind | None:
+def _seek_back(file: Any) -> Rewind | None:
     try:
         if not file.seekable():
             return None
@@ -47,7 +47,7 @@ def _wind_back(file: Any) -> Rewind | None:
     return (lambda: file.seek(start)) if isinstance(start, int) else None
 
 
-class Pieces:
+class BodyBuffer:
     """What was ``taken`` of a body: up to *most* bytes, and the piece in which they end."""
 
     def __init__(self, most: int | None) -> None:
@@ -62,7 +62,7 @@ class Pieces:
         return self.most is None or self._size <= self.most
 
 
-class Again:
+class ReplayedStream:
     """A stream, blocking or not: the pieces that were *taken*, then the *rest* of the *old* one, which it closes."""
 
     def __init__(self, taken: list[bytes], rest: Any = None, old: Any = None) -> None:

@@ -34,26 +34,26 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote_plus, urlencode
 
-from unbroken._http import BODY_LIMIT, Call, Reply, retry_after
-from unbroken._origins import Origin, is_loopback, origin_of, spellings
-from unbroken.client.core.refresh_rules import Answer, Denied, Unanswered
-from unbroken.errors import BadAnswer, ConfigurationError, InvalidRequest, LoginRefused, TryLater
-from unbroken.tokens import Fields, Granted, Tokens, dig
+from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, retry_after_seconds
+from unbroken._origins import Origin, ascii_and_unicode_forms, is_loopback, origin_of
+from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome
+from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, LoginRefused, TryLater
+from unbroken.tokens import TokenFields, TokenResponse, Tokens, value_at
 
 __all__ = [
-    "Ask",
     "Dialect",
-    "When",
-    "challenges_bearer",
+    "RequestTemplate",
+    "ResponseMatch",
+    "allowed_origins",
+    "is_bearer_challenge",
     "oauth2",
-    "origins_of",
     "parse_challenges",
     "unbroken_server",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class When:
+class ResponseMatch:
     """A condition on an answer, as data: its status, and the value at a dotted ``field`` of its JSON body.
 
     ``values`` are compared as texts, so that 401 and "401" are the same. ``negate`` turns the comparison of the value
@@ -66,7 +66,7 @@ class When:
     negate: bool = False
 
     @classmethod
-    def of(cls, *status: int, field: str = "", values: tuple[object, ...] = (), negate: bool = False) -> When:
+    def of(cls, *status: int, field: str = "", values: tuple[object, ...] = (), negate: bool = False) -> ResponseMatch:
         """A condition in short: ``When.of(401)``, ``When.of(200, field="code", values=(401,))``."""
         return cls(frozenset(status) or None, field, frozenset(map(str, values)), negate)
 
@@ -75,7 +75,7 @@ class When:
         """Whether the body must be read to tell."""
         return bool(self.field)
 
-    def holds(self, reply: Reply) -> bool:
+    def matches(self, reply: HttpResponse) -> bool:
         """Whether *reply* fulfils the condition."""
         if self.status is not None and reply.status not in self.status:
             return False
@@ -84,10 +84,10 @@ class When:
         body = reply.json()
         if not isinstance(body, Mapping):
             return False
-        return (str(dig(body, self.field)) in self.values) is not self.negate
+        return (str(value_at(body, self.field)) in self.values) is not self.negate
 
 
-def challenges_bearer(reply: Reply, scheme: str = "bearer") -> bool:
+def is_bearer_challenge(reply: HttpResponse, scheme: str = "bearer") -> bool:
     """Whether *reply* says that the token is no good (RFC 6750 §3), to whoever sent it under *scheme*."""
     if reply.status != 401:
         return False
@@ -127,7 +127,7 @@ def parse_challenges(header: str) -> list[tuple[str, dict[str, str]]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RequestTemplate:
     """How to ask the backend for something: *values* are carried as a form, as JSON, in the query, or as headers.
 
     ``names`` maps our names (``refresh_token``, ``username``, ``password``) to the backend's; ``extra`` goes along.
@@ -137,32 +137,32 @@ class Ask:
 
     url: str
     method: str = "POST"
-    carry: Literal["form", "json", "query", "header"] = "json"
-    names: Mapping[str, str] = field(default_factory=dict)
+    encoding: Literal["form", "json", "query", "header"] = "json"
+    rename: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, object] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     scheme: str = ""
-    attach: bool = False
+    authenticate: bool = False
 
-    def call(self, values: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Call:
+    def build(self, values: Mapping[str, object], headers: Mapping[str, str] | None = None) -> HttpRequest:
         """The request that carries *values*."""
-        carried = {self.names.get(name, name): value for name, value in values.items()} | dict(self.extra)
-        head = {"accept": "application/json", **_lower(headers or {}), **_lower(self.headers)}
-        if self.carry == "query":
+        carried = {self.rename.get(name, name): value for name, value in values.items()} | dict(self.extra)
+        head = {"accept": "application/json", **_lower_case_names(headers or {}), **_lower_case_names(self.headers)}
+        if self.encoding == "query":
             mark = "&" if "?" in self.url else "?"
-            return Call(self.method, self.url + mark + urlencode(carried), head)
-        if self.carry == "header":
+            return HttpRequest(self.method, self.url + mark + urlencode(carried), head)
+        if self.encoding == "header":
             own = {name.lower(): f"{self.scheme} {value}".lstrip() for name, value in carried.items()}
-            return Call(self.method, self.url, head | own)
-        if self.carry == "form":
+            return HttpRequest(self.method, self.url, head | own)
+        if self.encoding == "form":
             head["content-type"] = "application/x-www-form-urlencoded"
-            return Call(self.method, self.url, head, urlencode(carried).encode())
+            return HttpRequest(self.method, self.url, head, urlencode(carried).encode())
         head["content-type"] = "application/json"
-        return Call(self.method, self.url, head, json.dumps(carried).encode())
+        return HttpRequest(self.method, self.url, head, json.dumps(carried).encode())
 
 
 @dataclass(frozen=True, slots=True)
-class MoreWanted:
+class MfaChallenge:
     """The password was right, and a code is wanted too: of which ``kind`` (``totp``), and a ``hint`` for the user."""
 
     token: str = field(repr=False)
@@ -170,8 +170,8 @@ class MoreWanted:
     hint: str = ""
 
 
-UNKNOWN_CLIENT = ("invalid_client", "unauthorized_client")  # RFC 6749 §5.2
-INVALID_GRANT = When.of(400, 401, field="error", values=("invalid_grant",))
+UNKNOWN_CLIENT_ERRORS = ("invalid_client", "unauthorized_client")  # RFC 6749 §5.2
+INVALID_GRANT = ResponseMatch.of(400, 401, field="error", values=("invalid_grant",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,27 +183,27 @@ class Dialect:
     of a 401; None is a 401 about our scheme (RFC 6750 §3).
     ``refused``: which answer to a login means a wrong name or password. ``reason``: path of a word that says why the
     session is over.
-    A challenge in the body is looked for in answers of ``read_types`` only, and of at most ``read_most`` bytes. One
+    A challenge in the body is looked for in answers of ``body_types`` only, and of at most ``max_body_bytes`` bytes. One
     that announces more stays unread; one that announces no length is read that far, and handed over whole.
     """
 
-    refresh: Ask
-    login: Ask | None = None
-    step: Ask | None = None
-    logout: Ask | None = None
-    tokens: Fields = Fields()
+    refresh: RequestTemplate
+    login: RequestTemplate | None = None
+    mfa: RequestTemplate | None = None
+    logout: RequestTemplate | None = None
+    tokens: TokenFields = TokenFields()
     header: str = "Authorization"
     scheme: str | None = "Bearer"
-    challenge: When | Callable[[Reply], bool] | None = None
-    granted: When = field(default_factory=lambda: When(frozenset(range(200, 300))))
-    over: When = INVALID_GRANT
-    refused: When = field(default_factory=lambda: When.of(401, 403))
-    reason: str = "reason"
+    challenge: ResponseMatch | Callable[[HttpResponse], bool] | None = None
+    succeeded: ResponseMatch = field(default_factory=lambda: ResponseMatch(frozenset(range(200, 300))))
+    ends_session: ResponseMatch = INVALID_GRANT
+    login_failed: ResponseMatch = field(default_factory=lambda: ResponseMatch.of(401, 403))
+    reason_field: str = "reason"
     origins: tuple[str, ...] = ()
-    read_types: tuple[str, ...] = ("application/json", "application/problem+json", "text/json")
-    read_most: int = BODY_LIMIT
+    body_types: tuple[str, ...] = ("application/json", "application/problem+json", "text/json")
+    max_body_bytes: int = MAX_BODY_BYTES
 
-    def attach(self, tokens: Tokens) -> str:
+    def header_value(self, tokens: Tokens) -> str:
         """The value of ``header`` for a request that is sent with *tokens*."""
         if self.tokens.prefix:
             return tokens.token_type + tokens.access_token
@@ -213,83 +213,83 @@ class Dialect:
     @property
     def reads_body(self) -> bool:
         """Whether an answer's body must be read to see a challenge."""
-        return isinstance(self.challenge, When) and self.challenge.reads_body
+        return isinstance(self.challenge, ResponseMatch) and self.challenge.reads_body
 
     def may_challenge(self, status: int) -> bool:
         """Whether an answer with this status can be a challenge."""
-        if not isinstance(self.challenge, When):
+        if not isinstance(self.challenge, ResponseMatch):
             return status == 401
         return self.challenge.status is None or status in self.challenge.status
 
-    def may_read(self, headers: Mapping[str, str]) -> bool:
+    def may_read_body(self, headers: Mapping[str, str]) -> bool:
         """Whether an answer with these headers (names in lower case) may be read to look for a challenge."""
         length = headers.get("content-length", "0")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        return kind in self.read_types and length.isdigit() and int(length) <= self.read_most
+        return kind in self.body_types and length.isdigit() and int(length) <= self.max_body_bytes
 
-    def challenged(self, reply: Reply) -> bool:
+    def is_challenge(self, reply: HttpResponse) -> bool:
         """Whether *reply* says that the access token it answers is no good."""
-        if isinstance(self.challenge, When):
-            return self.challenge.holds(reply)
+        if isinstance(self.challenge, ResponseMatch):
+            return self.challenge.matches(reply)
         if self.challenge is None:
-            return challenges_bearer(reply, self.scheme or "bearer")
+            return is_bearer_challenge(reply, self.scheme or "bearer")
         return self.challenge(reply)
 
-    def refresh_call(self, tokens: Tokens, attempt: str) -> Call:
+    def refresh_request(self, tokens: Tokens, attempt: str) -> HttpRequest:
         """The exchange of *tokens* (RFC 6749 §6), under the attempt id *attempt*."""
-        return self.refresh.call({"refresh_token": tokens.refresh_token or ""}, {"idempotency-key": f'"{attempt}"'})
+        return self.refresh.build({"refresh_token": tokens.refresh_token or ""}, {"idempotency-key": f'"{attempt}"'})
 
-    def read_refresh(self, reply: Reply) -> Answer:
+    def read_refresh_response(self, reply: HttpResponse) -> RefreshOutcome:
         """What *reply* to the exchange means."""
-        if self.over.holds(reply):
-            word = dig(reply.json(), self.reason) if self.reason else None
-            return Denied(word if isinstance(word, str) and word.isidentifier() else "invalid_grant")
-        if self.granted.holds(reply):
+        if self.ends_session.matches(reply):
+            word = value_at(reply.json(), self.reason_field) if self.reason_field else None
+            return GrantRejected(word if isinstance(word, str) and word.isidentifier() else "invalid_grant")
+        if self.succeeded.matches(reply):
             try:
-                return Granted.from_response(reply.json(), self.tokens)
-            except BadAnswer as error:
-                return _unreadable(reply, error)
-        return Unanswered(_what_went_wrong(reply), reply.status in (502, 504), retry_after(reply))
+                return TokenResponse.from_response(reply.json(), self.tokens)
+            except BadResponse as error:
+                return _unreadable_response(reply, error)
+        return Indeterminate(_describe_error(reply), reply.status in (502, 504), retry_after_seconds(reply))
 
-    def login_call(self, username: str, password: str, extra: Mapping[str, object]) -> Call:
+    def login_request(self, username: str, password: str, extra: Mapping[str, object]) -> HttpRequest:
         """The login request. Raises ConfigurationError when the dialect has none."""
         if self.login is None:
-            raise ConfigurationError("this dialect has no login; hand the tokens in with session.adopt(...)")
-        return self.login.call({"username": username, "password": password, **extra})
+            raise ConfigurationError("this dialect has no login; hand the tokens in with session.import_tokens(...)")
+        return self.login.build({"username": username, "password": password, **extra})
 
-    def step_call(self, more: MoreWanted, code: str) -> Call:
+    def mfa_request(self, more: MfaChallenge, code: str) -> HttpRequest:
         """The request that takes the second step. Raises ConfigurationError when the dialect has none."""
-        if self.step is None:
+        if self.mfa is None:
             raise ConfigurationError("the server wants a second step, and this dialect has none: set its step=Ask(...)")
-        return self.step.call({"mfa_token": more.token, "code": code})
+        return self.mfa.build({"mfa_token": more.token, "code": code})
 
-    def read_login(self, reply: Reply) -> Granted | MoreWanted:
+    def read_login_response(self, reply: HttpResponse) -> TokenResponse | MfaChallenge:
         """The tokens of a login, or what its second step needs.
 
-        Raises LoginRefused, TryLater, InvalidRequest or ConfigurationError (BadAnswer).
+        Raises LoginRefused, TryLater, InvalidRequest or ConfigurationError (BadResponse).
         """
-        if more := _more_wanted(reply):
+        if more := _mfa_challenge(reply):
             return more
-        if self.refused.holds(reply) and dig(reply.json(), "error") not in UNKNOWN_CLIENT:
+        if self.login_failed.matches(reply) and value_at(reply.json(), "error") not in UNKNOWN_CLIENT_ERRORS:
             raise LoginRefused("the login was refused: wrong name or password")
-        if self.granted.holds(reply):
-            return Granted.from_response(reply.json(), self.tokens)
+        if self.succeeded.matches(reply):
+            return TokenResponse.from_response(reply.json(), self.tokens)
         if reply.status == 429 or reply.status >= 500:
-            raise TryLater(_what_went_wrong(reply), retry_after=retry_after(reply))
-        error = dig(reply.json(), "error")
-        if error in UNKNOWN_CLIENT:
+            raise TryLater(_describe_error(reply), retry_after=retry_after_seconds(reply))
+        error = value_at(reply.json(), "error")
+        if error in UNKNOWN_CLIENT_ERRORS:
             raise ConfigurationError(f"the server does not know this client, or it may not log in so: {error}")
         if error in ("access_denied", "invalid_grant"):
             raise LoginRefused("the login was refused: wrong name or password")
-        raise InvalidRequest(f"the login was not understood: {_what_went_wrong(reply)}")
+        raise InvalidRequest(f"the login was not understood: {_describe_error(reply)}")
 
-    def logout_call(self, tokens: Tokens) -> Call | None:
+    def logout_request(self, tokens: Tokens) -> HttpRequest | None:
         """The request that ends the session of *tokens* at the server; None when the dialect has none."""
         if self.logout is None:
             return None
         token = tokens.refresh_token or tokens.access_token
-        return self.logout.call(
-            {"refresh_token": token}, {self.header: self.attach(tokens)} if self.logout.attach else {}
+        return self.logout.build(
+            {"refresh_token": token}, {self.header: self.header_value(tokens)} if self.logout.authenticate else {}
         )
 
 
@@ -297,10 +297,10 @@ def unbroken_server(url: str, *, prefix: str = "/auth") -> Dialect:
     """The dialect of unbroken's own server at *url*; sessions are coordinated (the attempt id replaces the grace)."""
     base = url.rstrip("/") + prefix
     return Dialect(
-        refresh=Ask(base + "/refresh"),
-        login=Ask(base + "/login", extra={"coordinated": True}),
-        step=Ask(base + "/login/step"),
-        logout=Ask(base + "/logout"),
+        refresh=RequestTemplate(base + "/refresh"),
+        login=RequestTemplate(base + "/login", extra={"coordinated": True}),
+        mfa=RequestTemplate(base + "/login/step"),
+        logout=RequestTemplate(base + "/logout"),
         origins=(url,),
     )
 
@@ -323,43 +323,43 @@ def oauth2(
     if client_secret:
         pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
         headers, client = {"authorization": "Basic " + b64encode(pair.encode()).decode()}, {}
-    revoke = Ask(revocation_endpoint, "POST", "form", {"refresh_token": "token"}, client, headers)
+    revoke = RequestTemplate(revocation_endpoint, "POST", "form", {"refresh_token": "token"}, client, headers)
     return Dialect(
-        refresh=Ask(token_endpoint, "POST", "form", {}, {"grant_type": "refresh_token", **client}, headers),
-        login=Ask(token_endpoint, "POST", "form", {}, {"grant_type": "password", **client}, headers),
+        refresh=RequestTemplate(token_endpoint, "POST", "form", {}, {"grant_type": "refresh_token", **client}, headers),
+        login=RequestTemplate(token_endpoint, "POST", "form", {}, {"grant_type": "password", **client}, headers),
         logout=revoke if revocation_endpoint else None,
         origins=origins or (token_endpoint,),
     )
 
 
-def _unreadable(reply: Reply, error: BadAnswer) -> Unanswered:
+def _unreadable_response(reply: HttpResponse, error: BadResponse) -> Indeterminate:
     """An object without tokens is the backend's answer, and the dialect is wrong; anything else came from elsewhere."""
     if isinstance(reply.json(), Mapping):
-        return Unanswered(str(error), cause=error, again=False)
-    return Unanswered("the server's answer to the renewal cannot be read", lost=True, cause=error)
+        return Indeterminate(str(error), cause=error, may_retry=False)
+    return Indeterminate("the server's answer to the renewal cannot be read", lost=True, cause=error)
 
 
-def _more_wanted(reply: Reply) -> MoreWanted | None:
+def _mfa_challenge(reply: HttpResponse) -> MfaChallenge | None:
     body = reply.json()
-    token, kind, hint = (dig(body, name) for name in ("mfa_token", "challenge_type", "hint"))
-    if reply.status < 400 or dig(body, "error") != "mfa_required" or not isinstance(token, str):
+    token, kind, hint = (value_at(body, name) for name in ("mfa_token", "challenge_type", "hint"))
+    if reply.status < 400 or value_at(body, "error") != "mfa_required" or not isinstance(token, str):
         return None
-    return MoreWanted(token, kind if isinstance(kind, str) else "", hint if isinstance(hint, str) else "")
+    return MfaChallenge(token, kind if isinstance(kind, str) else "", hint if isinstance(hint, str) else "")
 
 
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+def _lower_case_names(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _what_went_wrong(reply: Reply) -> str:
-    error = dig(reply.json(), "error")
+def _describe_error(reply: HttpResponse) -> str:
+    error = value_at(reply.json(), "error")
     word = f", error {error!r}" if isinstance(error, str) and error.isidentifier() else ""
     return f"the server answered with status {reply.status}{word}"
 
 
-def origins_of(dialect: Dialect, more: tuple[str, ...], plain: bool) -> frozenset[Origin]:
+def allowed_origins(dialect: Dialect, more: tuple[str, ...], plain: bool) -> frozenset[Origin]:
     """The origins that tokens may go to; every URL of the dialect is checked on the way."""
-    asked = [ask.url for ask in (dialect.refresh, dialect.login, dialect.step, dialect.logout) if ask is not None]
+    asked = [ask.url for ask in (dialect.refresh, dialect.login, dialect.mfa, dialect.logout) if ask is not None]
     for url in (*asked, *dialect.origins, *more):
         scheme, host, _ = origin_of(url)
         if scheme == "http" and not plain and not is_loopback(host):
@@ -367,4 +367,4 @@ def origins_of(dialect: Dialect, more: tuple[str, ...], plain: bool) -> frozense
                 f"tokens must not travel in the clear: use https for {host}, or say allow_plain_http=True"
             )
     mine = [origin_of(url) for url in (*(dialect.origins or (dialect.refresh.url,)), *more)]
-    return frozenset((scheme, name, port) for scheme, host, port in mine for name in spellings(host))
+    return frozenset((scheme, name, port) for scheme, host, port in mine for name in ascii_and_unicode_forms(host))

@@ -5,70 +5,70 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "Adopted",
-    "Event",
-    "Joined",
+    "ClientEvent",
     "LateChallenge",
-    "LateTokensDropped",
+    "LateTokensDiscarded",
     "LoggedIn",
     "LoggedOut",
-    "NotReplayed",
-    "RenewalFailed",
-    "RenewalOver",
-    "RenewalStarted",
-    "Renewed",
-    "Replayed",
+    "RefreshFailed",
+    "RefreshFinished",
+    "RefreshJoined",
+    "RefreshStarted",
+    "RefreshStormStopped",
+    "RequestNotReplayed",
+    "RequestReplayed",
+    "RequestWaited",
     "SessionEnded",
-    "StormStopped",
-    "Waited",
+    "TokensAdopted",
+    "TokensRefreshed",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ClientEvent:
     """Something that happened to the session; ``version`` is that of the tokens it happened to."""
 
     version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class LoggedIn(Event):
-    """New tokens came from a login, or were handed in by ``adopt``."""
+class LoggedIn(ClientEvent):
+    """New tokens came from a login, or were handed in by ``import_tokens``."""
 
 
 @dataclass(frozen=True, slots=True)
-class LoggedOut(Event):
+class LoggedOut(ClientEvent):
     """The session was logged out here. ``told_server``: whether the server answered so."""
 
     told_server: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class RenewalStarted(Event):
+class RefreshStarted(ClientEvent):
     """A renewal has begun, because of ``why``: ``ageing``, ``expired``, ``challenge`` or ``asked``."""
 
     why: str = "expired"
 
 
 @dataclass(frozen=True, slots=True)
-class Joined(Event):
+class RefreshJoined(ClientEvent):
     """A request waits for a renewal that is already under way."""
 
 
 @dataclass(frozen=True, slots=True)
-class Renewed(Event):
+class TokensRefreshed(ClientEvent):
     """One exchange brought new tokens, now saved; ``tries`` counts the requests it took."""
 
     tries: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted(Event):
+class TokensAdopted(ClientEvent):
     """Somebody else who shares the store had renewed already: no exchange was needed."""
 
 
 @dataclass(frozen=True, slots=True)
-class RenewalFailed(Event):
+class RefreshFailed(ClientEvent):
     """The renewal did not work; the tokens are kept. ``error`` is the error's code."""
 
     error: str = "try_later"
@@ -76,7 +76,7 @@ class RenewalFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class RenewalOver(Event):
+class RefreshFinished(ClientEvent):
     """A renewal took ``seconds``; ``outcome``: ``renewed``, ``adopted``, ``failed``, or ``ended`` with the session."""
 
     outcome: str = "renewed"
@@ -84,41 +84,41 @@ class RenewalOver(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Waited(Event):
+class RequestWaited(ClientEvent):
     """A request waited ``seconds`` for a renewal, whatever came of it."""
 
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class LateChallenge(Event):
+class LateChallenge(ClientEvent):
     """A challenge to older tokens than the current ones was answered without an exchange."""
 
 
 @dataclass(frozen=True, slots=True)
-class StormStopped(Event):
+class RefreshStormStopped(ClientEvent):
     """A renewal was refused, because there were too many in a short time."""
 
 
 @dataclass(frozen=True, slots=True)
-class LateTokensDropped(Event):
+class LateTokensDiscarded(ClientEvent):
     """New tokens arrived after a logout, another login, or newer tokens: they were not stored."""
 
 
 @dataclass(frozen=True, slots=True)
-class SessionEnded(Event):
+class SessionEnded(ClientEvent):
     """The server ended the session; told once."""
 
     reason: str = "invalid_grant"
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed(Event):
+class RequestReplayed(ClientEvent):
     """A challenged request is sent again, with newer tokens; whether that took an exchange, ``Renewed`` tells."""
 
 
 @dataclass(frozen=True, slots=True)
-class NotReplayed(Event):
+class RequestNotReplayed(ClientEvent):
     """A challenged request was not sent again, because ``why``; its caller got the server's answer."""
 
     why: str = ""

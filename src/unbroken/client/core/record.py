@@ -16,57 +16,57 @@ from typing import Protocol
 
 from unbroken.tokens import Tokens
 
-__all__ = ["EMPTY", "FOR_GOOD", "Lease", "Record", "Store"]
+__all__ = ["EMPTY", "PERMANENT_LEASE", "Lease", "StoredSession", "TokenStore"]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class StoredSession:
     """One session as a store keeps it. ``attempt`` is the id of a renewal that was begun and not finished."""
 
     version: int = 0
     epoch: int = 0
     tokens: Tokens | None = None
-    attempt: str | None = None
+    idempotency_key: str | None = None
     over: str = ""  # without tokens: why there are none
 
-    def same(self, other: Record) -> bool:
+    def same(self, other: StoredSession) -> bool:
         """Whether *other* is this very record: what a compare-and-set compares."""
-        return (self.version, self.epoch, self.attempt) == (other.version, other.epoch, other.attempt)
+        return (self.version, self.epoch, self.idempotency_key) == (other.version, other.epoch, other.idempotency_key)
 
     @property
     def stamp(self) -> str:
         """What a compare-and-set compares, as one text; no secret."""
-        return f"{self.version}.{self.epoch}.{self.attempt or ''}"
+        return f"{self.version}.{self.epoch}.{self.idempotency_key or ''}"
 
 
-EMPTY = Record(over="not_logged_in")
+EMPTY = StoredSession(over="not_logged_in")
 
 
 class Lease(Protocol):
     """A lock that is held; one that others may take over after a while knows how long."""
 
-    def holds(self, seconds: float) -> bool:
+    def is_held(self, seconds: float) -> bool:
         """Whether it will certainly be held for *seconds* more."""
 
 
-class _ForGood:
-    def holds(self, seconds: float) -> bool:  # noqa: ARG002  # however long
+class _PermanentLease:
+    def is_held(self, seconds: float) -> bool:  # noqa: ARG002  # however long
         return True
 
 
-FOR_GOOD: Lease = _ForGood()
+PERMANENT_LEASE: Lease = _PermanentLease()
 
 
-class Store(Protocol):
+class TokenStore(Protocol):
     """Where the tokens of one session live. Every method blocks, and may be called from any thread.
 
     Each raises StoreUnavailable when the store cannot be reached, read or written.
     """
 
-    def load(self) -> Record:
+    def load(self) -> StoredSession:
         """The record as it stands now; ``EMPTY`` when there is none."""
 
-    def save(self, record: Record, expected: Record) -> bool:
+    def save(self, record: StoredSession, expected: StoredSession) -> bool:
         """Replaces *expected* by *record* in one step, durably; False, nothing written, if it is another one now."""
 
     def lock(self, timeout: float) -> AbstractContextManager[Lease | None]:

@@ -21,28 +21,36 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from unbroken._http import Reply
+from unbroken._http import HttpResponse
 from unbroken.client.core.body import Rewind
 from unbroken.client.core.dialect import Dialect
-from unbroken.client.core.events import Event, NotReplayed, Replayed
-from unbroken.client.core.schedule import Live
+from unbroken.client.core.events import ClientEvent, RequestNotReplayed, RequestReplayed
+from unbroken.client.core.schedule import ActiveTokens
 from unbroken.errors import NotReplayable
 
-__all__ = ["NO_ANSWER_OF_OURS", "Authorize", "Read", "Received", "Renew", "Step", "passage"]
+__all__ = [
+    "NOT_OUR_RESPONSE",
+    "FlowStep",
+    "NeedNewerTokens",
+    "NeedTokens",
+    "ReadResponse",
+    "ResponsePort",
+    "request_flow",
+]
 
-NO_ANSWER_OF_OURS = 0  # instead of a status: what answered did not get our token, being behind a redirect
-SPENT = "its body could be sent only once"
+NOT_OUR_RESPONSE = 0  # instead of a status: what answered did not get our token, being behind a redirect
+BODY_SPENT = "its body could be sent only once"
 
 
 @dataclass(frozen=True, slots=True)
-class Authorize:
+class NeedTokens:
     """Wanted: tokens to send the request with (a ``Live``); *fresh*: not ageing ones."""
 
     fresh: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ReadResponse:
     """Wanted: the headers of the answer (names in lower case), or its whole ``body`` as bytes.
 
     Of a body that is longer than *most* bytes no more than that is wanted: None.
@@ -53,21 +61,21 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Renew:
+class NeedNewerTokens:
     """Wanted: newer tokens than *sent*, which were challenged by *endpoint*; None to hand the answer over.
 
     Without *needed* a renewal that does not work now is no error: nobody waits for its tokens.
     """
 
-    sent: Live
+    sent: ActiveTokens
     endpoint: object
     needed: bool
 
 
-HEAD, READ = Read(body=False), Read(body=True)
+HEAD, READ = ReadResponse(body=False), ReadResponse(body=True)
 
 
-class Received(Protocol):
+class ResponsePort(Protocol):
     """An answer, as an adapter shows it. Whether ``read`` blocks or is awaited is the adapter's choice."""
 
     def headers(self) -> Mapping[str, str]:
@@ -85,52 +93,52 @@ class Received(Protocol):
 
 # Live: send the request with these tokens; wanted: the status of the answer.
 # NotReplayable: the request is not sent again; wanted: a note of it at the answer.
-Step = Authorize | Live | Read | Renew | NotReplayable
+FlowStep = NeedTokens | ActiveTokens | ReadResponse | NeedNewerTokens | NotReplayable
 
 
-def passage(
+def request_flow(
     dialect: Dialect,
-    ready: Live | None,
+    ready: ActiveTokens | None,
     rewind: Rewind | None,
     where: Callable[[Any], object],
     request: Any,
-    settled: Callable[[object, Live, bool], object],
-    tell: Callable[[Event], object],
-) -> Generator[Step, Any, None]:
+    settled: Callable[[object, ActiveTokens, bool], object],
+    tell: Callable[[ClientEvent], object],
+) -> Generator[FlowStep, Any, None]:
     """The steps of one request. *rewind* makes its body ready to be sent again; None when it can be sent only once.
 
     *ready* are tokens in good time, if there are any: then nobody has to be asked for some. *where* names the endpoint
     of *request*; *settled* hears whether it took the tokens that it was given anew.
     """
-    sent: Live = ready or (yield Authorize(fresh=rewind is None))
+    sent: ActiveTokens = ready or (yield NeedTokens(fresh=rewind is None))
     status: int = yield sent
-    if not dialect.may_challenge(status) or not (yield from _challenged(dialect, status)):
+    if not dialect.may_challenge(status) or not (yield from _is_challenged(dialect, status)):
         return
     endpoint = where(request)
-    fresh: Live | None = yield Renew(sent, endpoint, rewind is not None)
+    fresh: ActiveTokens | None = yield NeedNewerTokens(sent, endpoint, rewind is not None)
     if rewind is None:
-        tell(NotReplayed(sent.tokens.version, why=SPENT))
-        yield NotReplayable(SPENT, renewed=fresh is not None)
+        tell(RequestNotReplayed(sent.tokens.version, why=BODY_SPENT))
+        yield NotReplayable(BODY_SPENT, renewed=fresh is not None)
         return
     if fresh is None:
         return
     rewind()
-    tell(Replayed(fresh.tokens.version))
+    tell(RequestReplayed(fresh.tokens.version))
     status = yield fresh
-    settled(endpoint, fresh, not (yield from _challenged(dialect, status)))
+    settled(endpoint, fresh, not (yield from _is_challenged(dialect, status)))
 
 
-def _challenged(dialect: Dialect, status: int) -> Generator[Step, Any, bool]:
+def _is_challenged(dialect: Dialect, status: int) -> Generator[FlowStep, Any, bool]:
     """Whether the answer at hand is a challenge; it has been read to its end if so."""
-    if status == NO_ANSWER_OF_OURS or not dialect.may_challenge(status):
+    if status == NOT_OUR_RESPONSE or not dialect.may_challenge(status):
         return False
     headers: Mapping[str, str] = yield HEAD
     if not dialect.reads_body:
-        if not dialect.challenged(Reply(status, headers)):
+        if not dialect.is_challenge(HttpResponse(status, headers)):
             return False
         yield READ
         return True
-    if not dialect.may_read(headers):
+    if not dialect.may_read_body(headers):
         return False
-    body: bytes | None = yield Read(body=True, most=dialect.read_most)
-    return body is not None and dialect.challenged(Reply(status, headers, body))
+    body: bytes | None = yield ReadResponse(body=True, most=dialect.max_body_bytes)
+    return body is not None and dialect.is_challenge(HttpResponse(status, headers, body))

@@ -26,14 +26,14 @@ from unbroken._clock import Clock
 from unbroken.tokens import Tokens
 
 __all__ = [
-    "Ages",
+    "ActiveTokens",
     "Leeway",
-    "Live",
+    "RefreshAges",
     "RefreshWindow",
-    "ages_of",
-    "cool_down",
-    "due_by_clock",
-    "storming",
+    "cooldown_seconds",
+    "due_by_age",
+    "refresh_ages",
+    "seconds_until_allowed",
 ]
 
 
@@ -46,53 +46,53 @@ class Leeway:
     """
 
     advisory: float = 0.2
-    advisory_most: float = 300.0
+    advisory_max_seconds: float = 300.0
     mandatory: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshWindow:
-    """At most ``attempts`` renewals in ``interval`` seconds that the clock did not ask for; then RenewalStorm."""
+    """At most ``attempts`` renewals in ``interval`` seconds that the clock did not ask for; then RefreshStorm."""
 
     interval: float = 30.0
     attempts: int = 5
 
 
-class Ages(NamedTuple):
+class RefreshAges(NamedTuple):
     """The ages of a token, in seconds since it was received, at which its treatment changes."""
 
-    behind: float
-    first: float
-    dead: float
+    refresh_in_background_at: float
+    refresh_before_use_at: float
+    expires_at: float
 
 
-FOREVER = Ages(float("inf"), float("inf"), float("inf"))
+NEVER = RefreshAges(float("inf"), float("inf"), float("inf"))
 
 
-def ages_of(tokens: Tokens, leeway: Leeway, jitter: float) -> Ages:
+def refresh_ages(tokens: Tokens, leeway: Leeway, jitter: float) -> RefreshAges:
     """The ages of *tokens*; *jitter* is a random number in [0, 1). Unknown lifetimes are driven by challenges."""
-    lifetime = tokens.lifetime
+    lifetime = tokens.expires_in
     if lifetime is None:
-        return FOREVER
+        return NEVER
     if not tokens.refresh_token:
-        return Ages(lifetime, lifetime, lifetime)
-    advisory = min(lifetime * leeway.advisory, leeway.advisory_most)
+        return RefreshAges(lifetime, lifetime, lifetime)
+    advisory = min(lifetime * leeway.advisory, leeway.advisory_max_seconds)
     mandatory = min(leeway.mandatory, lifetime * 0.1, advisory)
     behind = lifetime - advisory + (advisory - mandatory) * 0.5 * jitter
-    return Ages(behind, lifetime - mandatory, lifetime)
+    return RefreshAges(behind, lifetime - mandatory, lifetime)
 
 
-def cool_down(failures: int, asked_for: float, jitter: float) -> float:
+def cooldown_seconds(failures: int, asked_for: float, jitter: float) -> float:
     """Seconds until the next try after *failures* in a row: one, two, four … up to thirty, or what the server asked."""
     return max(asked_for, min(30.0, 2.0 ** min(failures - 1, 5)) * (0.5 + 0.5 * jitter))  # also after days of failures
 
 
-def due_by_clock(tokens: Tokens, age: float, leeway: Leeway) -> bool:
+def due_by_age(tokens: Tokens, age: float, leeway: Leeway) -> bool:
     """Whether tokens of this *age* are renewed because of their age alone, and were meant to live a second at least."""
-    return (tokens.lifetime or 0.0) >= 1.0 and age >= ages_of(tokens, leeway, 0.0).behind
+    return (tokens.expires_in or 0.0) >= 1.0 and age >= refresh_ages(tokens, leeway, 0.0).refresh_in_background_at
 
 
-def storming(renewals: list[float], now: float, window: RefreshWindow) -> float:
+def seconds_until_allowed(renewals: list[float], now: float, window: RefreshWindow) -> float:
     """Seconds until another renewal is allowed, 0 when one is now; *renewals* are the times of the ones that count."""
     recent = [at for at in renewals if now - at < window.interval]
     if len(recent) < window.attempts:
@@ -100,23 +100,23 @@ def storming(renewals: list[float], now: float, window: RefreshWindow) -> float:
     return window.interval - (now - recent[-window.attempts]) if window.attempts else window.interval
 
 
-class Live:
+class ActiveTokens:
     """Tokens in use. Immutable; compare by identity."""
 
     __slots__ = ("ages", "behind_mono", "behind_wall", "born_mono", "born_wall", "header", "tokens")
 
     def __init__(self, tokens: Tokens, header: str, clock: Clock, leeway: Leeway, jitter: float) -> None:
-        wall, mono = clock.wall(), clock.mono()
+        wall, mono = clock.wall(), clock.monotonic()
         age = max(wall - tokens.received_at, 0.0)
         self.tokens, self.header = tokens, header
-        self.ages: Ages = ages_of(tokens, leeway, jitter)
+        self.ages: RefreshAges = refresh_ages(tokens, leeway, jitter)
         self.born_wall, self.born_mono = wall - age, mono - age
-        self.behind_wall = self.born_wall + self.ages.behind
-        self.behind_mono = self.born_mono + self.ages.behind
+        self.behind_wall = self.born_wall + self.ages.refresh_in_background_at
+        self.behind_mono = self.born_mono + self.ages.refresh_in_background_at
 
     def age(self, clock: Clock) -> float:
         """Seconds since the tokens were received: the larger of what the two clocks say."""
-        return max(clock.wall() - self.born_wall, clock.mono() - self.born_mono)
+        return max(clock.wall() - self.born_wall, clock.monotonic() - self.born_mono)
 
     def __repr__(self) -> str:
         return f"<Live {self.tokens!r}>"

@@ -13,46 +13,46 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from unbroken._encryption import Key, Sealer, keys_from_environment, new_key
-from unbroken.client.core.record import Record
+from unbroken._encryption import EncryptionKey, Encryptor, keys_from_environment, new_key
+from unbroken.client.core.record import StoredSession
 from unbroken.errors import ConfigurationError
 from unbroken.tokens import Tokens
 
-__all__ = ["Damaged", "Form", "Key", "key_from_environment", "key_from_keyring", "new_key"]
+__all__ = ["CorruptRecord", "EncryptionKey", "SessionCodec", "key_from_environment", "key_from_keyring", "new_key"]
 
 FORMAT = 1
-SEALED = b"unbroken-sealed:"
+ENCRYPTED_PREFIX = b"unbroken-sealed:"
 
 
-class Damaged(Exception):
+class CorruptRecord(Exception):
     """These bytes are no record."""
 
 
-class Form:
+class SessionCodec:
     """Records to bytes and back. *key*: seals them; *place* is what error messages call the store."""
 
-    def __init__(self, place: str, key: Key | None = None) -> None:
+    def __init__(self, place: str, key: EncryptionKey | None = None) -> None:
         self._place = place
-        self._sealer = None if key is None else Sealer(key)
+        self._sealer = None if key is None else Encryptor(key)
 
-    def write(self, record: Record) -> bytes:
+    def encode(self, record: StoredSession) -> bytes:
         """*record* as bytes."""
         plain = json.dumps({"unbroken": FORMAT, **asdict(record)})
-        return plain.encode() if self._sealer is None else SEALED + self._sealer.seal(plain).encode()
+        return plain.encode() if self._sealer is None else ENCRYPTED_PREFIX + self._sealer.encrypt(plain).encode()
 
-    def read(self, data: bytes) -> Record:
+    def decode(self, data: bytes) -> StoredSession:
         """The record that *data* holds. Raises Damaged, or ConfigurationError (rules 1 and 4)."""
-        if data.startswith(SEALED):
-            data = self._opened(data[len(SEALED) :])
+        if data.startswith(ENCRYPTED_PREFIX):
+            data = self._decrypted(data[len(ENCRYPTED_PREFIX) :])
         try:
             return _record_of(json.loads(data), self._place)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise Damaged(f"{self._place} does not hold tokens") from error
+            raise CorruptRecord(f"{self._place} does not hold tokens") from error
 
-    def _opened(self, sealed: bytes) -> bytes:
+    def _decrypted(self, sealed: bytes) -> bytes:
         if self._sealer is None:
             raise ConfigurationError(f"{self._place} is sealed: give the store its key")
-        plain = self._sealer.opened(sealed.decode("latin-1"))
+        plain = self._sealer.decrypt(sealed.decode("latin-1"))
         if plain is None:
             raise ConfigurationError(f"{self._place} cannot be opened: it was sealed with another key")
         return plain.encode()
@@ -79,21 +79,21 @@ def key_from_keyring(service: str, name: str = "unbroken-store-key") -> str:
     return key
 
 
-def _record_of(form: dict[str, Any], place: str) -> Record:
+def _record_of(form: dict[str, Any], place: str) -> StoredSession:
     if int(form["unbroken"]) > FORMAT:
         raise ConfigurationError(f"{place} was written by a newer version of unbroken: upgrade this one")
-    version, epoch, attempt, over = form["version"], form["epoch"], form["attempt"], form["over"]
+    version, epoch, attempt, over = form["version"], form["epoch"], form["idempotency_key"], form["over"]
     tokens = None if form["tokens"] is None else Tokens(**form["tokens"])
     if not (isinstance(version, int) and isinstance(epoch, int) and isinstance(over, str)):
         raise TypeError("not a record")
     if not (attempt is None or isinstance(attempt, str)) or (tokens and not _are_whole(tokens, version)):
         raise TypeError("not a record")
-    return Record(version, epoch, tokens, attempt, over)
+    return StoredSession(version, epoch, tokens, attempt, over)
 
 
 def _are_whole(tokens: Tokens, version: int) -> bool:
     texts = (tokens.access_token, tokens.refresh_token or "", tokens.scope, tokens.token_type)
-    numbers = (tokens.received_at, tokens.lifetime or 0.0, tokens.refresh_lifetime or 0.0, tokens.seq or 0)
+    numbers = (tokens.received_at, tokens.expires_in or 0.0, tokens.refresh_expires_in or 0.0, tokens.refresh_seq or 0)
     return (
         all(isinstance(text, str) for text in texts)
         and all(isinstance(number, (int, float)) for number in numbers)

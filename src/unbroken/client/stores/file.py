@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from unbroken.client.core.record import EMPTY, Record
-from unbroken.client.stores.codec import Damaged, Form, Key
-from unbroken.client.stores.file_lock import flocked, need_flock
+from unbroken.client.core.record import EMPTY, StoredSession
+from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
+from unbroken.client.stores.file_lock import file_lock, require_flock
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["FileStore"]
@@ -34,10 +34,10 @@ class FileStore:
     written, the key is none, or the system has no ``flock``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, key: Key | None = None) -> None:
-        need_flock("FileStore")
+    def __init__(self, path: str | os.PathLike[str], *, key: EncryptionKey | None = None) -> None:
+        require_flock("FileStore")
         self.path = Path(os.path.realpath(Path(path).expanduser()))
-        self._form, self._key = Form(f"the token file {self.path}", key), key
+        self._form, self._key = SessionCodec(f"the token file {self.path}", key), key
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -46,43 +46,43 @@ class FileStore:
             raise ConfigurationError(f"{self.path} cannot be written: name a file in a folder that you may write to")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_again, (self.path, self._key))
+        return (_rebuild, (self.path, self._key))
 
-    def load(self) -> Record:
+    def load(self) -> StoredSession:
         """The record in the file; ``EMPTY`` without one. Raises StoreUnavailable, or ConfigurationError (rule 4)."""
-        with contextlib.suppress(Damaged):
+        with contextlib.suppress(CorruptRecord):
             return self._read()
-        with flocked(f"{self.path}.write", 10.0):  # nobody replaces the file while it is looked at again
+        with file_lock(f"{self.path}.write", 10.0):  # nobody replaces the file while it is looked at again
             return self._read_or_set_aside()
 
-    def save(self, record: Record, expected: Record) -> bool:
+    def save(self, record: StoredSession, expected: StoredSession) -> bool:
         """Replaces *expected* by *record*, on the disk when it returns; False if it is another one now."""
         try:
-            with flocked(f"{self.path}.write", 10.0):
+            with file_lock(f"{self.path}.write", 10.0):
                 if not self._read_or_set_aside().same(expected):
                     return False
-                self._replace(self._form.write(record))
+                self._replace(self._form.encode(record))
                 return True
         except OSError as error:
             raise StoreUnavailable(f"the token file {self.path} cannot be written: {error.strerror}") from error
 
     def lock(self, timeout: float) -> contextlib.AbstractContextManager[None]:
         """Held by one renewal at a time on this machine. Raises StoreBusy after *timeout* seconds."""
-        return flocked(f"{self.path}.renewal", timeout)
+        return file_lock(f"{self.path}.renewal", timeout)
 
-    def _read(self) -> Record:
+    def _read(self) -> StoredSession:
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return EMPTY
         except OSError as error:
             raise StoreUnavailable(f"the token file {self.path} cannot be read: {error.strerror}") from error
-        return self._form.read(data)
+        return self._form.decode(data)
 
-    def _read_or_set_aside(self) -> Record:
+    def _read_or_set_aside(self) -> StoredSession:
         try:
             return self._read()
-        except Damaged:
+        except CorruptRecord:
             aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
             with contextlib.suppress(OSError):
                 os.rename(self.path, aside)
@@ -109,5 +109,5 @@ class FileStore:
             os.close(entry)
 
 
-def _again(path: Path, key: Key | None) -> FileStore:
+def _rebuild(path: Path, key: EncryptionKey | None) -> FileStore:
     return FileStore(path, key=key)

@@ -17,19 +17,19 @@ from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
 try:
     import fcntl
 except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]  # its absence is checked by need_flock
+    fcntl = None  # type: ignore[assignment]  # its absence is checked by require_flock
 
-__all__ = ["flocked", "need_flock"]
+__all__ = ["file_lock", "require_flock"]
 
 
-def need_flock(what: str) -> None:
+def require_flock(what: str) -> None:
     """Raises ConfigurationError where the system has no ``flock``."""
     if fcntl is None:
         raise ConfigurationError(f"{what} needs a POSIX system; use another store here")
 
 
 @contextmanager
-def flocked(name: str, timeout: float) -> Iterator[None]:
+def file_lock(name: str, timeout: float) -> Iterator[None]:
     """Holds the lock file *name*. Raises StoreBusy after *timeout* seconds, StoreUnavailable if it cannot be opened."""
     try:
         held = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -16,9 +16,9 @@ from pathlib import Path
 import keyring
 import keyring.errors
 
-from unbroken.client.core.record import EMPTY, Record
-from unbroken.client.stores.codec import Damaged, Form
-from unbroken.client.stores.file_lock import flocked, need_flock
+from unbroken.client.core.record import EMPTY, StoredSession
+from unbroken.client.stores.codec import CorruptRecord, SessionCodec
+from unbroken.client.stores.file_lock import file_lock, require_flock
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["KeyringStore"]
@@ -33,44 +33,44 @@ class KeyringStore:
     def __init__(
         self, service: str, name: str = "default", *, locks: str | os.PathLike[str] = "~/.config/unbroken/locks"
     ) -> None:
-        need_flock("KeyringStore")
+        require_flock("KeyringStore")
         self.service, self.name, self.locks = service, name, Path(os.path.realpath(Path(locks).expanduser()))
-        self._form = Form(f"the secret {name!r} of {service!r}")
+        self._form = SessionCodec(f"the secret {name!r} of {service!r}")
         try:
             self.locks.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"the folder {self.locks} cannot be made: {error.strerror}") from error
         self._lock = str(self.locks / re.sub(r"[^A-Za-z0-9.-]", "_", f"{service}.{name}"))
 
-    def load(self) -> Record:
+    def load(self) -> StoredSession:
         """The record as it stands now; ``EMPTY`` when there is none."""
-        with self._alone():
+        with self._exclusive():
             return self._read()
 
-    def _alone(self) -> AbstractContextManager[None]:
-        return flocked(self._lock + ".write", 10.0)
+    def _exclusive(self) -> AbstractContextManager[None]:
+        return file_lock(self._lock + ".write", 10.0)
 
-    def _read(self) -> Record:
+    def _read(self) -> StoredSession:
         try:
             secret = keyring.get_password(self.service, self.name)
         except keyring.errors.KeyringError as error:
             raise StoreUnavailable(f"the system's secret store cannot be read: {type(error).__name__}") from error
         try:
-            return EMPTY if secret is None else self._form.read(secret.encode())
-        except Damaged as error:
+            return EMPTY if secret is None else self._form.decode(secret.encode())
+        except CorruptRecord as error:
             raise StoreUnavailable(f"{error}: delete it, and log in again") from error
 
-    def save(self, record: Record, expected: Record) -> bool:
+    def save(self, record: StoredSession, expected: StoredSession) -> bool:
         """Replaces *expected* by *record*; False if it is another one now."""
-        with self._alone():
+        with self._exclusive():
             if not self._read().same(expected):
                 return False
             try:
-                keyring.set_password(self.service, self.name, self._form.write(record).decode())
+                keyring.set_password(self.service, self.name, self._form.encode(record).decode())
             except keyring.errors.KeyringError as error:
                 raise StoreUnavailable(f"the system's secret store did not take the tokens: {error}") from error
             return True
 
     def lock(self, timeout: float) -> AbstractContextManager[None]:
         """Held by one renewal at a time on this machine. Raises StoreBusy after *timeout* seconds."""
-        return flocked(self._lock + ".renewal", timeout)
+        return file_lock(self._lock + ".renewal", timeout)

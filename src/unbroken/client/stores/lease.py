@@ -22,40 +22,40 @@ from typing import Protocol
 from unbroken.client.core.record import Lease
 from unbroken.errors import StoreBusy, StoreUnavailable
 
-__all__ = ["LEASE", "Lender"]
+__all__ = ["LEASE_SECONDS", "LeaseLock"]
 
-LEASE = 20.0  # seconds; one exchange takes ten at most
+LEASE_SECONDS = 20.0  # seconds; one exchange takes ten at most
 
 
-class Lock(Protocol):
+class LeaseStore(Protocol):
     """The four questions to a store. Each raises StoreUnavailable when it cannot be reached."""
 
     lease: float
 
-    def take(self, holder: str) -> bool:
+    def take_lease(self, holder: str) -> bool:
         """Lends the lock to *holder*, if nobody else has it now."""
 
-    def lengthen(self, holder: str) -> bool:
+    def extend_lease(self, holder: str) -> bool:
         """Lends it for another while, if *holder* was the last to have it."""
 
-    def give_back(self, holder: str) -> object:
+    def release_lease(self, holder: str) -> object:
         """Frees it, if *holder* has it."""
 
 
-class Lender:
+class LeaseLock:
     """Lends the lock of one store."""
 
-    def __init__(self, lock: Lock) -> None:
+    def __init__(self, lock: LeaseStore) -> None:
         self._lock = lock
         self._owed: list[tuple[int, str]] = []  # process and name of holders that may still have the lock
 
     @contextmanager
-    def lent(self, timeout: float) -> Iterator[Lease]:
+    def acquire(self, timeout: float) -> Iterator[Lease]:
         """Holds the lock. Raises StoreBusy after *timeout* seconds, StoreUnavailable if it cannot be reached."""
         holder = self._name()
         ends, pause = time.monotonic() + timeout, 0.004
         while True:
-            lease = _Lent(self._lock, holder)
+            lease = _HeldLease(self._lock, holder)
             if self._take(holder):
                 break
             if time.monotonic() >= ends:
@@ -66,13 +66,13 @@ class Lender:
             yield lease
         finally:
             try:
-                self._lock.give_back(holder)
+                self._lock.release_lease(holder)
             except StoreUnavailable:
                 self._owed.append((os.getpid(), holder))
 
     def _take(self, holder: str) -> bool:
         try:
-            return self._lock.take(holder)
+            return self._lock.take_lease(holder)
         except StoreUnavailable:  # perhaps only its answer was lost
             self._owed.append((os.getpid(), holder))
             raise
@@ -87,21 +87,21 @@ class Lender:
         return secrets.token_hex(8)
 
 
-class _Lent:
+class _HeldLease:
     """A lease that was asked for just now."""
 
-    def __init__(self, lock: Lock, holder: str) -> None:
+    def __init__(self, lock: LeaseStore, holder: str) -> None:
         self._lock, self._holder = lock, holder
         self._mono, self._wall = self._from_now()
 
     def _from_now(self) -> tuple[float, float]:
         return time.monotonic() + self._lock.lease, time.time() + self._lock.lease
 
-    def holds(self, seconds: float) -> bool:
+    def is_held(self, seconds: float) -> bool:
         if time.monotonic() + seconds < self._mono and time.time() + seconds < self._wall:
             return True
         until = self._from_now()
-        if seconds >= self._lock.lease or not self._lock.lengthen(self._holder):
+        if seconds >= self._lock.lease or not self._lock.extend_lease(self._holder):
             return False
         self._mono, self._wall = until
         return True

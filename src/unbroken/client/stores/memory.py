@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from unbroken.client.core.record import EMPTY, Record
+from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.errors import StoreBusy, StoreUnavailable
 
 __all__ = ["MemoryStore"]
@@ -31,11 +31,11 @@ class MemoryStore:
         self._write = threading.Lock()  # guards _record
         self._renewal = threading.Lock()
 
-    def load(self) -> Record:
+    def load(self) -> StoredSession:
         """The record as it stands now."""
         return self._record
 
-    def save(self, record: Record, expected: Record) -> bool:
+    def save(self, record: StoredSession, expected: StoredSession) -> bool:
         """Replaces *expected* by *record*; False if it is another one now."""
         with self._write:
             if not self._record.same(expected):

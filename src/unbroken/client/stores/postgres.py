@@ -22,9 +22,9 @@ from typing import Any
 
 import psycopg
 
-from unbroken.client.core.record import EMPTY, Lease, Record
-from unbroken.client.stores.codec import Damaged, Form, Key
-from unbroken.client.stores.lease import LEASE, Lender
+from unbroken.client.core.record import EMPTY, Lease, StoredSession
+from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
+from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["PostgresStore"]
@@ -56,15 +56,21 @@ class PostgresStore:
     """
 
     def __init__(
-        self, url: str, name: str = "default", *, key: Key | None = None, lease: float = LEASE, timeout: float = 3.0
+        self,
+        url: str,
+        name: str = "default",
+        *,
+        key: EncryptionKey | None = None,
+        lease: float = LEASE_SECONDS,
+        timeout: float = 3.0,
     ) -> None:
         self._made_of = (url, name, key, lease, timeout)
         try:
             psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError:  # its message repeats the string, and the password in it
             raise ConfigurationError("the connection string of the PostgreSQL store cannot be read") from None
-        self.name, self.lease, self._lender = name, lease, Lender(self)
-        self._form = Form(f"the session {name!r} in PostgreSQL", key)
+        self.name, self.lease, self._lender = name, lease, LeaseLock(self)
+        self._form = SessionCodec(f"the session {name!r} in PostgreSQL", key)
         self._timeout = timeout
         self._forget_connection()
         _all.add(self)
@@ -75,43 +81,43 @@ class PostgresStore:
         self._turn = threading.Lock()  # one statement at a time on the connection
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_again, self._made_of)
+        return (_rebuild, self._made_of)
 
-    def load(self) -> Record:
+    def load(self) -> StoredSession:
         """The record as it stands now; ``EMPTY`` when there is none."""
         found = self._asked(LOAD, (self.name,))
         if not found or found[0] is None:
             return EMPTY
         try:
-            return self._form.read(bytes(found[0]))
-        except Damaged as error:
+            return self._form.decode(bytes(found[0]))
+        except CorruptRecord as error:
             raise StoreUnavailable(f"{error}: delete the row, and log in again") from error
 
-    def save(self, record: Record, expected: Record) -> bool:
+    def save(self, record: StoredSession, expected: StoredSession) -> bool:
         """Replaces *expected* by *record*, durably; False if it is another one now."""
         if expected.same(EMPTY):
             self._asked(BEGIN, (self.name, EMPTY.stamp))
-        return self._asked(SAVE, (record.stamp, self._form.write(record), self.name, expected.stamp)) is not None
+        return self._asked(SAVE, (record.stamp, self._form.encode(record), self.name, expected.stamp)) is not None
 
     def lock(self, timeout: float) -> AbstractContextManager[Lease]:
         """Held by one renewal at a time. Raises StoreBusy after *timeout* seconds, or StoreUnavailable."""
-        return self._lender.lent(timeout)
+        return self._lender.acquire(timeout)
 
     def close(self) -> None:
         """Closes the connection; the next call makes another."""
         with self._turn:
             self._drop()
 
-    def take(self, holder: str) -> bool:
+    def take_lease(self, holder: str) -> bool:
         """Lends the lock to *holder*, if nobody else has it now."""
         self._asked(BEGIN, (self.name, EMPTY.stamp))
         return self._asked(TAKE, (holder, self.lease, self.name, holder)) is not None
 
-    def lengthen(self, holder: str) -> bool:
+    def extend_lease(self, holder: str) -> bool:
         """Lends the lock for another while, if *holder* was the last to have it."""
         return self._asked(LENGTHEN, (self.lease, self.name, holder)) is not None
 
-    def give_back(self, holder: str) -> None:
+    def release_lease(self, holder: str) -> None:
         """Frees the lock, if *holder* has it."""
         self._asked(GIVE_BACK, (self.name, holder))
 
@@ -198,5 +204,5 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _again(url: str, name: str, key: Key | None, lease: float, timeout: float) -> PostgresStore:
+def _rebuild(url: str, name: str, key: EncryptionKey | None, lease: float, timeout: float) -> PostgresStore:
     return PostgresStore(url, name, key=key, lease=lease, timeout=timeout)

@@ -16,9 +16,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from unbroken.client.core.record import EMPTY, Lease, Record
-from unbroken.client.stores.codec import Damaged, Form, Key
-from unbroken.client.stores.lease import LEASE, Lender
+from unbroken.client.core.record import EMPTY, Lease, StoredSession
+from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
+from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["RedisStore"]
@@ -53,8 +53,8 @@ class RedisStore:
         url: str | Any,
         name: str = "default",
         *,
-        key: Key | None = None,
-        lease: float = LEASE,
+        key: EncryptionKey | None = None,
+        lease: float = LEASE_SECONDS,
         timeout: float = 2.0,
     ) -> None:
         self._made_of = (url, name, key, lease, timeout)
@@ -64,45 +64,45 @@ class RedisStore:
             raise ConfigurationError(
                 "the URL of the Redis store cannot be read: redis://, rediss:// or unix://, password percent-encoded"
             ) from None
-        self.name, self.lease, self._lender = name, lease, Lender(self)
-        self._form = Form(f"the session {name!r} in Redis", key)
+        self.name, self.lease, self._lender = name, lease, LeaseLock(self)
+        self._form = SessionCodec(f"the session {name!r} in Redis", key)
         self._tokens, self._lock = f"{{unbroken:{name}}}:tokens", f"{{unbroken:{name}}}:lock"
 
     def __reduce__(self) -> tuple[object, ...]:
         if not isinstance(self._made_of[0], str):
             raise TypeError("a RedisStore over a client of one's own cannot be pickled: give it a URL")
-        return (_again, self._made_of)
+        return (_rebuild, self._made_of)
 
-    def load(self) -> Record:
+    def load(self) -> StoredSession:
         """The record as it stands now; ``EMPTY`` when there is none."""
         data = self._asked(lambda: self._redis.hget(self._tokens, "data"))
         if data is None:
             return EMPTY
         try:
-            return self._form.read(data if isinstance(data, bytes) else data.encode())
-        except Damaged as error:
+            return self._form.decode(data if isinstance(data, bytes) else data.encode())
+        except CorruptRecord as error:
             raise StoreUnavailable(f"{error}: remove the key, and log in again") from error
 
-    def save(self, record: Record, expected: Record) -> bool:
+    def save(self, record: StoredSession, expected: StoredSession) -> bool:
         """Replaces *expected* by *record*; False if it is another one now."""
-        values = (EMPTY.stamp, expected.stamp, record.stamp, self._form.write(record))
+        values = (EMPTY.stamp, expected.stamp, record.stamp, self._form.encode(record))
         return bool(self._asked(lambda: self._redis.eval(SAVE, 1, self._tokens, *values)))
 
     def lock(self, timeout: float) -> AbstractContextManager[Lease]:
         """Held by one renewal at a time. Raises StoreBusy after *timeout* seconds, or StoreUnavailable."""
-        return self._lender.lent(timeout)
+        return self._lender.acquire(timeout)
 
-    def take(self, holder: str) -> bool:
+    def take_lease(self, holder: str) -> bool:
         """Lends the lock to *holder*, if nobody else has it now."""
         lasting = int(self.lease * 1000)
         return bool(self._asked(lambda: self._redis.eval(TAKE, 1, self._lock, holder, lasting)))
 
-    def lengthen(self, holder: str) -> bool:
+    def extend_lease(self, holder: str) -> bool:
         """Lends the lock for another while, if *holder* was the last to have it."""
         lasting = int(self.lease * 1000)
         return bool(self._asked(lambda: self._redis.eval(LENGTHEN, 1, self._lock, holder, lasting)))
 
-    def give_back(self, holder: str) -> None:
+    def release_lease(self, holder: str) -> None:
         """Frees the lock, if *holder* has it."""
         self._asked(lambda: self._redis.eval(GIVE_BACK, 1, self._lock, holder))
 
@@ -118,5 +118,5 @@ def _bounds(timeout: float) -> dict[str, Any]:
     return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 1)}
 
 
-def _again(url: str, name: str, key: Key | None, lease: float, timeout: float) -> RedisStore:
+def _rebuild(url: str, name: str, key: EncryptionKey | None, lease: float, timeout: float) -> RedisStore:
     return RedisStore(url, name, key=key, lease=lease, timeout=timeout)

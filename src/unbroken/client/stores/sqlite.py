@@ -15,9 +15,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from unbroken.client.core.record import EMPTY, Lease, Record
-from unbroken.client.stores.codec import Damaged, Form, Key
-from unbroken.client.stores.lease import LEASE, Lender
+from unbroken.client.core.record import EMPTY, Lease, StoredSession
+from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
+from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock
 from unbroken.errors import StoreUnavailable
 
 __all__ = ["SqliteStore"]
@@ -45,11 +45,16 @@ class SqliteStore:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], name: str = "default", *, key: Key | None = None, lease: float = LEASE
+        self,
+        path: str | os.PathLike[str],
+        name: str = "default",
+        *,
+        key: EncryptionKey | None = None,
+        lease: float = LEASE_SECONDS,
     ) -> None:
         self.path, self.name, self.lease = Path(os.path.realpath(Path(path).expanduser())), name, lease
-        self._lender = Lender(self)
-        self._key, self._form = key, Form(f"the session {name!r} in {self.path}", key)
+        self._lender = LeaseLock(self)
+        self._key, self._form = key, SessionCodec(f"the session {name!r} in {self.path}", key)
         with self._opened() as database:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute(TABLE)
@@ -58,42 +63,42 @@ class SqliteStore:
             os.chmod(self.path, 0o600)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_again, (self.path, self.name, self._key, self.lease))
+        return (_rebuild, (self.path, self.name, self._key, self.lease))
 
-    def load(self) -> Record:
+    def load(self) -> StoredSession:
         """The record as it stands now; ``EMPTY`` when there is none."""
         with self._opened() as database:
             found = database.execute(LOAD, (self.name,)).fetchone()
         if found is None or found[0] is None:
             return EMPTY
         try:
-            return self._form.read(found[0] if isinstance(found[0], bytes) else str(found[0]).encode())
-        except Damaged as error:
+            return self._form.decode(found[0] if isinstance(found[0], bytes) else str(found[0]).encode())
+        except CorruptRecord as error:
             raise StoreUnavailable(f"{error}: remove it, and log in again") from error
 
-    def save(self, record: Record, expected: Record) -> bool:
+    def save(self, record: StoredSession, expected: StoredSession) -> bool:
         """Replaces *expected* by *record*, durably; False if it is another one now."""
         with self._opened() as database:
             database.execute(BEGIN, (self.name, EMPTY.stamp))
-            values = (record.stamp, self._form.write(record), self.name, expected.stamp)
+            values = (record.stamp, self._form.encode(record), self.name, expected.stamp)
             return bool(database.execute(SAVE, values).rowcount)
 
     def lock(self, timeout: float) -> AbstractContextManager[Lease]:
         """Held by one renewal at a time. Raises StoreBusy after *timeout* seconds, or StoreUnavailable."""
-        return self._lender.lent(timeout)
+        return self._lender.acquire(timeout)
 
-    def take(self, holder: str) -> bool:
+    def take_lease(self, holder: str) -> bool:
         """Lends the lock to *holder*, if nobody else has it now."""
         now = time.time()
         with self._opened() as database:
             return bool(database.execute(TAKE, (holder, now + self.lease, self.name, now, holder)).rowcount)
 
-    def lengthen(self, holder: str) -> bool:
+    def extend_lease(self, holder: str) -> bool:
         """Lends the lock for another while, if *holder* was the last to have it."""
         with self._opened() as database:
             return bool(database.execute(LENGTHEN, (time.time() + self.lease, self.name, holder)).rowcount)
 
-    def give_back(self, holder: str) -> None:
+    def release_lease(self, holder: str) -> None:
         """Frees the lock, if *holder* has it."""
         with self._opened() as database:
             database.execute(GIVE_BACK, (self.name, holder))
@@ -111,5 +116,5 @@ class SqliteStore:
             raise StoreUnavailable(f"the token store {self.path} cannot be used: {error}") from error
 
 
-def _again(path: Path, name: str, key: Key | None, lease: float) -> SqliteStore:
+def _rebuild(path: Path, name: str, key: EncryptionKey | None, lease: float) -> SqliteStore:
     return SqliteStore(path, name, key=key, lease=lease)

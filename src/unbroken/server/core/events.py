@@ -12,19 +12,19 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 __all__ = [
-    "Event",
-    "LoggedIn",
-    "LoginRefused",
-    "LoginThrottled",
-    "RefreshRefused",
-    "Refreshed",
+    "LoginFailed",
+    "LoginRateLimited",
+    "RefreshRejected",
     "ReuseDetected",
-    "SessionEnded",
+    "ServerEvent",
+    "SessionCreated",
+    "SessionRefreshed",
+    "SessionRevoked",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ServerEvent:
     """Something that happened to a session, or on the way to one: then ``sid`` and ``subject`` are empty."""
 
     kind: ClassVar[str] = "event"
@@ -37,7 +37,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class LoggedIn(Event):
+class SessionCreated(ServerEvent):
     """A session began. ``new_device``: not within a year has this subject logged in from this client and device before,
     as the ``User-Agent`` names it.
     """
@@ -50,7 +50,7 @@ class LoggedIn(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class LoginRefused(Event):
+class LoginFailed(ServerEvent):
     """A login was refused: ``why`` is ``password`` or ``code``, or the application's own word."""
 
     kind: ClassVar[str] = "login.refused"
@@ -63,7 +63,7 @@ class LoginRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class LoginThrottled(Event):
+class LoginRateLimited(ServerEvent):
     """A login came too soon after wrong ones. Told at most once a minute for one account at one address."""
 
     kind: ClassVar[str] = "login.throttled"
@@ -76,7 +76,7 @@ class LoginThrottled(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Refreshed(Event):
+class SessionRefreshed(ServerEvent):
     """A refresh token was exchanged; ``verdict`` is that of ``rotation.present``, ``seq`` the newest generation."""
 
     kind: ClassVar[str] = "session.refreshed"
@@ -85,7 +85,7 @@ class Refreshed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshRefused(Event):
+class RefreshRejected(ServerEvent):
     """A refresh token was refused; ``reason`` is that of ``InvalidGrant``. It may be anybody's: no session is named."""
 
     kind: ClassVar[str] = "session.refresh_refused"
@@ -97,7 +97,7 @@ class RefreshRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ReuseDetected(Event):
+class ReuseDetected(ServerEvent):
     """A refresh token came back that only a second holder can have: the session was ended, and should be looked at.
 
     ``evidence`` names the places; ``age_ms`` is how long ago the token before the newest was exchanged.
@@ -111,11 +111,11 @@ class ReuseDetected(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionEnded(Event):
+class SessionRevoked(ServerEvent):
     """A session was ended by a logout or a revocation, for the reason ``why``."""
 
     kind: ClassVar[str] = "session.ended"
     why: str = "revoked"
 
 
-OnEvent = Callable[[Event], object]
+EventListener = Callable[[ServerEvent], object]

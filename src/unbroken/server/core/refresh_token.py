@@ -20,35 +20,37 @@ from typing import NamedTuple
 
 from unbroken.errors import InvalidGrant
 
-__all__ = ["MOST", "RefreshToken", "row_key"]
+__all__ = ["MAX_TOKEN_CHARS", "RefreshToken", "row_key"]
 
 PREFIX = "rt_"
 VERSION = 1
 MAC_BYTES = 16
 RANDOM_BYTES = 16
-MOST = 128  # characters; a real one has about 50
+MAX_TOKEN_CHARS = 128  # characters; a real one has about 50
 
-MacKey = Callable[[int], "bytes | None"]
+MacKeyLookup = Callable[[int], "bytes | None"]
 
 
 class RefreshToken(NamedTuple):
     """A genuine refresh token, read. Its repr shows no secret."""
 
-    f: bytes
-    g: int
-    b: int
+    session_secret: bytes
+    generation: int
+    branch: int
 
     def __repr__(self) -> str:
-        return f"<RefreshToken g={self.g} b={self.b}>"
+        return f"<RefreshToken g={self.generation} b={self.branch}>"
 
-    def text(self, kid: int, key: bytes) -> str:
+    def encode(self, kid: int, key: bytes) -> str:
         """The token as it is given to a client, under the MAC key *key*, which is number *kid*."""
-        message = bytes((VERSION,)) + _number(kid) + self.f + _number(self.g) + _number(self.b)
+        message = (
+            bytes((VERSION,)) + _number(kid) + self.session_secret + _number(self.generation) + _number(self.branch)
+        )
         mac = hmac.digest(key, message, "sha256")[:MAC_BYTES]
         return PREFIX + urlsafe_b64encode(message + mac).rstrip(b"=").decode()
 
     @classmethod
-    def read(cls, text: str, key_of: MacKey) -> RefreshToken:
+    def decode(cls, text: str, key_of: MacKeyLookup) -> RefreshToken:
         """The token that *text* spells, if one of our keys made it. Raises InvalidGrant ``malformed`` otherwise."""
         try:
             raw = _bytes_of(text)
@@ -60,15 +62,15 @@ class RefreshToken(NamedTuple):
             if raw[0] != VERSION or key is None or len(raw) != at + MAC_BYTES:
                 raise ValueError  # noqa: TRY301  # one way out for all that is wrong
         except (ValueError, IndexError, binascii.Error):
-            raise refused() from None
+            raise malformed() from None
         if not hmac.compare_digest(hmac.digest(key, raw[:at], "sha256")[:MAC_BYTES], raw[at:]):
-            raise refused()
+            raise malformed()
         return cls(f, g, b)
 
 
 def _bytes_of(text: str) -> bytes:
     """What *text* spells in canonical base64url. Raises ValueError for any other spelling."""
-    if len(text) > MOST or not text.isascii() or not text.startswith(PREFIX):
+    if len(text) > MAX_TOKEN_CHARS or not text.isascii() or not text.startswith(PREFIX):
         raise ValueError
     body = text[len(PREFIX) :].encode()
     raw = urlsafe_b64decode(body + b"=" * (-len(body) % 4))
@@ -82,7 +84,7 @@ def row_key(f: bytes) -> bytes:
     return hashlib.sha256(f).digest()
 
 
-def refused() -> InvalidGrant:
+def malformed() -> InvalidGrant:
     """The error for everything that is not a refresh token of this server."""
     return InvalidGrant("this is not a refresh token of this server", reason="malformed")
 

@@ -30,22 +30,32 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, NamedTuple
 
-__all__ = ["REST", "Place", "Policy", "Presented", "Row", "Verdict", "present", "row_after", "why_dead"]
+__all__ = [
+    "REST",
+    "Generation",
+    "Policy",
+    "PresentedToken",
+    "SessionRow",
+    "Verdict",
+    "present",
+    "row_after",
+    "why_inactive",
+]
 
 
-class Place(NamedTuple):
+class Generation(NamedTuple):
     """Where a refresh token stands in its session."""
 
-    g: int
-    b: int
+    number: int
+    branch: int
 
 
-class Presented(NamedTuple):
+class PresentedToken(NamedTuple):
     """A genuine refresh token as it arrives: its place, and the hash of the attempt id that came with it."""
 
-    g: int
-    b: int
-    attempt: bytes | None = None
+    generation: int
+    branch: int
+    idempotency_hash: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SessionRow:
     """One session as the server keeps it. Times are seconds since the Unix epoch."""
 
     key: bytes  # SHA-256 of the random part of its refresh tokens; the part itself is stored nowhere
@@ -72,14 +82,14 @@ class Row:
     client_id: str = ""
     scope: str = ""
     coordinated: bool = False  # declared at login: the client shares attempt ids, so R2 is switched off
-    g: int = 0
-    b: int = 0
-    at1: float | None = None  # when generation g−1 was first presented, and by which branch
-    b1: int | None = None
-    at2: float | None = None  # the same for generation g−2
-    b2: int | None = None
-    attempt: bytes | None = None  # hash of the attempt id that made the newest branch
-    seen: int | None = None  # the branch of generation g whose access token was used first
+    generation: int = 0
+    branch: int = 0
+    rotated_at: float | None = None  # when generation g−1 was first presented, and by which branch
+    promoted_branch: int | None = None
+    previous_rotated_at: float | None = None  # the same for generation g−2
+    previous_promoted_branch: int | None = None
+    idempotency_hash: bytes | None = None  # hash of the attempt id that made the newest branch
+    first_used_branch: int | None = None  # the branch of generation g whose access token was used first
     revoked_at: float | None = None
     revoked_why: str | None = None
     evidence: str | None = None  # of a reuse: which place was presented, and which was the newest
@@ -100,54 +110,66 @@ class Verdict(Enum):
     REUSED = "reused"
 
 
-def present(row: Row, token: Presented, now: float, policy: Policy) -> tuple[Row, Verdict]:
+def present(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> tuple[SessionRow, Verdict]:
     """The row after *token* was presented at *now*, and the verdict. An unchanged row is the same object."""
-    if why_dead(row, now):
+    if why_inactive(row, now):
         return row, Verdict.DEAD
-    if token.g > row.g:
+    if token.generation > row.generation:
         return rotate(heal(row, token), token, now, policy), Verdict.HEALED
-    if token.g == row.g and row.seen in (None, token.b):
+    if token.generation == row.generation and row.first_used_branch in (None, token.branch):
         return rotate(row, token, now, policy), Verdict.ROTATED
     if converges(row, token, now, policy):
         return row, Verdict.CONVERGED
-    if token.g == row.g - 1 and token.b == row.b1:
-        if token.attempt is not None and token.attempt == row.attempt:
+    if token.generation == row.generation - 1 and token.branch == row.promoted_branch:
+        if token.idempotency_hash is not None and token.idempotency_hash == row.idempotency_hash:
             return row, Verdict.RETRIED
-        if row.seen is None:
-            return replace(row, b=row.b + 1, attempt=token.attempt, used_at=now), Verdict.BRANCHED
+        if row.first_used_branch is None:
+            return replace(
+                row, branch=row.branch + 1, idempotency_hash=token.idempotency_hash, used_at=now
+            ), Verdict.BRANCHED
     return revoke(row, token, now), Verdict.REUSED
 
 
-def why_dead(row: Row, now: float) -> str | None:
+def why_inactive(row: SessionRow, now: float) -> str | None:
     """Why nothing can be had from *row* at *now*: its revocation's reason or ``expired``; None while it lives."""
     if row.revoked_at is not None:
         return row.revoked_why or "revoked"
     return "expired" if now >= min(row.idle_expires_at, row.expires_at) else None
 
 
-def rotate(row: Row, token: Presented, now: float, policy: Policy) -> Row:
+def rotate(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> SessionRow:
     """R1: the next generation, made by branch ``token.b`` at *now*."""
     return replace(
         row,
-        g=row.g + 1,
-        b=0,
-        at1=now,
-        b1=token.b,
-        at2=row.at1,
-        b2=row.b1,
-        attempt=token.attempt,
-        seen=None,
+        generation=row.generation + 1,
+        branch=0,
+        rotated_at=now,
+        promoted_branch=token.branch,
+        previous_rotated_at=row.rotated_at,
+        previous_promoted_branch=row.promoted_branch,
+        idempotency_hash=token.idempotency_hash,
+        first_used_branch=None,
         used_at=now,
         idle_expires_at=min(now + policy.refresh_ttl, row.expires_at),
     )
 
 
-def heal(row: Row, token: Presented) -> Row:
+def heal(row: SessionRow, token: PresentedToken) -> SessionRow:
     """R1h: the store forgot generations that were issued; what it knew of the ones before is out of date too."""
-    return replace(row, g=token.g, b=token.b, at1=None, b1=None, at2=None, b2=None, attempt=None, seen=None)
+    return replace(
+        row,
+        generation=token.generation,
+        branch=token.branch,
+        rotated_at=None,
+        promoted_branch=None,
+        previous_rotated_at=None,
+        previous_promoted_branch=None,
+        idempotency_hash=None,
+        first_used_branch=None,
+    )
 
 
-def converges(row: Row, token: Presented, now: float, policy: Policy) -> bool:
+def converges(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> bool:
     """R2: whether *token* is one of the last two promoted ones, presented less than ``grace`` seconds ago.
 
     Or as many seconds ahead: two servers' clocks may differ, but not by more than is forgiven anyway.
@@ -155,25 +177,41 @@ def converges(row: Row, token: Presented, now: float, policy: Policy) -> bool:
     grace = 0.0 if row.coordinated else policy.grace
     if grace == 0.0:
         return False
-    ring = {row.g - 1: (row.at1, row.b1), row.g - 2: (row.at2, row.b2)}
-    at, branch = ring.get(token.g, (None, None))
-    return at is not None and branch == token.b and abs(now - at) < grace
+    ring = {
+        row.generation - 1: (row.rotated_at, row.promoted_branch),
+        row.generation - 2: (row.previous_rotated_at, row.previous_promoted_branch),
+    }
+    at, branch = ring.get(token.generation, (None, None))
+    return at is not None and branch == token.branch and abs(now - at) < grace
 
 
-def revoke(row: Row, token: Presented, now: float) -> Row:
+def revoke(row: SessionRow, token: PresentedToken, now: float) -> SessionRow:
     """R5: the session ends, and the row keeps what showed that two parties held it."""
-    evidence = f"presented ({token.g},{token.b}) when ({row.g},{row.b}) was the newest"
+    evidence = f"presented ({token.generation},{token.branch}) when ({row.generation},{row.branch}) was the newest"
     return replace(row, revoked_at=now, revoked_why="reuse", evidence=evidence)
 
 
 # In this order, what ``row_after`` is given.
-REST = "sid, subject, created_at, expires_at, client_id, scope, coordinated, at2, b2, label, ip, user_agent"
+REST = "sid, subject, created_at, expires_at, client_id, scope, coordinated, previous_rotated_at, previous_promoted_branch, label, ip, user_agent"
 
 
-def row_after(key: bytes, token: Presented, now: float, refresh_ttl: float, rest: Sequence[Any]) -> Row:
+def row_after(key: bytes, token: PresentedToken, now: float, refresh_ttl: float, rest: Sequence[Any]) -> SessionRow:
     """The row that ``rotation.rotate`` gives, out of the ``REST`` of it."""
-    sid, subject, created_at, expires_at, client_id, scope, coordinated, at2, b2, label, ip, user_agent = rest
-    return Row(
+    (
+        sid,
+        subject,
+        created_at,
+        expires_at,
+        client_id,
+        scope,
+        coordinated,
+        previous_rotated_at,
+        previous_promoted_branch,
+        label,
+        ip,
+        user_agent,
+    ) = rest
+    return SessionRow(
         key=key,
         sid=sid,
         subject=subject,
@@ -184,13 +222,13 @@ def row_after(key: bytes, token: Presented, now: float, refresh_ttl: float, rest
         client_id=client_id,
         scope=scope,
         coordinated=bool(coordinated),
-        g=token.g + 1,
-        b=0,
-        at1=now,
-        b1=token.b,
-        at2=at2,
-        b2=b2,
-        attempt=token.attempt,
+        generation=token.generation + 1,
+        branch=0,
+        rotated_at=now,
+        promoted_branch=token.branch,
+        previous_rotated_at=previous_rotated_at,
+        previous_promoted_branch=previous_promoted_branch,
+        idempotency_hash=token.idempotency_hash,
         label=label,
         ip=ip,
         user_agent=user_agent,

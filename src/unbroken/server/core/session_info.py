@@ -6,11 +6,11 @@ import re
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from unbroken.server.core.rotation import Row
+from unbroken.server.core.rotation import SessionRow
 
-__all__ = ["LONGEST_AGENT", "Caller", "SessionInfo", "agent_of_row", "device_of", "info_of"]
+__all__ = ["MAX_USER_AGENT_CHARS", "Caller", "SessionInfo", "compact_user_agent", "device_name", "session_info"]
 
-LONGEST_AGENT = 400  # characters of a User-Agent that anybody needs
+MAX_USER_AGENT_CHARS = 400  # characters of a User-Agent that anybody needs
 
 # What stands first is looked for first: browsers name each other, and their systems' forebears.
 BROWSERS = {
@@ -70,10 +70,10 @@ class SessionInfo:
 
     def to_json(self, *, current: bool = False) -> dict[str, object]:
         """The session as a JSON object; *current* marks the one that asks."""
-        return {**asdict(self), "device": device_of(self.user_agent), "current": current}
+        return {**asdict(self), "device": device_name(self.user_agent), "current": current}
 
 
-def info_of(row: Row, used_at: float | None = None, idle_expires_at: float | None = None) -> SessionInfo:
+def session_info(row: SessionRow, used_at: float | None = None, idle_expires_at: float | None = None) -> SessionInfo:
     """*row* for people; with *used_at* and *idle_expires_at*, as a refresh is about to leave it."""
     return SessionInfo(
         row.sid,
@@ -92,7 +92,7 @@ def info_of(row: Row, used_at: float | None = None, idle_expires_at: float | Non
     )
 
 
-def device_of(user_agent: str) -> str:
+def device_name(user_agent: str) -> str:
     """A ``User-Agent`` for people, without versions: ``Firefox on Linux``; of other programs, the name they begin with.
 
     Anybody can send any. Empty if there is none.
@@ -103,7 +103,7 @@ def device_of(user_agent: str) -> str:
     return f"{BROWSERS[browser]} on {SYSTEMS[system]}" if system else BROWSERS[browser]
 
 
-def agent_of_row(user_agent: str) -> str:
+def compact_user_agent(user_agent: str) -> str:
     """A ``User-Agent`` as a row keeps it: a million of them are read and written, so without what every browser says.
 
     ``device_of`` says the same of what was kept as of what was sent.
@@ -111,7 +111,7 @@ def agent_of_row(user_agent: str) -> str:
     browser = _first(BROWSERS, user_agent)
     found = re.search(rf"{browser}\d{{1,9}}", user_agent) if browser else None
     if found is None:
-        return user_agent[:LONGEST_AGENT]
+        return user_agent[:MAX_USER_AGENT_CHARS]
     system = _first(SYSTEMS, user_agent)
     return f"{found[0]} ({system})" if system else found[0]
 

@@ -27,18 +27,20 @@ from joserfc.errors import JoseError
 from joserfc.jwk import GuestProtocol, OctKey
 
 from unbroken.errors import ConfigurationError, InvalidToken
-from unbroken.server.freshness import Watch
+from unbroken.server.freshness import KeyAndRevocationCache
 from unbroken.server.keys.access_token import Claims, frozen, kid_of
-from unbroken.server.stores.markers import Marks, first_time, key_of
+from unbroken.server.stores.markers import MarkerStore, mark_once, marker_key
 
-__all__ = ["Ticket", "Tickets"]
+__all__ = ["Ticket", "TicketIssuer"]
 
-LIFE = 30.0  # seconds
-MARKED = 2.0 * LIFE  # a mark outlives its ticket, also where the clocks of two nodes differ by nearly half a minute
-MOST = 6144  # characters: proxies take a request line of 8 KiB
+TICKET_SECONDS = 30.0  # seconds
+REDEEMED_MARKER_SECONDS = (
+    2.0 * TICKET_SECONDS
+)  # a mark outlives its ticket, also where the clocks of two nodes differ by nearly half a minute
+MAX_TICKET_CHARS = 6144  # characters: proxies take a request line of 8 KiB
 TYPE = "ticket+jwt"
 NAMES = tuple(one.name for one in fields(Claims))
-NOT_ONE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
+MALFORMED_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +55,22 @@ class Ticket:
         return {"ticket": self.text, "expires_in": int(self.expires_in)}
 
 
-class Tickets:
+class TicketIssuer:
     """Sells tickets and redeems them, for one issuer and one audience, under the keys that *watch* knows."""
 
-    def __init__(self, store: Marks, watch: Watch, issuer: str, audience: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: MarkerStore, watch: KeyAndRevocationCache, issuer: str, audience: str, clock: Callable[[], float]
+    ) -> None:
         self._store, self._watch, self._clock = store, watch, clock
         self._issuer, self._audience = issuer, audience
 
-    async def sell(self, claims: Claims) -> Ticket:
+    async def issue(self, claims: Claims) -> Ticket:
         """A ticket for the holder of an access token that says *claims*. Raises InvalidToken if that has expired, and
         ConfigurationError for a ticket that would be too long for a URL.
         """
         await self._look()
         now = self._clock()
-        life = min(LIFE, claims.expires_at - now)
+        life = min(TICKET_SECONDS, claims.expires_at - now)
         if life <= 0.0:
             raise InvalidToken("the access token has expired", reason="expired")
         mac = self._watch.keyring.mac(now)
@@ -74,8 +78,10 @@ class Tickets:
         access = {name: getattr(claims, name) for name in NAMES}
         said = {"iss": self._issuer, "aud": self._audience, "exp": now + life, "jti": secrets.token_urlsafe(16)}
         text = jwt.encode(header, {**said, "access": access}, _key(mac.secret), algorithms=["HS256"])
-        if len(text) > MOST:
-            raise ConfigurationError(f"a ticket has at most {MOST} characters: give access tokens fewer claims")
+        if len(text) > MAX_TICKET_CHARS:
+            raise ConfigurationError(
+                f"a ticket has at most {MAX_TICKET_CHARS} characters: give access tokens fewer claims"
+            )
         return Ticket(text, life)
 
     async def redeem(self, text: str) -> Claims:
@@ -87,25 +93,25 @@ class Tickets:
             raise InvalidToken("the ticket has expired", reason="expired")
         if claims.sid in self._watch.revoked:
             raise InvalidToken("the session of this ticket has ended", reason="revoked")
-        if not await first_time(self._store, mark, now, MARKED):
+        if not await mark_once(self._store, mark, now, REDEEMED_MARKER_SECONDS):
             raise InvalidToken("the ticket was used before", reason="used")
         return claims
 
     async def _look(self) -> None:
         if monotonic() > self._watch.fresh_until:
-            await self._watch.look()
+            await self._watch.refresh_if_due()
 
     async def _genuine(self, text: str, now: float) -> tuple[Claims, float, bytes]:
         """What is in a ticket of ours, its end, and the key of its mark. Raises InvalidToken ``malformed``."""
         try:
             return self._read(text, now)
-        except NOT_ONE:
-            if await self._watch.finds(_number_of(text)):
+        except MALFORMED_ERRORS:
+            if await self._watch.refresh_for_unknown_key(_number_of(text)):
                 return await self._genuine(text, now)
             raise InvalidToken("this is not a ticket of this server", reason="malformed") from None
 
     def _read(self, text: str, now: float) -> tuple[Claims, float, bytes]:
-        if len(text) > MOST:
+        if len(text) > MAX_TICKET_CHARS:
             raise ValueError
 
         def key(found: GuestProtocol) -> OctKey:
@@ -119,7 +125,7 @@ class Tickets:
         if said["iss"] != self._issuer or said["aud"] != self._audience:
             raise ValueError
         claims = Claims(**{**said["access"], "extra": frozen(said["access"]["extra"])})
-        return claims, float(said["exp"]), key_of(b"ticket", said["jti"].encode())
+        return claims, float(said["exp"]), marker_key(b"ticket", said["jti"].encode())
 
 
 def _number_of(text: str) -> int | None:

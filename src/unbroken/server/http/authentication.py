@@ -12,32 +12,32 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, TryLater
-from unbroken.server.http.cookies import Cookies, Jar, ambiguous
-from unbroken.server.http.messages import Request, Response, bearer_of, challenge, refusal
-from unbroken.server.http.origins import Origins
+from unbroken.server.http.cookies import Cookies, CookieTransport, ambiguous
+from unbroken.server.http.messages import Request, Response, bearer_of, challenge, error_response
+from unbroken.server.http.origins import AllowedOrigins
 from unbroken.server.keys.access_token import Claims
 
-__all__ = ["Callers", "Verifies"]
+__all__ = ["RequestAuthenticator", "TokenVerifier"]
 
 
-class Verifies(Protocol):
+class TokenVerifier(Protocol):
     """What knows a good access token: ``Sessions``, or a ``Verifier`` where the sessions are elsewhere."""
 
     def known(self, access_token: str) -> Claims | None:
         """What a good access token says that was seen before, if nobody has to be asked about it; else None."""
 
     async def averify(self, access_token: str) -> Claims:
-        """What a good access token says. Raises InvalidToken or TryLater. Never suspends within ``run_once``."""
+        """What a good access token says. Raises InvalidToken or TryLater. Never suspends within ``run_sync``."""
 
 
-class Callers:
+class RequestAuthenticator:
     """Finds the access token of a request, and verifies it. A token in the Authorization header goes before a cookie.
 
     *cookies* and *origins* are those of the endpoints. A cookie counts only where ``cookies.py``, rule 3, allows it.
     """
 
-    def __init__(self, sessions: Verifies, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
-        self._sessions, self._jar = sessions, Jar(cookies, Origins(origins))
+    def __init__(self, sessions: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
+        self._sessions, self._jar = sessions, CookieTransport(cookies, AllowedOrigins(origins))
 
     async def claims(self, request: Request) -> Claims | None:
         """Who sends *request*; None without a token. Raises InvalidToken, Forbidden for a cookie that does not count,
@@ -49,14 +49,14 @@ class Callers:
         tokens = self._jar.access_tokens(request)
         return await self._one_of(tokens) if tokens else None
 
-    async def found(self, request: Request) -> Claims | Response:
+    async def authenticate(self, request: Request) -> Claims | Response:
         """Who sends *request*, or the response that refuses it: without a token, a bare challenge."""
         try:
             return await self.claims(request) or challenge(None)
         except (Refused, TryLater, ConfigurationError) as error:
-            return refusal(error)
+            return error_response(error)
 
-    async def demanded(self, request: Request) -> Claims:
+    async def require(self, request: Request) -> Claims:
         """Who sends *request*. Raises InvalidToken, with the reason ``missing`` if there is no token."""
         caller = await self.claims(request)
         if caller is None:

@@ -22,13 +22,15 @@ from typing import Literal
 
 from unbroken.errors import ConfigurationError, InvalidRequest
 from unbroken.server.http.messages import Forbidden, Request, Response, json_response
-from unbroken.server.http.origins import HEADER, Origins, host_of, is_loopback
-from unbroken.tokens import Granted
+from unbroken.server.http.origins import CSRF_HEADER, AllowedOrigins, host_of, is_loopback
+from unbroken.tokens import TokenResponse
 
-__all__ = ["Cookies", "Jar"]
+__all__ = ["CookieTransport", "Cookies"]
 
-LONGEST = 4096  # bytes of name, value and attributes: browsers drop longer cookies without a word (RFC 6265bis §5.6)
-MOST = 4  # cookies of one name that are looked at
+MAX_COOKIE_BYTES = (
+    4096  # bytes of name, value and attributes: browsers drop longer cookies without a word (RFC 6265bis §5.6)
+)
+MAX_SAME_NAME_COOKIES = 4  # cookies of one name that are looked at
 ENDED = 16  # cookies of one name whose sessions a logout ends
 SAFE = ("GET", "HEAD", "OPTIONS")
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -82,32 +84,32 @@ class Cookies:
         return "; ".join(parts + ([f"Domain={self.domain}"] if self.domain else []))
 
 
-class Jar:
+class CookieTransport:
     """The cookies of the endpoints below *prefix*, set and read as *cookies* says; without it there are none.
 
     Pages of *origins* may use them, and those of the server itself.
     """
 
-    def __init__(self, cookies: Cookies | None, origins: Origins, prefix: str = "") -> None:
+    def __init__(self, cookies: Cookies | None, origins: AllowedOrigins, prefix: str = "") -> None:
         self._cookies, self._origins = cookies, origins
         self._path: str = (cookies and cookies.path) or prefix or "/"
         self.refresh_name = cookies.full_name("refresh", self._path) if cookies else ""
 
     # ---- what a request may do ---------------------------------------------------------------------------------
 
-    def asked(self, request: Request) -> bool:
+    def requests_cookies(self, request: Request) -> bool:
         """Whether *request* speaks of cookies, and there are any. Raises Forbidden if another site may be behind it."""
-        if self._cookies is None or HEADER not in request.headers:
+        if self._cookies is None or CSRF_HEADER not in request.headers:
             return False
         self._check_origin(request)
         return True
 
-    def wanted(self, request: Request) -> bool:
+    def wants_cookies(self, request: Request) -> bool:
         """Whether *request*, which begins a session, is to get its tokens in cookies. Raises Forbidden, InvalidRequest,
         ConfigurationError: before anybody has looked at a password.
         """
-        if not self.asked(request):
-            if HEADER in request.headers:
+        if not self.requests_cookies(request):
+            if CSRF_HEADER in request.headers:
                 raise InvalidRequest("this server keeps no cookies: leave the header X-Unbroken out")
             return False
         if self._cookies and not self._cookies.secure and not is_loopback(host_of(request)):
@@ -119,12 +121,12 @@ class Jar:
         return True
 
     def _check(self, request: Request) -> None:
-        if HEADER not in request.headers:
+        if CSRF_HEADER not in request.headers:
             raise Forbidden("a request with cookies needs the header X-Unbroken: 1", reason="no_header")
         self._check_origin(request)
 
     def _check_origin(self, request: Request) -> None:
-        if not self._origins.own(request):
+        if not self._origins.is_trusted(request):
             raise Forbidden("this origin is not among the server's origins", reason="foreign_origin")
 
     # ---- reading -----------------------------------------------------------------------------------------------
@@ -147,18 +149,18 @@ class Jar:
             self._check(request)
         return found
 
-    def leaving(self, request: Request) -> tuple[str, ...]:
+    def tokens_to_revoke(self, request: Request) -> tuple[str, ...]:
         """The tokens in the cookies of *request*, which is a logout that ``asked`` has seen. However many a hostile
         neighbour has put beside ours: whoever logs out is logged out.
         """
         names = (self._cookies.access_name, self.refresh_name) if self._cookies else ()
-        return tuple(token for name in names for token in _every(request, name)[:ENDED])
+        return tuple(token for name in names for token in _cookie_values(request, name)[:ENDED])
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
-    def issue(self, request: Request, granted: Granted) -> Response:
+    def issue(self, request: Request, granted: TokenResponse) -> Response:
         """The answer with new tokens: in cookies if *request* asks for them, in its body if not."""
-        if self._cookies is None or not self.asked(request):
+        if self._cookies is None or not self.requests_cookies(request):
             return json_response(granted.to_response())
         return self._filled(self._cookies, granted)
 
@@ -170,7 +172,7 @@ class Jar:
         places += [(self._cookies.access_name, "/")] if self._cookies.mode == "both" else []
         return replace(response, cookies=tuple(self._cookies.header(name, "", path, 0) for name, path in places))
 
-    def _filled(self, cookies: Cookies, granted: Granted) -> Response:
+    def _filled(self, cookies: Cookies, granted: TokenResponse) -> Response:
         """The tokens in cookies. What is no secret is in the body, ``sid`` and ``refresh_seq`` too: so a script can
         tell one login, and one generation, from another.
         """
@@ -181,20 +183,20 @@ class Jar:
             del body["token_type"]
         age = int(granted.refresh_expires_in or 0)  # the access token's too: so an expired one is told from none
         headers = tuple(cookies.header(name, str(value), path, age) for name, value, path in kept)
-        if (longest := max(map(len, headers))) > LONGEST:
+        if (longest := max(map(len, headers))) > MAX_COOKIE_BYTES:
             raise ConfigurationError(f"a cookie of {longest} bytes is more than browsers keep: use fewer claims")
         return replace(json_response({**body, "sid": _sid_of(granted.access_token)}), cookies=headers)
 
 
 def _values(request: Request, name: str) -> tuple[str, ...]:
     """The values of the cookies that are called *name*. Raises InvalidRequest if there are too many of them."""
-    found = _every(request, name)
-    if len(found) > MOST:
+    found = _cookie_values(request, name)
+    if len(found) > MAX_SAME_NAME_COOKIES:
         raise ambiguous()
     return found
 
 
-def _every(request: Request, name: str) -> tuple[str, ...]:
+def _cookie_values(request: Request, name: str) -> tuple[str, ...]:
     """The values of the cookies that are called *name*, each once (RFC 6265 §5.4). Only space and tab count for
     nothing: a name with any other white space around it is another name, and could be set by anybody.
     """

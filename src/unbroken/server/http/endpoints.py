@@ -41,20 +41,34 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TypedDict, Unpack
 
-from unbroken._sync import run_once
+from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, Refused, TryLater
-from unbroken.server.http.authentication import Callers
-from unbroken.server.http.cookies import Cookies, Jar
+from unbroken.server.http.authentication import RequestAuthenticator
+from unbroken.server.http.cookies import Cookies, CookieTransport
 from unbroken.server.http.login import LoginEndpoints
-from unbroken.server.http.messages import BODY_LIMIT, NO_STORE, Request, Response, Route, json_response, refusal
-from unbroken.server.http.operations import WELL_KNOWN, FeedEndpoint, HealthEndpoints, inserted, metadata
-from unbroken.server.http.origins import Cors, Origins
+from unbroken.server.http.messages import (
+    MAX_BODY_BYTES,
+    NO_STORE,
+    Request,
+    Response,
+    Route,
+    error_response,
+    json_response,
+)
+from unbroken.server.http.operations import (
+    WELL_KNOWN,
+    HealthEndpoints,
+    RevocationsEndpoint,
+    metadata,
+    path_inserted_url,
+)
+from unbroken.server.http.origins import AllowedOrigins, Cors
 from unbroken.server.http.sessions import SessionEndpoints
 from unbroken.server.http.static import BrowserModule
 from unbroken.server.http.token import TokenEndpoints
 from unbroken.server.keys.access_token import Claims
-from unbroken.server.login.authenticator import Authenticate, IsActive, Logins, ScopesOf, SecondStep
-from unbroken.server.login.rate_limit import Door, Guard, GuardPolicy
+from unbroken.server.login.authenticator import Authenticate, Authenticator, IsActive, ScopesOf, VerifyMfa
+from unbroken.server.login.rate_limit import CredentialCheck, LoginRateLimiter, RateLimitPolicy
 from unbroken.server.sessions import Sessions
 
 __all__ = ["Authenticate", "EndpointSettings", "Endpoints", "Route", "ScopesOf"]
@@ -69,9 +83,9 @@ class EndpointSettings(TypedDict, total=False):
     prefix: str  # where they are; "/auth"
     password_grant: bool  # opens RFC 6749 §4.3 at /token, for documentation pages and old clients
     scopes_of: ScopesOf | None  # the words of scope that a subject may ask for at login; without it, none
-    second_step: SecondStep | None  # checks the code of a subject for whom authenticate wants one more step
+    second_step: VerifyMfa | None  # checks the code of a subject for whom authenticate wants one more step
     is_active: IsActive | None  # at each refresh: whether the subject is somebody still; None: not asked
-    guard: GuardPolicy | None  # how often passwords and codes may be wrong; None: as often as anybody likes
+    guard: RateLimitPolicy | None  # how often passwords and codes may be wrong; None: as often as anybody likes
     cookies: Cookies | None  # lets clients keep their tokens in cookies; without it, none may
     tickets: bool  # False leaves out /ticket, for connections that a browser opens without headers
     origins: Sequence[str]  # the other sites whose pages may call the endpoints, as https://app.example.com
@@ -86,16 +100,16 @@ class Endpoints:
     def __init__(self, sessions: Sessions, authenticate: Authenticate, **settings: Unpack[EndpointSettings]) -> None:
         self.sessions, self.prefix = sessions, settings.get("prefix", "/auth").rstrip("/")
         self.password_grant = settings.get("password_grant", False)
-        self.cookies, origins = settings.get("cookies"), Origins(settings.get("origins", ()))
+        self.cookies, origins = settings.get("cookies"), AllowedOrigins(settings.get("origins", ()))
         self._cors = Cors(origins, credentials=self.cookies is not None)
-        jar = Jar(self.cookies, origins, self.prefix)
-        self.callers = Callers(sessions, cookies=self.cookies, origins=tuple(origins.allowed))
-        asked = Logins(authenticate, settings.get("scopes_of"), settings.get("second_step"))
-        logins = LoginEndpoints(sessions, asked, jar, Door(_guard(sessions, settings), sessions.tell))
+        jar = CookieTransport(self.cookies, origins, self.prefix)
+        self.callers = RequestAuthenticator(sessions, cookies=self.cookies, origins=tuple(origins.allowed))
+        asked = Authenticator(authenticate, settings.get("scopes_of"), settings.get("second_step"))
+        logins = LoginEndpoints(sessions, asked, jar, CredentialCheck(_guard(sessions, settings), sessions.notify))
         is_active = settings.get("is_active")
         tokens = TokenEndpoints(sessions, self.callers, logins, jar, is_active, password_grant=self.password_grant)
         devices = SessionEndpoints(sessions, self.callers, tickets=settings.get("tickets", True))
-        for_callers = (devices, FeedEndpoint(sessions, self.callers))
+        for_callers = (devices, RevocationsEndpoint(sessions, self.callers))
         groups = (logins, tokens, *for_callers, HealthEndpoints(sessions), BrowserModule())
         routes = (*(route for group in groups for route in group.routes), *self._discovery())
         self.routes = (*routes, *self._cors.preflights(routes))
@@ -115,15 +129,15 @@ class Endpoints:
         if not allowed:
             return None
         refused = json_response({"error": "method_not_allowed"}, 405, {**NO_STORE, "allow": ", ".join(allowed)})
-        return self._cors.dressed(request, refused)
+        return self._cors.add_headers(request, refused)
 
     def handle_blocking(self, request: Request) -> Response | None:
         """``handle`` without an event loop, for frameworks that have none."""
-        return run_once(self.handle(request))
+        return run_sync(self.handle(request))
 
     async def answer(self, route: Route, request: Request, sid: str = "") -> Response:
         """The response of one route."""
-        response = self._cors.dressed(request, await self._answer(route, request, sid))
+        response = self._cors.add_headers(request, await self._answer(route, request, sid))
         if request.method != "HEAD":
             return response
         return replace(response, headers={**response.headers, "content-length": str(len(response.body))}, body=b"")
@@ -131,12 +145,12 @@ class Endpoints:
     async def _answer(self, route: Route, request: Request, sid: str) -> Response:
         if "{sid}" in route.path and not re.fullmatch(SID, sid):  # frameworks give whatever stands between two slashes
             return json_response({"error": "not_found", "error_description": "there can be no such session"}, 404)
-        if len(request.body) > BODY_LIMIT:
+        if len(request.body) > MAX_BODY_BYTES:
             return json_response({"error": "invalid_request", "error_description": "the body is too long"}, 413)
         try:
             return await route.handler(request, sid)
         except (Refused, TryLater, ConfigurationError) as error:
-            return refusal(error)
+            return error_response(error)
 
     async def claims(self, request: Request) -> Claims | None:
         """Who sends *request*; None without a token. Raises as ``Callers.claims`` does."""
@@ -144,7 +158,7 @@ class Endpoints:
 
     def _discovery(self) -> tuple[Route, ...]:
         """What others need to know: the keys, and where everything is."""
-        places = [WELL_KNOWN, *filter(None, [inserted(self.sessions.issuer)])]
+        places = [WELL_KNOWN, *filter(None, [path_inserted_url(self.sessions.issuer)])]
         return (
             Route("GET", "/.well-known/jwks.json", self._jwks, rooted=True),
             *(Route("GET", place, self._metadata, rooted=True) for place in places),
@@ -158,9 +172,9 @@ class Endpoints:
         return json_response(facts, 200, CACHED)
 
 
-def _guard(sessions: Sessions, settings: EndpointSettings) -> Guard | None:
-    policy = settings.get("guard", GuardPolicy())
-    return Guard(sessions.store, policy, sessions.clock) if policy else None
+def _guard(sessions: Sessions, settings: EndpointSettings) -> LoginRateLimiter | None:
+    policy = settings.get("guard", RateLimitPolicy())
+    return LoginRateLimiter(sessions.store, policy, sessions.clock) if policy else None
 
 
 @lru_cache(maxsize=256)

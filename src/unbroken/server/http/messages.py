@@ -29,11 +29,11 @@ from unbroken.errors import (
     TooManyAttempts,
     TryLater,
 )
-from unbroken.server.core.session_info import LONGEST_AGENT, Caller
+from unbroken.server.core.session_info import MAX_USER_AGENT_CHARS, Caller
 from unbroken.server.keys.access_token import Claims
 
 __all__ = [
-    "BODY_LIMIT",
+    "MAX_BODY_BYTES",
     "Forbidden",
     "Handler",
     "Request",
@@ -41,13 +41,13 @@ __all__ = [
     "Route",
     "bearer_of",
     "challenge",
+    "error_response",
     "json_response",
-    "refusal",
 ]
 
 _log = logging.getLogger("unbroken")
 _as_json = json.JSONEncoder(separators=(",", ":")).encode
-BODY_LIMIT = 64 * 1024  # bytes
+MAX_BODY_BYTES = 64 * 1024  # bytes
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
 
@@ -88,7 +88,7 @@ class Request:
     @property
     def caller(self) -> Caller:
         """Who makes this request; the ``User-Agent`` cut to what is kept, and without NUL, which no database keeps."""
-        return Caller(self.client_ip, self.headers.get("user-agent", "")[:LONGEST_AGENT].replace("\0", ""))
+        return Caller(self.client_ip, self.headers.get("user-agent", "")[:MAX_USER_AGENT_CHARS].replace("\0", ""))
 
     def json(self) -> dict[str, object]:
         """The body, which must be a JSON object. Raises InvalidRequest."""
@@ -184,7 +184,7 @@ def flag_of(fields: Mapping[str, object], name: str) -> bool:
     return value
 
 
-def facts_of(claims: Claims) -> dict[str, object]:
+def introspection_response(claims: Claims) -> dict[str, object]:
     """What a good access token says, for its holder and for RFC 7662 §2.2."""
     return {
         "sub": claims.subject,
@@ -204,7 +204,7 @@ def bearer_of(request: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
-def refusal(error: Refused | TryLater | ConfigurationError) -> Response:
+def error_response(error: Refused | TryLater | ConfigurationError) -> Response:
     """The response for *error* (RFC 6749 §5.2)."""
     if isinstance(error, TooManyAttempts):
         body = {"error": error.code, "error_description": str(error)}

@@ -23,14 +23,14 @@ import logging
 import time
 from urllib.parse import parse_qsl, urlsplit
 
-from unbroken._sync import is_blocking
+from unbroken._sync import in_sync_context
 from unbroken.errors import ConfigurationError, InvalidRequest, TryLater
-from unbroken.server.http.authentication import Callers
+from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.messages import NO_STORE, Request, Response, Route, challenge, json_response
 from unbroken.server.keys.keyring import ALGORITHMS
 from unbroken.server.sessions import Sessions
 
-__all__ = ["WELL_KNOWN", "FeedEndpoint", "HealthEndpoints", "inserted", "metadata"]
+__all__ = ["WELL_KNOWN", "HealthEndpoints", "RevocationsEndpoint", "metadata", "path_inserted_url"]
 
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
 
@@ -53,7 +53,7 @@ def metadata(issuer: str, prefix: str, *, password_grant: bool) -> dict[str, obj
     }
 
 
-def inserted(issuer: str) -> str:
+def path_inserted_url(issuer: str) -> str:
     """Where clients look for the metadata of an issuer with a path (RFC 8414 §3.1); empty for one without."""
     path = urlsplit(issuer).path.rstrip("/")
     return WELL_KNOWN + path if path else ""
@@ -87,7 +87,7 @@ class HealthEndpoints:
 
     async def _why_not(self) -> str:
         """What keeps this server from working now; empty if nothing does."""
-        if is_blocking() or self._sessions.store.blocking:
+        if in_sync_context() or self._sessions.store.blocking:
             return await self._ask()  # each operation of a store has an end of its own
         import anyio  # noqa: PLC0415  # blocking use needs no event loop library
 
@@ -97,7 +97,7 @@ class HealthEndpoints:
 
     async def _ask(self) -> str:
         try:
-            await self._sessions._quickly(self._sessions.store.health)
+            await self._sessions._run_inline(self._sessions.store.health)
             await self._sessions.ajwks()
         except (TryLater, ConfigurationError) as error:
             return str(error)
@@ -108,15 +108,15 @@ INTROSPECT = "introspect"
 LARGEST = (1 << 63) - 1
 
 
-class FeedEndpoint:
+class RevocationsEndpoint:
     """Lists the revoked sessions."""
 
-    def __init__(self, sessions: Sessions, callers: Callers) -> None:
+    def __init__(self, sessions: Sessions, callers: RequestAuthenticator) -> None:
         self._sessions, self._callers = sessions, callers
         self.routes = (Route("GET", "/revocations", self._revocations),)
 
     async def _revocations(self, request: Request, _: str) -> Response:
-        caller = await self._callers.demanded(request)
+        caller = await self._callers.require(request)
         if not caller.has_scope(INTROSPECT):
             return challenge(None, scope=INTROSPECT)
         cursor, revoked = await self._sessions.arevocations(_after(request.query))

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 from unbroken.errors import ConfigurationError
 from unbroken.server.http.messages import NO_STORE, Handler, Request, Response, Route, json_response
 
-__all__ = ["HEADER", "Cors", "Origins"]
+__all__ = ["CSRF_HEADER", "AllowedOrigins", "Cors"]
 
-HEADER = "x-unbroken"  # only a script can send it, and to another origin only after a preflight
+CSRF_HEADER = "x-unbroken"  # only a script can send it, and to another origin only after a preflight
 MAX_AGE = 600  # seconds that a browser may remember a preflight; an origin that is taken away is out after them
 SENT = "Authorization, Content-Type, Idempotency-Key, X-Unbroken"
 READ = "WWW-Authenticate, Retry-After"
@@ -31,7 +31,7 @@ ORIGIN = re.compile(
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-class Origins:
+class AllowedOrigins:
     """The origins that are *allowed* beside the server's own. Raises ConfigurationError for what is no origin."""
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
@@ -39,7 +39,7 @@ class Origins:
             raise ConfigurationError("origins is a list of origins, not one text")
         self.allowed = frozenset(_checked(origin) for origin in allowed)
 
-    def own(self, request: Request) -> bool:
+    def is_trusted(self, request: Request) -> bool:
         """Whether *request* is no other site's doing: an allowed page sent it, a page of this server, or no page."""
         origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
         if origin is None:
@@ -54,7 +54,7 @@ class Origins:
 class Cors:
     """Answers preflights, and lets the allowed *origins* read answers; with *credentials*, cookies may come along."""
 
-    def __init__(self, origins: Origins, *, credentials: bool = False) -> None:
+    def __init__(self, origins: AllowedOrigins, *, credentials: bool = False) -> None:
         self._allowed, self._credentials = origins.allowed, credentials
 
     def preflights(self, routes: Iterable[Route]) -> tuple[Route, ...]:
@@ -67,7 +67,7 @@ class Cors:
             for (path, rooted), allowed in methods.items()
         )
 
-    def dressed(self, request: Request, response: Response) -> Response:
+    def add_headers(self, request: Request, response: Response) -> Response:
         """*response* with the headers that let the page read it, if it may."""
         if not self._allowed:
             return response

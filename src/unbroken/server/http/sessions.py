@@ -5,8 +5,16 @@ ticket for a connection without headers.
 from __future__ import annotations
 
 from unbroken.errors import InvalidRequest
-from unbroken.server.http.authentication import Callers
-from unbroken.server.http.messages import NO_STORE, Request, Response, Route, facts_of, json_response, text_of
+from unbroken.server.http.authentication import RequestAuthenticator
+from unbroken.server.http.messages import (
+    NO_STORE,
+    Request,
+    Response,
+    Route,
+    introspection_response,
+    json_response,
+    text_of,
+)
 from unbroken.server.sessions import Sessions
 
 __all__ = ["SessionEndpoints"]
@@ -17,7 +25,7 @@ LONGEST_LABEL = 200
 class SessionEndpoints:
     """Shows callers their own sessions, and ends them. *tickets* opens ``/ticket``."""
 
-    def __init__(self, sessions: Sessions, callers: Callers, *, tickets: bool = True) -> None:
+    def __init__(self, sessions: Sessions, callers: RequestAuthenticator, *, tickets: bool = True) -> None:
         self._sessions, self._callers = sessions, callers
         self.routes = (
             Route("GET", "/session", self._session),
@@ -29,15 +37,15 @@ class SessionEndpoints:
         )
 
     async def _session(self, request: Request, _: str) -> Response:
-        return json_response(facts_of(await self._callers.demanded(request)))
+        return json_response(introspection_response(await self._callers.require(request)))
 
     async def _my_sessions(self, request: Request, _: str) -> Response:
-        caller = await self._callers.demanded(request)
+        caller = await self._callers.require(request)
         found = await self._sessions.alist_of(caller.subject)
         return json_response({"sessions": [info.to_json(current=info.sid == caller.sid) for info in found]})
 
     async def _rename_session(self, request: Request, sid: str) -> Response:
-        caller, fields = await self._callers.demanded(request), request.json()
+        caller, fields = await self._callers.require(request), request.json()
         if "label" not in fields:
             raise InvalidRequest("label is missing")
         label = text_of(fields, "label", required=False)
@@ -47,17 +55,17 @@ class SessionEndpoints:
         return _none() if info is None else json_response(info.to_json(current=info.sid == caller.sid))
 
     async def _end_session(self, request: Request, sid: str) -> Response:
-        caller = await self._callers.demanded(request)
+        caller = await self._callers.require(request)
         if not await self._sessions.arevoke(sid, subject=caller.subject):
             return _none()
         return Response(204, NO_STORE)
 
     async def _revoke_others(self, request: Request, _: str) -> Response:
-        caller = await self._callers.demanded(request)
+        caller = await self._callers.require(request)
         return json_response({"revoked": await self._sessions.arevoke_others(caller.subject, keep=caller.sid)})
 
     async def _ticket(self, request: Request, _: str) -> Response:
-        ticket = await self._sessions.aticket(await self._callers.demanded(request))
+        ticket = await self._sessions.aticket(await self._callers.require(request))
         return json_response(ticket.to_response())
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NoReturn
 
 from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
-from unbroken.server.http.authentication import Callers
-from unbroken.server.http.cookies import Jar, ambiguous
+from unbroken.server.http.authentication import RequestAuthenticator
+from unbroken.server.http.cookies import CookieTransport, ambiguous
 from unbroken.server.http.login import LoginEndpoints
 from unbroken.server.http.messages import (
     NO_STORE,
@@ -18,13 +18,13 @@ from unbroken.server.http.messages import (
     Response,
     Route,
     bearer_of,
-    facts_of,
+    introspection_response,
     json_response,
     text_of,
 )
 from unbroken.server.login.authenticator import IsActive, is_somebody
 from unbroken.server.sessions import Sessions
-from unbroken.tokens import Granted
+from unbroken.tokens import TokenResponse
 
 __all__ = ["TokenEndpoints"]
 
@@ -37,9 +37,9 @@ class TokenEndpoints:
     def __init__(
         self,
         sessions: Sessions,
-        callers: Callers,
+        callers: RequestAuthenticator,
         logins: LoginEndpoints,
-        jar: Jar,
+        jar: CookieTransport,
         is_active: IsActive | None = None,
         *,
         password_grant: bool = False,
@@ -93,7 +93,7 @@ class TokenEndpoints:
             raise ambiguous()
         return next(iter(living), tokens[0])
 
-    async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> Granted:
+    async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> TokenResponse:
         if self._is_active is not None:
             await self._look_at_subject(self._is_active, token)
         return await self._sessions.arefresh(
@@ -117,12 +117,12 @@ class TokenEndpoints:
 
     async def _logout(self, request: Request, _: str) -> Response:
         access_token, refresh_token = bearer_of(request), self._in_body(request)
-        in_cookies = self._jar.asked(request)
+        in_cookies = self._jar.requests_cookies(request)
         if not in_cookies and access_token is None and not refresh_token:
             self._refuse_logout(request)
         ended = await self._sessions.alogout(access_token=access_token, refresh_token=refresh_token or None)
         if in_cookies:  # each of them: who logs out wants none of the sessions that this browser still has
-            for token in self._jar.leaving(request):
+            for token in self._jar.tokens_to_revoke(request):
                 await self._sessions.alogout(access_token=token, refresh_token=token)
             return self._jar.cleared(Response(204, NO_STORE))
         if not ended and not refresh_token:
@@ -141,7 +141,7 @@ class TokenEndpoints:
         return Response(200, NO_STORE)
 
     async def _introspect(self, request: Request, _: str) -> Response:
-        caller = await self._callers.demanded(request)
+        caller = await self._callers.require(request)
         facts = await self._facts(text_of(request.form(), "token"))
         if facts is None or not (facts["sub"] == caller.subject or caller.has_scope(INTROSPECT)):
             return json_response({"active": False})
@@ -150,7 +150,7 @@ class TokenEndpoints:
     async def _facts(self, token: str) -> dict[str, object] | None:
         """What RFC 7662 §2.2 tells of a good token; None for any other."""
         try:
-            return facts_of(await self._sessions.averify(token)) | {"token_type": "Bearer"}
+            return introspection_response(await self._sessions.averify(token)) | {"token_type": "Bearer"}
         except InvalidToken:
             found = await self._sessions.ainspect_refresh(token)
         if found is None or not found[1]:
@@ -166,5 +166,5 @@ class TokenEndpoints:
         }
 
 
-def _tokens(granted: Granted) -> Response:
+def _tokens(granted: TokenResponse) -> Response:
     return json_response(granted.to_response())

@@ -26,12 +26,12 @@ from typing import Any, NoReturn, Protocol
 from joserfc.errors import JoseError
 from joserfc.jws import deserialize_compact
 
-from unbroken._bounded_cache import Recent
+from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, InvalidToken
-from unbroken.server.core.rotation import Place, Row
+from unbroken.server.core.rotation import Generation, SessionRow
 from unbroken.server.keys.keyring import SigningKey, VerifyingKey
 
-__all__ = ["Claims", "Keys", "Verifier", "fixed_claims", "frozen", "kid_of", "sign"]
+__all__ = ["AccessTokenVerifier", "Claims", "VerifyingKeys", "fixed_claims", "frozen", "kid_of", "sign"]
 
 
 def frozen(value: Any) -> Any:
@@ -71,12 +71,12 @@ class FrozenList(list[Any]):
         return list(self)
 
 
-MOST = 8192  # characters of a token
-REMEMBERED = 10_000  # tokens
+MAX_TOKEN_CHARS = 8192  # characters of a token
+MAX_CACHED_TOKENS = 10_000  # tokens
 _json = json.JSONEncoder(separators=(",", ":")).encode
 EMPTY = '""'
-NOT_ONE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
-OURS = frozenset({"iss", "sub", "aud", "client_id", "iat", "exp", "jti", "sid", "scope", "seq", "br"})
+MALFORMED_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
+RESERVED_CLAIMS = frozenset({"iss", "sub", "aud", "client_id", "iat", "exp", "jti", "sid", "scope", "seq", "br"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Claims:
     issued_at: float
     expires_at: float
     jti: str
-    seq: int = 0
+    generation: int = 0
     branch: int = 0
     extra: Mapping[str, object] = field(default_factory=dict)
 
@@ -104,44 +104,48 @@ class Claims:
         return set(wanted.split()) <= set(self.scope.split())
 
 
-def fixed_claims(row: Row, issuer: str, audience: str) -> str:
+def fixed_claims(row: SessionRow, issuer: str, audience: str) -> str:
     """The claims that are the same in all access tokens of a session: the beginning of their JSON."""
     same = {"iss": issuer, "sub": row.subject, "aud": audience, "client_id": row.client_id, "sid": row.sid}
     return _json(same)[:-1]
 
 
 def sign(
-    fixed: str, scope: str, place: Place, now: float, life: float, extra: Mapping[str, object], key: SigningKey
+    fixed: str, scope: str, place: Generation, now: float, life: float, extra: Mapping[str, object], key: SigningKey
 ) -> str:
     """An access token for *place* in a session, good for *life* seconds from *now*.
 
     Raises ConfigurationError for one that would be too long: every verifier would refuse it.
     """
-    own = {name: value for name, value in extra.items() if name not in OURS} if extra else {}
+    own = {name: value for name, value in extra.items() if name not in RESERVED_CLAIMS} if extra else {}
     more = f",{_json(own)[1:-1]}" if own else ""
     # Every part is JSON already: a number, random hexadecimal digits, or what json has written.
-    changing = f'"iat":{int(now)},"exp":{ceil(now + life)},"jti":"{token_hex(10)}","seq":{place.g},"br":{place.b}'
+    changing = (
+        f'"iat":{int(now)},"exp":{ceil(now + life)},"jti":"{token_hex(10)}","seq":{place.number},"br":{place.branch}'
+    )
     token = key.sign(f'{fixed},{changing},"scope":{_json(scope) if scope else EMPTY}{more}}}'.encode())
-    if len(token) > MOST:
-        raise ConfigurationError(f"an access token has at most {MOST} characters: give it fewer or shorter claims")
+    if len(token) > MAX_TOKEN_CHARS:
+        raise ConfigurationError(
+            f"an access token has at most {MAX_TOKEN_CHARS} characters: give it fewer or shorter claims"
+        )
     return token
 
 
-class Keys(Protocol):
+class VerifyingKeys(Protocol):
     """The keys that tokens are verified by: the server's own ``Keyring``, or what it has published."""
 
     def verifier(self, kid: str) -> VerifyingKey | None:
         """The key named *kid*, which may be dead already."""
 
 
-class Verifier:
+class AccessTokenVerifier:
     """Verifies access tokens of one issuer for one audience."""
 
     def __init__(self, issuer: str, audience: str) -> None:
         self._issuer, self._audience = issuer, audience
-        self._known: Recent[str, tuple[Claims, VerifyingKey]] = Recent(REMEMBERED)
+        self._known: BoundedCache[str, tuple[Claims, VerifyingKey]] = BoundedCache(MAX_CACHED_TOKENS)
 
-    def verify(self, token: str, keyring: Keys, revoked: Container[str], now: float) -> Claims:
+    def verify(self, token: str, keyring: VerifyingKeys, revoked: Container[str], now: float) -> Claims:
         """The claims of *token*, good at *now*. Raises InvalidToken."""
         claims, key = self._known.get(token) or self._first(token, keyring)
         if now >= claims.expires_at:
@@ -150,7 +154,7 @@ class Verifier:
             raise InvalidToken("the access token was revoked", reason="revoked")
         return claims
 
-    def known(self, token: str, revoked: Container[str], now: float) -> Claims | None:
+    def verify_cached(self, token: str, revoked: Container[str], now: float) -> Claims | None:
         """The claims of *token*, if it was seen before and is good at *now*; else None."""
         found = self._known.get(token)
         if found is None:
@@ -158,7 +162,7 @@ class Verifier:
         claims, key = found
         return None if now >= claims.expires_at or now >= key.dead_from or claims.sid in revoked else claims
 
-    def genuine(self, token: str, keyring: Keys, now: float) -> Claims:
+    def verify_signature(self, token: str, keyring: VerifyingKeys, now: float) -> Claims:
         """The claims of a token that may have expired, or be of an ended session, but was made by a key that is good
         at *now*. Raises InvalidToken.
         """
@@ -167,21 +171,21 @@ class Verifier:
             raise InvalidToken("the access token was revoked", reason="revoked")
         return claims
 
-    def _first(self, token: str, keyring: Keys) -> tuple[Claims, VerifyingKey]:
+    def _first(self, token: str, keyring: VerifyingKeys) -> tuple[Claims, VerifyingKey]:
         try:
             found = self._read(token, keyring)
-        except NOT_ONE:
+        except MALFORMED_ERRORS:
             raise _malformed() from None
-        self._known.keep(token, found)
+        self._known.put(token, found)
         return found
 
-    def _read(self, token: str, keyring: Keys) -> tuple[Claims, VerifyingKey]:
+    def _read(self, token: str, keyring: VerifyingKeys) -> tuple[Claims, VerifyingKey]:
         header = _header(token)
         key = keyring.verifier(header["kid"])
         if key is None or header["alg"] != key.alg or header["typ"] != "at+jwt" or "crit" in header:
             raise ValueError
         body = json.loads(deserialize_compact(token, key.jwk, registry=key.registry).payload)
-        if not key.might_have_signed(_raw(token.rpartition(".")[2])):
+        if not key.is_canonical_signature(_raw(token.rpartition(".")[2])):
             raise ValueError
         if body["iss"] != self._issuer or body["aud"] != self._audience:
             raise ValueError
@@ -192,14 +196,14 @@ def kid_of(token: str) -> str | None:
     """The name of the key that *token* says it was signed by; None if it is no access token. Nothing is proved."""
     try:
         kid = _header(token)["kid"]
-    except NOT_ONE:
+    except MALFORMED_ERRORS:
         return None
     return kid if isinstance(kid, str) else None
 
 
 def _header(token: str) -> dict[str, Any]:
     """The header of a compact JWS whose three parts are spelled canonically."""
-    if not isinstance(token, str) or len(token) > MOST or not token.isascii():
+    if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARS or not token.isascii():
         raise ValueError
     parts = token.split(".")
     if len(parts) != 3 or not all(map(_is_canonical, parts)):
@@ -226,7 +230,7 @@ def _claims(body: Mapping[str, Any]) -> Claims:
         raise TypeError
     subject, sid, client_id, scope, issuer, audience, jti = texts
     issued_at, expires_at, seq, branch = numbers
-    extra = frozen({name: value for name, value in body.items() if name not in OURS})
+    extra = frozen({name: value for name, value in body.items() if name not in RESERVED_CLAIMS})
     return Claims(
         subject, sid, client_id, scope, issuer, audience, float(issued_at), float(expires_at), jti, seq, branch, extra
     )

@@ -32,7 +32,7 @@ from unbroken.errors import ConfigurationError
 
 __all__ = [
     "ALGORITHMS",
-    "SEALED",
+    "ENCRYPTED_PREFIX",
     "KeyRecord",
     "Keyring",
     "MacKey",
@@ -43,8 +43,8 @@ __all__ = [
 ]
 
 ALGORITHMS = ("EdDSA", "ES256", "HS256")
-SEALED = "sealed:"  # how a secret begins that is sealed
-FOREVER = float("inf")
+ENCRYPTED_PREFIX = "sealed:"  # how a secret begins that is sealed
+NEVER = float("inf")
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 URL_SAFE = bytes.maketrans(b"+/", b"-_")
 K = TypeVar("K", "SigningKey", "MacKey")
@@ -63,17 +63,17 @@ class KeyRecord:
     verifies_until: float | None = None
     token_ttl: float = 0.0  # the longest life of a token it has made
 
-    def joined(self, other: KeyRecord) -> KeyRecord:
+    def merged_with(self, other: KeyRecord) -> KeyRecord:
         """This key as it stands after another process wrote it as *other* (rule 7)."""
         ends = [end for end in (self.verifies_until, other.verifies_until) if end is not None]
-        secret = other.secret if other.is_sealed else self.secret
+        secret = other.secret if other.is_encrypted else self.secret
         ttl = max(self.token_ttl, other.token_ttl)
         return replace(self, secret=secret, verifies_until=min(ends, default=None), token_ttl=ttl)
 
     @property
-    def is_sealed(self) -> bool:
+    def is_encrypted(self) -> bool:
         """Whether ``secret`` can be read by nobody without the seal key."""
-        return self.secret.startswith(SEALED)
+        return self.secret.startswith(ENCRYPTED_PREFIX)
 
     def state(self, now: float) -> str:
         """``next`` (published, does not sign yet), ``active``, ``retiring`` (only verifies) or ``retired``."""
@@ -101,7 +101,7 @@ class VerifyingKey:
     *fields* are those of its JWK, public or private.
     """
 
-    def __init__(self, kid: str, alg: str, fields: dict[str, Any], dead_from: float = FOREVER) -> None:
+    def __init__(self, kid: str, alg: str, fields: dict[str, Any], dead_from: float = NEVER) -> None:
         self.kid, self.alg, self.dead_from = kid, alg, dead_from
         self.jwk: Any = _import(alg, fields)
         self.registry = _Registry(alg)  # knows this one algorithm and no other
@@ -109,22 +109,22 @@ class VerifyingKey:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.alg} {self.kid}>"
 
-    def might_have_signed(self, signature: bytes) -> bool:
+    def is_canonical_signature(self, signature: bytes) -> bool:
         """Whether *signature* is spelled as this key spells it. It proves nothing else."""
-        return self.alg != "ES256" or _one_of_two(signature) == signature
+        return self.alg != "ES256" or _low_s(signature) == signature
 
 
 class SigningKey(VerifyingKey):
     """A key that signs, too."""
 
     def __init__(self, record: KeyRecord) -> None:
-        ends = FOREVER if record.verifies_until is None else record.verifies_until
+        ends = NEVER if record.verifies_until is None else record.verifies_until
         super().__init__(record.kid, record.alg, loads(record.secret), ends)
         self.signs_from = record.signs_from
         algorithm, jwk = self.registry.get_alg(record.alg), self.jwk
         self._signature: Callable[[bytes], bytes] = lambda message: algorithm.sign(message, jwk)
         if record.alg == "ES256":
-            self._signature = lambda message: _one_of_two(algorithm.sign(message, jwk))
+            self._signature = lambda message: _low_s(algorithm.sign(message, jwk))
         elif record.alg == "EdDSA":
             # RFC 8037 §3.1: the signature as it is; joserfc would look at the key each time.
             self._signature = jwk.get_op_key("sign").sign
@@ -164,7 +164,7 @@ class Keyring:
 
     def __init__(self, records: Iterable[KeyRecord], known: Keyring | None = None) -> None:
         self.records = tuple(sorted(records, key=lambda record: (record.created_at, record.kid)))
-        if any(record.is_sealed for record in self.records):
+        if any(record.is_encrypted for record in self.records):
             raise ConfigurationError("the keys in the store are sealed: set UNBROKEN_SEAL_KEY, or --seal-key-file")
         old = {key.kid: key for key in known.signing} if known else {}
         self.signing: tuple[SigningKey, ...] = tuple(
@@ -190,7 +190,7 @@ class Keyring:
     def mac(self, now: float) -> MacKey:
         """The key that new refresh tokens are made with. Raises ConfigurationError without one."""
         for key in self._macs.values():  # the newest first
-            if key.dead_from == FOREVER and key.signs_from <= now:
+            if key.dead_from == NEVER and key.signs_from <= now:
                 return key
         return _newest(self._macs.values(), now)
 
@@ -262,7 +262,7 @@ def _newest(keys: Iterable[K], now: float) -> K:
     able = [key for key in living if key.signs_from <= now]
     if not able:
         return min(living, key=lambda key: key.signs_from)
-    return max(able, key=lambda key: (key.dead_from == FOREVER, key.signs_from))
+    return max(able, key=lambda key: (key.dead_from == NEVER, key.signs_from))
 
 
 def _parsed(record: KeyRecord, old: dict[str, SigningKey]) -> SigningKey:
@@ -270,18 +270,18 @@ def _parsed(record: KeyRecord, old: dict[str, SigningKey]) -> SigningKey:
     key = old.get(record.kid)
     if key is None or key.signs_from != record.signs_from:
         return SigningKey(record)
-    key.dead_from = FOREVER if record.verifies_until is None else record.verifies_until
+    key.dead_from = NEVER if record.verifies_until is None else record.verifies_until
     return key
 
 
-def _one_of_two(signature: bytes) -> bytes:
+def _low_s(signature: bytes) -> bytes:
     """The ECDSA signature (r, s), or its twin (r, n − s), which is as good: the one with the lower s."""
     r, s = signature[:32], int.from_bytes(signature[32:])
     return r + min(s, P256_ORDER - s).to_bytes(32)
 
 
 def _mac_key(record: KeyRecord) -> MacKey:
-    ends = FOREVER if record.verifies_until is None else record.verifies_until
+    ends = NEVER if record.verifies_until is None else record.verifies_until
     return MacKey(int(record.kid), _unb64(record.secret), record.signs_from, ends)
 
 

@@ -16,33 +16,33 @@ from typing import Any
 
 from joserfc.errors import JoseError
 
-from unbroken.errors import BadAnswer
+from unbroken.errors import BadResponse
 from unbroken.server.keys.keyring import VerifyingKey
 
-__all__ = ["MOST_BYTES", "PublishedKeys"]
+__all__ = ["MAX_JWKS_BYTES", "RemoteKeySet"]
 
 _log = logging.getLogger("unbroken")
-MOST_BYTES = 256 * 1024  # of a JWK set
-MOST_KEYS = 100
-LONGEST_KID = 200
+MAX_JWKS_BYTES = 256 * 1024  # of a JWK set
+MAX_JWKS_KEYS = 100
+MAX_KID_CHARS = 200
 KINDS = {"EdDSA": ("OKP", "Ed25519"), "ES256": ("EC", "P-256")}
 PUBLIC = {"EdDSA": ("kty", "crv", "x"), "ES256": ("kty", "crv", "x", "y")}
 SECRET = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})  # RFC 7518 §6, and what is drafted
 
 
-class PublishedKeys:
+class RemoteKeySet:
     """The keys of a JWK set. Equal to another if it would accept the same signatures."""
 
     def __init__(self, document: object) -> None:
-        """Raises BadAnswer if *document* is no JWK set, or holds no key that can be used."""
+        """Raises BadResponse if *document* is no JWK set, or holds no key that can be used."""
         entries = document.get("keys") if isinstance(document, dict) else None
-        if not isinstance(entries, list) or len(entries) > MOST_KEYS:
-            raise BadAnswer(f"this is no JWK set of at most {MOST_KEYS} keys", field="keys")
+        if not isinstance(entries, list) or len(entries) > MAX_JWKS_KEYS:
+            raise BadResponse(f"this is no JWK set of at most {MAX_JWKS_KEYS} keys", field="keys")
         names = Counter(kid for entry in entries if isinstance(kid := _of(entry, "kid"), str))
         self._material = {
             kid: (alg, fields)
             for entry in entries
-            if (kid := _of(entry, "kid")) and isinstance(kid, str) and names[kid] == 1 and len(kid) <= LONGEST_KID
+            if (kid := _of(entry, "kid")) and isinstance(kid, str) and names[kid] == 1 and len(kid) <= MAX_KID_CHARS
             for alg, fields in _usable(kid, entry)
         }
         self._keys: dict[str, VerifyingKey] = {}
@@ -52,19 +52,19 @@ class PublishedKeys:
             except (JoseError, ValueError, TypeError, KeyError):
                 _log.warning("the published key %r cannot be read", kid)
         if not self._keys:
-            raise BadAnswer("no key is published that can be used: EdDSA (Ed25519) or ES256 (P-256)", field="keys")
+            raise BadResponse("no key is published that can be used: EdDSA (Ed25519) or ES256 (P-256)", field="keys")
 
     def verifier(self, kid: str) -> VerifyingKey | None:
         """The key named *kid*."""
         return self._keys.get(kid)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, PublishedKeys) and self._material == other._material
+        return isinstance(other, RemoteKeySet) and self._material == other._material
 
     __hash__ = None  # type: ignore[assignment]  # it is compared, and kept nowhere by its value
 
     def __repr__(self) -> str:
-        return f"<PublishedKeys {sorted(self._keys)}>"
+        return f"<RemoteKeySet {sorted(self._keys)}>"
 
 
 def _usable(kid: str, entry: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:

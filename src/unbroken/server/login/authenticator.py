@@ -10,7 +10,7 @@ whether the subject is somebody still, when a session goes on.
 5. What the application answers, and what it raises, means:
 
        "ada", Identity("ada", label="till 3")   the password was right; the label is the session's, if it has none
-       OneMoreStep("ada", kind="totp")          it was right, and ``second_step`` is asked for a code next
+       MfaRequired("ada", kind="totp")          it was right, and ``second_step`` is asked for a code next
        None, "", False                          wrong name or password: 401, and one more for the guard
        raises LoginRefused                      the same, in the application's words, with its ``reason``
        raises TryLater                          nobody can say now: 503, the guard forgets the try
@@ -26,9 +26,18 @@ from typing import Any
 
 from unbroken.errors import ConfigurationError, InvalidRequest, InvalidScope, LoginRefused, Refused, TryLater
 from unbroken.server.login.accounts import Subject
-from unbroken.server.worker_pool import LOGINS, STORE, Lane
+from unbroken.server.worker_pool import LOGIN_POOL, STORE_POOL, WorkerPool
 
-__all__ = ["Authenticate", "Identity", "IsActive", "Logins", "OneMoreStep", "ScopesOf", "SecondStep", "is_somebody"]
+__all__ = [
+    "Authenticate",
+    "Authenticator",
+    "Identity",
+    "IsActive",
+    "MfaRequired",
+    "ScopesOf",
+    "VerifyMfa",
+    "is_somebody",
+]
 
 _log = logging.getLogger("unbroken")
 
@@ -42,7 +51,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class OneMoreStep:
+class MfaRequired:
     """The password was right, and more is wanted of *subject*: *kind* and *hint* tell the client what to ask for."""
 
     subject: str
@@ -51,68 +60,72 @@ class OneMoreStep:
     label: str = ""
 
 
-Answer = str | Identity | OneMoreStep | None
-Authenticate = Callable[[str, str], Answer | Awaitable[Answer]]
-SecondStep = Callable[[str, str, str], bool | Awaitable[bool]]
+AuthenticationResult = str | Identity | MfaRequired | None
+Authenticate = Callable[[str, str], AuthenticationResult | Awaitable[AuthenticationResult]]
+VerifyMfa = Callable[[str, str, str], bool | Awaitable[bool]]
 ScopesOf = Callable[[str], Collection[str] | Awaitable[Collection[str]]]
 IsActive = Callable[[str], bool | Awaitable[bool]]
-LONGEST_NAME = 320  # characters: the longest mail address
-LONGEST_PASSWORD = 1024
-LONGEST_CODE = 1024  # some second factors sign
+MAX_USERNAME_CHARS = 320  # characters: the longest mail address
+MAX_PASSWORD_CHARS = 1024
+MAX_CODE_CHARS = 1024  # some second factors sign
 
 
-class Logins:
+class Authenticator:
     """Asks *authenticate*, *second_step* and *scopes_of*, which may be plain or async."""
 
     def __init__(
-        self, authenticate: Authenticate, scopes_of: ScopesOf | None, second_step: SecondStep | None = None
+        self, authenticate: Authenticate, scopes_of: ScopesOf | None, second_step: VerifyMfa | None = None
     ) -> None:
         self._authenticate, self._scopes_of, self._second_step = authenticate, scopes_of, second_step
 
     @property
-    def has_second_step(self) -> bool:
+    def has_mfa(self) -> bool:
         """Whether codes can be checked."""
         return self._second_step is not None
 
     @staticmethod
     def check_length(name: str, password: str) -> None:
         """Raises InvalidRequest for a text that nobody should look at."""
-        if len(name) > LONGEST_NAME or len(password) > LONGEST_PASSWORD:
-            raise InvalidRequest(f"a name has at most {LONGEST_NAME} characters, a password {LONGEST_PASSWORD}")
+        if len(name) > MAX_USERNAME_CHARS or len(password) > MAX_PASSWORD_CHARS:
+            raise InvalidRequest(f"a name has at most {MAX_USERNAME_CHARS} characters, a password {MAX_PASSWORD_CHARS}")
 
-    async def who(self, name: str, password: str) -> Identity | OneMoreStep:
+    async def authenticate(self, name: str, password: str) -> Identity | MfaRequired:
         """Who has this name and password. Raises LoginRefused, InvalidRequest, or TryLater."""
         self.check_length(name, password)
-        answer = await _asked("authenticate", LOGINS, self._authenticate, name, password)
+        answer = await _call_application("authenticate", LOGIN_POOL, self._authenticate, name, password)
         if not answer:
             raise LoginRefused("wrong user name or password")
-        who = answer if isinstance(answer, Identity | OneMoreStep) else Identity(answer)
+        who = answer if isinstance(answer, Identity | MfaRequired) else Identity(answer)
         _check_texts(who)
-        if isinstance(who, OneMoreStep) and self._second_step is None:
+        if isinstance(who, MfaRequired) and self._second_step is None:
             raise ConfigurationError("authenticate wants one more step: give the endpoints second_step, to check codes")
         return who
 
     async def check_code(self, subject: str, kind: str, code: str) -> bool:
         """True. Raises LoginRefused if *code* is wrong, InvalidRequest, or TryLater."""
-        if len(code) > LONGEST_CODE:
-            raise InvalidRequest(f"a code has at most {LONGEST_CODE} characters")
-        if self._second_step is None or not await _asked("second_step", LOGINS, self._second_step, subject, kind, code):
+        if len(code) > MAX_CODE_CHARS:
+            raise InvalidRequest(f"a code has at most {MAX_CODE_CHARS} characters")
+        if self._second_step is None or not await _call_application(
+            "second_step", LOGIN_POOL, self._second_step, subject, kind, code
+        ):
             raise LoginRefused("wrong code", reason="code")
         return True
 
     async def check_scope(self, subject: str, scope: str) -> None:
         """Raises InvalidScope if *subject* may not have all of *scope*."""
         if wanted := set(scope.split()):
-            allowed = await _asked("scopes_of", STORE, self._scopes_of, subject) if self._scopes_of else ()
+            allowed = (
+                await _call_application("scopes_of", STORE_POOL, self._scopes_of, subject) if self._scopes_of else ()
+            )
             if not wanted <= set(allowed):
                 raise InvalidScope("this user may not have all of the scope that was asked for")
 
-    async def is_still(self, subject: str, name: str, password: str) -> bool:
+    async def still_authenticates(self, subject: str, name: str, password: str) -> bool:
         """Whether *subject* still has this password, now that its session has begun."""
-        if not isinstance(subject, Subject) or await STORE.run(subject.is_unchanged):
+        if not isinstance(subject, Subject) or await STORE_POOL.run(subject.is_unchanged):
             return True
         try:  # it may be the same password under a newer hash
-            return (await self.who(name, password)).subject == subject
+            return (await self.authenticate(name, password)).subject == subject
         except LoginRefused:
             return False
 
@@ -121,15 +134,15 @@ async def is_somebody(is_active: IsActive, subject: str) -> bool:
     """Whether the application still knows *subject*. Raises TryLater, and ConfigurationError for an answer that is
     neither True nor False: a function that forgets to answer must not log everybody out.
     """
-    answer = await _asked("is_active", STORE, is_active, subject)
+    answer = await _call_application("is_active", STORE_POOL, is_active, subject)
     if not isinstance(answer, bool):
         raise ConfigurationError(f"is_active gives True or False, not {type(answer).__name__}")
     return answer
 
 
-def _check_texts(who: Identity | OneMoreStep) -> None:
+def _check_texts(who: Identity | MfaRequired) -> None:
     """Raises ConfigurationError for what fits into no token: a number, a lone surrogate, no subject at all."""
-    texts = (who.subject, who.label, *((who.kind, who.hint) if isinstance(who, OneMoreStep) else ()))
+    texts = (who.subject, who.label, *((who.kind, who.hint) if isinstance(who, MfaRequired) else ()))
     are_texts = all(isinstance(text, str) for text in texts)
     if not are_texts or not who.subject or any("\ud800" <= char <= "\udfff" for char in "".join(texts)):
         raise ConfigurationError(
@@ -137,7 +150,7 @@ def _check_texts(who: Identity | OneMoreStep) -> None:
         )
 
 
-async def _asked(what: str, lane: Lane, function: Callable[..., Any], *args: str) -> Any:
+async def _call_application(what: str, lane: WorkerPool, function: Callable[..., Any], *args: str) -> Any:
     """What the application's *function* answers. Raises TryLater for every error of its own: it proves nothing."""
     try:
         return await lane.ask(function, *args)

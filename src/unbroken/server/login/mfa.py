@@ -20,19 +20,19 @@ from joserfc.jwk import GuestProtocol, OctKey
 
 from unbroken.errors import ConfigurationError, LoginRefused
 from unbroken.server.keys.keyring import Keyring
-from unbroken.server.login.authenticator import OneMoreStep
+from unbroken.server.login.authenticator import MfaRequired
 from unbroken.server.sessions import Sessions
-from unbroken.server.stores.markers import STEP_LIFE, began_too_early, first_time, in_its_place, key_of
+from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, mark_once, marker_key, run_off_loop, was_voided_since
 
-__all__ = ["Begun", "Steps"]
+__all__ = ["MfaTokens", "PendingLogin"]
 
-MOST = 16384  # characters of a step token
+MAX_MFA_TOKEN_CHARS = 16384  # characters of a step token
 TYPE = "login-step+jwt"
-NOT_ONE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
+MALFORMED_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class PendingLogin:
     """A login that waits for its second step: *about* is what the session will be, *account* and *spelling* are the
     guard's keys.
     """
@@ -46,13 +46,13 @@ class Begun:
     jti: str
 
 
-class Steps:
+class MfaTokens:
     """Makes step tokens, and reads them."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions, self._audience = sessions, sessions.issuer + "#login"
 
-    async def token(self, step: OneMoreStep, account: bytes, spelling: bytes, about: Mapping[str, Any]) -> str:
+    async def token(self, step: MfaRequired, account: bytes, spelling: bytes, about: Mapping[str, Any]) -> str:
         """The token for *step*. Raises ConfigurationError for one that would be too long to be read again."""
         now = self._sessions.clock()
         mac = (await self._sessions.akeyring()).mac(now)
@@ -62,42 +62,46 @@ class Steps:
             "sub": step.subject,
             "kind": step.kind,
             "iat": now,
-            "exp": now + STEP_LIFE,
+            "exp": now + MFA_TOKEN_SECONDS,
             "jti": secrets.token_hex(16),
             "account": account.hex(),
             "spelling": spelling.hex(),
             "about": dict(about),
         }
         token = jwt.encode(header, claims, _key(mac.secret), algorithms=["HS256"])
-        if len(token) > MOST:
-            raise ConfigurationError(f"a step token has at most {MOST} characters: see what scopes_of allows")
+        if len(token) > MAX_MFA_TOKEN_CHARS:
+            raise ConfigurationError(
+                f"a step token has at most {MAX_MFA_TOKEN_CHARS} characters: see what scopes_of allows"
+            )
         return token
 
-    async def read(self, token: str) -> Begun:
+    async def read(self, token: str) -> PendingLogin:
         """What *token* says. Raises LoginRefused, with the reason ``mfa_token``, if it is not good, or no longer."""
         now = self._sessions.clock()
         try:
             begun, ends = self._read(token, await self._sessions.akeyring(), now)
-        except NOT_ONE:
-            raise begin_again() from None
+        except MALFORMED_ERRORS:
+            raise start_over() from None
         if now >= ends:
-            raise begin_again()
-        if await in_its_place(self._sessions.store, lambda: self.is_over(begun)):
-            raise begin_again()
+            raise start_over()
+        if await run_off_loop(self._sessions.store, lambda: self.is_over(begun)):
+            raise start_over()
         return begun
 
-    async def is_over(self, begun: Begun) -> bool:
+    async def is_over(self, begun: PendingLogin) -> bool:
         """Whether the subject's sessions were ended since the password was right."""
-        return await began_too_early(self._sessions.store, begun.subject, begun.began)
+        return await was_voided_since(self._sessions.store, begun.subject, begun.began)
 
-    async def spend(self, begun: Begun) -> None:
+    async def spend(self, begun: PendingLogin) -> None:
         """Raises LoginRefused if a session has begun by it already. To be asked after the code."""
-        store, key = self._sessions.store, key_of(b"step", begun.jti.encode())
-        if not await in_its_place(store, lambda: first_time(store, key, self._sessions.clock(), 2.0 * STEP_LIFE)):
-            raise begin_again()
+        store, key = self._sessions.store, marker_key(b"step", begun.jti.encode())
+        if not await run_off_loop(
+            store, lambda: mark_once(store, key, self._sessions.clock(), 2.0 * MFA_TOKEN_SECONDS)
+        ):
+            raise start_over()
 
-    def _read(self, token: str, keyring: Keyring, now: float) -> tuple[Begun, float]:
-        if len(token) > MOST:
+    def _read(self, token: str, keyring: Keyring, now: float) -> tuple[PendingLogin, float]:
+        if len(token) > MAX_MFA_TOKEN_CHARS:
             raise ValueError
 
         def key(found: GuestProtocol) -> OctKey:
@@ -111,11 +115,11 @@ class Steps:
         if said["aud"] != self._audience:
             raise ValueError
         account, spelling = bytes.fromhex(said["account"]), bytes.fromhex(said["spelling"])
-        begun = Begun(said["sub"], said["kind"], account, spelling, said["about"], said["iat"], said["jti"])
+        begun = PendingLogin(said["sub"], said["kind"], account, spelling, said["about"], said["iat"], said["jti"])
         return begun, said["exp"]
 
 
-def begin_again() -> LoginRefused:
+def start_over() -> LoginRefused:
     """The error for every step token that is not good."""
     return LoginRefused("this login cannot go on: begin again, with the password", reason="mfa_token")
 

@@ -30,13 +30,22 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
 
-from unbroken._bounded_cache import Recent
+from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, LoginRefused, Refused, TooManyAttempts, TryLater
 from unbroken.server.core import events
 from unbroken.server.core.session_info import Caller
-from unbroken.server.stores.markers import Marks, in_its_place, key_of
+from unbroken.server.stores.markers import MarkerStore, marker_key, run_off_loop
 
-__all__ = ["Door", "Guard", "GuardPolicy", "Rate", "Try", "address_key", "name_key", "spelling_key"]
+__all__ = [
+    "Attempt",
+    "CredentialCheck",
+    "LoginRateLimiter",
+    "Rate",
+    "RateLimitPolicy",
+    "address_key",
+    "name_key",
+    "spelling_key",
+]
 
 _log = logging.getLogger("unbroken")
 UNSEEN = ("Mn", "Me", "Cf", "Cc")  # categories of characters that directories may pass over: accents, zero widths
@@ -70,7 +79,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class GuardPolicy:
+class RateLimitPolicy:
     """How often passwords and codes may be wrong, in seconds: ``burst`` at once, then one each ``every``."""
 
     account_burst: int = 10
@@ -96,48 +105,48 @@ class GuardPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class Attempt:
     """One guess that was let through; the guard is told what came of it."""
 
     account: bytes
     spelling: bytes  # the key of what this very spelling has cost the account
     known: bytes | None  # the key of this spelling at this address; None if there is no address
-    struck: tuple[tuple[bytes, Rate], ...]
+    marker_times: tuple[tuple[bytes, Rate], ...]
     is_known: bool = False
 
 
-class Guard:
+class LoginRateLimiter:
     """Lets guesses through, or raises TooManyAttempts. All of a store's guards share what it keeps."""
 
-    def __init__(self, store: Marks, policy: GuardPolicy, clock: Callable[[], float]) -> None:
+    def __init__(self, store: MarkerStore, policy: RateLimitPolicy, clock: Callable[[], float]) -> None:
         self._store, self._policy, self._clock = store, policy, clock
 
-    async def admit(self, account: bytes, ip: str, spelling: bytes = b"") -> Try:
+    async def acquire(self, account: bytes, ip: str, spelling: bytes = b"") -> Attempt:
         """A try at *account*, spelled so, from the address *ip*; it counts as wrong until the guard hears otherwise.
 
         Raises TooManyAttempts, or StoreUnavailable.
         """
-        return await in_its_place(self._store, lambda: self._admit(account, ip, spelling or account))
+        return await run_off_loop(self._store, lambda: self._acquire(account, ip, spelling or account))
 
-    async def was_right(self, one: Try) -> None:
+    async def record_success(self, one: Attempt) -> None:
         """The guess was right: the account is forgiven, and the address is known to it from now on."""
-        await self._kindly(lambda: self._reward(one))
+        await self._best_effort(lambda: self._reward(one))
 
-    async def take_back(self, one: Try) -> None:
+    async def refund(self, one: Attempt) -> None:
         """The guess was no guess: nobody could say whether it was right, or there is more to ask."""
-        await self._kindly(lambda: self._take_back(one))
+        await self._best_effort(lambda: self._refund(one))
 
     @staticmethod
-    def free_try(account: bytes, ip: str, spelling: bytes = b"") -> Try:
+    def uncounted_attempt(account: bytes, ip: str, spelling: bytes = b"") -> Attempt:
         """A try that costs nothing, and was let through somewhere else."""
         spelling = spelling or account
-        return Try(account, key_of(b"spelled", spelling), _known_key(spelling, address_key(ip)), ())
+        return Attempt(account, marker_key(b"spelled", spelling), _known_key(spelling, address_key(ip)), ())
 
-    async def _admit(self, account: bytes, ip: str, spelling: bytes) -> Try:
-        now, address, spelled = self._clock(), address_key(ip), key_of(b"spelled", spelling)
-        known, own = _known_key(spelling, address), key_of(b"own", spelling, address)
+    async def _acquire(self, account: bytes, ip: str, spelling: bytes) -> Attempt:
+        now, address, spelled = self._clock(), address_key(ip), marker_key(b"spelled", spelling)
+        known, own = _known_key(spelling, address), marker_key(b"own", spelling, address)
         keys = [key for key in (account, address, known, own) if key]
-        kept = dict(zip(keys, await self._store.struck(keys), strict=True))
+        kept = dict(zip(keys, await self._store.read_markers(keys), strict=True))
         is_known = known is not None and kept[known] > now
         if is_known:
             counted: tuple[tuple[bytes, Rate], ...] = ((own, self._policy.account),)
@@ -146,42 +155,42 @@ class Guard:
             counted += ((account, self._policy.account),)
         _refuse_if(max(rate.wait(kept[key], now) for key, rate in counted))
         for key, rate in counted:
-            after = await self._store.strike(key, now, rate.every, rate.most)
+            after = await self._store.advance_marker(key, now, rate.every, rate.most)
             if rate.is_over(after, now):
                 _refuse_if(rate.wait(after, now))
         if not is_known:
-            await self._store.strike(spelled, now, self._policy.account.every, self._policy.account.most)
-        return Try(account, spelled, known, counted, is_known)
+            await self._store.advance_marker(spelled, now, self._policy.account.every, self._policy.account.most)
+        return Attempt(account, spelled, known, counted, is_known)
 
-    async def _reward(self, one: Try) -> None:
+    async def _reward(self, one: Attempt) -> None:
         now = self._clock()
         if one.is_known:
-            await self._store.forgive([key for key, _ in one.struck])
+            await self._store.clear_markers([key for key, _ in one.marker_times])
         else:
-            await self._take_back(one, self._policy.account.most)
+            await self._refund(one, self._policy.account.most)
         if one.known:
-            await self._store.strike(one.known, now, self._policy.known_for, self._policy.known_for)
+            await self._store.advance_marker(one.known, now, self._policy.known_for, self._policy.known_for)
 
-    async def _take_back(self, one: Try, of_account: float = 0.0) -> None:
+    async def _refund(self, one: Attempt, of_account: float = 0.0) -> None:
         """What the try has cost; with *of_account*, as many seconds of what its spelling has cost the account."""
         now = self._clock()
-        for key, rate in one.struck:
+        for key, rate in one.marker_times:
             if key != one.account:
-                await self._store.strike(key, now, -rate.every, rate.most)
+                await self._store.advance_marker(key, now, -rate.every, rate.most)
         if not one.is_known:
             await self._give_back(one, of_account or self._policy.account.every, now)
 
-    async def _give_back(self, one: Try, seconds: float, now: float) -> None:
+    async def _give_back(self, one: Attempt, seconds: float, now: float) -> None:
         """Gives the account back what its spelling still holds of these *seconds*. They are taken from the spelling in
         one atomic step, so that nobody gives back twice what was struck once.
         """
         most = self._policy.account.most
-        held = await self._store.strike(one.spelling, now, -seconds, most) + seconds - now
-        await self._store.strike(one.account, now, -min(max(held, 0.0), seconds), most)
+        held = await self._store.advance_marker(one.spelling, now, -seconds, most) + seconds - now
+        await self._store.advance_marker(one.account, now, -min(max(held, 0.0), seconds), most)
 
-    async def _kindly(self, flow: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _best_effort(self, flow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await in_its_place(self._store, flow)
+            await run_off_loop(self._store, flow)
         except TryLater as error:
             _log.warning("a right password could not be noted, and counts as a wrong one: %s", error)
 
@@ -192,24 +201,24 @@ def _refuse_if(wait: float) -> None:
 
 
 def _known_key(spelling: bytes, address: bytes) -> bytes | None:
-    return key_of(b"known", spelling, address) if address else None
+    return marker_key(b"known", spelling, address) if address else None
 
 
 def name_key(name: str) -> bytes:
     """The key of an account's *name*, however it is spelled. *name* is of bounded length."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
     seen = "".join(char if char.isspace() or unicodedata.category(char) not in UNSEEN else "" for char in folded)
-    return key_of(b"account", " ".join(seen.split()).encode("utf-8", "replace"))
+    return marker_key(b"account", " ".join(seen.split()).encode("utf-8", "replace"))
 
 
 def spelling_key(name: str) -> bytes:
     """The key of *name* as it is spelled."""
-    return key_of(b"spelling", name.encode("utf-8", "replace"))
+    return marker_key(b"spelling", name.encode("utf-8", "replace"))
 
 
 def address_key(ip: str) -> bytes:
     """The key of an address, of the whole /64 for IPv6; empty if there is none."""
-    return key_of(b"address", _network(ip).encode("utf-8", "replace")) if ip else b""
+    return marker_key(b"address", _network(ip).encode("utf-8", "replace")) if ip else b""
 
 
 def _network(ip: str) -> str:
@@ -227,87 +236,92 @@ def _network(ip: str) -> str:
 
 
 T = TypeVar("T")
-QUIET = 60.0  # seconds between two pieces of news of the same throttled account and address
-CROWD = 10  # pieces of news in that time of one address, whatever the accounts: names cost an attacker nothing
-REMEMBERED = 1000
+NOTIFY_INTERVAL_SECONDS = 60.0  # seconds between two pieces of news of the same throttled account and address
+MAX_NOTIFICATIONS_PER_ADDRESS = (
+    10  # pieces of news in that time of one address, whatever the accounts: names cost an attacker nothing
+)
+MAX_TRACKED_SOURCES = 1000
 
 
-class Door:
+class CredentialCheck:
     """Lets guesses be made, under *guard* if there is one, and tells of those that fail."""
 
-    def __init__(self, guard: Guard | None, tell: Callable[[events.Event], None]) -> None:
+    def __init__(self, guard: LoginRateLimiter | None, tell: Callable[[events.ServerEvent], None]) -> None:
         self._guard, self._tell = guard, tell
-        self._told: Recent[tuple[bytes, bytes], float] = Recent(REMEMBERED)
-        self._crowds: Recent[bytes, tuple[float, int]] = Recent(REMEMBERED)
+        self._told: BoundedCache[tuple[bytes, bytes], float] = BoundedCache(MAX_TRACKED_SOURCES)
+        self._crowds: BoundedCache[bytes, tuple[float, int]] = BoundedCache(MAX_TRACKED_SOURCES)
 
-    async def guess(
+    async def check(
         self, caller: Caller, account: bytes, why: str, look: Callable[[], Awaitable[T]], spelling: bytes = b""
-    ) -> tuple[T, Try | None]:
+    ) -> tuple[T, Attempt | None]:
         """What *look* gives, which raises LoginRefused for a wrong guess; and the try, for ``was_right``.
 
         Raises what *look* raises, and TooManyAttempts.
         """
-        one = await self._admit(caller, account, spelling)
+        one = await self._acquire(caller, account, spelling)
         try:
             return await look(), one
         except LoginRefused as error:
             said = why if error.reason == error.code else error.reason
-            self.tell_refused(caller, account, said)
+            self.notify_failed(caller, account, said)
             raise
         except (Refused, TryLater, ConfigurationError):
-            await self.take_back(one)
+            await self.refund(one)
             raise
 
-    def tell_refused(self, caller: Caller, account: bytes, why: str) -> None:
+    def notify_failed(self, caller: Caller, account: bytes, why: str) -> None:
         """Tells of a login that was refused."""
         ip, agent = caller
-        self._tell(events.LoginRefused(account=_word(account), why=why, ip=ip, user_agent=agent))
+        self._tell(events.LoginFailed(account=_account_label(account), why=why, ip=ip, user_agent=agent))
 
-    async def was_right(self, one: Try | None) -> None:
+    async def record_success(self, one: Attempt | None) -> None:
         """The guess was right."""
         if self._guard and one:
-            await self._guard.was_right(one)
+            await self._guard.record_success(one)
 
-    async def was_right_before(self, caller: Caller, account: bytes, spelling: bytes) -> None:
+    async def record_earlier_success(self, caller: Caller, account: bytes, spelling: bytes) -> None:
         """A guess at *account*, which was taken back because there was more to ask, was right after all."""
         if self._guard:
-            await self._guard.was_right(self._guard.free_try(account, caller.ip, spelling))
+            await self._guard.record_success(self._guard.uncounted_attempt(account, caller.ip, spelling))
 
-    async def take_back(self, one: Try | None) -> None:
+    async def refund(self, one: Attempt | None) -> None:
         """The guess was none."""
         if self._guard and one:
-            await self._guard.take_back(one)
+            await self._guard.refund(one)
 
-    async def _admit(self, caller: Caller, account: bytes, spelling: bytes) -> Try | None:
+    async def _acquire(self, caller: Caller, account: bytes, spelling: bytes) -> Attempt | None:
         if self._guard is None:
             return None
         try:
-            return await self._guard.admit(account, caller.ip, spelling)
+            return await self._guard.acquire(account, caller.ip, spelling)
         except TooManyAttempts as error:
-            self._tell_throttled(caller, account, error.retry_after)
+            self._notify_rate_limited(caller, account, error.retry_after)
             raise
 
-    def _tell_throttled(self, caller: Caller, account: bytes, retry_after: float) -> None:
+    def _notify_rate_limited(self, caller: Caller, account: bytes, retry_after: float) -> None:
         """Not for every request: an attack must not become a flood of news."""
-        if not self._is_news(account, address_key(caller.ip)):
+        if not self._should_notify(account, address_key(caller.ip)):
             return
-        word, agent = _word(account), caller.user_agent
-        self._tell(events.LoginThrottled(account=word, retry_after=retry_after, ip=caller.ip, user_agent=agent))
+        word, agent = _account_label(account), caller.user_agent
+        self._tell(events.LoginRateLimited(account=word, retry_after=retry_after, ip=caller.ip, user_agent=agent))
 
-    def _is_news(self, account: bytes, address: bytes) -> bool:
+    def _should_notify(self, account: bytes, address: bytes) -> bool:
         now, whom = monotonic(), (account, address)
         since, count = self._crowds.get(address, (now, 0))
-        if now - since >= QUIET:
+        if now - since >= NOTIFY_INTERVAL_SECONDS:
             since, count = now, 0
-        if count >= CROWD or now - self._told.get(whom, float("-inf")) < QUIET:
+        if (
+            count >= MAX_NOTIFICATIONS_PER_ADDRESS
+            or now - self._told.get(whom, float("-inf")) < NOTIFY_INTERVAL_SECONDS
+        ):
             return False
-        self._told.forget(whom)
-        self._told.keep(whom, now)
-        self._crowds.forget(address)
-        self._crowds.keep(address, (since, count + 1))
+        self._told.discard(whom)
+        self._told.put(whom, now)
+        self._crowds.discard(address)
+        self._crowds.put(address, (since, count + 1))
         return True
 
 
-def _word(account: bytes) -> str:
+def _account_label(account: bytes) -> str:
     """What stands for an account in events: as much of its key as tells accounts apart."""
     return account.hex()[:16]

@@ -4,8 +4,8 @@ The rules are not here: a store reads rows and replaces them. One rule, R1, it m
 the one that every refresh needs; the contract suite holds it to ``rotation.present``.
 
 The methods are coroutines. Those of a store over a blocking driver never suspend (``blocking`` is True): they run
-without an event loop; where there is one, slow ones are moved to a thread, and quick ones must be brief (``briefly``).
-Those of a store with two drivers ask ``is_blocking`` each time which of them is wanted.
+without an event loop; where there is one, slow ones are moved to a thread, and quick ones must be brief (``short_timeout``).
+Those of a store with two drivers ask ``in_sync_context`` each time which of them is wanted.
 
 A store around another one: it does what that one does, but for what it says itself.
 """
@@ -19,13 +19,13 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from unbroken.errors import ConfigurationError, StoreUnavailable
-from unbroken.server.core.rotation import Presented, Row
+from unbroken.server.core.rotation import PresentedToken, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 
-__all__ = ["Account", "Around", "Busy", "News", "Store", "open_store"]
+__all__ = ["Account", "DatabaseLocked", "Notifications", "SessionStore", "StoreWrapper", "open_store"]
 
 
-class Busy(StoreUnavailable):
+class DatabaseLocked(StoreUnavailable):
     """Another process is writing, for longer than this one may wait here. Nothing was written."""
 
 
@@ -39,7 +39,7 @@ class Account:
     created_at: float = 0.0
 
 
-class News(Protocol):
+class Notifications(Protocol):
     """What a store announces to its other processes, for one thread that listens."""
 
     def wait(self, timeout: float) -> None:
@@ -51,34 +51,34 @@ class News(Protocol):
         """Ends a ``wait`` that another thread is in, and lets go of the connection."""
 
 
-class Store(Protocol):
+class SessionStore(Protocol):
     """What ``Sessions`` needs. Each method raises StoreUnavailable when the store does not answer in time."""
 
     blocking: bool
 
-    def briefly(self) -> AbstractContextManager[object]:
+    def short_timeout(self) -> AbstractContextManager[object]:
         """Within it this thread waits some milliseconds for other processes, not seconds: an event loop stands still
         meanwhile. What takes longer raises Busy. Of stores that are not ``blocking`` nobody asks it.
         """
 
-    async def insert(self, row: Row) -> None:
+    async def insert(self, row: SessionRow) -> None:
         """Stores a new session, durably; clears away a bounded number of sessions that are long over."""
 
-    async def read(self, key: bytes) -> Row | None:
+    async def read(self, key: bytes) -> SessionRow | None:
         """The row with this key."""
 
-    async def rotate(self, key: bytes, token: Presented, now: float, refresh_ttl: float) -> bool:
-        """R1 in one step: what ``rotation.rotate`` gives, if the row is alive, at g, and seen is null or b."""
+    async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
+        """R1 in one step: what ``rotation.rotate`` gives, if the row is alive, at generation, and first_used_branch is null or branch."""
 
-    async def rotate_unread(
-        self, key: bytes, token: Presented, now: float, refresh_ttl: float, client_id: str | None
-    ) -> Row | None:
+    async def rotate_returning(
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+    ) -> SessionRow | None:
         """``rotate``, for a row that was not read yet, if it is of *client_id* (None: any): the row it has become.
 
         None where ``rotate`` says False. Where one statement cannot do it, it is read first.
         """
 
-    async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
+    async def compare_and_set(self, before: SessionRow, after: SessionRow, dead_until: float) -> bool:
         """Replaces *before* by *after*; False if the row is another one now.
 
         If *after* is revoked and *before* was not: durably, and announced to other processes until *dead_until*.
@@ -99,10 +99,10 @@ class Store(Protocol):
         Their sids. One that has expired is not among them.
         """
 
-    async def confirm(self, sid: str, g: int, b: int) -> None:
-        """Sets seen to *b* where the session's generation is *g* and seen is null."""
+    async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
+        """Sets first_used_branch to *branch* where the session's generation is *generation* and first_used_branch is null."""
 
-    async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[Row]:
+    async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[SessionRow]:
         """All sessions, or those of *subject*, or the one with this *sid*; newest first."""
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
@@ -128,19 +128,19 @@ class Store(Protocol):
         hash than *expected*.
         """
 
-    async def strike(self, key: bytes, now: float, every: float, most: float) -> float:
+    async def advance_marker(self, key: bytes, now: float, every: float, most: float) -> float:
         """Moves the time that is kept under *key* to min(max(it, *now*) + *every*, *now* + *most*); the new time.
 
         In one step, whoever else does so. Clears away a bounded number of times that are past. A crash may forget it.
         """
 
-    async def struck(self, keys: Sequence[bytes]) -> list[float]:
+    async def read_markers(self, keys: Sequence[bytes]) -> list[float]:
         """The time that is kept under each of *keys*; 0.0 where nothing is."""
 
-    async def forgive(self, keys: Sequence[bytes]) -> None:
+    async def clear_markers(self, keys: Sequence[bytes]) -> None:
         """Forgets the times that are kept under *keys*."""
 
-    def news(self) -> News | None:
+    def notifications(self) -> Notifications | None:
         """What this store announces, from now on; None for a store that has to be asked."""
 
     async def health(self) -> None:
@@ -153,7 +153,7 @@ class Store(Protocol):
         """Lets go of the store."""
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str) -> SessionStore:
     """The store that *url* names: ``sqlite:///file.db`` (relative), ``sqlite:////path/file.db``, ``memory:``,
     ``postgresql://USER:PASSWORD@HOST/DATABASE``, or ``redis://HOST/0`` (also ``rediss://``,
     ``unix://``, ``redis+cluster://A:1,B:2`` and ``rediss+cluster://``).
@@ -163,17 +163,17 @@ def open_store(url: str) -> Store:
     """
     kind = url.partition(":")[0].lower()
     if url in ("memory:", "memory://"):
-        from unbroken.server.stores.memory import MemoryStore  # noqa: PLC0415  # each store only where it is asked for
+        from unbroken.server.stores.memory import MemorySessionStore  # noqa: PLC0415  # each store only where it is asked for
 
-        return MemoryStore()
+        return MemorySessionStore()
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
-        from unbroken.server.stores.sqlite import SqliteStore  # noqa: PLC0415
+        from unbroken.server.stores.sqlite import SqliteSessionStore  # noqa: PLC0415
 
-        return SqliteStore(url.removeprefix("sqlite:///"))
+        return SqliteSessionStore(url.removeprefix("sqlite:///"))
     if kind in POSTGRES:
-        return _opened("postgres", "PostgresStore", url)
+        return _opened("postgres", "PostgresSessionStore", url)
     if kind in REDIS:
-        return _opened("redis", "RedisStore", url)
+        return _opened("redis", "RedisSessionStore", url)
     known = "sqlite:///FILE, postgresql://…, redis://… or memory:"
     raise ConfigurationError(f"unknown store {kind + ':' if ':' in url else url.partition('@')[0]!r}: use {known}")
 
@@ -182,20 +182,20 @@ POSTGRES = ("postgresql", "postgres")
 REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
 
-def _opened(module: str, name: str, url: str) -> Store:
+def _opened(module: str, name: str, url: str) -> SessionStore:
     """The store with a driver of its own. Raises ConfigurationError when the driver is not installed."""
     try:
         found = import_module(f"unbroken.server.stores.{module}")
     except ModuleNotFoundError as missing:
         raise ConfigurationError(f"this store needs {missing.name}: install 'unbroken[{module}]'") from missing
-    store: Store = getattr(found, name)(url)
+    store: SessionStore = getattr(found, name)(url)
     return store
 
 
-class Around:
+class StoreWrapper:
     """All that *inside* has, asked for once and then at hand: what passes through costs nothing."""
 
-    def __init__(self, inside: Store) -> None:
+    def __init__(self, inside: SessionStore) -> None:
         self.inside = inside
 
     def __repr__(self) -> str:

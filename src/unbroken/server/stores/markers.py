@@ -10,85 +10,85 @@ import hashlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
-from unbroken._sync import is_blocking, run_once
-from unbroken.server.worker_pool import STORE
+from unbroken._sync import in_sync_context, run_sync
+from unbroken.server.worker_pool import STORE_POOL
 
 __all__ = [
-    "Marks",
-    "began_too_early",
-    "ended_since",
-    "first_time",
-    "in_its_place",
-    "key_of",
+    "MarkerStore",
+    "mark_once",
+    "marker_key",
     "new_device",
-    "void_steps",
+    "revoked_since",
+    "run_off_loop",
+    "void_pending_logins",
+    "was_voided_since",
 ]
 
 T = TypeVar("T")
-STEP_LIFE = 300.0  # seconds between a right password and the code that follows
-LAST_DIGITS = 0.001  # seconds
-DEVICE_REMEMBERED = 365 * 86400.0  # seconds since the first login from there, or twice as many
+MFA_TOKEN_SECONDS = 300.0  # seconds between a right password and the code that follows
+CLOCK_TOLERANCE_SECONDS = 0.001  # seconds
+KNOWN_DEVICE_SECONDS = 365 * 86400.0  # seconds since the first login from there, or twice as many
 
 
-class Marks(Protocol):
+class MarkerStore(Protocol):
     """What is needed of a store."""
 
     blocking: bool
 
-    async def strike(self, key: bytes, now: float, every: float, most: float) -> float:
+    async def advance_marker(self, key: bytes, now: float, every: float, most: float) -> float:
         """Moves the time kept under *key* to min(max(it, now) + every, now + most); the new value."""
 
-    async def struck(self, keys: Sequence[bytes]) -> list[float]:
+    async def read_markers(self, keys: Sequence[bytes]) -> list[float]:
         """What is kept under each of *keys*; 0.0 where nothing is."""
 
-    async def forgive(self, keys: Sequence[bytes]) -> None:
+    async def clear_markers(self, keys: Sequence[bytes]) -> None:
         """Forgets *keys*."""
 
 
-def key_of(kind: bytes, *parts: bytes) -> bytes:
+def marker_key(kind: bytes, *parts: bytes) -> bytes:
     """The key for *parts*: no other kind, and no other parts, give the same."""
     return hashlib.sha256(b"unbroken\0" + b"".join(len(part).to_bytes(4) + part for part in (kind, *parts))).digest()
 
 
-async def first_time(store: Marks, key: bytes, now: float, life: float) -> bool:
+async def mark_once(store: MarkerStore, key: bytes, now: float, life: float) -> bool:
     """Whether *key* comes for the first time in *life* seconds, or in twice as many at most. One atomic step.
 
     A second of that life is given away: stores and clocks do not agree on the last digits.
     """
-    return await store.strike(key, now, life, 2.0 * life) <= now + life + 1.0
+    return await store.advance_marker(key, now, life, 2.0 * life) <= now + life + 1.0
 
 
-async def new_device(store: Marks, subject: str, client_id: str, device: str, now: float) -> bool:
+async def new_device(store: MarkerStore, subject: str, client_id: str, device: str, now: float) -> bool:
     """Whether *subject* logs in by this client from such a device for the first time."""
     parts = (part.encode("utf-8", "replace") for part in (subject, client_id, device))
-    return await first_time(store, key_of(b"device", *parts), now, DEVICE_REMEMBERED)
+    return await mark_once(store, marker_key(b"device", *parts), now, KNOWN_DEVICE_SECONDS)
 
 
-async def void_steps(store: Marks, subject: str, now: float) -> None:
+async def void_pending_logins(store: MarkerStore, subject: str, now: float) -> None:
     """Ends the logins of *subject* that wait for a second step."""
-    await store.strike(_steps(subject), now, STEP_LIFE, STEP_LIFE)
+    await store.advance_marker(_pending_logins_key(subject), now, MFA_TOKEN_SECONDS, MFA_TOKEN_SECONDS)
 
 
-async def began_too_early(store: Marks, subject: str, began: float) -> bool:
+async def was_voided_since(store: MarkerStore, subject: str, began: float) -> bool:
     """Whether a login of *subject* that began then was ended by ``void_steps`` since."""
-    [kept] = await store.struck([_steps(subject)])
-    return began <= kept - STEP_LIFE
+    [kept] = await store.read_markers([_pending_logins_key(subject)])
+    return began <= kept - MFA_TOKEN_SECONDS
 
 
-async def ended_since(store: Marks, subject: str, began: float) -> bool:
+async def revoked_since(store: MarkerStore, subject: str, began: float) -> bool:
     """Whether all sessions of *subject* were ended after *began*. At one and the same time of day counts as before:
     whoever ends all sessions and logs in again is welcome. Stores do not agree on the last digits.
     """
-    [kept] = await store.struck([_steps(subject)])
-    return began < kept - STEP_LIFE - LAST_DIGITS
+    [kept] = await store.read_markers([_pending_logins_key(subject)])
+    return began < kept - MFA_TOKEN_SECONDS - CLOCK_TOLERANCE_SECONDS
 
 
-async def in_its_place(store: Marks, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
+async def run_off_loop(store: MarkerStore, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """What *flow* gives; in a thread where the store blocks and there is an event loop."""
-    if not store.blocking or is_blocking():
+    if not store.blocking or in_sync_context():
         return await flow()
-    return await STORE.run(lambda: run_once(flow()))
+    return await STORE_POOL.run(lambda: run_sync(flow()))
 
 
-def _steps(subject: str) -> bytes:
-    return key_of(b"steps", subject.encode("utf-8", "replace"))
+def _pending_logins_key(subject: str) -> bytes:
+    return marker_key(b"steps", subject.encode("utf-8", "replace"))

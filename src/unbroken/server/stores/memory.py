@@ -15,24 +15,24 @@ from dataclasses import replace
 from itertools import islice
 
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import Policy, Presented, Row
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import Account
 
-__all__ = ["MemoryStore"]
+__all__ = ["MemorySessionStore"]
 
 CLEARED_AT_ONCE = 100
 STRIKES_REMEMBERED = 100_000
 
 
-class MemoryStore:
+class MemorySessionStore:
     """Sessions, keys and accounts in memory, for any number of threads of one process."""
 
     blocking = False  # nothing here is slow enough for a thread of its own
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all of it
-        self._rows: dict[bytes, Row] = {}
+        self._rows: dict[bytes, SessionRow] = {}
         self._by_sid: dict[str, bytes] = {}
         self._by_subject: dict[str, dict[bytes, None]] = {}
         self._ends: list[tuple[float, bytes]] = []  # when rows expire: a heap
@@ -42,10 +42,10 @@ class MemoryStore:
         self._number = 0
         self._strikes: dict[bytes, float] = {}  # the one that was moved last stands last
 
-    def briefly(self) -> contextlib.nullcontext[None]:
+    def short_timeout(self) -> contextlib.nullcontext[None]:
         return contextlib.nullcontext()
 
-    async def insert(self, row: Row) -> None:
+    async def insert(self, row: SessionRow) -> None:
         with self._lock:
             for _ in range(CLEARED_AT_ONCE):
                 if not self._ends or self._ends[0][0] >= row.created_at:
@@ -56,30 +56,35 @@ class MemoryStore:
             self._by_subject.setdefault(row.subject, {})[row.key] = None
             heapq.heappush(self._ends, (row.expires_at, row.key))
 
-    async def read(self, key: bytes) -> Row | None:
+    async def read(self, key: bytes) -> SessionRow | None:
         return self._rows.get(key)
 
-    async def rotate(self, key: bytes, token: Presented, now: float, refresh_ttl: float) -> bool:
+    async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
         return self._rotated(key, token, now, refresh_ttl, None) is not None
 
-    async def rotate_unread(
-        self, key: bytes, token: Presented, now: float, refresh_ttl: float, client_id: str | None
-    ) -> Row | None:
+    async def rotate_returning(
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+    ) -> SessionRow | None:
         return self._rotated(key, token, now, refresh_ttl, client_id)
 
     def _rotated(
-        self, key: bytes, token: Presented, now: float, refresh_ttl: float, client_id: str | None
-    ) -> Row | None:
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+    ) -> SessionRow | None:
         with self._lock:
             row = self._rows.get(key)
-            if row is None or rotation.why_dead(row, now) or token.g != row.g or row.seen not in (None, token.b):
+            if (
+                row is None
+                or rotation.why_inactive(row, now)
+                or token.generation != row.generation
+                or row.first_used_branch not in (None, token.branch)
+            ):
                 return None
             if client_id not in (None, row.client_id):
                 return None
             self._rows[key] = after = rotation.rotate(row, token, now, Policy(refresh_ttl=refresh_ttl))
             return after
 
-    async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
+    async def compare_and_set(self, before: SessionRow, after: SessionRow, dead_until: float) -> bool:
         with self._lock:
             if self._rows.get(before.key) != before:
                 return False
@@ -100,19 +105,19 @@ class MemoryStore:
     ) -> list[str]:
         with self._lock:
             found = self._found(subject, sid)
-            ended = [row for row in found if row.sid != keep and not rotation.why_dead(row, now)]
+            ended = [row for row in found if row.sid != keep and not rotation.why_inactive(row, now)]
             for row in ended:
                 self._rows[row.key] = replace(row, revoked_at=now, revoked_why=why)
                 self._announce(row.sid, dead_until, now)
             return [row.sid for row in ended]
 
-    async def confirm(self, sid: str, g: int, b: int) -> None:
+    async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
         with self._lock:
             for row in self._found(None, sid):
-                if row.g == g and row.seen is None:
-                    self._rows[row.key] = replace(row, seen=b)
+                if row.generation == generation and row.first_used_branch is None:
+                    self._rows[row.key] = replace(row, first_used_branch=branch)
 
-    async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[Row]:
+    async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[SessionRow]:
         with self._lock:
             return sorted(self._found(subject, sid), key=lambda row: -row.used_at)
 
@@ -126,7 +131,7 @@ class MemoryStore:
     async def save_keys(self, records: Sequence[KeyRecord], *, first: bool = False) -> None:
         with self._lock:
             if not (first and self._keys):
-                self._keys |= {record.kid: self._keys.get(record.kid, record).joined(record) for record in records}
+                self._keys |= {record.kid: self._keys.get(record.kid, record).merged_with(record) for record in records}
 
     async def accounts(self) -> list[Account]:
         return sorted(self._accounts.values(), key=lambda account: account.name)
@@ -149,7 +154,7 @@ class MemoryStore:
                 self._accounts[name] = replace(account, password_hash=password_hash)
             return True
 
-    async def strike(self, key: bytes, now: float, every: float, most: float) -> float:
+    async def advance_marker(self, key: bytes, now: float, every: float, most: float) -> float:
         with self._lock:
             until = min(max(self._strikes.pop(key, 0.0), now) + every, now + most)
             self._strikes[key] = until
@@ -158,15 +163,15 @@ class MemoryStore:
                     del self._strikes[old]
             return until
 
-    async def struck(self, keys: Sequence[bytes]) -> list[float]:
+    async def read_markers(self, keys: Sequence[bytes]) -> list[float]:
         return [self._strikes.get(key, 0.0) for key in keys]
 
-    async def forgive(self, keys: Sequence[bytes]) -> None:
+    async def clear_markers(self, keys: Sequence[bytes]) -> None:
         with self._lock:
             for key in keys:
                 self._strikes.pop(key, None)
 
-    def news(self) -> None:
+    def notifications(self) -> None:
         """Nobody else is there to announce anything."""
 
     async def health(self) -> None:
@@ -180,7 +185,7 @@ class MemoryStore:
 
     # ---- under the lock ----------------------------------------------------------------------------------------
 
-    def _found(self, subject: str | None, sid: str | None) -> list[Row]:
+    def _found(self, subject: str | None, sid: str | None) -> list[SessionRow]:
         """The rows of this subject, with this sid, where given."""
         keys: Iterable[bytes] = self._rows
         if sid is not None:

@@ -19,15 +19,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
-from unbroken._drivers.postgres import Sql
-from unbroken.server.core.rotation import REST, Presented, Row, row_after
+from unbroken._drivers.postgres import PostgresDriver
+from unbroken.server.core.rotation import REST, PresentedToken, SessionRow, row_after
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import Account, postgres_schema
-from unbroken.server.stores.postgres_notifications import PostgresNews
+from unbroken.server.stores.postgres_notifications import PostgresNotifications
 
-__all__ = ["PostgresStore"]
+__all__ = ["PostgresSessionStore"]
 
-NAMES = tuple(column.name for column in fields(Row))
+NAMES = tuple(column.name for column in fields(SessionRow))
 COLUMNS = ", ".join(NAMES)
 READ = f"SELECT {COLUMNS} FROM unbroken_session WHERE key = %s"
 INSERT = f"""
@@ -42,19 +42,19 @@ INSERT INTO unbroken_session ({COLUMNS}) VALUES ({", ".join(["%s"] * len(NAMES))
 RELAXED = "RETURNING set_config('synchronous_commit', 'off', true)"
 # R1: the condition is that of ``rotation.present``, the change that of ``rotation.rotate``.
 R1 = """
-UPDATE unbroken_session SET g = g + 1, b = 0, at2 = at1, b2 = b1, at1 = %(now)s, b1 = %(b)s, attempt = %(attempt)s,
-    seen = NULL, used_at = %(now)s, idle_expires_at = least(%(now)s + %(refresh_ttl)s, expires_at)
-WHERE key = %(key)s AND g = %(g)s AND (seen IS NULL OR seen = %(b)s)
+UPDATE unbroken_session SET generation = generation + 1, branch = 0, previous_rotated_at = rotated_at, previous_promoted_branch = promoted_branch, rotated_at = %(now)s, promoted_branch = %(branch)s, idempotency_hash = %(idempotency_hash)s,
+    first_used_branch = NULL, used_at = %(now)s, idle_expires_at = least(%(now)s + %(refresh_ttl)s, expires_at)
+WHERE key = %(key)s AND generation = %(generation)s AND (first_used_branch IS NULL OR first_used_branch = %(branch)s)
     AND revoked_at IS NULL AND idle_expires_at > %(now)s AND expires_at > %(now)s
 """
 ROTATE = R1 + RELAXED
 ROTATE_UNREAD = f"{R1} AND client_id = coalesce(%(client_id)s::text, client_id) {RELAXED}, {REST}"
 SWAP = f"""
 UPDATE unbroken_session SET {", ".join(f"{name} = %(new_{name})s" for name in NAMES)}
-WHERE key = %(key)s AND g = %(g)s AND b = %(b)s AND label = %(label)s AND at1 IS NOT DISTINCT FROM %(at1)s
-    AND attempt IS NOT DISTINCT FROM %(attempt)s AND seen IS NOT DISTINCT FROM %(seen)s AND revoked_at IS NULL
+WHERE key = %(key)s AND generation = %(generation)s AND branch = %(branch)s AND label = %(label)s AND rotated_at IS NOT DISTINCT FROM %(rotated_at)s
+    AND idempotency_hash IS NOT DISTINCT FROM %(idempotency_hash)s AND first_used_branch IS NOT DISTINCT FROM %(first_used_branch)s AND revoked_at IS NULL
 """
-CONFIRM = f"UPDATE unbroken_session SET seen = %s WHERE sid = %s AND g = %s AND seen IS NULL {RELAXED}"
+CONFIRM = f"UPDATE unbroken_session SET first_used_branch = %s WHERE sid = %s AND generation = %s AND first_used_branch IS NULL {RELAXED}"
 NEWS = "unbroken_news"
 STARTS = 2**16  # what a cursor keeps of when its server started
 # What is oldest of the announcements that nobody needs any more is forgotten with each new one.
@@ -118,7 +118,7 @@ DELETE FROM unbroken_strike USING mine WHERE unbroken_strike.key = mine.key {REL
 """
 
 
-class PostgresStore:
+class PostgresSessionStore:
     """Sessions, keys and accounts in the PostgreSQL at *url* (``postgresql://``, or what else libpq reads).
 
     An empty database is made ready. Raises ConfigurationError for one that another version of unbroken made, in one
@@ -129,38 +129,41 @@ class PostgresStore:
     blocking = False  # it suspends where it can
 
     def __init__(self, url: str) -> None:
-        self._sql = Sql(url)
+        self._sql = PostgresDriver(url)
         self._rows = self._sql.rows
         postgres_schema.make_ready(self._sql)
 
     def __repr__(self) -> str:
-        return f"<PostgresStore {self._sql.name}>"
+        return f"<PostgresSessionStore {self._sql.name}>"
 
-    def briefly(self) -> AbstractContextManager[object]:
+    def short_timeout(self) -> AbstractContextManager[object]:
         return nullcontext()
 
     # ---- sessions ------------------------------------------------------------------------------------------------
 
-    async def insert(self, row: Row) -> None:
+    async def insert(self, row: SessionRow) -> None:
         await self._rows(INSERT, (row.created_at, *astuple(row)))
 
-    async def read(self, key: bytes) -> Row | None:
+    async def read(self, key: bytes) -> SessionRow | None:
         rows = await self._rows(READ, (key,))
-        return Row(*rows[0]) if rows else None
+        return SessionRow(*rows[0]) if rows else None
 
-    async def rotate(self, key: bytes, token: Presented, now: float, refresh_ttl: float) -> bool:
+    async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
         return bool(await self._rows(ROTATE, _presented(key, token, now, refresh_ttl)))
 
-    async def rotate_unread(
-        self, key: bytes, token: Presented, now: float, refresh_ttl: float, client_id: str | None
-    ) -> Row | None:
+    async def rotate_returning(
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+    ) -> SessionRow | None:
         values = _presented(key, token, now, refresh_ttl)
         values["client_id"] = client_id
         rows = await self._rows(ROTATE_UNREAD, values)
         return row_after(key, token, float(now), float(refresh_ttl), rows[0][1:]) if rows else None
 
-    async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
-        old = {name: getattr(before, name) for name in ("key", "g", "b", "label", "at1", "attempt", "seen")}
+    async def compare_and_set(self, before: SessionRow, after: SessionRow, dead_until: float) -> bool:
+        old = {
+            name: getattr(before, name)
+            for name in ("key", "generation", "branch", "label", "rotated_at", "idempotency_hash", "first_used_branch")
+        }
         values = old | {f"new_{name}": value for name, value in zip(NAMES, astuple(after), strict=True)}
         if after.revoked_at is None:
             return bool(await self._rows(f"{SWAP} {RELAXED}", values))
@@ -181,14 +184,14 @@ class PostgresStore:
         among = "".join(condition for name, condition in AMONG.items() if values[name] is not None)
         return [row[0] for row in await self._rows(END.format(among=among) + ANNOUNCE, values)]
 
-    async def confirm(self, sid: str, g: int, b: int) -> None:
-        await self._rows(CONFIRM, (b, sid, g))
+    async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
+        await self._rows(CONFIRM, (branch, sid, generation))
 
-    async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[Row]:
+    async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[SessionRow]:
         values = {"subject": subject, "sid": sid}
         among = "".join(AMONG[name] for name, value in values.items() if value is not None)
         statement = f"SELECT {COLUMNS} FROM unbroken_session WHERE true{among} ORDER BY used_at DESC"
-        return [Row(*found) for found in await self._rows(statement, values)]
+        return [SessionRow(*found) for found in await self._rows(statement, values)]
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
         oldest, start = divmod(after, STARTS)
@@ -207,7 +210,7 @@ class PostgresStore:
         about = {"first": first, "kids": [record.kid for record in records]}
         saves = [(SAVE_KEY, asdict(record) | about) for record in records]
         lock = ("SELECT pg_advisory_xact_lock(%s)", (KEYS_LOCK,))
-        await self._sql.together([lock, *saves, (f"SELECT pg_notify('{NEWS}', '')", ())])
+        await self._sql.transaction([lock, *saves, (f"SELECT pg_notify('{NEWS}', '')", ())])
 
     async def accounts(self) -> list[Account]:
         return [Account(*found) for found in await self._rows(f"{ACCOUNTS} ORDER BY name")]
@@ -230,20 +233,20 @@ class PostgresStore:
 
     # ---- strikes, and the store itself ---------------------------------------------------------------------------
 
-    async def strike(self, key: bytes, now: float, every: float, most: float) -> float:
+    async def advance_marker(self, key: bytes, now: float, every: float, most: float) -> float:
         values = {"key": key, "now": float(now), "every": float(every), "most": float(most)}
         [(until, _)] = await self._rows(STRIKE, values)
         return float(until)
 
-    async def struck(self, keys: Sequence[bytes]) -> list[float]:
+    async def read_markers(self, keys: Sequence[bytes]) -> list[float]:
         known = dict(await self._rows("SELECT key, until FROM unbroken_strike WHERE key = ANY (%s)", (list(keys),)))
         return [known.get(key, 0.0) for key in keys]
 
-    async def forgive(self, keys: Sequence[bytes]) -> None:
+    async def clear_markers(self, keys: Sequence[bytes]) -> None:
         await self._rows(FORGIVE, (list(keys),))
 
-    def news(self) -> PostgresNews:
-        return PostgresNews(self._sql, NEWS)
+    def notifications(self) -> PostgresNotifications:
+        return PostgresNotifications(self._sql, NEWS)
 
     async def health(self) -> None:
         await self._rows("SELECT number FROM unbroken_schema")
@@ -255,13 +258,13 @@ class PostgresStore:
         self._sql.close()
 
 
-def _presented(key: bytes, token: Presented, now: float, refresh_ttl: float) -> dict[str, Any]:
+def _presented(key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> dict[str, Any]:
     """The values of ``ROTATE``."""
     return {
         "key": key,
-        "g": token.g,
-        "b": token.b,
-        "attempt": token.attempt,
+        "generation": token.generation,
+        "branch": token.branch,
+        "idempotency_hash": token.idempotency_hash,
         "now": float(now),
         "refresh_ttl": float(refresh_ttl),
     }

@@ -14,16 +14,16 @@ from typing import Any
 
 import psycopg
 
-from unbroken._drivers.postgres import Sql
+from unbroken._drivers.postgres import PostgresDriver
 from unbroken.errors import StoreUnavailable
 
-__all__ = ["PostgresNews"]
+__all__ = ["PostgresNotifications"]
 
 
-class PostgresNews:
+class PostgresNotifications:
     """The announcements of *channel* in the database of *sql*."""
 
-    def __init__(self, sql: Sql, channel: str) -> None:
+    def __init__(self, sql: PostgresDriver, channel: str) -> None:
         self._sql, self._channel = sql, channel
         self._turn = threading.Lock()  # held by the thread that waits
         self._connection: psycopg.Connection[Any] | None = None
@@ -39,7 +39,7 @@ class PostgresNews:
                 self._listen(timeout)
             except psycopg.Error as error:
                 self._hang_up()
-                raise self._sql.said(error) from error
+                raise self._sql.translate_error(error) from error
 
     def close(self) -> None:
         """Ends a wait, and lets go of the connection."""

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from unbroken._drivers.postgres import Sql
+from unbroken._drivers.postgres import PostgresDriver
 from unbroken.errors import ConfigurationError
 
 __all__ = ["STEPS", "found_in", "make_ready", "upgrade"]
@@ -32,9 +32,9 @@ BOUNDS = "SELECT set_config('statement_timeout', '0', true), set_config('lock_ti
 SESSIONS = """
 CREATE TABLE unbroken_session (
     created_at float8 NOT NULL, used_at float8 NOT NULL, idle_expires_at float8 NOT NULL, expires_at float8 NOT NULL,
-    at1 float8, at2 float8, revoked_at float8,
-    g int8 NOT NULL, b int4 NOT NULL, b1 int4, b2 int4, seen int4, coordinated bool NOT NULL,
-    key bytea NOT NULL, attempt bytea,
+    rotated_at float8, previous_rotated_at float8, revoked_at float8,
+    generation int8 NOT NULL, branch int4 NOT NULL, promoted_branch int4, previous_promoted_branch int4, first_used_branch int4, coordinated bool NOT NULL,
+    key bytea NOT NULL, idempotency_hash bytea,
     sid text COLLATE "C" NOT NULL, subject text COLLATE "C" NOT NULL,
     client_id text NOT NULL, scope text NOT NULL, revoked_why text, evidence text,
     label text NOT NULL, ip text NOT NULL, user_agent text NOT NULL
@@ -66,7 +66,7 @@ Connection = psycopg.Connection[Any]
 T = TypeVar("T")
 
 
-def make_ready(sql: Sql) -> None:
+def make_ready(sql: PostgresDriver) -> None:
     """Makes the tables in an empty database. Raises ConfigurationError for an older or newer one."""
     version = found_in(sql) or _connected(sql, lambda connection: _forward(connection, sql.name, only_empty=True))
     if version < len(STEPS):
@@ -75,22 +75,22 @@ def make_ready(sql: Sql) -> None:
     _refuse_newer(version, sql.name)
 
 
-def found_in(sql: Sql) -> int:
+def found_in(sql: PostgresDriver) -> int:
     """The number of the schema; 0 where there is none."""
     return _connected(sql, _found)
 
 
-def upgrade(sql: Sql) -> None:
+def upgrade(sql: PostgresDriver) -> None:
     """Brings the tables forward, or makes them. Raises ConfigurationError for those of a newer unbroken."""
     _connected(sql, lambda connection: _forward(connection, sql.name))
 
 
-def _connected(sql: Sql, work: Callable[[Connection], T]) -> T:
+def _connected(sql: PostgresDriver, work: Callable[[Connection], T]) -> T:
     try:
         with closing(sql.connection(answer_seconds=PATIENCE)) as connection:
             return work(connection)
     except psycopg.Error as error:
-        raise sql.said(error) from error
+        raise sql.translate_error(error) from error
 
 
 def _found(connection: Connection) -> int:

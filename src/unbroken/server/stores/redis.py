@@ -27,12 +27,12 @@ from math import ceil
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from unbroken._bounded_cache import Recent
-from unbroken._drivers.redis import Command, RedisBind
+from unbroken._bounded_cache import BoundedCache
+from unbroken._drivers.redis import Command, RedisDriver
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import Policy, Presented, Row
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
-from unbroken.server.stores import Account, News
+from unbroken.server.stores import Account, Notifications
 from unbroken.server.stores import redis_scripts as scripts
 from unbroken.server.stores.redis_rows import (
     CHANGING,
@@ -47,7 +47,7 @@ from unbroken.server.stores.redis_rows import (
     values_of,
 )
 
-__all__ = ["RedisStore"]
+__all__ = ["RedisSessionStore"]
 
 AT_ONCE = 200  # sessions that are asked for in one question
 EPOCH = ("n", "r", "w")
@@ -57,7 +57,7 @@ SUBJECTS_REMEMBERED = 20_000
 CHANGING_NAMES = tuple(CHANGING.values())
 
 
-class RedisStore:
+class RedisSessionStore:
     """Sessions, keys and accounts in the Redis at *url*: ``redis://HOST:PORT/0``, ``rediss://``, ``unix://``; a cluster
     is ``redis+cluster://HOST:PORT``, also with several nodes. Applications that share a server: ``?prefix=shop``.
 
@@ -68,14 +68,14 @@ class RedisStore:
 
     def __init__(self, url: str, *, timeout: float = 2.0) -> None:
         url, prefix = _without_prefix(url)
-        self._bind, self._names = RedisBind(url, timeout=timeout), Names(prefix)
+        self._bind, self._names = RedisDriver(url, timeout=timeout), Names(prefix)
         self._ask, self._ask_all = self._bind.ask, self._bind.ask_all
-        self._subjects: Recent[bytes, str] = Recent(SUBJECTS_REMEMBERED)  # of sessions; that never changes
+        self._subjects: BoundedCache[bytes, str] = BoundedCache(SUBJECTS_REMEMBERED)  # of sessions; that never changes
 
     def __repr__(self) -> str:
-        return f"<RedisStore {self._bind!r}>"
+        return f"<RedisSessionStore {self._bind!r}>"
 
-    def briefly(self) -> contextlib.nullcontext[None]:
+    def short_timeout(self) -> contextlib.nullcontext[None]:
         return contextlib.nullcontext()
 
     def close(self) -> None:
@@ -88,12 +88,12 @@ class RedisStore:
     async def health(self) -> None:
         await self._ask("EXISTS", self._names.keys)
 
-    def news(self) -> News:
+    def notifications(self) -> Notifications:
         return self._bind.listener(self._names.channel)
 
     # ---- sessions ------------------------------------------------------------------------------------------------
 
-    async def insert(self, row: Row) -> None:
+    async def insert(self, row: SessionRow) -> None:
         entry, life = Entry(row.key, row.sid).text(), _ms(row.expires_at - row.created_at + MARGIN)
         now, ends_at = repr(row.created_at), repr(row.expires_at)
         epoch, _, over = await self._ask_all(
@@ -107,21 +107,21 @@ class RedisStore:
         made = (scripts.INSERT, 2, *self._names.row(row.key), life, lasting(row), "e", epoch, *values)
         cleared = [("UNLINK", *self._names.row(Entry.read(one).key)) for one in over]
         await self._ask_all([*cleared, ("EVALSHA", *made)], durably=True)
-        self._subjects.keep(row.key, row.subject)
+        self._subjects.put(row.key, row.subject)
 
-    async def read(self, key: bytes) -> Row | None:
+    async def read(self, key: bytes) -> SessionRow | None:
         [row] = await self._rows([key])
         return row
 
-    async def rotate(self, key: bytes, token: Presented, now: float, refresh_ttl: float) -> bool:
+    async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
         subject = self._subjects.get(key)
         if subject is None:
             row = await self.read(key)
             if row is None:
                 return False
             subject = row.subject
-        attempt = b"" if token.attempt is None else b"=" + token.attempt
-        values = (token.g, token.b, repr(now), repr(now + refresh_ttl), attempt, token.g + 1)
+        attempt = b"" if token.idempotency_hash is None else b"=" + token.idempotency_hash
+        values = (token.generation, token.branch, repr(now), repr(now + refresh_ttl), attempt, token.generation + 1)
         name, (_, epoch) = self._names.row(key)[0], self._names.subject(subject)
         if not self._bind.cluster:
             return await self._ask("EVALSHA", scripts.ROTATE, 2, name, epoch, *values) is not None
@@ -129,17 +129,17 @@ class RedisStore:
         newest, then = await self._ask_all([("HGET", epoch, "n"), ("EVALSHA", scripts.ROTATE, 1, name, *values)])
         return then is not None and int(newest or 0) <= int(then)
 
-    async def rotate_unread(
-        self, key: bytes, token: Presented, now: float, refresh_ttl: float, client_id: str | None
-    ) -> Row | None:
+    async def rotate_returning(
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+    ) -> SessionRow | None:
         row = await self.read(key)  # it says whose it is, and so where the end of all their sessions would stand
-        if row is None or row.g != token.g or client_id not in (None, row.client_id):
+        if row is None or row.generation != token.generation or client_id not in (None, row.client_id):
             return None
         if not await self.rotate(key, token, now, refresh_ttl):
             return None
         return rotation.rotate(row, token, now, Policy(refresh_ttl=refresh_ttl))
 
-    async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
+    async def compare_and_set(self, before: SessionRow, after: SessionRow, dead_until: float) -> bool:
         ends = after.revoked_at is not None and before.revoked_at is None
         life = _ms(dead_until - (after.revoked_at or 0.0) + MARGIN) if ends else ""
         about = lasting(after) if lasting(after) != lasting(before) else ""
@@ -174,13 +174,13 @@ class RedisStore:
             ended += [entry.sid for entry, state in states if state == 1]
         return ended
 
-    async def confirm(self, sid: str, g: int, b: int) -> None:
+    async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
         key = await self._ask("GET", self._names.sid(sid))
         if key is not None:
-            await self._ask("EVALSHA", scripts.CONFIRM, 1, self._names.row(key)[0], g, b)
+            await self._ask("EVALSHA", scripts.CONFIRM, 1, self._names.row(key)[0], generation, branch)
 
-    async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[Row]:
-        found: dict[bytes, Row] = {}
+    async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[SessionRow]:
+        found: dict[bytes, SessionRow] = {}
         for some in _parts(await self._entries(sid, subject)):
             rows = await self._rows([entry.key for entry in some])
             found |= {row.key: row for row in rows if row is not None and subject in (None, row.subject)}
@@ -227,19 +227,19 @@ class RedisStore:
                 return True
         return False
 
-    async def strike(self, key: bytes, now: float, every: float, most: float) -> float:
+    async def advance_marker(self, key: bytes, now: float, every: float, most: float) -> float:
         values = (repr(float(now)), repr(float(every)), repr(float(most)))
         return float(await self._ask("EVALSHA", scripts.STRIKE, 1, self._names.time(key), *values))
 
-    async def struck(self, keys: Sequence[bytes]) -> list[float]:
+    async def read_markers(self, keys: Sequence[bytes]) -> list[float]:
         return [float(time or 0) for time in await self._ask_all([("GET", self._names.time(key)) for key in keys])]
 
-    async def forgive(self, keys: Sequence[bytes]) -> None:
+    async def clear_markers(self, keys: Sequence[bytes]) -> None:
         await self._ask_all([("UNLINK", self._names.time(key)) for key in keys])
 
     # ---- parts ---------------------------------------------------------------------------------------------------
 
-    async def _rows(self, keys: Sequence[bytes]) -> list[Row | None]:
+    async def _rows(self, keys: Sequence[bytes]) -> list[SessionRow | None]:
         """The rows with these keys, as they are in their subjects' epochs. An end that is not announced yet, is now."""
         names = [self._names.row(key) for key in keys]
         asked: list[Command] = [part for row, about in names for part in (("HGETALL", row), ("GET", about))]
@@ -252,10 +252,12 @@ class RedisStore:
         epochs |= dict(zip(more, await self._ask_all(self._epochs_of(more)), strict=True))
         return [await self._now(row, hashes[n], epochs) for n, row in enumerate(rows)]
 
-    async def _now(self, row: Row | None, changing: dict[bytes, bytes], epochs: dict[str, Any]) -> Row | None:
+    async def _now(
+        self, row: SessionRow | None, changing: dict[bytes, bytes], epochs: dict[str, Any]
+    ) -> SessionRow | None:
         if row is None:
             return None
-        self._subjects.keep(row.key, row.subject)
+        self._subjects.put(row.key, row.subject)
         if (until := changing.get(b"o")) and row.revoked_at is not None:
             await self._announce([Entry(row.key, row.sid)], row.revoked_at, float(until))
         return ended_by(row, changing[b"e"], epochs[row.subject])

@@ -17,7 +17,7 @@ from dataclasses import astuple, replace
 from typing import Any, NamedTuple
 
 from unbroken.errors import InvalidRequest
-from unbroken.server.core.rotation import Row
+from unbroken.server.core.rotation import SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import Account
 
@@ -36,14 +36,14 @@ __all__ = [
 
 # The fields of a row that change, and their names in the hash.
 CHANGING = {
-    "g": "g",
-    "b": "b",
-    "at1": "t1",
-    "b1": "b1",
-    "at2": "t2",
-    "b2": "b2",
-    "attempt": "a",
-    "seen": "s",
+    "generation": "g",
+    "branch": "b",
+    "rotated_at": "t1",
+    "promoted_branch": "b1",
+    "previous_rotated_at": "t2",
+    "previous_promoted_branch": "b2",
+    "idempotency_hash": "a",
+    "first_used_branch": "s",
     "used_at": "u",
     "idle_expires_at": "i",
     "expires_at": "x",
@@ -51,7 +51,10 @@ CHANGING = {
     "revoked_why": "w",
     "evidence": "v",
 }
-NUMBERS, BYTES = ("g", "b", "b1", "b2", "seen"), ("attempt",)
+NUMBERS, BYTES = (
+    ("generation", "branch", "promoted_branch", "previous_promoted_branch", "first_used_branch"),
+    ("idempotency_hash",),
+)
 TEXTS = ("revoked_why", "evidence")
 LASTING = ("sid", "subject", "created_at", "client_id", "scope", "coordinated", "label", "ip", "user_agent")
 
@@ -98,26 +101,26 @@ class Entry(NamedTuple):
         return cls(text[1:end], text[end:].decode())
 
 
-def values_of(row: Row) -> list[bytes]:
+def values_of(row: SessionRow) -> list[bytes]:
     """The values of ``CHANGING``, in its order; nothing is None."""
     return [_written(getattr(row, name)) for name in CHANGING]
 
 
-def lasting(row: Row) -> str:
+def lasting(row: SessionRow) -> str:
     """The text of what does not change."""
     return json.dumps([getattr(row, name) for name in LASTING], separators=(",", ":"))
 
 
-def row_of(key: bytes, changing: Mapping[bytes, bytes], text: bytes | None) -> Row | None:
+def row_of(key: bytes, changing: Mapping[bytes, bytes], text: bytes | None) -> SessionRow | None:
     """The row that was written so; None if there is none."""
     if text is None or b"g" not in changing:
         return None
     found = {name: changing.get(field.encode()) for name, field in CHANGING.items()}
     lasting = dict(zip(LASTING, json.loads(text), strict=False))
-    return Row(key=key, **lasting, **{name: _read(name, value) for name, value in found.items()})
+    return SessionRow(key=key, **lasting, **{name: _read(name, value) for name, value in found.items()})
 
 
-def ended_by(row: Row, epoch_then: bytes, epoch: Sequence[bytes | None]) -> Row:
+def ended_by(row: SessionRow, epoch_then: bytes, epoch: Sequence[bytes | None]) -> SessionRow:
     """*row* as it is if its subject's sessions were all ended after its login, and it lived then."""
     number, at, why = epoch
     if row.revoked_at is not None or number is None or at is None or int(number) <= int(epoch_then):

@@ -11,7 +11,7 @@ One SQLite file: how it is opened, by whom, and how long anybody waits for it.
 
 1. WAL: readers never wait. A connection either flushes each commit to the disk (``FULL``), or not (``NORMAL``).
 2. Each thread has its own connections, and a forked child makes new ones. In an event loop they wait for other writers
-   some milliseconds only (``briefly``).
+   some milliseconds only (``short_timeout``).
 3. What the driver raises becomes StoreUnavailable (wait and try again), ConfigurationError (one line: what to do), or
    InvalidRequest (a text that is none).
 4. The file is its owner's alone, and another program's file is left alone.
@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
-from unbroken.server.core.rotation import REST, Presented, Row, row_after
+from unbroken.server.core.rotation import REST, PresentedToken, SessionRow, row_after
 from unbroken.server.keys.keyring import KeyRecord
-from unbroken.server.stores import Account, Busy
+from unbroken.server.stores import Account, DatabaseLocked
 
-__all__ = ["SqliteFile", "SqliteStore", "schema_of"]
+__all__ = ["SqliteFile", "SqliteSessionStore", "schema_of"]
 
 APPLICATION_ID = 0x756E6272  # "unbr"
 BUSY_SECONDS = 5.0
@@ -52,7 +52,7 @@ class SqliteFile:
         self._steps = steps
         self.path = Path(path).expanduser().absolute()
         self._local = threading.local()
-        self.briefly = Briefly(self._local)
+        self.short_timeout = ShortTimeout(self._local)
         if sqlite3.sqlite_version_info < (3, 35):
             raise ConfigurationError(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
         if not self.path.parent.is_dir():
@@ -124,7 +124,7 @@ class SqliteFile:
         if isinstance(error, UnicodeError):
             return InvalidRequest("what was asked for is not valid text")
         busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in BUSY_CODES
-        kind = Busy if busy else StoreUnavailable
+        kind = DatabaseLocked if busy else StoreUnavailable
         return kind(f"the database {self.path} does not answer: {error}", retry_after=1.0)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
@@ -171,7 +171,7 @@ def _state(db: sqlite3.Connection) -> tuple[int, int, bool]:
     return version, owner, empty and not version
 
 
-class Briefly:
+class ShortTimeout:
     """While it is entered, this thread's connections are those that wait for a short time only."""
 
     def __init__(self, local: threading.local) -> None:
@@ -191,7 +191,7 @@ CREATE TABLE session (
     key BLOB PRIMARY KEY, sid TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
     created_at REAL NOT NULL, used_at REAL NOT NULL, idle_expires_at REAL NOT NULL, expires_at REAL NOT NULL,
     client_id TEXT NOT NULL, scope TEXT NOT NULL, coordinated INTEGER NOT NULL,
-    g INTEGER NOT NULL, b INTEGER NOT NULL, at1 REAL, b1 INTEGER, at2 REAL, b2 INTEGER, attempt BLOB, seen INTEGER,
+    generation INTEGER NOT NULL, branch INTEGER NOT NULL, rotated_at REAL, promoted_branch INTEGER, previous_rotated_at REAL, previous_promoted_branch INTEGER, idempotency_hash BLOB, first_used_branch INTEGER,
     revoked_at REAL, revoked_why TEXT, evidence TEXT,
     label TEXT NOT NULL, ip TEXT NOT NULL, user_agent TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -212,23 +212,23 @@ CREATE INDEX strike_until ON strike (until);
 """,
 )
 
-NAMES = tuple(column.name for column in fields(Row))
+NAMES = tuple(column.name for column in fields(SessionRow))
 COLUMNS = ", ".join(NAMES)
-INSERT = f"INSERT INTO session ({COLUMNS}) VALUES ({', '.join('?' * len(fields(Row)))})"
+INSERT = f"INSERT INTO session ({COLUMNS}) VALUES ({', '.join('?' * len(fields(SessionRow)))})"
 READ = f"SELECT {COLUMNS} FROM session WHERE key = ?"
 
 # R1: the condition is that of ``rotation.present``, the change that of ``rotation.rotate``.
 ROTATE = """
-UPDATE session SET g = g + 1, b = 0, at2 = at1, b2 = b1, at1 = :now, b1 = :b, attempt = :attempt, seen = NULL,
+UPDATE session SET generation = generation + 1, branch = 0, previous_rotated_at = rotated_at, previous_promoted_branch = promoted_branch, rotated_at = :now, promoted_branch = :branch, idempotency_hash = :idempotency_hash, first_used_branch = NULL,
     used_at = :now, idle_expires_at = min(:now + :refresh_ttl, expires_at)
-WHERE key = :key AND g = :g AND (seen IS NULL OR seen = :b)
+WHERE key = :key AND generation = :generation AND (first_used_branch IS NULL OR first_used_branch = :branch)
     AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
 """
 ROTATE_UNREAD = f"{ROTATE} AND client_id = coalesce(:client_id, client_id) RETURNING {REST}"
 SWAP = f"""
-UPDATE session SET {", ".join(f"{column.name} = ?" for column in fields(Row))}
-WHERE key = ? AND g = ? AND b = ? AND label = ? AND at1 IS ? AND attempt IS ? AND seen IS ? AND revoked_at IS NULL
-RETURNING g
+UPDATE session SET {", ".join(f"{column.name} = ?" for column in fields(SessionRow))}
+WHERE key = ? AND generation = ? AND branch = ? AND label = ? AND rotated_at IS ? AND idempotency_hash IS ? AND first_used_branch IS ? AND revoked_at IS NULL
+RETURNING generation
 """
 # What ``KeyRecord.joined`` does.
 SAVE_KEY = """
@@ -258,7 +258,7 @@ FORGET_STRIKES = "DELETE FROM strike WHERE key IN (SELECT key FROM strike WHERE 
 AMONG = {"sid": " AND sid = :sid", "subject": " AND subject = :subject", "keep": " AND sid <> :keep"}
 
 
-class SqliteStore:
+class SqliteSessionStore:
     """Sessions, keys and accounts in the SQLite file at *path*; made, for its owner alone, if it is missing.
 
     Raises ConfigurationError when the file cannot be used, in one line that says why.
@@ -271,10 +271,10 @@ class SqliteStore:
         self._connection, self._select, self._writing = self._file.connection, self._file.select, self._file.writing
 
     def __repr__(self) -> str:
-        return f"<SqliteStore {self._file.path}>"
+        return f"<SqliteSessionStore {self._file.path}>"
 
-    def briefly(self) -> AbstractContextManager[object]:
-        return self._file.briefly
+    def short_timeout(self) -> AbstractContextManager[object]:
+        return self._file.short_timeout
 
     def close(self) -> None:
         """Closes this thread's connections; those of other threads close with their threads."""
@@ -282,7 +282,7 @@ class SqliteStore:
 
     # ---- sessions ----------------------------------------------------------------------------------------------
 
-    async def insert(self, row: Row) -> None:
+    async def insert(self, row: SessionRow) -> None:
         with self._writing() as db:
             db.execute(
                 "DELETE FROM session WHERE key IN (SELECT key FROM session WHERE expires_at < ? LIMIT 100)",
@@ -290,23 +290,31 @@ class SqliteStore:
             )
             db.execute(INSERT, astuple(row))
 
-    async def read(self, key: bytes) -> Row | None:
+    async def read(self, key: bytes) -> SessionRow | None:
         rows = self._select(READ, (key,))
         return _row(rows[0]) if rows else None
 
-    async def rotate(self, key: bytes, token: Presented, now: float, refresh_ttl: float) -> bool:
+    async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
         return self._file.change(ROTATE, _presented(key, token, now, refresh_ttl))
 
-    async def rotate_unread(
-        self, key: bytes, token: Presented, now: float, refresh_ttl: float, client_id: str | None
-    ) -> Row | None:
+    async def rotate_returning(
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+    ) -> SessionRow | None:
         values = _presented(key, token, now, refresh_ttl)
         values["client_id"] = client_id
         rows = self._select(ROTATE_UNREAD, values)
         return row_after(key, token, now, refresh_ttl, rows[0]) if rows else None
 
-    async def swap(self, before: Row, after: Row, dead_until: float) -> bool:
-        same = (before.key, before.g, before.b, before.label, before.at1, before.attempt, before.seen)
+    async def compare_and_set(self, before: SessionRow, after: SessionRow, dead_until: float) -> bool:
+        same = (
+            before.key,
+            before.generation,
+            before.branch,
+            before.label,
+            before.rotated_at,
+            before.idempotency_hash,
+            before.first_used_branch,
+        )
         values = (*astuple(after), *same)
         if after.revoked_at is None:
             return bool(self._select(SWAP, values))
@@ -334,10 +342,13 @@ class SqliteStore:
             self._announce(db, ended, dead_until, now)
             return ended
 
-    async def confirm(self, sid: str, g: int, b: int) -> None:
-        self._select("UPDATE session SET seen = ? WHERE sid = ? AND g = ? AND seen IS NULL RETURNING g", (b, sid, g))
+    async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
+        self._select(
+            "UPDATE session SET first_used_branch = ? WHERE sid = ? AND generation = ? AND first_used_branch IS NULL RETURNING generation",
+            (branch, sid, generation),
+        )
 
-    async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[Row]:
+    async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[SessionRow]:
         conditions = {"subject": subject, "sid": sid}
         given = {name: value for name, value in conditions.items() if value is not None}
         where = " AND ".join(f"{name} = ?" for name in given) or "1"
@@ -382,23 +393,23 @@ class SqliteStore:
 
     # ---- strikes, and the store itself ---------------------------------------------------------------------------
 
-    async def strike(self, key: bytes, now: float, every: float, most: float) -> float:
+    async def advance_marker(self, key: bytes, now: float, every: float, most: float) -> float:
         values = {"key": key, "now": now, "every": every, "most": most}
         with self._writing(durable=False) as db:
             db.execute(FORGET_STRIKES, (now,))
             [(until,)] = db.execute(STRIKE, values).fetchall()
             return float(until)
 
-    async def struck(self, keys: Sequence[bytes]) -> list[float]:
+    async def read_markers(self, keys: Sequence[bytes]) -> list[float]:
         among = ", ".join("?" * len(keys))
         known = dict(self._select(f"SELECT key, until FROM strike WHERE key IN ({among})", tuple(keys)))
         return [known.get(key, 0.0) for key in keys]
 
-    async def forgive(self, keys: Sequence[bytes]) -> None:
+    async def clear_markers(self, keys: Sequence[bytes]) -> None:
         with self._writing(durable=False) as db:
             db.executemany("DELETE FROM strike WHERE key = ?", [(key,) for key in keys])
 
-    def news(self) -> None:
+    def notifications(self) -> None:
         """A file announces nothing: it is asked, which costs no more than that would."""
 
     async def health(self) -> None:
@@ -414,19 +425,19 @@ class SqliteStore:
         db.execute(FORGET, (now,))
 
 
-def _presented(key: bytes, token: Presented, now: float, refresh_ttl: float) -> dict[str, Any]:
+def _presented(key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> dict[str, Any]:
     """The values of ``ROTATE``."""
     return {
         "key": key,
-        "g": token.g,
-        "b": token.b,
-        "attempt": token.attempt,
+        "generation": token.generation,
+        "branch": token.branch,
+        "idempotency_hash": token.idempotency_hash,
         "now": now,
         "refresh_ttl": refresh_ttl,
     }
 
 
-def _row(values: Sequence[Any]) -> Row:
+def _row(values: Sequence[Any]) -> SessionRow:
     named: dict[str, Any] = dict(zip(NAMES, values, strict=True))
     named["coordinated"] = bool(named["coordinated"])  # SQLite has no booleans
-    return Row(**named)
+    return SessionRow(**named)
