@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.backend import PASSWORD, Backend
-from tests.services import Service, postgres_server, redis_server
+from tests.support.backend import PASSWORD, Backend
+from tests.support.services import Service, postgres_server, redis_server
 from unbroken import Session
 
 

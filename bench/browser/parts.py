@@ -7,8 +7,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests import npm
 from tests.browser.chromium import chromium, program
+from tests.support import npm
 
 __all__ = ["BUNDLED", "PAGE", "chromium", "missing", "node_modules"]
 

@@ -51,7 +51,7 @@ def figures(seconds: float = SECONDS) -> Iterator[Figure]:
 
 @contextlib.contextmanager
 def _redis() -> Iterator[Any]:
-    from tests.services import redis_server
+    from tests.support.services import redis_server
     from unbroken.client.stores.redis import RedisStore
 
     with redis_server() as service:
@@ -60,7 +60,7 @@ def _redis() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _postgres() -> Iterator[Any]:
-    from tests.services import postgres_server
+    from tests.support.services import postgres_server
     from unbroken.client.stores.postgres import PostgresStore
 
     with postgres_server() as service:

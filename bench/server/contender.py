@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests.services import free_port
+from tests.support.services import free_port
 
 CONNECTIONS = 16
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 
 from bench.figure import Figure
-from tests.services import postgres_server
+from tests.support.services import postgres_server
 from unbroken.server import Sessions, SqliteSessionStore, open_store
 from unbroken.server.core.refresh_token import RefreshToken, row_key
 from unbroken.server.core.rotation import SessionRow

@@ -18,7 +18,7 @@ import psycopg
 
 from bench.figure import Figure
 from bench.server.contender import CONNECTIONS, WSGI, Contender, Load, served
-from tests.services import postgres_server, redis_server
+from tests.support.services import postgres_server, redis_server
 
 ROUNDS = 5  # and one that does not count
 SECONDS = 1.0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.services import unavailable
+from tests.support.services import unavailable
 
 __all__ = ["PAGE", "chromium", "launched", "program"]
 

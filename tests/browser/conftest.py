@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from starlette.responses import HTMLResponse, Response
 
-from tests.backend import running
-from tests.backends.base import PASSWORD, Backend
 from tests.browser.chromium import PAGE, chromium
 from tests.browser.demo import Demo, Server
 from tests.browser.dialects import dialect_of
 from tests.browser.scene import Scene
 from tests.browser.shop import Shop
 from tests.browser.tabs import Tab
-from tests.npm import node_modules
+from tests.interop.backends.base import PASSWORD, Backend
+from tests.support.backend import running
+from tests.support.npm import node_modules
 from unbroken.server.http.static import served
 
 HTML = '<!doctype html><meta charset="utf-8"><title>page</title><script type="module" src="/harness.js"></script>'

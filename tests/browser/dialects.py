@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.backends import shapes
-from tests.backends.base import Backend
+from tests.interop.backends import shapes
+from tests.interop.backends.base import Backend
 
 __all__ = ["DIALECTS", "dialect_of"]
 

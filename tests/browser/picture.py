@@ -6,8 +6,8 @@ import sys
 
 from starlette.applications import Starlette
 
-from tests.backend import running
 from tests.browser.chromium import chromium
+from tests.support.backend import running
 from unbroken.cli.demo.site import Site
 
 __all__: list[str] = []

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.backends.base import PASSWORD, Backend
-from tests.backends.shapes import BearerJson, CodeIn200, KeptRefresh, OwnHeader, StatusInBody
 from tests.browser.tabs import Tab
+from tests.interop.backends.base import PASSWORD, Backend
+from tests.interop.backends.shapes import BearerJson, CodeIn200, KeptRefresh, OwnHeader, StatusInBody
 
 __all__ = ["SCRIPTS", "SET_UP", "SLOW", "SNIPPETS", "Play"]
 

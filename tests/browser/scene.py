@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.backends.base import PASSWORD, Backend, Fault
 from tests.browser.tabs import Tab
+from tests.interop.backends.base import PASSWORD, Backend, Fault
 
 __all__ = ["DOWN", "JUNK", "LOST", "Scene", "errors", "statuses"]
 

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from tests.backends.base import Fault, Torn
+from tests.interop.backends.base import Fault, Torn
 from unbroken.server import Policy, Sessions, SqliteSessionStore
 from unbroken.starlette import AccessTokenMiddleware, current_claims, routes
 

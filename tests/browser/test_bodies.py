@@ -7,8 +7,8 @@ import email
 import pytest
 from starlette.requests import Request
 
-from tests.backends.base import Backend
-from tests.backends.shapes import BearerJson, CodeIn200, OwnHeader
+from tests.interop.backends.base import Backend
+from tests.interop.backends.shapes import BearerJson, CodeIn200, OwnHeader
 
 KINDS = ["text", "blob", "buffer", "view", "params", "form"]
 

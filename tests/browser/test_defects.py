@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from tests.backends.base import Fault
-from tests.backends.shapes import BearerJson, CodeIn200, KeptRefresh, OwnHeader, StatusInBody
 from tests.browser.scene import DOWN, errors, statuses
+from tests.interop.backends.base import Fault
+from tests.interop.backends.shapes import BearerJson, CodeIn200, KeptRefresh, OwnHeader, StatusInBody
 
 SHAPES = ["status_in_body", "code_in_200", "bearer_json", "own_header", "kept_refresh"]
 COUNTS = {"s0": 15, "s1": 12, "s2": 13, "s3": 12, "s4": 7}

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from tests.backends.base import Fault
-from tests.backends.shapes import BearerJson
 from tests.browser.scene import DOWN, JUNK, LOST, errors, statuses
+from tests.interop.backends.base import Fault
+from tests.interop.backends.shapes import BearerJson
 
 FAULTS = {"503": DOWN, "500": Fault(status=500), "429": Fault(status=429), "junk": JUNK, "lost": LOST}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.backends.base import Fault
-from tests.backends.shapes import CodeIn200
 from tests.browser.scene import DOWN, JUNK, LOST, errors
+from tests.interop.backends.base import Fault
+from tests.interop.backends.shapes import CodeIn200
 
 CODE_500 = Fault(status=200, body=b'{"code": 500, "data": null}')
 NO_DATA = Fault(status=200, body=b'{"code": 200, "data": null}')

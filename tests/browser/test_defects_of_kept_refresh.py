@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from tests.backends.base import Fault
-from tests.backends.shapes import KeptRefresh
 from tests.browser.scene import Scene, errors, statuses
 from tests.browser.tabs import Tab
+from tests.interop.backends.base import Fault
+from tests.interop.backends.shapes import KeptRefresh
 
 BROKEN = ("TypeError", "ERR_NETWORK")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.backends.base import PASSWORD, Fault
-from tests.backends.shapes import StatusInBody
 from tests.browser.scene import DOWN, LOST, errors, statuses
+from tests.interop.backends.base import PASSWORD, Fault
+from tests.interop.backends.shapes import StatusInBody
 
 BROKEN = ("TypeError", "ERR_NETWORK")
 

@@ -7,9 +7,9 @@ from email.utils import formatdate
 
 import pytest
 
-from tests.backends.base import Fault
-from tests.backends.shapes import BearerJson, OwnHeader
 from tests.browser.shop import PASSWORD
+from tests.interop.backends.base import Fault
+from tests.interop.backends.shapes import BearerJson, OwnHeader
 from unbroken.server import Cookies
 
 # ---- codes -----------------------------------------------------------------------------------------------------------

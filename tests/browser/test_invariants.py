@@ -10,10 +10,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.backends.base import PASSWORD, Fault
-from tests.backends.shapes import BearerJson, OwnHeader
 from tests.browser.scene import DOWN, JUNK, LOST, errors, statuses
 from tests.browser.tabs import until
+from tests.interop.backends.base import PASSWORD, Fault
+from tests.interop.backends.shapes import BearerJson, OwnHeader
 
 
 @pytest.mark.parametrize("promise", [f"i{number}" for number in range(1, 13)])

@@ -13,16 +13,16 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.backends.base import Fault
-from tests.backends.shapes import BearerJson
 from tests.browser.chromium import PAGE
-from tests.npm import node_modules
+from tests.interop.backends.base import Fault
+from tests.interop.backends.shapes import BearerJson
+from tests.support.npm import node_modules
 from unbroken.server import Cookies, Endpoints, MemorySessionStore, Sessions
 from unbroken.server.http.messages import Request
 from unbroken.server.http.static import module_url, served, squeezed
 
 FOLDER = Path(str(files("unbroken").joinpath("browser")))
-VECTORS = Path(__file__).parents[1] / "wire" / "vectors"
+VECTORS = Path(__file__).parents[1] / "contract" / "frameworks" / "vectors"
 LIMIT = 6 * 1024  # bytes, as it goes over the wire
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.backends.base import Fault
 from tests.browser.scene import statuses
+from tests.interop.backends.base import Fault
 from unbroken.server import Cookies
 
 

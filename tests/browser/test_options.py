@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tests.backends.shapes import BearerJson, OwnHeader
+from tests.interop.backends.shapes import BearerJson, OwnHeader
 
 # ---- what is asked for, and how it is carried ------------------------------------------------------------------------
 

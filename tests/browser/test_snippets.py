@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.backends.base import Backend, Fault
-from tests.backends.shapes import BearerJson, CodeIn200, KeptRefresh, OwnHeader, StatusInBody
 from tests.browser.chromium import PAGE
 from tests.browser.dialects import dialect_of
 from tests.browser.plays import SCRIPTS, SET_UP, SLOW, SNIPPETS, Play
-from tests.npm import node_modules
+from tests.interop.backends.base import Backend, Fault
+from tests.interop.backends.shapes import BearerJson, CodeIn200, KeptRefresh, OwnHeader, StatusInBody
+from tests.support.npm import node_modules
 
 
 @pytest.fixture(scope="module")

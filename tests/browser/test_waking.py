@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.backends.shapes import BearerJson
 from tests.browser.chromium import launched
+from tests.interop.backends.shapes import BearerJson
 
 
 @pytest.fixture

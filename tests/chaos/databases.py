@@ -17,7 +17,7 @@ import psycopg
 import redis
 
 from tests.chaos.node import quiet_port, until
-from tests.services import Service, _postgres_programs, _unprivileged, unavailable
+from tests.support.services import Service, _postgres_programs, _unprivileged, unavailable
 
 __all__ = ["Postgres", "Redis", "postgres", "redis_of_its_own", "replica_of"]
 

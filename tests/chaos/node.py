@@ -22,10 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.paths import ROOT
+
 __all__ = ["PASSWORD", "Node", "ask", "quiet_port", "until"]
 
 PASSWORD = "correct horse"
-ROOT = Path(__file__).parents[2]
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:

@@ -12,9 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.paths import ROOT
+
 __all__ = ["API", "ROOT", "examples", "page", "run"]
 
-ROOT = Path(__file__).parent.parent.parent
 API = "https://api.example.com"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import API, ROOT, examples, page, run
-from tests.services import unavailable
+from tests.support.services import unavailable
 from unbroken.testing import LoopbackServer
 from unbroken.testing.server import PASSWORD
 

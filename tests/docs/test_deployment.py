@@ -16,8 +16,8 @@ import httpx2
 import pytest
 
 from tests.docs.pages import ROOT, examples, page, run
-from tests.server.commands import PASSWORD, serving, unbroken
-from tests.services import Service, free_port, unavailable
+from tests.support.commands import PASSWORD, serving, unbroken
+from tests.support.services import Service, free_port, unavailable
 from unbroken.cli.build import contradictions
 from unbroken.cli.check import CODES
 from unbroken.cli.settings import known_settings, read_settings, variable

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.adapters import ADAPTERS
-from tests.backends import shapes
-from tests.backends.base import Backend as Shape
-from tests.contract import test_client_stores as contract
+from tests.contract.stores import test_client_stores as contract
 from tests.docs.pages import API, ROOT, examples, page, run
-from tests.foreign import dialects as foreign
+from tests.interop.backends import shapes
+from tests.interop.backends.base import Backend as Shape
+from tests.interop.servers import dialects as foreign
+from tests.support.adapters import ADAPTERS
 from unbroken import Session
 from unbroken.client.core import events
 from unbroken.testing import LoopbackServer, running

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 from werkzeug.formparser import parse_form_data
 
-from tests.adapters import Aiohttp, Answer, AsyncHttpx, Client, Httpx, Requests
+from tests.support.adapters import Aiohttp, Answer, AsyncHttpx, Client, Httpx, Requests
 from unbroken.testing import LoopbackServer, Network
 
 PIXELS = bytes(range(256)) * 300

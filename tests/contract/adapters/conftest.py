@@ -12,8 +12,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.adapters import MORE_ADAPTERS, Client
 from tests.contract.adapters.api import Api, Door, behind
+from tests.support.adapters import MORE_ADAPTERS, Client
 from unbroken import (
     Session,
 )

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.adapters import Client
 from tests.contract.adapters.api import Api, burst, until, used
+from tests.support.adapters import Client
 from unbroken import (
     Session,
     SessionOver,

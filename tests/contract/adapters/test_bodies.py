@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.adapters import MORE_ADAPTERS, Client
 from tests.contract.adapters.api import PIXELS, Api, sha, used
+from tests.support.adapters import MORE_ADAPTERS, Client
 from unbroken import (
     Session,
 )

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.adapters import Answer, Client
 from tests.contract.adapters.api import Api, begun, until
+from tests.support.adapters import Answer, Client
 from unbroken import Session
 from unbroken.client.core.events import ClientEvent, RefreshJoined
 from unbroken.testing import ManualClock

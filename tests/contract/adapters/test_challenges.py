@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.adapters import Client
 from tests.contract.adapters.api import Api, burst, parked, used
-from tests.services import free_port
+from tests.support.adapters import Client
+from tests.support.services import free_port
 from unbroken import (
     ResponseMatch,
     Session,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.adapters import Client
 from tests.contract.adapters.api import Api, used
+from tests.support.adapters import Client
 from unbroken import (
     Session,
 )

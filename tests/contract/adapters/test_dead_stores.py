@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.adapters import Client
 from tests.contract.adapters.api import Api, burst, until
+from tests.support.adapters import Client
 from unbroken import MemoryStore, Session, StoreUnavailable
 from unbroken.client.core.events import ClientEvent, RefreshFailed
 from unbroken.client.core.record import StoredSession

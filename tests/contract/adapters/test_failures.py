@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.adapters import Client
 from tests.contract.adapters.api import Api, burst, until
+from tests.support.adapters import Client
 from unbroken import (
     RefreshStorm,
     RefreshWindow,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.adapters import Client
 from tests.contract.adapters.api import Api, parked, sha, until
+from tests.support.adapters import Client
 from unbroken import (
     MemoryStore,
     Session,

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.adapters import Client, Httpx, Requests
 from tests.contract.adapters.api import Api, coded, streaming
+from tests.support.adapters import Client, Httpx, Requests
 from unbroken import ResponseMatch, Session, unbroken_server
 from unbroken._http import MAX_BODY_BYTES
 from unbroken.testing.server import PASSWORD

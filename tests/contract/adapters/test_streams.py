@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
-from tests.adapters import Client
 from tests.contract.adapters.api import Api, streaming, used
+from tests.support.adapters import Client
 from unbroken import (
     ResponseMatch,
     Session,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.adapters import MORE_ADAPTERS, Client
 from tests.contract.adapters.api import Api, until
+from tests.support.adapters import MORE_ADAPTERS, Client
 from unbroken import (
     Leeway,
     Session,

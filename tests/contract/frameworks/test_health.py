@@ -1,0 +1,48 @@
+"""Health, on every face of the server: alive, and ready as long as the store answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.frameworks.conftest import NO_STORE, Wire
+from unbroken.errors import StoreUnavailable
+
+
+def test_a_server_says_that_it_is_alive_and_ready(wire: Wire) -> None:
+    for path in ("/auth/health", "/auth/health/ready"):
+        answer = wire.http.get(path)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        assert NO_STORE.items() <= dict(answer.headers).items()
+        assert wire.http.post(path).status_code == 405
+
+
+PUBLIC = ("/auth/health", "/auth/health/ready", "/.well-known/jwks.json", "/auth/unbroken.js")
+
+
+@pytest.mark.parametrize("path", PUBLIC)
+def test_a_probe_may_ask_by_head(wire: Wire, path: str) -> None:
+    asked, got = wire.http.head(path), wire.http.get(path)
+    assert (asked.status_code, asked.content) == (200, b"")
+    for name in ("content-type", "content-length", "cache-control"):
+        assert asked.headers[name] == got.headers[name]
+    assert int(got.headers["content-length"]) == len(got.content)
+
+
+def test_head_is_refused_as_get_is_and_where_there_is_no_get(wire: Wire) -> None:
+    refused = wire.http.head("/auth/session")
+    assert (refused.status_code, refused.content) == (401, b"")
+    assert refused.headers["www-authenticate"].startswith("Bearer")
+    assert wire.http.head("/auth/login").status_code == 405
+
+
+def test_a_server_whose_store_is_away_is_alive_and_not_ready(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away() -> None:
+        raise StoreUnavailable("db.internal does not answer")
+
+    monkeypatch.setattr(wire.sessions.store, "health", away)
+    assert wire.http.get("/auth/health").status_code == 200
+    answer = wire.http.get("/auth/health/ready")
+    assert (answer.status_code, answer.json()) == (503, {"status": "unavailable"})
+    assert 0 < int(answer.headers["retry-after"]) <= 30
+    asked = wire.http.head("/auth/health/ready")
+    assert (asked.status_code, asked.content, asked.headers["retry-after"]) == (503, b"", answer.headers["retry-after"])

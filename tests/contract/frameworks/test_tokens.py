@@ -1,0 +1,208 @@
+"""Login and refresh over HTTP: RFC 6749 §4.3, §5 and §6, and what unbroken adds."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+import httpx2
+import pytest
+
+from tests.contract.frameworks.conftest import NO_STORE, PASSWORD, Wire
+
+REFRESHES = ["/auth/token", "/auth/refresh"]
+
+
+def exchanged(wire: Wire, path: str, token: str, **headers: str) -> httpx2.Response:
+    if path == "/auth/refresh":
+        return wire.refresh(token, **headers)
+    return wire.http.post(path, data={"grant_type": "refresh_token", "refresh_token": token}, headers=headers)
+
+
+def basic(client_id: str, secret: str = "") -> dict[str, str]:
+    return {"authorization": "Basic " + b64encode(f"{client_id}:{secret}".encode()).decode()}
+
+
+def has(answer: httpx2.Response, headers: dict[str, str]) -> bool:
+    return headers.items() <= dict(answer.headers).items()
+
+
+# ---- login -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_login_answers_a_token_response_that_nobody_may_store(wire: Wire) -> None:
+    answer = wire.http.post("/auth/login", json={"username": "ada", "password": PASSWORD, "scope": "read"})
+    body = answer.json()
+    assert body.keys() == {
+        "access_token", "token_type", "expires_in", "refresh_token", "refresh_expires_in", "refresh_seq", "scope",
+    }  # fmt: skip
+    assert (body["token_type"], body["expires_in"], body["refresh_expires_in"]) == ("Bearer", 1800, 7 * 86400)
+    assert (body["refresh_seq"], body["scope"]) == (0, "read")
+    assert has(answer, NO_STORE)
+    assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(("name", "password"), [("ada", "wrong"), ("ada", PASSWORD + " ")])
+def test_a_wrong_password_is_access_denied_without_a_challenge(wire: Wire, name: str, password: str) -> None:
+    answer = wire.http.post("/auth/login", json={"username": name, "password": password})
+    assert (answer.status_code, answer.json()["error"]) == (401, "access_denied")
+    assert "www-authenticate" not in answer.headers
+    assert has(answer, NO_STORE)
+
+
+def test_a_login_keeps_what_the_device_is_called_and_where_it_is(wire: Wire) -> None:
+    tokens = wire.login("devices", label="Ada's laptop", client_id="shop-app")
+    [info] = wire.sessions.list_of("devices")
+    assert (info.label, info.client_id, info.ip) == ("Ada's laptop", "shop-app", "127.0.0.1")
+    assert info.user_agent.startswith("python-httpx")
+    assert wire.whoami(tokens["access_token"]).json()["client_id"] == "shop-app"
+
+
+@pytest.mark.parametrize("scope", ["introspect", "read introspect", "admin"])
+def test_nobody_gets_a_scope_by_asking_for_it(wire: Wire, scope: str) -> None:
+    before = len(wire.sessions.list_of("eve"))
+    fields = {"username": "eve", "password": PASSWORD, "scope": scope}
+    login = wire.http.post("/auth/login", json=fields)
+    granted = wire.form("/auth/token", grant_type="password", **fields)
+    assert {(answer.status_code, answer.json()["error"]) for answer in (login, granted)} == {(400, "invalid_scope")}
+    assert len(wire.sessions.list_of("eve")) == before
+
+
+@pytest.mark.parametrize("client_id", ["x" * 201, "naïve", "a\nb"])
+def test_a_client_id_that_would_not_fit_into_a_token_is_refused(wire: Wire, client_id: str) -> None:
+    answer = wire.http.post("/auth/login", json={"username": "ada", "password": PASSWORD, "client_id": client_id})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+# ---- refresh ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", REFRESHES)
+def test_a_refresh_answers_the_next_generation(wire: Wire, path: str) -> None:
+    tokens = wire.login(scope="read write")
+    answer = exchanged(wire, path, tokens["refresh_token"])
+    body = answer.json()
+    assert (answer.status_code, body["refresh_seq"], body["scope"]) == (200, 1, "read write")
+    assert body["refresh_token"] != tokens["refresh_token"]
+    assert has(answer, NO_STORE)
+    assert wire.whoami(body["access_token"]).status_code == 200
+    assert wire.whoami(tokens["access_token"]).status_code == 200, "the old access token lives to its own end"
+
+
+@pytest.mark.parametrize("path", REFRESHES)
+def test_the_same_attempt_gets_the_same_answer_however_late(wire: Wire, path: str) -> None:
+    tokens = wire.login(coordinated=True)
+    first = exchanged(wire, path, tokens["refresh_token"], **{"idempotency-key": "attempt-1"}).json()
+    again = exchanged(wire, path, tokens["refresh_token"], **{"idempotency-key": "attempt-1"}).json()
+    assert again["refresh_token"] == first["refresh_token"]
+
+
+@pytest.mark.parametrize("path", REFRESHES)
+def test_a_token_used_again_much_later_ends_the_session(wire: Wire, path: str) -> None:
+    tokens = wire.login(coordinated=True)
+    newer = exchanged(wire, path, tokens["refresh_token"], **{"idempotency-key": "one"}).json()
+    newest = exchanged(wire, path, newer["refresh_token"], **{"idempotency-key": "two"}).json()
+    stolen = exchanged(wire, path, tokens["refresh_token"], **{"idempotency-key": "three"})
+    assert (stolen.status_code, stolen.json()["error"], stolen.json()["reason"]) == (400, "invalid_grant", "reuse")
+    assert has(stolen, NO_STORE)
+    assert wire.whoami(newest["access_token"]).json()["reason"] == "revoked"
+    assert exchanged(wire, path, newest["refresh_token"]).json()["reason"] == "reuse"
+
+
+@pytest.mark.parametrize("path", REFRESHES)
+@pytest.mark.parametrize("token", ["nonsense", "rt_", "rt_AAAA", "x" * 5000])
+def test_what_is_no_refresh_token_is_invalid_grant_malformed(wire: Wire, path: str, token: str) -> None:
+    answer = exchanged(wire, path, token)
+    assert (answer.status_code, answer.json()["error"], answer.json()["reason"]) == (400, "invalid_grant", "malformed")
+    assert answer.json()["error_description"]
+
+
+@pytest.mark.parametrize("path", REFRESHES)
+def test_a_logged_out_session_says_so(wire: Wire, path: str) -> None:
+    tokens = wire.login()
+    wire.http.post("/auth/logout", json={"refresh_token": tokens["refresh_token"]})
+    assert exchanged(wire, path, tokens["refresh_token"]).json()["reason"] == "logged_out"
+
+
+@pytest.mark.parametrize("path", REFRESHES)
+def test_a_missing_refresh_token_is_invalid_request_and_not_invalid_grant(wire: Wire, path: str) -> None:
+    assert exchanged(wire, path, "").json()["error"] == "invalid_request"
+
+
+# ---- RFC 6749's own form ---------------------------------------------------------------------------------------------
+
+
+def test_scope_can_be_narrowed_for_one_access_token_and_never_widened(wire: Wire) -> None:
+    token = wire.login(scope="read write")["refresh_token"]
+    narrow = wire.form("/auth/token", grant_type="refresh_token", refresh_token=token, scope="read").json()
+    assert narrow["scope"] == "read"
+    wide = wire.form("/auth/token", grant_type="refresh_token", refresh_token=narrow["refresh_token"], scope="admin")
+    assert (wide.status_code, wide.json()["error"]) == (400, "invalid_scope")
+    whole = wire.form("/auth/token", grant_type="refresh_token", refresh_token=narrow["refresh_token"])
+    assert whole.json()["scope"] == "read write", "a refused scope spent nothing"
+
+
+@pytest.mark.parametrize("empty", [{}, basic(""), basic("app"), basic("app", "ignored")])
+def test_a_public_client_names_itself_by_basic_by_a_field_or_not_at_all(wire: Wire, empty: dict[str, str]) -> None:
+    token = wire.login(client_id="app")["refresh_token"]
+    fields = {"grant_type": "refresh_token", "refresh_token": token}
+    assert wire.http.post("/auth/token", data=fields, headers=empty).status_code == 200
+    token = wire.login(client_id="app")["refresh_token"]
+    assert wire.form("/auth/token", grant_type="refresh_token", refresh_token=token, client_id="app").status_code == 200
+
+
+def test_another_clients_token_is_refused_and_not_spent(wire: Wire) -> None:
+    token = wire.login(client_id="app")["refresh_token"]
+    fields = {"grant_type": "refresh_token", "refresh_token": token}
+    by_basic = wire.http.post("/auth/token", data=fields, headers=basic("other"))
+    by_field = wire.form("/auth/token", client_id="other", **fields)
+    assert {answer.json()["reason"] for answer in (by_basic, by_field)} == {"wrong_client"}
+    assert wire.form("/auth/token", client_id="app", **fields).json()["refresh_seq"] == 1
+
+
+@pytest.mark.parametrize("header", ["Basic %%%", "Basic " + b64encode(b"\xff\xfe:").decode(), "Basic é"])
+def test_a_basic_header_that_is_none_is_invalid_request(wire: Wire, header: str) -> None:
+    fields = {"grant_type": "refresh_token", "refresh_token": "x"}
+    answer = wire.http.post("/auth/token", data=fields, headers={"authorization": header.encode()})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+def test_a_repeated_parameter_is_invalid_request(wire: Wire) -> None:
+    token = wire.login()["refresh_token"]
+    body = f"grant_type=refresh_token&refresh_token={token}&refresh_token={token}"
+    answer = wire.http.post("/auth/token", content=body, headers={"content-type": "application/x-www-form-urlencoded"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    assert wire.refresh(token).json()["refresh_seq"] == 1, "nothing was spent"
+
+
+def test_a_parameter_without_a_value_counts_as_absent(wire: Wire) -> None:
+    token = wire.login()["refresh_token"]
+    fields = {"grant_type": "refresh_token", "refresh_token": token, "scope": "", "client_id": ""}
+    assert wire.form("/auth/token", **fields).status_code == 200
+
+
+def test_json_at_the_token_endpoint_is_invalid_request(wire: Wire) -> None:
+    answer = wire.http.post("/auth/token", json={"grant_type": "refresh_token", "refresh_token": "x"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    assert "application/x-www-form-urlencoded" in answer.json()["error_description"]
+
+
+@pytest.mark.parametrize("grant", ["authorization_code", "client_credentials", "REFRESH_TOKEN"])
+def test_other_grants_are_unsupported(wire: Wire, grant: str) -> None:
+    answer = wire.form("/auth/token", grant_type=grant, refresh_token="x")
+    assert (answer.status_code, answer.json()["error"]) == (400, "unsupported_grant_type")
+
+
+def test_no_grant_type_is_invalid_request(wire: Wire) -> None:
+    assert wire.form("/auth/token", refresh_token="x").json()["error"] == "invalid_request"
+
+
+def test_the_password_grant_logs_in(wire: Wire) -> None:
+    answer = wire.form("/auth/token", grant_type="password", username="ada", password=PASSWORD, scope="read")
+    assert (answer.status_code, answer.json()["scope"], answer.json()["refresh_seq"]) == (200, "read", 0)
+    assert has(answer, NO_STORE)
+
+
+def test_a_wrong_password_in_the_password_grant_is_invalid_grant(wire: Wire) -> None:
+    answer = wire.form("/auth/token", grant_type="password", username="ada", password="wrong")
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+    assert "www-authenticate" not in answer.headers

@@ -1,0 +1,93 @@
+"""The defects of a mark on each request, against a backend that may keep the refresh token or rotate it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.interop.backends.base import Fault
+from tests.interop.backends.scene import Scene, Stage, statuses, until
+from tests.interop.backends.shapes import KeptRefresh
+from tests.support.adapters import Client
+from unbroken import FileStore, Session, SessionOver, TokenResponse, TryLater
+
+
+@pytest.fixture
+def scene(stage: Stage) -> Scene:
+    return stage(KeptRefresh())
+
+
+def test_many_challenges_make_one_exchange_and_no_alarm_s4_1(scene: Scene) -> None:
+    scene.backend.expire()
+    assert statuses(scene.together(30)) == [200] * 30
+    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+def test_a_rotated_refresh_token_is_kept_and_so_is_one_that_stays_s4_2(stage: Stage, rotates: bool) -> None:
+    scene = stage(KeptRefresh(rotates=rotates))
+    for _ in range(4):
+        scene.backend.expire()
+        assert scene.get().status == 200
+    assert len(set(scene.backend.presented)) == (4 if rotates else 1)
+    assert scene.backend.alarms == 0
+
+
+def test_a_broken_connection_arrives_as_the_librarys_own_error_s4_3(scene: Scene) -> None:
+    with pytest.raises(scene.client.broken):
+        scene.get("/api/torn")
+    assert scene.backend.exchanges == 0
+
+
+def test_after_the_end_no_request_asks_again_s4_4(scene: Scene) -> None:
+    scene.backend.end_sessions()
+    for _ in range(4):
+        with pytest.raises(SessionOver):
+            scene.get()
+    assert (scene.backend.exchanges, scene.ended(), scene.stored) == (1, ["invalid_grant"], None)
+    assert len(scene.backend.seen) == 1, "without tokens nothing is sent"
+
+
+def test_no_refresh_token_is_never_sent_and_silence_has_an_end_s4_5(stage: Stage) -> None:
+    scene = stage(KeptRefresh(), refresh_timeout=0.1)
+    scene.backend.expire()
+    scene.backend.spoil(Fault(seconds=3, lost=True), times=3)
+    began = time.monotonic()
+    with pytest.raises(TryLater):
+        scene.get()
+    assert time.monotonic() - began < 3
+    asked = scene.backend.exchanges
+    scene.session.import_tokens(TokenResponse("dead"))
+    assert scene.get().status == 401
+    assert scene.backend.exchanges == asked
+
+
+def test_late_challenges_need_no_exchange_and_new_requests_are_held_s4_6(stage: Stage) -> None:
+    scene = stage(KeptRefresh(lifetime=1800))
+    scene.backend.expire()
+    scene.backend.held = True
+    late = scene.begin(scene.get, "/api/late")
+    until(lambda: scene.backend.requests_to("/api/late"))
+    scene.hands.pass_(1800)
+    scene.backend.spoil(Fault(seconds=0.2))
+    assert statuses(scene.together(5)) == [200] * 5
+    scene.backend.held = False
+    assert late.result(10).status == 200
+    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert len(scene.backend.requests_to("/api/echo")) == 5, "each was sent once, with the new token"
+
+
+def test_two_holders_of_one_session_set_off_no_alarm_s4_7(
+    stage: Stage, adapter: Callable[[Session], Client], tmp_path: Path
+) -> None:
+    scene = stage(KeptRefresh(), store=FileStore(tmp_path / "tokens"))
+    twin = adapter(Session(scene.session.dialect, FileStore(tmp_path / "tokens")))
+    url = scene.backend.url + "/api/echo"
+    for _ in range(3):
+        scene.backend.expire()
+        both = [scene.begin(client.request, "GET", url) for client in (scene.client, twin)]
+        assert statuses([one.result(10) for one in both]) == [200, 200]
+    assert (scene.backend.exchanges, scene.backend.alarms) == (3, 0)

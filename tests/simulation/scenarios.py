@@ -1,0 +1,275 @@
+"""What is simulated: programs over the shipped rules, a world, and what must hold at every end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.simulation.explore import Explorer, Program, Report, Step, ask
+from tests.simulation.world import START, Budget, Port, World, granted, new_row, stored
+from unbroken.client.core import refresh_rules as rules
+from unbroken.client.core.record import StoredSession
+from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate
+from unbroken.errors import SessionOver, TryLater
+from unbroken.server.core.rotation import Verdict
+from unbroken.tokens import TokenResponse, Tokens
+
+# ---- programs --------------------------------------------------------------------------------------------------------
+
+
+async def request(port: Port) -> str:
+    """One request of the user who is logged in now: sent, renewed for if challenged, sent again."""
+    tokens = _there(await port.load())
+    if await ask("send", tokens, tokens.epoch):
+        return "served"
+    fresh = await rules.refresh(port, tokens)
+    return "served" if await ask("send", fresh, tokens.epoch) else "challenged again"
+
+
+async def parked(port: Port) -> str:
+    """A request that the first user made before anything else happened."""
+    tokens = FIRST.tokens
+    assert tokens is not None
+    fresh = await rules.refresh(port, tokens)
+    return "served" if await ask("send", fresh, tokens.epoch) else "challenged again"
+
+
+async def parked_twice(port: Port) -> str:
+    """Two renewals in a row, by one process."""
+    tokens = FIRST.tokens
+    assert tokens is not None
+    for _ in range(2):
+        before, tokens = tokens, await rules.refresh(port, tokens)
+        if (tokens.refresh_seq or 0) <= (before.refresh_seq or 0):
+            return "went back"
+    return "served" if await ask("send", tokens, tokens.epoch) else "challenged again"
+
+
+async def logout(port: Port) -> str:
+    tokens, _, told = await rules.log_out(port)
+    return f"logged out {'with' if tokens else 'without'} tokens, told {told}"
+
+
+async def other_login(port: Port) -> str:
+    await rules.log_in(port, granted(1, new_row(1)))
+    return "logged in"
+
+
+async def logout_and_login(port: Port) -> str:
+    await rules.log_out(port)
+    return await other_login(port)
+
+
+async def foreign_tab(port: Port) -> str:
+    """A client of somebody else: no lock, no attempt id; the strictly newer answer wins in the shared store."""
+    record = await port.load()
+    tokens = _there(record)
+    answer: Any = Indeterminate("not yet")
+    for _ in range(3):
+        answer = await port.send_refresh(tokens, None)
+        if not isinstance(answer, Indeterminate):
+            break
+    if isinstance(answer, GrantRejected):
+        raise SessionOver(answer.reason)
+    if isinstance(answer, Indeterminate):
+        raise TryLater("lost")
+    now = await port.load()
+    if (_there(now).refresh_seq or 0) < (answer.refresh_seq or 0):
+        await ask("overwrite", _kept(answer, now))
+    return "served"
+
+
+def thief(times: int, *, with_attempt: bool) -> Program:
+    """Copies the store, and goes on with what he found, with the victim's attempt id or with his own."""
+
+    async def steal(port: Port) -> str:
+        record: StoredSession = await ask("steal")
+        if record.tokens is None:
+            return "found nothing"
+        refresh_token = record.tokens.refresh_token
+        for turn in range(times):
+            attempt = record.idempotency_key if with_attempt and turn == 0 else port.new_idempotency_key()
+            answer = await ask("misuse", refresh_token, attempt)
+            if not isinstance(answer, TokenResponse):
+                return "refused"
+            refresh_token = answer.refresh_token
+        return "goes on"
+
+    return steal
+
+
+def victim(times: int, *, uses: bool = False) -> Program:
+    """Renews *times* times, whatever happens; *uses*: each time the new access token is seen by the server."""
+
+    async def live_on(port: Port) -> str:
+        for _ in range(times):
+            fresh = await rules.refresh(port, _there(await port.load()))
+            if uses:
+                await ask("send", fresh, fresh.epoch)
+        return "goes on"
+
+    return live_on
+
+
+# ---- scenarios -------------------------------------------------------------------------------------------------------
+
+Check = Callable[[World, list[Step]], Iterable[str]]
+FIRST = stored(0, new_row(), epoch=7)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Programs in a world, with what must hold at each end. ``full``: only in the full run."""
+
+    name: str
+    programs: tuple[Program, ...]
+    check: Check
+    budget: Budget = Budget()
+    coordinated: bool = True
+    full: bool = False
+
+    def run(self, *, stop_at_first: bool = False) -> Report:
+        rows = (new_row(coordinated=self.coordinated), new_row(1))
+        world = World(rows, FIRST, self.budget, thieves=self.check is found_out)
+        return Explorer(world, list(self.programs), Port, self.check, most=6_000_000).run(stop_at_first=stop_at_first)
+
+
+def honest(world: World, steps: list[Step]) -> Iterable[str]:
+    """Nobody stole, logged out or logged in: nobody may be told that the session is over."""
+    for step in steps:
+        if step.end and step.end.how == "error" and not isinstance(step.end.value, TryLater):
+            yield f"an honest client was told {_told(step)}"
+        if step.end and step.end.value == "went back":
+            yield "a renewal gave older tokens than it was asked to renew"
+        if step.end and step.end.value == "challenged again" and not world.clock > START:
+            yield "a fresh token was challenged"
+    if Verdict.REUSED in world.verdicts:
+        yield "an honest client raised a reuse alarm"
+
+
+def one_refresh(world: World, steps: list[Step]) -> Iterable[str]:
+    """Nothing went wrong: all are served by one refresh."""
+    yield from honest(world, steps)
+    if any(step.end and step.end.value != "served" for step in steps):
+        yield "not everybody was served"
+    if world.refreshes != 1:
+        yield f"{world.refreshes} refreshs in one generation"
+
+
+def same_result(world: World, steps: list[Step]) -> Iterable[str]:
+    """Whoever finishes a renewal that another began gets the same tokens: no branch is ever made."""
+    yield from honest(world, steps)
+    if Verdict.BRANCHED in world.verdicts:
+        yield "a renewal that was finished by another had another result"
+
+
+def healed(world: World, steps: list[Step]) -> Iterable[str]:
+    """The server's store went back, and nobody noticed."""
+    yield from honest(world, steps)
+    if any(step.end and step.end.how == "error" for step in steps):
+        yield "a restored store was noticed by a client"
+
+
+def after_logout(world: World, steps: list[Step]) -> Iterable[str]:
+    """The session is gone, at both ends; whoever waited was told so and nothing else."""
+    crashed = any(step.end and step.end.how == "crash" for step in steps)
+    if world.record.tokens is not None and not crashed:
+        yield "the store has tokens after a logout"
+    late = sum(_told(step) == "logged_out" and _was_granted(step) for step in steps)  # each has tokens to revoke
+    if world.rows[0].revoked_at is None and not crashed and world.revokes_lost < 1 + late:
+        yield "the session is alive at the server after a logout"
+    for step in steps:
+        if step.end and step.end.how == "error" and _told(step) not in ("logged_out", "TryLater"):
+            yield f"after a logout a waiter was told {_told(step)}"
+
+
+def after_other_login(world: World, steps: list[Step]) -> Iterable[str]:
+    """The second user's tokens stand; the first user's waiters were told that they are gone."""
+    crashed = any(step.end and step.end.how == "crash" for step in steps)
+    if not crashed and (world.record.tokens is None or not world.record.tokens.access_token.startswith("A 1/")):
+        yield "the second login's tokens were lost"
+    for step in steps:
+        if step.end and step.end.how == "error" and _told(step) not in ("other_login", "logged_out", "TryLater"):
+            yield f"after another login a waiter was told {_told(step)}"
+
+
+def found_out(world: World, steps: list[Step]) -> Iterable[str]:
+    """A thief and a victim who both go on do not live beside each other for three rounds."""
+    if world.rounds[0] >= 3 and Verdict.REUSED not in world.verdicts:
+        yield "thief and victim live on side by side"
+    ends = [step.end.value for step in steps if step.end]
+    if "refused" not in ends and any(_told(step) == "reuse" for step in steps) and world.rows[0].revoked_at is None:
+        yield "the victim was shut out, and the thief was not"
+
+
+def _was_granted(step: Step) -> bool:
+    return any(isinstance(answer, TokenResponse) for _, answer in step.answers)
+
+
+def _told(step: Step) -> str:
+    error = step.end.value if step.end and step.end.how == "error" else None
+    return error.reason if isinstance(error, SessionOver) else type(error).__name__ if error else ""
+
+
+def _there(record: StoredSession) -> Tokens:
+    if record.tokens is None:
+        raise SessionOver(record.over)
+    return record.tokens
+
+
+def _kept(answer: TokenResponse, now: StoredSession) -> StoredSession:
+    tokens = rules.tokens_from_response(answer, START, now.version + 1, now.epoch)
+    return StoredSession(tokens.version, tokens.epoch, tokens)
+
+
+SCENARIOS = (
+    Scenario("two at once", (parked, parked), one_refresh),
+    Scenario("three at once", (parked, parked, parked), one_refresh),
+    Scenario("four at once", (parked,) * 4, one_refresh),
+    Scenario("two, losses", (parked, parked), same_result, Budget(lost=3, ticks=2)),
+    Scenario("two, crashes and losses", (parked, parked_twice), same_result, Budget(crashes=1, lost=2, ticks=1)),
+    Scenario("three, two crashes", (parked, parked, parked_twice), same_result, Budget(crashes=2)),
+    Scenario("three, losses and a crash", (parked,) * 3, same_result, Budget(crashes=1, lost=1)),
+    Scenario("requests that are confirmed, a copy", (request, parked), honest, Budget(ticks=1, repeated=1)),
+    Scenario("requests, a copy and a loss", (request, request), honest, Budget(lost=1, ticks=1, repeated=1)),
+    Scenario("a lost lease", (parked, parked), honest, Budget(leases=1)),
+    Scenario("a lost lease, twice renewed", (parked, parked_twice), honest, Budget(leases=1)),
+    Scenario("two lost leases", (parked, parked, parked), honest, Budget(leases=2)),
+    Scenario("a store set back", (parked, parked_twice), honest, Budget(set_backs=1)),
+    Scenario("a store set back, a loss", (parked_twice,), honest, Budget(set_backs=1, lost=1)),
+    Scenario("two, saves in doubt", (parked, parked), one_refresh, Budget(doubts=2)),
+    Scenario("saves in doubt, losses", (parked, parked_twice), same_result, Budget(doubts=2, lost=1, crashes=1)),
+    Scenario("two restores", (parked_twice, parked_twice), healed, Budget(restores=2)),
+    Scenario("a restore, a loss, a crash", (parked, parked_twice), honest, Budget(restores=1, lost=1, crashes=1)),
+    Scenario("a logout", (parked, parked, logout), after_logout, Budget(crashes=1)),
+    Scenario("a logout, losses", (parked, logout), after_logout, Budget(lost=2)),
+    Scenario("a logout, saves in doubt", (parked, logout), after_logout, Budget(doubts=2)),
+    Scenario("a logout, a lost lease", (parked, parked, logout), after_logout, Budget(leases=1)),
+    Scenario("another login", (parked, request, other_login), after_other_login, Budget(crashes=1)),
+    Scenario("another login, a loss", (parked, request, other_login), after_other_login, Budget(lost=1)),
+    Scenario("another login, saves in doubt", (parked, request, other_login), after_other_login, Budget(doubts=2)),
+    Scenario("a logout and another login", (parked, logout_and_login), after_other_login, Budget(lost=1)),
+    Scenario("a foreign client, lost answers", (foreign_tab,), honest, Budget(lost=3, ticks=3), coordinated=False),
+    Scenario("three foreign tabs within the grace", (foreign_tab,) * 3, honest, coordinated=False),
+    Scenario("a thief with the attempt id", (victim(4), thief(4, with_attempt=True)), found_out, Budget(ticks=1)),
+    Scenario("a thief with his own", (victim(4), thief(4, with_attempt=False)), found_out, Budget(ticks=1)),
+    Scenario("a thief after use", (victim(3, uses=True), thief(4, with_attempt=False)), found_out, Budget(ticks=1)),
+    Scenario("a thief, losses", (victim(4), thief(4, with_attempt=True)), found_out, Budget(lost=1)),
+    Scenario("four, losses and a crash", (parked,) * 4, same_result, Budget(crashes=1, lost=1), full=True),
+    Scenario(
+        "four, a loss, a crash, a restore",
+        (parked, parked_twice, parked, request),
+        honest,
+        Budget(1, 0, 1, 1),
+        full=True,
+    ),
+    Scenario("three, a bit of everything", (parked, parked_twice, parked), honest, Budget(1, 0, 1, 1, 0, 0), full=True),
+    Scenario(
+        "three and a logout, everything", (parked, parked, logout), after_logout, Budget(1, 0, 1, 0, 1, 0), full=True
+    ),
+    Scenario(
+        "three and another login", (parked,) * 3 + (other_login,), after_other_login, Budget(1, 0, 0, 0, 1), full=True
+    ),
+    Scenario("a thief for long", (victim(7), thief(7, with_attempt=True)), found_out, Budget(lost=2), full=True),
+)

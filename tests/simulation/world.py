@@ -1,0 +1,300 @@
+"""The world of the simulation: server, store, lock, network, clock and thief as one immutable value.
+
+The server runs the shipped ``present``; the programs run the shipped rules. Everything that can go wrong is a move
+with a budget, so that a search is bounded: an answer or a request is lost, repeated or late, a process dies, the server
+comes back with an older row, a lease is lost, time passes, somebody copies the client's store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from tests.simulation.explore import Base, Op, ask
+from unbroken.client.core.record import StoredSession
+from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome
+from unbroken.server.core import rotation
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict
+from unbroken.tokens import TokenResponse, Tokens
+
+START = 1000.0
+POLICY = Policy(access_ttl=60.0, refresh_ttl=1e6, max_age=1e7, grace=10.0)
+LONG = 3600.0  # what a tick adds: longer than the grace and than an access token lives
+
+LEASES_ARE_CHECKED = True  # what the port promises: an exchange is sent only while the lock is certainly held
+
+
+class Budget(NamedTuple):
+    """How often each thing may still happen."""
+
+    lost: int = 0  # a request or an answer is lost
+    repeated: int = 0  # a proxy delivers a request once more, while it is still the newest exchange
+    crashes: int = 0
+    restores: int = 0  # the server's store forgets its newest writes of a rotation
+    leases: int = 0  # the holder of the lock loses it, and does not know
+    set_backs: int = 0  # the clients' store is restored to an earlier record
+    ticks: int = 0
+    doubts: int = 0  # a save happens, and its answer says that it did not
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything outside the programs. ``rows`` are the server's sessions, by number; 0 is the first user's."""
+
+    rows: tuple[SessionRow, ...]
+    record: StoredSession
+    budget: Budget
+    clock: float = START
+    holder: int | None = None
+    records: tuple[StoredSession, ...] = ()  # the last record of each earlier generation of the clients' store
+    older: tuple[SessionRow, ...] = ()  # earlier states of row 0, oldest first
+    repeatable: tuple[PresentedToken, ...] = ()  # refreshes that a proxy may deliver again
+    refreshes: int = 0
+    verdicts: tuple[Verdict, ...] = ()
+    revokes_lost: int = 0
+    stolen: StoredSession | None = None
+    given: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())  # to the victim, to the thief
+    rounds: tuple[int, bool, bool] = (0, False, False)  # see ``_count``
+    thieves: bool = False
+    problem: str = ""
+
+    def key(self) -> Hashable:
+        return self
+
+    def now(self) -> float:
+        return self.clock
+
+    # ---- what a call can lead to -------------------------------------------------------------------------------
+
+    def outcomes(self, who: int, op: Op) -> Iterable[tuple[str, World, Any]]:
+        return getattr(self, f"_do_{op[0]}")(who, *op[1:])
+
+    def _do_lock(self, who: int) -> Iterable[tuple[str, World, Any]]:
+        if self.holder is None:
+            yield "takes the lock", replace(self, holder=who), None
+
+    def _do_release(self, who: int) -> Iterable[tuple[str, World, Any]]:
+        yield "releases the lock", replace(self, holder=None if self.holder == who else self.holder), None
+
+    def _do_load(self, who: int) -> Iterable[tuple[str, World, Any]]:
+        yield "loads", self, self.record
+
+    def _do_save(self, who: int, record: StoredSession, expected: StoredSession) -> Iterable[tuple[str, World, Any]]:
+        if not self.record.same(expected):
+            yield "loses the compare-and-set", self, False
+            return
+        yield "saves", self._saved(record), True
+        if self.budget.doubts:
+            yield "saves, and is told that it did not", self._saved(record)._spend("doubts"), False
+
+    def _do_overwrite(self, who: int, record: StoredSession) -> Iterable[tuple[str, World, Any]]:
+        """For clients that are not ours."""
+        yield "overwrites the store", replace(self, record=record), None
+
+    def _do_refresh(self, who: int, tokens: Tokens, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
+        """The request arrives and is answered; the answer arrives by ``_do_arrive``, later or never."""
+        if attempt is not None and self.holder != who and LEASES_ARE_CHECKED:
+            yield "does not send: the lock is lost", self, Indeterminate("the lock was lost", may_retry=False)
+            return
+        after, answer = self._presented(tokens.refresh_token or "", attempt, honest=True)
+        yield f"presents {tokens.refresh_token}", after._count(answer, honest=True), answer
+        if self.budget.repeated:
+            again = replace(after, repeatable=(*after.repeatable, _token(tokens.refresh_token or "", attempt)[1]))
+            yield "presents, and a proxy keeps a copy", again._spend("repeated"), answer
+        if self.budget.lost:
+            lost = Indeterminate("lost", lost=True)
+            yield "sends a request that is lost", self._spend("lost"), lost
+            yield "presents, and the answer is lost", after._spend("lost"), lost
+
+    def _do_arrive(self, who: int) -> Iterable[tuple[str, World, Any]]:
+        yield "gets the answer", self, None
+
+    def _do_revoke(self, who: int, tokens: Tokens) -> Iterable[tuple[str, World, Any]]:
+        number = _token(tokens.refresh_token or "", None)[0]
+        row = self.rows[number]
+        ended = row if row.revoked_at else replace(row, revoked_at=self.clock, revoked_why="logged_out")
+        yield "revokes", self._with_row(number, ended), True
+        if self.budget.lost:
+            yield (
+                "sends a revocation that is lost",
+                replace(self._spend("lost"), revokes_lost=self.revokes_lost + 1),
+                False,
+            )
+
+    def _do_send(self, who: int, tokens: Tokens, epoch: int) -> Iterable[tuple[str, World, Any]]:
+        """A request to the API by somebody who began under *epoch*: whether the access token was good."""
+        if tokens.epoch != epoch:
+            yield "sends for another login", replace(self, problem="a request of one login was sent for another"), True
+            return
+        number = _token(tokens.access_token, None)[0]
+        dead = rotation.why_inactive(self.rows[number], self.clock) is not None
+        good = not dead and self.clock < tokens.received_at + POLICY.access_ttl
+        yield "sends", self._used(tokens) if good else self, good
+
+    def _do_steal(self, who: int) -> Iterable[tuple[str, World, Any]]:
+        yield "copies the store", replace(self, stolen=self.record), self.record
+
+    def _do_misuse(self, who: int, refresh_token: str, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
+        """The thief presents a token."""
+        after, answer = self._presented(refresh_token, attempt, honest=False)
+        yield f"misuses {refresh_token}", after._count(answer, honest=False), answer
+
+    # ---- what can happen by itself -----------------------------------------------------------------------------
+
+    def happenings(self, doing: list[Op | None]) -> Iterable[tuple[str, World]]:
+        if not any(doing):
+            return
+        if self.budget.ticks:
+            yield "an hour passes", replace(self._spend("ticks"), clock=self.clock + LONG)
+        if self.budget.leases and self.holder is not None and _may_lose_lease(doing[self.holder]):
+            yield "the lease is lost", replace(self._spend("leases"), holder=None)
+        if self.budget.set_backs and self.record.tokens is not None:
+            for record in self.records[-1:]:  # one that is two generations old looks like a thief's, to everybody
+                yield (
+                    f"the clients' store is back at version {record.version}",
+                    replace(self._spend("set_backs"), record=record, records=()),
+                )
+        if self.budget.restores and self.rows[0].revoked_at is None:
+            for row in self.older:
+                yield (
+                    f"the server's store is back at g={row.generation}",
+                    replace(self._spend("restores"), rows=(row, *self.rows[1:])),
+                )
+        for token in self.repeatable:
+            if token.generation >= self.rows[0].generation - 1:
+                rest = tuple(other for other in self.repeatable if other is not token)
+                yield "the proxy delivers its copy", replace(self._decide(0, token)[0], repeatable=rest)
+
+    def crashed(self, who: int) -> World | None:
+        if not self.budget.crashes:
+            return None
+        return replace(self._spend("crashes"), holder=None if self.holder == who else self.holder)
+
+    # ---- the server --------------------------------------------------------------------------------------------
+
+    def _presented(self, text: str, attempt: str | None, *, honest: bool) -> tuple[World, RefreshOutcome]:
+        number, token = _token(text, attempt)
+        world, verdict, row = self._decide(number, token)
+        world = replace(world, refreshes=self.refreshes + 1)
+        if verdict in (Verdict.DEAD, Verdict.REUSED):
+            return world, GrantRejected(rotation.why_inactive(row, self.clock) or "reuse")
+        answer = granted(number, row)
+        if (
+            not honest
+            and verdict in (Verdict.BRANCHED, Verdict.CONVERGED)
+            and self.rows[number].first_used_branch is not None
+        ):
+            return replace(world, problem="a thief was served after the victim had used newer tokens"), answer
+        return world, answer
+
+    def _decide(self, number: int, token: PresentedToken) -> tuple[World, Verdict, SessionRow]:
+        before = self.rows[number]
+        row, verdict = rotation.present(before, token, self.clock, POLICY)
+        older = (*self.older, before) if number == 0 and row is not before else self.older
+        return replace(self._with_row(number, row), older=older, verdicts=(*self.verdicts, verdict)), verdict, row
+
+    def _used(self, tokens: Tokens) -> World:
+        """The first use of an access token settles its branch."""
+        number, place = _token(tokens.access_token, None)
+        row = self.rows[number]
+        if row.generation != place.generation or row.first_used_branch is not None:
+            return self
+        return self._with_row(number, replace(row, first_used_branch=place.branch))
+
+    def _with_row(self, number: int, row: SessionRow) -> World:
+        return replace(self, rows=(*self.rows[:number], row, *self.rows[number + 1 :]))
+
+    # ---- bookkeeping -------------------------------------------------------------------------------------------
+
+    def _saved(self, record: StoredSession) -> World:
+        before, after = self.record.tokens, record.tokens
+        backwards = (
+            before and after and before.epoch == after.epoch and (before.refresh_seq or 0) > (after.refresh_seq or 0)
+        )
+        records = (*self.records, self.record) if self.budget.set_backs and after != before else self.records
+        problem = "the store went back to older tokens" if backwards else self.problem
+        return replace(self, record=record, records=records, problem=problem)
+
+    def _count(self, answer: RefreshOutcome, *, honest: bool) -> World:
+        """Counts the rounds since the theft in which victim and thief both were given tokens they had not had."""
+        if not self.thieves or not isinstance(answer, TokenResponse):
+            return self
+        mine, text = (0 if honest else 1), answer.refresh_token or ""
+        new = text not in self.given[mine]
+        given = (self.given[0] | {text}, self.given[1]) if honest else (self.given[0], self.given[1] | {text})
+        if self.stolen is None or not new:
+            return replace(self, given=given)
+        count, victim, thief = self.rounds
+        victim, thief = victim or honest, thief or not honest
+        return replace(
+            self, given=given, rounds=(count + 1, False, False) if victim and thief else (count, victim, thief)
+        )
+
+    def _spend(self, what: str) -> World:
+        return replace(self, budget=self.budget._replace(**{what: getattr(self.budget, what) - 1}))
+
+
+class Port(Base):
+    """The port of the rules, simulated: every call suspends."""
+
+    async def load(self) -> StoredSession:
+        return await ask("load")
+
+    async def save(self, record: StoredSession, expected: StoredSession) -> bool:
+        return await ask("save", record, expected)
+
+    async def send_refresh(self, tokens: Tokens, attempt: str | None) -> RefreshOutcome:
+        answer = await ask("refresh", tokens, attempt)
+        await ask("arrive")
+        return answer
+
+    async def revoke(self, tokens: Tokens) -> bool:
+        return await ask("revoke", tokens)
+
+    async def pause(self, seconds: float) -> None:
+        """Costs no step: whatever can happen meanwhile can happen before the next call."""
+
+    def lock(self) -> _Lock:
+        return _Lock()
+
+
+class _Lock:
+    async def __aenter__(self) -> None:
+        await ask("lock")
+
+    async def __aexit__(self, *_: object) -> None:
+        await ask("release")
+
+
+def _may_lose_lease(op: Op | None) -> bool:
+    """At any time: a holder may be stopped for longer than its lease. It asks before it sends."""
+    return op is not None
+
+
+def new_row(number: int = 0, *, coordinated: bool = True, g: int = 0) -> SessionRow:
+    """A session at the server."""
+    name = f"user {number}"
+    return SessionRow(
+        bytes([number]), f"sid {number}", name, START, START, 1e9, 1e9, coordinated=coordinated, generation=g
+    )
+
+
+def granted(number: int, row: SessionRow) -> TokenResponse:
+    """What the server answers: tokens that say in clear where they stand."""
+    place = f"{number}/{row.generation}/{row.branch}"
+    return TokenResponse(f"A {place}", f"R {place}", POLICY.access_ttl, 1e6, row.generation)
+
+
+def stored(number: int, row: SessionRow, epoch: int, *, received_at: float = START) -> StoredSession:
+    """A client's store that holds the newest tokens of *row*."""
+    one = granted(number, row)
+    tokens = Tokens(
+        one.access_token, one.refresh_token, 60.0, received_at, 1e6, row.generation, version=epoch, epoch=epoch
+    )
+    return StoredSession(epoch, epoch, tokens)
+
+
+def _token(text: str, attempt: str | None) -> tuple[int, PresentedToken]:
+    number, g, b = (int(part) for part in text[2:].split("/"))
+    return number, PresentedToken(g, b, attempt.encode() if attempt else None)

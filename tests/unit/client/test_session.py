@@ -1,0 +1,545 @@
+"""The session in real threads and event loops, against a real server: one exchange, nobody hostage, nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import pytest
+import trio
+
+from tests.support.backend import PASSWORD, Backend, as_json
+from unbroken import (
+    BadResponse,
+    ConfigurationError,
+    FileStore,
+    LoginRefused,
+    MemoryStore,
+    RefreshStorm,
+    RefreshWindow,
+    Session,
+    SessionOver,
+    StoreUnavailable,
+    TryLater,
+)
+from unbroken._clock import Clock
+from unbroken.client.core.record import StoredSession
+
+
+class Hands:
+    """A clock with hands."""
+
+    def __init__(self) -> None:
+        self.wall, self.mono = 1_000_000.0, 50.0
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.wall, lambda: self.mono)
+
+    def pass_(self, seconds: float) -> None:
+        self.wall += seconds
+        self.mono += seconds
+
+
+def logged_in(server: Backend, **about: Any) -> Session:
+    made = Session(server.url, refresh_timeout=2.0, wait_timeout=10.0, **about)
+    made.login("ada", PASSWORD)
+    return made
+
+
+# ---- one flight ------------------------------------------------------------------------------------------------------
+
+
+def test_fifty_threads_on_an_expired_token_make_one_exchange(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    hands.pass_(1800)
+    with ThreadPoolExecutor(50) as pool:
+        tokens = set(pool.map(lambda _: session.token(), range(50)))
+    assert len(tokens) == 1
+    assert server.exchanges == 1
+
+
+@pytest.mark.anyio
+async def test_a_thousand_tasks_on_an_expired_token_make_one_exchange(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    hands.pass_(1800)
+    tokens = set()
+
+    async def one() -> None:
+        tokens.add(await session.atoken())
+
+    async with anyio.create_task_group() as group:
+        for _ in range(1000):
+            group.start_soon(one)
+    assert len(tokens) == 1
+    assert server.exchanges == 1
+
+
+def test_threads_two_loops_and_trio_share_one_exchange(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    hands.pass_(1800)
+    server.slow_next(0.3)
+    start, tokens = threading.Barrier(4), []
+
+    async def ten() -> None:
+        async def one() -> None:
+            tokens.append(await session.atoken())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(one)
+
+    def run(what: Any) -> None:
+        start.wait()
+        what()
+
+    works = [
+        lambda: asyncio.run(ten()),
+        lambda: asyncio.run(ten()),
+        lambda: trio.run(ten),
+        lambda: tokens.append(session.token()),
+    ]
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(tokens) == 31
+    assert len(set(tokens)) == 1
+    assert server.exchanges == 1
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_leader_leaves_at_once_and_its_exchange_goes_on(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    hands.pass_(1800)
+    server.slow_next(0.5)
+    began, tokens = time.monotonic(), []
+    with anyio.move_on_after(0.05):
+        await session.atoken()
+    assert time.monotonic() - began < 0.4
+
+    async def follow() -> None:
+        tokens.append(await session.atoken())
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(follow)
+    assert len(set(tokens)) == 1
+    assert server.exchanges == 1
+    assert server.alarms() == 0
+
+
+def test_an_event_loop_that_ends_in_mid_exchange_loses_nothing(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    hands.pass_(1800)
+    server.slow_next(0.3)
+
+    async def give_up() -> None:
+        with anyio.move_on_after(0.05):
+            await session.atoken()
+
+    asyncio.run(give_up())
+    before = session.status.version
+    assert session.token()
+    assert session.status.version == before + 1
+    assert server.exchanges == 1
+
+
+def test_an_ageing_token_is_renewed_behind_the_request(server: Backend) -> None:
+    hands = Hands()
+    changed = threading.Event()
+    session = logged_in(
+        server, clock=hands.clock(), on_tokens_changed=lambda tokens: tokens.refresh_seq and changed.set()
+    )
+    old = session.token()
+    hands.pass_(1700)
+    server.slow_next(0.2)
+    assert session.token() == old, "nobody waits in the advisory window"
+    assert changed.wait(5)
+    assert session.token() != old
+    assert server.exchanges == 1
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_clock_that_jumps_an_hour_costs_at_most_one_exchange(server: Backend, jump: float) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    hands.wall += jump
+    for _ in range(5):
+        assert session.token()
+    assert server.exchanges <= 1
+
+
+def test_a_sleeping_machine_wakes_with_an_expired_token_and_notices(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    old = session.token()
+    hands.wall += 8 * 3600  # the monotonic clock has stood still
+    assert session.token() != old
+    assert server.exchanges == 1
+
+
+# ---- failure ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_answer_is_asked_for_again_with_the_same_result(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    hands.pass_(1800)
+    server.network.lose = 2
+    assert session.token()
+    assert (server.network.lost, server.alarms()) == (2, 0)
+    assert server.sessions.verify(session.token()).generation == 1, "three requests, one generation"
+
+
+def test_one_503_is_not_noticed(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    hands.pass_(1800)
+    server.fail_next(503)
+    assert session.token()
+    assert server.exchanges == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(500, b"oops"), (200, b"not json"), (200, b"[]"), (302, b""), (404, b"")],
+)
+def test_whatever_else_the_server_says_the_tokens_are_kept(server: Backend, status: int, body: bytes) -> None:
+    hands = Hands()
+    over: list[str] = []
+    session = logged_in(server, clock=hands.clock(), on_session_over=over.append)
+    hands.pass_(1800)
+    for _ in range(3):
+        server.fail_next(status, body=body, headers={"location": "http://127.0.0.1:1/"})
+    with pytest.raises(TryLater):
+        session.token()
+    hands.pass_(60)
+    assert session.token(), "and the next renewal works"
+    assert over == []
+
+
+def test_a_wrong_answer_names_its_field(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    hands.pass_(1800)
+    server.fail_next(200, body=as_json({"access_token": 7}))
+    with pytest.raises(BadResponse, match="'access_token'"):
+        session.token()
+    hands.pass_(60)
+    assert session.token(), "and the next renewal works"
+
+
+def test_waiters_of_a_failed_renewal_get_one_error_each_and_make_no_further_exchange(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    hands.pass_(1800)
+    for _ in range(3):
+        server.fail_next(500)
+    errors: list[TryLater] = []
+
+    def one() -> None:
+        try:
+            session.token()
+        except TryLater as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(errors) == 20
+    assert len({id(error) for error in errors}) == 20
+    assert server.exchanges == 3
+    assert all(error.retry_after > 0 for error in errors)
+
+
+def test_a_retry_after_is_handed_on_and_kept(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    hands.pass_(1800)
+    server.fail_next(429, headers={"retry-after": "30"})
+    with pytest.raises(TryLater) as caught:
+        session.token()
+    assert caught.value.retry_after == pytest.approx(30, abs=1)
+    with pytest.raises(TryLater):
+        session.token()
+    assert server.exchanges == 1
+    hands.pass_(31)
+    assert session.token()
+
+
+def test_a_token_that_is_still_good_is_used_while_the_server_is_down(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    old = session.token()
+    hands.pass_(1795)  # the mandatory window
+    for _ in range(3):
+        server.fail_next(503)
+    assert session.token() == old
+
+
+def test_a_server_that_never_answers_does_not_hold_anybody(server: Backend) -> None:
+    hands = Hands()
+    session = Session(server.url, refresh_timeout=0.3, clock=hands.clock())
+    session.login("ada", PASSWORD)
+    hands.pass_(1800)
+    for _ in range(3):
+        server.slow_next(3)
+    began = time.monotonic()
+    with pytest.raises(TryLater):
+        session.token()
+    assert time.monotonic() - began < 3
+
+
+def test_a_follower_may_time_out_by_itself(server: Backend) -> None:
+    hands = Hands()
+    session = Session(server.url, wait_timeout=0.1, clock=hands.clock())
+    session.login("ada", PASSWORD)
+    hands.pass_(1800)
+    server.slow_next(0.5)
+    with pytest.raises(TryLater):
+        session.token()
+    time.sleep(0.8)
+    assert session.token()
+    assert server.exchanges == 1
+
+
+def test_a_dead_session_ends_once_for_all_waiters(server: Backend) -> None:
+    hands = Hands()
+    over: list[str] = []
+    session = logged_in(server, clock=hands.clock(), on_session_over=over.append)
+    server.sessions.revoke_subject("ada")
+    hands.pass_(1800)
+
+    def one(_: int) -> str:
+        with pytest.raises(SessionOver) as caught:
+            session.token()
+        return caught.value.reason
+
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(one, range(20))) == {"revoked"}
+    assert server.exchanges == 1
+    assert over == ["revoked"]
+    assert session.status.reason == "revoked"
+
+
+def test_a_storm_is_stopped(server: Backend) -> None:
+    session = logged_in(server, window=RefreshWindow(interval=30.0, attempts=2))
+    live = session._authorize()
+    for _ in range(2):
+        fresh = session._handle_challenge(live, "somewhere")
+        assert fresh is not None
+        live = fresh
+    with pytest.raises(RefreshStorm):
+        session._handle_challenge(live, "somewhere")
+    assert server.exchanges == 2
+
+
+def test_short_lives_are_no_storm(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    for _ in range(12):
+        hands.pass_(1800)
+        session.token()
+        hands.mono -= 1799.0  # a second of the monotonic clock a cycle
+    assert server.exchanges == 12
+
+
+# ---- logging in and out ----------------------------------------------------------------------------------------------
+
+
+def test_nobody_is_logged_in_at_first(server: Backend) -> None:
+    with pytest.raises(SessionOver) as caught:
+        Session(server.url).token()
+    assert caught.value.reason == "not_logged_in"
+
+
+def test_a_wrong_password_is_refused_and_hurts_no_session(server: Backend, session: Session) -> None:
+    with pytest.raises(LoginRefused):
+        session.login("ada", "wrong")
+    assert session.token()
+
+
+def test_logout_wins_over_a_renewal_under_way(server: Backend) -> None:
+    hands = Hands()
+    store = MemoryStore()
+    session = logged_in(server, store=store, clock=hands.clock())
+    hands.pass_(1800)
+    server.slow_next(0.4)
+    caught: list[str] = []
+
+    def wait() -> None:
+        try:
+            session.token()
+        except SessionOver as over:
+            caught.append(over.reason)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not server.exchanges:
+        time.sleep(0.01)
+    session.logout()
+    thread.join()
+    assert caught == ["logged_out"]
+    assert store.load().tokens is None
+    assert server.sessions.list_of("ada") == []
+
+
+def test_what_waits_for_one_user_is_not_sent_for_the_next(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    sent = session._authorize()
+    hands.pass_(1800)
+    server.slow_next(0.4)
+    caught: list[str] = []
+
+    def wait() -> None:
+        try:
+            session._handle_challenge(sent, "somewhere")
+        except SessionOver as over:
+            caught.append(over.reason)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not server.exchanges:
+        time.sleep(0.01)
+    session.login("bob", PASSWORD)
+    thread.join()
+    assert caught == ["other_login"]
+    assert server.sessions.verify(session.token()).subject == "bob"
+
+
+@pytest.mark.anyio
+async def test_the_async_spellings_do_the_same(server: Backend) -> None:
+    changed: list[int] = []
+
+    async def on_tokens_changed(tokens: Any) -> None:
+        changed.append(tokens.version)
+
+    session = Session(server.url, on_tokens_changed=on_tokens_changed)
+    await session.alogin("ada", PASSWORD)
+    assert server.sessions.verify(await session.atoken()).subject == "ada"
+    assert await session.alogout() is True
+    with pytest.raises(SessionOver):
+        await session.atoken()
+    for _ in range(100):
+        if changed:
+            break
+        await anyio.sleep(0.01)
+    assert len(changed) == 1
+
+
+def test_tokens_from_elsewhere_are_adopted(server: Backend) -> None:
+    granted = server.sessions.create("eve")
+    session = Session(server.url)
+    session.import_tokens(granted.to_response())
+    assert server.sessions.verify(session.token()).subject == "eve"
+
+
+# ---- two processes' worth of sessions on one store -------------------------------------------------------------------
+
+
+def test_two_sessions_on_one_file_make_one_exchange(server: Backend, tmp_path: Any) -> None:
+    hands = Hands()
+    one = logged_in(server, store=FileStore(tmp_path / "tokens.json"), clock=hands.clock())
+    two = Session(server.url, FileStore(tmp_path / "tokens.json"), clock=hands.clock())
+    assert two.token() == one.token()
+    hands.pass_(1800)
+    with ThreadPoolExecutor(2) as pool:
+        assert len(set(pool.map(lambda session: session.token(), (one, two)))) == 1
+    assert server.exchanges == 1
+    one.logout()
+    hands.pass_(1800)
+    with pytest.raises(SessionOver) as caught:
+        two.token()
+    assert caught.value.reason == "logged_out"
+
+
+def test_tokens_that_cannot_be_saved_are_not_lost(server: Backend) -> None:
+    class FullDisk(MemoryStore):
+        full = False
+
+        def save(self, record: StoredSession, expected: StoredSession) -> bool:
+            if self.full and record.idempotency_key is None:
+                raise StoreUnavailable("the disk is full")
+            return super().save(record, expected)
+
+    hands, store = Hands(), FullDisk()
+    session = logged_in(server, store=store, clock=hands.clock())
+    hands.pass_(1800)
+    store.full = True
+    with pytest.raises(StoreUnavailable):
+        session.token()
+    store.full = False
+    hands.pass_(60)
+    assert session.token()
+    assert server.exchanges == 1, "the tokens that were granted were saved later, not asked for again"
+
+
+def test_a_child_process_does_not_wait_for_its_parents_renewal(server: Backend) -> None:
+    hands = Hands()
+    session = logged_in(server, clock=hands.clock())
+    hands.pass_(1800)
+    server.slow_next(1.0)
+    thread = threading.Thread(target=session.token)
+    thread.start()
+    while not server.exchanges:
+        time.sleep(0.01)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if not session._known.refreshing else 1)
+    _, status = os.waitpid(child, 0)
+    thread.join()
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+# ---- secrets, scope, hooks -------------------------------------------------------------------------------------------
+
+
+def test_no_secret_is_shown_anywhere(server: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    hands, events = Hands(), []
+    session = logged_in(server, clock=hands.clock(), on_event=events.append)
+    secrets = {session.token()}
+    hands.pass_(1800)
+    server.network.lose = 1
+    secrets.add(session.token())
+    record = session.store.load()
+    assert record.tokens is not None
+    secrets.add(record.tokens.refresh_token or "")
+    shown = [repr(session), repr(session.status), repr(record), repr(session.dialect), str(events), caplog.text]
+    for secret in secrets:
+        assert secret
+        assert not any(secret in text for text in shown)
+
+
+def test_plain_http_is_refused_except_on_loopback() -> None:
+    with pytest.raises(ConfigurationError, match="https"):
+        Session("http://example.org")
+    assert Session("http://example.org", allow_plain_http=True)
+    assert Session("http://localhost:8400")
+    assert Session("http://[::1]:8400")
+    with pytest.raises(ConfigurationError, match="absolute"):
+        Session("example.org")
+
+
+def test_a_hook_that_raises_hurts_nobody(server: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_: object) -> None:
+        raise ValueError("the hook's own fault")
+
+    session = logged_in(server, on_event=broken, on_tokens_changed=broken)
+    assert session.token()
+    assert "failed" in caplog.text

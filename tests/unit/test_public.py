@@ -1,0 +1,95 @@
+"""The public names, and what importing them needs."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.paths import ROOT
+
+NAMES = {
+    "unbroken": """
+        BadResponse ConfigurationError Dialect FileStore HttpRequest HttpResponse InvalidGrant InvalidRequest
+        InvalidScope InvalidToken Leeway LoginRefused MemoryStore NotReplayable RefreshStorm RefreshWindow Refused
+        RequestTemplate ResponseMatch Session SessionOver Status StoreBusy StoreUnavailable TokenFields
+        TokenResponse Tokens TryLater UnbrokenError oauth2 unbroken_server
+    """,
+    "unbroken.errors": """
+        BadResponse ConfigurationError InvalidGrant InvalidRequest InvalidScope InvalidToken LoginRefused
+        NotReplayable RefreshStorm Refused SessionOver StoreBusy StoreUnavailable TooManyAttempts TryLater
+        UnbrokenError
+    """,
+    "unbroken.tokens": "TokenFields TokenResponse Tokens",
+    "unbroken.server": """
+        Accounts Claims Cookies Endpoints EventLog Identity Keyring MemorySessionStore MfaRequired Policy
+        RateLimitPolicy SessionInfo Sessions SqliteSessionStore Ticket Webhook encrypted_keys open_store
+    """,
+    "unbroken.client.core.events": """
+        ClientEvent LateChallenge LateTokensDiscarded LoggedIn LoggedOut RefreshFailed RefreshFinished RefreshJoined
+        RefreshStarted RefreshStormStopped RequestNotReplayed RequestReplayed RequestWaited SessionEnded
+        TokensAdopted TokensRefreshed
+    """,
+    "unbroken.server.core.events": """
+        LoginFailed LoginRateLimited RefreshRejected ReuseDetected ServerEvent SessionCreated SessionRefreshed
+        SessionRevoked
+    """,
+    "unbroken.httpx": "SessionAuth SessionTransport why_not_replayed",
+    "unbroken.httpx2": "SessionAuth SessionTransport why_not_replayed",
+    "unbroken.requests": "SessionAuth no_auth why_not_replayed",
+    "unbroken.aiohttp": "SessionMiddleware why_not_replayed",
+    "unbroken.starlette": """
+        AccessTokenMiddleware BearerBackend SessionUser claims_from_ticket current_claims routes
+    """,
+    "unbroken.fastapi": "Auth Bearer TicketAuth",
+    "unbroken.verifier": "Claims Introspection RevocationCheck RevocationFeed Verifier",
+    "unbroken.flask": "Auth Bearer current_claims",
+    "unbroken.django": "authenticate is_active session_required sessions user_of",
+    "unbroken.django.middleware": "TokenMiddleware",
+    "unbroken.django.rest": "AccessTokenAuthentication HasScope requires_scope",
+    "unbroken.prometheus": "observe observe_sessions",
+    "unbroken.otel": "observe observe_sessions",
+    "unbroken.testing": "LoopbackServer ManualClock Network running",
+    "unbroken.client.stores.codec": """
+        CorruptRecord EncryptionKey SessionCodec key_from_environment key_from_keyring new_key
+    """,
+    "unbroken.client.stores.keyring": "KeyringStore",
+    "unbroken.client.stores.postgres": "PostgresStore",
+    "unbroken.client.stores.redis": "RedisStore",
+    "unbroken.client.stores.sqlite": "SqliteStore",
+    "unbroken.cli": "main",
+}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_the_public_names_are_these_and_no_others(module: str) -> None:
+    exported = importlib.import_module(module).__all__
+    assert exported == sorted(exported)
+    assert exported == sorted(NAMES[module].split())
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_every_public_thing_says_what_it_is(module: str) -> None:
+    loaded = importlib.import_module(module)
+    for name in loaded.__all__:
+        assert (getattr(loaded, name).__doc__ or "").strip(), f"{module}.{name} has no docstring"
+
+
+def test_import_unbroken_needs_the_standard_library_only() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'src'); import unbroken; unbroken.Session('https://example.org');"
+        "print([n for n in sys.modules if n.partition('.')[0] in {'httpx', 'httpx2', 'anyio', 'trio', 'joserfc'}])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_the_client_does_not_load_the_server_nor_the_other_way_round() -> None:
+    for module, other in (("unbroken.httpx2", "unbroken.server"),):
+        code = f"import sys, {module}; print(any(name.startswith('{other}') for name in sys.modules))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.stdout == "False\n", done.stderr
