@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.support.backend import Backend
+from tests.support.paths import ROOT
 from tests.support.services import unavailable
 
 # The daemon ends with the script, and the bus with both. Without --foreground it would say that it is ready, and stay.
@@ -25,7 +26,6 @@ import sys, time
 import keyring
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import open_dbus_connection
-from tests.support.paths import ROOT
 from unbroken import Session
 from unbroken.client.stores.keyring import KeyringStore
 from tests.support.paths import ROOT
