@@ -1,4 +1,4 @@
-"""The two clocks that the client asks."""
+"""The two clocks of the client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["SYSTEM_CLOCK", "Clock"]
 
 
 class Clock(NamedTuple):
-    """Two functions that give seconds: the time of day since the Unix epoch, and one that never jumps."""
+    """Two functions that return seconds: ``wall`` since the Unix epoch, ``monotonic`` from a clock that never jumps."""
 
     wall: Callable[[], float]
     monotonic: Callable[[], float]

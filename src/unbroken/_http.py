@@ -1,4 +1,4 @@
-"""One HTTP request of the library's own, and the response to it: values, without a connection."""
+"""HTTP requests and responses of the library itself, as values without a connection."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
-__all__ = ["MAX_BODY_BYTES", "HttpRequest", "HttpResponse", "retry_after_seconds"]
+__all__ = ["MAX_BODY_BYTES", "MAX_RETRY_AFTER_SECONDS", "HttpRequest", "HttpResponse", "retry_after_seconds"]
 
-MAX_BODY_BYTES = 1 << 20  # bytes; a token response is a few kilobytes
+MAX_BODY_BYTES = 1 << 20  # a token response has a few kilobytes
+MAX_RETRY_AFTER_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request of the library's own. Its repr shows neither query, headers nor body."""
+    """One HTTP request of the library. Its repr shows neither query, headers nor body."""
 
     method: str
     url: str
@@ -22,35 +23,35 @@ class HttpRequest:
     body: bytes | None = None
 
     def __repr__(self) -> str:
-        return f"<Call {self.method} {self.url.partition('?')[0]}>"
+        return f"<HttpRequest {self.method} {self.url.partition('?')[0]}>"
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """An HTTP answer as far as it was read: its status, its headers (names in lower case), its body if read."""
+    """One HTTP response: status, headers (names in lower case), and the body if it was read."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = field(default=None, repr=False)
 
     def json(self) -> object:
-        """The body as JSON; None when there is none, or it is none."""
+        """Return the body parsed as JSON; None if there is no body or it is not JSON."""
         try:
             return json.loads(self.body) if self.body else None
         except (ValueError, RecursionError):
             return None
 
 
-def retry_after_seconds(reply: HttpResponse) -> float:
-    """Seconds that ``Retry-After`` asks for (RFC 9110 §10.2.3), at most an hour; 0 without one.
+def retry_after_seconds(response: HttpResponse) -> float:
+    """Return the seconds to wait that ``Retry-After`` states (RFC 9110 §10.2.3), at most an hour; 0 without one.
 
-    A date is read against the answer's own ``Date``, so that no clock has to agree with another.
+    A date is compared with the ``Date`` of the same response, so that the local clock does not matter.
     """
-    value = reply.headers.get("retry-after", "").strip()
+    value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
-        return min(float(value), 3600.0)
+        return min(float(value), MAX_RETRY_AFTER_SECONDS)
     try:
-        wait = parsedate_to_datetime(value) - parsedate_to_datetime(reply.headers.get("date", ""))
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(response.headers.get("date", ""))
     except (ValueError, TypeError):
         return 0.0
-    return min(max(wait.total_seconds(), 0.0), 3600.0)
+    return min(max(wait.total_seconds(), 0.0), MAX_RETRY_AFTER_SECONDS)

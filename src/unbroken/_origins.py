@@ -1,23 +1,35 @@
-"""Where tokens may go: origins, compared as parsed values (RFC 6454), never as texts. Pure.
+"""Origins, compared as parsed values (RFC 6454), never as text; and which of them are safe for secrets. Pure.
 
 1. An origin is scheme, host and port; nothing else of a URL counts.
-2. Tokens travel over https. Plain http is for loopback, or for who says so in so many words.
+2. Secrets travel over https. Plain http is safe on loopback only: 127.0.0.0/8, ::1, both also as IPv4-mapped IPv6,
+   localhost and its subdomains (RFC 6761 §6.3).
 """
 
 from __future__ import annotations
 
 import ipaddress
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["Origin", "ascii_and_unicode_forms", "is_loopback", "origin_of"]
+__all__ = ["Origin", "ascii_and_unicode_forms", "is_loopback", "is_secure", "origin_of"]
 
-Origin = tuple[str, str, int]
+
+class Origin(NamedTuple):
+    """An origin (RFC 6454 §4); ``host`` has neither upper-case letters nor brackets."""
+
+    scheme: str
+    host: str
+    port: int
 
 
 def origin_of(url: str) -> Origin:
-    """Scheme, host and port of *url* (RFC 6454). Raises ConfigurationError when it is no absolute HTTP URL."""
+    """Return the origin of *url*.
+
+    Raise ConfigurationError if it is not an absolute http(s) URL, holds a user name or a password, or has characters
+    that must be percent-encoded.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -30,11 +42,11 @@ def origin_of(url: str) -> Origin:
         raise ConfigurationError(f"{shown!r} is not an absolute http(s) URL")
     if any(sign <= " " or sign == "\x7f" for sign in url) or not (parts.path + parts.query).isascii():
         raise ConfigurationError(f"a URL of {parts.hostname} holds characters that must be percent-encoded")
-    return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
+    return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80))
 
 
 def ascii_and_unicode_forms(host: str) -> set[str]:
-    """*host* in the two ways that HTTP libraries give it: in ASCII, and decoded (RFC 5891)."""
+    """Return *host* in both forms that HTTP libraries use: in ASCII, and decoded (RFC 5891)."""
     try:
         ascii_name = host.encode("idna").decode()
         return {host, ascii_name, ascii_name.encode().decode("idna")}
@@ -42,9 +54,16 @@ def ascii_and_unicode_forms(host: str) -> set[str]:
         return {host}
 
 
+def is_secure(origin: Origin) -> bool:
+    """Return whether secrets may be sent to *origin*: over https, or within this machine."""
+    return origin.scheme == "https" or is_loopback(origin.host)  # rule 2
+
+
 def is_loopback(host: str) -> bool:
-    """Whether *host* is this very machine."""
+    """Return whether *host* (without port and brackets) names this machine."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

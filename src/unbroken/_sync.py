@@ -1,7 +1,7 @@
-"""The only bridge from blocking code into the rules, which are written as coroutines.
+"""The bridge from blocking code into the rules, which are coroutines.
 
-A blocking port never suspends, so one ``send`` runs its coroutine from the first line to the last. What can work in
-both ways, such as a driver with a blocking and an async form, asks ``in_sync_context`` which of the two is wanted here.
+The rules await nothing but a port. A blocking port never suspends, so one ``send`` runs a coroutine from its first line
+to its last. A driver that has a blocking and an async form picks one of them by ``in_sync_context``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["in_sync_context", "run_sync"]
 
 
 class _ThreadState(threading.local):
-    """What this thread is doing."""
+    """Whether ``run_sync`` is at work in this thread."""
 
     blocking = False
 
@@ -25,8 +25,8 @@ _thread_state = _ThreadState()
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of *coroutine*, which must not suspend. Raises RuntimeError if it does: that is a bug."""
-    before, _thread_state.blocking = _thread_state.blocking, True
+    """Run *coroutine* and return its result. Raise RuntimeError if it suspends, which is a bug of its port."""
+    before, _thread_state.blocking = _thread_state.blocking, True  # a rule may call run_sync again
     try:
         coroutine.send(None)
     except StopIteration as done:
@@ -39,5 +39,5 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def in_sync_context() -> bool:
-    """Whether ``run_sync`` is at work in this thread: then nothing may suspend."""
+    """Return whether ``run_sync`` runs the caller, so that nothing may suspend."""
     return _thread_state.blocking

@@ -1,14 +1,13 @@
-"""The library's own connection for exchanges, logins and logouts: one request, one answer, over the standard library.
+"""The HTTP sender of the library: one request, one response, over the standard library.
 
-1. Nothing of the user's client is on this path: no hooks, no history, no logs, no expired token, no silent retry.
+1. No hook, history or log of the user's HTTP client is on this path, and no silent retry.
 2. Redirects are not followed: a refresh token goes to the URL it was meant for, and nowhere else.
-3. ``timeout`` is for the whole of it, also for a server that sends one byte a second, or has ten addresses that do not
-   answer. Only the system's own name lookup cannot be cut short.
-4. Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY`` …), as for every other program; never for loopback,
-   where plain http is allowed.
-5. An answer that is shorter than it says is no answer.
-
-What goes wrong is told apart: ``Unsent`` when the request cannot have reached the server, ``Lost`` when it may have.
+3. The timeout bounds the whole request, also against a server that sends one byte a second, or a name with ten
+   addresses that do not respond. Only the name lookup of the system cannot be cut short.
+4. Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY`` …), as in other programs; loopback, where plain http
+   is allowed, is reached without one.
+5. A response that is shorter or longer than allowed is no response.
+6. Failures are of two kinds: NotSent, if the request cannot have reached the server, and ResponseLost, if it may have.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse
 from unbroken._origins import is_loopback
@@ -35,77 +34,119 @@ Send = Callable[[HttpRequest, float], HttpResponse]
 
 
 class NotSent(Exception):
-    """The server was not reached: the request certainly was not carried out."""
+    """The server was not reached, so the request was certainly not carried out. ``reason`` names the cause in words."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class ResponseLost(Exception):
-    """No answer came back: the request may have been carried out."""
+    """No complete response arrived; the request may have been carried out. ``reason`` names the cause in words."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
-def http_sender(context: ssl.SSLContext | None = None, most: int = MAX_BODY_BYTES) -> Send:
-    """A function that sends one ``Call`` within so many seconds. Raises Unsent or Lost, each from its cause.
+def http_sender(
+    context: ssl.SSLContext | None = None, *, max_body_bytes: int = MAX_BODY_BYTES, read_body: bool = True
+) -> Send:
+    """Return a function that sends one request within a number of seconds.
 
-    *most*: bytes of an answer; a longer one is none.
+    It raises NotSent or ResponseLost, each from its cause. A body above *max_body_bytes* counts as lost; without
+    *read_body* the body of a response stays unread.
     """
+    max_bytes = max_body_bytes if read_body else None
 
-    def send(call: HttpRequest, timeout: float) -> HttpResponse:
-        watch = _Deadline(timeout)
+    def send(request: HttpRequest, timeout: float) -> HttpResponse:
+        deadline = _Deadline(timeout)
         try:
-            return _send(call, watch, context or _default_tls(), most)
+            return _send(request, deadline, context or _default_tls(), max_bytes)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            _explain(error, call, watch)
+            cause = error.reason if isinstance(error, urllib.error.URLError) else error
+            cause = cause if isinstance(cause, Exception) else error
+            raise _failure(request, deadline, cause) from cause
         finally:
-            watch.end()
+            deadline.end()
 
     return send
 
 
 @functools.cache
 def _default_tls() -> ssl.SSLContext:
-    """The system's trusted authorities; reading them takes some 20 ms, so it is done once, when it is needed."""
+    """Return the trusted authorities of the system. Cached: reading them takes some 20 ms."""
     return ssl.create_default_context()
 
 
-def _send(call: HttpRequest, watch: _Deadline, tls: ssl.SSLContext, most: int) -> HttpResponse:
-    handlers: list[urllib.request.BaseHandler] = [_Http(watch), _Https(watch, tls), _NoRedirects()]
-    if is_loopback(urllib.parse.urlsplit(call.url).hostname or ""):
-        handlers.append(urllib.request.ProxyHandler({}))
+def _send(request: HttpRequest, deadline: _Deadline, tls: ssl.SSLContext, max_bytes: int | None) -> HttpResponse:
+    handlers: list[urllib.request.BaseHandler] = [_Http(deadline), _Https(deadline, tls), _NoRedirects()]
+    if is_loopback(urllib.parse.urlsplit(request.url).hostname or ""):
+        handlers.append(urllib.request.ProxyHandler({}))  # rule 4
     opener = urllib.request.build_opener(*handlers)
     opener.addheaders = [("user-agent", "unbroken")]
-    request = urllib.request.Request(call.url, call.body, dict(call.headers), method=call.method)  # noqa: S310  # http(s) only, checked when the dialect was taken
-    with opener.open(request, timeout=watch.left()) as response:
-        body = response.read(most + 1)
-        if len(body) > most:
-            raise http.client.HTTPException("the answer is too long")
+    prepared = urllib.request.Request(request.url, request.body, dict(request.headers), method=request.method)  # noqa: S310  # callers check that the URL is http(s)
+    with opener.open(prepared, timeout=deadline.left()) as response:
         headers = {name.lower(): value for name, value in response.headers.items()}
-        if response.length:  # bytes that were announced, and did not come
-            raise http.client.IncompleteRead(body)
+        body = None if max_bytes is None else _read(response, max_bytes)
         return HttpResponse(response.status, headers, body)
 
 
-def _explain(error: Exception, call: HttpRequest, watch: _Deadline) -> NoReturn:
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    where = call.url.partition("?")[0]
-    if not watch.connected:
-        raise NotSent(f"{where} cannot be reached") from (reason if isinstance(reason, Exception) else error)
-    why = "within its time" if watch.expired else "before the connection broke"
-    raise ResponseLost(f"{where} did not answer {why}") from (reason if isinstance(reason, Exception) else error)
+def _read(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
+    body = response.read(max_bytes + 1)
+    if len(body) > max_bytes:
+        raise http.client.HTTPException(f"the response is longer than {max_bytes} bytes")
+    if response.length:  # rule 5: the server announced more bytes than it sent
+        raise http.client.IncompleteRead(body)
+    return body
+
+
+def _failure(request: HttpRequest, deadline: _Deadline, cause: Exception) -> NotSent | ResponseLost:
+    url = request.url.partition("?")[0]  # a query may hold a token
+    if not deadline.connected:
+        reason = _connect_failure(deadline, cause)
+        return NotSent(f"{url} cannot be reached ({reason})", reason)
+    reason = "timeout" if deadline.expired else _describe(cause)
+    return ResponseLost(f"no response from {url} ({reason})", reason)
+
+
+def _connect_failure(deadline: _Deadline, cause: Exception) -> str:
+    if deadline.expired or isinstance(cause, TimeoutError):
+        reason = "timeout"
+    elif isinstance(cause, socket.gaierror):
+        reason = f"DNS: {_describe(cause)}"
+    elif isinstance(cause, ssl.SSLError):
+        reason = f"TLS: {_describe(cause)}"
+    else:
+        reason = _describe(cause)
+    return f"by the proxy {deadline.proxy}: {reason}" if deadline.proxy else reason
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return words[:1].lower() + words[1:] if words and not isinstance(error, ValueError) else type(error).__name__
 
 
 class _Deadline:
-    """Ends a connection when its time is over, whatever it is doing."""
+    """Ends a connection when the time of its request is over, whatever the connection is doing."""
 
     def __init__(self, timeout: float) -> None:
         self._ends = time.monotonic() + timeout
         self._timer: threading.Timer | None = None
         self._sock: socket.socket | None = None
         self.connected = self.expired = False
+        self.proxy = ""  # host and port, once a proxy is used
 
     def left(self) -> float:
+        """Return the seconds left; never 0, which would mean a non-blocking socket."""
         return max(self._ends - time.monotonic(), 0.001)
 
     def connect(self, address: tuple[str, int], *_more: object) -> socket.socket:
-        """A connection to one of the addresses of a host; over which a watch is kept from now on."""
+        """Return a connection to one of the addresses of a host, ended at the deadline."""
         error: OSError = OSError(f"{address[0]} has no address")
         for family, kind, protocol, _name, where in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
             sock = socket.socket(family, kind, protocol)
@@ -120,7 +161,7 @@ class _Deadline:
         raise error
 
     def watch(self, sock: socket.socket) -> None:
-        """Keeps watch over *sock*, instead of the one before."""
+        """End *sock* at the deadline, instead of the socket before it (TLS wraps one into another)."""
         self._sock = sock
         if self._timer is None:
             self._timer = threading.Timer(self.left(), self._cut)
@@ -128,6 +169,7 @@ class _Deadline:
             self._timer.start()
 
     def end(self) -> None:
+        """Stop the timer: the request is over."""
         if self._timer:
             self._timer.cancel()
 
@@ -139,45 +181,52 @@ class _Deadline:
 
 
 class _Http(urllib.request.HTTPHandler):
-    """Connections over which a watch is kept."""
+    """Open connections that end at the deadline."""
 
-    def __init__(self, watch: _Deadline) -> None:
+    def __init__(self, deadline: _Deadline) -> None:
         super().__init__()
-        self._watch = watch
+        self._deadline = deadline
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_connection_with_deadline(http.client.HTTPConnection, self._watch), request)
+        self._deadline.proxy = _proxy_of(request)
+        return self.do_open(_connection_with_deadline(http.client.HTTPConnection, self._deadline), request)
 
 
 class _Https(urllib.request.HTTPSHandler):
     """The same over TLS."""
 
-    def __init__(self, watch: _Deadline, tls: ssl.SSLContext) -> None:
+    def __init__(self, deadline: _Deadline, tls: ssl.SSLContext) -> None:
         super().__init__(context=tls)
-        self._watch, self._tls = watch, tls
+        self._deadline, self._tls = deadline, tls
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(
-            _connection_with_deadline(http.client.HTTPSConnection, self._watch), request, context=self._tls
-        )
+        self._deadline.proxy = _proxy_of(request)
+        connection = _connection_with_deadline(http.client.HTTPSConnection, self._deadline)
+        return self.do_open(connection, request, context=self._tls)
 
 
-def _connection_with_deadline(kind: type[http.client.HTTPConnection], watch: _Deadline) -> Any:
-    class Watched(kind):  # type: ignore[valid-type,misc]  # one of two classes of the standard library
+def _proxy_of(request: urllib.request.Request) -> str:
+    """Return host and port of the proxy that urllib has chosen for *request*, without its password; "" without one."""
+    is_proxied = request.has_proxy() or getattr(request, "_tunnel_host", None)
+    return request.host if is_proxied else ""
+
+
+def _connection_with_deadline(kind: type[http.client.HTTPConnection], deadline: _Deadline) -> Any:
+    class Connection(kind):  # type: ignore[valid-type,misc]  # one of two classes of the standard library
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **settings)
-            self._create_connection = watch.connect
+            self._create_connection = deadline.connect
 
         def connect(self) -> None:
-            super().connect()  # TCP, a proxy's CONNECT, TLS
-            watch.watch(self.sock)
-            watch.connected = True
+            super().connect()  # TCP, CONNECT to a proxy, TLS
+            deadline.watch(self.sock)
+            deadline.connected = True  # rule 6: from here on the request may arrive
 
-    return Watched
+    return Connection
 
 
 class _NoRedirects(urllib.request.HTTPErrorProcessor):
-    """Hands every answer over as it came: no redirect is followed, no status is an exception."""
+    """Return each response as it is: redirects are not followed (rule 2), and no status is an exception."""
 
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:  # noqa: ARG002  # the base's names
         return response

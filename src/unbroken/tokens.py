@@ -10,13 +10,13 @@ Rules of this file:
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from unbroken import _base64
 from unbroken.errors import BadResponse
 
 __all__ = ["TokenFields", "TokenResponse", "Tokens"]
@@ -192,7 +192,7 @@ def jwt_lifetime(token: str) -> float | None:
     if len(parts) != 3:
         return None
     try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        claims = json.loads(_base64.decode(parts[1].rstrip("=")))
         lifetime = float(claims["exp"]) - float(claims["iat"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None

@@ -26,10 +26,11 @@ import ssl
 from typing import Literal
 
 from unbroken._clock import SYSTEM_CLOCK, Clock
+from unbroken._fork import register_fork_aware
 from unbroken._http import HttpRequest
 from unbroken._sync import run_sync
 from unbroken._transport import NotSent, ResponseLost, http_sender
-from unbroken._verify.cached import CacheAges, RefreshingValue, at_fork
+from unbroken._verify.cached import CacheAges, RefreshingValue
 from unbroken._verify.revocation import Introspection, RevocationCheck, RevocationFeed, answer_of, checked
 from unbroken.errors import BadResponse, ConfigurationError, InvalidToken, TryLater
 from unbroken.server.keys import access_token
@@ -72,17 +73,17 @@ class Verifier:
         if not 0 <= leeway <= LONGEST_LEEWAY:
             raise ConfigurationError(f"a leeway is from 0 to {LONGEST_LEEWAY:g} seconds: set the clock right")
         self._revocation = None if isinstance(revocation, str) else revocation
-        self._url, self._send = checked(jwks_url), http_sender(tls, MAX_JWKS_BYTES)
+        self._url, self._send = checked(jwks_url), http_sender(tls, max_body_bytes=MAX_JWKS_BYTES)
         self.issuer, self.audience = issuer, audience
         self._keep, self._timeout, self._leeway, self._clock = keep, timeout, leeway, clock
         self._kept = RefreshingValue(f"the keys at {jwks_url}", self._look, clock.monotonic, timeout)
-        self.forked()
-        at_fork(self)
+        self.reset_after_fork()
+        register_fork_aware(self)
 
     def __repr__(self) -> str:
         return f"<unbroken.Verifier of {self.issuer} for {self.audience}>"
 
-    def forked(self) -> None:
+    def reset_after_fork(self) -> None:
         """Begins anew what a forked child must not share with its parent."""
         self._rules: tuple[RemoteKeySet | None, access_token.AccessTokenVerifier] = (None, self._new_rules())
 

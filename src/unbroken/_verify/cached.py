@@ -15,19 +15,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
-from weakref import WeakSet
+from typing import Generic, TypeVar
 
+from unbroken._fork import register_fork_aware
 from unbroken._single_flight import SingleFlight
 from unbroken._sync import in_sync_context
 from unbroken.errors import TryLater
 
-__all__ = ["CacheAges", "RefreshingValue", "at_fork", "pause", "wait_for"]
+__all__ = ["CacheAges", "RefreshingValue", "pause", "wait_for"]
 
 T = TypeVar("T")
 _log = logging.getLogger("unbroken")
@@ -71,10 +70,10 @@ class RefreshingValue(Generic[T]):
         self._calm_until = self._quiet_until = LONG_AGO
         self._failures, self._unsettled = 0, False
         self._error: TryLater | None = None
-        self.forked()
-        at_fork(self)
+        self.reset_after_fork()
+        register_fork_aware(self)
 
-    def forked(self) -> None:
+    def reset_after_fork(self) -> None:
         self._lock = threading.Lock()
         self._flight: SingleFlight[None] | None = None
         self._quiet_until, self._unsettled = LONG_AGO, False
@@ -171,26 +170,3 @@ async def wait_for(flight: SingleFlight[T], timeout: float) -> T:
 def pause(failures: int, error: TryLater) -> float:
     """For how many seconds nobody asks, after so many failures in a row of which *error* was the last."""
     return max(min(0.5 * 2.0 ** min(failures, 10), MAX_RETRY_SECONDS), min(error.retry_after, MAX_RETRY_AFTER_SECONDS))
-
-
-class Forks(Protocol):
-    """What must let go, in a forked child, of its parent's threads and of locks that these may have held."""
-
-    def forked(self) -> None:
-        """Lets go. No other thread is there yet."""
-
-
-def at_fork(one: Forks) -> None:
-    """Has *one* let go in every child that this process forks."""
-    _all.add(one)
-
-
-_all: WeakSet[Forks] = WeakSet()
-
-
-def _in_child() -> None:
-    for one in list(_all):
-        one.forked()
-
-
-os.register_at_fork(after_in_child=_in_child)

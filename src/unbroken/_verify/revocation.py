@@ -19,11 +19,12 @@ from urllib.parse import urlencode, urlsplit
 
 from unbroken._bounded_cache import BoundedCache
 from unbroken._clock import SYSTEM_CLOCK, Clock
-from unbroken._http import HttpRequest, HttpResponse
-from unbroken._origins import is_loopback, origin_of
+from unbroken._fork import register_fork_aware
+from unbroken._http import HttpRequest, HttpResponse, retry_after_seconds
+from unbroken._origins import is_secure, origin_of
 from unbroken._single_flight import SingleFlight
 from unbroken._transport import NotSent, ResponseLost, Send, http_sender
-from unbroken._verify.cached import CacheAges, RefreshingValue, at_fork, pause, wait_for
+from unbroken._verify.cached import CacheAges, RefreshingValue, pause, wait_for
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater, UnbrokenError
 from unbroken.server.keys.access_token import Claims
@@ -74,10 +75,10 @@ class Introspection:
         )
         self._known: BoundedCache[str, tuple[bool, float]] = BoundedCache(MAX_CACHED_TOKENS)
         self._failures, self._quiet_until = 0, float("-inf")
-        self.forked()
-        at_fork(self)
+        self.reset_after_fork()
+        register_fork_aware(self)
 
-    def forked(self) -> None:
+    def reset_after_fork(self) -> None:
         self._lock, self._turn = threading.Lock(), threading.BoundedSemaphore(AT_ONCE)
         self._flights: dict[str, SingleFlight[bool]] = {}
         self._known = BoundedCache(MAX_CACHED_TOKENS)
@@ -170,7 +171,7 @@ class RevocationFeed:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._ask, self._clock = (
-            _AuthenticatedEndpoint(checked(url), credential, http_sender(tls, FEED_BYTES), timeout),
+            _AuthenticatedEndpoint(checked(url), credential, http_sender(tls, max_body_bytes=FEED_BYTES), timeout),
             clock,
         )
         strict = _strict(on_unavailable)
@@ -253,22 +254,18 @@ def answer_of(reply: HttpResponse, url: str) -> object:
     """The JSON of a good answer from *url*. Raises TryLater for any other; a redirect is one."""
     if reply.status != 200:  # RFC 9110 §15.3.1
         hint = ": redirects are not followed" if 300 <= reply.status < 400 else ""
-        raise TryLater(f"{url} answered {reply.status}{hint}", retry_after=_seconds(reply.headers.get("retry-after")))
+        raise TryLater(f"{url} answered {reply.status}{hint}", retry_after=retry_after_seconds(reply))
     return reply.json()
 
 
 def checked(url: str) -> str:
     """*url*, which is asked over https, or on this very machine. Raises ConfigurationError."""
-    scheme, host, _ = origin_of(url)
-    if scheme != "https" and not is_loopback(host):
-        raise ConfigurationError(f"use https for {host}: who can change its answers can forge tokens")
+    origin = origin_of(url)
+    if not is_secure(origin):
+        raise ConfigurationError(f"use https for {origin.host}: who can change its answers can forge tokens")
     if urlsplit(url).query or urlsplit(url).fragment:
-        raise ConfigurationError(f"the URL at {host} has a query or a fragment: leave it out")
+        raise ConfigurationError(f"the URL at {origin.host} has a query or a fragment: leave it out")
     return url
-
-
-def _seconds(retry_after: str | None) -> float:
-    return float(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else 0.0
 
 
 def _strict(otherwise: str) -> bool:

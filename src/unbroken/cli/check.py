@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from unbroken._origins import is_loopback
 from unbroken._sync import run_sync
 from unbroken.cli.build import contradictions, open_configured, with_encrypted_keys
 from unbroken.cli.options import with_settings
@@ -179,7 +180,7 @@ def _misspelled() -> Iterator[str]:
 
 def is_for_others(settings: Settings) -> bool:
     """Whether others than this machine are to be served."""
-    return not _is_loopback(settings.host) or urlsplit(settings.issuer).scheme == "https"
+    return not is_loopback(settings.host) or urlsplit(settings.issuer).scheme == "https"
 
 
 def _store(settings: Settings) -> Iterator[Problem]:
@@ -221,7 +222,7 @@ def _issuer(settings: Settings) -> Iterator[Problem]:
     if parts.scheme != "https":
         yield Problem("issuer", "the issuer is not https: tokens and passwords would cross the network in the clear")
     host = parts.hostname or ""
-    if _is_loopback(host):
+    if is_loopback(host):
         yield Problem("issuer", f"the issuer names this machine ({host}): others cannot reach it")
     elif not _has_address(host):
         yield Problem("issuer-name", f"the issuer's name {host} has no address here")
@@ -284,13 +285,6 @@ def _is_network(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _has_address(host: str) -> bool:

@@ -12,12 +12,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import os
-import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from unbroken._fork import register_fork_aware
 from unbroken.client.core.events import ClientEvent
 from unbroken.tokens import Tokens
 
@@ -39,10 +38,10 @@ class EventDispatcher:
     ) -> None:
         self._on_tokens_changed, self._on_session_over = on_tokens_changed, on_session_over
         self._listeners = () if on_event is None else (on_event,)
-        self._forget()
-        _all.add(self)
+        self.reset_after_fork()
+        register_fork_aware(self)
 
-    def _forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Also after a fork: what is kept is the parent's to tell, and its loop runs there."""
         self._events: Kept = deque()
         self._news: Kept = deque()
@@ -144,15 +143,3 @@ async def _logged(awaitable: Awaitable[object]) -> None:
         await awaitable
     except Exception:  # noqa: BLE001  # as above
         _log.exception("an async hook failed")
-
-
-_all: weakref.WeakSet[EventDispatcher] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for hooks in list(_all):
-        hooks._forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

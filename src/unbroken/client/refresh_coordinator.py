@@ -18,14 +18,13 @@ What one process knows about its session between calls: all mutable state, in on
 
 from __future__ import annotations
 
-import os
 import random
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 
 from unbroken._clock import Clock
+from unbroken._fork import register_fork_aware
 from unbroken._single_flight import SingleFlight
 from unbroken._sync import run_sync
 from unbroken.client.core.dialect import Dialect
@@ -70,14 +69,14 @@ class SessionState:
         self.live: ActiveTokens | None = None  # read without the lock: it is replaced, never changed
         self.epoch = 0
         self.over = "not_logged_in"
-        self._forget_flights()
+        self.reset_after_fork()
         self._renewals: list[float] = []
         self._stubborn: OrderedDict[object, float] = OrderedDict()  # until when
         self._useless = (0, 0.0, 0)  # how many renewals, when the last one was found so, and its version
         self._looked = -RELOAD_INTERVAL_SECONDS
-        _all.add(self)
+        register_fork_aware(self)
 
-    def _forget_flights(self) -> None:
+    def reset_after_fork(self) -> None:
         """Also after a fork: threads and held locks stay behind in the parent."""
         self._lock = threading.Lock()  # guards everything below, and the replacement of live, epoch and over
         self._flight: tuple[int, SingleFlight[ActiveTokens] | None] = (0, None)  # of which epoch
@@ -220,18 +219,6 @@ class SessionState:
         return now < self._stubborn.get(endpoint, 0.0) or (
             count >= MAX_USELESS_REFRESHES and now - last < EXCLUSION_SECONDS
         )
-
-
-_all: weakref.WeakSet[SessionState] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for known in list(_all):
-        known._forget_flights()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 TRANSIENT_ERRORS = (TryLater, ConfigurationError)  # why a renewal does not work now; tokens that are still good go on

@@ -33,11 +33,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from unbroken._fork import register_fork_aware
 from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import TryLater
 from unbroken.server.keys.keyring import KeyRecord, Keyring, new_mac_key, new_signing_key
 from unbroken.server.stores import Notifications, SessionStore
-from unbroken.server.worker_pool import at_fork
 
 __all__ = ["KeyAndRevocationCache", "RevocationListener"]
 
@@ -163,8 +163,8 @@ class KeyAndRevocationCache:
 
     def __init__(self, store: SessionStore, token_ttls: Mapping[str, float], clock: Callable[[], float]) -> None:
         self._store, self._token_ttls, self._clock = store, token_ttls, clock
-        self.forked()
-        at_fork(self)
+        self.reset_after_fork()
+        register_fork_aware(self)
         # On the monotonic clock. After it, the store should be asked before anything is believed.
         self.fresh_until = float("-inf")
         self._asked_again = float("-inf")
@@ -175,7 +175,7 @@ class KeyAndRevocationCache:
         self.feed = RevocationListener(store.notifications, self.refresh_now)
         self.revoked: dict[str, float] = {}
 
-    def forked(self) -> None:
+    def reset_after_fork(self) -> None:
         self._lock = threading.Lock()  # guards all that is learnt; never held while the store is asked
         self._asking: dict[tuple[int, bool], _Poll] = {}  # by thread, and whether it blocks
 

@@ -15,22 +15,19 @@ import contextlib
 import hmac
 import json
 import logging
-import os
 import random
 import secrets
 import threading
 import time
-import weakref
 from base64 import b64decode, b64encode
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.client import HTTPException
-from ipaddress import ip_address
-from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import BaseHandler, HTTPErrorProcessor, ProxyHandler, Request, build_opener
 
+from unbroken._fork import register_fork_aware
+from unbroken._http import HttpRequest
+from unbroken._origins import is_secure, origin_of
+from unbroken._transport import NotSent, ResponseLost, http_sender
 from unbroken.errors import ConfigurationError
 from unbroken.server.core.events import (
     LoginFailed,
@@ -62,8 +59,8 @@ class _Message:
 class Webhook:
     """An ``on_event`` that posts to *url*, signed with *secret*: ``whsec_`` and base64, or a text of 24 bytes or more.
 
-    *kinds* are the events to send; without it, all but refreshes. *timeout* is in seconds, for the connection and for
-    each part of the answer. Raises ConfigurationError for a URL that is not safe, and for a secret that is too short.
+    *kinds* are the events to send; without it, all but refreshes. *timeout* is in seconds, for the whole
+    request. Raises ConfigurationError for a URL that is not safe, and for a secret that is too short.
     """
 
     def __init__(
@@ -85,12 +82,13 @@ class Webhook:
         self._url, self._host = url, _checked(url)
         self._key, self._kinds, self._most = _key(secret), frozenset(kinds), most
         self._timeout, self._delays = timeout, tuple(delays)
+        self._send = http_sender(read_body=False)
         self._changed = threading.Condition()  # guards all below
         self._waiting: list[_Message] = []  # the oldest first
         self._thread: threading.Thread | None = None
         self._closed = self._is_full = False
         self._lost = 0  # since it was closed
-        _all.add(self)
+        register_fork_aware(self)
 
     def __repr__(self) -> str:
         return f"<Webhook {self._host}>"
@@ -130,7 +128,7 @@ class Webhook:
 
     # ---- the thread ----------------------------------------------------------------------------------------------
 
-    def _forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """After a fork: the thread, and what waits for it, are the parent's."""
         self._changed = threading.Condition()
         self._waiting, self._thread, self._is_full = [], None, False
@@ -182,21 +180,15 @@ class Webhook:
         now = str(int(time.time()))
         headers = {
             "content-type": "application/json",
-            "user-agent": "unbroken",
             "webhook-id": message.id,
             "webhook-timestamp": now,
             "webhook-signature": signature(self._key, message.id, now, message.body),
         }
-        handlers: list[BaseHandler] = [_AsItIs()]
-        if _is_loopback(self._host):
-            handlers.append(ProxyHandler({}))
-        request = Request(self._url, message.body, headers, method="POST")  # noqa: S310  # http(s) only: see _checked
         try:
-            with build_opener(*handlers).open(request, timeout=self._timeout) as answer:
-                status = int(answer.status)
-        except (OSError, HTTPException, ValueError) as error:  # ValueError: a name, or a path, that cannot be sent
-            return f"{self._host} does not answer ({type(error).__name__})"
-        return None if 200 <= status < 300 else f"{self._host} answered {status}"
+            status = self._send(HttpRequest("POST", self._url, headers, message.body), self._timeout).status
+        except (NotSent, ResponseLost) as error:  # its message names the URL, whose path may be a secret
+            return f"no response from {self._host} ({error.reason})"
+        return None if 200 <= status < 300 else f"{self._host} responded with {status}"
 
 
 def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
@@ -212,12 +204,10 @@ def _body(event: ServerEvent) -> bytes:
 
 def _checked(url: str) -> str:
     """The host of *url*."""
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(url)
-        _ = parts.port
-        host = parts.hostname if not (parts.username or parts.password) else None
-        if host and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):
-            return host
+    with contextlib.suppress(ConfigurationError):
+        origin = origin_of(url)
+        if is_secure(origin):
+            return origin.host
     raise ConfigurationError(
         "the URL of a webhook begins with https:// (http:// on this machine), and holds no password"
     )
@@ -232,32 +222,3 @@ def _key(secret: str) -> bytes:
     if len(key) < LEAST:
         raise ConfigurationError(f"the secret of a webhook has at least {LEAST} bytes")
     return key
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ip_address(host).is_loopback
-    return False
-
-
-class _AsItIs(HTTPErrorProcessor):
-    """Every answer counts as it came: no redirect is followed."""
-
-    def http_response(self, request: Request, response: Any) -> Any:  # noqa: ARG002  # the base's names
-        return response
-
-    https_response = http_response
-
-
-_all: weakref.WeakSet[Webhook] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for webhook in list(_all):
-        webhook._forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -2,7 +2,7 @@
 stand in one, nobody in another waits for them.
 
 Where there is no event loop (``run_sync``), the calling thread is the thread, and the same bounds hold. A forked child
-has none of its parent's threads: what they held there is free (``at_fork``).
+has none of its parent's threads: what they held there is free (``_fork.py``).
 """
 
 from __future__ import annotations
@@ -12,37 +12,16 @@ import itertools
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar, cast
-from weakref import WeakSet
+from typing import Any, TypeVar, cast
 
+from unbroken._fork import register_fork_aware
 from unbroken._sync import in_sync_context
 from unbroken.errors import ConfigurationError, TryLater
 
-__all__ = ["LOGIN_POOL", "STORE_POOL", "WorkerPool", "at_fork"]
+__all__ = ["LOGIN_POOL", "STORE_POOL", "WorkerPool"]
 
 T = TypeVar("T")
 _numbers = itertools.count()
-
-
-class Forks(Protocol):
-    """What holds locks, or knows threads."""
-
-    def forked(self) -> None:
-        """Lets go of both. No other thread is there yet."""
-
-
-def at_fork(one: Forks) -> None:
-    """Has *one* let go in every child that this process forks."""
-    _all.add(one)
-
-
-def _in_child() -> None:
-    for one in list(_all):
-        one.forked()
-
-
-_all: WeakSet[Forks] = WeakSet()
-os.register_at_fork(after_in_child=_in_child)
 
 
 class WorkerPool:
@@ -51,10 +30,10 @@ class WorkerPool:
     def __init__(self, width: int, queue: float = float("inf")) -> None:
         self._width, self._queue, self._number = width, queue, next(_numbers)
         self._inside: Any = None
-        self.forked()
-        at_fork(self)
+        self.reset_after_fork()
+        register_fork_aware(self)
 
-    def forked(self) -> None:
+    def reset_after_fork(self) -> None:
         self._turn = threading.Semaphore(self._width)  # for threads without an event loop
         self._counting, self._threads = threading.Lock(), 0
 

@@ -198,7 +198,7 @@ def hook(request: pytest.FixtureRequest) -> Iterator[Webhook]:
     made.close(timeout=5)
 
 
-@pytest.mark.parametrize("hook", ["https://a..b/x", "https://127.0.0.1:1/\u00fc"], indirect=True)
+@pytest.mark.parametrize("hook", ["https://a..b/x"], indirect=True)
 def test_a_url_that_cannot_be_sent_to_does_not_end_the_thread_that_sends(
     hook: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:

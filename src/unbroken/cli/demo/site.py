@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
@@ -23,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from unbroken._base64 import decode
 from unbroken.cli.demo.visitors import Visitor, Visitors
 from unbroken.errors import InvalidToken, TooManyAttempts
 from unbroken.server import MemorySessionStore, Policy, Sessions
@@ -174,7 +174,7 @@ def _claims_in(answer: list[Message]) -> dict[str, str] | None:
         return None
     body = b"".join(message.get("body", b"") for message in answer[1:])
     payload = json.loads(body)["access_token"].split(".")[1]
-    claims: dict[str, str] = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    claims: dict[str, str] = json.loads(decode(payload))
     return claims
 
 

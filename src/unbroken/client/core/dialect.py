@@ -35,7 +35,7 @@ from typing import Literal
 from urllib.parse import quote_plus, urlencode
 
 from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, retry_after_seconds
-from unbroken._origins import Origin, ascii_and_unicode_forms, is_loopback, origin_of
+from unbroken._origins import Origin, ascii_and_unicode_forms, is_secure, origin_of
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, LoginRefused, TryLater
 from unbroken.tokens import TokenFields, TokenResponse, Tokens, value_at
@@ -182,9 +182,9 @@ class Dialect:
     ``Fields.prefix``, to the letter. ``challenge``: a ``When``, or a function of status and headers
     of a 401; None is a 401 about our scheme (RFC 6750 §3).
     ``refused``: which answer to a login means a wrong name or password. ``reason``: path of a word that says why the
-    session is over.
-    A challenge in the body is looked for in answers of ``body_types`` only, and of at most ``max_body_bytes`` bytes. One
-    that announces more stays unread; one that announces no length is read that far, and handed over whole.
+    session is over. A challenge in the body is looked for in answers of ``body_types`` only, and of at most
+    ``max_body_bytes`` bytes. One that announces more stays unread; one that announces no length is read that far, and
+    handed over whole.
     """
 
     refresh: RequestTemplate
@@ -361,10 +361,12 @@ def allowed_origins(dialect: Dialect, more: tuple[str, ...], plain: bool) -> fro
     """The origins that tokens may go to; every URL of the dialect is checked on the way."""
     asked = [ask.url for ask in (dialect.refresh, dialect.login, dialect.mfa, dialect.logout) if ask is not None]
     for url in (*asked, *dialect.origins, *more):
-        scheme, host, _ = origin_of(url)
-        if scheme == "http" and not plain and not is_loopback(host):
+        origin = origin_of(url)
+        if not is_secure(origin) and not plain:
             raise ConfigurationError(
-                f"tokens must not travel in the clear: use https for {host}, or say allow_plain_http=True"
+                f"tokens must not travel in the clear: use https for {origin.host}, or say allow_plain_http=True"
             )
     mine = [origin_of(url) for url in (*(dialect.origins or (dialect.refresh.url,)), *more)]
-    return frozenset((scheme, name, port) for scheme, host, port in mine for name in ascii_and_unicode_forms(host))
+    return frozenset(
+        Origin(scheme, name, port) for scheme, host, port in mine for name in ascii_and_unicode_forms(host)
+    )

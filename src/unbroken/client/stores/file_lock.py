@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from unbroken._fork import register_fork_aware
 from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
 
 try:
@@ -35,13 +36,13 @@ def file_lock(name: str, timeout: float) -> Iterator[None]:
         held = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreUnavailable(f"the lock file {name} cannot be opened: {error.strerror}") from error
-    _held.add(held)
+    _held.all.add(held)
     try:
         _wait_for(held, name, timeout)
         yield
     finally:
-        if held in _held:  # in a child that was forked meanwhile it is closed already
-            _held.discard(held)
+        if held in _held.all:  # in a child that was forked meanwhile it is closed already
+            _held.all.discard(held)
             fcntl.flock(held, fcntl.LOCK_UN)
             os.close(held)
 
@@ -62,14 +63,17 @@ def _wait_for(held: int, name: str, timeout: float) -> None:
         pause = min(pause * 2, 0.05)
 
 
-_held: set[int] = set()  # descriptors of this process
+class _HeldDescriptors:
+    """The descriptors of the locks that this process holds or waits for."""
+
+    def __init__(self) -> None:
+        self.all: set[int] = set()
+
+    def reset_after_fork(self) -> None:
+        for descriptor in self.all:
+            os.close(descriptor)  # rule 2: the child's copy
+        self.all.clear()
 
 
-def _let_go_in_child() -> None:
-    for held in _held:
-        os.close(held)
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_child)
+_held = _HeldDescriptors()
+register_fork_aware(_held)

@@ -6,12 +6,11 @@ but not renew: of two who spend one refresh token the server must take one for a
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from unbroken._fork import register_fork_aware
 from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.errors import StoreBusy, StoreUnavailable
 
@@ -25,11 +24,16 @@ class MemoryStore:
         self._record = EMPTY
         self._borrowed = False
         self._new_locks()
-        _all.add(self)
+        register_fork_aware(self)
 
     def _new_locks(self) -> None:
         self._write = threading.Lock()  # guards _record
         self._renewal = threading.Lock()
+
+    def reset_after_fork(self) -> None:
+        """Replace the locks, and mark the tokens as those of the parent."""
+        self._new_locks()
+        self._borrowed = self._record.tokens is not None
 
     def load(self) -> StoredSession:
         """The record as it stands now."""
@@ -61,16 +65,3 @@ class MemoryStore:
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a MemoryStore cannot be pickled: two processes would spend one refresh token; use a FileStore")
-
-
-_all: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_all):
-        store._new_locks()
-        store._borrowed = store._record.tokens is not None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

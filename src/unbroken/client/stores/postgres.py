@@ -11,17 +11,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
 
+from unbroken._fork import register_fork_aware
 from unbroken.client.core.record import EMPTY, Lease, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
 from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock
@@ -72,10 +71,10 @@ class PostgresStore:
         self.name, self.lease, self._lender = name, lease, LeaseLock(self)
         self._form = SessionCodec(f"the session {name!r} in PostgreSQL", key)
         self._timeout = timeout
-        self._forget_connection()
-        _all.add(self)
+        self.reset_after_fork()
+        register_fork_aware(self)
 
-    def _forget_connection(self) -> None:
+    def reset_after_fork(self) -> None:
         """Also after a fork: the connection, and a lock that was held, are the parent's."""
         self._connection: Any = None
         self._turn = threading.Lock()  # one statement at a time on the connection
@@ -190,18 +189,6 @@ def _cut_after(seconds: float, connection: Any) -> Iterator[None]:
         timer.cancel()
         with ending:
             over.set()
-
-
-_all: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_all):
-        store._forget_connection()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _rebuild(url: str, name: str, key: EncryptionKey | None, lease: float, timeout: float) -> PostgresStore:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from typing import NamedTuple
 
+from unbroken import _base64
 from unbroken.errors import InvalidGrant
 
 __all__ = ["MAX_TOKEN_CHARS", "RefreshToken", "row_key"]
@@ -47,7 +47,7 @@ class RefreshToken(NamedTuple):
             bytes((VERSION,)) + _number(kid) + self.session_secret + _number(self.generation) + _number(self.branch)
         )
         mac = hmac.digest(key, message, "sha256")[:MAC_BYTES]
-        return PREFIX + urlsafe_b64encode(message + mac).rstrip(b"=").decode()
+        return PREFIX + _base64.encode(message + mac)
 
     @classmethod
     def decode(cls, text: str, key_of: MacKeyLookup) -> RefreshToken:
@@ -72,11 +72,7 @@ def _bytes_of(text: str) -> bytes:
     """What *text* spells in canonical base64url. Raises ValueError for any other spelling."""
     if len(text) > MAX_TOKEN_CHARS or not text.isascii() or not text.startswith(PREFIX):
         raise ValueError
-    body = text[len(PREFIX) :].encode()
-    raw = urlsafe_b64decode(body + b"=" * (-len(body) % 4))
-    if urlsafe_b64encode(raw).rstrip(b"=") != body:
-        raise ValueError
-    return raw
+    return _base64.decode(text[len(PREFIX) :])
 
 
 def row_key(f: bytes) -> bytes:

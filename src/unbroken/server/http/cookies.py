@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import urlsafe_b64decode
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from unbroken._base64 import decode
+from unbroken._origins import is_loopback
 from unbroken.errors import ConfigurationError, InvalidRequest
 from unbroken.server.http.messages import Forbidden, Request, Response, json_response
-from unbroken.server.http.origins import CSRF_HEADER, AllowedOrigins, host_of, is_loopback
+from unbroken.server.http.origins import CSRF_HEADER, AllowedOrigins, host_of
 from unbroken.tokens import TokenResponse
 
 __all__ = ["CookieTransport", "Cookies"]
@@ -218,4 +219,4 @@ def _is_below(path: str, top: str) -> bool:
 def _sid_of(access_token: str) -> object:
     """The session that our own access token names."""
     payload = access_token.split(".")[1]
-    return json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sid"]
+    return json.loads(decode(payload))["sid"]

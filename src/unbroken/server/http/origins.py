@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from unbroken._origins import is_loopback
 from unbroken.errors import ConfigurationError
 from unbroken.server.http.messages import NO_STORE, Handler, Request, Response, Route, json_response
 
@@ -28,7 +29,6 @@ READ = "WWW-Authenticate, Retry-After"
 ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?P<port>(:[1-9][0-9]{0,4})?)"
 )
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class AllowedOrigins:
@@ -103,11 +103,6 @@ def _checked(origin: str) -> str:
     if found["scheme"] == "http" and not is_loopback(found["host"].strip("[]")):
         raise ConfigurationError(f"{origin!r} is not safe: anyone on the way can write its pages; use https")
     return origin
-
-
-def is_loopback(host: str) -> bool:
-    """Whether *host* (no port, no brackets) is this machine."""
-    return host in LOOPBACK or host.endswith(".localhost")
 
 
 def host_of(request: Request) -> str:

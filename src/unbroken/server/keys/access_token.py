@@ -16,7 +16,6 @@ pickle, is a plain dict or list again, and belongs to whoever made it.
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from math import ceil
@@ -26,6 +25,7 @@ from typing import Any, NoReturn, Protocol
 from joserfc.errors import JoseError
 from joserfc.jws import deserialize_compact
 
+from unbroken import _base64
 from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, InvalidToken
 from unbroken.server.core.rotation import Generation, SessionRow
@@ -185,7 +185,7 @@ class AccessTokenVerifier:
         if key is None or header["alg"] != key.alg or header["typ"] != "at+jwt" or "crit" in header:
             raise ValueError
         body = json.loads(deserialize_compact(token, key.jwk, registry=key.registry).payload)
-        if not key.is_canonical_signature(_raw(token.rpartition(".")[2])):
+        if not key.is_canonical_signature(_base64.decode(token.rpartition(".")[2])):
             raise ValueError
         if body["iss"] != self._issuer or body["aud"] != self._audience:
             raise ValueError
@@ -206,19 +206,10 @@ def _header(token: str) -> dict[str, Any]:
     if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARS or not token.isascii():
         raise ValueError
     parts = token.split(".")
-    if len(parts) != 3 or not all(map(_is_canonical, parts)):
+    if len(parts) != 3 or not all(map(_base64.decode, parts)):
         raise ValueError
-    header: dict[str, Any] = json.loads(_raw(parts[0]))
+    header: dict[str, Any] = json.loads(_base64.decode(parts[0]))
     return header
-
-
-def _is_canonical(part: str) -> bool:
-    raw = _raw(part)
-    return bool(raw) and urlsafe_b64encode(raw).rstrip(b"=").decode() == part
-
-
-def _raw(part: str) -> bytes:
-    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def _claims(body: Mapping[str, Any]) -> Claims:

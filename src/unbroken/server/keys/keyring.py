@@ -17,8 +17,6 @@ All keys live in the store: processes on one store share one keyring, and look f
 from __future__ import annotations
 
 import secrets
-from base64 import urlsafe_b64decode
-from binascii import b2a_base64
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from json import dumps, loads
@@ -28,6 +26,7 @@ from joserfc.errors import UnsupportedAlgorithmError
 from joserfc.jwk import ECKey, OctKey, OKPKey
 from joserfc.jws import JWSRegistry
 
+from unbroken import _base64
 from unbroken.errors import ConfigurationError
 
 __all__ = [
@@ -46,7 +45,6 @@ ALGORITHMS = ("EdDSA", "ES256", "HS256")
 ENCRYPTED_PREFIX = "sealed:"  # how a secret begins that is sealed
 NEVER = float("inf")
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-URL_SAFE = bytes.maketrans(b"+/", b"-_")
 K = TypeVar("K", "SigningKey", "MacKey")
 
 
@@ -129,12 +127,12 @@ class SigningKey(VerifyingKey):
             # RFC 8037 §3.1: the signature as it is; joserfc would look at the key each time.
             self._signature = jwk.get_op_key("sign").sign
         header = dumps({"alg": self.alg, "kid": self.kid, "typ": "at+jwt"}, separators=(",", ":"))
-        self._head = _b64(header.encode()) + b"."
+        self._head = _base64.encode_to_bytes(header.encode()) + b"."
 
     def sign(self, payload: bytes) -> str:
         """*payload* as a compact JWS (RFC 7515 §7.1); its header names the key and ``at+jwt``."""
-        message = self._head + _b64(payload)
-        return (message + b"." + _b64(self._signature(message))).decode()
+        message = self._head + _base64.encode_to_bytes(payload)
+        return (message + b"." + _base64.encode_to_bytes(self._signature(message))).decode()
 
     def public(self) -> dict[str, object] | None:
         """The public key as a JWK (RFC 7517); None for a shared secret, which is published nowhere."""
@@ -251,7 +249,7 @@ def new_signing_key(alg: str, now: float, signs_from: float) -> KeyRecord:
 
 def new_mac_key(number: int, now: float, signs_from: float) -> KeyRecord:
     """A fresh key for refresh tokens."""
-    return KeyRecord(str(number), "mac", "HS256", _b64(secrets.token_bytes(32)).decode(), now, signs_from)
+    return KeyRecord(str(number), "mac", "HS256", _base64.encode(secrets.token_bytes(32)), now, signs_from)
 
 
 def _newest(keys: Iterable[K], now: float) -> K:
@@ -282,17 +280,9 @@ def _low_s(signature: bytes) -> bytes:
 
 def _mac_key(record: KeyRecord) -> MacKey:
     ends = NEVER if record.verifies_until is None else record.verifies_until
-    return MacKey(int(record.kid), _unb64(record.secret), record.signs_from, ends)
+    return MacKey(int(record.kid), _base64.decode(record.secret), record.signs_from, ends)
 
 
 def _import(alg: str, fields: dict[str, Any]) -> Any:
     kind: Any = {"EdDSA": OKPKey, "ES256": ECKey, "HS256": OctKey}[alg]
     return kind.import_key(fields)
-
-
-def _b64(data: bytes) -> bytes:
-    return b2a_base64(data, newline=False).translate(URL_SAFE).rstrip(b"=")
-
-
-def _unb64(text: str) -> bytes:
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))

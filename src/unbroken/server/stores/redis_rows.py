@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any, NamedTuple
 
+from unbroken import _base64
 from unbroken.errors import InvalidRequest
 from unbroken.server.core.rotation import SessionRow
 from unbroken.server.keys.keyring import KeyRecord
@@ -182,4 +183,4 @@ def _bytes(text: str) -> bytes:
 
 
 def _hashed(text: bytes) -> str:
-    return urlsafe_b64encode(hashlib.sha256(text).digest()[:16]).decode().rstrip("=")
+    return _base64.encode(hashlib.sha256(text).digest()[:16])
