@@ -267,10 +267,10 @@ def test_sessions_that_are_long_over_are_cleared_away_at_a_login(store: Any) -> 
 def test_confirming_sets_seen_once(store: Any) -> None:
     store.insert(row(generation=3))
     store.record_first_use("sid", 2, 0)
-    assert store.read(b"sid").seen is None
+    assert store.read(b"sid").first_used_branch is None
     store.record_first_use("sid", 3, 1)
     store.record_first_use("sid", 3, 0)
-    assert store.read(b"sid").seen == 1
+    assert store.read(b"sid").first_used_branch == 1
 
 
 def test_the_first_keys_are_made_once(store: Any) -> None:

@@ -128,7 +128,7 @@ def test_the_loser_of_a_rotation_is_told_so_however_the_database_isolates(url: s
     run_sync(store.insert(row()))
     answers: list[bool] = []
     with psycopg.connect(url) as other:
-        other.execute("UPDATE unbroken_session SET g = 1")
+        other.execute("UPDATE unbroken_session SET generation = 1")
         loser = threading.Thread(
             target=lambda: answers.append(run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, 9.0)))
         )
@@ -225,7 +225,7 @@ def test_a_sealed_secret_that_was_opened_once_cannot_take_another_keys_place() -
 class Announcing(MemorySessionStore):
     """A store in memory that says it announces something."""
 
-    def news(self) -> Any:
+    def notifications(self) -> Any:
         return Silence()
 
 
