@@ -202,7 +202,7 @@ def test_revocations_are_told_once_to_each_cursor(store: Any) -> None:
     cursor, news = store.revocations(cursor)
     assert sorted(news) == [("a", NOW + 9), ("b", NOW + 9)]
     assert_told_all(store, cursor)
-    assert store.revoke(NOW, "revoked", NOW + 9, subject="ada", keep="c") == []
+    assert store.revoke(NOW, "revoked", NOW + 9, subject="ada", except_sid="c") == []
     assert store.revoke(NOW, "revoked", NOW + 9, subject="ada") == ["c"]
 
 
@@ -219,7 +219,7 @@ def test_what_is_given_to_revoke_is_what_must_fit(store: Any) -> None:
         store.insert(row(sid, subject=subject))
     end = functools.partial(store.revoke, NOW, "revoked", NOW + 9)
     assert end(sid="a", subject="bob") == []
-    assert end(sid="a", keep="a") == []
+    assert end(sid="a", except_sid="a") == []
     assert end(sid="") == end(subject="") == []
     assert end(sid="a", subject="ada") == ["a"]
     assert sorted(end()) == ["b", "c"]
