@@ -1,4 +1,4 @@
-"""A dict of bounded size, for what is worth remembering and can be had again."""
+"""A thread-safe dict of bounded size, for values that can be computed or fetched again."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ V = TypeVar("V")
 
 
 class BoundedCache(dict[K, V]):
-    """Holds the *most* newest entries, for any number of threads. It is read like any dict, and written by ``keep``."""
+    """Keep the newest *max_entries* entries; the oldest entry leaves first.
 
-    def __init__(self, most: int) -> None:
+    Read it like any dict, without a lock. Write only with ``put`` and ``discard``.
+    """
+
+    def __init__(self, max_entries: int) -> None:
         super().__init__()
-        self._most, self._lock = most, threading.Lock()
+        self._max_entries, self._lock = max_entries, threading.Lock()
 
     def put(self, key: K, value: V) -> None:
-        """Remembers *value*; the oldest entries make room for it."""
-        with self._lock:  # to look for the oldest while another thread adds one is an error
-            while len(self) >= self._most:
+        """Store *value* under *key*, and evict the oldest entries if the cache is full."""
+        with self._lock:  # iteration fails while another thread adds an entry
+            while len(self) >= self._max_entries:
                 del self[next(iter(self))]
             self[key] = value
 
     def discard(self, key: K) -> None:
-        """Lets go of *key*, if it is there."""
+        """Remove *key* if it is present."""
         with self._lock:
             self.pop(key, None)

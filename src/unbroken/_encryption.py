@@ -1,7 +1,8 @@
-"""Sealing texts by Fernet of ``cryptography`` (AES-128-CBC and HMAC-SHA256), under keys that can be changed.
+"""Encrypt texts with Fernet of ``cryptography`` (AES-128-CBC and HMAC-SHA256), under keys that can be rotated.
 
-The first key seals, every key opens: so a key is changed by putting a new one before it. A key is 32 random bytes in
-URL-safe base64, as ``new_key`` makes it; a text may hold several, with commas or white space between them.
+1. The first key encrypts, every key decrypts. To rotate, put a new key before the old one.
+2. A key is 32 random bytes in URL-safe base64, as ``new_key`` returns it.
+3. A text, such as an environment variable, may hold several keys, separated by commas or white space.
 """
 
 from __future__ import annotations
@@ -20,72 +21,76 @@ EncryptionKey = str | bytes | Sequence[str | bytes]
 
 
 class Encryptor:
-    """Seals texts and opens them. Raises ConfigurationError for a *key* that is none."""
+    """Encrypt and decrypt texts with *key*: one key, or several with the newest first.
+
+    Raises ConfigurationError for a *key* that is malformed or empty.
+    """
 
     def __init__(self, key: EncryptionKey) -> None:
         fernet = _fernet()
         keys = [key] if isinstance(key, (str, bytes)) else list(key)
         try:
-            self._fernet: Any = fernet.MultiFernet([fernet.Fernet(one) for one in keys])
-            self._first: Any = fernet.Fernet(keys[0])
+            self._all_keys: Any = fernet.MultiFernet([fernet.Fernet(one) for one in keys])  # rule 1
+            self._first_key: Any = fernet.Fernet(keys[0])
         except (ValueError, TypeError, IndexError):
             raise ConfigurationError(
-                "a seal key is 32 bytes in URL-safe base64: make one with `unbroken keys new-seal-key`, or by new_key()"
+                "an encryption key is 32 bytes in URL-safe base64:"
+                " create one with unbroken.server.stores.encrypted_keys.new_key()"
             ) from None
 
     def encrypt(self, text: str) -> str:
-        """*text*, unreadable, under the first key."""
-        return self._fernet.encrypt(text.encode()).decode()  # type: ignore[no-any-return]  # a lazily imported module
+        """Return *text*, encrypted with the first key."""
+        return self._all_keys.encrypt(text.encode()).decode()  # type: ignore[no-any-return]  # imported lazily
 
-    def decrypt(self, sealed: str) -> str | None:
-        """What was sealed; None if that was done with another key, or if it was changed since."""
-        return self._decrypt_with(self._fernet, sealed)
+    def decrypt(self, encrypted: str) -> str | None:
+        """Return the text; None if it was encrypted with another key, or changed since."""
+        return self._decrypt_with(self._all_keys, encrypted)
 
-    def uses_current_key(self, sealed: str) -> bool:
-        """Whether *sealed* was sealed with the first key."""
-        return self._decrypt_with(self._first, sealed) is not None
+    def uses_current_key(self, encrypted: str) -> bool:
+        """Return whether *encrypted* was encrypted with the first key."""
+        return self._decrypt_with(self._first_key, encrypted) is not None
 
     @staticmethod
-    def _decrypt_with(fernet: Any, sealed: str) -> str | None:
+    def _decrypt_with(fernet: Any, encrypted: str) -> str | None:
         try:
-            return fernet.decrypt(sealed.encode()).decode()  # type: ignore[no-any-return]
+            return fernet.decrypt(encrypted.encode()).decode()  # type: ignore[no-any-return]
         except (_fernet().InvalidToken, UnicodeError):
             return None
 
 
 def new_key() -> str:
-    """A fresh key. Keep it where what it seals is not."""
+    """Return a new random key. Store it apart from the data that it encrypts."""
     return _fernet().Fernet.generate_key().decode()  # type: ignore[no-any-return]
 
 
 def keys_from_environment(name: str) -> list[str]:
-    """The keys in the environment variable *name*, the newest first. Raises ConfigurationError when it is not set."""
-    keys = _keys(os.environ.get(name, ""))
+    """Return the keys in the environment variable *name*, newest first. Raises ConfigurationError if it is not set."""
+    keys = _split(os.environ.get(name, ""))
     if not keys:
-        raise ConfigurationError(f"the environment variable {name} is not set: it holds the key that seals")
+        raise ConfigurationError(f"the environment variable {name} is not set: set it to the encryption key")
     return keys
 
 
 def keys_from_file(path: str | os.PathLike[str]) -> list[str]:
-    """The keys in a file, the newest first. Raises ConfigurationError when there are none."""
+    """Return the keys in the file at *path*, newest first. Raises ConfigurationError if there are none to read."""
     try:
-        keys = _keys(Path(path).expanduser().read_text(encoding="utf-8"))
+        keys = _split(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(f"the seal key file {path} cannot be read: {error.strerror}") from error
+        raise ConfigurationError(f"the encryption key file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise ConfigurationError(f"the seal key file {path} is no text") from None
+        raise ConfigurationError(f"the encryption key file {path} is not UTF-8 text") from None
     if not keys:
-        raise ConfigurationError(f"the seal key file {path} is empty")
+        raise ConfigurationError(f"the encryption key file {path} is empty")
     return keys
 
 
-def _keys(text: str) -> list[str]:
-    return [key for key in re.split(r"[,\s]+", text) if key]
+def _split(text: str) -> list[str]:
+    return [key for key in re.split(r"[,\s]+", text) if key]  # rule 3
 
 
 def _fernet() -> Any:
     try:
-        from cryptography import fernet  # noqa: PLC0415  # an extra: only for whoever seals
+        from cryptography import fernet  # noqa: PLC0415  # an extra, needed only for encryption
     except ImportError as error:
-        raise ConfigurationError("sealing needs cryptography: pip install 'unbroken[sealed]'") from error
+        raise ConfigurationError("encryption needs cryptography: pip install 'unbroken[encryption]'") from error
     return fernet

@@ -73,7 +73,7 @@ PROBLEMS: dict[str, tuple[str, str, str]] = {
     "a proxy that is none": ('forwarded_allow_ips = ["nginx"]', "proxy", "is no address"),
     "no guard": (RIGHT + "[guard]\nenabled = false", "guard", "the guard is off"),
     "unsealed keys": (RIGHT, "unsealed", "lie unsealed"),
-    "memory in production": (RIGHT + 'store = "memory:"', "memory", "end with this process"),
+    "memory in production": (RIGHT + 'store = "memory:"', "memory", "when this process ends"),
 }
 
 
@@ -143,7 +143,7 @@ def test_sealed_keys_that_cannot_be_opened_are_told(check: Check) -> None:
     assert check(RIGHT, UNBROKEN_SEAL_KEY=seal_key)[0] == 0
     assert run(["keys", "list"]) == 0
     assert check(RIGHT)[1][-1] == "nothing is wrong with unbroken.toml"
-    for key, says in ((other, "was sealed with another seal key"), ("", "are sealed: set UNBROKEN_SEAL_KEY")):
+    for key, says in ((other, "was encrypted with another encryption key"), ("", "are encrypted: set encryption_key")):
         status, [line] = check(RIGHT, UNBROKEN_SEAL_KEY=key)
         assert (status, line.partition(":")[0]) == (1, "store")
         assert says in line
@@ -161,7 +161,7 @@ def test_tables_of_a_newer_unbroken_are_told(check: Check, tmp_path: Path) -> No
 
 
 def problems(store: Any) -> dict[str, str]:
-    return dict(check_store.store_problems(store, Settings()))
+    return {one.code: one.message for one in check_store.store_problems(store, Settings())}
 
 
 def test_a_redis_that_forgets_is_told(redis: Service) -> None:
@@ -172,13 +172,13 @@ def test_a_redis_that_forgets_is_told(redis: Service) -> None:
         ("appendfsync", "everysec", "no", "durability"),
         ("maxmemory-policy", "noeviction", "allkeys-lru", "eviction"),
     ):
-        run_sync(store._ask("CONFIG", "SET", "maxmemory", "1gb"))
-        run_sync(store._ask("CONFIG", "SET", setting, wrong))
+        run_sync(store._execute("CONFIG", "SET", "maxmemory", "1gb"))
+        run_sync(store._execute("CONFIG", "SET", setting, wrong))
         try:
             assert list(problems(store)) == [code]
         finally:
-            run_sync(store._ask("CONFIG", "SET", setting, before))
-            run_sync(store._ask("CONFIG", "SET", "maxmemory", "0"))
+            run_sync(store._execute("CONFIG", "SET", setting, before))
+            run_sync(store._execute("CONFIG", "SET", "maxmemory", "0"))
     assert problems(store) == {}
     store.close()
 
@@ -216,8 +216,8 @@ def test_clocks_that_differ_are_told(redis: Service, monkeypatch: pytest.MonkeyP
     store: Any = open_store(redis.url)
     now = time.time
     for off, words in ((-60.0, "60 s ahead of"), (60.0, "60 s behind")):
-        monkeypatch.setattr(check_store.time, "time", lambda off=off: now() + off)
+        monkeypatch.setattr(time, "time", lambda off=off: now() + off)
         assert words in problems(store)["clock"]
-    monkeypatch.setattr(check_store.time, "time", now)
+    monkeypatch.setattr(time, "time", now)
     assert "clock" not in problems(store)
     store.close()

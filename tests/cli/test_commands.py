@@ -114,7 +114,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a file that is missing": (["serve", "--config", "no.toml"], "no.toml cannot be read: No such file"),
     "a secret as an option": (["serve", "--seal-key", "x"], "No such option: --seal-key"),
     "an issuer that is none": (["serve", "--issuer", "x"], "issuer must be a URL"),
-    "nothing to seal with": (["keys", "seal"], "set UNBROKEN_SEAL_KEY"),
+    "nothing to seal with": (["keys", "seal"], "set encryption_key"),
     "an address of somebody else": (["serve", "--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
     "an unknown store": (["serve", "--store", "mysql://x"], "unknown store"),
     "a store in no folder": (["users", "list", "--store", "sqlite:////no/such/folder/x.db"], "does not exist"),

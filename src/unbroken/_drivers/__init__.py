@@ -1,1 +1,1 @@
-"""One async shape over drivers that have a blocking and an asyncio form."""
+"""PostgreSQL and Redis, each behind one asynchronous interface that also runs without an event loop."""

@@ -1,320 +1,240 @@
-"""PostgreSQL in one async shape over psycopg's two: blocking where ``run_sync`` is at work, awaiting elsewhere.
+"""Run SQL in PostgreSQL: one coroutine for blocking code, for asyncio and for trio.
 
-1. Each operation asks ``in_sync_context``. True: the blocking pool, and nothing suspends. Else, under asyncio: the pool of
-   the running loop; under trio, which psycopg does not know: the blocking pool, in a thread.
-2. Every wait has an end: for a connection, for a place in the pool, for the server's answer. What does not come in
-   time, or breaks, is StoreUnavailable; a text that is none is InvalidRequest; missing tables are ConfigurationError.
-3. Statements are sent once, never again on their own: only the caller knows what may be done twice. A connection that
-   the server has closed is noticed before it is used, so that a restart fails nobody who comes after it.
-4. Whoever is cancelled in an event loop leaves at once. What was asked is answered all the same, or overdue, and then
-   its connection is free again.
-5. Pools belong to a process: a forked child makes its own, and leaves its parent's alone.
+1. ``in_sync_context`` decides how an operation waits. Within ``run_sync`` it uses the pool of all threads and never
+   suspends. Under asyncio it uses the pool of the running loop. Under trio, which psycopg does not support, it runs
+   in a worker thread with the pool of all threads.
+2. Each wait has a time limit: for a connection, for a free place in the pool, for the server's response.
+3. A statement is sent once: only the caller knows whether it may be repeated. A connection that the server has closed
+   is detected before its use, so a restart of the server fails no later operation.
+4. A cancelled task returns at once. Its statement goes on to its end or its time limit, and then frees its connection.
+5. Pools belong to a process: a forked child opens its own, and leaves the parent's alone.
+6. The first operation of a process runs ``prepare`` before its statement. Operations that wait for it share its
+   failure; the next operation tries again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+from psycopg_pool import PoolTimeout
 
+from unbroken._drivers.event_loops import asyncio_loop, in_worker_thread
+from unbroken._drivers.postgres_clients import BlockingClient, LoopClient, PostgresClient, run_to_end
 from unbroken._drivers.postgres_connection import (
-    CONNECT_SECONDS,
     RESPONSE_SECONDS,
-    AsyncConnection,
     BlockingConnection,
-    ConnectFailure,
-    aconfigure,
-    configure,
+    LastFailure,
     is_stale,
-    read_url,
-    settings,
+    parse_url,
     translate_error,
 )
-from unbroken._sync import in_sync_context
+from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import UnbrokenError
 
-__all__ = ["PostgresDriver", "Step"]
+__all__ = ["PostgresDriver", "Statement"]
 
-T = TypeVar("T")
-Step = tuple[str, Any]  # a statement and its values
-POOL_SECONDS = 3.0  # until a connection is free
-POOL_WAIT_SLICE_SECONDS = 0.25  # how long who waits for a connection does not notice that none can be made
+Statement = tuple[str, Any]  # SQL and its values
+POOL_WAIT_SECONDS = 3.0
+POOL_WAIT_SLICE_SECONDS = 0.25  # a waiter looks this often whether connections can be opened at all
 
 
 @dataclass
-class _ProcessPools:
-    """What one process holds."""
+class _ProcessState:
+    """What one process holds (rule 5)."""
 
-    luck: ConnectFailure = field(default_factory=ConnectFailure)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    blocking: ConnectionPool[BlockingConnection] | None = None
-    loops: dict[asyncio.AbstractEventLoop, AsyncConnectionPool[AsyncConnection]] = field(default_factory=dict)
-
-
-Pool = ConnectionPool[BlockingConnection] | AsyncConnectionPool[AsyncConnection]
+    blocking: BlockingClient | None = None
+    loops: dict[asyncio.AbstractEventLoop, LoopClient] = field(default_factory=dict)
+    preparing: threading.Lock = field(default_factory=threading.Lock)
+    preparation: LastFailure = field(default_factory=LastFailure)
 
 
 class PostgresDriver:
-    """The database at *url*, by pools of at most ``pool_size`` connections each: one for all threads, one a loop.
+    """The database at *url*, which is anything that libpq reads; a URL may contain ``?pool_size=20``.
 
-    *url* is anything that libpq reads; a URL may have ``?pool_size=20``. Raises ConfigurationError if it says nothing.
+    That is the limit of connections for all threads, and for each event loop. *prepare* runs once before the first
+    statement (rule 6), and may block. Connects at first use. Raises ConfigurationError for a malformed URL.
     """
 
-    def __init__(self, url: str) -> None:
-        self._conninfo, self.name, self._size = read_url(url)
-        self._by_pid: dict[int, _ProcessPools] = {}  # a parent's stays here: collected, it would talk on shared sockets
-        weakref.finalize(self, _close, self._by_pid)  # also before the interpreter ends
+    def __init__(self, url: str, *, prepare: Callable[[PostgresDriver], None] | None = None) -> None:
+        self._conninfo, self.name, self._pool_size = parse_url(url)
+        self._prepare = prepare  # None as soon as it has succeeded
+        # A parent's state stays here: its connections, if collected in a child, would write to the shared sockets.
+        self._by_pid: dict[int, _ProcessState] = {}
+        weakref.finalize(self, _close, self._by_pid)  # runs also before the interpreter ends
 
     def __repr__(self) -> str:
-        return f"<Sql {self.name}>"
+        return f"<PostgresDriver {self.name}>"
+
+    # ---- operations ----------------------------------------------------------------------------------------------
 
     async def rows(self, statement: str, values: Any = ()) -> list[Any]:
-        """The rows that one statement gives, which is committed by itself."""
+        """Return the rows of one statement, committed on its own. Raises our errors (``postgres_connection``)."""
         return await self.transaction([(statement, values)])
 
-    async def transaction(self, steps: Sequence[Step]) -> list[Any]:
-        """The rows that the last of *steps* gives, all of them in one transaction."""
+    async def transaction(self, statements: Sequence[Statement]) -> list[Any]:
+        """Return the rows of the last of *statements*, which run in one transaction. Raises our errors."""
+        if self._prepare is not None:
+            await self._prepare_first()
         try:
-            if in_sync_context():
-                return self._execute_sync(steps)
-            loop = _asyncio_loop()
-            if loop is None:
-                return await _in_thread(lambda: self._execute_sync(steps))
-            asked = _keep_reference(asyncio.ensure_future(self._execute_async(loop, steps)))
-            await asyncio.wait((asked,))  # psycopg would wait, for whoever is cancelled, until the server has heard it
-            return asked.result()
+            if in_sync_context():  # rule 1
+                return await self._execute(self._blocking_client, statements)
+            loop = asyncio_loop()
+            if loop is not None:
+                return await run_to_end(self._execute(partial(self._loop_client, loop), statements))  # rule 4
         except (psycopg.Error, UnicodeError) as error:
-            raise self.translate_error(error) from error
+            raise translate_error(error, self.name) from error
+        return await in_worker_thread(lambda: run_sync(self.transaction(statements)))
 
-    def connection(self, *, answer_seconds: float = RESPONSE_SECONDS) -> psycopg.Connection[Any]:
-        """A blocking connection outside of the pool, autocommitting, which the caller closes. Raises StoreUnavailable
-        or ConfigurationError.
+    async def _execute(self, client_of: Callable[[], PostgresClient], statements: Sequence[Statement]) -> list[Any]:
+        client = client_of()
+        connection = await _acquire(client)
+        try:
+            if len(statements) == 1:
+                return await client.execute(connection, *statements[0])
+            return await _execute_transaction(client, connection, statements)
+        except psycopg.errors.ReadOnlySqlTransaction:
+            await client.disconnect(connection)  # the server became a replica: a new connection finds the primary
+            raise
+        finally:
+            await client.release(connection)
+
+    # ---- first use -----------------------------------------------------------------------------------------------
+
+    async def _prepare_first(self) -> None:
+        if in_sync_context():
+            self._prepare_once()
+        else:
+            await in_worker_thread(self._prepare_once)
+
+    def _prepare_once(self) -> None:
+        process, started = self._process(), time.monotonic()
+        with process.preparing:
+            if self._prepare is None:
+                return
+            failure = process.preparation
+            if failure.failed_at > started and isinstance(failure.error, UnbrokenError):
+                raise failure.error.copy() from failure.error.__cause__
+            try:
+                self._prepare(self)
+            except UnbrokenError as error:
+                failure.record(error)
+                raise
+            self._prepare = None
+
+    # ---- connections ---------------------------------------------------------------------------------------------
+
+    def connection(self, *, response_seconds: float = RESPONSE_SECONDS) -> psycopg.Connection[Any]:
+        """Return a blocking, autocommitting connection outside of the pools, which the caller closes.
+
+        Raises StoreUnavailable or ConfigurationError.
         """
         try:
-            made = BlockingConnection.connect(self._conninfo, autocommit=True, luck=ConnectFailure())
+            made = BlockingConnection.connect(self._conninfo, autocommit=True, failure=LastFailure())
         except psycopg.Error as error:
-            raise self.translate_error(error) from error
-        made.answer_seconds = answer_seconds
+            raise translate_error(error, self.name) from error
+        made.response_seconds = response_seconds
         return made
 
-    async def aclose(self) -> None:
-        """Closes the running loop's pool, then as ``close``."""
-        loop = None if in_sync_context() else _asyncio_loop()
-        if loop is not None and (pool := self._held().loops.pop(loop, None)):
-            await pool.close(CONNECT_SECONDS)
-        await _in_thread(self.close) if not in_sync_context() else self.close()
-
-    def close(self) -> None:
-        """Closes the pools of this process; an operation after it opens another."""
-        _close(self._by_pid)
-
-    def translate_error(self, error: psycopg.Error | UnicodeError) -> UnbrokenError:
-        """The error to raise for the driver's."""
+    def translate_error(self, error: psycopg.Error) -> UnbrokenError:
+        """Return our error for an *error* of a ``connection``."""
         return translate_error(error, self.name)
 
-    # ---- blocking ------------------------------------------------------------------------------------------------
+    def _blocking_client(self) -> BlockingClient:
+        process = self._process()
+        if process.blocking is None:
+            with process.lock:
+                if process.blocking is None:
+                    process.blocking = BlockingClient(self._conninfo, self._pool_size)
+        return process.blocking
 
-    def _execute_sync(self, steps: Sequence[Step]) -> list[Any]:
-        held = self._held()
-        pool = held.blocking or self._blocking_pool(held)
-        connection = self._acquire(pool, held.luck)
-        try:
-            if len(steps) == 1:
-                return _all(connection.execute(*steps[0]))
-            with connection.transaction():
-                for statement, values in steps:
-                    cursor = connection.execute(statement, values)
-                return _all(cursor)
-        except psycopg.errors.ReadOnlySqlTransaction:
-            connection.close()  # the server has become a replica: another connection may find the primary
-            raise
-        finally:
-            pool.putconn(connection)
+    def _loop_client(self, loop: asyncio.AbstractEventLoop) -> LoopClient:
+        process = self._process()
+        client = process.loops.get(loop)
+        if client is None:
+            client = LoopClient(self._conninfo, self._pool_size)
+            with process.lock:
+                for ended in [other for other in process.loops if other.is_closed()]:
+                    del process.loops[ended]
+                process.loops[loop] = client
+        return client
 
-    def _acquire(self, pool: ConnectionPool[BlockingConnection], luck: ConnectFailure) -> BlockingConnection:
-        since = time.monotonic()
-        _fail_at_once(pool, luck, since - POOL_WAIT_SLICE_SECONDS)
-        while True:
-            try:
-                connection = pool.getconn(POOL_WAIT_SLICE_SECONDS)
-            except PoolTimeout as error:
-                _give_up(pool, luck, since, error)
-                continue
-            if not is_stale(connection):
-                return connection
-            connection.close()
-            pool.putconn(connection)
-
-    def _blocking_pool(self, held: _ProcessPools) -> ConnectionPool[BlockingConnection]:
-        with held.lock:
-            if held.blocking is None:
-                held.blocking = ConnectionPool(
-                    self._conninfo,
-                    connection_class=BlockingConnection,
-                    configure=configure,
-                    open=True,
-                    **settings(self._size, held.luck),
-                )
-            return held.blocking
-
-    # ---- awaiting ------------------------------------------------------------------------------------------------
-
-    async def _execute_async(self, loop: asyncio.AbstractEventLoop, steps: Sequence[Step]) -> list[Any]:
-        held = self._held()
-        pool = held.loops.get(loop) or await self._pool_of(loop, held)
-        connection = await self._aacquire(pool, held.luck)
-        try:
-            if len(steps) == 1:
-                return await _aall(await connection.execute(*steps[0]))
-            async with connection.transaction():
-                for statement, values in steps:
-                    cursor = await connection.execute(statement, values)
-                return await _aall(cursor)
-        except psycopg.errors.ReadOnlySqlTransaction:
-            await connection.close()
-            raise
-        finally:
-            await pool.putconn(connection)
-
-    async def _aacquire(self, pool: AsyncConnectionPool[AsyncConnection], luck: ConnectFailure) -> AsyncConnection:
-        since = time.monotonic()
-        _fail_at_once(pool, luck, since - POOL_WAIT_SLICE_SECONDS)
-        while True:
-            try:
-                connection = await pool.getconn(POOL_WAIT_SLICE_SECONDS)
-            except PoolTimeout as error:
-                _give_up(pool, luck, since, error)
-                continue
-            if not is_stale(connection):
-                return connection
-            await connection.close()
-            await pool.putconn(connection)
-
-    async def _pool_of(
-        self, loop: asyncio.AbstractEventLoop, held: _ProcessPools
-    ) -> AsyncConnectionPool[AsyncConnection]:
-        """The new pool of this loop. Nothing here suspends, so that there is one."""
-        pool: AsyncConnectionPool[AsyncConnection] = AsyncConnectionPool(
-            self._conninfo,
-            connection_class=AsyncConnection,
-            configure=aconfigure,
-            open=False,
-            **settings(self._size, held.luck),
-        )
-        others = asyncio.all_tasks()
-        await pool.open()
-        _keep_reference(asyncio.ensure_future(_cancel_tasks(asyncio.all_tasks() - others)))
-        with held.lock:
-            for other in [other for other in held.loops if other.is_closed()]:
-                del held.loops[other]
-            return held.loops.setdefault(loop, pool)
-
-    def _held(self) -> _ProcessPools:
+    def _process(self) -> _ProcessState:
         pid = os.getpid()
-        return self._by_pid.get(pid) or self._by_pid.setdefault(pid, _ProcessPools())
+        return self._by_pid.get(pid) or self._by_pid.setdefault(pid, _ProcessState())
+
+    # ---- the end -------------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Close the running loop's pool, then the others as ``close`` does."""
+        if in_sync_context():
+            return self.close()
+        loop = asyncio_loop()
+        if loop is not None and (client := self._process().loops.pop(loop, None)):
+            await client.aclose()
+        return await in_worker_thread(self.close)
+
+    def close(self) -> None:
+        """Close the pools of this process; a later operation opens new ones."""
+        _close(self._by_pid)
 
 
-def _close(by_pid: dict[int, _ProcessPools]) -> None:
-    """Closes the pools of this process."""
-    held = by_pid.get(os.getpid())
-    if held is None:
+def _close(by_pid: dict[int, _ProcessState]) -> None:
+    process = by_pid.get(os.getpid())  # rule 5
+    if process is None:
         return
-    with held.lock:
-        pool, held.blocking = held.blocking, None
-        loops, held.loops = held.loops, {}
-    if pool is not None:
-        pool.close(CONNECT_SECONDS)
-    for loop, of_loop in loops.items():
-        if loop.is_running():  # of a loop that has ended, nothing is left but sockets, which close by themselves
-            asyncio.run_coroutine_threadsafe(of_loop.close(CONNECT_SECONDS), loop)
+    with process.lock:
+        blocking, process.blocking = process.blocking, None
+        loops, process.loops = process.loops, {}
+    if blocking is not None:
+        blocking.close()
+    for loop, client in loops.items():
+        if loop.is_running():  # a loop that has ended leaves only sockets, which close when they are collected
+            asyncio.run_coroutine_threadsafe(client.aclose(), loop)
 
 
-def _all(cursor: psycopg.Cursor[Any]) -> list[Any]:
-    return cursor.fetchall() if cursor.description else []
+async def _acquire(client: PostgresClient) -> Any:
+    """Return a connection that is not stale (rule 3), within ``POOL_WAIT_SECONDS``. Raises psycopg's errors."""
+    started = time.monotonic()
+    _raise_connect_failure(client, since=started - POOL_WAIT_SLICE_SECONDS)
+    while True:
+        try:
+            connection = await client.acquire(POOL_WAIT_SLICE_SECONDS)
+        except PoolTimeout as timeout:
+            _raise_connect_failure(client, since=started)
+            if time.monotonic() - started > POOL_WAIT_SECONDS:
+                raise psycopg.OperationalError(f"all connections are busy for {POOL_WAIT_SECONDS:g} s") from timeout
+            continue
+        if not is_stale(connection):
+            return connection
+        await client.disconnect(connection)
+        await client.release(connection)
 
 
-async def _aall(cursor: psycopg.AsyncCursor[Any]) -> list[Any]:
-    return await cursor.fetchall() if cursor.description else []
+def _raise_connect_failure(client: PostgresClient, *, since: float) -> None:
+    """Raise the failure of an attempt to connect after *since*, if the pool has no connection at all."""
+    failure = client.failure
+    if failure.failed_at > since and failure.error is not None and client.size() == 0:
+        raise psycopg.OperationalError(str(failure.error)) from failure.error
 
 
-def _fail_at_once(pool: Pool, luck: ConnectFailure, since: float) -> None:
-    """Raises what became of the attempt to connect *since* then, if that has left no connection at all."""
-    if luck.failed_at > since and luck.error is not None and pool.get_stats()["pool_size"] == 0:
-        raise psycopg.OperationalError(str(luck.error)) from luck.error
-
-
-def _give_up(pool: Pool, luck: ConnectFailure, since: float, timeout: PoolTimeout) -> None:
-    """Raises when nothing can be had, or when that has taken too long."""
-    _fail_at_once(pool, luck, since)
-    if time.monotonic() - since > POOL_SECONDS:
-        raise psycopg.OperationalError(f"all connections were busy for {POOL_SECONDS:g} s") from timeout
-
-
-async def _cancel_tasks(tasks: set[asyncio.Task[Any]]) -> None:
-    """Cancels the tasks of a pool that nobody has closed until they end, when the event loop ends.
-
-    They miss that they are cancelled if they are just then woken, or making a connection: ``asyncio.run`` would wait
-    for them for ever.
-    """
+async def _execute_transaction(client: PostgresClient, connection: Any, statements: Sequence[Statement]) -> list[Any]:
     try:
-        await asyncio.wait(tasks)
-    finally:
-        while alive := [task for task in tasks if not task.done()]:
-            for task in alive:
-                task.cancel()
-            await asyncio.sleep(0)
-
-
-def _keep_reference(task: asyncio.Future[T]) -> asyncio.Future[T]:
-    """Holds *task* until it is done: the event loop does so only weakly. Nobody need be there to hear how it ended."""
-    _kept.add(task)
-    task.add_done_callback(_drop_reference)
-    return task
-
-
-def _drop_reference(task: asyncio.Future[Any]) -> None:
-    _kept.discard(task)
-    if not task.cancelled():
-        task.exception()
-
-
-_kept: set[asyncio.Future[Any]] = set()
-
-
-def _limiter() -> Any:
-    """Of one trio loop: threads that wait for the database do not keep others from theirs."""
-    from anyio import CapacityLimiter  # noqa: PLC0415
-
-    limiter = _threads().get(None)
-    if limiter is None:
-        _threads().set(limiter := CapacityLimiter(40))
-    return limiter
-
-
-@functools.cache
-def _threads() -> Any:
-    from anyio.lowlevel import RunVar  # noqa: PLC0415
-
-    return RunVar("unbroken sql")
-
-
-def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    import anyio.to_thread  # noqa: PLC0415  # blocking use needs no event loop library
-
-    return await anyio.to_thread.run_sync(work, limiter=_limiter())
+        await client.execute(connection, "BEGIN")
+        rows: list[Any] = []
+        for statement, values in statements:
+            rows = await client.execute(connection, statement, values)
+        await client.execute(connection, "COMMIT")
+        return rows
+    except BaseException:
+        await client.disconnect(connection)  # the server rolls back
+        raise

@@ -1,8 +1,9 @@
-"""Either of redis-py's clients, as what ``RedisBind`` needs of it; and one that listens.
+"""Both of redis-py's clients behind one asynchronous interface, and a client that subscribes to a channel.
 
-1. An answer that is an error of the server is an answer; what is raised is a broken connection.
-2. What the tasks of an event loop ask at the same time goes out together: that halves what a question costs.
-3. A client of an event loop is closed when the loop ends, because a loop ends its asynchronous generators.
+1. A response may be an error of the server: it is returned. A broken connection is raised.
+2. The coroutines of ``BlockingClient`` never suspend, so ``run_sync`` can drive them.
+3. Commands of several tasks of one event loop share a pipeline, which halves the cost of a command.
+4. The client of an event loop ends with the loop, also if nothing closed it.
 """
 
 from __future__ import annotations
@@ -18,32 +19,34 @@ from typing import Any, NamedTuple, Protocol
 import redis
 import redis.asyncio
 
-from unbroken._drivers.redis_errors import translate_error
+from unbroken._drivers.redis_errors import translating_errors
 
 __all__ = ["BlockingClient", "Command", "LoopClient", "RedisClient", "Subscriber"]
 
 Command = tuple[Any, ...]
-CONNECTIONS = 2  # connections of an event loop that are in use at once, but for what waits for the disk
-TOGETHER = 64  # questions at most that go out together
+MAX_SENDERS = 2  # pipelines of one event loop that are in flight at once; WAITAOF is sent apart from them
+MAX_BATCHES = 64  # batches of commands in one pipeline
+SUBSCRIBE_SECONDS = 2.0
+POLL_SECONDS = 0.1  # a subscriber looks this often whether it was closed
 
 
 class RedisClient(Protocol):
-    """Either of redis-py's clients, as what ``RedisBind`` needs of it."""
+    """A client of one server or cluster, as ``RedisDriver`` uses it."""
 
-    async def put(self, commands: Sequence[Command]) -> list[Any]:
-        """The answers, errors of the server among them. Raises what redis-py raises for a broken connection."""
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the responses in order (rule 1). Raises what redis-py raises for a broken connection."""
 
-    async def drop(self) -> None:
-        """Lets go of connections that nobody uses: they may lead to a server that is a replica now."""
+    async def disconnect_idle(self) -> None:
+        """Close idle connections: they may lead to a server that is a replica now."""
 
 
 class BlockingClient:
-    """The blocking client, whose coroutines never suspend."""
+    """The client of all threads (rule 2)."""
 
     def __init__(self, client: Any) -> None:
         self.redis = client
 
-    async def put(self, commands: Sequence[Command]) -> list[Any]:
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
         if len(commands) == 1:
             try:
                 return [self.redis.execute_command(*commands[0])]
@@ -54,66 +57,77 @@ class BlockingClient:
             pipeline.execute_command(*command)
         return list(pipeline.execute(raise_on_error=False))
 
-    async def drop(self) -> None:
+    async def disconnect_idle(self) -> None:
         if isinstance(self.redis, redis.Redis):
             self.redis.connection_pool.disconnect(inuse_connections=False)
 
 
 class LoopClient:
-    """The client of one event loop. What its tasks ask at the same time goes out together, on one of a few connections;
-    who stops waiting leaves the others' answers alone. The loop closes it, because it ends asynchronous generators.
+    """The client of one event loop of asyncio (rules 3 and 4). *forget* runs when it ends.
+
+    A task that is cancelled while it waits does not disturb the others in its pipeline.
     """
 
     def __init__(self, client: Any, forget: Callable[[], object]) -> None:
         self.redis, self._forget = client, forget
-        self._waiting: deque[_PendingCommands] = deque()
-        self._lanes: set[asyncio.Task[None] | None] = set()
-        self._guard: AsyncGenerator[None] | None = None
+        self._waiting: deque[_Batch] = deque()
+        self._senders: set[asyncio.Task[None] | None] = set()
+        self._closer: AsyncGenerator[None] | None = None
 
-    async def put(self, commands: Sequence[Command]) -> list[Any]:
-        if self._guard is None:
-            self._guard = self._until_the_end()
-            await anext(self._guard)
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
+        if self._closer is None:
+            self._closer = self._close_with_loop()
+            await anext(self._closer)
         if commands[-1][0] == "WAITAOF":
-            return await self._sent(commands)  # it takes long: nobody waits for it but who asks
+            return await self._send_pipeline(commands)  # slow: nothing else waits for it
         loop = asyncio.get_running_loop()
-        question = _PendingCommands(commands, loop.create_future())
-        self._waiting.append(question)
-        if len(self._lanes) < CONNECTIONS:
-            lane = loop.create_task(self._work())
-            self._lanes.add(lane)
-            lane.add_done_callback(self._lanes.discard)  # also if it never began
-        return await question.answers
+        batch = _Batch(commands, loop.create_future())
+        self._waiting.append(batch)
+        if len(self._senders) < MAX_SENDERS:
+            sender = loop.create_task(self._send_waiting())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)  # also if the task is cancelled before its first step
+        return await batch.responses
 
-    async def _work(self) -> None:
+    async def disconnect_idle(self) -> None:
+        if isinstance(self.redis, redis.asyncio.Redis):
+            await self.redis.connection_pool.disconnect(inuse_connections=False)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self._forget()
+        if self._closer is not None:
+            await self._closer.aclose()
+
+    async def _send_waiting(self) -> None:
         try:
             while self._waiting:
-                await self._ask([self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER))])
+                await self._send_batches([self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCHES))])
         finally:
-            self._lanes.discard(asyncio.current_task())
+            self._senders.discard(asyncio.current_task())
 
-    async def _ask(self, together: Sequence[_PendingCommands]) -> None:
+    async def _send_batches(self, batches: Sequence[_Batch]) -> None:
         try:
-            answers = iter(await self._sent([command for one in together for command in one.commands]))
-        except Exception as error:  # noqa: BLE001  # it belongs to those who wait
-            failed = [*together]
+            responses = iter(await self._send_pipeline([command for one in batches for command in one.commands]))
+        except Exception as error:  # noqa: BLE001  # each task that waits raises it
+            failed = [*batches]
             if isinstance(error, redis.TimeoutError):
-                failed += self._waiting  # they have waited as long, and would once more
+                failed += self._waiting  # they have waited as long, and would wait as long again
                 self._waiting.clear()
             for one in failed:
-                if not one.answers.done():
-                    one.answers.set_exception(error)
+                if not one.responses.done():
+                    one.responses.set_exception(error)
             return
         except BaseException:
-            for one in together:
-                one.answers.cancel()
+            for one in batches:
+                one.responses.cancel()
             raise
-        for one in together:
-            mine = list(islice(answers, len(one.commands)))
-            if not one.answers.done():
-                one.answers.set_result(mine)
+        for one in batches:
+            own = list(islice(responses, len(one.commands)))
+            if not one.responses.done():
+                one.responses.set_result(own)
 
-    async def _sent(self, commands: Sequence[Command]) -> list[Any]:
+    async def _send_pipeline(self, commands: Sequence[Command]) -> list[Any]:
         if len(commands) == 1:
             try:
                 return [await self.redis.execute_command(*commands[0])]
@@ -124,72 +138,68 @@ class LoopClient:
             pipeline.execute_command(*command)
         return list(await pipeline.execute(raise_on_error=False))
 
-    async def drop(self) -> None:
-        if isinstance(self.redis, redis.asyncio.Redis):
-            await self.redis.connection_pool.disconnect(inuse_connections=False)
-
-    async def end(self) -> None:
-        self._forget()
-        if self._guard is not None:
-            await self._guard.aclose()
-
-    async def _until_the_end(self) -> AsyncGenerator[None]:
+    async def _close_with_loop(self) -> AsyncGenerator[None]:
         try:
-            yield
+            yield  # an event loop that ends closes its asynchronous generators, so ``finally`` runs (rule 4)
         finally:
             self._forget()
             await self.redis.aclose()
 
 
-class _PendingCommands(NamedTuple):
-    """Commands of one task, and where it waits for the answers."""
+class _Batch(NamedTuple):
+    """The commands of one task, and the future of their responses."""
 
     commands: Sequence[Command]
-    answers: asyncio.Future[list[Any]]
+    responses: asyncio.Future[list[Any]]
 
 
 class Subscriber:
-    """Waits for what is published on one channel; on a connection of its own."""
+    """Wait for messages of one channel, on a connection of its own."""
 
-    def __init__(self, make: Callable[[], Any], channel: str) -> None:
-        self._make, self._channel = make, channel
-        self._turn, self._closed = threading.Lock(), threading.Event()
+    def __init__(self, connect: Callable[[], Any], channel: str) -> None:
+        self._connect, self._channel = connect, channel
+        self._lock = threading.Lock()  # guards _client and _pubsub; held by the thread that waits
+        self._closed = threading.Event()
         self._client: Any = None
-        self._heard: Any = None
+        self._pubsub: Any = None
 
     def wait(self, timeout: float) -> None:
-        """Returns when something was published, or after *timeout* seconds. Raises StoreUnavailable."""
-        ends = time.monotonic() + timeout
-        with self._turn, translate_error():
+        """Return after a message, or after *timeout* seconds. Raises StoreUnavailable.
+
+        The first call, and each call after a failure, subscribes and returns at once: earlier messages are lost, so
+        the caller must read the store.
+        """
+        ends_at = time.monotonic() + timeout
+        with self._lock, translating_errors():
             try:
-                if self._heard is None:
-                    self._connect()  # what was published before is not heard: so it returns at once
+                if self._pubsub is None:
+                    self._subscribe()
                     return
-                while (left := ends - time.monotonic()) > 0 and not self._closed.is_set():
-                    if self._heard.get_message(timeout=min(left, 0.1)):
+                while (left := ends_at - time.monotonic()) > 0 and not self._closed.is_set():
+                    if self._pubsub.get_message(timeout=min(left, POLL_SECONDS)):
                         break
-                while self._heard.get_message(timeout=0.0):
-                    pass  # several announcements are one piece of news
+                while self._pubsub.get_message(timeout=0.0):
+                    pass  # several messages are one reason to read the store
             except BaseException:
-                self._let_go()
+                self._disconnect()
                 raise
 
     def close(self) -> None:
-        """Ends a ``wait`` that another thread is in, and lets go of the connection."""
+        """End a ``wait`` in another thread, and close the connection."""
         self._closed.set()
-        with self._turn:
-            self._let_go()
+        with self._lock:
+            self._disconnect()
 
-    def _connect(self) -> None:
-        self._client = self._make()
-        self._heard = self._client.pubsub(ignore_subscribe_messages=False)
-        self._heard.subscribe(self._channel)
-        if not self._heard.get_message(timeout=2.0):
+    def _subscribe(self) -> None:
+        self._client = self._connect()
+        self._pubsub = self._client.pubsub(ignore_subscribe_messages=False)
+        self._pubsub.subscribe(self._channel)
+        if not self._pubsub.get_message(timeout=SUBSCRIBE_SECONDS):
             raise redis.TimeoutError
 
-    def _let_go(self) -> None:
-        heard, client, self._heard, self._client = self._heard, self._client, None, None
-        if heard is not None:
-            heard.close()
+    def _disconnect(self) -> None:
+        pubsub, client, self._pubsub, self._client = self._pubsub, self._client, None, None
+        if pubsub is not None:
+            pubsub.close()
         if client is not None:
             client.close()

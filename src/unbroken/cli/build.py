@@ -17,10 +17,10 @@ from unbroken.server import Policy, RateLimitPolicy, Webhook, open_store
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.endpoints import EndpointSettings
 from unbroken.server.http.origins import AllowedOrigins
-from unbroken.server.stores import SessionStore
+from unbroken.server.stores import SessionStore, store_type
 from unbroken.server.stores.encrypted_keys import encrypted_keys, keys_from_file
 
-__all__ = ["contradictions", "endpoint_settings", "open_configured", "policy_of", "redact_url", "webhook_of"]
+__all__ = ["contradictions", "endpoint_settings", "open_configured", "policy_of", "webhook_of"]
 
 
 def open_configured(settings: Settings) -> SessionStore:
@@ -102,8 +102,8 @@ def contradictions(settings: Settings) -> Iterator[str]:
     """What cannot be served, a line each."""
     if min(settings.access_ttl, settings.refresh_ttl, settings.max_age) <= 0:
         yield "access_ttl, refresh_ttl and max_age must be more than nothing"
-    if settings.workers > 1 and settings.store.startswith("memory:"):
-        yield "several workers cannot share memory: use sqlite:///FILE, or one worker"
+    if settings.workers > 1 and (name := _unshared_store(settings.store)):
+        yield f"several workers cannot share {name}: use sqlite:///FILE, or one worker"
     if settings.demo and (settings.workers > 1 or settings.prefix.startswith("/demo")):
         yield "the demo needs one worker, and /demo for itself"
     if settings.issuer and not _is_url(settings.issuer):
@@ -126,6 +126,15 @@ def contradictions(settings: Settings) -> Iterator[str]:
             yield str(error)
 
 
+def _unshared_store(url: str) -> str:
+    """Return the name of a store that only one process may use, or an empty text."""
+    try:
+        found = store_type(url)
+    except ConfigurationError:
+        return ""  # opening the store says what is wrong
+    return "" if found.shared else found.name
+
+
 def _sealer(settings: Settings) -> None:
     from unbroken._encryption import Encryptor  # noqa: PLC0415  # cryptography takes its time to load
 
@@ -143,11 +152,3 @@ def _is_url(text: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
     except ValueError:
         return False
-
-
-def redact_url(store: str) -> str:
-    """The store's URL without what is secret in it."""
-    if "://" not in store:
-        return re.sub(r"(?i)password\s*=\s*('(\\.|[^'\\])*'|\S+)", "", store)
-    bare = store.partition("?")[0]
-    return bare if bare.startswith("sqlite:") else re.sub(r"(?<=://).*@", "", bare)  # a password may have an @ in it

@@ -4,8 +4,6 @@
 2. What only matters in production is looked for when the server is meant for others: at an address that is not
    loopback, or with an issuer in https.
 3. No line repeats a secret. The store is asked; what is in it is not changed.
-
-What ``unbroken check`` asks of a store: whether it answers, keeps what it was told, and has the right time.
 """
 
 from __future__ import annotations
@@ -16,11 +14,10 @@ import os
 import socket
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -30,89 +27,22 @@ from unbroken._sync import run_sync
 from unbroken.cli.build import contradictions, open_configured, with_encrypted_keys
 from unbroken.cli.options import with_settings
 from unbroken.cli.settings import Settings, SettingsResult, known_settings, variable
-from unbroken.errors import InvalidRequest, UnbrokenError
-from unbroken.server import Keyring, MemorySessionStore
-from unbroken.server.stores import SessionStore, StoreWrapper
+from unbroken.errors import ConfigurationError, InvalidRequest, UnbrokenError
+from unbroken.server import Keyring
+from unbroken.server.stores import SessionStore, StoreProblem, store_type
 from unbroken.server.stores.encrypted_keys import count_unencrypted
 from unbroken.server.stores.migrations import schema_version
 
 __all__ = ["Problem", "check", "store_problems"]
 
-SKEW = 2.0  # seconds between two clocks that harm nobody
-Found = Iterator[tuple[str, str]]
 
-
-def store_problems(store: SessionStore, settings: Settings) -> Found:
-    """Each problem as its code and its line. Raises StoreUnavailable, or ConfigurationError."""
+def store_problems(store: SessionStore, settings: Settings) -> Iterator[StoreProblem]:
+    """Ask the store for its problems. Raises StoreUnavailable, or ConfigurationError."""
     run_sync(store.health())
-    Keyring(run_sync(store.keys()))  # which says so if they are sealed, and cannot be opened
-    inside: Any = store.inside if isinstance(store, StoreWrapper) else store
-    kind = type(inside).__name__
-    if isinstance(inside, MemorySessionStore):
-        if settings.issuer.startswith("https:"):
-            yield "memory", "the store is memory: all sessions and accounts end with this process"
-    elif kind == "PostgresSessionStore":
-        yield from _postgres(inside)
-    elif kind == "RedisSessionStore":
-        yield from _redis(inside)
-
-
-def _postgres(store: Any) -> Found:
-    began = time.time()
-    rows = run_sync(
-        store._sql.rows(
-            "SELECT extract(epoch FROM clock_timestamp())::float8, current_setting('fsync'),"
-            " (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit'),"
-            " current_setting('full_page_writes')"
-        )
-    )
-    now, fsync, commit, pages = rows[0]
-    yield from _clock(began, float(now))
-    if fsync != "on":
-        yield "durability", "PostgreSQL runs with fsync off: a crash can destroy all of it"
-    if commit == "off":
-        yield "durability", "PostgreSQL's synchronous_commit is off: set it to on; unbroken relaxes it where it may"
-    if pages != "on":
-        yield "durability", "PostgreSQL runs with full_page_writes off: a crash can destroy pages"
-
-
-def _redis(store: Any) -> Found:
-    began = time.time()
-    seconds, micros = run_sync(store._ask("TIME"))
-    yield from _clock(began, int(seconds) + int(micros) / 1e6)
-    config = _config(store)
-    if config.get("appendonly") == "no":
-        yield "durability", "Redis runs with appendonly no: a restart forgets sessions; set appendonly yes"
-    elif config.get("appendfsync") == "no":
-        yield "durability", "Redis runs with appendfsync no: a power cut forgets logins; set appendfsync everysec"
-    policy = config.get("maxmemory-policy", "noeviction")
-    if policy != "noeviction" and config.get("maxmemory", "0") != "0":
-        yield "eviction", f"Redis may throw sessions away (maxmemory-policy {policy}): set maxmemory-policy noeviction"
-
-
-def _config(store: Any) -> dict[str, str]:
-    """The settings of Redis; none where it does not tell, as with most hosted ones."""
-    found: dict[str, str] = {}
-    for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
-        try:
-            answer = run_sync(store._ask("CONFIG", "GET", name))
-        except UnbrokenError:
-            return found
-        pairs = answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=False)
-        found |= {_text(key): _text(value) for key, value in pairs}
-    return found
-
-
-def _clock(began: float, theirs: float) -> Found:
-    """Compares clocks; that the store took its time to answer is no difference."""
-    ended = time.time()
-    off = theirs - ended if theirs > ended else theirs - began if theirs < began else 0.0
-    if abs(off) > SKEW:
-        yield "clock", f"the store's clock is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} this one: use NTP"
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    Keyring(run_sync(store.keys()))  # raises if they are encrypted, and cannot be decrypted
+    for problem in run_sync(store.problems()):
+        if is_for_others(settings) or not problem.in_production_only:
+            yield problem
 
 
 LOOKUP_SECONDS = 3.0
@@ -198,7 +128,7 @@ def _store(settings: Settings) -> Iterator[Problem]:
             yield Problem("store", str(error))
         return
     try:
-        yield from (Problem(code, message) for code, message in store_problems(store, settings))
+        yield from (Problem(one.code, one.message) for one in store_problems(store, settings))
         if is_for_others(settings) and (unsealed := count_unencrypted(store)):
             yield Problem(
                 "unsealed", f"{unsealed} keys lie unsealed in the store: set UNBROKEN_SEAL_KEY, then unbroken keys seal"
@@ -211,7 +141,16 @@ def _store(settings: Settings) -> Iterator[Problem]:
 
 def _is_missing(store: str) -> bool:
     """Whether the store is a file that is not there yet: it will be made."""
-    return store.startswith("sqlite:///") and not os.path.exists(os.path.expanduser(store.removeprefix("sqlite:///")))
+    path = _path_of(store)
+    return path is not None and not os.path.exists(os.path.expanduser(path))
+
+
+def _path_of(store: str) -> str | None:
+    try:
+        path = store_type(store).path
+        return path(store) if path else None
+    except ConfigurationError:
+        return None  # opening the store says what is wrong
 
 
 def _issuer(settings: Settings) -> Iterator[Problem]:
@@ -263,8 +202,8 @@ def _permissions(read: SettingsResult) -> Iterator[Problem]:
     secrets = [settings.seal_key_file, settings.webhook_secret_file]
     if read.file and "@" in settings.store:
         secrets.append(str(read.file))
-    if settings.store.startswith("sqlite:///"):
-        secrets.append(settings.store.removeprefix("sqlite:///"))
+    if path := _path_of(settings.store):
+        secrets.append(path)
     for path in filter(None, secrets):
         if (mode := _mode(path)) & OTHERS:
             yield Problem("permissions", f"{path} holds secrets, and others may use it: chmod {mode & 0o700:o} {path}")

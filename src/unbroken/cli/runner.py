@@ -21,11 +21,12 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from unbroken.cli.application import application, application_of_worker
-from unbroken.cli.build import contradictions, open_configured, policy_of, redact_url
+from unbroken.cli.build import contradictions, open_configured, policy_of
 from unbroken.cli.logs import log_config
 from unbroken.cli.settings import Settings
 from unbroken.errors import ConfigurationError
 from unbroken.server import Sessions
+from unbroken.server.stores import redact_url
 
 __all__ = ["listen", "run_one", "run_server"]
 

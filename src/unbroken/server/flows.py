@@ -199,7 +199,7 @@ class Flows:
         if sid is None and subject is not None:  # logins that wait for a code end first: they become sessions no more
             await void_pending_logins(self.store, subject, now)
         about = {} if sid is None else {row.sid: row.subject for row in await self.store.sessions(sid=sid)}
-        ended = await self.store.revoke(now, why, until, sid=sid, subject=subject, keep=keep)
+        ended = await self.store.revoke(now, why, until, sid=sid, subject=subject, except_sid=keep)
         self.watch.add_revocations([(one, until) for one in ended])
         for one in ended:
             self._tell(SessionRevoked(one, subject or about.get(one, ""), why))

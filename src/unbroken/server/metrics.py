@@ -33,29 +33,9 @@ WORDS = {
     "verdict": frozenset({"rotated", "healed", "converged", "retried", "branched"}),
     "reason": frozenset({"malformed", "unknown", "expired", "revoked", "logged_out", "reuse", "wrong_client"}),
 }
-OPERATIONS: tuple[str, ...]
-OPERATIONS = (
-    "insert",
-    "read",
-    "rotate",
-    "rotate_returning",
-    "compare_and_set",
-    "revoke",
-    "record_first_use",
-    "sessions",
-    "revocations",
-)
-OPERATIONS += (
-    "keys",
-    "save_keys",
-    "accounts",
-    "account",
-    "add_account",
-    "change_account",
-    "advance_marker",
-    "read_markers",
-    "clear_markers",
-    "health",
+# The methods of a store that are timed.
+OPERATIONS = tuple(
+    name for name, member in vars(SessionStore).items() if inspect.iscoroutinefunction(member) and name != "aclose"
 )
 
 

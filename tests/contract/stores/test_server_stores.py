@@ -202,7 +202,7 @@ def test_revocations_are_told_once_to_each_cursor(store: Any) -> None:
     cursor, news = store.revocations(cursor)
     assert sorted(news) == [("a", NOW + 9), ("b", NOW + 9)]
     assert_told_all(store, cursor)
-    assert store.revoke(NOW, "revoked", NOW + 9, subject="ada", keep="c") == []
+    assert store.revoke(NOW, "revoked", NOW + 9, subject="ada", except_sid="c") == []
     assert store.revoke(NOW, "revoked", NOW + 9, subject="ada") == ["c"]
 
 
@@ -219,7 +219,7 @@ def test_what_is_given_to_revoke_is_what_must_fit(store: Any) -> None:
         store.insert(row(sid, subject=subject))
     end = functools.partial(store.revoke, NOW, "revoked", NOW + 9)
     assert end(sid="a", subject="bob") == []
-    assert end(sid="a", keep="a") == []
+    assert end(sid="a", except_sid="a") == []
     assert end(sid="") == end(subject="") == []
     assert end(sid="a", subject="ada") == ["a"]
     assert sorted(end()) == ["b", "c"]
@@ -267,10 +267,10 @@ def test_sessions_that_are_long_over_are_cleared_away_at_a_login(store: Any) -> 
 def test_confirming_sets_seen_once(store: Any) -> None:
     store.insert(row(generation=3))
     store.record_first_use("sid", 2, 0)
-    assert store.read(b"sid").seen is None
+    assert store.read(b"sid").first_used_branch is None
     store.record_first_use("sid", 3, 1)
     store.record_first_use("sid", 3, 0)
-    assert store.read(b"sid").seen == 1
+    assert store.read(b"sid").first_used_branch == 1
 
 
 def test_the_first_keys_are_made_once(store: Any) -> None:

@@ -167,7 +167,10 @@ def test_keys_are_sealed_and_the_check_says_where_they_are_not(
 
 
 def test_what_is_no_seal_key_is_a_wrong_setting_and_is_not_shown() -> None:
-    with chosen(STORE="memory:", SEAL_KEY="hush"), pytest.raises(ImproperlyConfigured, match="seal key") as caught:
+    with (
+        chosen(STORE="memory:", SEAL_KEY="hush"),
+        pytest.raises(ImproperlyConfigured, match="encryption key") as caught,
+    ):
         sessions()
     assert "hush" not in str(caught.value) + repr(setting())
 

@@ -95,7 +95,7 @@ def test_a_cursor_of_another_server_or_of_a_later_state_tells_everything_once_mo
     ended(here, "first")
     cursor, _ = all_told(here, 0)
     of_another = cursor ^ 1
-    of_later = cursor + 1_000_000 * postgres_module.STARTS
+    of_later = cursor + 1_000_000 * postgres_module.CURSOR_START_RANGE
     for _ in range(2):
         assert all_told(here, of_another)[1] == all_told(here, of_later)[1] == {"first"}
 
@@ -128,7 +128,7 @@ def test_the_loser_of_a_rotation_is_told_so_however_the_database_isolates(url: s
     run_sync(store.insert(row()))
     answers: list[bool] = []
     with psycopg.connect(url) as other:
-        other.execute("UPDATE unbroken_session SET g = 1")
+        other.execute("UPDATE unbroken_session SET generation = 1")
         loser = threading.Thread(
             target=lambda: answers.append(run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, 9.0)))
         )
@@ -150,14 +150,14 @@ def wait_for_a_lock(url: str) -> None:
 
 
 def test_a_transaction_whose_client_is_gone_holds_no_lock_for_ever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    bounded = sql_connection.CONFIGURE.replace(f"'{sql_connection.IDLE_SECONDS}s'", "'0.2s'")
+    bounded = sql_connection.CONFIGURE.replace(f"'{sql_connection.IDLE_TRANSACTION_SECONDS}s'", "'0.2s'")
     monkeypatch.setattr(sql_connection, "CONFIGURE", bounded)
     store = PostgresSessionStore(url)
-    with store._sql._blocking_pool(store._sql._held()).connection() as gone:
+    with store._driver._blocking_client()._pool.connection() as gone:
         gone.execute("BEGIN")
-        gone.execute("SELECT pg_advisory_xact_lock(%s)", (postgres_module.KEYS_LOCK,))
+        gone.execute("SELECT pg_advisory_xact_lock(%s)", (postgres_module.KEYS_LOCK_ID,))
         other = PostgresDriver(url)
-        run_sync(other.rows("SELECT pg_advisory_xact_lock(%s)", (postgres_module.KEYS_LOCK,)))
+        run_sync(other.rows("SELECT pg_advisory_xact_lock(%s)", (postgres_module.KEYS_LOCK_ID,)))
         other.close()
         with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
             gone.execute("COMMIT")
@@ -215,7 +215,7 @@ def test_a_sealed_secret_that_was_opened_once_cannot_take_another_keys_place() -
     first, second = (key for key in run_sync(store.keys()) if key.use == "mac")
     run_sync(sealed.keys())
     run_sync(store.save_keys([replace(second, secret=first.secret)]))
-    with pytest.raises(ConfigurationError, match="sealed with another"):
+    with pytest.raises(ConfigurationError, match="encrypted with another"):
         run_sync(sealed.keys())
 
 
@@ -225,7 +225,7 @@ def test_a_sealed_secret_that_was_opened_once_cannot_take_another_keys_place() -
 class Announcing(MemorySessionStore):
     """A store in memory that says it announces something."""
 
-    def news(self) -> Any:
+    def notifications(self) -> Any:
         return Silence()
 
 

@@ -304,7 +304,7 @@ def test_a_genuine_token_without_a_row_is_unknown_and_no_theft(
     if isinstance(store, MemorySessionStore):
         store._rows.clear()
     else:
-        store._select("DELETE FROM session")
+        store._rows("DELETE FROM session")
     assert refused(sessions, token) == "unknown"
     assert not any(isinstance(event, ReuseDetected) for event in events)
 

@@ -21,7 +21,7 @@ from unbroken.tokens import Tokens
 __all__ = ["CorruptRecord", "EncryptionKey", "SessionCodec", "key_from_environment", "key_from_keyring", "new_key"]
 
 FORMAT = 1
-ENCRYPTED_PREFIX = b"unbroken-sealed:"
+ENCRYPTED_PREFIX = b"unbroken-encrypted:"
 
 
 class CorruptRecord(Exception):

@@ -9,7 +9,7 @@
 5. Retiring is at once and for good: nothing the key made is accepted any more. Another key takes its place.
 6. A key knows how long what it makes can live: that decides when it, and a revocation, may be forgotten.
 7. An end that is set can only come earlier, and that lifetime only grow, whichever process writes last. A secret that
-   is sealed (``sealing.py``) takes the place of what was there; one that is not sealed takes no place.
+   is encrypted (``stores.encrypted_keys``) replaces the stored one; a plain secret replaces none.
 
 All keys live in the store: processes on one store share one keyring, and look for changes (see ``watch.py``).
 """
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 ALGORITHMS = ("EdDSA", "ES256", "HS256")
-ENCRYPTED_PREFIX = "sealed:"  # how a secret begins that is sealed
+ENCRYPTED_PREFIX = "encrypted:"  # an encrypted secret begins with it
 NEVER = float("inf")
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 K = TypeVar("K", "SigningKey", "MacKey")
@@ -70,7 +70,7 @@ class KeyRecord:
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether ``secret`` can be read by nobody without the seal key."""
+        """Whether ``secret`` is encrypted (``stores.encrypted_keys``)."""
         return self.secret.startswith(ENCRYPTED_PREFIX)
 
     def state(self, now: float) -> str:
@@ -157,13 +157,13 @@ class MacKey(NamedTuple):
 class Keyring:
     """The keys of one store, ready for use. A new value replaces it when the store's keys change.
 
-    Raises ConfigurationError for keys that are still sealed.
+    Raises ConfigurationError for keys that are still encrypted.
     """
 
     def __init__(self, records: Iterable[KeyRecord], known: Keyring | None = None) -> None:
         self.records = tuple(sorted(records, key=lambda record: (record.created_at, record.kid)))
         if any(record.is_encrypted for record in self.records):
-            raise ConfigurationError("the keys in the store are sealed: set UNBROKEN_SEAL_KEY, or --seal-key-file")
+            raise ConfigurationError("the keys in the store are encrypted: set encryption_key, or encryption_key_file")
         old = {key.kid: key for key in known.signing} if known else {}
         self.signing: tuple[SigningKey, ...] = tuple(
             _parsed(record, old) for record in self.records if record.use == "sign"

@@ -1,13 +1,13 @@
-"""The server's keys, sealed in its store: so a dump of the store, or a backup, signs nothing.
+"""Encrypt the server's signing and MAC keys in its store, so that a dump or a backup of the store signs nothing.
 
-    store = encrypted_keys(open_store("postgresql://…"), keys_from_environment("UNBROKEN_SEAL_KEY"))
+    store = encrypted_keys(open_store("postgresql://…"), keys_from_environment("UNBROKEN_ENCRYPTION_KEY"))
     sessions = Sessions(store)
 
-1. What is sealed is each key's secret, together with its name: no key can be put in another's place.
-2. Several keys may be given: the first seals, every one opens. What lies in the store stays as it is, sealed or not,
-   until ``reencrypt_keys``: so all processes can be given a new key before anything needs it.
-3. A sealed secret takes the place of an unsealed one, and never the other way round (``KeyRecord.joined``).
-4. A key that cannot be opened is ConfigurationError, in the log of every process that meets it; nobody is logged out.
+1. The secret of each key is encrypted together with its key id: a secret cannot be moved to another key.
+2. With several encryption keys, the first encrypts and each decrypts. Stored secrets stay unchanged, encrypted or
+   not, until ``reencrypt_keys``: all processes can receive a new encryption key before any secret needs it.
+3. An encrypted secret may replace a plain one, never the other way round (``KeyRecord.merged_with``).
+4. A secret that cannot be decrypted raises ConfigurationError in each process that reads it. No session is revoked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unbroken._encryption import EncryptionKey, Encryptor, keys_from_environment
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
-from unbroken.server.stores import SessionStore, StoreWrapper
+from unbroken.server.stores.base import SessionStore, StoreWrapper
 
 __all__ = [
     "count_unencrypted",
@@ -32,75 +32,80 @@ __all__ = [
     "reencrypt_keys",
 ]
 
-MAX_CACHED_RECORDS = 1000  # keys are few; of what was opened, the same text is found again each time the store is asked
+MAX_CACHED_SECRETS = 1000
 
 
 def encrypted_keys(store: SessionStore, key: EncryptionKey) -> SessionStore:
-    """*store*, whose keys are sealed from now on with *key*, or the first of several. Raises ConfigurationError for a
-    key that is none.
+    """Return *store*, which from now on encrypts the secrets of new keys with *key*, or with the first of several.
+
+    Raises ConfigurationError for a malformed *key*.
     """
     return cast("SessionStore", _EncryptedKeyStore(store, Encryptor(key)))
 
 
 class _EncryptedKeyStore(StoreWrapper):
-    """A store that keeps keys sealed, and gives them open."""
+    """Encrypt keys before *inside* stores them, and decrypt the keys that it returns."""
 
-    def __init__(self, inside: SessionStore, sealer: Encryptor) -> None:
+    def __init__(self, inside: SessionStore, encryptor: Encryptor) -> None:
         super().__init__(inside)
-        self.sealer = sealer
-        self._open: BoundedCache[tuple[str, str], str] = BoundedCache(MAX_CACHED_RECORDS)  # by name and sealed text
-        self._sealed: BoundedCache[tuple[str, str], str] = BoundedCache(MAX_CACHED_RECORDS)  # by name and open text
+        self.encryptor = encryptor
+        # By key id and secret. Decryption takes microseconds, and each poll of the store returns the same secrets.
+        self._plain: BoundedCache[tuple[str, str], str] = BoundedCache(MAX_CACHED_SECRETS)
+        self._stored: BoundedCache[tuple[str, str], str] = BoundedCache(MAX_CACHED_SECRETS)
 
     async def keys(self) -> list[KeyRecord]:
-        return [self.opened(record) for record in await self.inside.keys()]
+        return [self.decrypt(record) for record in await self.inside.keys()]
 
     async def save_keys(self, records: Sequence[KeyRecord], *, first: bool = False) -> None:
-        await self.inside.save_keys([self._as_it_lies(record) for record in records], first=first)
+        await self.inside.save_keys([self._as_stored(record) for record in records], first=first)
 
-    def opened(self, record: KeyRecord) -> KeyRecord:
-        """*record* with its secret open. Raises ConfigurationError."""
+    def decrypt(self, record: KeyRecord) -> KeyRecord:
+        """Return *record* with its plain secret. Raises ConfigurationError if no encryption key fits."""
         if not record.is_encrypted:
-            self._sealed.put((record.kid, record.secret), record.secret)
+            self._stored.put((record.kid, record.secret), record.secret)
             return record
-        secret = self._open.get((record.kid, record.secret))
-        if secret is None:
-            secret = self._unsealed(record)
-            self._open.put((record.kid, record.secret), secret)
-            self._sealed.put((record.kid, secret), record.secret)
-        return replace(record, secret=secret)
+        plain = self._plain.get((record.kid, record.secret))
+        if plain is None:
+            plain = self._decrypt_secret(record)
+            self._plain.put((record.kid, record.secret), plain)
+            self._stored.put((record.kid, plain), record.secret)
+        return replace(record, secret=plain)
 
-    def sealed(self, record: KeyRecord) -> KeyRecord:
-        """*record* with its secret sealed by the first key."""
-        return replace(record, secret=ENCRYPTED_PREFIX + self.sealer.encrypt(f"{record.kid}\n{record.secret}"))
+    def encrypt(self, record: KeyRecord) -> KeyRecord:
+        """Return *record* with its secret encrypted by the first encryption key."""
+        bound = f"{record.kid}\n{record.secret}"  # rule 1
+        return replace(record, secret=ENCRYPTED_PREFIX + self.encryptor.encrypt(bound))
 
-    def _as_it_lies(self, record: KeyRecord) -> KeyRecord:
-        """The text that is in the store already, or for a new key a sealed one (rule 2)."""
-        known = self._sealed.get((record.kid, record.secret))
-        return replace(record, secret=known) if known else self.sealed(record)
+    def _as_stored(self, record: KeyRecord) -> KeyRecord:
+        stored = self._stored.get((record.kid, record.secret))  # rule 2
+        return replace(record, secret=stored) if stored else self.encrypt(record)
 
-    def _unsealed(self, record: KeyRecord) -> str:
-        text = self.sealer.decrypt(record.secret.removeprefix(ENCRYPTED_PREFIX))
+    def _decrypt_secret(self, record: KeyRecord) -> str:
+        text = self.encryptor.decrypt(record.secret.removeprefix(ENCRYPTED_PREFIX))
         kid, _, secret = (text or "").partition("\n")
-        if text is None or kid != record.kid:
-            raise ConfigurationError(f"key {record.kid} in the store was sealed with another seal key")
+        if text is None or kid != record.kid:  # rules 1 and 4
+            raise ConfigurationError(f"key {record.kid} in the store was encrypted with another encryption key")
         return secret
 
 
 def reencrypt_keys(store: SessionStore) -> int:
-    """Seals all keys in *store*, which is from ``encrypted_keys``, with its first key; how many it was needed for."""
+    """Encrypt each key in *store* with the first encryption key; return how many keys that changed.
+
+    Raises ConfigurationError if *store* does not come from ``encrypted_keys``.
+    """
     if not isinstance(store, _EncryptedKeyStore):
-        raise ConfigurationError("there is no seal key: set UNBROKEN_SEAL_KEY, or --seal-key-file")
+        raise ConfigurationError("there is no encryption key: set encryption_key, or encryption_key_file")
     records = run_sync(store.inside.keys())
-    old = [record for record in records if not _is_done(store.sealer, record)]
-    run_sync(store.inside.save_keys([store.sealed(store.opened(record)) for record in old]))
-    return len(old)
+    outdated = [record for record in records if not _is_current(store.encryptor, record)]
+    run_sync(store.inside.save_keys([store.encrypt(store.decrypt(record)) for record in outdated]))
+    return len(outdated)
 
 
 def count_unencrypted(store: SessionStore) -> int:
-    """How many keys lie unsealed in *store*."""
+    """Return how many keys *store* holds in plain text."""
     inside = store.inside if isinstance(store, StoreWrapper) else store
     return sum(not record.is_encrypted for record in run_sync(inside.keys()))
 
 
-def _is_done(sealer: Encryptor, record: KeyRecord) -> bool:
-    return record.is_encrypted and sealer.uses_current_key(record.secret.removeprefix(ENCRYPTED_PREFIX))
+def _is_current(encryptor: Encryptor, record: KeyRecord) -> bool:
+    return record.is_encrypted and encryptor.uses_current_key(record.secret.removeprefix(ENCRYPTED_PREFIX))

@@ -1,7 +1,7 @@
-"""Times that a store keeps under keys: the guard counts with them, and whatever happens once is marked by them.
+"""Markers: one time per key in the store, for single use, for pending logins, and for known devices.
 
-A mark is one time for each key, moved in one atomic step, and forgotten when it is past. Keys are SHA-256 of what they
-stand for: no names and no addresses are in the table.
+A marker moves in one atomic step and may be deleted when it is past. The rate limit counts with markers too
+(``login.rate_limit``). Keys are SHA-256 hashes, so the store contains no names and no addresses.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from unbroken._sync import in_sync_context, run_sync
 from unbroken.server.worker_pool import STORE_POOL
 
 __all__ = [
+    "MFA_TOKEN_SECONDS",
     "MarkerStore",
     "mark_once",
     "marker_key",
@@ -25,70 +26,70 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-MFA_TOKEN_SECONDS = 300.0  # seconds between a right password and the code that follows
-CLOCK_TOLERANCE_SECONDS = 0.001  # seconds
-KNOWN_DEVICE_SECONDS = 365 * 86400.0  # seconds since the first login from there, or twice as many
+MFA_TOKEN_SECONDS = 300.0  # from the right password to the code that follows
+KNOWN_DEVICE_SECONDS = 365 * 86400.0  # a device is known for so long, or up to twice as long
+CLOCK_TOLERANCE_SECONDS = 0.001  # stores round times differently
+MARK_TOLERANCE_SECONDS = 1.0  # stores round times differently, and hosts' clocks differ
 
 
 class MarkerStore(Protocol):
-    """What is needed of a store."""
+    """The part of a ``SessionStore`` that keeps markers."""
 
     blocking: bool
 
-    async def advance_marker(self, key: bytes, now: float, every: float, most: float) -> float:
-        """Moves the time kept under *key* to min(max(it, now) + every, now + most); the new value."""
+    async def advance_marker(self, key: bytes, now: float, step: float, max_ahead: float) -> float:
+        """Set the marker *key* to min(max(marker, *now*) + *step*, *now* + *max_ahead*) atomically; return it."""
 
     async def read_markers(self, keys: Sequence[bytes]) -> list[float]:
-        """What is kept under each of *keys*; 0.0 where nothing is."""
+        """Return the marker of each key, in order; 0.0 where there is no marker."""
 
     async def clear_markers(self, keys: Sequence[bytes]) -> None:
-        """Forgets *keys*."""
+        """Delete the markers of *keys*."""
 
 
 def marker_key(kind: bytes, *parts: bytes) -> bytes:
-    """The key for *parts*: no other kind, and no other parts, give the same."""
+    """Return the key of *parts*, which differs for another kind and for other parts."""
     return hashlib.sha256(b"unbroken\0" + b"".join(len(part).to_bytes(4) + part for part in (kind, *parts))).digest()
 
 
-async def mark_once(store: MarkerStore, key: bytes, now: float, life: float) -> bool:
-    """Whether *key* comes for the first time in *life* seconds, or in twice as many at most. One atomic step.
-
-    A second of that life is given away: stores and clocks do not agree on the last digits.
-    """
-    return await store.advance_marker(key, now, life, 2.0 * life) <= now + life + 1.0
+async def mark_once(store: MarkerStore, key: bytes, now: float, seconds: float) -> bool:
+    """Return whether *key* is marked for the first time in *seconds*, or in up to twice as many. One atomic step."""
+    marker = await store.advance_marker(key, now, seconds, 2.0 * seconds)
+    return marker <= now + seconds + MARK_TOLERANCE_SECONDS
 
 
 async def new_device(store: MarkerStore, subject: str, client_id: str, device: str, now: float) -> bool:
-    """Whether *subject* logs in by this client from such a device for the first time."""
+    """Return whether this is the first login of *subject* with this client from such a device."""
     parts = (part.encode("utf-8", "replace") for part in (subject, client_id, device))
     return await mark_once(store, marker_key(b"device", *parts), now, KNOWN_DEVICE_SECONDS)
 
 
 async def void_pending_logins(store: MarkerStore, subject: str, now: float) -> None:
-    """Ends the logins of *subject* that wait for a second step."""
+    """Make void the logins of *subject* that wait for their MFA code."""
     await store.advance_marker(_pending_logins_key(subject), now, MFA_TOKEN_SECONDS, MFA_TOKEN_SECONDS)
 
 
-async def was_voided_since(store: MarkerStore, subject: str, began: float) -> bool:
-    """Whether a login of *subject* that began then was ended by ``void_steps`` since."""
-    [kept] = await store.read_markers([_pending_logins_key(subject)])
-    return began <= kept - MFA_TOKEN_SECONDS
+async def was_voided_since(store: MarkerStore, subject: str, started_at: float) -> bool:
+    """Return whether ``void_pending_logins`` has made void a login of *subject* that started at *started_at*."""
+    [marker] = await store.read_markers([_pending_logins_key(subject)])
+    return started_at <= marker - MFA_TOKEN_SECONDS
 
 
-async def revoked_since(store: MarkerStore, subject: str, began: float) -> bool:
-    """Whether all sessions of *subject* were ended after *began*. At one and the same time of day counts as before:
-    whoever ends all sessions and logs in again is welcome. Stores do not agree on the last digits.
+async def revoked_since(store: MarkerStore, subject: str, started_at: float) -> bool:
+    """Return whether all sessions of *subject* were revoked after *started_at*.
+
+    A revocation at the same time counts as earlier: a user may revoke all sessions and log in again at once.
     """
-    [kept] = await store.read_markers([_pending_logins_key(subject)])
-    return began < kept - MFA_TOKEN_SECONDS - CLOCK_TOLERANCE_SECONDS
+    [marker] = await store.read_markers([_pending_logins_key(subject)])
+    return started_at < marker - MFA_TOKEN_SECONDS - CLOCK_TOLERANCE_SECONDS
 
 
-async def run_off_loop(store: MarkerStore, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """What *flow* gives; in a thread where the store blocks and there is an event loop."""
+async def run_off_loop(store: MarkerStore, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return the result of *work*; it runs in a worker thread if the store blocks and an event loop is running."""
     if not store.blocking or in_sync_context():
-        return await flow()
-    return await STORE_POOL.run(lambda: run_sync(flow()))
+        return await work()
+    return await STORE_POOL.run(lambda: run_sync(work()))
 
 
 def _pending_logins_key(subject: str) -> bytes:
-    return marker_key(b"steps", subject.encode("utf-8", "replace"))
+    return marker_key(b"pending logins", subject.encode("utf-8", "replace"))

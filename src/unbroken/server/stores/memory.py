@@ -1,7 +1,7 @@
-"""Sessions that live as long as the process: for tests, and for users who may log in again after a restart.
+"""Sessions in memory, which end with the process: for tests, and for users who may log in again after a restart.
 
-Nothing takes longer, or more room, because of sessions that are over: they are found by when they expire, and what was
-revoked is forgotten when its last access token is dead. The table of strikes is bounded: of too many, the oldest go.
+Expired sessions are found by a heap, and revocations are forgotten when the last access token has expired: neither
+time nor memory grows with sessions that are over. The number of markers is limited; the oldest leave first.
 """
 
 from __future__ import annotations
@@ -14,116 +14,116 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from unbroken.errors import ConfigurationError
 from unbroken.server.core import rotation
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
-from unbroken.server.stores import Account
+from unbroken.server.stores.base import Account, StoreProblem
 
-__all__ = ["MemorySessionStore"]
+__all__ = ["MemorySessionStore", "open_url"]
 
-CLEARED_AT_ONCE = 100
-STRIKES_REMEMBERED = 100_000
+MAX_DELETED_AT_ONCE = 100
+MAX_MARKERS = 100_000
 
 
 class MemorySessionStore:
-    """Sessions, keys and accounts in memory, for any number of threads of one process."""
+    """Sessions, keys, accounts and markers in memory, for any number of threads of one process."""
 
-    blocking = False  # nothing here is slow enough for a thread of its own
+    blocking = False  # each method is fast enough for an event loop
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards all of it
+        self._lock = threading.Lock()  # guards all that follows
         self._rows: dict[bytes, SessionRow] = {}
         self._by_sid: dict[str, bytes] = {}
         self._by_subject: dict[str, dict[bytes, None]] = {}
-        self._ends: list[tuple[float, bytes]] = []  # when rows expire: a heap
+        self._expiries: list[tuple[float, bytes]] = []  # a heap
         self._keys: dict[str, KeyRecord] = {}
         self._accounts: dict[str, Account] = {}
-        self._revoked: deque[tuple[int, str, float]] = deque()  # number, sid, until
-        self._number = 0
-        self._strikes: dict[bytes, float] = {}  # the one that was moved last stands last
+        self._revocations: deque[tuple[int, str, float]] = deque()  # number, sid, announce_until
+        self._last_number = 0
+        self._markers: dict[bytes, float] = {}  # the last one advanced is the last entry
 
     def short_timeout(self) -> contextlib.nullcontext[None]:
         return contextlib.nullcontext()
 
+    # ---- sessions ------------------------------------------------------------------------------------------------
+
     async def insert(self, row: SessionRow) -> None:
         with self._lock:
-            for _ in range(CLEARED_AT_ONCE):
-                if not self._ends or self._ends[0][0] >= row.created_at:
+            for _ in range(MAX_DELETED_AT_ONCE):
+                if not self._expiries or self._expiries[0][0] >= row.created_at:
                     break
-                self._clear(heapq.heappop(self._ends)[1])
+                self._delete(heapq.heappop(self._expiries)[1])
             self._rows[row.key] = row
             self._by_sid[row.sid] = row.key
             self._by_subject.setdefault(row.subject, {})[row.key] = None
-            heapq.heappush(self._ends, (row.expires_at, row.key))
+            heapq.heappush(self._expiries, (row.expires_at, row.key))
 
     async def read(self, key: bytes) -> SessionRow | None:
         return self._rows.get(key)
 
     async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
-        return self._rotated(key, token, now, refresh_ttl, None) is not None
+        return self._rotate(key, token, now, refresh_ttl, None) is not None
 
     async def rotate_returning(
         self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
     ) -> SessionRow | None:
-        return self._rotated(key, token, now, refresh_ttl, client_id)
+        return self._rotate(key, token, now, refresh_ttl, client_id)
 
-    def _rotated(
+    def _rotate(
         self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
     ) -> SessionRow | None:
         with self._lock:
             row = self._rows.get(key)
-            if (
-                row is None
-                or rotation.why_inactive(row, now)
-                or token.generation != row.generation
-                or row.first_used_branch not in (None, token.branch)
-            ):
+            if row is None or client_id not in (None, row.client_id) or rotation.why_inactive(row, now):
                 return None
-            if client_id not in (None, row.client_id):
+            if token.generation != row.generation or row.first_used_branch not in (None, token.branch):
                 return None
             self._rows[key] = after = rotation.rotate(row, token, now, Policy(refresh_ttl=refresh_ttl))
             return after
 
-    async def compare_and_set(self, before: SessionRow, after: SessionRow, dead_until: float) -> bool:
+    async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
         with self._lock:
             if self._rows.get(before.key) != before:
                 return False
             self._rows[before.key] = after
             if after.revoked_at is not None and before.revoked_at is None:
-                self._announce(after.sid, dead_until, after.revoked_at)
+                self._announce(after.sid, announce_until, after.revoked_at)
             return True
 
     async def revoke(
         self,
         now: float,
-        why: str,
-        dead_until: float,
+        reason: str,
+        announce_until: float,
         *,
         sid: str | None = None,
         subject: str | None = None,
-        keep: str | None = None,
+        except_sid: str | None = None,
     ) -> list[str]:
         with self._lock:
-            found = self._found(subject, sid)
-            ended = [row for row in found if row.sid != keep and not rotation.why_inactive(row, now)]
-            for row in ended:
-                self._rows[row.key] = replace(row, revoked_at=now, revoked_why=why)
-                self._announce(row.sid, dead_until, now)
-            return [row.sid for row in ended]
+            found = [row for row in self._find(subject, sid) if row.sid != except_sid]
+            active = [row for row in found if not rotation.why_inactive(row, now)]
+            for row in active:
+                self._rows[row.key] = replace(row, revoked_at=now, revoked_why=reason)
+                self._announce(row.sid, announce_until, now)
+            return [row.sid for row in active]
 
     async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
         with self._lock:
-            for row in self._found(None, sid):
+            for row in self._find(None, sid):
                 if row.generation == generation and row.first_used_branch is None:
                     self._rows[row.key] = replace(row, first_used_branch=branch)
 
     async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[SessionRow]:
         with self._lock:
-            return sorted(self._found(subject, sid), key=lambda row: -row.used_at)
+            return sorted(self._find(subject, sid), key=lambda row: -row.used_at)
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
         with self._lock:
-            return self._number, [(sid, until) for number, sid, until in self._revoked if number > after]
+            return self._last_number, [(sid, until) for number, sid, until in self._revocations if number > after]
+
+    # ---- keys and accounts ---------------------------------------------------------------------------------------
 
     async def keys(self) -> list[KeyRecord]:
         return sorted(self._keys.values(), key=lambda key: (key.created_at, key.kid))
@@ -154,39 +154,46 @@ class MemorySessionStore:
                 self._accounts[name] = replace(account, password_hash=password_hash)
             return True
 
-    async def advance_marker(self, key: bytes, now: float, every: float, most: float) -> float:
+    # ---- markers -------------------------------------------------------------------------------------------------
+
+    async def advance_marker(self, key: bytes, now: float, step: float, max_ahead: float) -> float:
         with self._lock:
-            until = min(max(self._strikes.pop(key, 0.0), now) + every, now + most)
-            self._strikes[key] = until
-            for old in list(islice(self._strikes, CLEARED_AT_ONCE)):
-                if self._strikes[old] < now or len(self._strikes) > STRIKES_REMEMBERED:
-                    del self._strikes[old]
-            return until
+            marker = min(max(self._markers.pop(key, 0.0), now) + step, now + max_ahead)
+            self._markers[key] = marker
+            for old in list(islice(self._markers, MAX_DELETED_AT_ONCE)):
+                if self._markers[old] < now or len(self._markers) > MAX_MARKERS:
+                    del self._markers[old]
+            return marker
 
     async def read_markers(self, keys: Sequence[bytes]) -> list[float]:
-        return [self._strikes.get(key, 0.0) for key in keys]
+        return [self._markers.get(key, 0.0) for key in keys]
 
     async def clear_markers(self, keys: Sequence[bytes]) -> None:
         with self._lock:
             for key in keys:
-                self._strikes.pop(key, None)
+                self._markers.pop(key, None)
+
+    # ---- the store -----------------------------------------------------------------------------------------------
 
     def notifications(self) -> None:
-        """Nobody else is there to announce anything."""
+        """Return None: no other process uses this store."""
 
     async def health(self) -> None:
-        """It is there."""
+        """Return: memory always responds."""
+
+    async def problems(self) -> list[StoreProblem]:
+        message = "the store is in memory: all sessions and accounts are lost when this process ends"
+        return [StoreProblem("memory", message, in_production_only=True)]
 
     async def aclose(self) -> None:
         self.close()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Close nothing."""
 
-    # ---- under the lock ----------------------------------------------------------------------------------------
+    # ---- under the lock ------------------------------------------------------------------------------------------
 
-    def _found(self, subject: str | None, sid: str | None) -> list[SessionRow]:
-        """The rows of this subject, with this sid, where given."""
+    def _find(self, subject: str | None, sid: str | None) -> list[SessionRow]:
         keys: Iterable[bytes] = self._rows
         if sid is not None:
             keys = [self._by_sid[sid]] if sid in self._by_sid else []
@@ -195,19 +202,25 @@ class MemorySessionStore:
         rows = [self._rows[key] for key in keys if key in self._rows]
         return [row for row in rows if subject in (None, row.subject)]
 
-    def _announce(self, sid: str, until: float, now: float) -> None:
-        """For ``revocations``; what nobody needs to know any more is forgotten."""
-        while self._revoked and self._revoked[0][2] < now:
-            self._revoked.popleft()
-        self._number += 1
-        self._revoked.append((self._number, sid, until))
+    def _announce(self, sid: str, announce_until: float, now: float) -> None:
+        while self._revocations and self._revocations[0][2] < now:
+            self._revocations.popleft()
+        self._last_number += 1
+        self._revocations.append((self._last_number, sid, announce_until))
 
-    def _clear(self, key: bytes) -> None:
+    def _delete(self, key: bytes) -> None:
         row = self._rows.pop(key, None)
         if row is None:
             return
         self._by_sid.pop(row.sid, None)
-        mine = self._by_subject.get(row.subject, {})
-        mine.pop(key, None)
-        if not mine:
+        others = self._by_subject.get(row.subject, {})
+        others.pop(key, None)
+        if not others:
             self._by_subject.pop(row.subject, None)
+
+
+def open_url(url: str) -> MemorySessionStore:
+    """Return a new store. Raises ConfigurationError for anything but ``memory:``."""
+    if url.lower() not in ("memory:", "memory://"):
+        raise ConfigurationError("a store in memory has no name: write memory:")
+    return MemorySessionStore()

@@ -1,50 +1,43 @@
-"""Which schema a store's tables are of, and how an operator brings them forward."""
+"""The schema of a store's tables: which version it has, and how an operator upgrades it.
+
+1. A schema has a number. Each step makes the next schema from the one before; a released step never changes.
+2. A newer schema is refused and left unchanged, in every store.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from unbroken.errors import ConfigurationError
+from unbroken.server.stores.registry import SchemaVersion, open_store, store_type
 
-from unbroken.server.stores import POSTGRES, open_store
-
-__all__ = ["SchemaVersion", "schema_version", "upgrade_schema"]
-
-
-@dataclass(frozen=True)
-class SchemaVersion:
-    """The number of the schema that was found (0: no tables yet), and of the one that this unbroken knows."""
-
-    found: int
-    known: int
+__all__ = ["SchemaVersion", "refuse_newer", "schema_version", "upgrade_schema"]
 
 
 def schema_version(url: str) -> SchemaVersion | None:
-    """The tables of the store at *url*, which are only read; None for a store that has none.
+    """Return the schema of the store at *url*, and change nothing; None for a store without tables.
 
-    Raises ConfigurationError, or StoreUnavailable.
+    Raises ConfigurationError or StoreUnavailable.
     """
-    if url.startswith("sqlite:///"):
-        from unbroken.server.stores import sqlite  # noqa: PLC0415  # each store only where it is asked for
-
-        return SchemaVersion(sqlite.schema_of(url.removeprefix("sqlite:///")), len(sqlite.STEPS))
-    if url.partition(":")[0] in POSTGRES:
-        from unbroken._drivers.postgres import PostgresDriver  # noqa: PLC0415
-        from unbroken.server.stores import postgres_schema  # noqa: PLC0415
-
-        return SchemaVersion(postgres_schema.found_in(PostgresDriver(url)), len(postgres_schema.STEPS))
-    open_store(url).close()
-    return None
+    schema = store_type(url).schema
+    if schema is None:
+        open_store(url).close()  # raises ConfigurationError for a malformed URL
+        return None
+    return schema.version(url)
 
 
 def upgrade_schema(url: str) -> SchemaVersion | None:
-    """The tables of the store at *url* after they were brought forward, or made; None for a store that has none.
+    """Create or upgrade the tables of the store at *url*; return their schema, or None for a store without tables.
 
-    Any number of processes may do so at once. Raises ConfigurationError for tables of a newer unbroken.
+    Any number of processes may do so at once. Raises ConfigurationError for a newer schema (rule 2), or
+    StoreUnavailable.
     """
-    if url.partition(":")[0] in POSTGRES:
-        from unbroken._drivers.postgres import PostgresDriver  # noqa: PLC0415
-        from unbroken.server.stores import postgres_schema  # noqa: PLC0415
-
-        postgres_schema.upgrade(PostgresDriver(url))
-    else:
-        open_store(url).close()  # a file is brought forward whenever it is opened
+    schema = store_type(url).schema
+    if schema is not None:
+        schema.upgrade(url)
     return schema_version(url)
+
+
+def refuse_newer(version: SchemaVersion, name: str) -> None:
+    """Raise ConfigurationError if the store *name* has a newer schema than this version of unbroken (rule 2)."""
+    if version.found > version.known:
+        numbers = f"schema {version.found}, this one knows {version.known}"
+        raise ConfigurationError(f"{name} belongs to a newer unbroken ({numbers}): upgrade unbroken")

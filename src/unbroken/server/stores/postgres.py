@@ -1,19 +1,23 @@
 """Sessions in PostgreSQL (13 or newer), shared by all processes and hosts that open it.
 
-1. Everything is one statement, committed by itself. Rotation does not wait for the disk (``synchronous_commit`` off),
-   because R1h heals what a crash takes away; login, logout, revocation, keys and accounts wait as the server is set.
-2. One row a session, changed in place (see ``postgres_schema.py``): no number of refreshes adds a row.
-3. Whoever clears away skips rows that others are at work on, and takes a bounded number: no refresh waits for it.
-4. A revocation and its announcement (NOTIFY) are one transaction. A reader's cursor is the oldest transaction that was
-   still at work when he read: one that began before others and commits after them is not passed over. A cursor is good
-   on all nodes, but for the server alone that gave it, and until that one starts again: another server, or one that was
-   restored, counts differently, and tells everything once more.
+1. Each operation is one statement, committed on its own. Rotation does not wait for the disk (``synchronous_commit``
+   off), because rule R1h of rotation heals what a crash takes away. Login, logout, revocation, keys and accounts wait
+   as the server is configured.
+2. One row a session, changed in place (``postgres_schema``): no number of refreshes adds a row.
+3. A statement that deletes old rows skips those that other transactions use, and deletes a bounded number: no
+   operation waits for it.
+4. A revocation and its notification are one transaction. A cursor of revocations is the oldest transaction that was
+   running when it was read: a transaction that began earlier and commits later is not missed. A cursor is valid on all
+   nodes, for one run of one server. Another server, or a restored one, counts differently: then all revocations are
+   returned once more.
+5. The tables are created, or their schema is checked, once in a process, before its first statement.
 """
 
-# ruff: noqa: S608  # statements are put together from constants of this file
+# ruff: noqa: S608  # statements consist of constants of this file
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, astuple, fields
@@ -21,74 +25,95 @@ from typing import Any
 
 from unbroken._drivers.postgres import PostgresDriver
 from unbroken.server.core.rotation import REST, PresentedToken, SessionRow, row_after
-from unbroken.server.keys.keyring import KeyRecord
-from unbroken.server.stores import Account, postgres_schema
+from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
+from unbroken.server.stores import postgres_schema
+from unbroken.server.stores.base import COMPARED_FIELDS, Account, StoreProblem, clock_problems
+from unbroken.server.stores.migrations import SchemaVersion
 from unbroken.server.stores.postgres_notifications import PostgresNotifications
 
-__all__ = ["PostgresSessionStore"]
+__all__ = ["PostgresSessionStore", "schema_version", "upgrade_schema"]
 
-NAMES = tuple(column.name for column in fields(SessionRow))
-COLUMNS = ", ".join(NAMES)
-READ = f"SELECT {COLUMNS} FROM unbroken_session WHERE key = %s"
+CHANNEL = "unbroken_notification"
+KEYS_LOCK_ID = 0x756E6273
+CURSOR_START_RANGE = 2**16  # a cursor contains the start time of its server, modulo this (rule 4)
+FIELDS = tuple(column.name for column in fields(SessionRow))
+COLUMNS = ", ".join(FIELDS)
+
+# The commit does not wait for the disk (rule 1). In RETURNING, it is set only if a row was changed.
+WITHOUT_FLUSH = "set_config('synchronous_commit', 'off', true)"
 INSERT = f"""
-WITH gone AS (
+WITH expired AS (
     DELETE FROM unbroken_session WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM unbroken_session WHERE expires_at < %s ORDER BY expires_at LIMIT 100 FOR UPDATE SKIP LOCKED
     ))
 )
-INSERT INTO unbroken_session ({COLUMNS}) VALUES ({", ".join(["%s"] * len(NAMES))})
+INSERT INTO unbroken_session ({COLUMNS}) VALUES ({", ".join(["%s"] * len(FIELDS))})
 """
-# What is returned makes the commit not wait for the disk; it is asked for only where a row was changed.
-RELAXED = "RETURNING set_config('synchronous_commit', 'off', true)"
+READ = f"SELECT {COLUMNS} FROM unbroken_session WHERE key = %s"
 # R1: the condition is that of ``rotation.present``, the change that of ``rotation.rotate``.
 R1 = """
-UPDATE unbroken_session SET generation = generation + 1, branch = 0, previous_rotated_at = rotated_at, previous_promoted_branch = promoted_branch, rotated_at = %(now)s, promoted_branch = %(branch)s, idempotency_hash = %(idempotency_hash)s,
-    first_used_branch = NULL, used_at = %(now)s, idle_expires_at = least(%(now)s + %(refresh_ttl)s, expires_at)
+UPDATE unbroken_session SET
+    generation = generation + 1, branch = 0,
+    previous_rotated_at = rotated_at, previous_promoted_branch = promoted_branch,
+    rotated_at = %(now)s, promoted_branch = %(branch)s,
+    idempotency_hash = %(idempotency_hash)s, first_used_branch = NULL,
+    used_at = %(now)s, idle_expires_at = least(%(now)s + %(refresh_ttl)s, expires_at)
 WHERE key = %(key)s AND generation = %(generation)s AND (first_used_branch IS NULL OR first_used_branch = %(branch)s)
     AND revoked_at IS NULL AND idle_expires_at > %(now)s AND expires_at > %(now)s
 """
-ROTATE = R1 + RELAXED
-ROTATE_UNREAD = f"{R1} AND client_id = coalesce(%(client_id)s::text, client_id) {RELAXED}, {REST}"
-SWAP = f"""
-UPDATE unbroken_session SET {", ".join(f"{name} = %(new_{name})s" for name in NAMES)}
-WHERE key = %(key)s AND generation = %(generation)s AND branch = %(branch)s AND label = %(label)s AND rotated_at IS NOT DISTINCT FROM %(rotated_at)s
-    AND idempotency_hash IS NOT DISTINCT FROM %(idempotency_hash)s AND first_used_branch IS NOT DISTINCT FROM %(first_used_branch)s AND revoked_at IS NULL
+ROTATE = f"{R1} RETURNING {WITHOUT_FLUSH}"
+ROTATE_RETURNING = f"""
+{R1} AND client_id = coalesce(%(client_id)s::text, client_id) RETURNING {WITHOUT_FLUSH}, {REST}
 """
-CONFIRM = f"UPDATE unbroken_session SET first_used_branch = %s WHERE sid = %s AND generation = %s AND first_used_branch IS NULL {RELAXED}"
-NEWS = "unbroken_news"
-STARTS = 2**16  # what a cursor keeps of when its server started
-# What is oldest of the announcements that nobody needs any more is forgotten with each new one.
+CHANGE_COMPARED = f"""
+UPDATE unbroken_session SET {", ".join(f"{name} = %(new_{name})s" for name in FIELDS)}
+WHERE key = %(key)s AND {" AND ".join(f"{name} IS NOT DISTINCT FROM %({name})s" for name in COMPARED_FIELDS)}
+    AND revoked_at IS NULL
+"""
+COMPARE_AND_SET = f"{CHANGE_COMPARED} RETURNING {WITHOUT_FLUSH}"
+# Also deletes the oldest revocations that have ended.
 ANNOUNCE = f"""
-told AS (INSERT INTO unbroken_revocation (sid, until) SELECT sid, %(until)s FROM ended),
-forgotten AS (DELETE FROM unbroken_revocation WHERE ctid = ANY (ARRAY(
+announced AS (INSERT INTO unbroken_revocation (sid, until) SELECT sid, %(announce_until)s FROM revoked),
+ended AS (DELETE FROM unbroken_revocation WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM unbroken_revocation WHERE until < %(now)s ORDER BY until LIMIT 100 FOR UPDATE SKIP LOCKED
 )))
-SELECT sid, pg_notify('{NEWS}', '') FROM ended
+SELECT sid, pg_notify('{CHANNEL}', '') FROM revoked
 """
-END_BY_SWAP = f"WITH ended AS ({SWAP} RETURNING sid), {ANNOUNCE}"
-# The rows are locked in one order, so that two who end the same ones do not wait for each other.
-END = """
+COMPARE_AND_REVOKE = f"WITH revoked AS ({CHANGE_COMPARED} RETURNING sid), {ANNOUNCE}"
+# The rows are locked in one order, so two processes that revoke the same sessions cannot deadlock.
+REVOKE = f"""
 WITH found AS (
     SELECT key FROM unbroken_session
-    WHERE revoked_at IS NULL AND idle_expires_at > %(now)s AND expires_at > %(now)s{among} ORDER BY key FOR UPDATE
-), ended AS (
-    UPDATE unbroken_session SET revoked_at = %(now)s, revoked_why = %(why)s FROM found
+    WHERE revoked_at IS NULL AND idle_expires_at > %(now)s AND expires_at > %(now)s{{conditions}}
+    ORDER BY key FOR UPDATE
+), revoked AS (
+    UPDATE unbroken_session SET revoked_at = %(now)s, revoked_why = %(reason)s FROM found
     WHERE unbroken_session.key = found.key RETURNING sid
-), """
-AMONG = {
+), {ANNOUNCE}"""
+SESSIONS = f"SELECT {COLUMNS} FROM unbroken_session WHERE true{{conditions}} ORDER BY used_at DESC"
+# A statement contains only the conditions that are given, so that PostgreSQL uses an index.
+CONDITIONS = {
     "sid": " AND sid = %(sid)s",
     "subject": " AND hashtext(subject) = hashtext(%(subject)s) AND subject = %(subject)s",
-    "keep": " AND sid <> %(keep)s",
+    "except_sid": " AND sid <> %(except_sid)s",
 }
+RECORD_FIRST_USE = f"""
+UPDATE unbroken_session SET first_used_branch = %s
+WHERE sid = %s AND generation = %s AND first_used_branch IS NULL RETURNING {WITHOUT_FLUSH}
+"""
 REVOCATIONS = """
 SELECT oldest::text, started, sid, until FROM (
     SELECT pg_snapshot_xmin(pg_current_snapshot()) AS oldest,
         (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8 AS started
-) AS at_work LEFT JOIN unbroken_revocation ON xid >= %s::text::xid8
+) AS running LEFT JOIN unbroken_revocation ON xid >= %s::text::xid8
 """
-# What ``KeyRecord.joined`` does. *first*: only if no other keys are there, whoever else makes the first ones.
-KEYS_LOCK = 0x756E6273
-SAVE_KEY = """
+KEYS = """
+SELECT kid, use, alg, secret, created_at, signs_from, verifies_until, token_ttl FROM unbroken_key
+ORDER BY created_at, kid
+"""
+LOCK_KEYS = f"SELECT pg_advisory_xact_lock({KEYS_LOCK_ID})"
+# What ``KeyRecord.merged_with`` returns. *first*: only if no other keys are stored, by whichever process.
+SAVE_KEY = f"""
 INSERT INTO unbroken_key AS old (kid, use, alg, secret, created_at, signs_from, verifies_until, token_ttl)
 SELECT %(kid)s, %(use)s, %(alg)s, %(secret)s, %(created_at)s::float8, %(signs_from)s::float8,
     %(verifies_until)s::float8, %(token_ttl)s::float8
@@ -96,45 +121,61 @@ WHERE NOT %(first)s OR NOT EXISTS (SELECT FROM unbroken_key WHERE kid <> ALL (%(
 ON CONFLICT (kid) DO UPDATE SET
     verifies_until = least(old.verifies_until, excluded.verifies_until),
     token_ttl = greatest(old.token_ttl, excluded.token_ttl),
-    secret = CASE WHEN left(excluded.secret, 7) = 'sealed:' THEN excluded.secret ELSE old.secret END
+    secret = CASE WHEN left(excluded.secret, {len(ENCRYPTED_PREFIX)}) = '{ENCRYPTED_PREFIX}'
+                  THEN excluded.secret ELSE old.secret END
 """
-KEYS = f"SELECT {', '.join(column.name for column in fields(KeyRecord))} FROM unbroken_key ORDER BY created_at, kid"
-ACCOUNTS = "SELECT name, shown, password_hash, created_at FROM unbroken_account"
-STRIKE = """
-WITH gone AS (
-    DELETE FROM unbroken_strike WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM unbroken_strike WHERE until < %(now)s AND key <> %(key)s
+NOTIFY = f"SELECT pg_notify('{CHANNEL}', '')"
+ACCOUNTS = "SELECT name, shown, password_hash, created_at FROM unbroken_account ORDER BY name"
+ACCOUNT = "SELECT name, shown, password_hash, created_at FROM unbroken_account WHERE name = %s"
+ADD_ACCOUNT = "INSERT INTO unbroken_account VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING name"
+CHANGE_ACCOUNT = """
+UPDATE unbroken_account SET password_hash = %(hash)s
+WHERE name = %(name)s AND password_hash = coalesce(%(expected)s, password_hash) RETURNING name
+"""
+DELETE_ACCOUNT = """
+DELETE FROM unbroken_account
+WHERE name = %(name)s AND password_hash = coalesce(%(expected)s, password_hash) RETURNING name
+"""
+ADVANCE_MARKER = f"""
+WITH past AS (
+    DELETE FROM unbroken_marker WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM unbroken_marker WHERE until < %(now)s AND key <> %(key)s
         ORDER BY until LIMIT 100 FOR UPDATE SKIP LOCKED
     ))
 )
-INSERT INTO unbroken_strike AS old VALUES (%(key)s, least(%(now)s + %(every)s, %(now)s + %(most)s))
+INSERT INTO unbroken_marker AS old VALUES (%(key)s, least(%(now)s + %(step)s, %(now)s + %(max_ahead)s))
 ON CONFLICT (key) DO UPDATE
-    SET until = least(greatest(old.until, %(now)s) + %(every)s, %(now)s + %(most)s)
-RETURNING until, set_config('synchronous_commit', 'off', true)
+    SET until = least(greatest(old.until, %(now)s) + %(step)s, %(now)s + %(max_ahead)s)
+RETURNING until, {WITHOUT_FLUSH}
 """
-FORGIVE = f"""
-WITH mine AS (SELECT key FROM unbroken_strike WHERE key = ANY (%s) ORDER BY key FOR UPDATE)
-DELETE FROM unbroken_strike USING mine WHERE unbroken_strike.key = mine.key {RELAXED}
+READ_MARKERS = "SELECT key, until FROM unbroken_marker WHERE key = ANY (%s)"
+CLEAR_MARKERS = f"""
+WITH found AS (SELECT key FROM unbroken_marker WHERE key = ANY (%s) ORDER BY key FOR UPDATE)
+DELETE FROM unbroken_marker USING found WHERE unbroken_marker.key = found.key RETURNING {WITHOUT_FLUSH}
+"""
+HEALTH = "SELECT number FROM unbroken_schema"
+SETTINGS = """
+SELECT extract(epoch FROM clock_timestamp())::float8, current_setting('fsync'),
+    (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit'), current_setting('full_page_writes')
 """
 
 
 class PostgresSessionStore:
-    """Sessions, keys and accounts in the PostgreSQL at *url* (``postgresql://``, or what else libpq reads).
+    """Sessions, keys, accounts and markers in the PostgreSQL at *url* (``postgresql://``, or what else libpq reads).
 
-    An empty database is made ready. Raises ConfigurationError for one that another version of unbroken made, in one
-    line that says what to do, and StoreUnavailable when nobody answers. ``?pool_size=20`` in the URL: at most so many
-    connections for all threads, and as many for each event loop.
+    ``?pool_size=20`` in the URL limits the connections of all threads, and of each event loop. Connects at first use,
+    which raises ConfigurationError for a schema of another version (rule 5). Raises ConfigurationError for a malformed
+    URL.
     """
 
     blocking = False  # it suspends where it can
 
     def __init__(self, url: str) -> None:
-        self._sql = PostgresDriver(url)
-        self._rows = self._sql.rows
-        postgres_schema.make_ready(self._sql)
+        self._driver = PostgresDriver(url, prepare=postgres_schema.create_or_check)
+        self._rows = self._driver.rows
 
     def __repr__(self) -> str:
-        return f"<PostgresSessionStore {self._sql.name}>"
+        return f"<PostgresSessionStore {self._driver.name}>"
 
     def short_timeout(self) -> AbstractContextManager[object]:
         return nullcontext()
@@ -149,122 +190,143 @@ class PostgresSessionStore:
         return SessionRow(*rows[0]) if rows else None
 
     async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
-        return bool(await self._rows(ROTATE, _presented(key, token, now, refresh_ttl)))
+        return bool(await self._rows(ROTATE, _rotate_values(key, token, now, refresh_ttl)))
 
     async def rotate_returning(
         self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
     ) -> SessionRow | None:
-        values = _presented(key, token, now, refresh_ttl)
+        values = _rotate_values(key, token, now, refresh_ttl)
         values["client_id"] = client_id
-        rows = await self._rows(ROTATE_UNREAD, values)
+        rows = await self._rows(ROTATE_RETURNING, values)
         return row_after(key, token, float(now), float(refresh_ttl), rows[0][1:]) if rows else None
 
-    async def compare_and_set(self, before: SessionRow, after: SessionRow, dead_until: float) -> bool:
-        old = {
-            name: getattr(before, name)
-            for name in ("key", "generation", "branch", "label", "rotated_at", "idempotency_hash", "first_used_branch")
-        }
-        values = old | {f"new_{name}": value for name, value in zip(NAMES, astuple(after), strict=True)}
+    async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
+        values = {"key": before.key} | {name: getattr(before, name) for name in COMPARED_FIELDS}
+        values |= {f"new_{name}": value for name, value in zip(FIELDS, astuple(after), strict=True)}
         if after.revoked_at is None:
-            return bool(await self._rows(f"{SWAP} {RELAXED}", values))
-        return bool(await self._rows(END_BY_SWAP, {**values, "until": dead_until, "now": after.revoked_at}))
+            return bool(await self._rows(COMPARE_AND_SET, values))
+        values |= {"announce_until": announce_until, "now": after.revoked_at}
+        return bool(await self._rows(COMPARE_AND_REVOKE, values))
 
     async def revoke(
         self,
         now: float,
-        why: str,
-        dead_until: float,
+        reason: str,
+        announce_until: float,
         *,
         sid: str | None = None,
         subject: str | None = None,
-        keep: str | None = None,
+        except_sid: str | None = None,
     ) -> list[str]:
-        values = {"now": now, "why": why, "until": dead_until, "sid": sid, "subject": subject, "keep": keep}
-        # Only what is given stands in the statement: so the rows are found by an index.
-        among = "".join(condition for name, condition in AMONG.items() if values[name] is not None)
-        return [row[0] for row in await self._rows(END.format(among=among) + ANNOUNCE, values)]
+        given = {"sid": sid, "subject": subject, "except_sid": except_sid}
+        values = {"now": now, "reason": reason, "announce_until": announce_until, **given}
+        return [row[0] for row in await self._rows(REVOKE.format(conditions=_conditions(given)), values)]
 
     async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
-        await self._rows(CONFIRM, (branch, sid, generation))
+        await self._rows(RECORD_FIRST_USE, (branch, sid, generation))
 
     async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[SessionRow]:
-        values = {"subject": subject, "sid": sid}
-        among = "".join(AMONG[name] for name, value in values.items() if value is not None)
-        statement = f"SELECT {COLUMNS} FROM unbroken_session WHERE true{among} ORDER BY used_at DESC"
-        return [SessionRow(*found) for found in await self._rows(statement, values)]
+        given = {"sid": sid, "subject": subject}
+        return [SessionRow(*row) for row in await self._rows(SESSIONS.format(conditions=_conditions(given)), given)]
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
-        oldest, start = divmod(after, STARTS)
+        oldest, start = divmod(after, CURSOR_START_RANGE)
         rows = await self._rows(REVOCATIONS, (oldest,))
-        if after and (rows[0][1] % STARTS != start or int(rows[0][0]) < oldest):
+        if after and (rows[0][1] % CURSOR_START_RANGE != start or int(rows[0][0]) < oldest):  # rule 4
             rows = await self._rows(REVOCATIONS, (0,))
-        cursor = int(rows[0][0]) * STARTS + rows[0][1] % STARTS
+        cursor = int(rows[0][0]) * CURSOR_START_RANGE + rows[0][1] % CURSOR_START_RANGE
         return cursor, [(sid, until) for *_, sid, until in rows if sid is not None]
 
     # ---- keys and accounts ---------------------------------------------------------------------------------------
 
     async def keys(self) -> list[KeyRecord]:
-        return [KeyRecord(*found) for found in await self._rows(KEYS)]
+        return [KeyRecord(*row) for row in await self._rows(KEYS)]
 
     async def save_keys(self, records: Sequence[KeyRecord], *, first: bool = False) -> None:
-        about = {"first": first, "kids": [record.kid for record in records]}
-        saves = [(SAVE_KEY, asdict(record) | about) for record in records]
-        lock = ("SELECT pg_advisory_xact_lock(%s)", (KEYS_LOCK,))
-        await self._sql.transaction([lock, *saves, (f"SELECT pg_notify('{NEWS}', '')", ())])
+        shared = {"first": first, "kids": [record.kid for record in records]}
+        saves = [(SAVE_KEY, asdict(record) | shared) for record in records]
+        await self._driver.transaction([(LOCK_KEYS, ()), *saves, (NOTIFY, ())])
 
     async def accounts(self) -> list[Account]:
-        return [Account(*found) for found in await self._rows(f"{ACCOUNTS} ORDER BY name")]
+        return [Account(*row) for row in await self._rows(ACCOUNTS)]
 
     async def account(self, name: str) -> Account | None:
-        rows = await self._rows(f"{ACCOUNTS} WHERE name = %s", (name,))
+        rows = await self._rows(ACCOUNT, (name,))
         return Account(*rows[0]) if rows else None
 
     async def add_account(self, account: Account) -> bool:
-        statement = "INSERT INTO unbroken_account VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING name"
-        return bool(await self._rows(statement, astuple(account)))
+        return bool(await self._rows(ADD_ACCOUNT, astuple(account)))
 
     async def change_account(self, name: str, password_hash: str | None, *, expected: str | None = None) -> bool:
-        change = "UPDATE unbroken_account SET password_hash = %(hash)s"
-        if password_hash is None:
-            change = "DELETE FROM unbroken_account"
-        same = "password_hash = coalesce(%(expected)s, password_hash)"
-        values = {"hash": password_hash, "name": name, "expected": expected}
-        return bool(await self._rows(f"{change} WHERE name = %(name)s AND {same} RETURNING name", values))
+        statement = DELETE_ACCOUNT if password_hash is None else CHANGE_ACCOUNT
+        return bool(await self._rows(statement, {"hash": password_hash, "name": name, "expected": expected}))
 
-    # ---- strikes, and the store itself ---------------------------------------------------------------------------
+    # ---- markers -------------------------------------------------------------------------------------------------
 
-    async def advance_marker(self, key: bytes, now: float, every: float, most: float) -> float:
-        values = {"key": key, "now": float(now), "every": float(every), "most": float(most)}
-        [(until, _)] = await self._rows(STRIKE, values)
+    async def advance_marker(self, key: bytes, now: float, step: float, max_ahead: float) -> float:
+        values = {"key": key, "now": float(now), "step": float(step), "max_ahead": float(max_ahead)}
+        [(until, _)] = await self._rows(ADVANCE_MARKER, values)
         return float(until)
 
     async def read_markers(self, keys: Sequence[bytes]) -> list[float]:
-        known = dict(await self._rows("SELECT key, until FROM unbroken_strike WHERE key = ANY (%s)", (list(keys),)))
-        return [known.get(key, 0.0) for key in keys]
+        found = dict(await self._rows(READ_MARKERS, (list(keys),)))
+        return [found.get(key, 0.0) for key in keys]
 
     async def clear_markers(self, keys: Sequence[bytes]) -> None:
-        await self._rows(FORGIVE, (list(keys),))
+        await self._rows(CLEAR_MARKERS, (list(keys),))
+
+    # ---- the store -----------------------------------------------------------------------------------------------
 
     def notifications(self) -> PostgresNotifications:
-        return PostgresNotifications(self._sql, NEWS)
+        return PostgresNotifications(self._driver, CHANNEL)
 
     async def health(self) -> None:
-        await self._rows("SELECT number FROM unbroken_schema")
+        await self._rows(HEALTH)
+
+    async def problems(self) -> list[StoreProblem]:
+        asked_at = time.time()
+        [(server_time, fsync, commit, pages)] = await self._rows(SETTINGS)
+        found = clock_problems(float(server_time), asked_at, time.time())
+        if fsync != "on":
+            found.append(StoreProblem("durability", "PostgreSQL runs with fsync off: a crash can destroy all data"))
+        if commit == "off":
+            advice = "set it to on; unbroken relaxes it where it may"
+            found.append(StoreProblem("durability", f"PostgreSQL's synchronous_commit is off: {advice}"))
+        if pages != "on":
+            message = "PostgreSQL runs with full_page_writes off: a crash can destroy pages"
+            found.append(StoreProblem("durability", message))
+        return found
 
     async def aclose(self) -> None:
-        await self._sql.aclose()
+        await self._driver.aclose()
 
     def close(self) -> None:
-        self._sql.close()
+        self._driver.close()
 
 
-def _presented(key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> dict[str, Any]:
-    """The values of ``ROTATE``."""
+def _conditions(given: dict[str, str | None]) -> str:
+    return "".join(CONDITIONS[name] for name, value in given.items() if value is not None)
+
+
+def _rotate_values(key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> dict[str, Any]:
     return {
         "key": key,
         "generation": token.generation,
         "branch": token.branch,
         "idempotency_hash": token.idempotency_hash,
-        "now": float(now),
+        "now": float(now),  # an int would make PostgreSQL prepare another statement
         "refresh_ttl": float(refresh_ttl),
     }
+
+
+# ---- by URL ----------------------------------------------------------------------------------------------------------
+
+
+def schema_version(url: str) -> SchemaVersion:
+    """Return the schema at *url*, and change nothing. Raises ConfigurationError or StoreUnavailable."""
+    return postgres_schema.read_version(PostgresDriver(url))
+
+
+def upgrade_schema(url: str) -> None:
+    """Create or upgrade the tables at *url*. Raises ConfigurationError or StoreUnavailable."""
+    postgres_schema.upgrade(PostgresDriver(url))

@@ -1,7 +1,7 @@
-"""What a PostgreSQL announces (LISTEN), on a connection of its own.
+"""Wait for notifications of PostgreSQL (LISTEN), on a connection of its own.
 
-One thread waits; any other may end that. A connection that broke is made anew by the next wait; what was announced
-meanwhile is not repeated, so whoever waits looks at the tables too.
+One thread waits, any thread may close. A connection that broke is opened again by the next ``wait``; what was sent
+meanwhile is lost, so the caller must read the tables too.
 """
 
 from __future__ import annotations
@@ -21,50 +21,53 @@ __all__ = ["PostgresNotifications"]
 
 
 class PostgresNotifications:
-    """The announcements of *channel* in the database of *sql*."""
+    """A subscription to *channel* in the database of *driver*."""
 
-    def __init__(self, sql: PostgresDriver, channel: str) -> None:
-        self._sql, self._channel = sql, channel
-        self._turn = threading.Lock()  # held by the thread that waits
+    def __init__(self, driver: PostgresDriver, channel: str) -> None:
+        self._driver, self._channel = driver, channel
+        self._lock = threading.Lock()  # guards _connection; held by the thread that waits
         self._connection: psycopg.Connection[Any] | None = None
         self._closed = False
-        self._wakes, self._wake = socket.socketpair()
+        self._wakes_up, self._wake_up = socket.socketpair()
 
     def wait(self, timeout: float) -> None:
-        """Blocks until something was announced, at most *timeout* seconds. Raises StoreUnavailable."""
-        with self._turn:
+        """Return after a notification, or after *timeout* seconds. Raises StoreUnavailable.
+
+        The first call, and each call after a failure, subscribes and returns at once.
+        """
+        with self._lock:
             if self._closed:
-                raise StoreUnavailable("nobody listens to this database any more")
+                raise StoreUnavailable("this subscription is closed")
             try:
-                self._listen(timeout)
+                self._wait(timeout)
             except psycopg.Error as error:
-                self._hang_up()
-                raise self._sql.translate_error(error) from error
+                self._disconnect()
+                raise self._driver.translate_error(error) from error
 
     def close(self) -> None:
-        """Ends a wait, and lets go of the connection."""
+        """End a ``wait`` in another thread, and close the connection."""
         self._closed = True
         with contextlib.suppress(OSError):  # closed before
-            self._wake.send(b"!")
-        with self._turn:
-            self._hang_up()
-            self._wakes.close()
-            self._wake.close()
+            self._wake_up.send(b"!")
+        with self._lock:
+            self._disconnect()
+            self._wakes_up.close()
+            self._wake_up.close()
 
-    def _listen(self, timeout: float) -> None:
+    def _wait(self, timeout: float) -> None:
         if self._connection is None:
-            self._connection = self._sql.connection()
+            self._connection = self._driver.connection()
             self._connection.execute(f"LISTEN {self._channel}")
-            return  # what came before is known to nobody: look at once
+            return  # earlier notifications are lost: the caller must read the tables now
         with selectors.DefaultSelector() as either:
-            either.register(self._wakes, selectors.EVENT_READ)
+            either.register(self._wakes_up, selectors.EVENT_READ)
             either.register(self._connection.fileno(), selectors.EVENT_READ)
             either.select(timeout)
         self._connection.pgconn.consume_input()
         while self._connection.pgconn.notifies():
-            pass
+            pass  # several notifications are one reason to read the tables
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()

@@ -1,15 +1,15 @@
-"""The tables in PostgreSQL, and how they are brought forward.
+"""The tables in PostgreSQL, and how they are created and upgraded.
 
-1. ``unbroken_schema`` holds one number. Each of ``STEPS`` makes the next schema of the one before; what was released
-   once is never changed.
-2. An empty database is made ready by whoever opens it first. An older one is brought forward only by ``upgrade``: nodes
-   of the old version may still be at work on it. A newer one is refused.
-3. Whoever changes tables holds an advisory lock: any number of processes may start at once.
-4. No index is on a column that a refresh changes, and pages keep some room: then a refresh writes one new version of
-   its row on the same page, and no index (a HOT update), and the next visitor of the page clears the old one away.
-5. An index is small: it holds hashes. That of subjects is a tree, in which the many sessions of one are one entry; the
-   others' entries differ, and may be in a hash index.
-6. Text is compared by its bytes: an upgrade of the system's locales cannot break an index.
+1. ``unbroken_schema`` holds one number. Each of ``STEPS`` makes the next schema from the one before; a released step
+   never changes.
+2. The first process that uses an empty database creates the tables. Only ``upgrade`` changes an older schema, because
+   processes of the older version may still use it. A newer schema is refused.
+3. A process that changes tables holds an advisory lock, so any number of processes may start at once.
+4. No index contains a column that a refresh changes, and pages keep free space. So a refresh writes one new version
+   of its row on the same page and no index entry (a HOT update), and the next access to the page removes the old one.
+5. Indexes contain hashes, to be small. That of subjects is a B-tree, in which many sessions of one subject share an
+   entry; the entries of the others are all different, so they may be hash indexes.
+6. Text is compared by its bytes (``COLLATE "C"``): an upgrade of the system's locales cannot corrupt an index.
 """
 
 from __future__ import annotations
@@ -21,19 +21,28 @@ from typing import Any, TypeVar
 import psycopg
 
 from unbroken._drivers.postgres import PostgresDriver
+from unbroken._drivers.postgres_connection import RESPONSE_SECONDS
 from unbroken.errors import ConfigurationError
+from unbroken.server.stores.migrations import SchemaVersion, refuse_newer
 
-__all__ = ["STEPS", "found_in", "make_ready", "upgrade"]
+__all__ = ["STEPS", "create_or_check", "read_version", "upgrade"]
 
-LOCK = 0x756E6272  # "unbr"
-LOCK_SECONDS = "60s"  # others may be at work
-PATIENCE = 3600.0  # large tables take their time
-BOUNDS = "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', %s, true)"
+LOCK_ID = 0x756E6272  # "unbr"
+LOCK_SECONDS = 60  # another process may be upgrading
+UPGRADE_SECONDS = 3600.0  # a step on a large table takes its time
+LIFT_LIMITS = "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', %s, true)"
+LOCK = "SELECT pg_advisory_xact_lock(%s)"
+HAS_SCHEMA = "SELECT to_regclass('unbroken_schema') IS NOT NULL"
+READ_VERSION = "SELECT number FROM unbroken_schema"
+WRITE_VERSION = "UPDATE unbroken_schema SET number = %s"
+CREATE_SCHEMA = "CREATE TABLE unbroken_schema (number int4 NOT NULL); INSERT INTO unbroken_schema VALUES (0)"
+
 SESSIONS = """
 CREATE TABLE unbroken_session (
     created_at float8 NOT NULL, used_at float8 NOT NULL, idle_expires_at float8 NOT NULL, expires_at float8 NOT NULL,
     rotated_at float8, previous_rotated_at float8, revoked_at float8,
-    generation int8 NOT NULL, branch int4 NOT NULL, promoted_branch int4, previous_promoted_branch int4, first_used_branch int4, coordinated bool NOT NULL,
+    generation int8 NOT NULL, branch int4 NOT NULL,
+    promoted_branch int4, previous_promoted_branch int4, first_used_branch int4, coordinated bool NOT NULL,
     key bytea NOT NULL, idempotency_hash bytea,
     sid text COLLATE "C" NOT NULL, subject text COLLATE "C" NOT NULL,
     client_id text NOT NULL, scope text NOT NULL, revoked_why text, evidence text,
@@ -56,70 +65,64 @@ CREATE TABLE unbroken_account (
     name text COLLATE "C" PRIMARY KEY, shown text NOT NULL, password_hash text NOT NULL, created_at float8 NOT NULL
 );
 """
-STRIKES = """
-CREATE TABLE unbroken_strike (key bytea PRIMARY KEY, until float8 NOT NULL);
-CREATE INDEX unbroken_strike_until ON unbroken_strike (until);
+MARKERS = """
+CREATE TABLE unbroken_marker (key bytea PRIMARY KEY, until float8 NOT NULL);
+CREATE INDEX unbroken_marker_until ON unbroken_marker (until);
 """
-STEPS = (SESSIONS, STRIKES)
+STEPS = (SESSIONS, MARKERS)
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
 
 
-def make_ready(sql: PostgresDriver) -> None:
-    """Makes the tables in an empty database. Raises ConfigurationError for an older or newer one."""
-    version = found_in(sql) or _connected(sql, lambda connection: _forward(connection, sql.name, only_empty=True))
-    if version < len(STEPS):
-        step = f"schema {version}, this unbroken needs {len(STEPS)}"
-        raise ConfigurationError(f"{sql.name} is from an older unbroken ({step}): run `unbroken db upgrade`")
-    _refuse_newer(version, sql.name)
+def create_or_check(driver: PostgresDriver) -> None:
+    """Create the tables in an empty database (rule 2). Raises ConfigurationError for an older or a newer schema."""
+    version = read_version(driver)
+    if version.found == 0:
+        seconds = LOCK_SECONDS + RESPONSE_SECONDS
+        version = _on_connection(driver, seconds, lambda db: _run_steps(db, driver.name, only_if_empty=True))
+    refuse_newer(version, driver.name)
+    if version.found < version.known:
+        numbers = f"schema {version.found}, this unbroken needs {version.known}"
+        raise ConfigurationError(f"{driver.name} is from an older unbroken ({numbers}): run `unbroken db upgrade`")
 
 
-def found_in(sql: PostgresDriver) -> int:
-    """The number of the schema; 0 where there is none."""
-    return _connected(sql, _found)
+def read_version(driver: PostgresDriver) -> SchemaVersion:
+    """Return the schema of the database, and change nothing."""
+    return _on_connection(driver, RESPONSE_SECONDS, _read_version)
 
 
-def upgrade(sql: PostgresDriver) -> None:
-    """Brings the tables forward, or makes them. Raises ConfigurationError for those of a newer unbroken."""
-    _connected(sql, lambda connection: _forward(connection, sql.name))
+def upgrade(driver: PostgresDriver) -> None:
+    """Create or upgrade the tables. Raises ConfigurationError for a newer schema."""
+    _on_connection(driver, UPGRADE_SECONDS, lambda db: _run_steps(db, driver.name))
 
 
-def _connected(sql: PostgresDriver, work: Callable[[Connection], T]) -> T:
+def _on_connection(driver: PostgresDriver, response_seconds: float, work: Callable[[Connection], T]) -> T:
     try:
-        with closing(sql.connection(answer_seconds=PATIENCE)) as connection:
-            return work(connection)
+        with closing(driver.connection(response_seconds=response_seconds)) as db:
+            return work(db)
     except psycopg.Error as error:
-        raise sql.translate_error(error) from error
+        raise driver.translate_error(error) from error
 
 
-def _found(connection: Connection) -> int:
-    there = connection.execute("SELECT to_regclass('unbroken_schema') IS NOT NULL").fetchone()
-    if not there or not there[0]:
-        return 0
-    number = connection.execute("SELECT number FROM unbroken_schema").fetchone()
-    return int(number[0]) if number else 0
+def _read_version(db: Connection) -> SchemaVersion:
+    has_schema = db.execute(HAS_SCHEMA).fetchone()
+    row = db.execute(READ_VERSION).fetchone() if has_schema and has_schema[0] else None
+    return SchemaVersion(int(row[0]) if row else 0, len(STEPS))
 
 
-def _forward(connection: Connection, name: str, *, only_empty: bool = False) -> int:
-    """The number of the schema after it."""
-    with connection.transaction():
-        connection.execute(BOUNDS, (LOCK_SECONDS,))
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-        version = _found(connection)
-        _refuse_newer(version, name)
-        if version == len(STEPS) or (version and only_empty):
+def _run_steps(db: Connection, name: str, *, only_if_empty: bool = False) -> SchemaVersion:
+    """Return the schema after the missing steps ran, in one transaction."""
+    with db.transaction():
+        db.execute(LIFT_LIMITS, (f"{LOCK_SECONDS}s",))
+        db.execute(LOCK, (LOCK_ID,))  # rule 3
+        version = _read_version(db)
+        refuse_newer(version, name)
+        if version.found == version.known or (version.found and only_if_empty):
             return version
-        if not version:
-            connection.execute("CREATE TABLE unbroken_schema (number int4 NOT NULL)")
-            connection.execute("INSERT INTO unbroken_schema VALUES (0)")
-        for step in STEPS[version:]:
-            connection.execute(step)
-        connection.execute("UPDATE unbroken_schema SET number = %s", (len(STEPS),))
-        return len(STEPS)
-
-
-def _refuse_newer(version: int, name: str) -> None:
-    if version > len(STEPS):
-        known = f"schema {version}, this one knows {len(STEPS)}"
-        raise ConfigurationError(f"{name} was made by a newer unbroken ({known}): upgrade unbroken")
+        if not version.found:
+            db.execute(CREATE_SCHEMA)
+        for step in STEPS[version.found :]:
+            db.execute(step)
+        db.execute(WRITE_VERSION, (len(STEPS),))
+        return SchemaVersion(len(STEPS), len(STEPS))

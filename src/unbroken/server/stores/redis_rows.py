@@ -1,10 +1,10 @@
-"""How a session, a key and an account are written in Redis, and under which names.
+"""How sessions, keys and accounts are written in Redis, and the names of their Redis keys.
 
-Names in braces decide the hash slot: all of one session, all of one subject, and all of the feed are in one slot each.
-Subjects and sids stand in no name but as their hash, so that no text can break one.
-
-What is written has no version. A newer release may append to a list: an older one passes over what it does not know,
-and a newer one takes the default for what an older one has not written, so that both can be at work on the way.
+1. The part of a name in braces decides the hash slot of a cluster: all of one session is in one slot, all of one
+   subject, and all revocations.
+2. Subjects and sids are in names only as hashes, so no text can break a name.
+3. The format has no version. A newer release may append to a list: an older one ignores what it does not know, and a
+   newer one uses the default for what an older one did not write. So both may run at once during an upgrade.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from unbroken import _base64
 from unbroken.errors import InvalidRequest
 from unbroken.server.core.rotation import SessionRow
 from unbroken.server.keys.keyring import KeyRecord
-from unbroken.server.stores import Account
+from unbroken.server.stores.base import Account
 
 __all__ = [
-    "CHANGING",
-    "Entry",
-    "Names",
-    "account_of",
-    "ended_by",
-    "key_written",
-    "keys_of",
-    "lasting",
-    "row_of",
-    "values_of",
+    "CHANGING_FIELDS",
+    "ListEntry",
+    "RedisKeys",
+    "account_from",
+    "encode_key",
+    "encode_values",
+    "fixed_text",
+    "keys_from",
+    "session_row",
+    "with_subject_revocation",
 ]
 
-# The fields of a row that change, and their names in the hash.
-CHANGING = {
+# The fields of a row that change, and their names in its hash: short, because each session stores them.
+CHANGING_FIELDS = {
     "generation": "g",
     "branch": "b",
     "rotated_at": "t1",
@@ -52,110 +52,112 @@ CHANGING = {
     "revoked_why": "w",
     "evidence": "v",
 }
-NUMBERS, BYTES = (
-    ("generation", "branch", "promoted_branch", "previous_promoted_branch", "first_used_branch"),
-    ("idempotency_hash",),
-)
-TEXTS = ("revoked_why", "evidence")
-LASTING = ("sid", "subject", "created_at", "client_id", "scope", "coordinated", "label", "ip", "user_agent")
+INTEGER_FIELDS = ("generation", "branch", "promoted_branch", "previous_promoted_branch", "first_used_branch")
+BYTES_FIELDS = ("idempotency_hash",)
+TEXT_FIELDS = ("revoked_why", "evidence")
+FIXED_FIELDS = ("sid", "subject", "created_at", "client_id", "scope", "coordinated", "label", "ip", "user_agent")
+HASH_BYTES = 16
 
 
-class Names:
-    """The names of everything, for one *prefix*."""
+class RedisKeys:
+    """The names of all Redis keys that begin with *prefix*."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self.ends, self.keys, self.accounts = f"{prefix}:ends", f"{prefix}:keys", f"{prefix}:accounts"
-        self.feed, self.last, self.channel = f"{{{prefix}:feed}}", f"{{{prefix}:feed}}:last", f"{prefix}:news"
+        self.expiries, self.keys, self.accounts = f"{prefix}:expiries", f"{prefix}:keys", f"{prefix}:accounts"
+        self.revocations = f"{{{prefix}:revocations}}"
+        self.last_revocation = f"{self.revocations}:last"
+        self.channel = f"{prefix}:notifications"
 
-    def row(self, key: bytes) -> tuple[str, str]:
-        """Of what changes in a session, and of what does not."""
+    def session(self, key: bytes) -> tuple[str, str]:
+        """Return the names of a session's hash of changing fields, and of its text of fixed fields."""
         name = f"{self.prefix}:{{{urlsafe_b64encode(key).decode()}}}"
         return name, name + ":about"
 
     def subject(self, subject: str) -> tuple[str, str]:
-        """Of a subject's list of sessions, and of its epoch."""
-        name = f"{self.prefix}:of:{{{_hashed(_bytes(subject))}}}"
+        """Return the names of a subject's list of sessions, and of its epoch."""
+        name = f"{self.prefix}:of:{{{_hash(_to_bytes(subject))}}}"
         return name, name + ":epoch"
 
     def sid(self, sid: str) -> str:
-        """Of what leads from a sid to its session."""
-        return f"{self.prefix}:sid:{_hashed(_bytes(sid))}"
+        """Return the name under which a session's key is found by its sid."""
+        return f"{self.prefix}:sid:{_hash(_to_bytes(sid))}"
 
-    def time(self, key: bytes) -> str:
-        """Of the time kept under *key*."""
-        return f"{self.prefix}:time:{_hashed(key)}"
+    def marker(self, key: bytes) -> str:
+        """Return the name of a marker."""
+        return f"{self.prefix}:marker:{_hash(key)}"
 
 
-class Entry(NamedTuple):
-    """A session as it stands in lists."""
+class ListEntry(NamedTuple):
+    """A session in the list of a subject, or in the list of expiries."""
 
     key: bytes
     sid: str
 
-    def text(self) -> bytes:
+    def encode(self) -> bytes:
         return bytes([len(self.key)]) + self.key + self.sid.encode()
 
     @classmethod
-    def read(cls, text: bytes) -> Entry:
-        end = 1 + text[0]
-        return cls(text[1:end], text[end:].decode())
+    def decode(cls, data: bytes) -> ListEntry:
+        end = 1 + data[0]
+        return cls(data[1:end], data[end:].decode())
 
 
-def values_of(row: SessionRow) -> list[bytes]:
-    """The values of ``CHANGING``, in its order; nothing is None."""
-    return [_written(getattr(row, name)) for name in CHANGING]
+def encode_values(row: SessionRow) -> list[bytes]:
+    """Return the values of ``CHANGING_FIELDS`` in their order; empty for None."""
+    return [_encode(getattr(row, name)) for name in CHANGING_FIELDS]
 
 
-def lasting(row: SessionRow) -> str:
-    """The text of what does not change."""
-    return json.dumps([getattr(row, name) for name in LASTING], separators=(",", ":"))
+def fixed_text(row: SessionRow) -> str:
+    """Return the fixed fields as a text."""
+    return json.dumps([getattr(row, name) for name in FIXED_FIELDS], separators=(",", ":"))
 
 
-def row_of(key: bytes, changing: Mapping[bytes, bytes], text: bytes | None) -> SessionRow | None:
-    """The row that was written so; None if there is none."""
-    if text is None or b"g" not in changing:
+def session_row(key: bytes, changing: Mapping[bytes, bytes], text: bytes | None) -> SessionRow | None:
+    """Return the row of a session's hash and text; None if one of them is missing."""
+    if text is None or CHANGING_FIELDS["generation"].encode() not in changing:
         return None
-    found = {name: changing.get(field.encode()) for name, field in CHANGING.items()}
-    lasting = dict(zip(LASTING, json.loads(text), strict=False))
-    return SessionRow(key=key, **lasting, **{name: _read(name, value) for name, value in found.items()})
+    found = {name: changing.get(field.encode()) for name, field in CHANGING_FIELDS.items()}
+    fixed = dict(zip(FIXED_FIELDS, json.loads(text), strict=False))  # rule 3
+    return SessionRow(key=key, **fixed, **{name: _decode(name, value) for name, value in found.items()})
 
 
-def ended_by(row: SessionRow, epoch_then: bytes, epoch: Sequence[bytes | None]) -> SessionRow:
-    """*row* as it is if its subject's sessions were all ended after its login, and it lived then."""
-    number, at, why = epoch
-    if row.revoked_at is not None or number is None or at is None or int(number) <= int(epoch_then):
+def with_subject_revocation(row: SessionRow, epoch_of_login: bytes, epoch: Sequence[bytes | None]) -> SessionRow:
+    """Return *row*, revoked if a later *epoch* revoked all sessions of its subject while it was active."""
+    number, at, reason = epoch
+    if row.revoked_at is not None or number is None or at is None or int(number) <= int(epoch_of_login):
         return row
-    ended_at = float(at)
-    if ended_at >= min(row.idle_expires_at, row.expires_at):
+    revoked_at = float(at)
+    if revoked_at >= min(row.idle_expires_at, row.expires_at):
         return row
-    return replace(row, revoked_at=ended_at, revoked_why=(why or b"").decode())
+    return replace(row, revoked_at=revoked_at, revoked_why=(reason or b"").decode())
 
 
-def keys_of(found: Mapping[bytes, bytes]) -> list[KeyRecord]:
-    """All keys, the oldest first."""
+def keys_from(found: Mapping[bytes, bytes]) -> list[KeyRecord]:
+    """Return the keys of the hash *found*, oldest first."""
     records = []
     for name, text in found.items():
         what, _, kid = name.decode().partition(" ")
         if what == "text":
-            ends, life = found[b"ends " + kid.encode()], found[b"life " + kid.encode()]
+            ends, token_ttl = found[b"ends " + kid.encode()], found[b"ttl " + kid.encode()]
             fixed: tuple[str, str, str, float, float] = tuple(json.loads(text)[:5])
-            records.append(KeyRecord(kid, *fixed, float(ends) if ends else None, float(life)))
+            records.append(KeyRecord(kid, *fixed, float(ends) if ends else None, float(token_ttl)))
     return sorted(records, key=lambda record: (record.created_at, record.kid))
 
 
-def key_written(record: KeyRecord) -> tuple[str, str, bytes, bytes]:
-    """What SAVE_KEYS takes of a key."""
-    kid, *fixed, ends, life = astuple(record)
-    return kid, json.dumps(fixed), _written(ends), _written(life)
+def encode_key(record: KeyRecord) -> tuple[str, str, bytes, bytes]:
+    """Return the arguments of the script SAVE_KEYS for one key."""
+    kid, *fixed, ends, token_ttl = astuple(record)
+    return kid, json.dumps(fixed), _encode(ends), _encode(token_ttl)
 
 
-def account_of(name: str, text: bytes) -> Account:
-    """The account that was written as *text*."""
+def account_from(name: str, text: bytes) -> Account:
+    """Return the account that was written as *text*."""
     return Account(name, *json.loads(text)[:3])
 
 
-def _written(value: Any) -> bytes:
+def _encode(value: Any) -> bytes:
+    """Return *value* as bytes. Texts begin with ``=``, so that an empty text differs from None."""
     if value is None:
         return b""
     if isinstance(value, bytes):
@@ -165,22 +167,22 @@ def _written(value: Any) -> bytes:
     return (repr(value) if isinstance(value, int) else repr(float(value))).encode()
 
 
-def _read(name: str, value: bytes | None) -> Any:
+def _decode(name: str, value: bytes | None) -> Any:
     if not value:
         return None
-    if name in BYTES:
+    if name in BYTES_FIELDS:
         return value[1:]
-    if name in TEXTS:
+    if name in TEXT_FIELDS:
         return value[1:].decode()
-    return int(value) if name in NUMBERS else float(value)
+    return int(value) if name in INTEGER_FIELDS else float(value)
 
 
-def _bytes(text: str) -> bytes:
+def _to_bytes(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
         raise InvalidRequest("a name or an id is not valid text") from error
 
 
-def _hashed(text: bytes) -> str:
-    return _base64.encode(hashlib.sha256(text).digest()[:16])
+def _hash(data: bytes) -> str:
+    return _base64.encode(hashlib.sha256(data).digest()[:HASH_BYTES])  # rule 2

@@ -1,21 +1,18 @@
-"""Sessions in one SQLite file, shared by all processes that open it.
+"""Sessions in one SQLite file, shared by all processes of one host that open it.
 
-1. Rotation commits without a flush, because R1h heals what a power cut takes away; login, logout, revocation, keys and
-   accounts are on the disk when they return.
-2. The schema has a number. An older one is brought forward when it is opened, a newer one is refused.
-3. One row a session, changed in place: no number of refreshes adds a row.
-
-How the file is opened, and waited for, is in ``sqlite_file.py``.
-
-One SQLite file: how it is opened, by whom, and how long anybody waits for it.
-
-1. WAL: readers never wait. A connection either flushes each commit to the disk (``FULL``), or not (``NORMAL``).
-2. Each thread has its own connections, and a forked child makes new ones. In an event loop they wait for other writers
-   some milliseconds only (``short_timeout``).
-3. What the driver raises becomes StoreUnavailable (wait and try again), ConfigurationError (one line: what to do), or
-   InvalidRequest (a text that is none).
-4. The file is its owner's alone, and another program's file is left alone.
+1. Rotation commits without a flush to the disk, because rule R1h of rotation heals what a power failure takes away.
+   Login, logout, revocation, keys and accounts are on the disk when they return.
+2. The file is in WAL mode: readers never wait. Writers wait for each other ``BUSY_SECONDS``; in an event loop, which
+   stands still meanwhile, ``SHORT_BUSY_SECONDS`` (``short_timeout``).
+3. Each thread has its own connections, one for each durability and each timeout. A forked child opens new ones.
+4. The schema has a number. An older schema is upgraded when the file is opened; a newer one is refused.
+5. One row a session, changed in place: no number of refreshes adds a row.
+6. The file belongs to its owner alone (mode 0600). The file of another program is refused and left unchanged.
+7. Errors of the driver become StoreUnavailable (try again later), ConfigurationError (an operator must act) or
+   InvalidRequest (text that SQLite cannot store).
 """
+
+# ruff: noqa: S608  # statements consist of constants of this file
 
 from __future__ import annotations
 
@@ -31,167 +28,29 @@ from typing import Any
 
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
 from unbroken.server.core.rotation import REST, PresentedToken, SessionRow, row_after
-from unbroken.server.keys.keyring import KeyRecord
-from unbroken.server.stores import Account, DatabaseLocked
+from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
+from unbroken.server.stores.base import COMPARED_FIELDS, Account, DatabaseLocked, StoreProblem
+from unbroken.server.stores.migrations import SchemaVersion, refuse_newer
 
-__all__ = ["SqliteFile", "SqliteSessionStore", "schema_of"]
+__all__ = ["SqliteFile", "SqliteSessionStore", "open_url", "path_of", "schema_version", "upgrade_schema"]
 
-APPLICATION_ID = 0x756E6272  # "unbr"
+APPLICATION_ID = 0x756E6272  # "unbr": the mark of a file of ours (rule 6)
+OLDEST_SQLITE = (3, 35)  # the first with RETURNING
 BUSY_SECONDS = 5.0
-BRIEF_SECONDS = 0.005
+SHORT_BUSY_SECONDS = 0.005
 BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
+# ---- schema: each step makes the next schema from the one before (rule 4) --------------------------------------------
 
-class SqliteFile:
-    """The file at *path*, made if it is missing. Each of *steps* makes the tables of the next schema.
-
-    Raises ConfigurationError when it cannot be used, in one line that says why.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], steps: Sequence[str]) -> None:
-        self._steps = steps
-        self.path = Path(path).expanduser().absolute()
-        self._local = threading.local()
-        self.short_timeout = ShortTimeout(self._local)
-        if sqlite3.sqlite_version_info < (3, 35):
-            raise ConfigurationError(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
-        if not self.path.parent.is_dir():
-            raise ConfigurationError(f"the folder {self.path.parent} does not exist: make it, or name another file")
-        try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._prepare(self.connection(durable=True))
-        except OSError as error:
-            raise ConfigurationError(f"{self.path} cannot be written: {error.strerror}") from error
-        except sqlite3.DatabaseError as error:
-            raise ConfigurationError(f"{self.path} cannot be used as a database: {error}") from error
-
-    def __repr__(self) -> str:
-        return f"<SqliteFile {self.path}>"
-
-    def close(self) -> None:
-        """Closes this thread's connections; those of other threads close with their threads."""
-        for db in vars(self._local).get("held", {}).values():
-            db.close()
-        vars(self._local).clear()
-
-    def connection(self, *, durable: bool) -> sqlite3.Connection:
-        """This thread's connection; *durable*: what it commits is on the disk."""
-        mine = self._local.__dict__
-        held: dict[tuple[bool, bool], sqlite3.Connection] = mine.get("held", {})
-        if mine.get("pid") != os.getpid():
-            mine["pid"], mine["held"] = os.getpid(), (held := {})
-        kind = durable, mine.get("brief", False)
-        if kind not in held:
-            wait = BRIEF_SECONDS if kind[1] else BUSY_SECONDS
-            db = sqlite3.connect(self.path, timeout=wait, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            held[kind] = db
-        return held[kind]
-
-    def select(self, statement: str, values: Any = ()) -> list[Any]:
-        """One statement, and its rows; a write is committed without a flush."""
-        try:
-            return self.connection(durable=False).execute(statement, values).fetchall()
-        except (sqlite3.Error, UnicodeError) as error:
-            raise self._said(error) from error
-
-    def change(self, statement: str, values: Any) -> bool:
-        """One statement, committed without a flush; whether it has changed a row."""
-        try:
-            return self.connection(durable=False).execute(statement, values).rowcount > 0
-        except (sqlite3.Error, UnicodeError) as error:
-            raise self._said(error) from error
-
-    @contextlib.contextmanager
-    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """A transaction; *durable*: it is on the disk when it ends."""
-        db = None
-        try:
-            db = self.connection(durable=durable)
-            db.execute("BEGIN IMMEDIATE")
-            yield db
-            db.execute("COMMIT")
-        except (sqlite3.Error, UnicodeError) as error:
-            raise self._said(error) from error
-        finally:
-            if db is not None and db.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
-
-    def _said(self, error: sqlite3.Error | UnicodeError) -> StoreUnavailable | InvalidRequest:
-        """The error to raise for the driver's."""
-        if isinstance(error, UnicodeError):
-            return InvalidRequest("what was asked for is not valid text")
-        busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in BUSY_CODES
-        kind = DatabaseLocked if busy else StoreUnavailable
-        return kind(f"the database {self.path} does not answer: {error}", retry_after=1.0)
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        """Makes the tables, brings older ones forward, and checks that they are ours and not from the future."""
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            version, owner, empty = _state(db)
-            if not empty and owner != APPLICATION_ID:
-                raise ConfigurationError(f"{self.path} is a database of another program: name another file")
-            if version > len(self._steps):
-                known = f"schema {version}, this one knows {len(self._steps)}"
-                raise ConfigurationError(f"{self.path} was made by a newer unbroken ({known}): upgrade")
-            for statement in ";\n".join(self._steps[version:]).split(";\n"):
-                db.execute(statement)
-            if version < len(self._steps):
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {len(self._steps)}")
-            db.execute("COMMIT")
-        finally:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-
-
-def schema_of(path: str | os.PathLike[str]) -> int:
-    """The number of the schema in the file at *path*, which is only read; 0 for one that has none yet.
-
-    Raises ConfigurationError if it is missing or not ours.
-    """
-    where = Path(path).expanduser().absolute()
-    try:
-        with contextlib.closing(sqlite3.connect(f"{where.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as db:
-            version, owner, empty = _state(db)
-    except sqlite3.Error as error:
-        raise ConfigurationError(f"{where} cannot be read as a database: {error}") from error
-    if not empty and owner != APPLICATION_ID:
-        raise ConfigurationError(f"{where} is a database of another program: name another file")
-    return version
-
-
-def _state(db: sqlite3.Connection) -> tuple[int, int, bool]:
-    """The number of the schema, whose it is, and whether nothing is there yet."""
-    (version,), (owner,) = db.execute("PRAGMA user_version").fetchone(), db.execute("PRAGMA application_id").fetchone()
-    empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-    return version, owner, empty and not version
-
-
-class ShortTimeout:
-    """While it is entered, this thread's connections are those that wait for a short time only."""
-
-    def __init__(self, local: threading.local) -> None:
-        self._local = local
-
-    def __enter__(self) -> None:
-        self._local.brief = True
-
-    def __exit__(self, *_: object) -> None:
-        self._local.brief = False
-
-
-# Each step makes the next schema of the one before; what was released once is never changed.
 STEPS = (
     """
 CREATE TABLE session (
     key BLOB PRIMARY KEY, sid TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
     created_at REAL NOT NULL, used_at REAL NOT NULL, idle_expires_at REAL NOT NULL, expires_at REAL NOT NULL,
     client_id TEXT NOT NULL, scope TEXT NOT NULL, coordinated INTEGER NOT NULL,
-    generation INTEGER NOT NULL, branch INTEGER NOT NULL, rotated_at REAL, promoted_branch INTEGER, previous_rotated_at REAL, previous_promoted_branch INTEGER, idempotency_hash BLOB, first_used_branch INTEGER,
+    generation INTEGER NOT NULL, branch INTEGER NOT NULL,
+    rotated_at REAL, promoted_branch INTEGER, previous_rotated_at REAL, previous_promoted_branch INTEGER,
+    idempotency_hash BLOB, first_used_branch INTEGER,
     revoked_at REAL, revoked_why TEXT, evidence TEXT,
     label TEXT NOT NULL, ip TEXT NOT NULL, user_agent TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -207,68 +66,99 @@ CREATE TABLE account (
 ) WITHOUT ROWID;
 """,
     """
-CREATE TABLE strike (key BLOB PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
-CREATE INDEX strike_until ON strike (until);
+CREATE TABLE marker (key BLOB PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX marker_until ON marker (until);
 """,
 )
 
-NAMES = tuple(column.name for column in fields(SessionRow))
-COLUMNS = ", ".join(NAMES)
-INSERT = f"INSERT INTO session ({COLUMNS}) VALUES ({', '.join('?' * len(fields(SessionRow)))})"
-READ = f"SELECT {COLUMNS} FROM session WHERE key = ?"
+# ---- statements ------------------------------------------------------------------------------------------------------
 
+FIELDS = tuple(column.name for column in fields(SessionRow))
+COLUMNS = ", ".join(FIELDS)
+INSERT = f"INSERT INTO session ({COLUMNS}) VALUES ({', '.join('?' * len(FIELDS))})"
+DELETE_EXPIRED = "DELETE FROM session WHERE key IN (SELECT key FROM session WHERE expires_at < ? LIMIT 100)"
+READ = f"SELECT {COLUMNS} FROM session WHERE key = ?"
 # R1: the condition is that of ``rotation.present``, the change that of ``rotation.rotate``.
 ROTATE = """
-UPDATE session SET generation = generation + 1, branch = 0, previous_rotated_at = rotated_at, previous_promoted_branch = promoted_branch, rotated_at = :now, promoted_branch = :branch, idempotency_hash = :idempotency_hash, first_used_branch = NULL,
+UPDATE session SET
+    generation = generation + 1, branch = 0,
+    previous_rotated_at = rotated_at, previous_promoted_branch = promoted_branch,
+    rotated_at = :now, promoted_branch = :branch,
+    idempotency_hash = :idempotency_hash, first_used_branch = NULL,
     used_at = :now, idle_expires_at = min(:now + :refresh_ttl, expires_at)
 WHERE key = :key AND generation = :generation AND (first_used_branch IS NULL OR first_used_branch = :branch)
     AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
 """
-ROTATE_UNREAD = f"{ROTATE} AND client_id = coalesce(:client_id, client_id) RETURNING {REST}"
-SWAP = f"""
-UPDATE session SET {", ".join(f"{column.name} = ?" for column in fields(SessionRow))}
-WHERE key = ? AND generation = ? AND branch = ? AND label = ? AND rotated_at IS ? AND idempotency_hash IS ? AND first_used_branch IS ? AND revoked_at IS NULL
+ROTATE_RETURNING = f"{ROTATE} AND client_id = coalesce(:client_id, client_id) RETURNING {REST}"
+COMPARE_AND_SET = f"""
+UPDATE session SET {", ".join(f"{name} = :new_{name}" for name in FIELDS)}
+WHERE key = :key AND {" AND ".join(f"{name} IS :{name}" for name in COMPARED_FIELDS)} AND revoked_at IS NULL
 RETURNING generation
 """
-# What ``KeyRecord.joined`` does.
-SAVE_KEY = """
-INSERT INTO key VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kid) DO UPDATE SET
-    verifies_until = min(coalesce(verifies_until, excluded.verifies_until),
-                         coalesce(excluded.verifies_until, verifies_until)),
-    token_ttl = max(token_ttl, excluded.token_ttl),
-    secret = CASE WHEN substr(excluded.secret, 1, 7) = 'sealed:' THEN excluded.secret ELSE secret END
+REVOKE = """
+UPDATE session SET revoked_at = :now, revoked_why = :reason
+WHERE revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now{conditions} RETURNING sid
 """
-# What is newer than a cursor, beside the number that was given out last; one row without a sid where nothing is.
+SESSIONS = f"SELECT {COLUMNS} FROM session WHERE true{{conditions}} ORDER BY used_at DESC"
+# A statement contains only the conditions that are given, so that SQLite uses an index.
+CONDITIONS = {
+    "sid": " AND sid = :sid",
+    "subject": " AND subject = :subject",
+    "except_sid": " AND sid <> :except_sid",
+}
+RECORD_FIRST_USE = """
+UPDATE session SET first_used_branch = ?
+WHERE sid = ? AND generation = ? AND first_used_branch IS NULL RETURNING generation
+"""
+ANNOUNCE = "INSERT INTO revocation (sid, until) VALUES (?, ?)"
+DELETE_OLD_REVOCATIONS = """
+DELETE FROM revocation WHERE seq IN (SELECT seq FROM revocation ORDER BY seq LIMIT 100) AND until < ?
+"""
+# The newest number ever given out, beside each revocation after the cursor; one row without a sid if there is none.
 REVOCATIONS = """
 SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'revocation'), 0), sid, until
 FROM (SELECT 1) LEFT JOIN revocation ON seq > ? ORDER BY seq
 """
-REVOKE = """
-UPDATE session SET revoked_at = :now, revoked_why = :why
-WHERE revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
+KEYS = "SELECT * FROM key ORDER BY created_at, kid"
+# What ``KeyRecord.merged_with`` returns.
+SAVE_KEY = f"""
+INSERT INTO key VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kid) DO UPDATE SET
+    verifies_until = min(coalesce(verifies_until, excluded.verifies_until),
+                         coalesce(excluded.verifies_until, verifies_until)),
+    token_ttl = max(token_ttl, excluded.token_ttl),
+    secret = CASE WHEN substr(excluded.secret, 1, {len(ENCRYPTED_PREFIX)}) = '{ENCRYPTED_PREFIX}'
+                  THEN excluded.secret ELSE secret END
 """
-FORGET = """
-DELETE FROM revocation WHERE seq IN (SELECT seq FROM revocation ORDER BY seq LIMIT 100) AND until < ?
+ACCOUNTS = "SELECT * FROM account ORDER BY name"
+ACCOUNT = "SELECT * FROM account WHERE name = ?"
+ADD_ACCOUNT = "INSERT INTO account VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name"
+CHANGE_ACCOUNT = """
+UPDATE account SET password_hash = :hash
+WHERE name = :name AND password_hash = coalesce(:expected, password_hash) RETURNING name
 """
-STRIKE = """
-INSERT INTO strike VALUES (:key, min(:now + :every, :now + :most))
-ON CONFLICT (key) DO UPDATE SET until = min(max(until, :now) + :every, :now + :most) RETURNING until
+DELETE_ACCOUNT = """
+DELETE FROM account WHERE name = :name AND password_hash = coalesce(:expected, password_hash) RETURNING name
 """
-FORGET_STRIKES = "DELETE FROM strike WHERE key IN (SELECT key FROM strike WHERE until < ? LIMIT 100)"
-AMONG = {"sid": " AND sid = :sid", "subject": " AND subject = :subject", "keep": " AND sid <> :keep"}
+ADVANCE_MARKER = """
+INSERT INTO marker VALUES (:key, min(:now + :step, :now + :max_ahead))
+ON CONFLICT (key) DO UPDATE SET until = min(max(until, :now) + :step, :now + :max_ahead) RETURNING until
+"""
+DELETE_PAST_MARKERS = "DELETE FROM marker WHERE key IN (SELECT key FROM marker WHERE until < ? LIMIT 100)"
+READ_MARKERS = "SELECT key, until FROM marker WHERE key IN ({places})"
+CLEAR_MARKER = "DELETE FROM marker WHERE key = ?"
 
 
 class SqliteSessionStore:
-    """Sessions, keys and accounts in the SQLite file at *path*; made, for its owner alone, if it is missing.
+    """Sessions, keys, accounts and markers in the SQLite file at *path*, which is created if it is missing.
 
-    Raises ConfigurationError when the file cannot be used, in one line that says why.
+    Raises ConfigurationError, in one line that says why, if the file cannot be used.
     """
 
     blocking = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = SqliteFile(path, STEPS)
-        self._connection, self._select, self._writing = self._file.connection, self._file.select, self._file.writing
+        self._rows = self._file.rows
 
     def __repr__(self) -> str:
         return f"<SqliteSessionStore {self._file.path}>"
@@ -276,157 +166,144 @@ class SqliteSessionStore:
     def short_timeout(self) -> AbstractContextManager[object]:
         return self._file.short_timeout
 
-    def close(self) -> None:
-        """Closes this thread's connections; those of other threads close with their threads."""
-        self._file.close()
-
-    # ---- sessions ----------------------------------------------------------------------------------------------
+    # ---- sessions ------------------------------------------------------------------------------------------------
 
     async def insert(self, row: SessionRow) -> None:
-        with self._writing() as db:
-            db.execute(
-                "DELETE FROM session WHERE key IN (SELECT key FROM session WHERE expires_at < ? LIMIT 100)",
-                (row.created_at,),
-            )
+        with self._file.transaction() as db:
+            db.execute(DELETE_EXPIRED, (row.created_at,))
             db.execute(INSERT, astuple(row))
 
     async def read(self, key: bytes) -> SessionRow | None:
-        rows = self._select(READ, (key,))
-        return _row(rows[0]) if rows else None
+        rows = self._rows(READ, (key,))
+        return _session_row(rows[0]) if rows else None
 
     async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
-        return self._file.change(ROTATE, _presented(key, token, now, refresh_ttl))
+        return self._file.changes(ROTATE, _rotate_values(key, token, now, refresh_ttl))
 
     async def rotate_returning(
         self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
     ) -> SessionRow | None:
-        values = _presented(key, token, now, refresh_ttl)
+        values = _rotate_values(key, token, now, refresh_ttl)
         values["client_id"] = client_id
-        rows = self._select(ROTATE_UNREAD, values)
+        rows = self._rows(ROTATE_RETURNING, values)
         return row_after(key, token, now, refresh_ttl, rows[0]) if rows else None
 
-    async def compare_and_set(self, before: SessionRow, after: SessionRow, dead_until: float) -> bool:
-        same = (
-            before.key,
-            before.generation,
-            before.branch,
-            before.label,
-            before.rotated_at,
-            before.idempotency_hash,
-            before.first_used_branch,
-        )
-        values = (*astuple(after), *same)
+    async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
+        values = {"key": before.key} | {name: getattr(before, name) for name in COMPARED_FIELDS}
+        values |= {f"new_{name}": value for name, value in zip(FIELDS, astuple(after), strict=True)}
         if after.revoked_at is None:
-            return bool(self._select(SWAP, values))
-        with self._writing() as db:
-            changed = bool(db.execute(SWAP, values).fetchall())
+            return bool(self._rows(COMPARE_AND_SET, values))
+        with self._file.transaction() as db:
+            changed = bool(db.execute(COMPARE_AND_SET, values).fetchall())
             if changed:
-                self._announce(db, [after.sid], dead_until, after.revoked_at)
+                _announce(db, [after.sid], announce_until, after.revoked_at)
             return changed
 
     async def revoke(
         self,
         now: float,
-        why: str,
-        dead_until: float,
+        reason: str,
+        announce_until: float,
         *,
         sid: str | None = None,
         subject: str | None = None,
-        keep: str | None = None,
+        except_sid: str | None = None,
     ) -> list[str]:
-        values = {"now": now, "why": why, "sid": sid, "subject": subject, "keep": keep}
-        # Only what is given stands in the statement: so SQLite finds the rows by an index.
-        among = "".join(condition for name, condition in AMONG.items() if values[name] is not None)
-        with self._writing() as db:
-            ended = [found for (found,) in db.execute(f"{REVOKE}{among} RETURNING sid", values).fetchall()]
-            self._announce(db, ended, dead_until, now)
-            return ended
+        given = {"sid": sid, "subject": subject, "except_sid": except_sid}
+        with self._file.transaction() as db:
+            statement = REVOKE.format(conditions=_conditions(given))
+            revoked = [one for (one,) in db.execute(statement, {"now": now, "reason": reason, **given}).fetchall()]
+            _announce(db, revoked, announce_until, now)
+            return revoked
 
     async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
-        self._select(
-            "UPDATE session SET first_used_branch = ? WHERE sid = ? AND generation = ? AND first_used_branch IS NULL RETURNING generation",
-            (branch, sid, generation),
-        )
+        self._rows(RECORD_FIRST_USE, (branch, sid, generation))
 
     async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[SessionRow]:
-        conditions = {"subject": subject, "sid": sid}
-        given = {name: value for name, value in conditions.items() if value is not None}
-        where = " AND ".join(f"{name} = ?" for name in given) or "1"
-        statement = f"SELECT {COLUMNS} FROM session WHERE {where} ORDER BY used_at DESC"
-        return [_row(found) for found in self._select(statement, tuple(given.values()))]
+        given = {"sid": sid, "subject": subject}
+        return [_session_row(one) for one in self._rows(SESSIONS.format(conditions=_conditions(given)), given)]
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
-        rows = self._select(REVOCATIONS, (after,))
-        if rows[0][0] < after:  # the file was put back to what it once was: what it has is news
-            rows = self._select(REVOCATIONS, (0,))
+        rows = self._rows(REVOCATIONS, (after,))
+        if rows[0][0] < after:  # the file was restored from a backup: its revocations may be unknown to the caller
+            rows = self._rows(REVOCATIONS, (0,))
         return rows[0][0], [(sid, until) for _, sid, until in rows if sid is not None]
 
-    # ---- keys and accounts -------------------------------------------------------------------------------------
+    # ---- keys and accounts ---------------------------------------------------------------------------------------
 
     async def keys(self) -> list[KeyRecord]:
-        return [KeyRecord(*found) for found in self._select("SELECT * FROM key ORDER BY created_at, kid")]
+        return [KeyRecord(*one) for one in self._rows(KEYS)]
 
     async def save_keys(self, records: Sequence[KeyRecord], *, first: bool = False) -> None:
-        with self._writing() as db:
-            if first and db.execute("SELECT 1 FROM key LIMIT 1").fetchone():
+        with self._file.transaction() as db:
+            if first and db.execute(KEYS).fetchone():
                 return
             db.executemany(SAVE_KEY, map(astuple, records))
 
     async def accounts(self) -> list[Account]:
-        return [Account(*found) for found in self._select("SELECT * FROM account ORDER BY name")]
+        return [Account(*one) for one in self._rows(ACCOUNTS)]
 
     async def account(self, name: str) -> Account | None:
-        rows = self._select("SELECT * FROM account WHERE name = ?", (name,))
+        rows = self._rows(ACCOUNT, (name,))
         return Account(*rows[0]) if rows else None
 
     async def add_account(self, account: Account) -> bool:
-        with self._writing() as db:
-            statement = "INSERT INTO account VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name"
-            return bool(db.execute(statement, astuple(account)).fetchall())
+        with self._file.transaction() as db:
+            return bool(db.execute(ADD_ACCOUNT, astuple(account)).fetchall())
 
     async def change_account(self, name: str, password_hash: str | None, *, expected: str | None = None) -> bool:
-        change = "DELETE FROM account" if password_hash is None else "UPDATE account SET password_hash = :hash"
-        statement = f"{change} WHERE name = :name AND password_hash = coalesce(:expected, password_hash) RETURNING name"
-        with self._writing() as db:
+        statement = DELETE_ACCOUNT if password_hash is None else CHANGE_ACCOUNT
+        with self._file.transaction() as db:
             values = {"hash": password_hash, "name": name, "expected": expected}
             return bool(db.execute(statement, values).fetchall())
 
-    # ---- strikes, and the store itself ---------------------------------------------------------------------------
+    # ---- markers -------------------------------------------------------------------------------------------------
 
-    async def advance_marker(self, key: bytes, now: float, every: float, most: float) -> float:
-        values = {"key": key, "now": now, "every": every, "most": most}
-        with self._writing(durable=False) as db:
-            db.execute(FORGET_STRIKES, (now,))
-            [(until,)] = db.execute(STRIKE, values).fetchall()
+    async def advance_marker(self, key: bytes, now: float, step: float, max_ahead: float) -> float:
+        with self._file.transaction(durable=False) as db:
+            db.execute(DELETE_PAST_MARKERS, (now,))
+            values = {"key": key, "now": now, "step": step, "max_ahead": max_ahead}
+            [(until,)] = db.execute(ADVANCE_MARKER, values).fetchall()
             return float(until)
 
     async def read_markers(self, keys: Sequence[bytes]) -> list[float]:
-        among = ", ".join("?" * len(keys))
-        known = dict(self._select(f"SELECT key, until FROM strike WHERE key IN ({among})", tuple(keys)))
-        return [known.get(key, 0.0) for key in keys]
+        statement = READ_MARKERS.format(places=", ".join("?" * len(keys)))
+        found = dict(self._rows(statement, tuple(keys)))
+        return [found.get(key, 0.0) for key in keys]
 
     async def clear_markers(self, keys: Sequence[bytes]) -> None:
-        with self._writing(durable=False) as db:
-            db.executemany("DELETE FROM strike WHERE key = ?", [(key,) for key in keys])
+        with self._file.transaction(durable=False) as db:
+            db.executemany(CLEAR_MARKER, [(key,) for key in keys])
+
+    # ---- the store -----------------------------------------------------------------------------------------------
 
     def notifications(self) -> None:
-        """A file announces nothing: it is asked, which costs no more than that would."""
+        """Return None: to poll a file costs as little as to wait for a notification."""
 
     async def health(self) -> None:
-        self._select("SELECT 1 FROM key LIMIT 1")
+        self._rows("SELECT 1 FROM key LIMIT 1")
+
+    async def problems(self) -> list[StoreProblem]:
+        return []
 
     async def aclose(self) -> None:
         self.close()
 
-    @staticmethod
-    def _announce(db: sqlite3.Connection, sids: list[str], dead_until: float, now: float) -> None:
-        """Tells other processes; of what is oldest, some that they need no longer is forgotten."""
-        db.executemany("INSERT INTO revocation (sid, until) VALUES (?, ?)", [(sid, dead_until) for sid in sids])
-        db.execute(FORGET, (now,))
+    def close(self) -> None:
+        """Close this thread's connections; those of other threads close with their threads."""
+        self._file.close()
 
 
-def _presented(key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> dict[str, Any]:
-    """The values of ``ROTATE``."""
+def _announce(db: sqlite3.Connection, sids: list[str], announce_until: float, now: float) -> None:
+    db.executemany(ANNOUNCE, [(sid, announce_until) for sid in sids])
+    db.execute(DELETE_OLD_REVOCATIONS, (now,))
+
+
+def _conditions(given: dict[str, str | None]) -> str:
+    return "".join(CONDITIONS[name] for name, value in given.items() if value is not None)
+
+
+def _rotate_values(key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> dict[str, Any]:
     return {
         "key": key,
         "generation": token.generation,
@@ -437,7 +314,169 @@ def _presented(key: bytes, token: PresentedToken, now: float, refresh_ttl: float
     }
 
 
-def _row(values: Sequence[Any]) -> SessionRow:
-    named: dict[str, Any] = dict(zip(NAMES, values, strict=True))
+def _session_row(values: Sequence[Any]) -> SessionRow:
+    named: dict[str, Any] = dict(zip(FIELDS, values, strict=True))
     named["coordinated"] = bool(named["coordinated"])  # SQLite has no booleans
     return SessionRow(**named)
+
+
+# ---- the file --------------------------------------------------------------------------------------------------------
+
+
+class SqliteFile:
+    """The SQLite file at *path*, created if it is missing, with the tables that *steps* make (rule 4).
+
+    Raises ConfigurationError, in one line that says why, if the file cannot be used.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], steps: Sequence[str]) -> None:
+        self._steps = steps
+        self.path = Path(path).expanduser().absolute()
+        self._local = threading.local()  # connections of a thread, the process that opened them, its timeout (rule 3)
+        self.short_timeout = ShortTimeout(self._local)
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise ConfigurationError(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
+        if not self.path.parent.is_dir():
+            raise ConfigurationError(f"the folder {self.path.parent} does not exist: create it, or name another file")
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # rule 6
+            self._upgrade(self.connection(durable=True))
+        except OSError as error:
+            raise ConfigurationError(f"{self.path} cannot be written: {error.strerror}") from error
+        except sqlite3.DatabaseError as error:
+            raise ConfigurationError(f"{self.path} cannot be used as a database: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"<SqliteFile {self.path}>"
+
+    def connection(self, *, durable: bool) -> sqlite3.Connection:
+        """Return this thread's connection. *durable*: its commits are flushed to the disk (rule 1)."""
+        mine = self._local.__dict__
+        connections: dict[tuple[bool, bool], sqlite3.Connection] = mine.get("connections", {})
+        if mine.get("pid") != os.getpid():
+            mine["pid"], mine["connections"] = os.getpid(), (connections := {})
+        kind = durable, mine.get("short", False)
+        if kind not in connections:
+            timeout = SHORT_BUSY_SECONDS if kind[1] else BUSY_SECONDS
+            db = sqlite3.connect(self.path, timeout=timeout, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            connections[kind] = db
+        return connections[kind]
+
+    def rows(self, statement: str, values: Any = ()) -> list[Any]:
+        """Return the rows of one statement; a write is committed without a flush. Raises our errors (rule 7)."""
+        try:
+            return self.connection(durable=False).execute(statement, values).fetchall()
+        except (sqlite3.Error, UnicodeError) as error:
+            raise self._translate_error(error) from error
+
+    def changes(self, statement: str, values: Any) -> bool:
+        """Return whether one statement changed a row; it is committed without a flush. Raises our errors."""
+        try:
+            return self.connection(durable=False).execute(statement, values).rowcount > 0
+        except (sqlite3.Error, UnicodeError) as error:
+            raise self._translate_error(error) from error
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """Run the block in a write transaction. *durable*: it is on the disk when the block ends. Raises our errors."""
+        db = None
+        try:
+            db = self.connection(durable=durable)
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+        except (sqlite3.Error, UnicodeError) as error:
+            raise self._translate_error(error) from error
+        finally:
+            if db is not None and db.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close this thread's connections."""
+        for db in vars(self._local).get("connections", {}).values():
+            db.close()
+        vars(self._local).clear()
+
+    def _translate_error(self, error: sqlite3.Error | UnicodeError) -> StoreUnavailable | InvalidRequest:
+        if isinstance(error, UnicodeError):
+            return InvalidRequest("the request contains text that the database cannot store")
+        busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in BUSY_CODES
+        kind = DatabaseLocked if busy else StoreUnavailable
+        return kind(f"the database {self.path} does not respond: {error}", retry_after=1.0)
+
+    def _upgrade(self, db: sqlite3.Connection) -> None:
+        """Create the tables or upgrade them (rule 4). Raises ConfigurationError if the file is not ours, or newer."""
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            version = _read_version(db, self.path)
+            refuse_newer(SchemaVersion(version, len(self._steps)), str(self.path))
+            for statement in ";\n".join(self._steps[version:]).split(";\n"):
+                db.execute(statement)
+            if version < len(self._steps):
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {len(self._steps)}")
+            db.execute("COMMIT")
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+
+
+class ShortTimeout:
+    """A block within which this thread uses the connections with the short timeout (rule 2)."""
+
+    def __init__(self, local: threading.local) -> None:
+        self._local = local
+
+    def __enter__(self) -> None:
+        self._local.short = True
+
+    def __exit__(self, *_: object) -> None:
+        self._local.short = False
+
+
+def _read_version(db: sqlite3.Connection, path: Path) -> int:
+    """Return the schema number; 0 for an empty file. Raises ConfigurationError for another program's file (rule 6)."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (owner,) = db.execute("PRAGMA application_id").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if owner != APPLICATION_ID and (tables or version):
+        raise ConfigurationError(f"{path} is a database of another program: name another file")
+    return int(version)
+
+
+# ---- by URL ----------------------------------------------------------------------------------------------------------
+
+
+def open_url(url: str) -> SqliteSessionStore:
+    """Return the store in the file that *url* names. Raises ConfigurationError."""
+    return SqliteSessionStore(path_of(url))
+
+
+def path_of(url: str) -> str:
+    """Return the path in ``sqlite:///relative/path`` or ``sqlite:////absolute/path``. Raises ConfigurationError."""
+    rest = url.partition(":")[2]
+    path = rest.removeprefix("///")
+    if path == ":memory:" or rest in ("", "//"):
+        raise ConfigurationError("a store in memory is memory:, a file is sqlite:///FILE")
+    if not rest.startswith("///") or not path:
+        name = rest.lstrip("/") or "FILE"
+        raise ConfigurationError(f"write sqlite:///{name} for a relative path, sqlite:////{name} for an absolute one")
+    return path
+
+
+def schema_version(url: str) -> SchemaVersion:
+    """Return the schema in the file that *url* names, which is only read. Raises ConfigurationError."""
+    path = Path(path_of(url)).expanduser().absolute()
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as db:
+            return SchemaVersion(_read_version(db, path), len(STEPS))
+    except sqlite3.Error as error:
+        raise ConfigurationError(f"{path} cannot be read as a database: {error}") from error
+
+
+def upgrade_schema(url: str) -> None:
+    """Upgrade the schema in the file that *url* names: opening does that (rule 4). Raises ConfigurationError."""
+    open_url(url).close()

@@ -120,7 +120,7 @@ def test_a_lease_must_outlive_a_renewal(tmp_path: Path) -> None:
 def test_a_sealed_file_holds_no_token_in_clear(tmp_path: Path) -> None:
     FileStore(tmp_path / "t", key=new_key()).save(RECORD, EMPTY)
     written = (tmp_path / "t").read_bytes()
-    assert b"token" not in written.removeprefix(b"unbroken-sealed:")
+    assert b"token" not in written.removeprefix(b"unbroken-encrypted:")
 
 
 def test_another_key_opens_nothing_and_harms_nothing(tmp_path: Path) -> None:

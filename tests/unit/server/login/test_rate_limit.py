@@ -332,7 +332,7 @@ def test_neither_names_nor_addresses_are_stored(tmp_path: Path) -> None:
     place = Place(SqliteSessionStore(tmp_path / "s.db"))
     place.statuses(2, "a-very-special-name", ip="192.0.2.77")
     with sqlite3.connect(tmp_path / "s.db") as db:
-        rows = db.execute("SELECT key FROM strike").fetchall()
+        rows = db.execute("SELECT key FROM marker").fetchall()
     db.close()
     assert [len(key) for (key,) in rows] == [32, 32, 32]
     files = b"".join(path.read_bytes() for path in tmp_path.iterdir())

@@ -56,10 +56,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SessionSto
 
 
 def _empty(store: Any) -> None:
-    if hasattr(store, "_sql"):
+    if hasattr(store, "_rows"):
         run_sync(store._rows("TRUNCATE unbroken_key, unbroken_session"))
     else:
-        run_sync(store._ask("FLUSHDB"))
+        run_sync(store._execute("FLUSHDB"))
 
 
 def _database_of_its_own(url: str) -> str:
@@ -88,8 +88,8 @@ def test_what_lies_in_the_store_is_sealed_and_sessions_are_as_ever(store: Sessio
 def test_sealed_keys_without_the_seal_key_are_one_clear_line(store: SessionStore) -> None:
     key = new_key()
     granted = Sessions(encrypted_keys(store, key)).create("ada")
-    for opened, says in ((store, "the keys in the store are sealed: set UNBROKEN_SEAL_KEY"),
-                         (encrypted_keys(store, new_key()), "was sealed with another seal key")):  # fmt: skip
+    for opened, says in ((store, "the keys in the store are encrypted: set encryption_key"),
+                         (encrypted_keys(store, new_key()), "was encrypted with another encryption key")):  # fmt: skip
         with pytest.raises(ConfigurationError, match=says) as caught:
             Sessions(opened).refresh(granted.refresh_token)
         assert key not in str(caught.value)
@@ -117,7 +117,7 @@ def test_the_seal_key_is_changed_by_putting_a_new_one_before_it(store: SessionSt
     granted = Sessions(both).refresh(granted.refresh_token)
     assert reencrypt_keys(both) == 2
     granted = Sessions(encrypted_keys(store, new)).refresh(granted.refresh_token)
-    with pytest.raises(ConfigurationError, match="another seal key"):
+    with pytest.raises(ConfigurationError, match="another encryption key"):
         Sessions(encrypted_keys(store, old)).keyring()
 
 
@@ -149,7 +149,7 @@ def test_no_key_can_be_put_in_anothers_place() -> None:
     Sessions(encrypted_keys(store, key)).rotate_keys(publish_ahead=0.0)
     first, second = [record for record in records(store) if record.use == "mac"]
     store._keys[first.kid] = replace(first, secret=second.secret)
-    with pytest.raises(ConfigurationError, match=f"key {first.kid} in the store was sealed with another"):
+    with pytest.raises(ConfigurationError, match=f"key {first.kid} in the store was encrypted with another"):
         Sessions(encrypted_keys(store, key)).keyring()
 
 
@@ -174,7 +174,7 @@ def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: p
     with pytest.raises(ConfigurationError, match="SOME_KEY is not set"):
         keys_from_environment("SOME_KEY")
     for bad in ("x", [], ["x"], b""):
-        with pytest.raises(ConfigurationError, match="a seal key is 32 bytes"):
+        with pytest.raises(ConfigurationError, match="an encryption key is 32 bytes"):
             encrypted_keys(MemorySessionStore(), bad)
 
 
@@ -183,21 +183,21 @@ def test_the_commands_of_sealing(tmp_path: Path) -> None:
     assert unbroken(tmp_path, "keys", "list").returncode == 0
     refused = unbroken(tmp_path, "keys", "seal")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "set UNBROKEN_SEAL_KEY" in refused.stderr
+    assert "set encryption_key" in refused.stderr
     assert unbroken(tmp_path, "keys", "seal", UNBROKEN_SEAL_KEY=old).stdout == "sealed 2 keys\n"
     (tmp_path / "seal-key").write_text(f"{new}\n{old}\n")
     assert unbroken(tmp_path, "keys", "seal", "--seal-key-file", "seal-key").stdout == "sealed 2 keys\n"
     for command in (("keys", "list"), ("serve", "--port", "0"), ("users", "remove", "x"), ("keys", "rotate")):
         done = unbroken(tmp_path, *command)
         if command[0] != "users":
-            assert "are sealed: set UNBROKEN_SEAL_KEY" in done.stderr, command
+            assert "are encrypted: set encryption_key" in done.stderr, command
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         wrong = unbroken(tmp_path, *command, UNBROKEN_SEAL_KEY=old)
         assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     with sqlite3.connect(tmp_path / "unbroken.db") as db:
         secrets = [secret for (secret,) in db.execute("SELECT secret FROM key")]
     db.close()
-    assert all(secret.startswith("sealed:") for secret in secrets)
+    assert all(secret.startswith("encrypted:") for secret in secrets)
 
 
 @pytest.mark.parametrize("service", ["postgres", "redis"])

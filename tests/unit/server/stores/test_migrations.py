@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.services import Service
 from unbroken._drivers.postgres import PostgresDriver
+from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError
 from unbroken.server import Accounts, Sessions, SqliteSessionStore, open_store
 from unbroken.server.stores import postgres_schema
@@ -47,7 +48,7 @@ def older(database: str) -> str:
 
 
 def newer(database: str) -> str:
-    open_store(database).close()
+    use(database)
     with psycopg.connect(database, autocommit=True) as db:
         db.execute("UPDATE unbroken_schema SET number = 99")
     return database
@@ -74,16 +75,25 @@ def ends(process: subprocess.Popen[str]) -> tuple[int, str]:
 # ---- PostgreSQL ------------------------------------------------------------------------------------------------------
 
 
+def use(database: str) -> None:
+    """Use the store for the first time."""
+    store = open_store(database)
+    try:
+        run_sync(store.health())
+    finally:
+        store.close()
+
+
 def test_an_empty_database_is_made_ready_by_whoever_opens_it(database: str) -> None:
     assert schema_version(database) == SchemaVersion(0, NEWEST)
-    open_store(database).close()
+    use(database)
     assert schema_version(database) == SchemaVersion(NEWEST, NEWEST)
 
 
 def test_an_older_database_is_left_alone_until_the_operator_says_so(database: str) -> None:
     older(database)
     with pytest.raises(ConfigurationError, match=r"of_tables is from an older unbroken .*run `unbroken db upgrade`"):
-        open_store(database)
+        use(database)
     assert schema_version(database) == SchemaVersion(1, NEWEST)
     assert upgrade_schema(database) == SchemaVersion(NEWEST, NEWEST)
     store = open_store(database)
@@ -93,9 +103,9 @@ def test_an_older_database_is_left_alone_until_the_operator_says_so(database: st
 
 def test_a_newer_database_is_refused_and_left_alone(database: str) -> None:
     newer(database)
-    for use in (open_store, upgrade_schema):
+    for attempt in (use, upgrade_schema):
         with pytest.raises(ConfigurationError, match=r"newer unbroken .*schema 99"):
-            use(database)
+            attempt(database)
     assert schema_version(database) == SchemaVersion(99, NEWEST)
 
 
@@ -107,7 +117,8 @@ def test_ten_processes_may_upgrade_at_once(database: str) -> None:
 
 
 def test_ten_processes_may_open_an_empty_database_at_once(database: str) -> None:
-    command = [sys.executable, "-c", "import sys; from unbroken.server import *; open_store(sys.argv[1])", database]
+    code = "import sys; from unbroken.server import *; Sessions(open_store(sys.argv[1])).keyring()"
+    command = [sys.executable, "-c", code, database]
     processes = [subprocess.Popen(command, stdout=-1, stderr=-1, text=True) for _ in range(10)]
     assert {ends(process) for process in processes} == {(0, "")}
     assert_serves(database)
@@ -137,8 +148,8 @@ def test_a_user_who_may_make_no_tables_is_told_so(database: str) -> None:
         db.execute("DROP ROLE IF EXISTS reader")
         db.execute("CREATE ROLE reader LOGIN")
         db.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    with pytest.raises(ConfigurationError, match="does not let this user do that"):
-        open_store(database.replace("unbroken@", "reader@"))
+    with pytest.raises(ConfigurationError, match="does not allow this user to do that"):
+        use(database.replace("unbroken@", "reader@"))
 
 
 def test_tables_that_vanish_are_a_mistake_of_the_operator(database: str) -> None:

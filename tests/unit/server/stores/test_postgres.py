@@ -96,6 +96,7 @@ def db(url: str) -> Iterator[psycopg.Connection[Any]]:
 @pytest.fixture
 def store(url: str) -> Iterator[PostgresSessionStore]:
     opened = PostgresSessionStore(url)
+    run_sync(opened.health())  # makes the tables
     yield opened
     opened.close()
 
@@ -174,7 +175,10 @@ def copied(db: psycopg.Connection[Any], count: int) -> list[bytes]:
                 key, token_urlsafe(16), f"user-{number // 2}", at, at, at + 604800, at + 7776000, "first-party"
             )
             copy.write_row(astuple(replace(new, **about)))
-    change = "generation = generation + 1, previous_rotated_at = rotated_at, previous_promoted_branch = promoted_branch, rotated_at = used_at, promoted_branch = 0, idempotency_hash = substr(key, 1, 16)"
+    change = """
+        generation = generation + 1, previous_rotated_at = rotated_at, previous_promoted_branch = promoted_branch,
+        rotated_at = used_at, promoted_branch = 0, idempotency_hash = substr(key, 1, 16)
+    """
     for part in range(128):  # as they come, here and there
         db.execute(f"UPDATE unbroken_session SET {change} WHERE get_byte(key, 0) % 64 = {part % 64}".encode())
     return keys
@@ -199,10 +203,10 @@ def test_every_question_is_answered_by_an_index(store: PostgresSessionStore, db:
     plans = {
         "key": (postgres_module.READ, (keys[0],)),
         "subject": (
-            f"SELECT * FROM unbroken_session WHERE true{postgres_module.AMONG['subject']}",
+            f"SELECT * FROM unbroken_session WHERE true{postgres_module.CONDITIONS['subject']}",
             {"subject": "user-7"},
         ),
-        "sid": (postgres_module.CONFIRM, (0, found[0].sid, 1)),
+        "sid": (postgres_module.RECORD_FIRST_USE, (0, found[0].sid, 1)),
         "expires_at": (postgres_module.INSERT, (time.time(), *astuple(row()))),
     }
     for index, (statement, values) in plans.items():
@@ -267,15 +271,15 @@ async def killed_and_asked(store: PostgresSessionStore, db: psycopg.Connection[A
 def test_a_server_that_stops_in_mid_answer_is_given_up(
     url: str, db: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, run: Callable[[Any], Any]
 ) -> None:
-    monkeypatch.setattr(BlockingConnection, "answer_seconds", 0.5)
-    monkeypatch.setattr(AsyncConnection, "answer_seconds", 0.5)
+    monkeypatch.setattr(BlockingConnection, "response_seconds", 0.5)
+    monkeypatch.setattr(AsyncConnection, "response_seconds", 0.5)
     sql = PostgresDriver(url)
 
     async def stopped() -> Any:
         [(pid,)] = await sql.rows("SELECT pg_backend_pid()")
         os.kill(pid, signal.SIGSTOP)  # a child of the server that was started for these tests
         try:
-            with pytest.raises(StoreUnavailable, match="no answer within"):
+            with pytest.raises(StoreUnavailable, match="no response within"):
                 await sql.rows("SELECT 1")
             return await sql.rows("SELECT 2")
         finally:
@@ -298,7 +302,7 @@ def test_a_statement_that_takes_too_long_is_ended(url: str, monkeypatch: pytest.
 def test_who_finds_all_connections_busy_waits_for_a_bounded_time(
     url: str, db: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(sql_module, "POOL_SECONDS", 0.3)
+    monkeypatch.setattr(sql_module, "POOL_WAIT_SECONDS", 0.3)
     sql = PostgresDriver(f"{url}?pool_size=1")
     db.execute("SELECT pg_advisory_lock(1)")
     wait = ("SELECT pg_advisory_lock(1)", ())
@@ -312,7 +316,7 @@ def test_who_finds_all_connections_busy_waits_for_a_bounded_time(
             with anyio.fail_after(10):
                 while not one(db, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):  # noqa: ASYNC110  # another process's
                     await anyio.sleep(0.01)
-            with pytest.raises(StoreUnavailable, match="all connections were busy"):
+            with pytest.raises(StoreUnavailable, match="all connections are busy"):
                 await sql.rows("SELECT 1")
             db.execute("SELECT pg_advisory_unlock(1)")
         await sql.aclose()
@@ -385,8 +389,9 @@ def test_several_event_loops_and_threads_share_a_store(store: PostgresSessionSto
 
 
 def test_a_server_that_nobody_runs_is_unavailable_and_its_password_unsaid() -> None:
-    with pytest.raises(StoreUnavailable, match=r"PostgreSQL at 127.0.0.1:1/shop does not answer") as caught:
-        open_store("postgresql://ada:secret@127.0.0.1:1/shop")
+    store = open_store("postgresql://ada:secret@127.0.0.1:1/shop")
+    with pytest.raises(StoreUnavailable, match=r"PostgreSQL at 127.0.0.1:1/shop does not respond") as caught:
+        run_sync(store.health())
     assert "secret" not in str(caught.value)
 
 
@@ -426,7 +431,7 @@ def test_a_server_that_has_become_a_replica_is_unavailable(
     url: str, store: PostgresSessionStore, db: psycopg.Connection[Any]
 ) -> None:
     run_sync(store.insert(row()))
-    run_sync(store._sql.rows("SET default_transaction_read_only = on"))
+    run_sync(store._driver.rows("SET default_transaction_read_only = on"))
     with pytest.raises(StoreUnavailable, match="read-only"):
         run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0))
     assert run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0)) is True, "on another connection"

@@ -33,13 +33,13 @@ from unbroken.server.stores import redis as store_module
 from unbroken.server.stores import redis_scripts as scripts
 from unbroken.server.stores.redis import RedisSessionStore
 from unbroken.server.stores.redis_rows import (
-    CHANGING,
-    account_of,
-    key_written,
-    keys_of,
-    lasting,
-    row_of,
-    values_of,
+    CHANGING_FIELDS,
+    account_from,
+    encode_key,
+    encode_values,
+    fixed_text,
+    keys_from,
+    session_row,
 )
 
 NOW = 1_000.0
@@ -168,13 +168,13 @@ import asyncio, gc, sys
 from unbroken._sync import run_sync
 from unbroken.server.stores.redis import RedisSessionStore
 from unbroken.server.stores.redis_rows import (
-    CHANGING,
-    account_of,
-    key_written,
-    keys_of,
-    lasting,
-    row_of,
-    values_of,
+    CHANGING_FIELDS,
+    account_from,
+    encode_key,
+    keys_from,
+    fixed_text,
+    session_row,
+    encode_values,
 )
 store = RedisSessionStore(sys.argv[1])
 for _ in range(2):
@@ -216,7 +216,7 @@ def test_all_of_a_session_is_in_one_slot_and_all_of_a_subject(store: RedisSessio
     run_sync(store.revoke(NOW, "revoked", NOW + 9, subject="}{ada"))
     names = store._names
     slots = {key: key_slot(key) for key in raw.scan_iter(match=f"*{names.prefix}*", count=10_000)}
-    for pair in (names.row(row().key), names.subject("}{ada"), (names.feed, names.last)):
+    for pair in (names.session(row().key), names.subject("}{ada"), (names.revocations, names.last_revocation)):
         assert len({slots[name.encode()] for name in pair}) == 1
     assert len(slots) == 8
 
@@ -224,10 +224,10 @@ def test_all_of_a_session_is_in_one_slot_and_all_of_a_subject(store: RedisSessio
 def test_everything_of_a_session_goes_by_itself(store: RedisSessionStore, raw: Any) -> None:
     run_sync(store.insert(row()))
     names = store._names
-    for name in (*names.row(row().key), names.sid("sid"), names.subject("ada")[0]):
+    for name in (*names.session(row().key), names.sid("sid"), names.subject("ada")[0]):
         assert 900_000 < raw.pttl(name) <= 960_000
     run_sync(store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0))
-    assert 900_000 < raw.pttl(names.row(row().key)[0]) <= 960_000, "a rotation changes nothing about that"
+    assert 900_000 < raw.pttl(names.session(row().key)[0]) <= 960_000, "a rotation changes nothing about that"
 
 
 @pytest.mark.parametrize("by", ["revoke", "compare_and_set"])
@@ -237,7 +237,7 @@ def test_a_revoked_session_stays_as_long_as_its_tokens_could_live(store: RedisSe
         run_sync(store.revoke(NOW, "logged_out", NOW + 5_000, sid="sid"))
     else:
         run_sync(store.compare_and_set(row(), replace(row(), revoked_at=NOW, revoked_why="logged_out"), NOW + 5_000))
-    assert all(raw.pttl(name) > 5_000_000 for name in store._names.row(row().key))
+    assert all(raw.pttl(name) > 5_000_000 for name in store._names.session(row().key))
     found = run_sync(store.read(row().key))
     assert (found.revoked_at, found.revoked_why) == (NOW, "logged_out")
 
@@ -254,7 +254,7 @@ def test_the_list_of_a_subject_forgets_what_is_over(store: RedisSessionStore, ra
 def test_a_list_is_healed_of_what_a_crash_left_in_it(store: RedisSessionStore, raw: Any) -> None:
     for sid in ("half", "whole"):
         run_sync(store.insert(row(sid)))
-    raw.delete(*store._names.row(row("half").key))
+    raw.delete(*store._names.session(row("half").key))
     assert [found.sid for found in run_sync(store.sessions("ada"))] == ["whole"]
     assert run_sync(store.sessions(sid="half")) == []
     assert run_sync(store.revoke(NOW, "revoked", NOW + 9, subject="ada")) == ["whole"]
@@ -268,7 +268,7 @@ def test_two_prefixes_are_two_stores(redis: Service, store: RedisSessionStore) -
 
 
 def test_ten_thousand_sessions_are_listed_in_parts(store: RedisSessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "AT_ONCE", 7)
+    monkeypatch.setattr(store_module, "MAX_SESSIONS_PER_PIPELINE", 7)
     for number in range(300):
         run_sync(store.insert(row(str(number), used_at=NOW + number)))
     assert [found.sid for found in run_sync(store.sessions())] == [str(number) for number in reversed(range(300))]
@@ -282,7 +282,7 @@ def test_all_sessions_of_a_subject_end_in_one_write(store: RedisSessionStore, ru
     async def crash_after_the_write() -> None:
         for sid in ("a", "b"):
             await store.insert(row(sid))
-        await store._bumped("ada", NOW + 1, "revoked")
+        await store._revoke_subject("ada", NOW + 1, "revoked")
         assert not await store.rotate(row("a").key, PresentedToken(0, 0), NOW + 2, 300.0)
         found = await store.read(row("b").key)
         assert (found.revoked_at, found.revoked_why) == (NOW + 1, "revoked")
@@ -295,17 +295,17 @@ def test_all_sessions_of_a_subject_end_in_one_write(store: RedisSessionStore, ru
 
 
 def test_a_login_that_was_half_done_when_all_were_ended_is_over(store: RedisSessionStore, url: str) -> None:
-    other, ask_all, asked = RedisSessionStore(url), store._ask_all, []
+    other, execute_all, sent = RedisSessionStore(url), store._execute_all, []
 
     async def interrupted(commands: Any, **how: Any) -> Any:
-        if len(asked) == 1:
+        if len(sent) == 1:
             assert await other.revoke(NOW + 1, "revoked", NOW + 99, subject="ada") == []
-        asked.append(commands)
-        return await ask_all(commands, **how)
+        sent.append(commands)
+        return await execute_all(commands, **how)
 
-    store._ask_all = interrupted  # type: ignore[method-assign]
+    store._execute_all = interrupted  # type: ignore[method-assign]
     run_sync(store.insert(row()))
-    store._ask_all = ask_all  # type: ignore[method-assign]
+    store._execute_all = execute_all  # type: ignore[method-assign]
     for one in (store, other):
         assert not run_sync(one.rotate(row().key, PresentedToken(0, 0), NOW + 2, 300.0))
         assert run_sync(one.read(row().key)).revoked_at == NOW + 1
@@ -378,8 +378,8 @@ def test_an_end_that_was_not_announced_is_by_whoever_meets_it(
 
 def test_a_change_that_is_asked_for_twice_is_made_once(store: RedisSessionStore) -> None:
     run_sync(store.insert(row()))
-    end = ("EVALSHA", scripts.END, 2, *store._names.row(row().key), repr(NOW), "=revoked", repr(NOW + 9))
-    assert [run_sync(store._ask(*end, name, 1000)) for name in ("one", "one", "other")] == [1, 1, 2]
+    end = ("EVALSHA", scripts.REVOKE, 2, *store._names.session(row().key), repr(NOW), "=revoked", repr(NOW + 9))
+    assert [run_sync(store._execute(*end, name, 1000)) for name in ("one", "one", "other")] == [1, 1, 2]
 
 
 def test_news_arrive_at_once(store: RedisSessionStore, url: str) -> None:
@@ -542,15 +542,15 @@ def test_kill_9_loses_nothing_that_was_answered(mortal: Service) -> None:
 
 
 def test_what_an_older_and_a_newer_release_have_written_is_read() -> None:
-    written = values_of(row("sid"))
-    changing = {field.encode(): value for field, value in zip(CHANGING.values(), written, strict=True)}
-    text = json.loads(lasting(row("sid")))
-    assert row_of(row("sid").key, changing, json.dumps([*text, "what comes next"]).encode()) == row("sid")
-    assert row_of(row("sid").key, changing | {b"new": b"1"}, json.dumps(text[:-1]).encode()) == row("sid")
-    _, fixed, ends, life = key_written(record := new_mac_key(1, 5.0, 5.0))
-    found = {b"text 1": json.dumps([*json.loads(fixed), "next"]).encode(), b"ends 1": ends, b"life 1": life}
-    assert keys_of(found) == [record]
-    assert account_of("ada", b'["Ada", "hash", 1.0, "next"]') == Account("ada", "Ada", "hash", 1.0)
+    written = encode_values(row("sid"))
+    changing = {field.encode(): value for field, value in zip(CHANGING_FIELDS.values(), written, strict=True)}
+    text = json.loads(fixed_text(row("sid")))
+    assert session_row(row("sid").key, changing, json.dumps([*text, "what comes next"]).encode()) == row("sid")
+    assert session_row(row("sid").key, changing | {b"new": b"1"}, json.dumps(text[:-1]).encode()) == row("sid")
+    _, fixed, ends, life = encode_key(record := new_mac_key(1, 5.0, 5.0))
+    found = {b"text 1": json.dumps([*json.loads(fixed), "next"]).encode(), b"ends 1": ends, b"ttl 1": life}
+    assert keys_from(found) == [record]
+    assert account_from("ada", b'["Ada", "hash", 1.0, "next"]') == Account("ada", "Ada", "hash", 1.0)
 
 
 def test_a_restored_older_state_heals_and_repeats_no_number(mortal: Service) -> None:
@@ -678,16 +678,16 @@ def test_what_was_promised_waits_for_the_disk_and_a_rotation_does_not(store: Red
     run_sync(store.rotate(row("known").key, PresentedToken(0, 0), NOW, 300.0))
     run_sync(store.revoke(NOW, "revoked", NOW + 9, sid="known"))
     run_sync(store.save_keys([]))
-    client, sent, written = store._bind.blocking(), [], [1, 0]
-    put = client.put
+    client, sent, written = store._driver._blocking_client(), [], [1, 0]
+    send = client.send
 
     async def with_a_newer_server(commands: Any) -> Any:
         sent.append([command[0] for command in commands])
         asked = [command for command in commands if command[0] != "WAITAOF"]
-        return [*await put(asked), *([written] if len(asked) < len(commands) else [])]
+        return [*await send(asked), *([written] if len(asked) < len(commands) else [])]
 
-    client.put = with_a_newer_server
-    store._bind._server = ServerInfo(waits_for_disk=True)
+    client.send = with_a_newer_server
+    store._driver._server = ServerInfo(waits_for_disk=True)
     for promise in (store.insert(row()), store.revoke(NOW, "revoked", NOW + 9, sid="sid"), store.save_keys([])):
         sent.clear()
         run_sync(promise)

@@ -146,7 +146,7 @@ def test_sessions_live_on_all_nodes(store: RedisSessionStore, backend: str) -> N
 def test_the_epoch_of_another_slot_ends_a_session(store: RedisSessionStore) -> None:
     for sid in ("a", "b", "c", "d"):
         run_sync(store.insert(row(sid)))
-    run_sync(store._bumped("ada", NOW + 1, "revoked"))
+    run_sync(store._revoke_subject("ada", NOW + 1, "revoked"))
     for sid in ("a", "b", "c", "d"):
         assert not run_sync(store.rotate(row(sid).key, PresentedToken(0, 0), NOW + 2, 300.0))
         assert run_sync(store.read(row(sid).key)).revoked_at == NOW + 1

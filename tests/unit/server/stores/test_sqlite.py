@@ -58,7 +58,8 @@ def test_processes_with_one_token_get_one_successor(tmp_path: Path) -> None:
 
 def test_processes_that_start_at_once_on_a_new_file_agree_on_the_keys(tmp_path: Path) -> None:
     file = str(tmp_path / "new.db")
-    code = "import sys; from unbroken.server import *; print(Sessions(SqliteSessionStore(sys.argv[1])).keyring().signing[0].kid)"
+    code = "import sys; from unbroken.server import *; sessions = Sessions(SqliteSessionStore(sys.argv[1]));"
+    code += "print(sessions.keyring().signing[0].kid)"
     processes = [run(code, file) for _ in range(4)]
     assert len({process.communicate(timeout=20)[0] for process in processes}) == 1
 
@@ -195,11 +196,11 @@ def test_what_waits_briefly_in_a_loop_waits_long_elsewhere(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("given", "index"),
-    [({"sid": "a"}, "sid=?"), ({"subject": "a"}, "subject=?"), ({"subject": "a", "keep": "b"}, "subject=?")],
+    [({"sid": "a"}, "sid=?"), ({"subject": "a"}, "subject=?"), ({"subject": "a", "except_sid": "b"}, "subject=?")],
 )
 def test_a_revocation_finds_its_sessions_by_an_index(tmp_path: Path, given: dict[str, str], index: str) -> None:
     store, plans = SqliteSessionStore(tmp_path / "s.db"), []
-    db = store._connection(durable=True)
+    db = store._file.connection(durable=True)
 
     def note(statement: str) -> None:
         if "UPDATE session" in statement:
@@ -218,7 +219,7 @@ def test_what_is_no_text_is_an_invalid_request_and_no_driver_error(tmp_path: Pat
     sessions = Sessions(SqliteSessionStore(tmp_path / "s.db"))
     sessions.create("ada")
     for ask in (lambda: sessions.revoke("\udcff"), lambda: sessions.list_of("\udcff")):
-        with pytest.raises(InvalidRequest, match="not valid text"):
+        with pytest.raises(InvalidRequest, match="text that the database cannot store"):
             ask()
     assert len(sessions.list_all()) == 1
 
