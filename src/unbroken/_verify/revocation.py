@@ -49,8 +49,8 @@ class RevocationCheck(Protocol):
 class Introspection:
     """Asks the server about each token (RFC 7662), and believes the answer for *cached* seconds.
 
-    *credential*: the service's own Session, or a function that gives its access token. *on_unavailable*: what happens to a
-    token while the server does not answer within *timeout* seconds: ``"reject"`` or ``"accept"``.
+    *credential*: the service's own Session, or a function that gives its access token. *on_unavailable*: what happens
+    to a token while the server does not answer within *timeout* seconds: ``"reject"`` or ``"accept"``.
     Raises ConfigurationError for a URL that is not https (loopback excepted).
     """
 
@@ -153,8 +153,8 @@ class RevocationFeed:
     """Asks the server what was revoked since it was asked last: behind the requests, every half second at most.
 
     A revocation is known here within a second, or with the first request after a pause. *credential*: the service's own
-    Session, or a function that gives its access token. *on_unavailable*: what happens to all tokens when the feed is lost,
-    that is, without an answer for *lost_after* seconds: ``"reject"`` or ``"accept"``. *timeout* is for one request.
+    Session, or a function that gives its access token. *on_unavailable*: what happens to all tokens when the feed is
+    lost, that is, without an answer for *lost_after* seconds: ``"reject"`` or ``"accept"``. *timeout*: for one request.
     Raises ConfigurationError for a URL that is not https (loopback excepted).
     """
 

@@ -62,8 +62,8 @@ def by_dependency(sessions: Sessions) -> Any:
     auth, app = unbroken.fastapi.Auth(sessions, authenticate, **SETTINGS), FastAPI()
 
     @app.api_route("/orders", methods=["GET", "POST"])
-    async def orders(session: Claims = Depends(auth.session)) -> dict[str, str]:
-        return {"sub": session.subject}
+    async def orders(claims: Claims = Depends(auth.claims)) -> dict[str, str]:
+        return {"sub": claims.subject}
 
     return running(app)
 
@@ -74,7 +74,7 @@ def by_decorator(sessions: Sessions) -> Any:
     @app.route("/orders", methods=["GET", "POST"])
     @auth.required
     def orders() -> dict[str, str]:
-        return {"sub": auth.session.subject}
+        return {"sub": auth.claims.subject}
 
     return threaded(app)
 
@@ -173,8 +173,8 @@ def schema(**settings: Any) -> dict[str, Any]:
     app.include_router(auth.router)
 
     @app.get("/orders")
-    async def orders(session: Claims = Depends(auth.session)) -> dict[str, str]:
-        return {"sub": session.subject}
+    async def orders(claims: Claims = Depends(auth.claims)) -> dict[str, str]:
+        return {"sub": claims.subject}
 
     found = app.openapi()
     validate(found)

@@ -53,7 +53,7 @@ def test_without_a_choice_a_revoked_session_lives_as_long_as_its_token(identity:
 def test_what_happens_without_an_answer_has_to_be_said(kind: type[RevocationFeed | Introspection]) -> None:
     with pytest.raises(TypeError, match="on_unavailable"):
         kind("https://id.example.org/x", lambda: "t")
-    with pytest.raises(ConfigurationError, match="'refuse' or 'accept'"):
+    with pytest.raises(ConfigurationError, match="'reject' or 'accept'"):
         kind("https://id.example.org/x", lambda: "t", on_unavailable="maybe")
     with pytest.raises(ConfigurationError, match="https"):
         kind("http://id.example.org/x", lambda: "t", on_unavailable="reject")

@@ -192,7 +192,7 @@ def _values(request: Request, name: str) -> tuple[str, ...]:
     """The values of the cookies that are called *name*. Raises InvalidRequest if there are too many of them."""
     found = _cookie_values(request, name)
     if len(found) > MAX_SAME_NAME_COOKIES:
-        raise ambiguous()
+        raise ambiguous_cookies()
     return found
 
 
@@ -205,7 +205,7 @@ def _cookie_values(request: Request, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, values)))
 
 
-def ambiguous() -> InvalidRequest:
+def ambiguous_cookies() -> InvalidRequest:
     """The error for cookies of one name that belong to several sessions."""
     words = "there are several session cookies of one name: log out, then log in again"
     return InvalidRequest(words, reason="ambiguous_cookies")

@@ -11,19 +11,27 @@ from typing import Any
 
 from unbroken.errors import InvalidRequest, LoginRefused
 from unbroken.server.http.cookies import CookieTransport
-from unbroken.server.http.messages import Request, Response, Route, flag_of, json_response, text_of
+from unbroken.server.http.messages import (
+    MAX_LABEL_CHARS,
+    Request,
+    Response,
+    Route,
+    bool_field,
+    json_response,
+    text_field,
+)
 from unbroken.server.login.accounts import Subject
 from unbroken.server.login.authenticator import Authenticator, MfaRequired
+from unbroken.server.login.credential_check import CredentialCheck
 from unbroken.server.login.mfa import MfaTokens, start_over
-from unbroken.server.login.rate_limit import Attempt, CredentialCheck, name_key, spelling_key
+from unbroken.server.login.rate_limit import Attempt, name_key, spelling_key
 from unbroken.server.sessions import Sessions
 from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, marker_key, revoked_since, run_off_loop
 from unbroken.tokens import TokenResponse
 
 __all__ = ["LoginEndpoints"]
 
-LONGEST_CLIENT_ID = 200  # it stands in every access token, which must fit into a header
-LONGEST_LABEL = 200
+MAX_CLIENT_ID_CHARS = 200  # it stands in every access token, which must fit into a header
 
 
 class LoginEndpoints:
@@ -40,12 +48,12 @@ class LoginEndpoints:
         fields, in_cookies = request.json(), self._jar.wants_cookies(request)
         found = await self._begun(
             request,
-            text_of(fields, "username"),
-            text_of(fields, "password"),
-            scope=text_of(fields, "scope", required=False),
-            label=text_of(fields, "label", required=False)[:LONGEST_LABEL],
-            client_id=text_of(fields, "client_id", required=False) or "first-party",
-            coordinated=flag_of(fields, "coordinated") and not in_cookies,
+            text_field(fields, "username"),
+            text_field(fields, "password"),
+            scope=text_field(fields, "scope", required=False),
+            label=text_field(fields, "label", required=False)[:MAX_LABEL_CHARS],
+            client_id=text_field(fields, "client_id", required=False) or "first-party",
+            coordinated=bool_field(fields, "coordinated") and not in_cookies,
         )
         return found if isinstance(found, Response) else self._jar.issue(request, found)
 
@@ -66,7 +74,7 @@ class LoginEndpoints:
             request.caller, account, "password", lambda: self._logins.authenticate(name, password), spelling
         )
         scope = " ".join(dict.fromkeys(about["scope"].split()))
-        about = {**about, "scope": scope, "label": about.get("label") or who.label[:LONGEST_LABEL]}
+        about = {**about, "scope": scope, "label": about.get("label") or who.label[:MAX_LABEL_CHARS]}
         if isinstance(who, MfaRequired):
             answer = await self._asked_for_more(who, one, account, spelling, about)
             ended = await run_off_loop(self._sessions.store, lambda: self._was_ended(who.subject, began))
@@ -111,8 +119,8 @@ class LoginEndpoints:
 
     async def _login_step(self, request: Request, _: str) -> Response:
         fields, in_cookies = request.json(), self._jar.wants_cookies(request)
-        begun, code = await self._steps.read(text_of(fields, "mfa_token")), text_of(fields, "code")
-        if text_of(fields, "client_id", required=False) not in ("", begun.about["client_id"]):
+        begun, code = await self._steps.read(text_field(fields, "mfa_token")), text_field(fields, "code")
+        if text_field(fields, "client_id", required=False) not in ("", begun.about["client_id"]):
             raise start_over()
         account = marker_key(b"code", begun.subject.encode("utf-8", "replace"))
         _right, one = await self._door.check(
@@ -145,5 +153,5 @@ class LoginEndpoints:
 
 def _check_client_id(client_id: str) -> None:
     """RFC 6749 appendix A.1: printable ASCII."""
-    if len(client_id) > LONGEST_CLIENT_ID or not (client_id.isascii() and client_id.isprintable()):
-        raise InvalidRequest(f"client_id has at most {LONGEST_CLIENT_ID} printable ASCII characters")
+    if len(client_id) > MAX_CLIENT_ID_CHARS or not (client_id.isascii() and client_id.isprintable()):
+        raise InvalidRequest(f"client_id has at most {MAX_CLIENT_ID_CHARS} printable ASCII characters")

@@ -36,7 +36,7 @@ class AllowedOrigins:
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
         if isinstance(allowed, str):
-            raise ConfigurationError("origins is a list of origins, not one text")
+            raise ConfigurationError("origins must be a list, such as ['https://app.example.com']")
         self.allowed = frozenset(_checked(origin) for origin in allowed)
 
     def is_trusted(self, request: Request) -> bool:
@@ -97,7 +97,7 @@ class Cors:
 
 def _checked(origin: str) -> str:
     """*origin*, which is spelled as browsers spell it (RFC 6454 §6.2), and safe to trust."""
-    found = ORIGIN.fullmatch(origin)
+    found = ORIGIN.fullmatch(origin) if isinstance(origin, str) else None
     if found is None or f"{found['scheme']}{found['port']}" in ("https:443", "http:80"):
         raise ConfigurationError(f"{origin!r} is not an origin: write it as https://app.example.com")
     if found["scheme"] == "http" and not is_loopback(found["host"].strip("[]")):

@@ -7,19 +7,18 @@ from __future__ import annotations
 from unbroken.errors import InvalidRequest
 from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.messages import (
+    MAX_LABEL_CHARS,
     NO_STORE,
     Request,
     Response,
     Route,
-    introspection_response,
     json_response,
-    text_of,
+    text_field,
 )
+from unbroken.server.keys.access_token import Claims
 from unbroken.server.sessions import Sessions
 
-__all__ = ["SessionEndpoints"]
-
-LONGEST_LABEL = 200
+__all__ = ["SessionEndpoints", "claims_body"]
 
 
 class SessionEndpoints:
@@ -37,7 +36,7 @@ class SessionEndpoints:
         )
 
     async def _session(self, request: Request, _: str) -> Response:
-        return json_response(introspection_response(await self._callers.require(request)))
+        return json_response(claims_body(await self._callers.require(request)))
 
     async def _my_sessions(self, request: Request, _: str) -> Response:
         caller = await self._callers.require(request)
@@ -48,9 +47,9 @@ class SessionEndpoints:
         caller, fields = await self._callers.require(request), request.json()
         if "label" not in fields:
             raise InvalidRequest("label is missing")
-        label = text_of(fields, "label", required=False)
-        if len(label) > LONGEST_LABEL:
-            raise InvalidRequest(f"a label has at most {LONGEST_LABEL} characters")
+        label = text_field(fields, "label", required=False)
+        if len(label) > MAX_LABEL_CHARS:
+            raise InvalidRequest(f"a label has at most {MAX_LABEL_CHARS} characters")
         info = await self._sessions.arename(sid, label, subject=caller.subject)
         return _none() if info is None else json_response(info.to_json(current=info.sid == caller.sid))
 
@@ -67,6 +66,20 @@ class SessionEndpoints:
     async def _ticket(self, request: Request, _: str) -> Response:
         ticket = await self._sessions.aticket(await self._callers.require(request))
         return json_response(ticket.to_response())
+
+
+def claims_body(claims: Claims) -> dict[str, object]:
+    """Return the claims of an access token as JSON, for their holder and for RFC 7662 §2.2."""
+    return {
+        "sub": claims.subject,
+        "sid": claims.sid,
+        "client_id": claims.client_id,
+        "scope": claims.scope,
+        "iss": claims.issuer,
+        "aud": claims.audience,
+        "iat": int(claims.issued_at),
+        "exp": int(claims.expires_at),
+    }
 
 
 def _none() -> Response:

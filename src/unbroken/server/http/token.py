@@ -9,26 +9,23 @@ from __future__ import annotations
 from typing import NoReturn
 
 from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
-from unbroken.server.http.authentication import RequestAuthenticator
-from unbroken.server.http.cookies import CookieTransport, ambiguous
+from unbroken.server.http.cookies import CookieTransport, ambiguous_cookies
 from unbroken.server.http.login import LoginEndpoints
 from unbroken.server.http.messages import (
     NO_STORE,
     Request,
     Response,
     Route,
-    bearer_of,
-    introspection_response,
+    bearer_token,
     json_response,
-    text_of,
+    text_field,
 )
-from unbroken.server.login.authenticator import IsActive, is_somebody
+from unbroken.server.http.settings import EndpointSettings
+from unbroken.server.login.authenticator import IsActive, subject_is_active
 from unbroken.server.sessions import Sessions
 from unbroken.tokens import TokenResponse
 
 __all__ = ["TokenEndpoints"]
-
-INTROSPECT = "introspect"  # the scope that may look at other subjects' tokens
 
 
 class TokenEndpoints:
@@ -37,31 +34,27 @@ class TokenEndpoints:
     def __init__(
         self,
         sessions: Sessions,
-        callers: RequestAuthenticator,
         logins: LoginEndpoints,
         jar: CookieTransport,
-        is_active: IsActive | None = None,
-        *,
-        password_grant: bool = False,
+        settings: EndpointSettings,
     ) -> None:
-        self._sessions, self._callers, self._logins, self._jar = sessions, callers, logins, jar
-        self._is_active, self._password_grant = is_active, password_grant
+        self._sessions, self._logins, self._jar = sessions, logins, jar
+        self._is_active, self._password_grant = settings.is_active, settings.password_grant
         self.routes = (
             Route("POST", "/token", self._token),
             Route("POST", "/refresh", self._refresh),
             Route("POST", "/logout", self._logout),
             Route("POST", "/revoke", self._revoke),
-            Route("POST", "/introspect", self._introspect),
         )
 
     async def _token(self, request: Request, _: str) -> Response:
         fields = request.form()
-        grant_type, client_id = text_of(fields, "grant_type"), fields.get("client_id") or request.basic_client()
+        grant_type, client_id = text_field(fields, "grant_type"), fields.get("client_id") or request.basic_client_id()
         if grant_type == "refresh_token":
-            token = text_of(fields, "refresh_token")
+            token = text_field(fields, "refresh_token")
             return _tokens(await self._refreshed(request, token, client_id, fields.get("scope")))
         if grant_type == "password" and self._password_grant:
-            name, password = text_of(fields, "username"), text_of(fields, "password")
+            name, password = text_field(fields, "username"), text_field(fields, "password")
             about = {"scope": fields.get("scope", ""), "client_id": client_id or "first-party"}
             try:
                 return _tokens(await self._logins.log_in(request, name, password, **about))
@@ -78,7 +71,7 @@ class TokenEndpoints:
         return self._jar.issue(request, await self._refreshed(request, await self._one_of(found), None, None))
 
     def _in_body(self, request: Request) -> str:
-        return text_of(request.json(), "refresh_token", required=False) if request.body else ""
+        return text_field(request.json(), "refresh_token", required=False) if request.body else ""
 
     async def _one_of(self, tokens: tuple[str, ...]) -> str:
         """The refresh token to exchange. Of several, one is looked for that can be, because a wrong guess could end a
@@ -90,7 +83,7 @@ class TokenEndpoints:
         good = {token: info for token, (info, can_be_exchanged) in found.items() if can_be_exchanged}
         living = good or {token: info for token, (info, _) in found.items() if info.revoked_at is None}
         if len({info.sid for info in living.values()}) > 1 or (not good and len(living) > 1):
-            raise ambiguous()
+            raise ambiguous_cookies()
         return next(iter(living), tokens[0])
 
     async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> TokenResponse:
@@ -112,11 +105,11 @@ class TokenEndpoints:
         found = await self._sessions.ainspect_refresh(token)
         if found is None or found[0].revoked_at is not None:
             return
-        if not await is_somebody(is_active, found[0].subject):
+        if not await subject_is_active(is_active, found[0].subject):
             await self._sessions.arevoke(found[0].sid)
 
     async def _logout(self, request: Request, _: str) -> Response:
-        access_token, refresh_token = bearer_of(request), self._in_body(request)
+        access_token, refresh_token = bearer_token(request), self._in_body(request)
         in_cookies = self._jar.requests_cookies(request)
         if not in_cookies and access_token is None and not refresh_token:
             self._refuse_logout(request)
@@ -136,34 +129,9 @@ class TokenEndpoints:
         raise InvalidRequest("send the bearer token, the refresh_token, or both")
 
     async def _revoke(self, request: Request, _: str) -> Response:
-        token = text_of(request.form(), "token")
+        token = text_field(request.form(), "token")
         await self._sessions.alogout(access_token=token, refresh_token=token)
         return Response(200, NO_STORE)
-
-    async def _introspect(self, request: Request, _: str) -> Response:
-        caller = await self._callers.require(request)
-        facts = await self._facts(text_of(request.form(), "token"))
-        if facts is None or not (facts["sub"] == caller.subject or caller.has_scope(INTROSPECT)):
-            return json_response({"active": False})
-        return json_response({"active": True, **facts})
-
-    async def _facts(self, token: str) -> dict[str, object] | None:
-        """What RFC 7662 §2.2 tells of a good token; None for any other."""
-        try:
-            return introspection_response(await self._sessions.averify(token)) | {"token_type": "Bearer"}
-        except InvalidToken:
-            found = await self._sessions.ainspect_refresh(token)
-        if found is None or not found[1]:
-            return None
-        info = found[0]
-        return {
-            "sub": info.subject,
-            "sid": info.sid,
-            "client_id": info.client_id,
-            "scope": info.scope,
-            "exp": int(info.idle_expires_at),
-            "token_type": "refresh_token",
-        }
 
 
 def _tokens(granted: TokenResponse) -> Response:

@@ -191,7 +191,7 @@ class Place:
         self.endpoints = Endpoints(
             self.sessions,
             lambda name, password: MfaRequired(name) if password == "right" else None,
-            second_step=lambda _subject, _kind, code: code == "42",
+            verify_mfa=lambda _subject, _kind, code: code == "42",
         )
 
     def post(self, path: str, **fields: Any) -> dict[str, Any]:

@@ -152,7 +152,7 @@ async def test_a_login_under_way_does_not_outlive_the_end_of_all_sessions(
         sessions.revoke_subject(name)  # the password was found right, and changed by somebody right after that
         return MfaRequired(name) if step else name
 
-    endpoints = Endpoints(sessions, directory, second_step=lambda *_: True)
+    endpoints = Endpoints(sessions, directory, verify_mfa=lambda *_: True)
     assert await status_of(endpoints, logging_in()) == 401
     assert sessions.list_of("ada") == []
     assert [(type(event).__name__, event.why) for event in told] == [("LoginFailed", "changed")]
@@ -178,7 +178,7 @@ async def test_so_they_may_where_a_login_has_two_steps() -> None:
             sessions.revoke_others(event.subject, keep=event.sid)
 
     sessions = Sessions(MemorySessionStore(), on_event=only_one)
-    endpoints = Endpoints(sessions, lambda name, _: MfaRequired(name), second_step=lambda *_: True)
+    endpoints = Endpoints(sessions, lambda name, _: MfaRequired(name), verify_mfa=lambda *_: True)
     for _ in range(3):
         asked = await endpoints.handle(logging_in())
         assert asked is not None

@@ -171,7 +171,7 @@ def test_a_right_password_forgives_the_wrong_ones(place: Place) -> None:
 
 
 def test_without_a_guard_there_is_no_limit() -> None:
-    assert set(Place(guard=None).statuses(80)) == {401}
+    assert set(Place(rate_limit=None).statuses(80)) == {401}
 
 
 def test_the_password_grant_is_guarded_too() -> None:
