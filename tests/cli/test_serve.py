@@ -222,8 +222,8 @@ def test_a_store_that_hangs_makes_a_server_unready_not_dead(folder: Path) -> Non
 
     from unbroken.server import MemorySessionStore, Sessions
     from unbroken.server.http.endpoints import Endpoints
-    from unbroken.server.http.messages import Request
     from unbroken.server.http.health import HealthEndpoints
+    from unbroken.server.http.messages import Request
 
     class Hanging(MemorySessionStore):
         async def health(self) -> None:

@@ -159,7 +159,7 @@ def test_requests_answers_and_refusals_are_described() -> None:
     login = paths["/auth/login"]["post"]
     assert login["requestBody"]["content"]["application/json"]["schema"]["required"] == ["username", "password"]
     assert login["responses"].keys() >= {"200", "400", "401", "413", "503"}
-    assert login["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/TokenResponse")
+    assert login["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/TokenBody")
     form = paths["/auth/token"]["post"]["requestBody"]["content"]
     assert form.keys() == {"application/x-www-form-urlencoded"}
     assert paths["/auth/sessions/{sid}"]["delete"]["responses"].keys() >= {"204", "401", "404"}

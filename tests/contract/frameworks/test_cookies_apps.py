@@ -193,7 +193,7 @@ def test_openapi_says_what_cookies_change() -> None:
         assert "403" in operation["responses"]
     assert paths["/auth/refresh"]["post"]["requestBody"]["required"] is False
     answers = paths["/auth/login"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
-    assert [one["$ref"].rpartition("/")[2] for one in answers] == ["TokenResponse", "CookieResponse"]
+    assert [one["$ref"].rpartition("/")[2] for one in answers] == ["TokenBody", "CookieTokenBody"]
     assert headers_of(paths["/auth/sessions/revoke-others"]["post"]) == [], "there it is the Authorization header"
     assert not any("options" in operations for operations in paths.values())
 
@@ -208,7 +208,7 @@ def test_openapi_names_the_cookie_with_the_access_token() -> None:
 
 def test_openapi_without_cookies_speaks_of_none() -> None:
     text = json.dumps(schema())
-    assert not [word for word in ("X-Unbroken", "CookieResponse", "SessionCookie") if word in text]
+    assert not [word for word in ("X-Unbroken", "CookieTokenBody", "SessionCookie") if word in text]
 
 
 # ---- the page in docs ------------------------------------------------------------------------------------------------

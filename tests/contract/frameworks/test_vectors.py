@@ -30,7 +30,10 @@ def test_a_token_response_is_read_as_the_vector_says(case: dict[str, Any]) -> No
         return
     granted = TokenResponse.from_response(case["body"])
     said = {"unreadable_fields": [], **case["tokens"]}
-    assert {name: getattr(granted, name) for name in said} == {**said, "unreadable_fields": tuple(said["unreadable_fields"])}
+    assert {name: getattr(granted, name) for name in said} == {
+        **said,
+        "unreadable_fields": tuple(said["unreadable_fields"]),
+    }
 
 
 @pytest.mark.parametrize("case", vectors("challenges"))

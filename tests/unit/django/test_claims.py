@@ -61,7 +61,10 @@ def test_too_little_scope_is_a_403_with_a_challenge() -> None:
 
 
 def test_so_it_is_in_an_event_loop() -> None:
-    with running(django_project.application("asgi")) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http:
+    with (
+        running(django_project.application("asgi")) as port,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http,
+    ):
         for page in ("/plain", "/later"):
             assert http.get(page).status_code == 401
             assert http.get(page, headers=headers("write")).text == "ada"
@@ -73,5 +76,8 @@ def test_behind_the_decorator_no_middleware_is_needed() -> None:
 
 
 def test_with_neither_the_error_says_what_to_add() -> None:
-    with override_settings(MIDDLEWARE=WITHOUT), pytest.raises(RuntimeError, match="AccessTokenMiddleware in MIDDLEWARE"):
+    with (
+        override_settings(MIDDLEWARE=WITHOUT),
+        pytest.raises(RuntimeError, match="AccessTokenMiddleware in MIDDLEWARE"),
+    ):
         Client().get("/plain", headers=headers())

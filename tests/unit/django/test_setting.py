@@ -159,7 +159,11 @@ def test_keys_are_sealed_and_the_check_says_where_they_are_not(
 
     first, second = new_key(), new_key()
     (tmp_path / "key").write_text(f"{first}\n{second}\n")
-    for one in ({"ENCRYPTION_KEY": first}, {"ENCRYPTION_KEY": [first, second]}, {"ENCRYPTION_KEY_FILE": tmp_path / "key"}):
+    for one in (
+        {"ENCRYPTION_KEY": first},
+        {"ENCRYPTION_KEY": [first, second]},
+        {"ENCRYPTION_KEY_FILE": tmp_path / "key"},
+    ):
         assert unsealed(**one) == 0
         assert "unbroken.W003" not in capsys.readouterr().err
     assert unsealed() > 0
@@ -167,7 +171,10 @@ def test_keys_are_sealed_and_the_check_says_where_they_are_not(
 
 
 def test_what_is_no_seal_key_is_a_wrong_setting_and_is_not_shown() -> None:
-    with chosen(STORE="memory:", ENCRYPTION_KEY="hush"), pytest.raises(ImproperlyConfigured, match="seal key") as caught:
+    with (
+        chosen(STORE="memory:", ENCRYPTION_KEY="hush"),
+        pytest.raises(ImproperlyConfigured, match="seal key") as caught,
+    ):
         sessions()
     assert "hush" not in str(caught.value) + repr(setting())
 

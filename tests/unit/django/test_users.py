@@ -88,7 +88,7 @@ def test_users_that_cannot_be_looked_up_are_try_later_and_named_in_the_log(
     monkeypatch.setattr("django.contrib.auth.authenticate", dead)
     answer = http.post("/auth/login", json=LOGIN)
     assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
-    assert "the users' database does not answer" in caplog.text
+    assert "the database of the users does not answer" in caplog.text
 
 
 def test_connections_are_looked_after_where_django_does_not(
