@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 
 from unbroken.errors import InvalidRequest, InvalidToken
 from unbroken.server.http.authentication import RequestAuthenticator
+from unbroken.server.http.bodies import RevocationsBody
 from unbroken.server.http.messages import Request, Response, Route, challenge, json_response, text_field
 from unbroken.server.http.sessions import claims_body
 from unbroken.server.sessions import Sessions
@@ -47,7 +48,7 @@ class IntrospectionEndpoints:
     async def _active_token(self, token: str) -> dict[str, object] | None:
         """Return what RFC 7662 §2.2 says of an active token; None for any other."""
         try:
-            return claims_body(await self._sessions.averify(token)) | {"token_type": "Bearer"}
+            return {**claims_body(await self._sessions.averify(token)), "token_type": "Bearer"}
         except InvalidToken:
             found = await self._sessions.ainspect_refresh(token)
         if found is None or not found[1]:
@@ -67,7 +68,8 @@ class IntrospectionEndpoints:
         if not caller.has_scope(INTROSPECT):  # rule 2
             return challenge(None, scope=INTROSPECT)
         cursor, revoked = await self._sessions.arevocations(_cursor(request.query))
-        return json_response({"cursor": cursor, "revoked": [{"sid": sid, "until": until} for sid, until in revoked]})
+        body: RevocationsBody = {"cursor": cursor, "revoked": [{"sid": sid, "until": until} for sid, until in revoked]}
+        return json_response(body)
 
 
 def _cursor(query: str) -> int:
