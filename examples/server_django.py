@@ -13,21 +13,21 @@ from django.core.management import execute_from_command_line
 from django.http import JsonResponse
 from django.urls import include, path
 
-from unbroken.django import session_required
+from unbroken.django import access_token_required
 
 settings.configure(
     SECRET_KEY=os.environ.get("SECRET_KEY", "not for production"),
     ALLOWED_HOSTS=["localhost", "127.0.0.1"],
     INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "unbroken.django"],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ.get("USERS", "users.db")}},
-    MIDDLEWARE=["unbroken.django.middleware.TokenMiddleware"],
+    MIDDLEWARE=["unbroken.django.middleware.AccessTokenMiddleware"],
     ROOT_URLCONF=__name__,
     UNBROKEN={"STORE": os.environ.get("UNBROKEN_STORE", "sqlite:///unbroken.db")},
 )
 django.setup()
 
 
-@session_required
+@access_token_required
 def orders(request: Any) -> JsonResponse:
     return JsonResponse({"orders of": request.user.get_username()})
 

@@ -15,5 +15,5 @@ app.include_router(auth.router)
 
 
 @app.get("/orders")
-async def orders(session: Annotated[Claims, Depends(auth.session)]) -> dict[str, str]:
-    return {"orders of": session.subject}
+async def orders(claims: Annotated[Claims, Depends(auth.claims)]) -> dict[str, str]:
+    return {"orders of": claims.subject}

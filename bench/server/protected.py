@@ -18,7 +18,7 @@ LIMIT = 0.95
 PAIRS = {
     "Starlette, SessionMiddleware": ("page:app", "page:free", "uvicorn", LIMIT),
     "the same by asyncio and h11": ("page:app", "page:free", "uvicorn by itself", LIMIT),
-    "FastAPI, Depends(auth.session)": ("page:fastapi", "page:fastapi_free", "uvicorn", 0.0),
+    "FastAPI, Depends(auth.claims)": ("page:fastapi", "page:fastapi_free", "uvicorn", 0.0),
 }
 
 

@@ -1,23 +1,25 @@
-"""The server's endpoints and the current session for FastAPI, right in OpenAPI.
+"""The server's endpoints, and the claims of a request, for FastAPI; both are described in OpenAPI.
 
     auth = Auth(sessions, authenticate)
     app = FastAPI()
     app.include_router(auth.router)
 
     @app.get("/orders")
-    async def orders(session: Annotated[Claims, Depends(auth.session)]): ...
+    async def orders(claims: Annotated[Claims, Depends(auth.claims)]): ...
 
     @app.get("/reports")
-    async def reports(session: Annotated[Claims, Security(auth.session, scopes=["reports"])]): ...
+    async def reports(claims: Annotated[Claims, Security(auth.claims, scopes=["reports"])]): ...
 
-    tickets = Tickets(sessions)                    # for what a browser opens without headers, as /live?ticket=…
+    tickets = TicketAuth(sessions)                 # for what a browser opens without headers, as /live?ticket=…
 
     @app.websocket("/live")
-    async def live(socket: WebSocket, session: Annotated[Claims, Depends(tickets.session)]): ...
+    async def live(socket: WebSocket, claims: Annotated[Claims, Depends(tickets.claims)]): ...
 
-A service that only verifies tokens has ``Bearer(verifier)`` in place of ``Auth``: the dependency, without endpoints.
-With ``cookies=Cookies("both")`` the dependency takes the access token from its cookie too.
-With ``password_grant=True`` the docs page's Authorize button asks for name and password; without, for a token.
+1. A service that only verifies tokens has ``Bearer(verifier)`` in place of ``Auth``: the dependency without endpoints.
+2. With ``cookies="both"`` the dependency takes the access token from its cookie too.
+3. With ``password_grant=True`` the Authorize button of the documentation page asks for a name and a password, without
+   it for a token.
+4. A refused request gets FastAPI's error body, in which ``detail`` is the object that other frameworks send.
 """
 
 from __future__ import annotations
@@ -31,35 +33,44 @@ from fastapi.security import APIKeyCookie, HTTPBearer, OAuth2PasswordBearer, Sec
 from starlette.requests import HTTPConnection
 from starlette.requests import Request as StarletteRequest
 
-from unbroken._openapi import described, needs_token
-from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier
+from unbroken._openapi import needs_access_token, route_description
+from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
 from unbroken.server.http.cookies import Cookies
-from unbroken.server.http.endpoints import Authenticate, Endpoints, EndpointSettings
+from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.http.messages import Response
+from unbroken.server.http.settings import EndpointOptions
 from unbroken.server.keys.access_token import Claims
+from unbroken.server.login.authenticator import Authenticate
 from unbroken.server.sessions import Sessions
-from unbroken.starlette import authenticate, by_ticket, endpoint_of, require_scope
+from unbroken.starlette import claims_or_refusal, route_endpoint, ticket_claims_or_refusal
 
 __all__ = ["Auth", "Bearer", "TicketAuth"]
 
+ClaimsDependency = Callable[..., Awaitable[Claims]]
+
 
 class Bearer:
-    """``session``, a dependency that gives the ``Claims`` of the caller. *verifier* knows good tokens.
+    """``claims``: a dependency that returns the ``Claims`` of the request's access token, by *verifier*.
 
     *cookies* and *origins* are those of the endpoints, if access tokens are in cookies.
     """
 
+    claims: ClaimsDependency
+
     def __init__(self, verifier: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
-        callers = RequestAuthenticator(verifier, cookies=cookies, origins=origins)
-        self.session = _dependency(callers, _any_of(HTTPBearer(auto_error=False), cookies))
+        authenticator = RequestAuthenticator(verifier, cookies=cookies, origins=origins)
+        self.claims = _dependency(authenticator, _any_of(HTTPBearer(auto_error=False), cookies))
 
 
 class Auth:
-    """The endpoints as ``router``, and ``session``, a dependency that gives the ``Claims`` of the caller.
+    """``router``: the endpoints. ``claims``: a dependency that returns the ``Claims`` of the request's access token.
 
-    Parameters as those of ``unbroken.server.Endpoints``; *scopes* describes the words of scope, for the docs page.
-    Set *prefix* here, not at ``include_router``: the metadata and the docs page name the endpoints by it.
+    Parameters as those of ``unbroken.server.Endpoints``; *scopes* describes each word of scope, for the documentation
+    page. Set *prefix* here, not at ``include_router``: metadata and documentation name the endpoints by it.
     """
+
+    router: APIRouter
+    claims: ClaimsDependency
 
     def __init__(
         self,
@@ -67,73 +78,81 @@ class Auth:
         authenticate: Authenticate,
         *,
         scopes: dict[str, str] | None = None,
-        **settings: Unpack[EndpointSettings],
+        **options: Unpack[EndpointOptions],
     ) -> None:
-        endpoints = Endpoints(sessions, authenticate, **settings)
-        password_grant = endpoints.password_grant
-        self.scheme = _scheme(endpoints, scopes or {}) if password_grant else HTTPBearer(auto_error=False)
-        places = _any_of(self.scheme, endpoints.cookies)
-        # One object for ever: FastAPI knows a dependency, and what overrides it in tests, by its identity.
-        self.session = _dependency(endpoints.callers, places)
+        endpoints = Endpoints(sessions, authenticate, **options)
+        settings = endpoints.settings
+        self.scheme = (
+            _password_scheme(endpoints, scopes or {}) if settings.password_grant else HTTPBearer(auto_error=False)
+        )
+        security = _any_of(self.scheme, settings.cookies)
+        # One object: FastAPI compares dependencies, and those that tests override, by identity.
+        self.claims = _dependency(endpoints.authenticator, security)
         self.router = APIRouter(tags=["auth"])
         for route in endpoints.routes:
-            path, endpoint = endpoints.path(route), endpoint_of(endpoints, route)
+            path, endpoint = endpoints.path(route), route_endpoint(endpoints, route)
             self.router.add_api_route(
                 path,
                 endpoint,
                 methods=[route.method],
-                dependencies=[Depends(places)] if needs_token(route) else [],
-                **described(route, endpoints.cookies),
+                dependencies=[Depends(security)] if needs_access_token(route) else [],
+                **route_description(route, settings.cookies),
             )
-            if route.method == "GET":  # the document need not say so
+            if route.method == "GET":  # HEAD is not in the document
                 name = f"{route.name}_head"
                 self.router.add_api_route(path, endpoint, methods=["HEAD"], name=name, include_in_schema=False)
 
 
 class TicketAuth:
-    """``session``, a dependency that gives the ``Claims`` of who connects with ``?ticket=…``: for WebSocket routes, and
-    for GET routes that a page opens without headers. What is logged from then on does not show the ticket.
+    """``claims``: a dependency that returns the ``Claims`` of the session that connects with ``?ticket=…``.
+
+    For WebSocket routes, and for GET routes that a page opens without headers. Later log lines do not contain the
+    ticket.
     """
 
+    claims: ClaimsDependency
+
     def __init__(self, sessions: Sessions) -> None:
-        async def session(
+        async def ticket_claims(
             connection: HTTPConnection,
             scopes: SecurityScopes,
             _: Annotated[str, Query(alias="ticket", description="from /ticket; used once, within 30 seconds")] = "",
         ) -> Claims:
-            """The session that opens *connection*; answers 401 or 403 with an RFC 6750 challenge otherwise."""
-            return _or_refused(require_scope(await by_ticket(sessions, connection), scopes.scope_str))
+            """Return the claims of the ticket. Refuses the request with 401 or 403 and an RFC 6750 challenge."""
+            claims = await ticket_claims_or_refusal(sessions, connection)
+            return _claims_or_raise(require_scope(claims, scopes.scope_str))
 
-        self.session = session
+        self.claims = ticket_claims
 
 
 def _any_of(scheme: Any, cookies: Cookies | None) -> Any:
-    """The places where an access token may be, for OpenAPI: any one of them is enough."""
+    """Return a dependency that declares, for OpenAPI, where an access token may be: any one place is enough."""
     if cookies is None or cookies.mode != "both":
         return scheme
     cookie = APIKeyCookie(name=cookies.access_name, scheme_name="SessionCookie", auto_error=False)
 
-    async def seen(_: Any = Depends(scheme), __: Any = Depends(cookie)) -> None:
-        """Nothing: the places are declared by this function's parameters."""
+    async def declared(_: Any = Depends(scheme), __: Any = Depends(cookie)) -> None:
+        """Do nothing: the parameters are what is declared."""
 
-    return seen
-
-
-def _dependency(callers: RequestAuthenticator, scheme: Any) -> Callable[..., Awaitable[Claims]]:
-    async def session(request: StarletteRequest, scopes: SecurityScopes, _: Any = Depends(scheme)) -> Claims:
-        """The session that sends *request*; answers 401 or 403 with an RFC 6750 challenge otherwise."""
-        return _or_refused(require_scope(await authenticate(callers, request), scopes.scope_str))
-
-    return session
+    return declared
 
 
-def _or_refused(who: Claims | Response) -> Claims:
-    if isinstance(who, Claims):
-        return who
-    headers = {name: value for name, value in who.headers.items() if name != "content-type"}
-    raise HTTPException(who.status, json.loads(who.body), headers)
+def _dependency(authenticator: RequestAuthenticator, scheme: Any) -> ClaimsDependency:
+    async def claims(request: StarletteRequest, scopes: SecurityScopes, _: Any = Depends(scheme)) -> Claims:
+        """Return the claims of the token. Refuses the request with 401 or 403 and an RFC 6750 challenge."""
+        found = await claims_or_refusal(authenticator, request)
+        return _claims_or_raise(require_scope(found, scopes.scope_str))
+
+    return claims
 
 
-def _scheme(endpoints: Endpoints, scopes: dict[str, str]) -> OAuth2PasswordBearer:
-    token = endpoints.prefix + "/token"
-    return OAuth2PasswordBearer(tokenUrl=token, refreshUrl=token, scopes=scopes, auto_error=False)
+def _claims_or_raise(claims: Claims | Response) -> Claims:
+    if isinstance(claims, Claims):
+        return claims
+    headers = {name: value for name, value in claims.headers.items() if name != "content-type"}
+    raise HTTPException(claims.status, json.loads(claims.body), headers)  # rule 4
+
+
+def _password_scheme(endpoints: Endpoints, scopes: dict[str, str]) -> OAuth2PasswordBearer:
+    token_url = endpoints.settings.prefix + "/token"
+    return OAuth2PasswordBearer(tokenUrl=token_url, refreshUrl=token_url, scopes=scopes, auto_error=False)

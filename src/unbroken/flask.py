@@ -1,4 +1,4 @@
-"""The server's endpoints and the current session for Flask.
+"""The server's endpoints, and the claims of a request, for Flask.
 
     auth = Auth(sessions, authenticate)
     app = Flask(__name__)
@@ -9,13 +9,13 @@
     def orders():
         return {"orders of": current_claims.subject}
 
-A service that only verifies tokens has ``Bearer(verifier)`` in place of ``Auth``: the same, without endpoints.
+A service that only verifies tokens has ``Bearer(verifier)`` in place of ``Auth``: the same without endpoints.
 
-1. Who has no good token gets an RFC 6750 challenge. It is the ``response`` of a werkzeug HTTPException, so that an
-   error handler of the application may answer otherwise.
-2. Everything runs in the thread of the request, without an event loop; also before an async view.
-3. A client's address is the connection's. Behind a proxy, wrap the application in werkzeug's ``ProxyFix``.
-4. ``MAX_CONTENT_LENGTH`` holds for the endpoints too, where it is less than their own limit of 64 KiB.
+1. A request without a good token gets an RFC 6750 challenge. It is the ``response`` of a werkzeug HTTPException, so an
+   error handler of the application can replace it.
+2. Everything runs in the thread of the request, without an event loop, also before an async view.
+3. The address of a client is that of the connection. Behind a proxy, wrap the application in werkzeug's ``ProxyFix``.
+4. ``MAX_CONTENT_LENGTH`` applies to the endpoints too, where it is less than their own limit of 64 KiB.
 """
 
 from __future__ import annotations
@@ -32,91 +32,93 @@ from werkzeug.local import LocalProxy
 
 from unbroken._sync import run_sync
 from unbroken.errors import InvalidRequest
-from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier
+from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
 from unbroken.server.http.cookies import Cookies
-from unbroken.server.http.endpoints import Authenticate, Endpoints, EndpointSettings, Route
-from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response, challenge, error_response
+from unbroken.server.http.endpoints import Endpoints
+from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response, Route, error_response
+from unbroken.server.http.settings import EndpointOptions
 from unbroken.server.keys.access_token import Claims
+from unbroken.server.login.authenticator import Authenticate
 from unbroken.server.sessions import Sessions
 
 __all__ = ["Auth", "Bearer", "current_claims"]
 
-F = TypeVar("F", bound=Callable[..., Any])
-DEMANDED = "unbroken.session"  # in the environ: the claims that were demanded last
-FOUND = "unbroken.found"  # in the environ, for each Bearer: Claims, or the Response that refuses the request
+View = TypeVar("View", bound=Callable[..., Any])
+# Keys of the WSGI environ:
+VERIFIED = "unbroken.verified"  # for each Bearer: Claims, or the Response that refuses the request
+CLAIMS = "unbroken.claims"  # the claims that were required last
 
 
 class Bearer:
-    """``required``, a decorator for views; ``session``, the ``Claims`` of the caller. *verifier* knows good tokens.
+    """``required``: a decorator for views. ``claims``: the ``Claims`` of the request's access token, by *verifier*.
 
     *cookies* and *origins* are those of the endpoints, if access tokens are in cookies.
     """
 
     def __init__(self, verifier: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
-        self._callers = RequestAuthenticator(verifier, cookies=cookies, origins=origins)
+        self._authenticator = RequestAuthenticator(verifier, cookies=cookies, origins=origins)
 
     def init_app(self, app: Flask) -> None:
-        """Lets ``current_claims`` know of this in *app*."""
+        """Make ``current_claims`` use this object in *app*."""
         app.extensions.setdefault("unbroken", self)
 
     @property
-    def session(self) -> Claims:
-        """The session that sends the current request; refuses the request if there is none."""
+    def claims(self) -> Claims:
+        """The claims of the current request's access token. Without a good token the request is refused."""
         return self.require()
 
     def require(self, *, scope: str = "") -> Claims:
-        """The session that sends the current request. Without a good token the client gets a 401 challenge (RFC 6750
-        §3), with too little *scope* a 403.
+        """Return the claims of the current request's access token.
+
+        Without a good token the client gets a 401 challenge (RFC 6750 §3), with too little *scope* a 403.
         """
-        known = request.environ.setdefault(FOUND, {})
-        if self not in known:
-            known[self] = run_sync(self._callers.authenticate(_heard()))
-        who: Claims | Response = known[self]
-        if isinstance(who, Claims) and not who.has_scope(scope):
-            who = challenge(None, scope=scope)
-        if isinstance(who, Response):
-            raise _refused(who)
-        request.environ[DEMANDED] = who
-        return who
+        verified = request.environ.setdefault(VERIFIED, {})
+        if self not in verified:
+            verified[self] = run_sync(self._authenticator.authenticate(_to_request()))  # rule 2
+        claims = require_scope(verified[self], scope)
+        if isinstance(claims, Response):
+            raise _to_http_exception(claims)
+        request.environ[CLAIMS] = claims
+        return claims
 
     @overload
-    def required(self, view: F) -> F: ...
+    def required(self, view: View) -> View: ...
 
     @overload
-    def required(self, *, scope: str = "") -> Callable[[F], F]: ...
+    def required(self, *, scope: str = "") -> Callable[[View], View]: ...
 
-    def required(self, view: F | None = None, *, scope: str = "") -> F | Callable[[F], F]:
-        """A view, plain or async, that only a session may see: with *scope*, only one that has it."""
+    def required(self, view: View | None = None, *, scope: str = "") -> View | Callable[[View], View]:
+        """Decorate a plain or async view that needs a good access token, with *scope* one that has this scope."""
         if view is None:
-            return functools.partial(self._guarded, scope=scope)
-        return self._guarded(view, scope=scope)
+            return functools.partial(self._with_claims, scope=scope)
+        return self._with_claims(view, scope=scope)
 
-    def _guarded(self, view: F, *, scope: str) -> F:
+    def _with_claims(self, view: View, *, scope: str) -> View:
         @functools.wraps(view)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
+        def with_claims(*args: Any, **kwargs: Any) -> Any:
             self.require(scope=scope)
             return current_app.ensure_sync(view)(*args, **kwargs)
 
-        # A plain function stands for an async one too: whoever calls a view in Flask calls it as if it were plain.
-        return guarded  # type: ignore[return-value]
+        # Flask calls every view as a plain function, so a plain one may replace an async one.
+        return with_claims  # type: ignore[return-value]
 
 
 class Auth(Bearer):
-    """The same, and the endpoints as ``blueprint``.
+    """A ``Bearer`` over *sessions*, with the endpoints as ``blueprint``.
 
-    Parameters as those of ``unbroken.server.Endpoints``. Functions among them are plain ones: nobody could await here.
+    Parameters as those of ``unbroken.server.Endpoints``. Functions among them must be plain: there is no event loop.
     """
 
     def __init__(
         self,
         sessions: Sessions,
         authenticate: Authenticate,
-        **settings: Unpack[EndpointSettings],
+        **options: Unpack[EndpointOptions],
     ) -> None:
-        self._endpoints = Endpoints(sessions, authenticate, **settings)
-        self._callers = self._endpoints.callers
+        self._endpoints = Endpoints(sessions, authenticate, **options)
+        self._authenticator = self._endpoints.authenticator
         self.blueprint = Blueprint("unbroken", __name__)
-        self.blueprint.record(self._registered)
+        self.blueprint.record(self._on_register)
         names: set[str] = set()
         for route in self._endpoints.routes:
             name = route.name if route.name not in names else f"{route.name}_{len(names)}"
@@ -130,37 +132,37 @@ class Auth(Bearer):
             )
 
     def init_app(self, app: Flask) -> None:
-        """Registers the endpoints in *app*."""
+        """Register the endpoints in *app*."""
         app.register_blueprint(self.blueprint)
 
-    def _registered(self, state: BlueprintSetupState) -> None:
+    def _on_register(self, state: BlueprintSetupState) -> None:
         state.app.extensions.setdefault("unbroken", self)
 
 
-def _current() -> Claims:
-    claims: Claims | None = request.environ.get(DEMANDED)
+def _current_claims() -> Claims:
+    claims: Claims | None = request.environ.get(CLAIMS)
     if claims is not None:
         return claims
     if "unbroken" not in current_app.extensions:
-        raise RuntimeError("call auth.init_app(app): current_claims needs to know who verifies")
+        raise RuntimeError("current_claims needs a verifier: call auth.init_app(app)")
     auth: Bearer = current_app.extensions["unbroken"]
-    return auth.session
+    return auth.claims
 
 
-current_claims: Claims = LocalProxy(_current)  # type: ignore[assignment]  # it stands for the claims, as in Flask itself
+current_claims: Claims = LocalProxy(_current_claims)  # type: ignore[assignment]  # a proxy of Claims, as in Flask itself
 
 
 def _view(endpoints: Endpoints, route: Route) -> Callable[..., FlaskResponse]:
     def view(sid: str = "") -> FlaskResponse:
         body = _body()
         if body is None:
-            return _response_of(error_response(InvalidRequest("the body cannot be read")))
-        return _response_of(run_sync(endpoints.answer(route, _heard(body), sid)))
+            return _to_flask(error_response(InvalidRequest("the body cannot be read")))
+        return _to_flask(run_sync(endpoints.respond(route, _to_request(body), sid)))
 
     return view
 
 
-def _heard(body: bytes = b"") -> Request:
+def _to_request(body: bytes = b"") -> Request:
     headers = {name.lower(): value for name, value in request.headers.items()}  # WSGI has joined repeated ones
     path = request.root_path.rstrip("/") + request.path  # as browsers see it
     query = request.query_string.decode("latin-1")
@@ -168,28 +170,28 @@ def _heard(body: bytes = b"") -> Request:
 
 
 def _body() -> bytes | None:
-    """The body, or as much of it as is enough to be refused; None if it is cut off, or its framing is wrong."""
+    """Return the body, or the first bytes of one that is too long; None if it is incomplete or badly framed."""
     try:
         if (request.content_length or MAX_BODY_BYTES + 1) <= MAX_BODY_BYTES:
             return request.get_data()
         body = bytearray()
         while len(body) <= MAX_BODY_BYTES and (chunk := request.stream.read(MAX_BODY_BYTES + 1 - len(body))):
             body += chunk
-    except RequestEntityTooLarge:  # for the application
+    except RequestEntityTooLarge:  # rule 4
         return bytes(MAX_BODY_BYTES + 1)
     except OSError:
         return None
     return bytes(body)
 
 
-def _refused(value: Response) -> HTTPException:
-    return default_exceptions[value.status](response=_response_of(value))
+def _to_http_exception(response: Response) -> HTTPException:
+    return default_exceptions[response.status](response=_to_flask(response))  # rule 1
 
 
-def _response_of(value: Response) -> FlaskResponse:
-    response = FlaskResponse(value.body, value.status)
-    del response.headers["content-type"]
-    response.headers.update(value.headers)  # to HEAD, the length of the body that is not sent
-    for cookie in value.cookies:
-        response.headers.add("set-cookie", cookie)
-    return response
+def _to_flask(response: Response) -> FlaskResponse:
+    result = FlaskResponse(response.body, response.status)
+    del result.headers["content-type"]
+    result.headers.update(response.headers)  # the response to HEAD has the length of the body it lacks
+    for cookie in response.cookies:
+        result.headers.add("set-cookie", cookie)
+    return result

@@ -1,26 +1,25 @@
-"""The server's endpoints and the current session for Starlette.
+"""The server's endpoints, and the claims of a request, for Starlette.
 
     app = Starlette(routes=[*routes(sessions, authenticate), Route("/orders", orders)],
-                    middleware=[Middleware(SessionMiddleware, sessions=sessions)])
+                    middleware=[Middleware(AccessTokenMiddleware, sessions=sessions)])
 
     async def orders(request):
-        claims = current_claims(request)          # answers 401 with an RFC 6750 challenge by itself
+        claims = current_claims(request)          # refuses the request without a good token: 401, RFC 6750
 
-A WebSocket, an EventSource and a download come with a ticket in their URL, as a browser gives them no headers:
+A WebSocket, an EventSource or a download comes with a ticket in its URL, because a browser gives it no headers:
 
     async def live(socket):
-        claims = await redeemed(socket, sessions)  # of wss://shop.example.com/live?ticket=…
+        claims = await claims_from_ticket(socket, sessions)  # of wss://shop.example.com/live?ticket=…
         await socket.accept()
 
-Where Starlette's own ``AuthenticationMiddleware`` is at work, ``BearerBackend`` takes the place of the middleware:
+With Starlette's own ``AuthenticationMiddleware``, ``BearerBackend`` takes the place of ``AccessTokenMiddleware``:
 
     Middleware(AuthenticationMiddleware, backend=BearerBackend(sessions), on_error=BearerBackend.on_error)
 
-A service that only verifies tokens gives a ``Verifier`` for *sessions* to either of them.
-
-Where tokens are in cookies too, tell it both: ``SessionMiddleware`` and ``BearerBackend`` take ``cookies`` and
-``origins`` as the endpoints do. This file translates; it decides nothing. A client's address is the connection's:
-behind a proxy, tell the ASGI server.
+1. A service that only verifies tokens passes a ``Verifier`` as *sessions* to either of them.
+2. Where access tokens are in cookies, both take the ``cookies`` and ``origins`` of the endpoints.
+3. This file translates and decides nothing. The address of a client is that of the connection: behind a proxy,
+   configure the ASGI server.
 """
 
 from __future__ import annotations
@@ -38,34 +37,43 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unbroken.errors import ConfigurationError, Refused, TryLater
-from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier
+from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
 from unbroken.server.http.cookies import Cookies
-from unbroken.server.http.endpoints import Authenticate, Endpoints, EndpointSettings, Route
-from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response, challenge, error_response
+from unbroken.server.http.endpoints import Endpoints
+from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response, Route, challenge, error_response
+from unbroken.server.http.settings import EndpointOptions
 from unbroken.server.keys.access_token import Claims
+from unbroken.server.login.authenticator import Authenticate
 from unbroken.server.sessions import Sessions
 
-__all__ = ["AccessTokenMiddleware", "BearerBackend", "SessionUser", "claims_from_ticket", "current_claims", "routes"]
+__all__ = [
+    "AccessTokenMiddleware",
+    "AccessTokenUser",
+    "BearerBackend",
+    "claims_from_ticket",
+    "current_claims",
+    "routes",
+]
 
-FOUND = "unbroken.claims"  # in the ASGI scope: Claims, or the Response that refuses the request
-TICKET = b"ticket="  # in a query; what a ticket is made of needs no escaping there
+CLAIMS = "unbroken.claims"  # key of the ASGI scope: Claims, or the Response that refuses the request
+TICKET = b"ticket="  # in a query; the characters of a ticket need no escaping there
 
 
 def routes(
     sessions: Sessions,
     authenticate: Authenticate,
-    **settings: Unpack[EndpointSettings],
+    **options: Unpack[EndpointOptions],
 ) -> list[StarletteRoute]:
-    """The endpoints as routes; parameters as those of ``unbroken.server.Endpoints``."""
-    endpoints = Endpoints(sessions, authenticate, **settings)
+    """Return the endpoints as routes. Parameters as those of ``unbroken.server.Endpoints``."""
+    endpoints = Endpoints(sessions, authenticate, **options)
     return [
-        StarletteRoute(endpoints.path(route), _Endpoint(endpoints, route), methods=[route.method], name=route.name)
+        StarletteRoute(endpoints.path(route), _RouteApp(endpoints, route), methods=[route.method], name=route.name)
         for route in endpoints.routes
     ]
 
 
 class AccessTokenMiddleware:
-    """Verifies the access token of every request, for ``current_claims``. It refuses nothing by itself.
+    """Verifies the access token of every request, for ``current_claims``. Refuses no request by itself.
 
     *cookies* and *origins* are those of the endpoints, if access tokens are in cookies.
     """
@@ -73,18 +81,19 @@ class AccessTokenMiddleware:
     def __init__(
         self, app: ASGIApp, sessions: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()
     ) -> None:
-        self._app, self._callers = app, RequestAuthenticator(sessions, cookies=cookies, origins=origins)
+        self._app, self._authenticator = app, RequestAuthenticator(sessions, cookies=cookies, origins=origins)
         self._known = sessions.known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            scope[FOUND] = self._known(_token(scope)) or await authenticate(self._callers, HTTPConnection(scope))
+            claims = self._known(_plain_bearer_token(scope))  # nearly always: no request object, no suspension
+            scope[CLAIMS] = claims or await claims_or_refusal(self._authenticator, HTTPConnection(scope))
         await self._app(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
-class SessionUser(BaseUser):
-    """``request.user`` behind ``BearerBackend``: the subject, and all that the token says."""
+class AccessTokenUser(BaseUser):
+    """``request.user`` behind ``BearerBackend``: the subject of the token, and all its claims."""
 
     claims: Claims
 
@@ -102,112 +111,111 @@ class SessionUser(BaseUser):
 
 
 class BearerBackend(AuthenticationBackend):
-    """``request.user`` and ``request.auth``: the words of the token's scope, and ``authenticated``.
+    """Sets ``request.user``, and ``request.auth`` to the scope of the token and ``authenticated``.
 
-    Without a token the user is Starlette's unauthenticated one. With a bad one, ``on_error`` answers the challenge.
+    Without a token the user is Starlette's ``UnauthenticatedUser``. For a bad token ``on_error`` returns the challenge.
     *cookies* and *origins* are those of the endpoints, if access tokens are in cookies.
     """
 
     def __init__(self, sessions: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
-        self._callers = RequestAuthenticator(sessions, cookies=cookies, origins=origins)
+        self._authenticator = RequestAuthenticator(sessions, cookies=cookies, origins=origins)
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         try:
-            claims = await self._callers.claims(_to_request(conn.scope))
+            claims = await self._authenticator.claims(_to_request(conn.scope))
         except (Refused, TryLater, ConfigurationError) as error:
-            conn.scope[FOUND] = error_response(error)
-            raise AuthenticationError("the access token was refused") from None
-        conn.scope[FOUND] = claims or challenge(None)
-        return (AuthCredentials(["authenticated", *claims.scope.split()]), SessionUser(claims)) if claims else None
+            conn.scope[CLAIMS] = error_response(error)
+            raise AuthenticationError("the access token was rejected") from None
+        conn.scope[CLAIMS] = claims or challenge(None)
+        if claims is None:
+            return None
+        return AuthCredentials(["authenticated", *claims.scope.split()]), AccessTokenUser(claims)
 
     @staticmethod
     def on_error(conn: HTTPConnection, _error: AuthenticationError) -> StarletteResponse:
-        """The response to a bad token (RFC 6750 §3)."""
-        return _response_of(conn.scope[FOUND])
+        """Return the response to a bad token (RFC 6750 §3)."""
+        return _to_starlette(conn.scope[CLAIMS])
 
 
 def current_claims(request: HTTPConnection, *, scope: str = "") -> Claims:
-    """The session that sends *request*. Without a good token the client gets a 401 challenge (RFC 6750 §3), with too
-    little *scope* a 403. Raises RuntimeError if neither ``SessionMiddleware`` nor ``BearerBackend`` is installed.
+    """Return the claims of the request's access token.
+
+    Without a good token the client gets a 401 challenge (RFC 6750 §3), with too little *scope* a 403. Raises
+    RuntimeError if neither ``AccessTokenMiddleware`` nor ``BearerBackend`` is installed.
     """
-    who = request.scope.get(FOUND)
-    if who is None:
-        raise RuntimeError("add SessionMiddleware to the application: current_claims needs it")
-    return _or_refused(require_scope(who, scope) if scope else who)
+    claims = request.scope.get(CLAIMS)
+    if claims is None:
+        raise RuntimeError("current_claims needs the middleware: add AccessTokenMiddleware to the application")
+    return _claims_or_raise(require_scope(claims, scope))
 
 
 async def claims_from_ticket(connection: HTTPConnection, sessions: Sessions, *, scope: str = "") -> Claims:
-    """The session that opens *connection* with ``?ticket=…``; to be asked before a WebSocket is accepted. The ticket is
-    spent, and gone from the URL, so that what is logged from then on does not show it. Refuses as ``current_claims``.
+    """Return the claims of the session that opens *connection* with ``?ticket=…``. Call it before a WebSocket is
+    accepted.
+
+    The ticket is spent, and removed from the URL, so that later log lines do not contain it. Refuses the request as
+    ``current_claims`` does.
     """
-    return _or_refused(require_scope(await by_ticket(sessions, connection), scope))
+    return _claims_or_raise(require_scope(await ticket_claims_or_refusal(sessions, connection), scope))
 
 
-async def authenticate(callers: RequestAuthenticator, connection: HTTPConnection) -> Claims | Response:
-    """Who sends this, or the response that refuses it."""
-    return await callers.authenticate(_to_request(connection.scope))
+async def claims_or_refusal(authenticator: RequestAuthenticator, connection: HTTPConnection) -> Claims | Response:
+    """Return the claims of the connection's access token, or the response that refuses it."""
+    return await authenticator.authenticate(_to_request(connection.scope))
 
 
-async def by_ticket(sessions: Sessions, connection: HTTPConnection) -> Claims | Response:
-    """Who opens this with a ticket, or the response that refuses it."""
-    tickets = _taken(connection.scope)
-    try:  # of several no one is right
+async def ticket_claims_or_refusal(sessions: Sessions, connection: HTTPConnection) -> Claims | Response:
+    """Return the claims of the connection's ticket, or the response that refuses it."""
+    tickets = _pop_tickets(connection.scope)
+    try:  # of several tickets none counts
         return await sessions.aredeem(tickets[0] if len(tickets) == 1 else "") if tickets else challenge(None)
     except (Refused, TryLater, ConfigurationError) as error:
         return error_response(error)
 
 
-def require_scope(who: Claims | Response, scope: str) -> Claims | Response:
-    """*who* if it has *scope*, the response that refuses it otherwise."""
-    if isinstance(who, Claims) and not who.has_scope(scope):
-        return challenge(None, scope=scope)
-    return who
-
-
-def endpoint_of(endpoints: Endpoints, route: Route) -> Callable[[StarletteRequest], Awaitable[StarletteResponse]]:
-    """The endpoint function of one route."""
+def route_endpoint(endpoints: Endpoints, route: Route) -> Callable[[StarletteRequest], Awaitable[StarletteResponse]]:
+    """Return the endpoint function of *route*."""
 
     async def endpoint(request: StarletteRequest) -> StarletteResponse:
-        value = await _answered(endpoints, route, request.scope, request.receive)
-        return StarletteResponse(status_code=400) if value is None else _response_of(value)
+        response = await _respond(endpoints, route, request.scope, request.receive)
+        return StarletteResponse(status_code=400) if response is None else _to_starlette(response)
 
     return endpoint
 
 
-class _Endpoint:
-    """One route as an ASGI application: nothing of Starlette's own stands between the server and the endpoint."""
+class _RouteApp:
+    """One route as an ASGI application, which spares Starlette's own request and response objects."""
 
     def __init__(self, endpoints: Endpoints, route: Route) -> None:
         self._endpoints, self._route = endpoints, route
         self.__name__ = route.name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        value = await _answered(self._endpoints, self._route, scope, receive)
-        if value is None:
+        response = await _respond(self._endpoints, self._route, scope, receive)
+        if response is None:
             return
-        headers = [(name.encode("latin-1"), text.encode("latin-1")) for name, text in value.headers.items()]
-        headers += [(b"set-cookie", cookie.encode("latin-1")) for cookie in value.cookies]
-        if "content-length" not in value.headers:  # to HEAD it is that of the body that is not sent
-            headers.append((b"content-length", b"%d" % len(value.body)))
-        await send({"type": "http.response.start", "status": value.status, "headers": headers})
-        await send({"type": "http.response.body", "body": value.body})
+        headers = [(name.encode("latin-1"), text.encode("latin-1")) for name, text in response.headers.items()]
+        headers += [(b"set-cookie", cookie.encode("latin-1")) for cookie in response.cookies]
+        if "content-length" not in response.headers:  # the response to HEAD has that of the body it lacks
+            headers.append((b"content-length", b"%d" % len(response.body)))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
 
 
-async def _answered(endpoints: Endpoints, route: Route, scope: Scope, receive: Receive) -> Response | None:
-    """The response of one route; None if nobody is left to read it."""
+async def _respond(endpoints: Endpoints, route: Route, scope: Scope, receive: Receive) -> Response | None:
+    """Return the response of *route*; None if the client has disconnected."""
     body, more = b"", True
-    while more and len(body) <= MAX_BODY_BYTES:  # one that is longer is refused: the rest of it is not read
+    while more and len(body) <= MAX_BODY_BYTES:  # the rest of a longer body is not read: it is refused
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         body, more = body + message.get("body", b""), message.get("more_body", False)
-    return await endpoints.answer(route, _to_request(scope, body), scope.get("path_params", {}).get("sid", ""))
+    return await endpoints.respond(route, _to_request(scope, body), scope.get("path_params", {}).get("sid", ""))
 
 
 def _to_request(scope: Scope, body: bytes = b"") -> Request:
-    """A request as a value."""
     headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:  # a repeated header must not mean one thing here, another there
+    for raw_name, raw_value in scope["headers"]:  # joined, so that a repeated header has one meaning everywhere
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         if name in headers:
             value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
@@ -218,22 +226,30 @@ def _to_request(scope: Scope, body: bytes = b"") -> Request:
     return Request(scope.get("method", "GET"), scope["path"], headers, body, client[0] if client else "", query)
 
 
-def _taken(scope: Scope) -> list[str]:
-    """The tickets in the query. They are not in it afterwards: servers write their access logs from this very dict."""
+def _to_starlette(response: Response) -> StarletteResponse:
+    headers: Any = dict(response.headers)
+    result = StarletteResponse(response.body, response.status, headers)
+    for cookie in response.cookies:
+        result.headers.append("set-cookie", cookie)
+    return result
+
+
+def _pop_tickets(scope: Scope) -> list[str]:
+    """Remove the tickets from the query and return them. Servers write their access logs from this very dict."""
     parts = scope.get("query_string", b"").split(b"&")
     scope["query_string"] = b"&".join(part for part in parts if not part.startswith(TICKET))
     return [part.removeprefix(TICKET).decode("latin-1") for part in parts if part.startswith(TICKET)]
 
 
-def _or_refused(who: Claims | Response) -> Claims:
-    if isinstance(who, Claims):
-        return who
-    # Starlette writes the detail out as it is: so the body is the JSON object it is everywhere else.
-    raise HTTPException(who.status, who.body.decode(), dict(who.headers))
+def _claims_or_raise(claims: Claims | Response) -> Claims:
+    if isinstance(claims, Claims):
+        return claims
+    # Starlette sends the detail as it is, so the body stays the JSON object that other frameworks send.
+    raise HTTPException(claims.status, claims.body.decode(), dict(claims.headers))
 
 
-def _token(scope: Scope) -> str:
-    """The bearer token, where it stands as nearly all clients write it; else nothing, and others look."""
+def _plain_bearer_token(scope: Scope) -> str:
+    """Return the token of one ``Authorization: Bearer …`` in its usual spelling; empty for anything else."""
     found = b""
     for name, value in scope["headers"]:
         if name == b"authorization":
@@ -241,11 +257,3 @@ def _token(scope: Scope) -> str:
                 return ""
             found = value
     return found[7:].decode("latin-1") if found.startswith(b"Bearer ") else ""
-
-
-def _response_of(value: Response) -> StarletteResponse:
-    headers: Any = dict(value.headers)
-    response = StarletteResponse(value.body, value.status, headers)
-    for cookie in value.cookies:
-        response.headers.append("set-cookie", cookie)
-    return response

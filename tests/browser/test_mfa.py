@@ -51,7 +51,7 @@ def page(request, shop, tab):
     """A page with the example in it, where nobody is logged in; ``page.server`` is its server."""
     storage = request.param
     more = {"cookies": Cookies("both", secure=False)} if storage == "cookie" else {}
-    server = shop(authenticate=authenticate, second_step=second_step, **more)
+    server = shop(authenticate=authenticate, verify_mfa=second_step, **more)
     opened = tab(server)
     opened.start(storage=storage, refreshTimeout=2)
     json = '"application/json"'

@@ -222,8 +222,8 @@ def test_a_store_that_hangs_makes_a_server_unready_not_dead(folder: Path) -> Non
 
     from unbroken.server import MemorySessionStore, Sessions
     from unbroken.server.http.endpoints import Endpoints
+    from unbroken.server.http.health import HealthEndpoints
     from unbroken.server.http.messages import Request
-    from unbroken.server.http.operations import HealthEndpoints
 
     class Hanging(MemorySessionStore):
         async def health(self) -> None:
@@ -232,7 +232,7 @@ def test_a_store_that_hangs_makes_a_server_unready_not_dead(folder: Path) -> Non
     async def asked() -> tuple[int, int]:
         sessions = Sessions(Hanging())
         endpoints = Endpoints(sessions, lambda name, password: name)
-        ready = HealthEndpoints(sessions, in_time=0.05)
+        ready = HealthEndpoints(sessions, store_timeout=0.05)
         live = await endpoints.handle(Request("GET", "/auth/health"))
         assert live is not None
         answer = await ready.routes[1].handler(Request("GET", "/auth/health/ready"), "")

@@ -28,7 +28,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "unbroken.django.middleware.TokenMiddleware",
+    "unbroken.django.middleware.AccessTokenMiddleware",
 ]
 urlpatterns: list[Any] = []  # of the tests; the endpoints are added
 

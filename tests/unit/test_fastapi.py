@@ -32,12 +32,12 @@ def application(*, password_grant: bool = True, issuer: str = "https://id.exampl
     app.include_router(auth.router)
 
     @app.get("/orders")
-    async def orders(session: Annotated[Claims, Depends(auth.session)]) -> dict[str, str]:
-        return {"sub": session.subject}
+    async def orders(claims: Annotated[Claims, Depends(auth.claims)]) -> dict[str, str]:
+        return {"sub": claims.subject}
 
     @app.get("/write")
-    async def write(session: Annotated[Claims, Security(auth.session, scopes=["write"])]) -> dict[str, str]:
-        return {"sub": session.subject}
+    async def write(claims: Annotated[Claims, Security(auth.claims, scopes=["write"])]) -> dict[str, str]:
+        return {"sub": claims.subject}
 
     return app, auth
 
@@ -97,8 +97,8 @@ def test_a_bearer_of_another_service_takes_the_cookie_and_knows_the_origins() ->
     auth = Bearer(sessions, cookies=cookies, origins=["https://app.example.com"])
 
     @app.post("/orders")
-    async def orders(session: Annotated[Claims, Depends(auth.session)]) -> dict[str, str]:
-        return {"sub": session.subject}
+    async def orders(claims: Annotated[Claims, Depends(auth.claims)]) -> dict[str, str]:
+        return {"sub": claims.subject}
 
     cookie = {"cookie": f"{cookies.access_name}={sessions.create('ada').access_token}"}
     script = {**cookie, "x-unbroken": "1", "sec-fetch-site": "cross-site"}
@@ -113,7 +113,7 @@ def test_a_bearer_of_another_service_takes_the_cookie_and_knows_the_origins() ->
 def test_a_test_may_put_another_session_in_place() -> None:
     app, auth = application()
     somebody = Claims("grace", "sid", "app", "write", "iss", "aud", 0.0, 0.0, "jti")
-    app.dependency_overrides[auth.session] = lambda: somebody
+    app.dependency_overrides[auth.claims] = lambda: somebody
     with running(app) as port:
         assert httpx2.get(f"http://127.0.0.1:{port}/write").json() == {"sub": "grace"}
 
@@ -159,7 +159,7 @@ def test_requests_answers_and_refusals_are_described() -> None:
     login = paths["/auth/login"]["post"]
     assert login["requestBody"]["content"]["application/json"]["schema"]["required"] == ["username", "password"]
     assert login["responses"].keys() >= {"200", "400", "401", "413", "503"}
-    assert login["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/TokenResponse")
+    assert login["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/TokenBody")
     form = paths["/auth/token"]["post"]["requestBody"]["content"]
     assert form.keys() == {"application/x-www-form-urlencoded"}
     assert paths["/auth/sessions/{sid}"]["delete"]["responses"].keys() >= {"204", "401", "404"}

@@ -30,7 +30,7 @@ def pages(auth: Auth) -> flask.Blueprint:
     @page.get("/orders")
     @auth.required
     def orders() -> dict[str, str]:
-        return {"sub": current_claims.subject, "same": auth.session.sid == current_claims.sid}
+        return {"sub": current_claims.subject, "same": auth.claims.sid == current_claims.sid}
 
     @page.get("/write/<thing>")
     @auth.required(scope="write")
@@ -177,7 +177,7 @@ def test_two_issuers_in_one_application_do_not_mix(sessions: Sessions) -> None:
 def test_a_bearer_of_another_service_takes_the_cookie_and_knows_the_origins(sessions: Sessions) -> None:
     cookies, app = Cookies("both"), flask.Flask(__name__)
     auth = Bearer(sessions, cookies=cookies, origins=["https://app.example.com"])
-    app.post("/orders")(auth.required(lambda: {"sub": auth.session.subject}))
+    app.post("/orders")(auth.required(lambda: {"sub": auth.claims.subject}))
     client = app.test_client()
     client.set_cookie(cookies.access_name, sessions.create("ada").access_token, secure=False)
     script = {"x-unbroken": "1", "sec-fetch-site": "cross-site"}

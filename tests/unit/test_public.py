@@ -41,13 +41,15 @@ NAMES = {
     "unbroken.requests": "SessionAuth no_auth why_not_replayed",
     "unbroken.aiohttp": "SessionMiddleware why_not_replayed",
     "unbroken.starlette": """
-        AccessTokenMiddleware BearerBackend SessionUser claims_from_ticket current_claims routes
+        AccessTokenMiddleware BearerBackend AccessTokenUser claims_from_ticket current_claims routes
     """,
     "unbroken.fastapi": "Auth Bearer TicketAuth",
     "unbroken.verifier": "Claims Introspection RevocationCheck RevocationFeed Verifier",
     "unbroken.flask": "Auth Bearer current_claims",
-    "unbroken.django": "authenticate is_active session_required sessions user_of",
-    "unbroken.django.middleware": "TokenMiddleware",
+    "unbroken.django": """
+        AccessTokenRequired access_token_required authenticate_user current_claims is_active_user sessions user_of
+    """,
+    "unbroken.django.middleware": "AccessTokenMiddleware",
     "unbroken.django.rest": "AccessTokenAuthentication HasScope requires_scope",
     "unbroken.prometheus": "observe observe_sessions",
     "unbroken.otel": "observe observe_sessions",

@@ -131,7 +131,7 @@ def test_a_store_that_does_not_answer_is_503_and_not_a_logout() -> None:
 
 
 async def forgotten(request: Request) -> JSONResponse:
-    with pytest.raises(RuntimeError, match="SessionMiddleware"):
+    with pytest.raises(RuntimeError, match="AccessTokenMiddleware"):
         current_claims(request)
     return JSONResponse({"told": True})
 

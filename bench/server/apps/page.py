@@ -53,10 +53,10 @@ def fastapi() -> Any:
     auth = Auth(Sessions(open_store(store())), lambda _name, _password: None)
     made = FastAPI()
 
-    async def page(session: Any) -> dict[str, str]:
-        return {"orders of": session.subject}
+    async def page(claims: Any) -> dict[str, str]:
+        return {"orders of": claims.subject}
 
-    page.__annotations__["session"] = Annotated[Claims, Depends(auth.session)]
+    page.__annotations__["claims"] = Annotated[Claims, Depends(auth.claims)]
     made.get("/orders")(page)
     return made
 

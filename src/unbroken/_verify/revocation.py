@@ -2,7 +2,7 @@
 
 1. ``Introspection`` asks about each token (RFC 7662), ``Feed`` for all that was revoked lately. Both ask with a token
    of the service's own, whose scope must have the word ``introspect``.
-2. When the server does not answer, nobody knows. What then happens has to be said: ``otherwise="refuse"`` makes it
+2. When the server does not answer, nobody knows. What then happens has to be said: ``on_unavailable="reject"`` makes it
    TryLater, never InvalidToken, because nothing is wrong with the token; ``"accept"`` lets it pass, until it expires.
 3. Only tokens that are genuine and have not expired are asked about: nobody else can cause a request.
 """
@@ -32,7 +32,7 @@ from unbroken.server.keys.access_token import Claims
 __all__ = ["Credential", "Introspection", "OnUnavailable", "RevocationCheck", "RevocationFeed", "answer_of", "checked"]
 
 Credential = Session | Callable[[], str]
-OnUnavailable = Literal["refuse", "accept"]
+OnUnavailable = Literal["reject", "accept"]
 MAX_CACHED_TOKENS = 10_000  # tokens that were asked about
 AT_ONCE, IN_ALL = 16, 500  # requests under way, and tokens that wait for one
 FEED_BYTES = 16 << 20
@@ -50,8 +50,8 @@ class RevocationCheck(Protocol):
 class Introspection:
     """Asks the server about each token (RFC 7662), and believes the answer for *cached* seconds.
 
-    *credential*: the service's own Session, or a function that gives its access token. *otherwise*: what happens to a
-    token while the server does not answer within *timeout* seconds: ``"refuse"`` or ``"accept"``.
+    *credential*: the service's own Session, or a function that gives its access token. *on_unavailable*: what happens
+    to a token while the server does not answer within *timeout* seconds: ``"reject"`` or ``"accept"``.
     Raises ConfigurationError for a URL that is not https (loopback excepted).
     """
 
@@ -154,8 +154,8 @@ class RevocationFeed:
     """Asks the server what was revoked since it was asked last: behind the requests, every half second at most.
 
     A revocation is known here within a second, or with the first request after a pause. *credential*: the service's own
-    Session, or a function that gives its access token. *otherwise*: what happens to all tokens when the feed is lost,
-    that is, without an answer for *lost_after* seconds: ``"refuse"`` or ``"accept"``. *timeout* is for one request.
+    Session, or a function that gives its access token. *on_unavailable*: what happens to all tokens when the feed is
+    lost, that is, without an answer for *lost_after* seconds: ``"reject"`` or ``"accept"``. *timeout*: for one request.
     Raises ConfigurationError for a URL that is not https (loopback excepted).
     """
 
@@ -268,10 +268,10 @@ def checked(url: str) -> str:
     return url
 
 
-def _strict(otherwise: str) -> bool:
-    if otherwise not in ("refuse", "accept"):
-        raise ConfigurationError(f"otherwise is 'refuse' or 'accept', not {otherwise!r}")
-    return otherwise == "refuse"
+def _strict(on_unavailable: str) -> bool:
+    if on_unavailable not in ("reject", "accept"):
+        raise ConfigurationError(f"on_unavailable must be 'reject' or 'accept', not {on_unavailable!r}")
+    return on_unavailable == "reject"
 
 
 def _revoked() -> InvalidToken:

@@ -15,8 +15,8 @@ from unbroken.cli.settings import Settings
 from unbroken.errors import ConfigurationError
 from unbroken.server import Policy, RateLimitPolicy, Webhook, open_store
 from unbroken.server.http.cookies import Cookies
-from unbroken.server.http.endpoints import EndpointSettings
 from unbroken.server.http.origins import AllowedOrigins
+from unbroken.server.http.settings import EndpointOptions
 from unbroken.server.stores import SessionStore, store_type
 from unbroken.server.stores.encrypted_keys import encrypted_keys, keys_from_file
 
@@ -40,13 +40,13 @@ def policy_of(settings: Settings) -> Policy:
     return Policy(settings.access_ttl, settings.refresh_ttl, settings.max_age, settings.grace)
 
 
-def endpoint_settings(settings: Settings) -> EndpointSettings:
+def endpoint_settings(settings: Settings) -> EndpointOptions:
     """What the endpoints are told. Raises ConfigurationError."""
     return {
         "prefix": settings.prefix,
         "password_grant": settings.password_grant,
         "scopes_of": _scopes_of(settings),
-        "guard": _guard(settings),
+        "rate_limit": _guard(settings),
         "cookies": _cookies(settings),
         "origins": settings.origins,
     }

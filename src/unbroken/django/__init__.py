@@ -1,29 +1,39 @@
 """Sessions for Django: the endpoints over Django's own users, ``request.auth``, and a decorator for views.
 
     INSTALLED_APPS = [..., "unbroken.django"]
-    MIDDLEWARE = [..., "unbroken.django.middleware.TokenMiddleware"]    # after Django's AuthenticationMiddleware
+    MIDDLEWARE = [..., "unbroken.django.middleware.AccessTokenMiddleware"]  # after Django's AuthenticationMiddleware
     UNBROKEN = {"STORE": "sqlite:////var/lib/shop/sessions.db", "ISSUER": "https://shop.example.com"}
 
     urlpatterns = [..., path("", include("unbroken.django.urls"))]
 
-    @session_required                       # or @session_required(scope="read"); plain and async views alike
+    @access_token_required                  # or @access_token_required(scope="read"); for plain and async views
     def orders(request):
-        return JsonResponse({"orders of": request.user.username, "device": request.auth.sid})
+        return JsonResponse({"orders of": request.user.username, "device": current_claims(request).sid})
 
-1. The setting is described in ``conf.py``. The store is the one that its URL names, not Django's ORM: a refresh is one
+1. ``conf.py`` describes the setting. The store is the one that its URL names, not Django's ORM: a refresh is one
    statement, and the stores are those of every other framework.
-2. Users are Django's (``users.py``): whoever may log in by ``django.contrib.auth.authenticate`` may log in here. A
-   changed password, and a user that is deactivated or deleted, ends the user's sessions.
-3. ``request.session`` and its cookie are Django's and stay as they are: the admin works as before. A request with an
-   access token is its user's, whatever cookies come with it.
-4. The endpoints, and views behind ``session_required``, need no CSRF token: what they ask for is not sent by itself.
-5. What lists sessions, ends them and rotates keys is ``sessions()``. For hooks: ``authenticate``, ``user_of`` and
-   ``is_active``.
+2. Users are Django's (``users.py``): who may log in by ``django.contrib.auth.authenticate`` may log in here. A changed
+   password, and a user that is deactivated or deleted, revokes the user's sessions.
+3. ``request.session`` and its cookie stay Django's: the admin works as before. A request with an access token belongs
+   to the token's user, whatever cookies come with it.
+4. The endpoints, and views behind ``access_token_required``, need no CSRF token: no browser sends a bearer token by
+   itself, and cookies are checked where they are read (``server/http/cookies.py`` rule 3).
+5. ``sessions()`` lists and revokes sessions and rotates keys. For functions of your own in the setting:
+   ``authenticate_user``, ``is_active_user`` and ``user_of``.
 6. For Django REST framework: ``unbroken.django.rest``. For ``django.contrib.auth.authenticate``:
-   ``unbroken.django.backends.TokenBackend``.
+   ``unbroken.django.backends.AccessTokenBackend``.
 """
 
-from unbroken.django.decorators import session_required
-from unbroken.django.runtime import authenticate, is_active, sessions, user_of
+from unbroken.django.claims import AccessTokenRequired, current_claims
+from unbroken.django.decorators import access_token_required
+from unbroken.django.runtime import authenticate_user, is_active_user, sessions, user_of
 
-__all__ = ["authenticate", "is_active", "session_required", "sessions", "user_of"]
+__all__ = [
+    "AccessTokenRequired",
+    "access_token_required",
+    "authenticate_user",
+    "current_claims",
+    "is_active_user",
+    "sessions",
+    "user_of",
+]

@@ -1,4 +1,4 @@
-"""The application ``unbroken.django``: reads the setting when Django starts, so that what is wrong is said then."""
+"""The application ``unbroken.django``: reads the setting when Django starts, and checks the project."""
 
 from __future__ import annotations
 
@@ -10,50 +10,54 @@ from django.core import checks
 
 __all__ = ["UnbrokenConfig"]
 
-OURS = "unbroken.django.middleware.TokenMiddleware"
-DJANGOS = "django.contrib.auth.middleware.AuthenticationMiddleware"
+OUR_MIDDLEWARE = "unbroken.django.middleware.AccessTokenMiddleware"
+DJANGO_MIDDLEWARE = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
 
 class UnbrokenConfig(AppConfig):
-    """unbroken in Django."""
+    """The configuration of the application."""
 
     name = "unbroken.django"
     label = "unbroken"
     verbose_name = "Sessions"
 
     def ready(self) -> None:
-        """Raises ImproperlyConfigured if the setting is wrong. Opens no store."""
+        """Connect signals and checks. Raises ImproperlyConfigured for a wrong setting. Opens no store."""
         from unbroken.django.runtime import setting  # noqa: PLC0415
-        from unbroken.django.signals import watch_users  # noqa: PLC0415  # models are there only now
+        from unbroken.django.signals import watch_users  # noqa: PLC0415  # models exist only now
 
         has_sessions = setting().verifier is None
         if has_sessions and apps.is_installed("django.contrib.auth"):
             watch_users()
-        checks.register(check_order)
+        checks.register(check_middleware)
         checks.register(check_deployment, deploy=True)
 
 
-def check_order(**_: Any) -> list[checks.CheckMessage]:
-    """An error if Django's middleware comes after ours, and would set ``request.user`` again."""
+def check_middleware(**_: Any) -> list[checks.CheckMessage]:
+    """Return an error if Django's middleware comes after ours, because it would set ``request.user`` again."""
     order = list(settings.MIDDLEWARE)
-    if OURS in order and DJANGOS in order and order.index(OURS) < order.index(DJANGOS):
-        return [checks.Error(f"{OURS} must stand after {DJANGOS} in MIDDLEWARE", id="unbroken.E001")]
+    wrong = (
+        OUR_MIDDLEWARE in order
+        and DJANGO_MIDDLEWARE in order
+        and order.index(OUR_MIDDLEWARE) < order.index(DJANGO_MIDDLEWARE)
+    )
+    if wrong:
+        return [checks.Error(f"{OUR_MIDDLEWARE} must come after {DJANGO_MIDDLEWARE} in MIDDLEWARE", id="unbroken.E001")]
     return []
 
 
 def check_deployment(**_: Any) -> list[checks.CheckMessage]:
-    """Warnings, in ``check --deploy``, about what is fine while one tries things out."""
-    given, found = settings.UNBROKEN, list[checks.CheckMessage]()
+    """Return warnings, for ``check --deploy``, about settings that are meant for trying things out."""
+    given, warnings = settings.UNBROKEN, list[checks.CheckMessage]()
     if "STORE" in given and "ISSUER" not in given:
         hint = "Set UNBROKEN['ISSUER'] to the address of this site, such as https://shop.example.com"
-        found.append(checks.Warning("Access tokens name no issuer of their own", hint, id="unbroken.W001"))
+        warnings.append(checks.Warning("Access tokens have no issuer of their own", hint, id="unbroken.W001"))
     if given.get("STORE", "").startswith("memory:"):
         hint = "Set UNBROKEN['STORE'] to postgresql://..., redis://... or sqlite:////path"
-        found.append(
-            checks.Warning("Sessions end with the process, and others do not see them", hint, id="unbroken.W002")
-        )
-    elif "STORE" in given and not (given.get("SEAL_KEY") or given.get("SEAL_KEY_FILE")):
-        hint = "Set UNBROKEN['SEAL_KEY'] or ['SEAL_KEY_FILE'] to what `unbroken keys new-seal-key` prints"
-        words = "The keys lie in the store unsealed: who reads it, or a backup of it, can make tokens"
-        found.append(checks.Warning(words, hint, id="unbroken.W003"))
-    return found
+        message = "Sessions are lost with the process, and other processes do not see them"
+        warnings.append(checks.Warning(message, hint, id="unbroken.W002"))
+    elif "STORE" in given and not (given.get("ENCRYPTION_KEY") or given.get("ENCRYPTION_KEY_FILE")):
+        hint = "Set UNBROKEN['ENCRYPTION_KEY'] or ['ENCRYPTION_KEY_FILE'] to a key that `unbroken keys` has made"
+        message = "Keys are stored unencrypted: a reader of the store, or of a backup of it, can issue tokens"
+        warnings.append(checks.Warning(message, hint, id="unbroken.W003"))
+    return warnings

@@ -1,10 +1,12 @@
-"""Who a token belongs to, as one of Django's own authentication backends: for code that asks ``django.contrib.auth``.
+"""The user of an access token, by one of Django's authentication backends: for ``django.contrib.auth.authenticate``.
 
-    AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", "unbroken.django.backends.TokenBackend"]
+    AUTHENTICATION_BACKENDS = [
+        "django.contrib.auth.backends.ModelBackend", "unbroken.django.backends.AccessTokenBackend",
+    ]
 
     user = django.contrib.auth.authenticate(request, token=access_token)
 
-Neither the middleware nor ``session_required`` needs it.
+The middleware and ``access_token_required`` do not need it.
 """
 
 from __future__ import annotations
@@ -19,29 +21,27 @@ from unbroken._sync import run_sync
 from unbroken.django.runtime import runtime
 from unbroken.errors import InvalidToken
 
-__all__ = ["TokenBackend"]
+__all__ = ["AccessTokenBackend"]
 
 
-class TokenBackend(BaseBackend):
-    """Users by their access tokens. It gives no permissions."""
+class AccessTokenBackend(BaseBackend):
+    """Authenticates users by their access tokens. Grants no permissions."""
 
-    def authenticate(  # what is not for tokens comes here too, and is for others
+    def authenticate(
         self,
         request: HttpRequest | None,  # noqa: ARG002  # the base's name
         token: str | None = None,
-        **_: Any,
+        **_: Any,  # credentials of other backends
     ) -> Any:
-        """The user of a good access *token*; None for any other, and for a user that is gone or inactive. Blocks.
-        Raises TryLater where nobody can say.
-        """
+        """Return the user of a good access *token*, or None. Blocks. Raises TryLater if it cannot be verified now."""
         if not token:
             return None
         try:
-            return runtime().users.get(run_sync(runtime().verifies.averify(token)).subject)
+            return runtime().users.get(run_sync(runtime().verifier.averify(token)).subject)
         except InvalidToken:
             return None
 
     def get_user(self, user_id: Any) -> Any:
-        """The active user with this primary key, which Django keeps in a session of its own; None if there is none."""
+        """Return the active user with this primary key, which Django keeps in ``request.session``; or None."""
         user: Any = auth.get_user_model()._default_manager.filter(pk=user_id).first()
         return user if user is not None and user.is_active else None

@@ -1,23 +1,23 @@
-"""The setting ``UNBROKEN``: a dict. Names are upper case; one that nobody knows is an error, not a surprise.
+"""The setting ``UNBROKEN``: a dict with upper-case names. An unknown name is an error that names the nearest one.
 
     STORE            where sessions are: postgresql://…, redis://…, sqlite:////path/sessions.db, memory:
-    SUBJECT_FIELD    the field of the user model that names a user in tokens; "pk". It must never change
-    AUTHENTICATE     asks something else than Django's users: the subject for a name and a password, or None
+    SUBJECT_FIELD    the field of the user model that identifies a user in tokens; "pk". It must never change
+    AUTHENTICATE     replaces Django's users: returns the subject for a name and a password, or None
     ACCESS_TTL, REFRESH_TTL, …     fields of ``unbroken.server.Policy``: seconds, or a timedelta
     ISSUER, AUDIENCE, CLAIMS, …    parameters of ``unbroken.server.Sessions``
-    PREFIX, SCOPES_OF, …           those of the endpoints, ``unbroken.server.http.endpoints.EndpointSettings``
-    SESSIONS         a ``Sessions`` of one's own, in place of the store and all that it would be made with
-    VERIFIER         an ``unbroken.verifier.Verifier``, in place of either, where the sessions are another service's:
+    PREFIX, SCOPES_OF, …           fields of ``unbroken.server.EndpointSettings``
+    SESSIONS         your own ``Sessions``, in place of the store and of everything that it would be made with
+    VERIFIER         an ``unbroken.verifier.Verifier``, in place of both, where the sessions are another service's:
                      then there are no endpoints; SUBJECT_FIELD, IS_ACTIVE, COOKIES and ORIGINS may be set beside it
-    SEAL_KEY, SEAL_KEY_FILE        seals the keys in the store; a key or a list of them, the newest first
+    ENCRYPTION_KEY, ENCRYPTION_KEY_FILE    encrypts the keys in the store; a key or a list of keys, the newest first
 
-Where a function is wanted, its dotted path will do. Functions of the endpoints may ask the database; CLAIMS and
-ON_EVENT may not: under ASGI they are called in the event loop.
+1. Everything is checked when Django starts. The store is opened when it is first needed.
+2. A function, and any other object, may be given by its dotted path.
+3. Functions of the endpoints may use the database. CLAIMS and ON_EVENT may not: under ASGI they run in the event loop.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Mapping
@@ -32,26 +32,22 @@ from unbroken._encryption import keys_from_file
 from unbroken.errors import ConfigurationError
 from unbroken.server.core.rotation import Policy
 from unbroken.server.http.authentication import TokenVerifier
-from unbroken.server.http.endpoints import EndpointSettings
+from unbroken.server.http.settings import OTHER_WORDS, EndpointOptions, EndpointSettings, suggestion
 from unbroken.server.sessions import Sessions
 
-__all__ = ["Settings", "chosen"]
+__all__ = ["Settings", "read_setting"]
 
 POLICY = {one.name.upper(): one.name for one in fields(Policy)}
-ENDPOINTS = {name.upper(): name for name in EndpointSettings.__annotations__}
+ENDPOINTS = {one.name.upper(): one.name for one in fields(EndpointSettings)}
 SESSIONS = {
     name.upper(): name for name in inspect.signature(Sessions).parameters if name not in ("store", "policy", "clock")
 }
-SEALS = ("SEAL_KEY", "SEAL_KEY_FILE")
-OWN = ("STORE", "SESSIONS", "VERIFIER", "SUBJECT_FIELD", "AUTHENTICATE", *SEALS)
+ENCRYPTION = ("ENCRYPTION_KEY", "ENCRYPTION_KEY_FILE")
+OWN = ("STORE", "SESSIONS", "VERIFIER", "SUBJECT_FIELD", "AUTHENTICATE", *ENCRYPTION)
 BESIDE_VERIFIER = {"VERIFIER", "SUBJECT_FIELD", "IS_ACTIVE", "COOKIES", "ORIGINS"}
-TEXTS = {
-    "STORE",
-    *SEALS,
-    "SUBJECT_FIELD",
-    *(name for name, own in ENDPOINTS.items() if re.search(r"\bstr\b", str(EndpointSettings.__annotations__[own]))),
-    *(name for name, own in SESSIONS.items() if str(inspect.signature(Sessions).parameters[own].annotation) == "str"),
-}
+STRINGS = ("STORE", "SUBJECT_FIELD", "ISSUER", "AUDIENCE", "PREFIX")
+NOT_IMPORTED = (*STRINGS, *ENCRYPTION, "ORIGINS")  # their strings are no dotted paths
+DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,90 +57,98 @@ class Settings:
     store: str = field(default="", repr=False)
     own_sessions: Sessions | None = None
     verifier: TokenVerifier | None = None
-    seal_keys: list[str] = field(default_factory=list, repr=False)
+    encryption_keys: list[str] = field(default_factory=list, repr=False)
     subject_field: str = "pk"
     authenticate: Any = None
     policy: Policy = Policy()
     sessions: Mapping[str, Any] = field(default_factory=dict)
-    endpoints: EndpointSettings = field(default_factory=EndpointSettings)
+    endpoints: EndpointOptions = field(default_factory=EndpointOptions)
 
 
-def chosen(given: object) -> Settings:
-    """The setting *given*. Raises ImproperlyConfigured, in words that say what to change."""
+def read_setting(given: object) -> Settings:
+    """Return what *given* describes. Raises ImproperlyConfigured, which says what to change."""
     if not isinstance(given, Mapping):
         raise ImproperlyConfigured("UNBROKEN must be a dict, such as {'STORE': 'sqlite:////path/sessions.db'}")
     for name in given:
-        _check_known(str(name))
+        _check_name(str(name))
     if len(given.keys() & {"STORE", "SESSIONS", "VERIFIER"}) != 1:
-        words = "UNBROKEN needs STORE, a URL such as sqlite:////path/sessions.db; or else SESSIONS, or VERIFIER"
-        raise ImproperlyConfigured(words)
-    _check_alone(given)
+        raise ImproperlyConfigured(
+            "UNBROKEN needs one of STORE, a URL such as sqlite:////path/sessions.db; SESSIONS; or VERIFIER"
+        )
+    _check_combination(given)
     values = {name: _value(name, value) for name, value in given.items()}
+    try:
+        endpoints = EndpointOptions(**_picked(values, ENDPOINTS))  # type: ignore[typeddict-item]  # checked by ``of``
+        EndpointSettings.of(**endpoints)
+        policy = Policy(**_picked(values, POLICY))
+    except ConfigurationError as error:
+        raise ImproperlyConfigured(f"UNBROKEN: {error}") from error
     return Settings(
         store=values.get("STORE", ""),
         own_sessions=values.get("SESSIONS"),
         verifier=values.get("VERIFIER"),
-        seal_keys=_seal_keys(values),
+        encryption_keys=_encryption_keys(values),
         subject_field=values.get("SUBJECT_FIELD", "pk"),
         authenticate=values.get("AUTHENTICATE"),
-        policy=Policy(**_picked(values, POLICY)),
+        policy=policy,
         sessions=_picked(values, SESSIONS),
-        endpoints=EndpointSettings(**_picked(values, ENDPOINTS)),  # type: ignore[typeddict-item]  # names are checked
+        endpoints=endpoints,
     )
 
 
-def _check_known(name: str) -> None:
+def _check_name(name: str) -> None:
     known = [*OWN, *POLICY, *SESSIONS, *ENDPOINTS]
     if name not in known:
-        near = difflib.get_close_matches(name.upper(), known, n=1)
-        meant = f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
-        raise ImproperlyConfigured(f"UNBROKEN has no setting {name!r}: {meant}")
+        other_words = {word.upper(): meant.upper() for word, meant in OTHER_WORDS.items()}
+        raise ImproperlyConfigured(f"UNBROKEN has no setting {name!r}: {suggestion(name.upper(), known, other_words)}")
 
 
-def _check_alone(given: Mapping[str, Any]) -> None:
-    """With sessions of one's own, or none, what they would be made with says nothing."""
-    if "VERIFIER" in given and (idle := sorted(given.keys() - BESIDE_VERIFIER)):
-        raise ImproperlyConfigured(f"UNBROKEN: with VERIFIER there are no sessions here: take out {', '.join(idle)}")
-    if "SESSIONS" in given and (idle := sorted(given.keys() & {*POLICY, *SESSIONS, *SEALS})):
-        raise ImproperlyConfigured(f"UNBROKEN: with SESSIONS, set {', '.join(idle)} where those sessions are made")
+def _check_combination(given: Mapping[str, Any]) -> None:
+    """Raise ImproperlyConfigured for settings that would have no effect beside VERIFIER or SESSIONS."""
+    if "VERIFIER" in given and (unused := sorted(given.keys() - BESIDE_VERIFIER)):
+        raise ImproperlyConfigured(f"UNBROKEN: with VERIFIER there are no sessions here: remove {', '.join(unused)}")
+    if "SESSIONS" in given and (unused := sorted(given.keys() & {*POLICY, *SESSIONS, *ENCRYPTION})):
+        raise ImproperlyConfigured(f"UNBROKEN: with SESSIONS, set {', '.join(unused)} where those sessions are made")
 
 
 def _value(name: str, value: Any) -> Any:
     if name in POLICY:
         return _seconds(name, value)
-    if name in SEALS:
-        return value
-    if name in TEXTS and not isinstance(value, str) and name in OWN:
-        raise ImproperlyConfigured(f"UNBROKEN['{name}'] must be a text")
-    if name not in TEXTS:
+    if name in STRINGS and not isinstance(value, str):
+        raise ImproperlyConfigured(f"UNBROKEN['{name}'] must be a string")
+    if name not in NOT_IMPORTED:  # rule 2
         value = [_imported(name, one) for one in value] if isinstance(value, list | tuple) else _imported(name, value)
     if name == "SESSIONS" and not isinstance(value, Sessions):
         raise ImproperlyConfigured("UNBROKEN['SESSIONS'] must be an unbroken.server.Sessions, or the path to one")
     if name == "VERIFIER" and not hasattr(value, "averify"):
         raise ImproperlyConfigured("UNBROKEN['VERIFIER'] must be an unbroken.verifier.Verifier, or the path to one")
+    if name == "AUTHENTICATE" and value is not None and not callable(value):
+        raise ImproperlyConfigured("UNBROKEN['AUTHENTICATE'] must be a function, or the path to one")
     return value
 
 
-def _seal_keys(given: Mapping[str, Any]) -> list[str]:
-    """The seal keys, the newest first; none if nothing is to be sealed."""
-    if all(given.get(name) for name in SEALS):
-        raise ImproperlyConfigured("UNBROKEN: set SEAL_KEY or SEAL_KEY_FILE, not both")
+def _encryption_keys(given: Mapping[str, Any]) -> list[str]:
+    """Return the encryption keys, the newest first; an empty list for none."""
+    if all(given.get(name) for name in ENCRYPTION):
+        raise ImproperlyConfigured("UNBROKEN: set ENCRYPTION_KEY or ENCRYPTION_KEY_FILE, not both")
     try:
-        if given.get("SEAL_KEY_FILE"):
-            return keys_from_file(given["SEAL_KEY_FILE"])
+        if given.get("ENCRYPTION_KEY_FILE"):
+            return keys_from_file(given["ENCRYPTION_KEY_FILE"])
     except (ConfigurationError, TypeError) as error:
-        raise ImproperlyConfigured(f"UNBROKEN['SEAL_KEY_FILE']: {error}") from error
-    keys = given.get("SEAL_KEY") or []
+        raise ImproperlyConfigured(f"UNBROKEN['ENCRYPTION_KEY_FILE']: {error}") from error
+    keys = given.get("ENCRYPTION_KEY") or []
     found = keys.replace(",", " ").split() if isinstance(keys, str) else keys
     if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
-        raise ImproperlyConfigured("UNBROKEN['SEAL_KEY'] must be a text, or a list of texts")
+        raise ImproperlyConfigured("UNBROKEN['ENCRYPTION_KEY'] must be a string, or a list of strings")
     return list(found)
 
 
 def _imported(name: str, value: Any) -> Any:
-    """What *value* names, if it is a dotted path; otherwise *value*."""
+    """Return what a dotted path names; any other *value* as it is."""
+    if not isinstance(value, str) or not DOTTED_PATH.fullmatch(value):
+        return value
     try:
-        return import_string(value) if isinstance(value, str) else value
+        return import_string(value)
     except ImportError as error:
         raise ImproperlyConfigured(f"UNBROKEN['{name}'] cannot be imported: {error}") from error
 

@@ -1,7 +1,7 @@
-"""``session_required``: a view that only a session may see, and only as long as its user is there and active.
+"""``access_token_required``: a view that needs a good access token whose user exists and is active.
 
-The user is looked up once, for the view and for ``request.user`` together; where the accounts are not Django's users
-(``Site.looks_at_users``), not at all.
+The user is loaded once, for the view and for ``request.user`` together. Where the accounts are not Django's users
+(``Runtime.checks_users``), no user is loaded.
 """
 
 from __future__ import annotations
@@ -14,76 +14,79 @@ from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 
 from unbroken._sync import run_sync
-from unbroken.django.convert import claims_or_refusal, require_scope, to_response
+from unbroken.django.claims import claims_or_refusal, require_claims
+from unbroken.django.convert import to_response
 from unbroken.django.lazy_user import request_user
 from unbroken.django.runtime import runtime
 from unbroken.errors import InvalidToken, TryLater
 from unbroken.server.http.messages import Response, challenge, error_response
 from unbroken.server.keys.access_token import Claims
 
-__all__ = ["session_required"]
+__all__ = ["access_token_required"]
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-@overload
-def session_required(view: F) -> F: ...
+View = TypeVar("View", bound=Callable[..., Any])
 
 
 @overload
-def session_required(*, scope: str = "") -> Callable[[F], F]: ...
+def access_token_required(view: View) -> View: ...
 
 
-def session_required(view: F | None = None, *, scope: str = "") -> F | Callable[[F], F]:
-    """A view, plain or async, that only a session may see: with *scope*, only one that has it. ``request.auth`` is its
-    ``Claims``. Others get a 401 or 403 with an RFC 6750 challenge. Works without the middleware too.
+@overload
+def access_token_required(*, scope: str = "") -> Callable[[View], View]: ...
 
-    For a class-based view: ``@method_decorator(session_required, name="dispatch")``.
+
+def access_token_required(view: View | None = None, *, scope: str = "") -> View | Callable[[View], View]:
+    """Decorate a plain or async view that needs a good access token, with *scope* one that has this scope.
+
+    ``request.auth``, and ``current_claims(request)``, are its ``Claims``. Other requests get a 401 or 403 with an
+    RFC 6750 challenge. The middleware is not needed. For a class-based view:
+    ``@method_decorator(access_token_required, name="dispatch")``.
     """
     if view is None:
-        return functools.partial(_guarded, scope=scope)
-    return _guarded(view, scope=scope)
+        return functools.partial(_decorated, scope=scope)
+    return _decorated(view, scope=scope)
 
 
-def _guarded(view: F, *, scope: str) -> F:
-    guard: Any = _async_guard(view, scope) if iscoroutinefunction(view) else _guard(view, scope)
-    # No browser sends a bearer token by itself (cookies are guarded where they are read); no login page would help.
-    guard.csrf_exempt, guard.login_required = True, False
-    return guard  # type: ignore[no-any-return]  # it is called as *view* is
+def _decorated(view: View, *, scope: str) -> View:
+    decorated: Any = _async_view(view, scope) if iscoroutinefunction(view) else _plain_view(view, scope)
+    # CSRF: no browser sends a bearer token by itself, and cookies are checked where they are read. And a login page
+    # (LoginRequiredMiddleware) would not help an API.
+    decorated.csrf_exempt, decorated.login_required = True, False
+    return decorated  # type: ignore[no-any-return]  # it is called as *view* is
 
 
-def _guard(view: Callable[..., Any], scope: str) -> Callable[..., Any]:
+def _plain_view(view: Callable[..., Any], scope: str) -> Callable[..., Any]:
     @functools.wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        who = run_sync(_admitted(request, scope))
-        if not isinstance(who, Claims):
-            return to_response(who)
-        request.auth = who  # type: ignore[attr-defined]  # it is set here
+    def decorated(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        claims = run_sync(_claims_of_active_user(request, scope))
+        if not isinstance(claims, Claims):
+            return to_response(claims)
+        request.auth = claims  # type: ignore[attr-defined]  # it is set here
         return view(request, *args, **kwargs)
 
-    return guarded
+    return decorated
 
 
-def _async_guard(view: Callable[..., Any], scope: str) -> Callable[..., Any]:
+def _async_view(view: Callable[..., Any], scope: str) -> Callable[..., Any]:
     @functools.wraps(view)
-    async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        who = await _admitted(request, scope)
-        if not isinstance(who, Claims):
-            return to_response(who)
-        request.auth = who  # type: ignore[attr-defined]  # it is set here
+    async def decorated(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        claims = await _claims_of_active_user(request, scope)
+        if not isinstance(claims, Claims):
+            return to_response(claims)
+        request.auth = claims  # type: ignore[attr-defined]  # it is set here
         return await view(request, *args, **kwargs)
 
-    return guarded
+    return decorated
 
 
-async def _admitted(request: HttpRequest, scope: str) -> Claims | Response:
-    """Who may see the view, or the response that refuses it."""
-    who = require_scope(await claims_or_refusal(request), scope)
-    if not isinstance(who, Claims) or not runtime().looks_at_users:
-        return who
+async def _claims_of_active_user(request: HttpRequest, scope: str) -> Claims | Response:
+    """Return the claims with which the view is called, or the response that refuses the request."""
+    claims = require_claims(await claims_or_refusal(request), scope)
+    if not isinstance(claims, Claims) or not runtime().checks_users:
+        return claims
     try:
-        if await request_user(request, who.subject).is_somebody():
-            return who
+        if await request_user(request, claims.subject).exists():
+            return claims
     except TryLater as error:
         return error_response(error)
     return challenge(InvalidToken("the user is gone, or not active", reason="revoked"))

@@ -1,4 +1,4 @@
-"""The user whom the token of a request names: looked up when somebody asks, and once a request."""
+"""The user whom a request's token names: loaded when it is first used, and once a request."""
 
 from __future__ import annotations
 
@@ -13,43 +13,42 @@ from unbroken.django.users import mapping_db_errors
 
 __all__ = ["RequestUser", "request_user"]
 
-KEPT = "_unbroken_person"  # on a request
+USER = "_unbroken_user"  # attribute of a request
 
 
 class RequestUser:
-    """The user that *subject* names; without one, nobody."""
+    """The user that *subject* names; without a subject the ``AnonymousUser``."""
 
     def __init__(self, subject: str | None) -> None:
         self.subject = subject
         self._user: Any = None
 
     def get(self) -> Any:
-        """The user; the ``AnonymousUser`` if there is none, or none that is active. Blocks."""
+        """Return the user; the ``AnonymousUser`` if there is none, or none that is active. Blocks."""
         if self._user is None:
-            from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415  # models are there only by then
+            from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415  # models exist only later
 
             user = None if self.subject is None else runtime().users.get(self.subject)
             self._user = user or AnonymousUser()
         return self._user
 
     async def aget(self) -> Any:
-        """``get`` without blocking."""
+        """Return what ``get`` returns, without blocking."""
         return await sync_to_async(self.get)()
 
-    async def is_somebody(self) -> bool:
-        """Whether there is such a user. Blocks within ``run_sync``. Raises TryLater."""
-        user = (
-            mapping_db_errors(self.get)
-            if in_sync_context()
-            else await sync_to_async(lambda: mapping_db_errors(self.get))()
-        )
+    async def exists(self) -> bool:
+        """Return whether there is such a user, and it is active. Blocks within ``run_sync``. Raises TryLater."""
+        if in_sync_context():
+            user = mapping_db_errors(self.get)
+        else:
+            user = await sync_to_async(lambda: mapping_db_errors(self.get))()
         return not user.is_anonymous
 
 
 def request_user(request: HttpRequest, subject: str | None) -> RequestUser:
-    """Who *subject* is, for all who ask about *request*."""
-    kept: RequestUser | None = getattr(request, KEPT, None)
-    if kept is None or kept.subject != subject:
-        kept = RequestUser(subject)
-        setattr(request, KEPT, kept)
-    return kept
+    """Return the user of *subject*, one object for everything that handles *request*."""
+    user: RequestUser | None = getattr(request, USER, None)
+    if user is None or user.subject != subject:
+        user = RequestUser(subject)
+        setattr(request, USER, user)
+    return user

@@ -1,10 +1,11 @@
-"""``TokenMiddleware``: every request knows whose it is. It refuses nothing by itself.
+"""``AccessTokenMiddleware``: sets the claims and the user of every request. It refuses no request by itself.
 
     request.auth     the ``Claims`` of a good access token; None without one
-    request.user     its user, looked up when it is asked for (``await request.auser()`` in async views)
+    request.user     its user, loaded when it is first used (``await request.auser()`` in async views)
 
-Without a token ``request.user`` stays what Django's own AuthenticationMiddleware found: the one who logged in to the
-admin. A bad token is nobody's: then it is the ``AnonymousUser``.
+1. Without a token ``request.user`` stays what Django's own AuthenticationMiddleware has set: the admin works as before.
+2. With a bad token it is the ``AnonymousUser``.
+3. ``current_claims`` in a view refuses a request by an exception, which becomes a 401 or 403 with a challenge here.
 """
 
 from __future__ import annotations
@@ -13,45 +14,50 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
-from unbroken.django.convert import claims_or_refusal, find
+from unbroken.django.claims import AccessTokenRequired, claims_or_refusal, claims_or_refusal_blocking
+from unbroken.django.convert import to_response
 from unbroken.django.lazy_user import request_user
 from unbroken.server.http.messages import Response
 from unbroken.server.keys.access_token import Claims
 
-__all__ = ["TokenMiddleware"]
+__all__ = ["AccessTokenMiddleware"]
 
 
-class TokenMiddleware:
-    """Put it after ``django.contrib.auth.middleware.AuthenticationMiddleware``, if that is there."""
+class AccessTokenMiddleware:
+    """Put it after ``django.contrib.auth.middleware.AuthenticationMiddleware``, if the project has that one."""
 
     sync_capable = async_capable = True
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self._get_response = get_response
-        self._awaits = iscoroutinefunction(get_response)
-        if self._awaits:
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if self._awaits:
-            return self._awaited(request)
-        _introduce(request, find(request))
+        if self._is_async:
+            return self._call_async(request)
+        _set_claims_and_user(request, claims_or_refusal_blocking(request))
         response: HttpResponseBase = self._get_response(request)
         return response
 
-    async def _awaited(self, request: HttpRequest) -> HttpResponseBase:
-        _introduce(request, await claims_or_refusal(request))
+    async def _call_async(self, request: HttpRequest) -> HttpResponseBase:
+        _set_claims_and_user(request, await claims_or_refusal(request))
         response: HttpResponseBase = await self._get_response(request)
         return response
 
+    def process_exception(self, _request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Return the challenge for a view that has called ``current_claims`` (rule 3)."""
+        return to_response(exception.response) if isinstance(exception, AccessTokenRequired) else None
 
-def _introduce(request: Any, who: Claims | Response | None) -> None:
-    request.auth = who if isinstance(who, Claims) else None
-    if who is None and hasattr(request, "user"):
+
+def _set_claims_and_user(request: Any, claims: Claims | Response | None) -> None:
+    request.auth = claims if isinstance(claims, Claims) else None
+    if claims is None and hasattr(request, "user"):  # rule 1
         return
-    person = request_user(request, who.subject if isinstance(who, Claims) else None)
-    request.user, request.auser = SimpleLazyObject(person.get), person.aget
+    user = request_user(request, claims.subject if isinstance(claims, Claims) else None)
+    request.user, request.auser = SimpleLazyObject(user.get), user.aget

@@ -1,14 +1,17 @@
-"""Django REST framework: who sends a request, and whether it has the scope.
+"""Django REST framework: authentication by access tokens, and permissions by their scope.
 
     REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": ["unbroken.django.rest.AccessTokenAuthentication"]}
 
     class Orders(APIView):
-        permission_classes = [IsAuthenticated, needs("write")]
+        permission_classes = [IsAuthenticated, requires_scope("write")]
 
         def post(self, request):
             ...                                # request.user is Django's user, request.auth the Claims
 
-Where several authentication classes are set, REST framework takes the challenge from the first of them.
+1. A bearer token that is plainly another issuer's is left to the next authentication class, so that two kinds of tokens
+   work side by side, in any order of the classes. Everything else that is wrong with a token is an error here.
+2. Error bodies have REST framework's ``detail``, and beside it ``error`` and ``reason`` as everywhere.
+3. Where several classes are set, REST framework takes the challenge from the first of them.
 """
 
 from __future__ import annotations
@@ -21,65 +24,80 @@ from rest_framework.exceptions import APIException, AuthenticationFailed, Permis
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request as RestRequest
 
-from unbroken.django.convert import FOUND, find
+from unbroken.django.claims import VERIFIED, claims_or_refusal_blocking, refuse_claims
+from unbroken.django.convert import to_request
 from unbroken.django.runtime import runtime
 from unbroken.errors import InvalidToken
-from unbroken.server.http.messages import Response, challenge
+from unbroken.server.http.authentication import is_foreign_token
+from unbroken.server.http.messages import Response, bearer_token, challenge
 from unbroken.server.keys.access_token import Claims
 
 __all__ = ["AccessTokenAuthentication", "HasScope", "requires_scope"]
 
 CHALLENGE = "www-authenticate"
+DETAILS = {"unauthorized": "an access token is required", "insufficient_scope": "the access token lacks scope"}
 
 
 class AccessTokenAuthentication(BaseAuthentication):
-    """The user and the ``Claims`` of a request's access token. Without a token it leaves the request to others."""
+    """Authenticates the user of a request's access token; ``request.auth`` is its ``Claims``."""
 
     def authenticate(self, request: RestRequest) -> tuple[Any, Claims] | None:
-        """Raises AuthenticationFailed for a token that is no good, or whose user is gone or inactive."""
-        asked = request._request
-        who = find(asked)
-        if isinstance(who, Claims):
-            user = runtime().users.get(who.subject)
+        """Return the user and the claims; None without a token, and for another issuer's (rule 1).
+
+        Raises AuthenticationFailed for a token that is no good, or whose user is gone or inactive.
+        """
+        django_request = request._request
+        claims = claims_or_refusal_blocking(django_request)
+        if isinstance(claims, Claims):
+            user = runtime().users.get(claims.subject)
             if user is not None:
-                return user, who
-            who = challenge(InvalidToken("the user is gone, or not active", reason="revoked"))
-            setattr(asked, FOUND, who)
-        if who is None:
+                return user, claims
+            claims = challenge(InvalidToken("the user is gone, or not active", reason="revoked"))
+            refuse_claims(django_request, claims)
+        if claims is None or _has_foreign_token(request):
             return None
-        raise _error_of(who)
+        raise _to_error(claims)
 
     def authenticate_header(self, request: RestRequest) -> str:
-        """The challenge (RFC 6750 §3): bare without a token, with the reason for a bad one."""
-        who = getattr(request._request, FOUND, None)
-        return (who if isinstance(who, Response) else challenge(None)).headers.get(CHALLENGE, "Bearer")
+        """Return the challenge (RFC 6750 §3): bare without a token of ours, with the reason for a bad one."""
+        refusal = getattr(request._request, VERIFIED, None)
+        if not isinstance(refusal, Response) or _has_foreign_token(request):
+            refusal = challenge(None)
+        return refusal.headers.get(CHALLENGE, "Bearer")
 
 
 class HasScope(BasePermission):
-    """Whether a session has the words of ``scope``, or of the view's ``required_scope``. See ``needs``."""
+    """Permits requests whose access token has ``scope``, or the ``required_scope`` of the view."""
 
     scope = ""
 
     def has_permission(self, request: RestRequest, view: Any) -> bool:
-        """Whether it has. Raises PermissionDenied, with a challenge, where no other permission could allow it."""
+        """Return whether it has. Raises PermissionDenied, with a challenge, where no other permission could permit."""
         scope = self.scope or getattr(view, "required_scope", "")
         if not isinstance(request.auth, Claims) or request.auth.has_scope(scope):
             return isinstance(request.auth, Claims)
-        # All of ``permission_classes`` must allow it. What is not among them may be part of an expression, as in a | b.
+        # Each of ``permission_classes`` must permit. A class that is not among them may be part of an ``a | b``.
         if type(self) in view.permission_classes:
-            raise _error_of(challenge(None, scope=scope))
+            raise _to_error(challenge(None, scope=scope))
         return False
 
 
 def requires_scope(scope: str) -> type[HasScope]:
-    """The permission class for *scope*: ``permission_classes = [needs("write")]``. It combines by ``|`` and ``&``."""
+    """Return the permission class for *scope*, for ``permission_classes``. It combines by ``|`` and ``&``."""
     return type("HasScope", (HasScope,), {"scope": scope})
 
 
-def _error_of(value: Response) -> APIException:
-    """*value* as REST framework's error, with the same body and challenge."""
-    kind = {401: AuthenticationFailed, 403: PermissionDenied}.get(value.status, APIException)
-    error: Any = kind(json.loads(value.body))
-    error.status_code, error.auth_header = value.status, value.headers.get(CHALLENGE)
-    error.wait = int(value.headers.get("retry-after", 0))
-    return error  # type: ignore[no-any-return]  # its kinds are errors all
+def _has_foreign_token(request: RestRequest) -> bool:
+    token = bearer_token(to_request(request._request))
+    return token is not None and is_foreign_token(token, runtime().verifier.issuer)
+
+
+def _to_error(refusal: Response) -> APIException:
+    """Return *refusal* as REST framework's error, with the same challenge (rule 2)."""
+    body = json.loads(refusal.body)
+    text = body.pop("error_description", None) or DETAILS.get(body["error"], body["error"])
+    kind = {401: AuthenticationFailed, 403: PermissionDenied}.get(refusal.status, APIException)
+    error: Any = kind({"detail": text, **body})
+    error.status_code, error.auth_header = refusal.status, refusal.headers.get(CHALLENGE)
+    error.wait = int(refusal.headers.get("retry-after", 0))
+    return error  # type: ignore[no-any-return]  # every kind is an APIException

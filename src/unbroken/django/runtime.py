@@ -1,4 +1,4 @@
-"""What the setting ``UNBROKEN`` describes, made once in a process, when it is first needed: so after any fork."""
+"""What the setting ``UNBROKEN`` describes. It is made once in a process, when it is first needed: after any fork."""
 
 from __future__ import annotations
 
@@ -9,131 +9,131 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from unbroken.django.conf import Settings, chosen
+from unbroken.django.conf import Settings, read_setting
 from unbroken.django.users import Users, with_fresh_connection
 from unbroken.errors import ConfigurationError
 from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier
 from unbroken.server.http.endpoints import Endpoints
+from unbroken.server.http.settings import EndpointSettings
 from unbroken.server.sessions import Sessions
 from unbroken.server.stores import SessionStore, open_store
 from unbroken.server.stores.encrypted_keys import encrypted_keys
 from unbroken.server.stores.memory import MemorySessionStore
 
-__all__ = ["Runtime", "authenticate", "is_active", "reset", "route_table", "runtime", "sessions", "user_of"]
+__all__ = ["Runtime", "authenticate_user", "is_active_user", "reset", "route_table", "runtime", "sessions", "user_of"]
 
-_making = threading.Lock()
-_made: list[Runtime] = []
+_lock = threading.Lock()
+_runtimes: list[Runtime] = []  # none, or the one of this process; appended under the lock
 
 
 class Runtime:
-    """The users, and the sessions with their endpoints, or a verifier. With *store* in place of the one that is set."""
+    """The users, and the sessions with their endpoints, or a verifier. *store* replaces the store of the setting."""
 
-    def __init__(self, now: Settings, store: SessionStore | None = None) -> None:
-        self.users = Users(now.subject_field)
+    verifier: TokenVerifier
+
+    def __init__(self, setting: Settings, store: SessionStore | None = None) -> None:
+        self.users = Users(setting.subject_field)
         self._sessions: Sessions | None = None
         self._endpoints: Endpoints | None = None
-        self.verifies: TokenVerifier
-        self.looks_at_users = _looks_at_users(now)
-        if now.verifier is not None:
-            self.verifies, places = now.verifier, now.endpoints
-            self.callers = RequestAuthenticator(
-                self.verifies, cookies=places.get("cookies"), origins=places.get("origins", ())
-            )
+        self.checks_users = _checks_users(setting)
+        if setting.verifier is not None:
+            self.verifier, given = setting.verifier, EndpointSettings.of(**setting.endpoints)
+            self.authenticator = RequestAuthenticator(self.verifier, cookies=given.cookies, origins=given.origins)
             return
-        self.verifies = self._sessions = now.own_sessions or Sessions(
-            store or _sealed(open_store(now.store), now), policy=now.policy, **dict(now.sessions)
+        self.verifier = self._sessions = setting.own_sessions or Sessions(
+            store or _open_store(setting), policy=setting.policy, **dict(setting.sessions)
         )
-        asked = with_fresh_connection(now.authenticate) or self.users.authenticate
-        settings: Any = {name: with_fresh_connection(value) for name, value in now.endpoints.items()}
-        if now.authenticate is None:
-            settings.setdefault("is_active", self.users.is_active)
-        self._endpoints = Endpoints(self._sessions, asked, **settings)
-        self.callers = self._endpoints.callers
+        authenticate = with_fresh_connection(setting.authenticate) or self.users.authenticate
+        options: Any = {name: with_fresh_connection(value) for name, value in setting.endpoints.items()}
+        if setting.authenticate is None:
+            options.setdefault("is_active", self.users.is_active)
+        self._endpoints = Endpoints(self._sessions, authenticate, **options)
+        self.authenticator = self._endpoints.authenticator
 
     @property
     def sessions(self) -> Sessions:
-        """Raises ImproperlyConfigured where they are another service's."""
+        """The sessions. Raises ImproperlyConfigured where they are another service's."""
         if self._sessions is None:
-            raise ImproperlyConfigured("UNBROKEN: with VERIFIER there are no sessions here, they are its server's")
+            raise ImproperlyConfigured("UNBROKEN: with VERIFIER the sessions are another service's")
         return self._sessions
 
     @property
     def endpoints(self) -> Endpoints:
-        """Raises ImproperlyConfigured where there are none."""
+        """The endpoints. Raises ImproperlyConfigured where there are none."""
         if self._endpoints is None:
-            raise ImproperlyConfigured("UNBROKEN: with VERIFIER there are no endpoints: leave unbroken.django.urls out")
+            raise ImproperlyConfigured("UNBROKEN: with VERIFIER there are no endpoints: do not include their URLs")
         return self._endpoints
 
 
 def runtime() -> Runtime:
-    """The site of this process. Raises ImproperlyConfigured."""
-    if not _made:
-        with _making:
-            if not _made:
-                _made.append(_opened())
-    return _made[0]
+    """Return the runtime of this process. Raises ImproperlyConfigured."""
+    if not _runtimes:
+        with _lock:
+            if not _runtimes:
+                _runtimes.append(_new_runtime())
+    return _runtimes[0]
 
 
 def sessions() -> Sessions:
-    """The sessions of this process: to list them, to end them, to rotate keys. Raises ImproperlyConfigured."""
+    """Return the sessions of this process: to list and revoke them, to rotate keys. Raises ImproperlyConfigured."""
     return runtime().sessions
 
 
-def authenticate(username: str, password: str) -> str | None:
-    """The subject of the Django user with this name and password, or None: for an AUTHENTICATE that asks for more."""
+def authenticate_user(username: str, password: str) -> str | None:
+    """Return the subject of the Django user with this name and password, or None. For an AUTHENTICATE of your own."""
     return runtime().users.authenticate(username, password)
 
 
-def is_active(subject: str) -> bool:
-    """Whether tokens call an active Django user *subject*: for IS_ACTIVE, where AUTHENTICATE is your own."""
+def is_active_user(subject: str) -> bool:
+    """Return whether *subject* is an active Django user. For IS_ACTIVE beside an AUTHENTICATE of your own."""
     return runtime().users.is_active(subject)
 
 
 def user_of(subject: str) -> Any:
-    """The Django user whom tokens call *subject*; None if there is none, or none that is active. Blocks."""
+    """Return the active Django user that tokens call *subject*, or None. Blocks."""
     return runtime().users.get(subject)
 
 
 def route_table() -> Endpoints:
-    """The endpoints, to see where they are: nothing is opened for that, so that ``manage.py check`` needs no store."""
+    """Return endpoints that only show their routes. It opens no store, so ``manage.py check`` needs none."""
     return Runtime(setting(), MemorySessionStore()).endpoints
 
 
 def setting() -> Settings:
-    """The setting as it is now. Raises ImproperlyConfigured."""
-    return chosen(getattr(settings, "UNBROKEN", {}))
+    """Return the setting as it is now. Raises ImproperlyConfigured."""
+    return read_setting(getattr(settings, "UNBROKEN", {}))
 
 
 def reset() -> None:
-    """The next one who asks makes everything anew."""
-    _made.clear()
+    """Forget the runtime: the next use makes a new one."""
+    _runtimes.clear()
 
 
-def _looks_at_users(now: Settings) -> bool:
-    """Whether a session is to end with its Django user: not if that is switched off, and not by itself where something
-    else has said who somebody is.
-    """
-    asked = now.endpoints.get("is_active", is_active)
-    if asked is None:
+def _checks_users(setting: Settings) -> bool:
+    """Return whether a session needs an active Django user: by default where Django's users are the accounts."""
+    is_active = setting.endpoints.get("is_active", is_active_user)
+    if is_active is None:
         return False
-    return (now.authenticate is None and now.verifier is None) or now.endpoints.get("is_active") is is_active
+    django_accounts = setting.authenticate is None and setting.verifier is None
+    return django_accounts or setting.endpoints.get("is_active") is is_active_user
 
 
-def _sealed(store: SessionStore, now: Settings) -> SessionStore:
-    return encrypted_keys(store, now.seal_keys) if now.seal_keys else store
+def _open_store(setting: Settings) -> SessionStore:
+    store = open_store(setting.store)
+    return encrypted_keys(store, setting.encryption_keys) if setting.encryption_keys else store
 
 
-def _opened() -> Runtime:
+def _new_runtime() -> Runtime:
     try:
         return Runtime(setting())
     except ConfigurationError as error:
         raise ImproperlyConfigured(f"UNBROKEN: {error}") from error
 
 
-def _changed(*, setting: str, **_: Any) -> None:
-    """``override_settings`` is at work, in a test."""
+def _on_setting_changed(*, setting: str, **_: Any) -> None:
+    """Follow ``override_settings`` in tests."""
     if setting == "UNBROKEN":
         reset()
 
 
-setting_changed.connect(_changed, dispatch_uid="unbroken")
+setting_changed.connect(_on_setting_changed, dispatch_uid="unbroken")

@@ -19,7 +19,7 @@ def url() -> Iterator[str]:
         return MfaRequired(name, kind="totp", hint="your phone")
 
     served = routes(
-        Sessions(MemorySessionStore()), authenticate, second_step=lambda _subject, _kind, code: code == "123456"
+        Sessions(MemorySessionStore()), authenticate, verify_mfa=lambda _subject, _kind, code: code == "123456"
     )
     with running(Starlette(routes=served)) as port:
         yield f"http://127.0.0.1:{port}"

@@ -62,8 +62,8 @@ def by_dependency(sessions: Sessions) -> Any:
     auth, app = unbroken.fastapi.Auth(sessions, authenticate, **SETTINGS), FastAPI()
 
     @app.api_route("/orders", methods=["GET", "POST"])
-    async def orders(session: Claims = Depends(auth.session)) -> dict[str, str]:
-        return {"sub": session.subject}
+    async def orders(claims: Claims = Depends(auth.claims)) -> dict[str, str]:
+        return {"sub": claims.subject}
 
     return running(app)
 
@@ -74,7 +74,7 @@ def by_decorator(sessions: Sessions) -> Any:
     @app.route("/orders", methods=["GET", "POST"])
     @auth.required
     def orders() -> dict[str, str]:
-        return {"sub": auth.session.subject}
+        return {"sub": auth.claims.subject}
 
     return threaded(app)
 
@@ -173,8 +173,8 @@ def schema(**settings: Any) -> dict[str, Any]:
     app.include_router(auth.router)
 
     @app.get("/orders")
-    async def orders(session: Claims = Depends(auth.session)) -> dict[str, str]:
-        return {"sub": session.subject}
+    async def orders(claims: Claims = Depends(auth.claims)) -> dict[str, str]:
+        return {"sub": claims.subject}
 
     found = app.openapi()
     validate(found)
@@ -193,7 +193,7 @@ def test_openapi_says_what_cookies_change() -> None:
         assert "403" in operation["responses"]
     assert paths["/auth/refresh"]["post"]["requestBody"]["required"] is False
     answers = paths["/auth/login"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
-    assert [one["$ref"].rpartition("/")[2] for one in answers] == ["TokenResponse", "CookieResponse"]
+    assert [one["$ref"].rpartition("/")[2] for one in answers] == ["TokenBody", "CookieTokenBody"]
     assert headers_of(paths["/auth/sessions/revoke-others"]["post"]) == [], "there it is the Authorization header"
     assert not any("options" in operations for operations in paths.values())
 
@@ -208,7 +208,7 @@ def test_openapi_names_the_cookie_with_the_access_token() -> None:
 
 def test_openapi_without_cookies_speaks_of_none() -> None:
     text = json.dumps(schema())
-    assert not [word for word in ("X-Unbroken", "CookieResponse", "SessionCookie") if word in text]
+    assert not [word for word in ("X-Unbroken", "CookieTokenBody", "SessionCookie") if word in text]
 
 
 # ---- the page in docs ------------------------------------------------------------------------------------------------

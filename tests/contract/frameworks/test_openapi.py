@@ -47,7 +47,7 @@ FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 
 def application(sessions: Sessions, cookies: Cookies | None) -> FastAPI:
     """Without a guard: it would answer 429 to nearly everything that is tried here."""
-    own: dict[str, Any] = {"password_grant": True, "scopes_of": scopes_of, "cookies": cookies, "guard": None}
+    own: dict[str, Any] = {"password_grant": True, "scopes_of": scopes_of, "cookies": cookies, "rate_limit": None}
     app = FastAPI()
     app.include_router(unbroken.fastapi.Auth(sessions, authenticate, **own).router)
     return app

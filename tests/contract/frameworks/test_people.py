@@ -67,7 +67,7 @@ def people(request: pytest.FixtureRequest) -> Iterator[People]:
     events: list[ServerEvent] = []
     sessions = Sessions(MemorySessionStore(), on_event=events.append)
     guard = RateLimitPolicy(account_burst=3, account_every=3600.0, address_burst=1000)
-    settings = {"second_step": second_step, "guard": guard, "password_grant": True}
+    settings = {"verify_mfa": second_step, "rate_limit": guard, "password_grant": True}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conftest, "authenticate", authenticate)
         with (

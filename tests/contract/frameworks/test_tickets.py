@@ -216,21 +216,21 @@ def starlette_app(sessions: Sessions) -> Any:
 def fastapi_app(sessions: Sessions) -> Any:
     tickets, app = unbroken.fastapi.TicketAuth(sessions), FastAPI()
 
-    async def live(socket: WebSocket, session: Any) -> None:
+    async def live(socket: WebSocket, claims: Any) -> None:
         await socket.accept()
-        await socket.send_text(f"{session.subject} {socket.scope['query_string'].decode()}")
+        await socket.send_text(f"{claims.subject} {socket.scope['query_string'].decode()}")
         await socket.close()
 
-    async def report(request: Request, session: Any) -> PlainTextResponse:
-        return PlainTextResponse(f"{session.subject} {request.scope['query_string'].decode()}")
+    async def report(request: Request, claims: Any) -> PlainTextResponse:
+        return PlainTextResponse(f"{claims.subject} {request.scope['query_string'].decode()}")
 
-    async def write(session: Any) -> PlainTextResponse:
-        return PlainTextResponse(session.subject)
+    async def write(claims: Any) -> PlainTextResponse:
+        return PlainTextResponse(claims.subject)
 
     # FastAPI cannot see ``tickets`` by name
-    live.__annotations__ = {"socket": WebSocket, "session": Annotated[Claims, Depends(tickets.session)]}
-    report.__annotations__ = {"request": Request, "session": Annotated[Claims, Depends(tickets.session)]}
-    write.__annotations__ = {"session": Annotated[Claims, Security(tickets.session, scopes=["write"])]}
+    live.__annotations__ = {"socket": WebSocket, "claims": Annotated[Claims, Depends(tickets.claims)]}
+    report.__annotations__ = {"request": Request, "claims": Annotated[Claims, Depends(tickets.claims)]}
+    write.__annotations__ = {"claims": Annotated[Claims, Security(tickets.claims, scopes=["write"])]}
     for path in ("", "/below"):
         app.websocket(path + "/live")(live)
         app.get(path + "/report")(report)

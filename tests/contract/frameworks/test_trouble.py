@@ -40,10 +40,10 @@ def starlette_app(sessions: Sessions) -> Any:
 def fastapi_app(sessions: Sessions) -> Any:
     auth, app = Auth(sessions, lambda name, _: name), FastAPI()
 
-    async def orders(session: Annotated[Claims, Depends(auth.session)]) -> str:
-        return session.subject
+    async def orders(claims: Annotated[Claims, Depends(auth.claims)]) -> str:
+        return claims.subject
 
-    orders.__annotations__["session"] = Annotated[Claims, Depends(auth.session)]  # FastAPI cannot see ``auth`` by name
+    orders.__annotations__["claims"] = Annotated[Claims, Depends(auth.claims)]  # FastAPI cannot see ``auth`` by name
     app.get("/orders")(orders)
     return app
 

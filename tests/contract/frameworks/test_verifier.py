@@ -51,8 +51,8 @@ def fastapi_service(verifier: Verifier) -> AbstractContextManager[int]:
     app, auth = FastAPI(), unbroken.fastapi.Bearer(verifier)
 
     @app.get("/orders")
-    async def orders(session: Claims = Security(auth.session, scopes=["read"])) -> dict[str, str]:
-        return {"sub": session.subject}
+    async def orders(claims: Claims = Security(auth.claims, scopes=["read"])) -> dict[str, str]:
+        return {"sub": claims.subject}
 
     return running(app)
 
@@ -85,7 +85,7 @@ def identity() -> Iterator[Identity]:
 
 @pytest.fixture(params=SERVICES.values(), ids=SERVICES)
 def http(request: pytest.FixtureRequest, identity: Identity) -> Iterator[httpx2.Client]:
-    feed = RevocationFeed(identity.url + FEED, identity.service(), on_unavailable="refuse")
+    feed = RevocationFeed(identity.url + FEED, identity.service(), on_unavailable="reject")
     verifier = identity.verifier(revocation=feed, timeout=1.0)
     with request.param(verifier) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
         yield client

@@ -21,7 +21,7 @@ def url() -> Iterator[str]:
         return MfaRequired(name, kind="totp", hint="the till's phone") if password == "right" else None
 
     sessions = Sessions(MemorySessionStore())
-    served = routes(sessions, authenticate, second_step=lambda _subject, _kind, code: code == "123456")
+    served = routes(sessions, authenticate, verify_mfa=lambda _subject, _kind, code: code == "123456")
     with running(Starlette(routes=served)) as port:
         yield f"http://127.0.0.1:{port}"
 

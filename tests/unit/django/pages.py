@@ -12,24 +12,24 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from unbroken.django import session_required
+from unbroken.django import access_token_required
 from unbroken.django.rest import requires_scope
 
 __all__ = ["PAGES"]
 
 
-@session_required
+@access_token_required
 def orders(request: Any) -> JsonResponse:
     return JsonResponse({"sub": request.auth.subject, "user": request.user.get_username()})
 
 
-@session_required(scope="write")
+@access_token_required(scope="write")
 async def later(request: Any) -> JsonResponse:
     user = await request.auser()
     return JsonResponse({"sub": request.auth.subject, "user": user.get_username()})
 
 
-@method_decorator(session_required, name="dispatch")
+@method_decorator(access_token_required, name="dispatch")
 class Orders(View):
     def post(self, request: Any) -> JsonResponse:
         return JsonResponse({"sub": request.auth.subject})

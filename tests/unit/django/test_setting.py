@@ -18,7 +18,7 @@ from tests.support import django_project
 from tests.support.django_project import PASSWORD, chosen
 from tests.unit.django.conftest import LOGIN, User, login
 from tests.unit.django.pages import PAGES
-from unbroken.django import authenticate, sessions, user_of
+from unbroken.django import authenticate_user, sessions, user_of
 from unbroken.django.runtime import reset, route_table, runtime, setting
 from unbroken.server import MemorySessionStore, Policy, Sessions
 from unbroken.server.core.events import SessionCreated
@@ -30,25 +30,25 @@ from unbroken.verifier import Verifier
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ({}, "needs STORE"),
+        ({}, "needs one of STORE"),
         ({"STORE": "memory:", "ISUER": "x"}, "did you mean ISSUER"),
         ({"STORE": "memory:", "store": "x"}, "did you mean STORE"),
-        ({"STORE": "memory:", "xyzzy": 1}, "known are STORE"),
-        ({"STORE": 5}, "must be a text"),
+        ({"STORE": "memory:", "xyzzy": 1}, "the settings are STORE"),
+        ({"STORE": 5}, "must be a string"),
         ({"STORE": "memory:", "ACCESS_TTL": "soon"}, "ACCESS_TTL.*seconds"),
         ({"STORE": "memory:", "ACCESS_TTL": -1}, "ACCESS_TTL.*seconds"),
         ({"STORE": "memory:", "GRACE": True}, "GRACE.*seconds"),
         ({"STORE": "memory:", "SCOPES_OF": "shop.nowhere"}, "SCOPES_OF.*cannot be imported"),
         ({"SESSIONS": "json.dumps"}, "SESSIONS.*must be an unbroken.server.Sessions"),
         ({"SESSIONS": Sessions(MemorySessionStore()), "ISSUER": "x", "GRACE": 1}, "set GRACE, ISSUER where"),
-        ({"SESSIONS": Sessions(MemorySessionStore()), "STORE": "memory:"}, "or else SESSIONS"),
-        ({"STORE": "memory:", "VERIFIER": "json.dumps"}, "or else SESSIONS, or VERIFIER"),
+        ({"SESSIONS": Sessions(MemorySessionStore()), "STORE": "memory:"}, "needs one of STORE.*SESSIONS"),
+        ({"STORE": "memory:", "VERIFIER": "json.dumps"}, "needs one of STORE.*SESSIONS; or VERIFIER"),
         ({"VERIFIER": "json.dumps"}, "must be an unbroken.verifier.Verifier"),
-        ({"VERIFIER": "json.dumps", "ISSUER": "x", "SCOPES_OF": "y"}, "take out ISSUER, SCOPES_OF"),
-        ({"STORE": "memory:", "SEAL_KEY": 5}, "SEAL_KEY.*must be a text"),
-        ({"STORE": "memory:", "SEAL_KEY_FILE": "/nowhere/key"}, "SEAL_KEY_FILE.*cannot be read"),
-        ({"STORE": "memory:", "SEAL_KEY": "x", "SEAL_KEY_FILE": "/nowhere/key"}, "not both"),
-        ({"SESSIONS": Sessions(MemorySessionStore()), "SEAL_KEY": "x"}, "set SEAL_KEY where"),
+        ({"VERIFIER": "json.dumps", "ISSUER": "x", "SCOPES_OF": "y"}, "remove ISSUER, SCOPES_OF"),
+        ({"STORE": "memory:", "ENCRYPTION_KEY": 5}, "ENCRYPTION_KEY.*must be a string"),
+        ({"STORE": "memory:", "ENCRYPTION_KEY_FILE": "/nowhere/key"}, "ENCRYPTION_KEY_FILE.*cannot be read"),
+        ({"STORE": "memory:", "ENCRYPTION_KEY": "x", "ENCRYPTION_KEY_FILE": "/nowhere/key"}, "not both"),
+        ({"SESSIONS": Sessions(MemorySessionStore()), "ENCRYPTION_KEY": "x"}, "set ENCRYPTION_KEY where"),
         (["STORE"], "must be a dict"),
     ],
 )
@@ -114,7 +114,7 @@ def tell(event: Any) -> None:
 
 
 def not_grace(username: str, password: str) -> str | None:
-    return None if username == "grace" else authenticate(username, password)
+    return None if username == "grace" else authenticate_user(username, password)
 
 
 def by_user(subject: str) -> list[str]:
@@ -140,7 +140,7 @@ def test_the_check_for_deployment_names_what_is_for_trying_out(capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "unbroken.W001" in said
     assert "unbroken.W002" in said
-    sealed = {"SEAL_KEY": new_key(), "ISSUER": "https://shop.example"}
+    sealed = {"ENCRYPTION_KEY": new_key(), "ISSUER": "https://shop.example"}
     with chosen(STORE="sqlite:////nowhere/sessions.db", **sealed):
         call_command("check", deploy=True)
     assert "unbroken." not in capsys.readouterr().err
@@ -159,7 +159,11 @@ def test_keys_are_sealed_and_the_check_says_where_they_are_not(
 
     first, second = new_key(), new_key()
     (tmp_path / "key").write_text(f"{first}\n{second}\n")
-    for one in ({"SEAL_KEY": first}, {"SEAL_KEY": [first, second]}, {"SEAL_KEY_FILE": tmp_path / "key"}):
+    for one in (
+        {"ENCRYPTION_KEY": first},
+        {"ENCRYPTION_KEY": [first, second]},
+        {"ENCRYPTION_KEY_FILE": tmp_path / "key"},
+    ):
         assert unsealed(**one) == 0
         assert "unbroken.W003" not in capsys.readouterr().err
     assert unsealed() > 0
@@ -168,7 +172,7 @@ def test_keys_are_sealed_and_the_check_says_where_they_are_not(
 
 def test_what_is_no_seal_key_is_a_wrong_setting_and_is_not_shown() -> None:
     with (
-        chosen(STORE="memory:", SEAL_KEY="hush"),
+        chosen(STORE="memory:", ENCRYPTION_KEY="hush"),
         pytest.raises(ImproperlyConfigured, match="encryption key") as caught,
     ):
         sessions()

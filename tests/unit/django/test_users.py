@@ -88,7 +88,7 @@ def test_users_that_cannot_be_looked_up_are_try_later_and_named_in_the_log(
     monkeypatch.setattr("django.contrib.auth.authenticate", dead)
     answer = http.post("/auth/login", json=LOGIN)
     assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
-    assert "the users' database does not answer" in caplog.text
+    assert "the database of the users does not answer" in caplog.text
 
 
 def test_connections_are_looked_after_where_django_does_not(
@@ -275,7 +275,7 @@ def test_a_view_that_asks_for_the_user_too_looks_it_up_once(ada: Any) -> None:
     ("setting", "expected"),
     [
         ({"AUTHENTICATE": f"{__name__}.anybody"}, 200),
-        ({"AUTHENTICATE": f"{__name__}.anybody", "IS_ACTIVE": "unbroken.django.is_active"}, 401),
+        ({"AUTHENTICATE": f"{__name__}.anybody", "IS_ACTIVE": "unbroken.django.is_active_user"}, 401),
         ({"IS_ACTIVE": None}, 200),
         ({}, 401),
     ],
@@ -319,7 +319,7 @@ def test_a_token_is_a_credential_for_djangos_own_authenticate(ada: Any) -> None:
         assert auth.authenticate(None, token=granted.access_token) is None
 
 
-BACKENDS = ["unbroken.django.backends.TokenBackend", "django.contrib.auth.backends.ModelBackend"]
+BACKENDS = ["unbroken.django.backends.AccessTokenBackend", "django.contrib.auth.backends.ModelBackend"]
 
 
 def test_who_came_by_a_token_can_have_a_session_of_djangos_own_as_long_as_active(ada: Any) -> None:

@@ -48,7 +48,7 @@ class Town:
     def __init__(self, authenticate: Callable[[str, str], Any] | None = None) -> None:
         self.now, self.asked, self.events = 1_800_000_000.0, list[str](), list[ServerEvent]()
         sessions = Sessions(MemorySessionStore(), clock=lambda: self.now, on_event=self.events.append)
-        settings: Any = {"second_step": lambda _subject, _kind, code: code == "42"}
+        settings: Any = {"verify_mfa": lambda _subject, _kind, code: code == "42"}
         self.endpoints = Endpoints(sessions, authenticate or self.authenticate, **settings)
 
     def authenticate(self, name: str, password: str) -> Any:
@@ -232,7 +232,9 @@ def test_what_can_be_no_sid_reaches_no_store_whoever_asks(sid: str) -> None:
     town = Town()
     for route in town.endpoints.routes:
         if "{sid}" in route.path:
-            answer = run_sync(town.endpoints.answer(route, Request(route.method, "/auth/sessions/x", JSON, b"{}"), sid))
+            answer = run_sync(
+                town.endpoints.respond(route, Request(route.method, "/auth/sessions/x", JSON, b"{}"), sid)
+            )
             assert answer.status == 404
 
 

@@ -27,15 +27,19 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-def introspecting(identity: Identity, clock: ManualClock, otherwise: str = "refuse", **settings: object) -> Verifier:
+def introspecting(
+    identity: Identity, clock: ManualClock, on_unavailable: str = "reject", **settings: object
+) -> Verifier:
     asks = Introspection(
-        identity.url + INTROSPECT, identity.service(), on_unavailable=otherwise, clock=clock, **settings
+        identity.url + INTROSPECT, identity.service(), on_unavailable=on_unavailable, clock=clock, **settings
     )
     return identity.verifier(clock=clock, revocation=asks)
 
 
-def fed(identity: Identity, clock: ManualClock, otherwise: str = "refuse", **settings: object) -> Verifier:
-    feed = RevocationFeed(identity.url + FEED, identity.service(), on_unavailable=otherwise, clock=clock, **settings)
+def fed(identity: Identity, clock: ManualClock, on_unavailable: str = "reject", **settings: object) -> Verifier:
+    feed = RevocationFeed(
+        identity.url + FEED, identity.service(), on_unavailable=on_unavailable, clock=clock, **settings
+    )
     return identity.verifier(clock=clock, revocation=feed)
 
 
@@ -47,12 +51,12 @@ def test_without_a_choice_a_revoked_session_lives_as_long_as_its_token(identity:
 
 @pytest.mark.parametrize("kind", [Introspection, RevocationFeed])
 def test_what_happens_without_an_answer_has_to_be_said(kind: type[RevocationFeed | Introspection]) -> None:
-    with pytest.raises(TypeError, match="otherwise"):
+    with pytest.raises(TypeError, match="on_unavailable"):
         kind("https://id.example.org/x", lambda: "t")
-    with pytest.raises(ConfigurationError, match="'refuse' or 'accept'"):
+    with pytest.raises(ConfigurationError, match="'reject' or 'accept'"):
         kind("https://id.example.org/x", lambda: "t", on_unavailable="maybe")
     with pytest.raises(ConfigurationError, match="https"):
-        kind("http://id.example.org/x", lambda: "t", on_unavailable="refuse")
+        kind("http://id.example.org/x", lambda: "t", on_unavailable="reject")
 
 
 def test_a_word_is_no_way_to_find_out(identity: Identity) -> None:
@@ -113,11 +117,11 @@ def test_many_tokens_at_once_are_asked_about_by_a_few(identity: Identity, clock:
 
 
 @pytest.mark.parametrize("fault", ["503", "junk", "hangs", "redirect", "silent"])
-@pytest.mark.parametrize("otherwise", ["refuse", "accept"])
+@pytest.mark.parametrize("on_unavailable", ["reject", "accept"])
 def test_without_an_introspection_the_choice_counts(
-    identity: Identity, clock: ManualClock, fault: str, otherwise: str
+    identity: Identity, clock: ManualClock, fault: str, on_unavailable: str
 ) -> None:
-    token, verifier = identity.token(), introspecting(identity, clock, otherwise, timeout=0.3)
+    token, verifier = identity.token(), introspecting(identity, clock, on_unavailable, timeout=0.3)
     {
         "503": lambda: identity.answers(INTROSPECT, 503),
         "junk": lambda: identity.answers(INTROSPECT, body=b"<html>"),
@@ -126,7 +130,7 @@ def test_without_an_introspection_the_choice_counts(
         "redirect": lambda: identity.redirects(INTROSPECT, identity.url + "/x"),
     }[fault]()
     for _ in range(20):
-        if otherwise == "accept":
+        if on_unavailable == "accept":
             assert verifier.verify(token).subject == "ada"
         else:
             with pytest.raises(TryLater):
@@ -140,7 +144,7 @@ def test_without_an_introspection_the_choice_counts(
 
 def test_a_service_renews_its_own_token_when_it_is_refused(identity: Identity, clock: ManualClock) -> None:
     service = identity.service()
-    asks = Introspection(identity.url + INTROSPECT, service, on_unavailable="refuse", clock=clock)
+    asks = Introspection(identity.url + INTROSPECT, service, on_unavailable="reject", clock=clock)
     verifier = identity.verifier(clock=clock, revocation=asks)
     [old] = identity.sessions.keyring().signing
     identity.sessions.rotate_keys(publish_ahead=0.0)
@@ -154,7 +158,7 @@ def test_a_service_without_a_session_says_so_in_its_log(
 ) -> None:
     service = identity.service()
     service.logout()
-    asks = Introspection(identity.url + INTROSPECT, service, on_unavailable="refuse", clock=clock)
+    asks = Introspection(identity.url + INTROSPECT, service, on_unavailable="reject", clock=clock)
     with pytest.raises(TryLater):
         identity.verifier(revocation=asks).verify(identity.token())
     assert "the service's own session cannot be used" in caplog.text
@@ -162,9 +166,9 @@ def test_a_service_without_a_session_says_so_in_its_log(
 
 def test_a_function_may_give_the_token_and_may_fail(identity: Identity, clock: ManualClock) -> None:
     own = identity.token("service", scope="introspect")
-    good = Introspection(identity.url + INTROSPECT, lambda: own, on_unavailable="refuse")
+    good = Introspection(identity.url + INTROSPECT, lambda: own, on_unavailable="reject")
     assert identity.verifier(revocation=good).verify(identity.token()).subject == "ada"
-    bad = Introspection(identity.url + INTROSPECT, lambda: str(1 / 0), on_unavailable="refuse")
+    bad = Introspection(identity.url + INTROSPECT, lambda: str(1 / 0), on_unavailable="reject")
     with pytest.raises(TryLater):
         identity.verifier(revocation=bad).verify(identity.token())
 
@@ -210,11 +214,11 @@ def test_a_session_that_was_revoked_before_the_service_began_is_known(identity: 
     assert refused(fed(identity, clock), token) == "revoked"
 
 
-@pytest.mark.parametrize("otherwise", ["refuse", "accept"])
+@pytest.mark.parametrize("on_unavailable", ["reject", "accept"])
 def test_a_lost_feed_is_known_and_then_the_choice_counts(
-    identity: Identity, clock: ManualClock, otherwise: str, caplog: pytest.LogCaptureFixture
+    identity: Identity, clock: ManualClock, on_unavailable: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    token, gone, verifier = identity.token(), identity.token(), fed(identity, clock, otherwise, lost_after=10.0)
+    token, gone, verifier = identity.token(), identity.token(), fed(identity, clock, on_unavailable, lost_after=10.0)
     identity.sessions.logout(access_token=gone)
     assert verifier.verify(token).subject == "ada"
     identity.answers(FEED, 503)
@@ -223,14 +227,14 @@ def test_a_lost_feed_is_known_and_then_the_choice_counts(
     eventually(lambda: "the list of revoked sessions cannot be had" in caplog.text)
     clock.advance(10)
     for _ in range(30):
-        if otherwise == "accept":
+        if on_unavailable == "accept":
             assert verifier.verify(token).subject == "ada"
         else:
             with pytest.raises(TryLater):
                 verifier.verify(token)
     assert identity.hits[FEED] <= 3
     eventually(lambda: verifier._revocation._kept._flight.done)
-    if otherwise == "accept":
+    if on_unavailable == "accept":
         assert refused(verifier, gone) == "revoked", "what was known stays known"
     identity.well()
     identity.sessions.logout(access_token=token)
@@ -269,7 +273,7 @@ def test_an_answer_that_is_no_list_is_none(identity: Identity, clock: ManualCloc
 
 
 def test_a_service_without_the_scope_cannot_read_the_feed(identity: Identity, clock: ManualClock) -> None:
-    feed = RevocationFeed(identity.url + FEED, identity.service("read"), on_unavailable="refuse")
+    feed = RevocationFeed(identity.url + FEED, identity.service("read"), on_unavailable="reject")
     with pytest.raises(TryLater) as error:
         identity.verifier(revocation=feed).verify(identity.token())
     assert "answered 403" in str(error.value.__cause__)

@@ -1,78 +1,118 @@
-"""Who sends a request, by the access token that it carries: in its Authorization header, or in a cookie.
+"""Whose request is this? The access token of a request, from its Authorization header or from a cookie.
 
-    callers = Callers(sessions, cookies=Cookies("both"), origins=["https://app.example.com"])
-    who = await callers.found(request)      # Claims, or the Response that refuses the request
+    authenticator = RequestAuthenticator(sessions, cookies=Cookies("both"), origins=["https://app.example.com"])
+    claims = await authenticator.authenticate(request)      # Claims, or the Response that refuses the request
 
-This is what every framework asks for the application's own routes, and the endpoints for theirs.
+1. A token in the Authorization header counts before a cookie. A cookie counts only where ``cookies.py`` rule 3 lets it.
+2. A request without a token gets a bare challenge, one with a bad token a challenge with the reason, one with too
+   little scope a 403.
+3. The body of a refusal is the object of RFC 6749 §5.2. FastAPI puts it under ``detail``, as it does every error;
+   REST framework gets a ``detail`` beside the members of that object.
 """
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 from typing import Protocol
 
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, TryLater
-from unbroken.server.http.cookies import Cookies, CookieTransport, ambiguous
-from unbroken.server.http.messages import Request, Response, bearer_of, challenge, error_response
+from unbroken.server.http.cookies import Cookies, CookieTransport, ambiguous_cookies
+from unbroken.server.http.messages import Request, Response, bearer_token, challenge, error_response
 from unbroken.server.http.origins import AllowedOrigins
 from unbroken.server.keys.access_token import Claims
 
-__all__ = ["RequestAuthenticator", "TokenVerifier"]
+__all__ = ["RequestAuthenticator", "TokenVerifier", "is_foreign_token", "require_scope"]
+
+ACCESS_TOKEN_TYPES = ("at+jwt", "application/at+jwt")
 
 
 class TokenVerifier(Protocol):
-    """What knows a good access token: ``Sessions``, or a ``Verifier`` where the sessions are elsewhere."""
+    """What verifies access tokens: ``Sessions``, or a ``Verifier`` where the sessions are another service's."""
+
+    issuer: str
 
     def known(self, access_token: str) -> Claims | None:
-        """What a good access token says that was seen before, if nobody has to be asked about it; else None."""
+        """Return the claims of a good token that was verified before, if no I/O is due; else None."""
 
     async def averify(self, access_token: str) -> Claims:
-        """What a good access token says. Raises InvalidToken or TryLater. Never suspends within ``run_sync``."""
+        """Return the claims of a good token. Raises InvalidToken or TryLater. Never suspends within ``run_sync``."""
 
 
 class RequestAuthenticator:
-    """Finds the access token of a request, and verifies it. A token in the Authorization header goes before a cookie.
+    """Finds the access token of a request, and verifies it.
 
-    *cookies* and *origins* are those of the endpoints. A cookie counts only where ``cookies.py``, rule 3, allows it.
+    *cookies* and *origins* are those of the endpoints. Raises ConfigurationError if *verifier* cannot verify tokens.
     """
 
-    def __init__(self, sessions: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
-        self._sessions, self._jar = sessions, CookieTransport(cookies, AllowedOrigins(origins))
+    def __init__(self, verifier: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
+        if not callable(getattr(verifier, "averify", None)):
+            wrong = type(verifier).__name__
+            raise ConfigurationError(f"access tokens are verified by a Sessions or a Verifier, not by a {wrong}")
+        self.verifier = verifier
+        self._cookies = CookieTransport(cookies, AllowedOrigins(origins))
 
     async def claims(self, request: Request) -> Claims | None:
-        """Who sends *request*; None without a token. Raises InvalidToken, Forbidden for a cookie that does not count,
-        InvalidRequest for cookies of several sessions, or TryLater.
+        """Return the claims of the request's token; None without a token. Raises InvalidToken, Forbidden for a cookie
+        that does not count, InvalidRequest for cookies of several sessions, or TryLater.
         """
-        token = bearer_of(request)
+        token = bearer_token(request)  # rule 1
         if token is not None:
-            return await self._sessions.averify(token)
-        tokens = self._jar.access_tokens(request)
-        return await self._one_of(tokens) if tokens else None
+            return await self.verifier.averify(token)
+        tokens = self._cookies.access_tokens(request)
+        return await self._newest_of(tokens) if tokens else None
 
     async def authenticate(self, request: Request) -> Claims | Response:
-        """Who sends *request*, or the response that refuses it: without a token, a bare challenge."""
+        """Return the claims of the request's token, or the response that refuses the request (rule 2)."""
         try:
             return await self.claims(request) or challenge(None)
         except (Refused, TryLater, ConfigurationError) as error:
             return error_response(error)
 
     async def require(self, request: Request) -> Claims:
-        """Who sends *request*. Raises InvalidToken, with the reason ``missing`` if there is no token."""
-        caller = await self.claims(request)
-        if caller is None:
-            raise InvalidToken("this needs an access token", reason="missing")
-        return caller
+        """Return the claims of the request's token. Raises as ``claims``, and InvalidToken without a token."""
+        claims = await self.claims(request)
+        if claims is None:
+            raise InvalidToken("an access token is required", reason="missing")
+        return claims
 
-    async def _one_of(self, tokens: tuple[str, ...]) -> Claims:
-        """What the good one of *tokens* says, the latest of one session."""
-        good, bad = [], []
+    async def _newest_of(self, tokens: tuple[str, ...]) -> Claims:
+        """Return the claims of the good one of *tokens*, of several good ones of one session the newest."""
+        good, errors = list[Claims](), list[InvalidToken]()
         for token in tokens:
             try:
-                good.append(await self._sessions.averify(token))
+                good.append(await self.verifier.averify(token))
             except InvalidToken as error:
-                bad.append(error)
+                errors.append(error)
         if not good:
-            raise min(bad, key=lambda error: error.reason != "expired")
+            raise min(errors, key=lambda error: error.reason != "expired")
         if len({claims.sid for claims in good}) > 1:
-            raise ambiguous()
+            raise ambiguous_cookies()
         return max(good, key=lambda claims: claims.expires_at)
+
+
+def require_scope(claims: Claims | Response, scope: str) -> Claims | Response:
+    """Return *claims* if they have all of *scope*, otherwise the response that refuses the request."""
+    if isinstance(claims, Claims) and not claims.has_scope(scope):
+        return challenge(None, scope=scope)
+    return claims
+
+
+def is_foreign_token(token: str, issuer: str) -> bool:
+    """Return whether *token* is plainly another issuer's: a JWT with another ``typ`` or another ``iss``.
+
+    It verifies nothing. For applications in which two kinds of access tokens work side by side.
+    """
+    try:
+        header, payload = (_json_object(part) for part in token.split(".")[:2])
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return str(header.get("typ", "")).lower() not in ACCESS_TOKEN_TYPES or payload.get("iss") != issuer
+
+
+def _json_object(part: str) -> dict[str, object]:
+    value = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    if not isinstance(value, dict):
+        raise TypeError
+    return value

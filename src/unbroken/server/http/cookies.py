@@ -1,15 +1,15 @@
-"""Tokens in cookies, for pages: what a script cannot read, a script that was smuggled in cannot carry away.
+"""Tokens in cookies, for web pages: a script that an attacker injects cannot read them.
 
-1. A client chooses: the header ``X-Unbroken: 1`` at login asks for cookies. Without it tokens are in the body, as
-   native clients need them. A session in cookies is never *coordinated*: many tabs share it.
-2. Mode ``refresh``: the refresh token is in a cookie for the endpoints only, the access token in the body. Mode
-   ``both``: the access token is in a second cookie, for the whole site, and no body shows a token.
-3. A cookie is sent whoever asks for it. So it counts for nothing unless the same header comes with it, which other
-   sites' pages cannot send, and the Origin is the server's own or an allowed one. Reading (GET) needs neither, a
-   WebSocket the Origin.
-4. A cookie is set by a login and a refresh, and cleared by a logout. No error touches it: a tab that lost a race must
-   not take the winner's cookie away.
-5. Two cookies of one name are somebody's mistake or somebody's attack: what they hold is looked at, not guessed.
+1. The client chooses: the header ``X-Unbroken: 1`` at login asks for cookies. Without it tokens are in the body, as
+   native clients need them. A session in cookies is never *coordinated*, because many tabs share it.
+2. In mode ``refresh`` the refresh token is in a cookie for the endpoints only, and the access token in the body. In
+   mode ``both`` the access token is in a second cookie, for the whole site, and no body contains a token.
+3. CSRF: browsers send a cookie whichever site causes the request. So a cookie counts only with the header
+   ``X-Unbroken``, which other sites' pages cannot send, and from the server's own or an allowed Origin. A GET needs
+   neither, the handshake of a WebSocket needs the Origin.
+4. Login and refresh set cookies, logout clears them. No error touches them: a tab that loses a race must not remove
+   the winner's cookie.
+5. Several cookies of one name are a mistake or an attack (cookie tossing). All of them are verified, none is guessed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,10 @@ from unbroken.tokens import TokenResponse
 
 __all__ = ["CookieTransport", "Cookies"]
 
-MAX_COOKIE_BYTES = (
-    4096  # bytes of name, value and attributes: browsers drop longer cookies without a word (RFC 6265bis §5.6)
-)
-MAX_SAME_NAME_COOKIES = 4  # cookies of one name that are looked at
-ENDED = 16  # cookies of one name whose sessions a logout ends
-SAFE = ("GET", "HEAD", "OPTIONS")
+MAX_COOKIE_BYTES = 4096  # name, value and attributes: browsers drop longer cookies silently (RFC 6265bis §5.6)
+MAX_SAME_NAME_COOKIES = 4  # that are verified
+MAX_REVOKED_COOKIES = 16  # of one name, by a logout
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PATH = re.compile(r"/[\x21-\x3a\x3c-\x7e]*")
 DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
@@ -43,9 +41,10 @@ DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 class Cookies:
     """How tokens are kept in cookies.
 
-    ``secure=False`` is for http on this machine only. ``same_site="None"`` lets pages of other sites (those in
-    ``origins``) use the cookies. ``domain`` gives them to all hosts below it; without one, to this host alone. ``path``
-    is where browsers see the endpoints, if that is not their prefix. ``name`` begins the names of the cookies.
+    ``secure=False`` is for http on loopback only. ``same_site="None"`` lets pages of other sites, those in ``origins``,
+    use the cookies. ``domain`` shares them with all hosts below it; without it they belong to one host. ``path`` is
+    where browsers see the endpoints, if a proxy or a mount changes their prefix. ``name`` begins the names of the
+    cookies.
     """
 
     mode: Literal["refresh", "both"] = "refresh"
@@ -57,12 +56,12 @@ class Cookies:
 
     def __post_init__(self) -> None:
         wrong = {
-            "mode is refresh or both": self.mode not in ("refresh", "both"),
-            "same_site is Strict, Lax or None, as a text": self.same_site not in ("Strict", "Lax", "None"),
-            "same_site None needs secure": self.same_site == "None" and not self.secure,
-            "domain is written as example.com": self.domain is not None and not DOMAIN.fullmatch(self.domain),
-            "path begins with a slash": self.path is not None and not PATH.fullmatch(self.path),
-            "name has letters, digits, dots and dashes": not NAME.fullmatch(self.name),
+            "mode must be 'refresh' or 'both'": self.mode not in ("refresh", "both"),
+            "same_site must be 'Strict', 'Lax' or 'None'": self.same_site not in ("Strict", "Lax", "None"),
+            "same_site 'None' needs secure": self.same_site == "None" and not self.secure,
+            "domain must be a name such as example.com": self.domain is not None and not DOMAIN.fullmatch(self.domain),
+            "path must begin with a slash": self.path is not None and not PATH.fullmatch(self.path),
+            "name must consist of letters, digits, dots and dashes": not NAME.fullmatch(self.name),
         }
         if found := [words for words, is_wrong in wrong.items() if is_wrong]:
             raise ConfigurationError("cookies: " + "; ".join(found))
@@ -73,22 +72,22 @@ class Cookies:
         return self.full_name("access", "/")
 
     def full_name(self, what: str, path: str) -> str:
-        """The name of a cookie, with the prefix by which browsers guard it (RFC 6265bis §4.1.3)."""
+        """Return the name of a cookie, with the prefix by which browsers protect it (RFC 6265bis §4.1.3)."""
         if not self.secure:
             return f"{self.name}-{what}"
         return f"{'__Host-' if path == '/' and not self.domain else '__Secure-'}{self.name}-{what}"
 
     def header(self, name: str, value: str, path: str, max_age: int) -> str:
-        """The value of a ``Set-Cookie``."""
+        """Return the value of a ``Set-Cookie`` header. *max_age* is in seconds."""
         parts = [f"{name}={value}", f"Path={path}", f"Max-Age={max_age}", "HttpOnly", f"SameSite={self.same_site}"]
         parts += ["Secure"] if self.secure else []
         return "; ".join(parts + ([f"Domain={self.domain}"] if self.domain else []))
 
 
 class CookieTransport:
-    """The cookies of the endpoints below *prefix*, set and read as *cookies* says; without it there are none.
+    """Reads and writes the cookies of the endpoints below *prefix*; without *cookies* there are none.
 
-    Pages of *origins* may use them, and those of the server itself.
+    Pages of *origins*, and those of the server itself, may use them.
     """
 
     def __init__(self, cookies: Cookies | None, origins: AllowedOrigins, prefix: str = "") -> None:
@@ -96,118 +95,125 @@ class CookieTransport:
         self._path: str = (cookies and cookies.path) or prefix or "/"
         self.refresh_name = cookies.full_name("refresh", self._path) if cookies else ""
 
-    # ---- what a request may do ---------------------------------------------------------------------------------
+    # ---- what a request may do (rule 3) --------------------------------------------------------------------------
 
     def requests_cookies(self, request: Request) -> bool:
-        """Whether *request* speaks of cookies, and there are any. Raises Forbidden if another site may be behind it."""
+        """Return whether *request* asks for cookies, and the server has them. Raises Forbidden for a foreign origin."""
         if self._cookies is None or CSRF_HEADER not in request.headers:
             return False
         self._check_origin(request)
         return True
 
     def wants_cookies(self, request: Request) -> bool:
-        """Whether *request*, which begins a session, is to get its tokens in cookies. Raises Forbidden, InvalidRequest,
-        ConfigurationError: before anybody has looked at a password.
+        """Return whether *request*, a login, is to get its tokens in cookies (rule 1).
+
+        Raises Forbidden, InvalidRequest or ConfigurationError, before any password is checked.
         """
         if not self.requests_cookies(request):
             if CSRF_HEADER in request.headers:
-                raise InvalidRequest("this server keeps no cookies: leave the header X-Unbroken out")
+                raise InvalidRequest("this server has no cookies: omit the header X-Unbroken")
             return False
         if self._cookies and not self._cookies.secure and not is_loopback(host_of(request)):
-            raise Forbidden("this server's cookies are for its own machine only", reason="not_loopback")
+            raise Forbidden(
+                "this server's cookies are not secure, so they work on loopback only", reason="not_loopback"
+            )
         if self._cookies and self._cookies.path is None and not _is_below(request.path, self._path):
             raise ConfigurationError(
                 f"cookies: browsers see the endpoints at {request.path}, not below {self._path}: set Cookies(path=...)"
             )
         return True
 
-    def _check(self, request: Request) -> None:
+    def _check_csrf(self, request: Request) -> None:
         if CSRF_HEADER not in request.headers:
             raise Forbidden("a request with cookies needs the header X-Unbroken: 1", reason="no_header")
         self._check_origin(request)
 
     def _check_origin(self, request: Request) -> None:
         if not self._origins.is_trusted(request):
-            raise Forbidden("this origin is not among the server's origins", reason="foreign_origin")
+            raise Forbidden("this origin is not allowed", reason="foreign_origin")
 
     # ---- reading -----------------------------------------------------------------------------------------------
 
     def access_tokens(self, request: Request) -> tuple[str, ...]:
-        """What the cookies of *request* hold as access token: one, if all is well. Raises Forbidden, InvalidRequest."""
+        """Return the access tokens in the cookies of *request*, usually one. Raises Forbidden or InvalidRequest."""
         if self._cookies is None or self._cookies.mode != "both":
             return ()
-        found = _values(request, self._cookies.access_name)
-        if found and request.method not in SAFE:
-            self._check(request)
-        elif found and request.headers.get("upgrade", "").lower() == "websocket":
+        tokens = _few_values(request, self._cookies.access_name)
+        if tokens and request.method not in SAFE_METHODS:
+            self._check_csrf(request)
+        elif tokens and request.headers.get("upgrade", "").lower() == "websocket":
             self._check_origin(request)
-        return found
+        return tokens
 
     def refresh_tokens(self, request: Request) -> tuple[str, ...]:
-        """What the cookies of *request* hold as refresh token: one, if all is well. Raises as above."""
-        found = _values(request, self.refresh_name) if self._cookies else ()
-        if found:
-            self._check(request)
-        return found
+        """Return the refresh tokens in the cookies of *request*, usually one. Raises Forbidden or InvalidRequest."""
+        tokens = _few_values(request, self.refresh_name) if self._cookies else ()
+        if tokens:
+            self._check_csrf(request)
+        return tokens
 
     def tokens_to_revoke(self, request: Request) -> tuple[str, ...]:
-        """The tokens in the cookies of *request*, which is a logout that ``asked`` has seen. However many a hostile
-        neighbour has put beside ours: whoever logs out is logged out.
+        """Return every token in the cookies of *request*, a logout for which ``requests_cookies`` is true.
+
+        Includes injected duplicates: after a logout no session of this browser is left.
         """
         names = (self._cookies.access_name, self.refresh_name) if self._cookies else ()
-        return tuple(token for name in names for token in _cookie_values(request, name)[:ENDED])
+        return tuple(token for name in names for token in _values(request, name)[:MAX_REVOKED_COOKIES])
 
-    # ---- writing -----------------------------------------------------------------------------------------------
+    # ---- writing (rule 4) ----------------------------------------------------------------------------------------
 
     def issue(self, request: Request, granted: TokenResponse) -> Response:
-        """The answer with new tokens: in cookies if *request* asks for them, in its body if not."""
+        """Return the response with new tokens: in cookies if *request* asks for them, otherwise in the body."""
         if self._cookies is None or not self.requests_cookies(request):
             return json_response(granted.to_response())
-        return self._filled(self._cookies, granted)
+        return self._in_cookies(self._cookies, granted)
 
     def cleared(self, response: Response) -> Response:
-        """*response*, after which the browser has no tokens any more."""
+        """Return *response* with headers that remove the cookies from the browser."""
         if self._cookies is None:
             return response
-        places = [(self.refresh_name, self._path)]
-        places += [(self._cookies.access_name, "/")] if self._cookies.mode == "both" else []
-        return replace(response, cookies=tuple(self._cookies.header(name, "", path, 0) for name, path in places))
+        cookies = [(self.refresh_name, self._path)]
+        cookies += [(self._cookies.access_name, "/")] if self._cookies.mode == "both" else []
+        return replace(response, cookies=tuple(self._cookies.header(name, "", path, 0) for name, path in cookies))
 
-    def _filled(self, cookies: Cookies, granted: TokenResponse) -> Response:
-        """The tokens in cookies. What is no secret is in the body, ``sid`` and ``refresh_seq`` too: so a script can
-        tell one login, and one generation, from another.
+    def _in_cookies(self, cookies: Cookies, granted: TokenResponse) -> Response:
+        """Return the tokens in cookies, and everything that is no secret in the body.
+
+        With ``sid`` and ``refresh_seq`` a script can tell one login, and one generation, from another.
         """
         body = granted.to_response()
-        kept = [(self.refresh_name, body.pop("refresh_token"), self._path)]
+        values = [(self.refresh_name, body.pop("refresh_token"), self._path)]
         if cookies.mode == "both":
-            kept.append((cookies.access_name, body.pop("access_token"), "/"))
+            values.append((cookies.access_name, body.pop("access_token"), "/"))
             del body["token_type"]
-        age = int(granted.refresh_expires_in or 0)  # the access token's too: so an expired one is told from none
-        headers = tuple(cookies.header(name, str(value), path, age) for name, value, path in kept)
+        # The access token's cookie lives as long, so that an expired token can be told from a missing one.
+        max_age = int(granted.refresh_expires_in or 0)
+        headers = tuple(cookies.header(name, str(value), path, max_age) for name, value, path in values)
         if (longest := max(map(len, headers))) > MAX_COOKIE_BYTES:
             raise ConfigurationError(f"a cookie of {longest} bytes is more than browsers keep: use fewer claims")
         return replace(json_response({**body, "sid": _sid_of(granted.access_token)}), cookies=headers)
 
 
+def _few_values(request: Request, name: str) -> tuple[str, ...]:
+    """Return the values of the cookies called *name*. Raises InvalidRequest if there are too many to verify."""
+    values = _values(request, name)
+    if len(values) > MAX_SAME_NAME_COOKIES:
+        raise ambiguous_cookies()
+    return values
+
+
 def _values(request: Request, name: str) -> tuple[str, ...]:
-    """The values of the cookies that are called *name*. Raises InvalidRequest if there are too many of them."""
-    found = _cookie_values(request, name)
-    if len(found) > MAX_SAME_NAME_COOKIES:
-        raise ambiguous()
-    return found
+    """Return the distinct values of the cookies called *name* (RFC 6265 §5.4).
 
-
-def _cookie_values(request: Request, name: str) -> tuple[str, ...]:
-    """The values of the cookies that are called *name*, each once (RFC 6265 §5.4). Only space and tab count for
-    nothing: a name with any other white space around it is another name, and could be set by anybody.
+    Only space and tab are stripped: a name between other white space is another name, which any site could set.
     """
     pairs = (part.partition("=") for part in request.headers.get("cookie", "").split(";"))
     values = (value.strip(" \t") for key, _, value in pairs if key.strip(" \t") == name)
     return tuple(dict.fromkeys(filter(None, values)))
 
 
-def ambiguous() -> InvalidRequest:
-    """The error for cookies of one name that belong to several sessions."""
+def ambiguous_cookies() -> InvalidRequest:
+    """Return the error for cookies of one name that belong to several sessions (rule 5)."""
     words = "there are several session cookies of one name: log out, then log in again"
     return InvalidRequest(words, reason="ambiguous_cookies")
 
@@ -217,6 +223,6 @@ def _is_below(path: str, top: str) -> bool:
 
 
 def _sid_of(access_token: str) -> object:
-    """The session that our own access token names."""
+    """Return the session id in an access token of ours."""
     payload = access_token.split(".")[1]
     return json.loads(decode(payload))["sid"]

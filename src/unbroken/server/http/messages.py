@@ -1,10 +1,11 @@
-"""HTTP as values: a request in, a response out, and the reading of one into the other. No framework, no I/O.
+"""HTTP as values: a ``Request`` in, a ``Response`` out, and what both are read from and written as. No I/O.
 
-1. What a client sends is checked before it is used; what is wrong is InvalidRequest, in words for the client's author.
-2. A parameter may stand once (RFC 6749 §3.2). Text is UTF-8 without NUL and without lone surrogates.
-3. Every response with a token, and every refusal of one, says ``no-store`` (RFC 6749 §5.1).
-4. A challenge is RFC 6750 §3, with the reason as a further parameter, for programs.
-5. What is wrong with this server is its operator's to know: clients are told to try again, the log says why.
+1. Everything a client sends is checked before it is used. An error is InvalidRequest, with a message for the author of
+   the client.
+2. A parameter may occur once (RFC 6749 §3.2). Text is UTF-8 without NUL and lone surrogates.
+3. Every response with a token, and every error, has ``Cache-Control: no-store`` (RFC 6749 §5.1).
+4. A challenge is RFC 6750 §3 with one more parameter, ``reason``, for programs.
+5. What is wrong with this server is in its log. Clients are only told to try again.
 """
 
 from __future__ import annotations
@@ -30,32 +31,38 @@ from unbroken.errors import (
     TryLater,
 )
 from unbroken.server.core.session_info import MAX_USER_AGENT_CHARS, Caller
-from unbroken.server.keys.access_token import Claims
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "MAX_LABEL_CHARS",
+    "NO_STORE",
     "Forbidden",
     "Handler",
     "Request",
     "Response",
     "Route",
-    "bearer_of",
+    "bearer_token",
+    "bool_field",
     "challenge",
     "error_response",
     "json_response",
+    "text_field",
 ]
 
 _log = logging.getLogger("unbroken")
-_as_json = json.JSONEncoder(separators=(",", ":")).encode
-MAX_BODY_BYTES = 64 * 1024  # bytes
-NO_TEXT = re.compile("[\0\ud800-\udfff]")
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+MAX_BODY_BYTES = 64 * 1024
+MAX_FORM_FIELDS = 50
+MAX_LABEL_CHARS = 200
+CONFIGURATION_RETRY_SECONDS = 5.0
+NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
 
 
 class Forbidden(Refused):
-    """Another site may be behind this request: its cookies count for nothing. The session is as good as before.
+    """Another site may have caused this request (CSRF), so its cookies do not count. The session is unaffected.
 
-    ``reason``: ``no_header`` (the header is missing that only scripts can send), ``foreign_origin``.
+    ``reason``: ``no_header`` (the header that only scripts can send is missing), ``foreign_origin``, ``not_loopback``.
     """
 
     code = "forbidden"
@@ -73,9 +80,11 @@ STATUS: dict[type[Refused], int] = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. Header names are in lower case, a repeated header is joined by commas (RFC 9110 §5.2), ``Cookie`` by
-    semicolons; ``client_ip`` is the connection's, as the server sees it. A WebSocket's handshake has the method ``GET``
-    and the header ``upgrade: websocket``. ``query`` is as it was sent, without the question mark.
+    """One request. Header names are lower case. A repeated header is joined by commas (RFC 9110 §5.2), ``Cookie`` by
+    semicolons.
+
+    ``client_ip`` is the address of the connection. ``query`` is the raw query without the question mark. The handshake
+    of a WebSocket has the method ``GET`` and the header ``upgrade: websocket``.
     """
 
     method: str
@@ -87,13 +96,13 @@ class Request:
 
     @property
     def caller(self) -> Caller:
-        """Who makes this request; the ``User-Agent`` cut to what is kept, and without NUL, which no database keeps."""
+        """The address and the ``User-Agent`` of the client, cut to what a store keeps. No database keeps a NUL."""
         return Caller(self.client_ip, self.headers.get("user-agent", "")[:MAX_USER_AGENT_CHARS].replace("\0", ""))
 
     def json(self) -> dict[str, object]:
-        """The body, which must be a JSON object. Raises InvalidRequest."""
+        """Return the body, a JSON object. Raises InvalidRequest."""
         if self._content_type() != "application/json":
-            raise InvalidRequest("send a JSON object, as application/json")
+            raise InvalidRequest("the body must be a JSON object, with content type application/json")
         try:
             body = json.loads(self.body.decode())
         except (ValueError, RecursionError):
@@ -103,20 +112,24 @@ class Request:
         return body
 
     def form(self) -> dict[str, str]:
-        """The body, which must be a form (RFC 6749 appendix B). Empty values count as absent. Raises InvalidRequest."""
+        """Return the body, a form (RFC 6749 appendix B), without empty values. Raises InvalidRequest."""
         if self._content_type() != "application/x-www-form-urlencoded":
-            raise InvalidRequest("send a form, as application/x-www-form-urlencoded")
+            raise InvalidRequest("the body must be a form, with content type application/x-www-form-urlencoded")
         try:
-            pairs = parse_qsl(self.body.decode(), strict_parsing=bool(self.body), errors="strict", max_num_fields=50)
+            pairs = parse_qsl(
+                self.body.decode(), strict_parsing=bool(self.body), errors="strict", max_num_fields=MAX_FORM_FIELDS
+            )
         except ValueError:
             raise InvalidRequest("the body is not a valid form") from None
-        fields = dict(pairs)
-        if len(fields) != len(pairs):
-            raise InvalidRequest("a parameter stands more than once")
-        return {name: _clean(value, "a parameter") for name, value in fields.items() if value}
+        fields: dict[str, str] = {}
+        for name, value in pairs:
+            if name in fields:  # rule 2
+                raise InvalidRequest(f"duplicate parameter: {_printable(name)}")
+            fields[name] = value
+        return {name: _checked_text(value, _printable(name)) for name, value in fields.items() if value}
 
-    def basic_client(self) -> str | None:
-        """The client id of HTTP Basic authentication (RFC 6749 §2.3.1); None without one, or with an empty one."""
+    def basic_client_id(self) -> str | None:
+        """Return the client id of HTTP Basic authentication (RFC 6749 §2.3.1); None if there is none."""
         scheme, _, value = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic":
             return None
@@ -132,7 +145,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response. Each of *cookies* is the value of one ``Set-Cookie``. Its repr shows neither these nor the body."""
+    """One response. Each of *cookies* is the value of a ``Set-Cookie`` header. The repr shows neither these nor the
+    body.
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -145,7 +160,10 @@ Handler = Callable[[Request, str], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One endpoint: where it is, and whether it is below the prefix (``rooted``: it is not)."""
+    """One endpoint: its method, its path and its handler, which gets the request and the session id of the path.
+
+    ``path`` is below the prefix, unless the route is ``rooted``.
+    """
 
     method: str
     path: str
@@ -154,66 +172,52 @@ class Route:
 
     @property
     def name(self) -> str:
-        """Its name in a framework's route table."""
+        """The name of the endpoint, for the route table of a framework."""
         return self.handler.__name__.strip("_")
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> Response:
-    """*value* as JSON; not to be stored unless *headers* say otherwise."""
-    body = _as_json(value).encode()
+    """Return *value* as JSON; not to be stored, unless *headers* say otherwise."""
+    body = _to_json(value).encode()
     return Response(status, {"content-type": "application/json", **headers}, body)
 
 
-def text_of(fields: Mapping[str, object], name: str, *, required: bool = True) -> str:
-    """The text called *name*; empty if it is absent and not *required*. Raises InvalidRequest."""
+def text_field(fields: Mapping[str, object], name: str, *, required: bool = True) -> str:
+    """Return the string *name*; empty if it is absent and not *required*. Raises InvalidRequest."""
     value = fields.get(name)
     if value is None or value == "":
         if required:
-            raise InvalidRequest(f"{name} is missing")
+            raise InvalidRequest(f"missing parameter: {name}")
         return ""
     if not isinstance(value, str):
-        raise InvalidRequest(f"{name} must be a text")
-    return _clean(value, name)
+        raise InvalidRequest(f"{name} must be a string")
+    return _checked_text(value, name)
 
 
-def flag_of(fields: Mapping[str, object], name: str) -> bool:
-    """Whether *name* is true. Raises InvalidRequest if it is neither true nor false."""
+def bool_field(fields: Mapping[str, object], name: str) -> bool:
+    """Return the boolean *name*; False if it is absent. Raises InvalidRequest."""
     value = fields.get(name, False)
     if not isinstance(value, bool):
         raise InvalidRequest(f"{name} must be true or false")
     return value
 
 
-def introspection_response(claims: Claims) -> dict[str, object]:
-    """What a good access token says, for its holder and for RFC 7662 §2.2."""
-    return {
-        "sub": claims.subject,
-        "sid": claims.sid,
-        "client_id": claims.client_id,
-        "scope": claims.scope,
-        "iss": claims.issuer,
-        "aud": claims.audience,
-        "iat": int(claims.issued_at),
-        "exp": int(claims.expires_at),
-    }
-
-
-def bearer_of(request: Request) -> str | None:
-    """The bearer token of *request* (RFC 6750 §2.1); None without one."""
+def bearer_token(request: Request) -> str | None:
+    """Return the bearer token of *request* (RFC 6750 §2.1), or None."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
 def error_response(error: Refused | TryLater | ConfigurationError) -> Response:
-    """The response for *error* (RFC 6749 §5.2)."""
+    """Return the response for *error* (RFC 6749 §5.2)."""
     if isinstance(error, TooManyAttempts):
         body = {"error": error.code, "error_description": str(error)}
-        return json_response(body, 429, {**NO_STORE, "retry-after": str(max(1, ceil(error.retry_after)))})
+        return json_response(body, 429, {**NO_STORE, "retry-after": _seconds(error.retry_after)})
     if isinstance(error, TryLater):
-        return _later(error.retry_after)
+        return _try_later(error.retry_after)
     if isinstance(error, ConfigurationError):
-        _log.error("a request could not be answered: %s", error)
-        return _later(5.0)
+        _log.error("this server is misconfigured, the request fails: %s", error)  # rule 5
+        return _try_later(CONFIGURATION_RETRY_SECONDS)
     if isinstance(error, InvalidToken):
         return challenge(None if error.reason == "missing" else error)
     body = {"error": error.code, "error_description": str(error)}
@@ -222,28 +226,40 @@ def error_response(error: Refused | TryLater | ConfigurationError) -> Response:
     return json_response(body, STATUS.get(type(error), 400))
 
 
-def _later(seconds: float) -> Response:
-    body = {"error": "temporarily_unavailable", "error_description": "try again shortly"}
-    return json_response(body, 503, {**NO_STORE, "retry-after": str(max(1, ceil(seconds)))})
-
-
 def challenge(error: InvalidToken | None, *, scope: str = "") -> Response:
-    """A 401 with an RFC 6750 challenge; bare when no token was sent (§3.1). With *scope*: a 403, for more scope."""
+    """Return a 401 with a challenge (rule 4), or with *scope* a 403 that asks for more scope.
+
+    Without *error* the challenge is bare, because the request had no token (RFC 6750 §3.1).
+    """
     if scope:
         header = f'Bearer realm="unbroken", error="insufficient_scope", scope="{scope}"'
-        return json_response({"error": "insufficient_scope", "scope": scope}, 403, _challenging(header))
+        return json_response({"error": "insufficient_scope", "scope": scope}, 403, _challenge_headers(header))
     if error is None:
-        return json_response({"error": "unauthorized"}, 401, _challenging('Bearer realm="unbroken"'))
+        return json_response({"error": "unauthorized"}, 401, _challenge_headers('Bearer realm="unbroken"'))
     header = f'Bearer realm="unbroken", error="invalid_token", error_description="{error}", reason="{error.reason}"'
     body = {"error": "invalid_token", "error_description": str(error), "reason": error.reason}
-    return json_response(body, 401, _challenging(header))
+    return json_response(body, 401, _challenge_headers(header))
 
 
-def _challenging(header: str) -> dict[str, str]:
-    return {**NO_STORE, "www-authenticate": header}
+def _challenge_headers(header: str) -> dict[str, str]:
+    return {**NO_STORE, "www-authenticate": header}  # rule 3
 
 
-def _clean(value: str, name: str) -> str:
-    if NO_TEXT.search(value):
+def _try_later(seconds: float) -> Response:
+    body = {"error": "temporarily_unavailable", "error_description": "try again shortly"}
+    return json_response(body, 503, {**NO_STORE, "retry-after": _seconds(seconds)})
+
+
+def _seconds(seconds: float) -> str:
+    return str(max(1, ceil(seconds)))
+
+
+def _checked_text(value: str, name: str) -> str:
+    if NOT_TEXT.search(value):
         raise InvalidRequest(f"{name} is not valid text")
     return value
+
+
+def _printable(name: str) -> str:
+    """Return *name* as it may stand in an error: cut, without control characters and quotes."""
+    return "".join(char if char.isascii() and (char.isalnum() or char in "_-.") else "?" for char in name[:40])

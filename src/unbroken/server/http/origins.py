@@ -1,12 +1,12 @@
-"""Which pages of which sites a browser may call the endpoints from (Fetch standard, CORS protocol).
+"""Which web pages may call the endpoints: CORS (Fetch standard), and the Origin check against CSRF.
 
-1. An origin is allowed if it is written down, letter by letter: no wildcards, no patterns, never ``null``. What is not
-   allowed gets no ``Access-Control`` header at all, and is never repeated in one.
-2. The endpoints answer preflights themselves. The application's own routes are its framework's affair.
-3. Where other origins are allowed, ``Vary: Origin`` stands in every answer, so that no cache gives one site's answer to
-   another. Where none is, the Origin changes no answer that may be kept.
-4. Pages of the server's own origin need no entry: browsers say ``Sec-Fetch-Site: same-origin``, and for those that do
-   not, the Origin is compared with the Host.
+1. An allowed origin is listed letter by letter: no wildcards, no patterns, never ``null``. An origin that is not
+   allowed gets no ``Access-Control`` header, and no response repeats it.
+2. The endpoints answer preflights themselves. The application's own routes are its framework's concern.
+3. If any origin is allowed, every response has ``Vary: Origin``, so that no cache serves one site's response to
+   another.
+4. Pages of the server's own origin need no entry: browsers send ``Sec-Fetch-Site: same-origin``; for those that do not,
+   the Origin is compared with the Host.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ from unbroken.server.http.messages import NO_STORE, Handler, Request, Response, 
 __all__ = ["CSRF_HEADER", "AllowedOrigins", "Cors"]
 
 CSRF_HEADER = "x-unbroken"  # only a script can send it, and to another origin only after a preflight
-MAX_AGE = 600  # seconds that a browser may remember a preflight; an origin that is taken away is out after them
-SENT = "Authorization, Content-Type, Idempotency-Key, X-Unbroken"
-READ = "WWW-Authenticate, Retry-After"
+PREFLIGHT_MAX_AGE_SECONDS = 600  # an origin that is removed from the list is locked out after that time
+REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Unbroken"
+RESPONSE_HEADERS = "WWW-Authenticate, Retry-After"
 ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?P<port>(:[1-9][0-9]{0,4})?)"
 )
 
 
 class AllowedOrigins:
-    """The origins that are *allowed* beside the server's own. Raises ConfigurationError for what is no origin."""
+    """The origins in *allowed*, and the server's own. Raises ConfigurationError for what is not an origin."""
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
         if isinstance(allowed, str):
-            raise ConfigurationError("origins is a list of origins, not one text")
+            raise ConfigurationError("origins must be a list, such as ['https://app.example.com']")
         self.allowed = frozenset(_checked(origin) for origin in allowed)
 
     def is_trusted(self, request: Request) -> bool:
-        """Whether *request* is no other site's doing: an allowed page sent it, a page of this server, or no page."""
+        """Return whether no other site has caused *request*: an allowed page, a page of this server, or no page."""
         origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
         if origin is None:
             return site in (None, "same-origin", "none")
         if origin in self.allowed:
             return True
-        if site is not None:  # the browser's own word, which no page can forge: a proxy may have changed the Host
+        if site is not None:  # rule 4: no page can forge it, and unlike the Host no proxy changes it
             return site == "same-origin" and origin != "null"
         return _is_host(origin, request.headers.get("host", ""))
 
 
 class Cors:
-    """Answers preflights, and lets the allowed *origins* read answers; with *credentials*, cookies may come along."""
+    """Answers preflights, and lets pages of the allowed *origins* read responses; *credentials*: with cookies."""
 
     def __init__(self, origins: AllowedOrigins, *, credentials: bool = False) -> None:
         self._allowed, self._credentials = origins.allowed, credentials
 
     def preflights(self, routes: Iterable[Route]) -> tuple[Route, ...]:
-        """An OPTIONS route for each path of *routes*; none if no origin is allowed."""
+        """Return an OPTIONS route for each path of *routes*; none if no origin is allowed."""
         methods: dict[tuple[str, bool], list[str]] = {}
         for route in routes if self._allowed else ():
             methods.setdefault((route.path, route.rooted), []).append(route.method)
@@ -68,46 +68,46 @@ class Cors:
         )
 
     def add_headers(self, request: Request, response: Response) -> Response:
-        """*response* with the headers that let the page read it, if it may."""
+        """Return *response* with the headers that let an allowed page read it."""
         if not self._allowed:
             return response
         vary = [value for value in (response.headers.get("vary"), "Origin") if value]
         headers = {**response.headers, "vary": ", ".join(vary)}
         if request.headers.get("origin") in self._allowed:
-            headers |= self._access(request) | {"access-control-expose-headers": READ}
+            headers |= self._access_headers(request) | {"access-control-expose-headers": RESPONSE_HEADERS}
         return replace(response, headers=headers)
 
-    def _access(self, request: Request) -> dict[str, str]:
+    def _access_headers(self, request: Request) -> dict[str, str]:
         access = {"access-control-allow-origin": request.headers["origin"]}
         return access | {"access-control-allow-credentials": "true"} if self._credentials else access
 
     def _preflight(self, methods: str) -> Handler:
-        async def preflight(request: Request, _: str) -> Response:
+        async def preflight(request: Request, _sid: str) -> Response:
             if request.headers.get("origin") not in self._allowed:
-                words = "this origin is not among the server's origins"
-                return json_response({"error": "forbidden", "error_description": words}, 403)
-            granted = {
+                body = {"error": "forbidden", "error_description": "this origin is not allowed"}
+                return json_response(body, 403)
+            allowed = {
                 "access-control-allow-methods": methods,
-                "access-control-allow-headers": SENT,
-                "access-control-max-age": str(MAX_AGE),
+                "access-control-allow-headers": REQUEST_HEADERS,
+                "access-control-max-age": str(PREFLIGHT_MAX_AGE_SECONDS),
             }
-            return Response(204, {**NO_STORE, **granted})
+            return Response(204, {**NO_STORE, **allowed})
 
         return preflight
 
 
 def _checked(origin: str) -> str:
-    """*origin*, which is spelled as browsers spell it (RFC 6454 §6.2), and safe to trust."""
-    found = ORIGIN.fullmatch(origin)
+    """Return *origin*, if it is spelled as browsers spell it (RFC 6454 §6.2), and safe to trust."""
+    found = ORIGIN.fullmatch(origin) if isinstance(origin, str) else None
     if found is None or f"{found['scheme']}{found['port']}" in ("https:443", "http:80"):
         raise ConfigurationError(f"{origin!r} is not an origin: write it as https://app.example.com")
     if found["scheme"] == "http" and not is_loopback(found["host"].strip("[]")):
-        raise ConfigurationError(f"{origin!r} is not safe: anyone on the way can write its pages; use https")
+        raise ConfigurationError(f"{origin!r} is not safe: anyone on the network can change its pages; use https")
     return origin
 
 
 def host_of(request: Request) -> str:
-    """The host that *request* names, without the port; empty for none that can be read."""
+    """Return the host that *request* names, without the port; empty if it is missing or invalid."""
     try:
         return urlsplit("//" + request.headers.get("host", "")).hostname or ""
     except ValueError:
@@ -115,7 +115,7 @@ def host_of(request: Request) -> str:
 
 
 def _is_host(origin: str, host: str) -> bool:
-    """Whether *origin* is the server that is called *host* in this request."""
+    """Return whether *origin* is the server itself, which the request calls *host*."""
     scheme, _, rest = origin.partition("://")
     if not host or rest != host.lower():
         return False

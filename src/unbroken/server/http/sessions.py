@@ -1,32 +1,30 @@
-"""Who am I, and "your devices": what the holder of an access token may see of its own sessions, name, and end; and the
-ticket for a connection without headers.
-"""
+"""What the holder of an access token may do with its subject's sessions: list, rename and revoke them; and tickets."""
 
 from __future__ import annotations
 
 from unbroken.errors import InvalidRequest
 from unbroken.server.http.authentication import RequestAuthenticator
+from unbroken.server.http.bodies import ClaimsBody, ErrorBody, RevokedBody
 from unbroken.server.http.messages import (
+    MAX_LABEL_CHARS,
     NO_STORE,
     Request,
     Response,
     Route,
-    introspection_response,
     json_response,
-    text_of,
+    text_field,
 )
+from unbroken.server.keys.access_token import Claims
 from unbroken.server.sessions import Sessions
 
-__all__ = ["SessionEndpoints"]
-
-LONGEST_LABEL = 200
+__all__ = ["SessionEndpoints", "claims_body"]
 
 
 class SessionEndpoints:
-    """Shows callers their own sessions, and ends them. *tickets* opens ``/ticket``."""
+    """Shows callers their own sessions, renames and revokes them. With *tickets* it serves ``/ticket`` too."""
 
-    def __init__(self, sessions: Sessions, callers: RequestAuthenticator, *, tickets: bool = True) -> None:
-        self._sessions, self._callers = sessions, callers
+    def __init__(self, sessions: Sessions, authenticator: RequestAuthenticator, *, tickets: bool = True) -> None:
+        self._sessions, self._authenticator = sessions, authenticator
         self.routes = (
             Route("GET", "/session", self._session),
             Route("GET", "/sessions", self._my_sessions),
@@ -36,38 +34,54 @@ class SessionEndpoints:
             *((Route("POST", "/ticket", self._ticket),) if tickets else ()),
         )
 
-    async def _session(self, request: Request, _: str) -> Response:
-        return json_response(introspection_response(await self._callers.require(request)))
+    async def _session(self, request: Request, _sid: str) -> Response:
+        return json_response(claims_body(await self._authenticator.require(request)))
 
-    async def _my_sessions(self, request: Request, _: str) -> Response:
-        caller = await self._callers.require(request)
-        found = await self._sessions.alist_of(caller.subject)
-        return json_response({"sessions": [info.to_json(current=info.sid == caller.sid) for info in found]})
+    async def _my_sessions(self, request: Request, _sid: str) -> Response:
+        caller = await self._authenticator.require(request)
+        sessions = await self._sessions.alist_of(caller.subject)
+        return json_response({"sessions": [info.to_json(current=info.sid == caller.sid) for info in sessions]})
 
     async def _rename_session(self, request: Request, sid: str) -> Response:
-        caller, fields = await self._callers.require(request), request.json()
+        caller, fields = await self._authenticator.require(request), request.json()
         if "label" not in fields:
-            raise InvalidRequest("label is missing")
-        label = text_of(fields, "label", required=False)
-        if len(label) > LONGEST_LABEL:
-            raise InvalidRequest(f"a label has at most {LONGEST_LABEL} characters")
+            raise InvalidRequest("missing parameter: label")
+        label = text_field(fields, "label", required=False)
+        if len(label) > MAX_LABEL_CHARS:
+            raise InvalidRequest(f"label has at most {MAX_LABEL_CHARS} characters")
         info = await self._sessions.arename(sid, label, subject=caller.subject)
-        return _none() if info is None else json_response(info.to_json(current=info.sid == caller.sid))
+        return _not_found() if info is None else json_response(info.to_json(current=info.sid == caller.sid))
 
     async def _end_session(self, request: Request, sid: str) -> Response:
-        caller = await self._callers.require(request)
+        caller = await self._authenticator.require(request)
         if not await self._sessions.arevoke(sid, subject=caller.subject):
-            return _none()
+            return _not_found()
         return Response(204, NO_STORE)
 
-    async def _revoke_others(self, request: Request, _: str) -> Response:
-        caller = await self._callers.require(request)
-        return json_response({"revoked": await self._sessions.arevoke_others(caller.subject, keep=caller.sid)})
+    async def _revoke_others(self, request: Request, _sid: str) -> Response:
+        caller = await self._authenticator.require(request)
+        body: RevokedBody = {"revoked": await self._sessions.arevoke_others(caller.subject, keep=caller.sid)}
+        return json_response(body)
 
-    async def _ticket(self, request: Request, _: str) -> Response:
-        ticket = await self._sessions.aticket(await self._callers.require(request))
+    async def _ticket(self, request: Request, _sid: str) -> Response:
+        ticket = await self._sessions.aticket(await self._authenticator.require(request))
         return json_response(ticket.to_response())
 
 
-def _none() -> Response:
-    return json_response({"error": "not_found", "error_description": "you have no such session"}, 404)
+def claims_body(claims: Claims) -> ClaimsBody:
+    """Return the claims of an access token as JSON, for their holder and for RFC 7662 §2.2."""
+    return {
+        "sub": claims.subject,
+        "sid": claims.sid,
+        "client_id": claims.client_id,
+        "scope": claims.scope,
+        "iss": claims.issuer,
+        "aud": claims.audience,
+        "iat": int(claims.issued_at),
+        "exp": int(claims.expires_at),
+    }
+
+
+def _not_found() -> Response:
+    body: ErrorBody = {"error": "not_found", "error_description": "you have no such session"}
+    return json_response(body, 404)

@@ -1,7 +1,10 @@
-"""What is done with a token: exchange it, end it, ask about it (RFC 6749 §6, RFC 7009, RFC 7662).
+"""Refresh (RFC 6749 §6), logout, and token revocation (RFC 7009).
 
-Where the application says whether a subject ``is_active``, a refresh asks it first: who is not is logged out, and where
-nobody can say, nothing is spent.
+1. A refresh token in the body is answered in the body, one in a cookie in a cookie.
+2. Where the application tells whether a subject ``is_active``, a refresh asks it first. An inactive subject loses the
+   session; while the application cannot tell, the refresh token is not used up.
+3. Logout takes an access token, a refresh token, or cookies, and revokes every session that they name. A token may be
+   expired, but it must be genuine.
 """
 
 from __future__ import annotations
@@ -9,93 +12,91 @@ from __future__ import annotations
 from typing import NoReturn
 
 from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
-from unbroken.server.http.authentication import RequestAuthenticator
-from unbroken.server.http.cookies import CookieTransport, ambiguous
+from unbroken.server.http.bodies import ErrorBody
+from unbroken.server.http.cookies import CookieTransport, ambiguous_cookies
 from unbroken.server.http.login import LoginEndpoints
 from unbroken.server.http.messages import (
     NO_STORE,
     Request,
     Response,
     Route,
-    bearer_of,
-    introspection_response,
+    bearer_token,
     json_response,
-    text_of,
+    text_field,
 )
-from unbroken.server.login.authenticator import IsActive, is_somebody
+from unbroken.server.http.settings import EndpointSettings
+from unbroken.server.login.authenticator import IsActive, subject_is_active
 from unbroken.server.sessions import Sessions
 from unbroken.tokens import TokenResponse
 
 __all__ = ["TokenEndpoints"]
 
-INTROSPECT = "introspect"  # the scope that may look at other subjects' tokens
-
 
 class TokenEndpoints:
-    """Exchanges, ends and tells about tokens. *password_grant* opens RFC 6749 §4.3."""
+    """Refreshes and revokes by tokens. The password grant (RFC 6749 §4.3) is off, unless *settings* allow it."""
 
     def __init__(
-        self,
-        sessions: Sessions,
-        callers: RequestAuthenticator,
-        logins: LoginEndpoints,
-        jar: CookieTransport,
-        is_active: IsActive | None = None,
-        *,
-        password_grant: bool = False,
+        self, sessions: Sessions, logins: LoginEndpoints, cookies: CookieTransport, settings: EndpointSettings
     ) -> None:
-        self._sessions, self._callers, self._logins, self._jar = sessions, callers, logins, jar
-        self._is_active, self._password_grant = is_active, password_grant
+        self._sessions, self._logins, self._cookies = sessions, logins, cookies
+        self._is_active, self._password_grant = settings.is_active, settings.password_grant
         self.routes = (
             Route("POST", "/token", self._token),
             Route("POST", "/refresh", self._refresh),
             Route("POST", "/logout", self._logout),
             Route("POST", "/revoke", self._revoke),
-            Route("POST", "/introspect", self._introspect),
         )
 
-    async def _token(self, request: Request, _: str) -> Response:
+    # ---- refresh -------------------------------------------------------------------------------------------------
+
+    async def _token(self, request: Request, _sid: str) -> Response:
         fields = request.form()
-        grant_type, client_id = text_of(fields, "grant_type"), fields.get("client_id") or request.basic_client()
+        grant_type, client_id = text_field(fields, "grant_type"), fields.get("client_id") or request.basic_client_id()
         if grant_type == "refresh_token":
-            token = text_of(fields, "refresh_token")
-            return _tokens(await self._refreshed(request, token, client_id, fields.get("scope")))
+            token = text_field(fields, "refresh_token")
+            return _in_body(await self._refreshed(request, token, client_id, fields.get("scope")))
         if grant_type == "password" and self._password_grant:
-            name, password = text_of(fields, "username"), text_of(fields, "password")
-            about = {"scope": fields.get("scope", ""), "client_id": client_id or "first-party"}
-            try:
-                return _tokens(await self._logins.log_in(request, name, password, **about))
-            except LoginRefused as error:  # RFC 6749 §5.2 calls it so; no session ends by it
-                return json_response({"error": "invalid_grant", "error_description": str(error)}, 400)
-        return json_response({"error": "unsupported_grant_type", "error_description": "use refresh_token"}, 400)
+            return await self._password_tokens(request, fields, client_id or "")
+        body: ErrorBody = {"error": "unsupported_grant_type", "error_description": "use refresh_token"}
+        return json_response(body, 400)
 
-    async def _refresh(self, request: Request, _: str) -> Response:
-        """A token in the body is answered in the body, one in a cookie in a cookie."""
-        if token := self._in_body(request):
-            return _tokens(await self._refreshed(request, token, None, None))
-        if not (found := self._jar.refresh_tokens(request)):
-            raise InvalidRequest("refresh_token is missing", reason="no_refresh_token")
-        return self._jar.issue(request, await self._refreshed(request, await self._one_of(found), None, None))
+    async def _password_tokens(self, request: Request, fields: dict[str, str], client_id: str) -> Response:
+        name, password = text_field(fields, "username"), text_field(fields, "password")
+        try:
+            granted = await self._logins.log_in(
+                request, name, password, scope=fields.get("scope", ""), client_id=client_id
+            )
+        except LoginRefused as error:  # RFC 6749 §5.2 has no other code for it; no session is over by it
+            body: ErrorBody = {"error": "invalid_grant", "error_description": str(error)}
+            return json_response(body, 400)
+        return _in_body(granted)
 
-    def _in_body(self, request: Request) -> str:
-        return text_of(request.json(), "refresh_token", required=False) if request.body else ""
+    async def _refresh(self, request: Request, _sid: str) -> Response:
+        if token := _refresh_token_in_body(request):  # rule 1
+            return _in_body(await self._refreshed(request, token, None, None))
+        if not (tokens := self._cookies.refresh_tokens(request)):
+            raise InvalidRequest("missing parameter: refresh_token", reason="no_refresh_token")
+        token = await self._usable_one(tokens)
+        return self._cookies.issue(request, await self._refreshed(request, token, None, None))
 
-    async def _one_of(self, tokens: tuple[str, ...]) -> str:
-        """The refresh token to exchange. Of several, one is looked for that can be, because a wrong guess could end a
-        session as if its token had been stolen. Raises InvalidRequest if several sessions have one.
+    async def _usable_one(self, tokens: tuple[str, ...]) -> str:
+        """Return the one of several refresh tokens, from cookies of one name, that can be used now.
+
+        A wrong choice could revoke a session as if its token had been stolen. Raises InvalidRequest if several
+        sessions have a usable token.
         """
         if len(tokens) == 1:
             return tokens[0]
         found = {token: about for token in tokens if (about := await self._sessions.ainspect_refresh(token))}
-        good = {token: info for token, (info, can_be_exchanged) in found.items() if can_be_exchanged}
-        living = good or {token: info for token, (info, _) in found.items() if info.revoked_at is None}
-        if len({info.sid for info in living.values()}) > 1 or (not good and len(living) > 1):
-            raise ambiguous()
-        return next(iter(living), tokens[0])
+        usable = {token: info for token, (info, is_usable) in found.items() if is_usable}
+        alive = usable or {token: info for token, (info, _) in found.items() if info.revoked_at is None}
+        if len({info.sid for info in alive.values()}) > 1 or (not usable and len(alive) > 1):
+            raise ambiguous_cookies()
+        return next(iter(alive), tokens[0])
 
     async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> TokenResponse:
         if self._is_active is not None:
-            await self._look_at_subject(self._is_active, token)
+            await self._revoke_if_inactive(self._is_active, token)
         return await self._sessions.arefresh(
             token,
             attempt=request.headers.get("idempotency-key"),
@@ -105,66 +106,45 @@ class TokenEndpoints:
             user_agent=request.caller.user_agent,
         )
 
-    async def _look_at_subject(self, is_active: IsActive, token: str) -> None:
-        """Ends the session of *token* if its subject is nobody any more: then ``arefresh`` refuses it, and tells so, as
-        it does any other that has ended.
-        """
+    async def _revoke_if_inactive(self, is_active: IsActive, token: str) -> None:
+        """Revoke the session of *token* if its subject is inactive: then ``arefresh`` rejects the token (rule 2)."""
         found = await self._sessions.ainspect_refresh(token)
         if found is None or found[0].revoked_at is not None:
             return
-        if not await is_somebody(is_active, found[0].subject):
+        if not await subject_is_active(is_active, found[0].subject):
             await self._sessions.arevoke(found[0].sid)
 
-    async def _logout(self, request: Request, _: str) -> Response:
-        access_token, refresh_token = bearer_of(request), self._in_body(request)
-        in_cookies = self._jar.requests_cookies(request)
+    # ---- logout and revocation (rule 3) --------------------------------------------------------------------------
+
+    async def _logout(self, request: Request, _sid: str) -> Response:
+        access_token, refresh_token = bearer_token(request), _refresh_token_in_body(request)
+        in_cookies = self._cookies.requests_cookies(request)
         if not in_cookies and access_token is None and not refresh_token:
             self._refuse_logout(request)
-        ended = await self._sessions.alogout(access_token=access_token, refresh_token=refresh_token or None)
-        if in_cookies:  # each of them: who logs out wants none of the sessions that this browser still has
-            for token in self._jar.tokens_to_revoke(request):
+        revoked = await self._sessions.alogout(access_token=access_token, refresh_token=refresh_token or None)
+        if in_cookies:  # all of them: after a logout this browser has no session
+            for token in self._cookies.tokens_to_revoke(request):
                 await self._sessions.alogout(access_token=token, refresh_token=token)
-            return self._jar.cleared(Response(204, NO_STORE))
-        if not ended and not refresh_token:
+            return self._cookies.cleared(Response(204, NO_STORE))
+        if not revoked and not refresh_token:
             raise InvalidToken("this is not an access token of this server", reason="malformed")
         return Response(204, NO_STORE)
 
     def _refuse_logout(self, request: Request) -> NoReturn:
-        """Says what is wrong with a logout that names no session: cookies without the header, or nothing at all."""
-        self._jar.refresh_tokens(request)
-        self._jar.access_tokens(request)
-        raise InvalidRequest("send the bearer token, the refresh_token, or both")
+        """Raise Forbidden for cookies without the CSRF header, InvalidRequest for no token at all."""
+        self._cookies.refresh_tokens(request)
+        self._cookies.access_tokens(request)
+        raise InvalidRequest("send the access token, the refresh_token, or both")
 
-    async def _revoke(self, request: Request, _: str) -> Response:
-        token = text_of(request.form(), "token")
+    async def _revoke(self, request: Request, _sid: str) -> Response:
+        token = text_field(request.form(), "token")
         await self._sessions.alogout(access_token=token, refresh_token=token)
         return Response(200, NO_STORE)
 
-    async def _introspect(self, request: Request, _: str) -> Response:
-        caller = await self._callers.require(request)
-        facts = await self._facts(text_of(request.form(), "token"))
-        if facts is None or not (facts["sub"] == caller.subject or caller.has_scope(INTROSPECT)):
-            return json_response({"active": False})
-        return json_response({"active": True, **facts})
 
-    async def _facts(self, token: str) -> dict[str, object] | None:
-        """What RFC 7662 §2.2 tells of a good token; None for any other."""
-        try:
-            return introspection_response(await self._sessions.averify(token)) | {"token_type": "Bearer"}
-        except InvalidToken:
-            found = await self._sessions.ainspect_refresh(token)
-        if found is None or not found[1]:
-            return None
-        info = found[0]
-        return {
-            "sub": info.subject,
-            "sid": info.sid,
-            "client_id": info.client_id,
-            "scope": info.scope,
-            "exp": int(info.idle_expires_at),
-            "token_type": "refresh_token",
-        }
+def _refresh_token_in_body(request: Request) -> str:
+    return text_field(request.json(), "refresh_token", required=False) if request.body else ""
 
 
-def _tokens(granted: TokenResponse) -> Response:
+def _in_body(granted: TokenResponse) -> Response:
     return json_response(granted.to_response())

@@ -1,20 +1,21 @@
-"""Who may log in: the application is asked for the subject, for its second step, and for the scope it may have. And
-whether the subject is somebody still, when a session goes on.
+"""The application's part of a login: whose password it is, whether the code is right, which scope the subject may have.
 
-1. Names and passwords are bounded before anybody looks at them: to hash or to fold a long text is work for an attacker.
-2. A plain ``authenticate`` is slow on purpose and runs in a thread: as many at once as there are cores, and no endless
-   queue behind them. An async one is the application's own affair.
-3. Nobody gets a scope by asking for it: a login may ask for what ``scopes_of`` gives its subject, and for nothing else.
-4. A password that was changed while it was checked is not good: the session that began by it is ended again. A
-   ``Subject`` can be asked; of any other it counts whether all its sessions were ended while the password was checked.
-5. What the application answers, and what it raises, means:
+1. Names, passwords and codes are bounded before anything looks at them: hashing and folding a long text is work that an
+   attacker would cause.
+2. A plain ``authenticate`` is slow on purpose. It runs in a worker thread, in as many at once as there are cores, with
+   a bounded queue. An async one runs in the event loop.
+3. A login may ask for the scope that ``scopes_of`` returns for its subject, and for no other.
+4. A password that is changed while it is being checked does not count: the session that began with it is revoked. A
+   ``Subject`` knows whether its password has changed; for any other subject, a revocation of all its sessions during
+   the check counts as a change.
+5. What ``authenticate`` returns or raises:
 
-       "ada", Identity("ada", label="till 3")   the password was right; the label is the session's, if it has none
-       MfaRequired("ada", kind="totp")          it was right, and ``second_step`` is asked for a code next
-       None, "", False                          wrong name or password: 401, and one more for the guard
-       raises LoginRefused                      the same, in the application's words, with its ``reason``
-       raises TryLater                          nobody can say now: 503, the guard forgets the try
-       raises anything else                     the directory is out of order: 503, logged, the guard forgets the try
+       "ada", Identity("ada", label="till 3")   the password is right; the label is for the session
+       MfaRequired("ada", kind="totp")          the password is right, and ``verify_mfa`` checks a code next
+       None, "", False                          wrong name or password: 401, charged to the rate limit
+       raises LoginRefused                      the same, with the application's own message and ``reason``
+       raises TryLater                          unknown for now: 503, not charged to the rate limit
+       raises anything else                     the directory is broken: 503, logged, not charged to the rate limit
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = [
     "MfaRequired",
     "ScopesOf",
     "VerifyMfa",
-    "is_somebody",
+    "subject_is_active",
 ]
 
 _log = logging.getLogger("unbroken")
@@ -44,7 +45,7 @@ _log = logging.getLogger("unbroken")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who has logged in; *label* is for the session, where the client names none."""
+    """Who has logged in. *label* names the session where the client gives no name."""
 
     subject: str
     label: str = ""
@@ -52,7 +53,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class MfaRequired:
-    """The password was right, and more is wanted of *subject*: *kind* and *hint* tell the client what to ask for."""
+    """The password of *subject* is right, and a code is required. *kind* and *hint* tell the client which code."""
 
     subject: str
     kind: str = "totp"
@@ -65,97 +66,99 @@ Authenticate = Callable[[str, str], AuthenticationResult | Awaitable[Authenticat
 VerifyMfa = Callable[[str, str, str], bool | Awaitable[bool]]
 ScopesOf = Callable[[str], Collection[str] | Awaitable[Collection[str]]]
 IsActive = Callable[[str], bool | Awaitable[bool]]
-MAX_USERNAME_CHARS = 320  # characters: the longest mail address
+MAX_USERNAME_CHARS = 320  # the longest mail address
 MAX_PASSWORD_CHARS = 1024
-MAX_CODE_CHARS = 1024  # some second factors sign
+MAX_CODE_CHARS = 1024  # some second factors send a signature
+APPLICATION_RETRY_SECONDS = 5.0
 
 
 class Authenticator:
-    """Asks *authenticate*, *second_step* and *scopes_of*, which may be plain or async."""
+    """Calls the application's *authenticate*, *verify_mfa* and *scopes_of*, each of which may be plain or async."""
 
     def __init__(
-        self, authenticate: Authenticate, scopes_of: ScopesOf | None, second_step: VerifyMfa | None = None
+        self, authenticate: Authenticate, scopes_of: ScopesOf | None, verify_mfa: VerifyMfa | None = None
     ) -> None:
-        self._authenticate, self._scopes_of, self._second_step = authenticate, scopes_of, second_step
+        self._authenticate, self._scopes_of, self._verify_mfa = authenticate, scopes_of, verify_mfa
 
     @property
     def has_mfa(self) -> bool:
-        """Whether codes can be checked."""
-        return self._second_step is not None
+        """Return whether codes can be checked."""
+        return self._verify_mfa is not None
 
     @staticmethod
     def check_length(name: str, password: str) -> None:
-        """Raises InvalidRequest for a text that nobody should look at."""
+        """Raise InvalidRequest for a name or a password that is too long (rule 1)."""
         if len(name) > MAX_USERNAME_CHARS or len(password) > MAX_PASSWORD_CHARS:
-            raise InvalidRequest(f"a name has at most {MAX_USERNAME_CHARS} characters, a password {MAX_PASSWORD_CHARS}")
+            limits = f"username has at most {MAX_USERNAME_CHARS} characters, password {MAX_PASSWORD_CHARS}"
+            raise InvalidRequest(limits)
 
     async def authenticate(self, name: str, password: str) -> Identity | MfaRequired:
-        """Who has this name and password. Raises LoginRefused, InvalidRequest, or TryLater."""
+        """Return who has this name and password. Raises LoginRefused, InvalidRequest, or TryLater."""
         self.check_length(name, password)
-        answer = await _call_application("authenticate", LOGIN_POOL, self._authenticate, name, password)
-        if not answer:
+        result = await _call_application("authenticate", LOGIN_POOL, self._authenticate, name, password)
+        if not result:
             raise LoginRefused("wrong user name or password")
-        who = answer if isinstance(answer, Identity | MfaRequired) else Identity(answer)
-        _check_texts(who)
-        if isinstance(who, MfaRequired) and self._second_step is None:
-            raise ConfigurationError("authenticate wants one more step: give the endpoints second_step, to check codes")
-        return who
+        identity = result if isinstance(result, Identity | MfaRequired) else Identity(result)
+        _check_texts(identity)
+        if isinstance(identity, MfaRequired) and self._verify_mfa is None:
+            raise ConfigurationError("authenticate returns MfaRequired: set verify_mfa, which checks the code")
+        return identity
 
-    async def check_code(self, subject: str, kind: str, code: str) -> bool:
-        """True. Raises LoginRefused if *code* is wrong, InvalidRequest, or TryLater."""
+    async def check_code(self, subject: str, kind: str, code: str) -> None:
+        """Raise LoginRefused for a wrong *code*; InvalidRequest for one that is too long; or TryLater."""
         if len(code) > MAX_CODE_CHARS:
-            raise InvalidRequest(f"a code has at most {MAX_CODE_CHARS} characters")
-        if self._second_step is None or not await _call_application(
-            "second_step", LOGIN_POOL, self._second_step, subject, kind, code
+            raise InvalidRequest(f"code has at most {MAX_CODE_CHARS} characters")
+        if self._verify_mfa is None or not await _call_application(
+            "verify_mfa", LOGIN_POOL, self._verify_mfa, subject, kind, code
         ):
             raise LoginRefused("wrong code", reason="code")
-        return True
 
     async def check_scope(self, subject: str, scope: str) -> None:
-        """Raises InvalidScope if *subject* may not have all of *scope*."""
-        if wanted := set(scope.split()):
+        """Raise InvalidScope unless *subject* may have all of *scope* (rule 3)."""
+        if requested := set(scope.split()):
             allowed = (
                 await _call_application("scopes_of", STORE_POOL, self._scopes_of, subject) if self._scopes_of else ()
             )
-            if not wanted <= set(allowed):
-                raise InvalidScope("this user may not have all of the scope that was asked for")
+            if not requested <= set(allowed):
+                raise InvalidScope("this user may not have all of the requested scope")
 
     async def still_authenticates(self, subject: str, name: str, password: str) -> bool:
-        """Whether *subject* still has this password, now that its session has begun."""
+        """Return whether *password* is still right, now that the session of *subject* exists (rule 4)."""
         if not isinstance(subject, Subject) or await STORE_POOL.run(subject.is_unchanged):
             return True
-        try:  # it may be the same password under a newer hash
+        try:  # the same password may have got a newer hash
             return (await self.authenticate(name, password)).subject == subject
         except LoginRefused:
             return False
 
 
-async def is_somebody(is_active: IsActive, subject: str) -> bool:
-    """Whether the application still knows *subject*. Raises TryLater, and ConfigurationError for an answer that is
-    neither True nor False: a function that forgets to answer must not log everybody out.
+async def subject_is_active(is_active: IsActive, subject: str) -> bool:
+    """Return whether the application still knows *subject*. Raises TryLater.
+
+    Raises ConfigurationError for a result that is not a bool: a function that forgets to return one must not log
+    everybody out.
     """
-    answer = await _call_application("is_active", STORE_POOL, is_active, subject)
-    if not isinstance(answer, bool):
-        raise ConfigurationError(f"is_active gives True or False, not {type(answer).__name__}")
-    return answer
+    result = await _call_application("is_active", STORE_POOL, is_active, subject)
+    if not isinstance(result, bool):
+        raise ConfigurationError(f"is_active must return True or False, not {type(result).__name__}")
+    return result
 
 
-def _check_texts(who: Identity | MfaRequired) -> None:
-    """Raises ConfigurationError for what fits into no token: a number, a lone surrogate, no subject at all."""
-    texts = (who.subject, who.label, *((who.kind, who.hint) if isinstance(who, MfaRequired) else ()))
+def _check_texts(identity: Identity | MfaRequired) -> None:
+    """Raise ConfigurationError for what does not fit into a token: a number, a lone surrogate, an empty subject."""
+    mfa = (identity.kind, identity.hint) if isinstance(identity, MfaRequired) else ()
+    texts = (identity.subject, identity.label, *mfa)
     are_texts = all(isinstance(text, str) for text in texts)
-    if not are_texts or not who.subject or any("\ud800" <= char <= "\udfff" for char in "".join(texts)):
-        raise ConfigurationError(
-            "authenticate gives a subject that is not empty; it, a label, a kind and a hint are texts"
-        )
+    if not are_texts or not identity.subject or any("\ud800" <= char <= "\udfff" for char in "".join(texts)):
+        raise ConfigurationError("authenticate must return a non-empty subject; subject, label, kind and hint are str")
 
 
-async def _call_application(what: str, lane: WorkerPool, function: Callable[..., Any], *args: str) -> Any:
-    """What the application's *function* answers. Raises TryLater for every error of its own: it proves nothing."""
+async def _call_application(what: str, pool: WorkerPool, function: Callable[..., Any], *args: str) -> Any:
+    """Return what the application's *function* returns. Raises TryLater for its own errors: they prove nothing."""
     try:
-        return await lane.ask(function, *args)
+        return await pool.ask(function, *args)
     except (Refused, TryLater, ConfigurationError):
         raise
     except Exception as error:
-        _log.exception("%s failed: whoever needs it is told to try again", what)
-        raise TryLater(f"{what} failed", retry_after=5.0) from error
+        _log.exception("%s raised an error; the client is told to try again", what)
+        raise TryLater(f"{what} failed", retry_after=APPLICATION_RETRY_SECONDS) from error

@@ -14,7 +14,7 @@ from unbroken.server import Endpoints, MemorySessionStore, MfaRequired, Sessions
 from unbroken.server.core.events import LoginFailed, LoginRateLimited, ServerEvent, SessionCreated
 from unbroken.server.core.session_info import BROWSERS, SYSTEMS, compact_user_agent, device_name
 from unbroken.server.http.messages import Request
-from unbroken.server.login import rate_limit as doors
+from unbroken.server.login import credential_check
 
 JSON = {"content-type": "application/json", "user-agent": "curl/8.5"}
 CHROME = (
@@ -191,7 +191,7 @@ class Place:
         self.endpoints = Endpoints(
             self.sessions,
             lambda name, password: MfaRequired(name) if password == "right" else None,
-            second_step=lambda _subject, _kind, code: code == "42",
+            verify_mfa=lambda _subject, _kind, code: code == "42",
         )
 
     def post(self, path: str, **fields: Any) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def test_a_login_that_ends_while_its_session_begins_is_told(monkeypatch: pytest.
 
 def test_a_flood_of_guesses_is_no_flood_of_news(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(doors, "monotonic", lambda: now[0])
+    monkeypatch.setattr(credential_check, "monotonic", lambda: now[0])
     place = Place()
     for _ in range(60):
         place.post("/auth/login", username="ada", password="wrong")

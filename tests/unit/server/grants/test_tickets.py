@@ -297,7 +297,7 @@ def test_another_key_of_this_server_makes_no_ticket(sessions: Sessions) -> None:
 
 def test_the_token_between_two_steps_is_no_ticket_nor_the_other_way_round(sessions: Sessions) -> None:
     steps = MfaTokens(sessions)
-    step = run_sync(steps.token(MfaRequired("ada", "totp"), b"account", b"spelling", {}))
+    step = run_sync(steps.issue(MfaRequired("ada", "totp"), b"account", b"spelling", {}))
     assert refused(sessions, step) == "malformed"
     with pytest.raises(Refused):
         run_sync(steps.read(bought(sessions)))

@@ -106,10 +106,10 @@ def test_a_token_too_long_for_a_cookie_is_an_error_and_not_silently_lost() -> No
 async def test_endpoints_that_browsers_see_elsewhere_are_named_before_a_session_begins() -> None:
     sessions = Sessions(MemorySessionStore())
     mounted = Endpoints(sessions, lambda name, _: name, cookies=Cookies())
-    answer = await mounted.answer(mounted.routes[0], login("/api/auth/login"))
+    answer = await mounted.respond(mounted.routes[0], login("/api/auth/login"))
     assert (answer.status, answer.cookies, sessions.list_all()) == (503, (), [])
     told = Endpoints(sessions, lambda name, _: name, cookies=Cookies(path="/api/auth"))
-    answer = await told.answer(told.routes[0], login("/api/auth/login"))
+    answer = await told.respond(told.routes[0], login("/api/auth/login"))
     assert (answer.status, "Path=/api/auth" in answer.cookies[0]) == (200, True)
 
 

@@ -152,7 +152,7 @@ async def test_a_login_under_way_does_not_outlive_the_end_of_all_sessions(
         sessions.revoke_subject(name)  # the password was found right, and changed by somebody right after that
         return MfaRequired(name) if step else name
 
-    endpoints = Endpoints(sessions, directory, second_step=lambda *_: True)
+    endpoints = Endpoints(sessions, directory, verify_mfa=lambda *_: True)
     assert await status_of(endpoints, logging_in()) == 401
     assert sessions.list_of("ada") == []
     assert [(type(event).__name__, event.why) for event in told] == [("LoginFailed", "changed")]
@@ -178,7 +178,7 @@ async def test_so_they_may_where_a_login_has_two_steps() -> None:
             sessions.revoke_others(event.subject, keep=event.sid)
 
     sessions = Sessions(MemorySessionStore(), on_event=only_one)
-    endpoints = Endpoints(sessions, lambda name, _: MfaRequired(name), second_step=lambda *_: True)
+    endpoints = Endpoints(sessions, lambda name, _: MfaRequired(name), verify_mfa=lambda *_: True)
     for _ in range(3):
         asked = await endpoints.handle(logging_in())
         assert asked is not None
@@ -288,7 +288,9 @@ async def test_what_authenticate_answers_and_raises_means(
     assert answer is not None
     body = json.loads(answer.body)
     assert (answer.status, body.get("error"), body.get("reason")) == (status, error, reason)
-    assert ("authenticate failed" in caplog.text) is isinstance(outcome, ServerDown | TimeoutError | ExceptionGroup)
+    assert ("authenticate raised an error" in caplog.text) is isinstance(
+        outcome, ServerDown | TimeoutError | ExceptionGroup
+    )
     assert "10.0.0.1" not in answer.body.decode()
     labels = [outcome.label if isinstance(outcome, Identity) else ""] if status == 200 else []
     assert [info.label for info in sessions.list_all()] == labels
@@ -301,7 +303,7 @@ async def test_what_scopes_of_raises_is_no_answer_either(caplog: pytest.LogCaptu
     endpoints = Endpoints(Sessions(MemorySessionStore()), lambda name, _: name, scopes_of=scopes_of)
     body = json.dumps({"username": "ada", "password": "x", "scope": "read"}).encode()
     assert await status_of(endpoints, Request("POST", "/auth/login", JSON, body)) == 503
-    assert "scopes_of failed" in caplog.text
+    assert "scopes_of raised an error" in caplog.text
 
 
 async def test_a_login_is_no_slower_for_a_name_that_is_work_to_fold() -> None:

@@ -91,7 +91,7 @@ async def test_where_nobody_can_say_nothing_is_spent(path: str, trouble: Excepti
 async def test_a_function_that_forgets_to_answer_logs_nobody_out(caplog: pytest.LogCaptureFixture) -> None:
     shop = Shop(is_active=lambda _: None)
     assert (await shop.refresh()).status == 503
-    assert "is_active gives True or False, not NoneType" in caplog.text
+    assert "is_active must return True or False, not NoneType" in caplog.text
     assert len(shop.sessions.list_of("ada")) == 1
 
 

@@ -27,13 +27,13 @@ HOME, FAR = "192.0.2.1", "203.0.113.9"
 class Place:
     """Endpoints where ``ada`` needs the code 42, and everybody else needs none."""
 
-    def __init__(self, store: Any = None, second_step: Any = None, authenticate: Any = None, **more: Any) -> None:
+    def __init__(self, store: Any = None, verify_mfa: Any = None, authenticate: Any = None, **more: Any) -> None:
         self.now = 1_800_000_000.0
         self.sessions = Sessions(store or MemorySessionStore(), clock=lambda: self.now)
         self.endpoints = Endpoints(
             self.sessions,
             authenticate or self.authenticate,
-            second_step=second_step or (lambda _subject, _kind, code: code == "42"),
+            verify_mfa=verify_mfa or (lambda _subject, _kind, code: code == "42"),
             scopes_of=lambda _: ["read"],
             **more,
         )
@@ -113,7 +113,7 @@ def test_it_ends_with_all_sessions_of_its_subject(place: Place) -> None:
 
 def test_nobody_is_asked_about_the_code_of_a_login_that_was_ended() -> None:
     asked: list[str] = []
-    place = Place(second_step=lambda _subject, _kind, code: asked.append(code))
+    place = Place(verify_mfa=lambda _subject, _kind, code: asked.append(code))
     token = place.token()
     place.sessions.revoke_subject("ada")
     assert (place.step(token), asked) == (BEGIN_AGAIN, [])
@@ -130,7 +130,7 @@ def test_a_session_that_begins_while_all_are_ended_does_not_live() -> None:
         place.sessions.revoke_subject(subject)
         return True
 
-    place = Place(second_step=second_step)
+    place = Place(verify_mfa=second_step)
     assert place.step(place.token()) == BEGIN_AGAIN
     assert place.sessions.list_of("ada") == []
 
@@ -178,7 +178,7 @@ def test_a_token_under_the_bare_key_or_of_another_issuer_is_none(place: Place) -
     assert place.step(jwt.encode(header, said, OctKey.import_key(mac.secret), algorithms=["HS256"])) == BEGIN_AGAIN
     other = Place(place.sessions.store)
     other.endpoints = Endpoints(Sessions(place.sessions.store, issuer="https://other.example", clock=lambda: place.now),
-                                place.authenticate, second_step=lambda *_: True)  # fmt: skip
+                                place.authenticate, verify_mfa=lambda *_: True)  # fmt: skip
     assert other.step(token) == BEGIN_AGAIN
 
 
@@ -273,10 +273,10 @@ def test_a_code_that_nobody_could_check_costs_nothing(error: Exception, caplog: 
     def second_step(*_: str) -> bool:
         raise error
 
-    place = Place(second_step=second_step)
+    place = Place(verify_mfa=second_step)
     token = place.token()
     assert {place.step(token)[0] for _ in range(15)} == {503}
-    assert ("second_step failed" in caplog.text) is isinstance(error, OSError)
+    assert ("verify_mfa raised an error" in caplog.text) is isinstance(error, OSError)
 
 
 def test_a_long_code_is_refused_before_anybody_reads_it(place: Place) -> None:
@@ -290,7 +290,7 @@ def test_an_application_that_wants_a_step_and_checks_none_is_503_and_logged(capl
     endpoints = Endpoints(Sessions(MemorySessionStore()), Place.authenticate)
     answer = endpoints.handle_blocking(request("/auth/login", username="ada", password="right"))
     assert facts(answer)[0] == 503
-    assert "second_step" in caplog.text
+    assert "verify_mfa" in caplog.text
 
 
 def test_everybody_else_logs_in_with_one_step(place: Place) -> None:

@@ -85,10 +85,10 @@ def test_never_are_there_more_tries_than_burst_and_one_each_every(burst: int, ev
     now = began
     for gap in gaps:
         now += gap
-        if rate.wait(kept, now) == 0.0:
-            kept = min(max(kept, now) + every, now + rate.most)
+        if rate.seconds_to_wait(kept, now) == 0.0:
+            kept = min(max(kept, now) + every, now + rate.max_ahead)
             passed += 1
-            assert not rate.is_over(kept, now), "who need not wait is let through"
+            assert not rate.is_exceeded(kept, now), "who need not wait is let through"
         assert passed <= burst + (now - began) / every + 0.02
 
 
@@ -96,10 +96,10 @@ def test_never_are_there_more_tries_than_burst_and_one_each_every(burst: int, ev
 def test_who_waits_as_long_as_told_may_try(burst: int, every: float, tries: int) -> None:
     rate, kept, now = Rate(burst, every), 0.0, 1_800_000_000.0
     for _ in range(tries):
-        kept = min(max(kept, now) + every, now + rate.most)
-    assert rate.is_over(kept, now) is (tries > burst)
-    assert rate.wait(kept, now + rate.wait(kept, now) + 0.001) == 0.0
-    assert (rate.wait(kept, now) > 0.0) is (tries >= burst)
+        kept = min(max(kept, now) + every, now + rate.max_ahead)
+    assert rate.is_exceeded(kept, now) is (tries > burst)
+    assert rate.seconds_to_wait(kept, now + rate.seconds_to_wait(kept, now) + 0.001) == 0.0
+    assert (rate.seconds_to_wait(kept, now) > 0.0) is (tries >= burst)
 
 
 @pytest.mark.parametrize("wrong", [{"account_burst": 0}, {"address_every": 0.0}, {"account_every": float("inf")},
@@ -171,7 +171,7 @@ def test_a_right_password_forgives_the_wrong_ones(place: Place) -> None:
 
 
 def test_without_a_guard_there_is_no_limit() -> None:
-    assert set(Place(guard=None).statuses(80)) == {401}
+    assert set(Place(rate_limit=None).statuses(80)) == {401}
 
 
 def test_the_password_grant_is_guarded_too() -> None:
@@ -325,7 +325,7 @@ def test_a_right_password_that_cannot_be_noted_is_a_login_all_the_same(
     assert place.login(password="right").status == 200
     monkeypatch.setattr(place.sessions.store, "clear_markers", dead)
     assert place.login(password="right").status == 200
-    assert "could not be noted" in caplog.text
+    assert "refund of a login attempt failed" in caplog.text
 
 
 def test_neither_names_nor_addresses_are_stored(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""What resource servers ask: whether a token is active (RFC 7662), and which sessions were revoked lately.
+
+    POST {prefix}/introspect               token=…     {"active": true, "sub": …, "sid": …, …} or {"active": false}
+    GET  {prefix}/revocations?after=N      {"cursor": M, "revoked": [{"sid": …, "until": seconds since the epoch}, …]}
+
+1. A caller may introspect its own subject's tokens. Those of other subjects need the scope ``introspect``; without it
+   they are reported as inactive.
+2. The list of revocations needs that scope too: it names sessions of all subjects.
+3. ``after`` is the cursor of the previous response; 0 or none lists everything that still matters. A cursor is valid
+   for the store that issued it.
+4. Access tokens of the session may live until ``until``; then the entry is dropped.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+from unbroken.errors import InvalidRequest, InvalidToken
+from unbroken.server.http.authentication import RequestAuthenticator
+from unbroken.server.http.bodies import RevocationsBody
+from unbroken.server.http.messages import Request, Response, Route, challenge, json_response, text_field
+from unbroken.server.http.sessions import claims_body
+from unbroken.server.sessions import Sessions
+
+__all__ = ["IntrospectionEndpoints"]
+
+INTROSPECT = "introspect"
+MAX_CURSOR = (1 << 63) - 1
+
+
+class IntrospectionEndpoints:
+    """Reports on tokens and revocations."""
+
+    def __init__(self, sessions: Sessions, authenticator: RequestAuthenticator) -> None:
+        self._sessions, self._authenticator = sessions, authenticator
+        self.routes = (
+            Route("POST", "/introspect", self._introspect),
+            Route("GET", "/revocations", self._revocations),
+        )
+
+    async def _introspect(self, request: Request, _sid: str) -> Response:
+        caller = await self._authenticator.require(request)
+        token = await self._active_token(text_field(request.form(), "token"))
+        if token is None or not (token["sub"] == caller.subject or caller.has_scope(INTROSPECT)):  # rule 1
+            return json_response({"active": False})
+        return json_response({"active": True, **token})
+
+    async def _active_token(self, token: str) -> dict[str, object] | None:
+        """Return what RFC 7662 §2.2 says of an active token; None for any other."""
+        try:
+            return {**claims_body(await self._sessions.averify(token)), "token_type": "Bearer"}
+        except InvalidToken:
+            found = await self._sessions.ainspect_refresh(token)
+        if found is None or not found[1]:
+            return None
+        info = found[0]
+        return {
+            "sub": info.subject,
+            "sid": info.sid,
+            "client_id": info.client_id,
+            "scope": info.scope,
+            "exp": int(info.idle_expires_at),
+            "token_type": "refresh_token",
+        }
+
+    async def _revocations(self, request: Request, _sid: str) -> Response:
+        caller = await self._authenticator.require(request)
+        if not caller.has_scope(INTROSPECT):  # rule 2
+            return challenge(None, scope=INTROSPECT)
+        cursor, revoked = await self._sessions.arevocations(_cursor(request.query))
+        body: RevocationsBody = {"cursor": cursor, "revoked": [{"sid": sid, "until": until} for sid, until in revoked]}
+        return json_response(body)
+
+
+def _cursor(query: str) -> int:
+    """Return the cursor in *query*, 0 if there is none (rule 3). Raises InvalidRequest."""
+    values = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "after"] or ["0"]
+    if len(values) > 1:
+        raise InvalidRequest("duplicate parameter: after")
+    text = values[0]
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_CURSOR)) and int(text) <= MAX_CURSOR):
+        raise InvalidRequest("after must be the cursor of a previous response, or 0")
+    return int(text)
