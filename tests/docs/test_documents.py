@@ -18,7 +18,7 @@ from tests.docs.pages import ROOT, examples, run
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-@pytest.mark.parametrize("name", ["tutorial.md", "renewal.md"])
+@pytest.mark.parametrize("name", ["tutorial.md", "refreshing.md"])
 def test_the_examples_of_a_document_run_in_their_order(name: str, tmp_path: Path) -> None:
     done = run("\n\n".join(examples(ROOT / "docs" / name)), tmp_path)
     assert done.returncode == 0, done.stderr
