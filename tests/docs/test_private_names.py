@@ -1,4 +1,4 @@
-"""The private names of other libraries that the source uses: each still exists, and docs/extend/private-names.md lists it.
+"""The private names of other libraries that the source uses still exist, and docs/extend/private-names.md lists them.
 
 A failure here means that an update of a library removed or changed a name. The message says which file needs it.
 """
@@ -35,7 +35,7 @@ def is_gone(name: str, file: str) -> str:
     return f"{name} has changed or is gone: src/unbroken/{file} needs another way (docs/extend/private-names.md)"
 
 
-# ---- psycopg -----------------------------------------------------------------------------------------------------------
+# ---- psycopg ---------------------------------------------------------------------------------------------------------
 
 
 def test_psycopg_raises_wait_timeout() -> None:
@@ -53,7 +53,7 @@ def test_psycopg_waits_with_a_timeout(connection: Any) -> None:
     assert found[:4] == ["self", "gen", "interval", "timeout"], message
 
 
-# ---- requests and urllib3 ----------------------------------------------------------------------------------------------
+# ---- requests and urllib3 --------------------------------------------------------------------------------------------
 
 
 def test_requests_keeps_the_cookies_of_a_prepared_request() -> None:
@@ -78,14 +78,16 @@ def test_urllib3_keeps_the_original_response() -> None:
     assert found is original, is_gone("urllib3.HTTPResponse._original_response", "requests.py")
 
 
-# ---- aiohttp -----------------------------------------------------------------------------------------------------------
+# ---- aiohttp ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["read", "readany", "readline", "readexactly", "readchunk"])
 def test_every_read_of_aiohttp_waits_in_one_method(method: str) -> None:
     wait = getattr(aiohttp.StreamReader, "_wait", None)
     assert wait is not None, is_gone("aiohttp.StreamReader._wait", "aiohttp.py")
-    assert list(inspect.signature(wait).parameters) == ["self", "func_name"], is_gone("StreamReader._wait", "aiohttp.py")
+    assert list(inspect.signature(wait).parameters) == ["self", "func_name"], is_gone(
+        "StreamReader._wait", "aiohttp.py"
+    )
     called, pending = set(), [method]
     while pending:  # methods that it calls, and those that they call
         name = pending.pop()
@@ -112,7 +114,7 @@ def test_aiohttp_has_the_base_of_its_protocols() -> None:
     assert found is not None, is_gone("aiohttp.base_protocol.BaseProtocol", "aiohttp.py")
 
 
-# ---- httpx and httpx2 --------------------------------------------------------------------------------------------------
+# ---- httpx and httpx2 ------------------------------------------------------------------------------------------------
 
 LIBRARIES = pytest.mark.parametrize("library", [httpx, httpx2], ids=lambda library: library.__name__)
 
@@ -167,7 +169,7 @@ def test_a_response_of_httpx_keeps_its_request(library: ModuleType) -> None:
     assert getattr(library.Response(200), "_request", message) is None, message
 
 
-# ---- the standard library, Django, REST framework ------------------------------------------------------------------------
+# ---- the standard library, Django, REST framework --------------------------------------------------------------------
 
 
 def test_a_connection_of_the_standard_library_connects_by_an_attribute() -> None:
@@ -224,7 +226,7 @@ def test_a_request_of_rest_framework_has_djangos_own(django_says: dict[str, str]
     assert django_says["inner"] == "True", is_gone("rest_framework.request.Request._request", "django/rest.py")
 
 
-# ---- the page ------------------------------------------------------------------------------------------------------------
+# ---- the page --------------------------------------------------------------------------------------------------------
 
 
 def private_names() -> dict[str, str]:
