@@ -1,8 +1,7 @@
 """A stream of server-sent events that outlives its access token.
 
-``SessionAuth`` gives each request a good token. When that token dies, the server ends the stream; the client asks
-again, and ``Last-Event-ID`` says where to go on. An event that was cut off in the middle
-does not count: it comes again.
+``SessionAuth`` gives each request a good token. When that token expires, the server ends the stream. The client
+reconnects, and ``Last-Event-ID`` says where to go on. An event that was cut off in the middle is sent again.
 """
 
 from __future__ import annotations
@@ -21,28 +20,28 @@ CUT = (httpx2.NetworkError, httpx2.ReadTimeout, httpx2.RemoteProtocolError)
 
 
 def events(client: httpx2.Client, url: str) -> Iterator[httpx2.ServerSentEvent]:
-    """The events at *url*, in order, until the server answers 204: there will be no more."""
+    """Yield the events at *url*, in order, until the server responds with 204: no more events."""
     last, pause = "", 3.0
     while True:
         try:
-            with client.stream("GET", url, headers={"Last-Event-ID": last} if last else {}) as answer:
-                if answer.status_code == 204:
+            with client.stream("GET", url, headers={"Last-Event-ID": last} if last else {}) as response:
+                if response.status_code == 204:
                     return
-                answer.raise_for_status()
-                for event in httpx2.EventSource(answer):
+                response.raise_for_status()
+                for event in httpx2.EventSource(response):
                     last = event.id or last
                     pause = pause if event.retry is None else event.retry / 1000
                     if event.data:
                         yield event
         except CUT:
-            pass  # what was on its way comes again
+            pass  # the server sends the event again
         time.sleep(pause)
 
 
 def main(url: str) -> None:
     session = Session(url)
     session.login(os.environ["API_USER"], os.environ["API_PASSWORD"])
-    # A stream may be silent for a while: the server's comments, sent every few seconds, keep it from timing out.
+    # A stream may be silent for a while. The server sends a comment every few seconds, so the read timeout is enough.
     with httpx2.Client(auth=SessionAuth(session), timeout=httpx2.Timeout(10, read=60)) as client:
         for event in events(client, url + "/events"):
             print(event.id, event.data, flush=True)

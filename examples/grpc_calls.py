@@ -1,7 +1,7 @@
-"""gRPC calls that carry a good access token each.
+"""gRPC calls, each with a good access token.
 
-gRPC asks its call credentials for a token before every call, in a thread of its own, so they may wait for a renewal.
-It sends them over channels that are safe only: TLS, or a connection that does not leave the machine.
+gRPC asks its call credentials for a token before every call, in a thread of its own, so they may wait for a refresh.
+It sends them only over secure channels: TLS, or a connection that does not leave the machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from unbroken import Session, UnbrokenError
 
 
 class SessionCredentials(grpc.AuthMetadataPlugin):
-    """The tokens of a session, as call credentials."""
+    """Call credentials that take their token from a session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -31,20 +31,21 @@ class SessionCredentials(grpc.AuthMetadataPlugin):
             callback((("authorization", f"Bearer {token}"),), None)
 
 
-class OnceMore(grpc.UnaryUnaryClientInterceptor):
-    """Makes a call again, once, whose token died on the way; the credentials are asked again."""
+class RetryWithNewToken(grpc.UnaryUnaryClientInterceptor):
+    """Repeats a call once, with a new token, when the server rejects its token."""
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
-        answer = continuation(details, request)
-        return continuation(details, request) if answer.code() is grpc.StatusCode.UNAUTHENTICATED else answer
+        response = continuation(details, request)
+        rejected = response.code() is grpc.StatusCode.UNAUTHENTICATED
+        return continuation(details, request) if rejected else response
 
 
 def channel(target: str, session: Session) -> grpc.Channel:
-    """A channel to *target* whose calls are made in the name of *session*."""
-    here = target.startswith("127.0.0.1:")
-    safe = grpc.local_channel_credentials() if here else grpc.ssl_channel_credentials()
+    """Return a channel to *target* whose calls carry the tokens of *session*."""
+    is_local = target.startswith("127.0.0.1:")
+    safe = grpc.local_channel_credentials() if is_local else grpc.ssl_channel_credentials()
     signed = grpc.composite_channel_credentials(safe, grpc.metadata_call_credentials(SessionCredentials(session)))
-    return grpc.intercept_channel(grpc.secure_channel(target, signed), OnceMore())
+    return grpc.intercept_channel(grpc.secure_channel(target, signed), RetryWithNewToken())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A session without any HTTP library: ``urllib.request``, and a command that finds its token in the environment."""
+"""A session without an HTTP library: ``urllib.request``, and a command that gets its token from the environment."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from unbroken import Session
 
 
 def get(session: Session, url: str) -> bytes:
-    """What is at *url*. Raises urllib.error.HTTPError for an answer that is no success."""
+    """Return the body at *url*. Raises urllib.error.HTTPError if the status is not a success."""
     request = urllib.request.Request(url)
-    # The ordinary add_header would hand the token on to whatever server a redirect leads to.
+    # The ordinary add_header would send the token on to the target of a redirect.
     request.add_unredirected_header("Authorization", f"Bearer {session.token()}")
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return answer.read()
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return response.read()
 
 
 def run(session: Session, command: list[str]) -> str:
-    """What *command* printed, which had a good access token in ``API_TOKEN``."""
+    """Run *command* with a good access token in ``API_TOKEN``, and return what it printed."""
     environment = {**os.environ, "API_TOKEN": session.token()}
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
 

@@ -1,8 +1,8 @@
 """A WebSocket that outlives its access token.
 
-A connection is opened with the token of that moment. When that token dies, the server closes the connection and says
-why; the client comes back with a new one, and asks for what came after the last message it has. So nothing is lost,
-and nothing comes twice.
+A connection is opened with the current token. When that token expires, the server closes the connection with a code
+that says so. The client reconnects with a new token, and asks for the messages after the last one it has. So no message
+is lost, and none comes twice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EXPIRED = (3000, 4401)  # 3000 is the registered code for "Unauthorized"; 4401 i
 
 
 async def feed(session: Session, url: str) -> AsyncIterator[dict[str, Any]]:
-    """The messages of a feed, in order, until the server says that it was the last."""
+    """Yield the messages of a feed, in order, until the server closes it normally."""
     after = 0
     while True:
         token = await session.atoken()
@@ -38,7 +38,7 @@ async def feed(session: Session, url: str) -> AsyncIterator[dict[str, Any]]:
             except ConnectionClosedError as closed:
                 about_token = closed.rcvd is not None and closed.rcvd.code in EXPIRED
                 if not about_token or await session.atoken() == token:
-                    raise  # not our affair, or there is no newer token to come back with
+                    raise  # another error, or there is no newer token to reconnect with
 
 
 async def main(url: str) -> None:

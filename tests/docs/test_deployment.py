@@ -82,7 +82,7 @@ def test_the_settings_that_the_guide_shows_are_good(tmp_path: Path) -> None:
 SEALED = """
 from unbroken.server.stores.encrypted_keys import count_unencrypted
 
-sessions.login("ada")
+sessions.create("ada")
 assert sessions.keyring() and count_unencrypted(store) == 0
 """
 

@@ -1,6 +1,6 @@
-"""The documents: their examples run, their links lead somewhere, and the repository keeps its own rules.
+"""The documents: their examples run, their links and anchors resolve, and they use one word for one thing.
 
-The pages that need a server to speak with have their tests in ``tests/docs``.
+Pages whose examples need a server have their tests in the other files of this folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.docs.pages import ROOT, examples, run
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-@pytest.mark.parametrize("name", ["tutorial.md", "renewal.md"])
+@pytest.mark.parametrize("name", ["tutorial.md", "refreshing.md"])
 def test_the_examples_of_a_document_run_in_their_order(name: str, tmp_path: Path) -> None:
     done = run("\n\n".join(examples(ROOT / "docs" / name)), tmp_path)
     assert done.returncode == 0, done.stderr
@@ -53,18 +53,71 @@ password = "x"
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(document: Path) -> None:
-    for target, heading in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", document.read_text()):
-        if not target.startswith("http"):
-            assert (document.parent / target).exists(), target
-            assert not heading or heading in headings(document.parent / target), f"{target}#{heading}"
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_and_anchor_resolves(document: Path) -> None:
+    broken = []
+    for target, anchor in links(document):
+        found = (document.parent / target).resolve() if target else document
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            broken.append(f"{target}#{anchor}" if anchor else target)
+    assert broken == []
 
 
-def headings(document: Path) -> list[str]:
-    """What links to the parts of *document* are called."""
-    lines = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
-    return [re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines]
+def links(document: Path) -> list[tuple[str, str]]:
+    """The relative links of *document*, images too: path and anchor, of which one may be empty."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", text)
+    return [(target, anchor) for target, anchor in found if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(document: Path) -> list[str]:
+    """The anchors of the headings of *document*."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_the_index_lists_every_page() -> None:
+    listed = {(ROOT / "docs" / target).resolve() for target, _ in links(ROOT / "docs" / "README.md")}
+    pages = {*ROOT.glob("docs/*.md"), *ROOT.glob("docs/extend/*.md")} - {ROOT / "docs" / "README.md"}
+    assert pages - listed == set()
+
+
+def test_the_list_of_decisions_has_each_with_its_title() -> None:
+    folder = ROOT / "docs" / "decisions"
+    expected = [f"- [{file.read_text().splitlines()[0][2:]}]({file.name})" for file in sorted(folder.glob("0*.md"))]
+    assert [line for line in (folder / "README.md").read_text().splitlines() if line.startswith("- ")] == expected
+
+
+def test_the_floor_plan_names_files_and_folders_that_exist() -> None:
+    plan = (ROOT / "CONTRIBUTING.md").read_text().partition("src/unbroken/\n")[2].partition("tests/")[0]
+    files = set(re.findall(r"\b\w+\.py\b", plan))
+    there = {file.name for file in (ROOT / "src" / "unbroken").rglob("*.py")}
+    assert files
+    assert files - there == set()
+
+
+# One word for one thing: the word that a document must not use, and the one that it uses instead.
+WORDS = {
+    r"renew(s|ed|al|als|ing)?": "refresh",
+    r"attempt ids?": "idempotency key",
+    r"second steps?": "MFA",
+    r"whoever|nobody|somebody": "a sentence with a subject",
+    r"for ever": "the time",
+}
+CODE = re.compile(r"^```.*?^```|`[^`]*`|\]\([^)]*\)", re.DOTALL | re.MULTILINE)
+EXEMPT = {ROOT / "docs" / "decisions" / "0021-floor-plan-and-names.md"}  # it is about words
+
+
+@pytest.mark.parametrize("document", sorted({*DOCUMENTS} - EXEMPT), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_document_uses_the_words_of_the_glossary(document: Path) -> None:
+    prose = CODE.sub("", document.read_text())
+    found = {
+        match[0]: f"use {better}"
+        for word, better in WORDS.items()
+        for match in re.finditer(rf"\b(?:{word})\b", prose, re.IGNORECASE)
+    }
+    assert found == {}
 
 
 def test_the_changelog_knows_the_version() -> None:

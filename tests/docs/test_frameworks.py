@@ -11,6 +11,8 @@ from unbroken.server.http.endpoints import EndpointSettings
 ASK = """
 from starlette.testclient import TestClient
 
+accounts.add("ada", "correct horse")
+
 def asked(client, data):
     login = client.post("/auth/login", json={"username": "ada", "password": "correct horse"})
     token = data(login)["access_token"]
@@ -18,9 +20,9 @@ def asked(client, data):
     return data(client.get("/orders", headers={"Authorization": f"Bearer {token}"}))
 
 for client, data in (
-    (TestClient(starlette_app), lambda answer: answer.json()),
-    (TestClient(fastapi_app), lambda answer: answer.json()),
-    (flask_app.test_client(), lambda answer: answer.get_json()),
+    (TestClient(starlette_app), lambda response: response.json()),
+    (TestClient(fastapi_app), lambda response: response.json()),
+    (flask_app.test_client(), lambda response: response.get_json()),
 ):
     assert asked(client, data) == {"orders of": "ada"}, client
 """
@@ -32,6 +34,7 @@ def test_each_application_of_the_page_works(tmp_path: Path) -> None:
 
 
 TICKETS = """
+accounts.add("ada", "correct horse")
 from starlette.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 
@@ -42,7 +45,7 @@ def ticket(client, data):
 
 for app in (starlette_app, fastapi_app):
     client = TestClient(app)
-    bought = ticket(client, lambda answer: answer.json())
+    bought = ticket(client, lambda response: response.json())
     with client.websocket_connect(f"/live?ticket={bought}") as socket:
         assert socket.receive_text() == "hello ada"
     try:
@@ -51,11 +54,11 @@ for app in (starlette_app, fastapi_app):
     except WebSocketDenialResponse as refused:
         assert refused.status_code == 401
 
-events = client.get("/events", params={"ticket": ticket(client, lambda answer: answer.json())})
+events = client.get("/events", params={"ticket": ticket(client, lambda response: response.json())})
 assert events.text == "data: hello ada\\n\\n"
 assert client.get("/events").status_code == 401
 client = flask_app.test_client()
-bought = ticket(client, lambda answer: answer.get_json())
+bought = ticket(client, lambda response: response.get_json())
 assert [client.get(f"/report?ticket={bought}").status_code for _ in range(2)] == [200, 401]
 assert client.get("/report").status_code == 401
 """

@@ -24,6 +24,6 @@ def test_it_names_every_event_with_its_kind() -> None:
     assert told == {kind.__name__: kind.kind for kind in kinds if kind is not events.ServerEvent}
 
 
-def test_it_names_every_field_of_the_guard() -> None:
-    section = PAGE.partition("## The guard")[2].partition("\n## ")[0]
+def test_it_names_every_field_of_the_rate_limit() -> None:
+    section = PAGE.partition("## The rate limit")[2].partition("\n## ")[0]
     assert {field.name for field in fields(RateLimitPolicy)} <= set(re.findall(r"`(\w+)`", section))

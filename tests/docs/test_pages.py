@@ -19,13 +19,16 @@ from tests.interop.backends import shapes
 from tests.interop.backends.base import Backend as Shape
 from tests.interop.servers import dialects as foreign
 from tests.support.adapters import ADAPTERS
-from unbroken import Session
+from unbroken import HttpResponse, Session
 from unbroken.client.core import events
+from unbroken.client.core.refresh_rules import GrantRejected
 from unbroken.testing import LoopbackServer, running
 from unbroken.testing.server import PASSWORD
 
 
-@pytest.mark.parametrize("name", ["clients.md", "stores.md", "observability.md"])
+@pytest.mark.parametrize(
+    "name", ["clients.md", "stores.md", "observability.md", "extend/client-store.md", "extend/http-library.md"]
+)
 def test_the_examples_of_a_page_run_against_a_server(name: str, api: LoopbackServer, tmp_path: Path) -> None:
     done = run(f"password = {PASSWORD!r}\n{page(name, api.url)}", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -33,8 +36,9 @@ def test_the_examples_of_a_page_run_against_a_server(name: str, api: LoopbackSer
     assert api.alarms() == 0
 
 
-def test_the_tests_that_the_page_about_testing_shows_pass(tmp_path: Path) -> None:
-    code = page("testing.md")
+@pytest.mark.parametrize("name", ["testing.md", "extend/dialect.md"])
+def test_the_tests_that_a_page_shows_pass(name: str, tmp_path: Path) -> None:
+    code = page(name)
     done = run(code, tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{code.count('def test_')} passed" in done.stdout
@@ -75,6 +79,12 @@ def test_the_page_about_backends_has_the_lines_that_foreign_servers_are_tested_w
     assert described(API, tmp_path)[name] == getattr(foreign, name)(API)
 
 
+def test_a_dialect_of_the_page_ends_a_session_that_a_200_reports_as_dead(tmp_path: Path) -> None:
+    dialect = described(API, tmp_path)["error_in_200"]
+    dead = HttpResponse(200, {}, json.dumps({"error": "bad_refresh_token"}).encode())
+    assert isinstance(dialect.read_refresh_response(dead), GrantRejected)
+
+
 STORE_TESTS = {
     name: test
     for name, test in vars(contract).items()
@@ -84,8 +94,8 @@ STORE_TESTS = {
 
 @pytest.mark.parametrize("test", STORE_TESTS.values(), ids=STORE_TESTS)
 def test_the_store_that_a_page_shows_keeps_the_contract(test: Callable[[Any], None], tmp_path: Path) -> None:
-    [code] = [code for code in examples(ROOT / "docs" / "stores.md") if "class UserTable" in code]
-    (tmp_path / "example.py").write_text(code.partition("\nown = ")[0])
+    [code] = [code for code in examples(ROOT / "docs" / "extend" / "client-store.md") if "class UserTable" in code]
+    (tmp_path / "example.py").write_text(code)
     test(runpy.run_path(str(tmp_path / "example.py"))["UserTable"](tmp_path / "app.db", 7))
 
 
