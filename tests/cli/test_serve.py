@@ -13,10 +13,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from starlette.testclient import TestClient
 
 from tests.support.commands import PASSWORD, Server, serving, unbroken
 from tests.support.services import free_port
-from unbroken.cli.application import application_of_worker
+from unbroken.cli.application import application, application_of_worker
 from unbroken.cli.settings import Settings
 
 SLOW = b'{"username": "ada", "password": "correct horse"}'
@@ -265,3 +266,10 @@ def test_readiness_follows_the_store_and_says_nothing_secret(folder: Path) -> No
         assert b"internal" not in answer.body
         assert answer.headers["cache-control"] == "no-store"
     assert threading.active_count() < 50
+
+
+def test_serve_redirects_nobody_to_where_a_host_header_says(tmp_path: Path) -> None:
+    served = application(Settings(store=f"sqlite:///{tmp_path}/s.db"), "https://id.example.com")
+    with TestClient(served, base_url="http://evil.example", follow_redirects=False) as client:
+        answer = client.post("/auth/login/", json={})
+        assert (answer.status_code, answer.headers.get("location")) == (404, None)

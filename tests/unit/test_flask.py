@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from tests.contract.frameworks.conftest import threaded
+from tests.support.faces import threaded
 from unbroken.errors import StoreUnavailable
 from unbroken.flask import Auth, Bearer, current_claims
 from unbroken.server import MemorySessionStore, Sessions, SqliteSessionStore

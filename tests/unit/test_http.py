@@ -1,11 +1,11 @@
 """The values of HTTP: one reader of ``Retry-After`` for all parts of the package."""
 
 from __future__ import annotations
-
 import pytest
-
 from unbroken import HttpRequest, HttpResponse
 from unbroken._http import retry_after_seconds
+from unbroken import HttpResponse
+
 
 HOUR = 3600.0
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
@@ -39,3 +39,16 @@ def test_no_repr_shows_a_secret() -> None:
     )
     assert repr(request) == "<HttpRequest POST https://a.example/token>"
     assert "s3cret" not in repr(HttpResponse(200, {"set-cookie": "s3cret"}, b"s3cret"))
+
+
+def reply(status: int, body: bytes = b"", **headers: str) -> HttpResponse:
+    return HttpResponse(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+def test_retry_after_in_seconds_and_as_a_date() -> None:
+    assert retry_after_seconds(reply(429, retry_after="7")) == 7
+    date = "Sat, 21 Nov 2026 04:00:30 GMT"
+    assert retry_after_seconds(reply(429, retry_after=date, date="Sat, 21 Nov 2026 04:00:00 GMT")) == 30
+    assert retry_after_seconds(reply(429, retry_after=date)) == 0
+    assert retry_after_seconds(reply(429, retry_after="soon")) == 0
+    assert retry_after_seconds(reply(429, retry_after="999999")) == 3600

@@ -7,7 +7,7 @@ import io
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import anyio
@@ -18,6 +18,7 @@ import pytest
 import unbroken.httpx
 import unbroken.httpx2
 from tests.support.backend import PASSWORD, Backend, running
+from tests.support.small_api import SmallApi, session_at
 from unbroken import NotReplayable, RefreshStorm, Session, SessionOver, TryLater
 from unbroken.client.core.events import ClientEvent, RequestNotReplayed, RequestReplayed
 
@@ -276,3 +277,36 @@ def test_a_storm_reaches_the_caller(library: Any, server: Backend, session: Sess
         server.expire()
         with pytest.raises(RefreshStorm):
             client.get(f"{server.url}/echo")
+
+
+def test_threads_that_begin_at_once_share_one_transport() -> None:
+    made: list[httpx.HTTPTransport] = []
+    began = threading.Barrier(8)
+
+    def make() -> httpx.HTTPTransport:
+        made.append(httpx.HTTPTransport())
+        threading.Event().wait(0.05)
+        return made[-1]
+
+    class Slow(unbroken.httpx.SessionTransport):
+        _library = SimpleNamespace(**{**vars(httpx), "HTTPTransport": make})
+
+    with SmallApi() as backend, httpx.Client(transport=Slow(session_at(backend))) as client:
+
+        def get() -> None:
+            began.wait(10)
+            client.get(backend.url + "/items")
+
+        threads = [threading.Thread(target=get) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert len(backend.seen) == 8
+    assert len(made) == 1
+
+
+def test_an_extension_that_says_not_to_skip_skips_nothing() -> None:
+    with SmallApi() as backend, httpx.Client(auth=unbroken.httpx.SessionAuth(session_at(backend))) as client:
+        assert client.get(backend.url + "/items", extensions={"unbroken.skip": False}).status_code == 200
+        assert client.get(backend.url + "/items", extensions={"unbroken.skip": True}).status_code == 401

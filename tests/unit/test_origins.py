@@ -1,13 +1,14 @@
 """One rule of origins and loopback, for all parts of the package."""
 
 from __future__ import annotations
-
 import pytest
-
 from unbroken import ConfigurationError, Session, unbroken_server
 from unbroken._origins import Origin, is_loopback, is_secure, origin_of
 from unbroken.server.http.origins import AllowedOrigins
 from unbroken.server.webhook import Webhook
+from unbroken import ConfigurationError, Session
+from unbroken._origins import origin_of
+
 
 LOOPBACK = ["localhost", "app.localhost", "127.0.0.1", "127.0.0.2", "127.255.255.254", "::1", "::ffff:127.0.0.1"]
 ELSEWHERE = [
@@ -58,3 +59,17 @@ def test_an_origin_has_its_default_port() -> None:
 def test_a_webhook_whose_path_cannot_be_sent_is_refused_at_once() -> None:
     with pytest.raises(ConfigurationError, match="https://"):
         Webhook("https://127.0.0.1:1/\u00fc", "a secret of twenty-four bytes")
+
+
+def test_origins_are_compared_parsed() -> None:
+    assert origin_of("https://a.example/x") == origin_of("https://A.example:443") == ("https", "a.example", 443)
+    for bad in ("a.example", "ftp://a.example", "https://", "https://a:99999", "/x"):
+        with pytest.raises(ConfigurationError):
+            origin_of(bad)
+
+
+def test_an_international_name_is_the_same_in_both_spellings() -> None:
+    session = Session("https://bücher.example")
+    assert session.allows_origin("https", "xn--bcher-kva.example", None)
+    assert session.allows_origin("https", "bücher.example", None)
+    assert Session("https://xn--bcher-kva.example").allows_origin("https", "bücher.example", None)

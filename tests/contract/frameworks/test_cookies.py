@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.contract.frameworks.conftest import FACES, PASSWORD, authorization
+from tests.support.faces import FACES, PASSWORD, Wire, authorization
 from unbroken.server import MemorySessionStore, Sessions
 from unbroken.server.http.cookies import Cookies
 
@@ -484,3 +484,21 @@ def test_secure_cookies_have_the_names_that_browsers_guard(face: str) -> None:
         with_cookies = {**SCRIPT, "cookie": pairs}
         assert httpx2.get(site.url + "/auth/session", headers=with_cookies).json()["sub"] == "ada"
         assert httpx2.post(site.url + "/auth/refresh", headers=with_cookies).json()["refresh_seq"] == 1
+
+
+def test_whoever_logs_out_is_logged_out_however_many_cookies_a_neighbour_has_set(case_sensitive: Wire) -> None:
+    secure = "__Secure-unbroken-refresh"
+    answer = case_sensitive.http.post("/auth/login", json={"username": "bob", "password": PASSWORD}, headers=SCRIPT)
+    assert answer.status_code == 200
+    ours = dict(cookie.split(";")[0].split("=", 1) for cookie in answer.headers.get_list("set-cookie"))
+    case_sensitive.http.cookies.clear()
+    tossed = "; ".join([f"{secure}={number}" for number in range(8)] + [f"{secure}={ours[secure]}"])
+    assert (
+        case_sensitive.http.post("/auth/refresh", headers={**SCRIPT, "cookie": tossed}).json()["reason"]
+        == "ambiguous_cookies"
+    )
+    answer = case_sensitive.http.post("/auth/logout", headers={**SCRIPT, "cookie": tossed})
+    assert answer.status_code == 204
+    assert all("Max-Age=0" in cookie for cookie in answer.headers.get_list("set-cookie"))
+    assert case_sensitive.sessions.list_of("bob") == []
+    case_sensitive.http.cookies.clear()

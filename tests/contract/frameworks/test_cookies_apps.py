@@ -22,9 +22,9 @@ from starlette.routing import Route
 
 import unbroken.fastapi
 import unbroken.flask
-from tests.contract.frameworks.conftest import authenticate, authorization, threaded
 from tests.docs.pages import ROOT, examples, run
 from tests.support.backend import running
+from tests.support.faces import authenticate, authorization, threaded
 from unbroken.server import Claims, MemorySessionStore, Sessions
 from unbroken.server.http.cookies import Cookies
 from unbroken.starlette import AccessTokenMiddleware, BearerBackend, current_claims

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from tests.contract.frameworks.conftest import FACES, PASSWORD, authenticate, authorization
 from tests.support.backend import running
+from tests.support.faces import FACES, PASSWORD, authenticate, authorization
 from unbroken.errors import ConfigurationError
 from unbroken.server import Endpoints, MemorySessionStore, Sessions
 from unbroken.server.http.cookies import Cookies

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.contract.frameworks.conftest import Wire, authorization
+from tests.support.faces import Wire, authorization
 
 FEED = "/auth/revocations"
 

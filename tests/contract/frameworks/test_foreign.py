@@ -10,7 +10,7 @@ import jwt
 import pytest
 from authlib.integrations.httpx_client import OAuth2Client, OAuthError
 
-from tests.contract.frameworks.conftest import PASSWORD, Wire
+from tests.support.faces import PASSWORD, Wire
 
 
 def client_of(wire: Wire, **more: Any) -> OAuth2Client:

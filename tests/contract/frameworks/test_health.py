@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.frameworks.conftest import NO_STORE, Wire
+from tests.support.faces import NO_STORE, Wire
 from unbroken.errors import StoreUnavailable
 
 

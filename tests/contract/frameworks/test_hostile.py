@@ -15,7 +15,7 @@ import jwt
 import psycopg
 import pytest
 
-from tests.contract.frameworks.conftest import FACES, PASSWORD, Wire, authorization, wired
+from tests.support.faces import FACES, PASSWORD, Wire, authorization, wired
 from unbroken.server import MemorySessionStore, open_store
 
 JSON = {"content-type": "application/json"}
@@ -293,3 +293,11 @@ def test_no_answer_repeats_a_secret(wire: Wire) -> None:
     for answer in answers:
         assert answer.status_code in (400, 401)
         assert secret not in answer.text + str(answer.headers)
+
+
+def test_a_body_that_is_framed_wrongly_is_no_error_of_the_server(wire: Wire) -> None:
+    head = "POST /auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked"
+    host, port = wire.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(f"{head}\r\nconnection: close\r\n\r\nzz\r\n".encode())
+        assert b" 400 " in connection.recv(1000).partition(b"\r\n")[0]

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 import unbroken.fastapi
-from tests.contract.frameworks.conftest import PASSWORD, authenticate, authorization, scopes_of
+from tests.support.faces import PASSWORD, authenticate, authorization, scopes_of
 from unbroken.server import Cookies, MemorySessionStore, Sessions
 from unbroken.testing import running
 

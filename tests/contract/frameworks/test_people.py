@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.contract.frameworks import conftest
-from tests.contract.frameworks.conftest import FACES, NO_STORE, PASSWORD, authorization
+from tests.support import faces
+from tests.support.faces import FACES, NO_STORE, PASSWORD, Wire, authorization
 from unbroken.server import Identity, MemorySessionStore, MfaRequired, RateLimitPolicy, Sessions
 from unbroken.server.core.events import LoginFailed, LoginRateLimited, ServerEvent, SessionCreated, SessionRevoked
 
@@ -69,7 +69,7 @@ def people(request: pytest.FixtureRequest) -> Iterator[People]:
     guard = RateLimitPolicy(account_burst=3, account_every=3600.0, address_burst=1000)
     settings = {"verify_mfa": second_step, "rate_limit": guard, "password_grant": True}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conftest, "authenticate", authenticate)
+        patch.setattr(faces, "authenticate", authenticate)
         with (
             FACES[request.param](sessions, **settings) as port,
             httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http,
@@ -222,6 +222,18 @@ def test_the_end_of_a_session_is_told(people: People) -> None:
     assert SessionRevoked(sid, "mia", "revoked") in people.events
 
 
-def test_without_a_second_step_there_is_no_place_for_codes(wire: conftest.Wire) -> None:
+def test_without_a_second_step_there_is_no_place_for_codes(wire: faces.Wire) -> None:
     answer = wire.http.post("/auth/login/step", json={"mfa_token": "x", "code": "y"})
     assert answer.status_code in (404, 405)
+
+
+def test_an_account_that_is_called_nearly_the_same_buys_no_guesses(case_sensitive: Wire) -> None:
+    def login(name: str, password: str) -> int:
+        return case_sensitive.http.post("/auth/login", json={"username": name, "password": password}).status_code
+
+    statuses = []
+    for _ in range(3):
+        statuses += [login("ada", "a guess") for _ in range(9)]
+        login("Ada", PASSWORD)
+    assert statuses.count(401) <= 10
+    assert set(statuses[11:]) == {429}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.frameworks.conftest import NO_STORE, Wire, authorization
+from tests.support.faces import NO_STORE, Wire, authorization
 
 # ---- logout (and RFC 7009) -------------------------------------------------------------------------------------------
 
@@ -218,3 +218,15 @@ def test_the_metadata_names_endpoints_that_exist(wire: Wire) -> None:
             path = url.removeprefix("https://id.example.org")
             assert wire.http.post(path).status_code in (400, 401)
     assert wire.http.get(facts["jwks_uri"].removeprefix("https://id.example.org")).status_code == 200
+
+
+@pytest.mark.parametrize("sid", ["%00", "a" * 500, "%ff", "%ed%a0%80"])
+def test_what_can_be_no_sid_is_not_found(wire: Wire, sid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bearer = authorization(wire.login()["access_token"])
+
+    def asked(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the store was asked for it")
+
+    monkeypatch.setattr(wire.sessions.store, "sessions", asked)
+    assert wire.http.delete(f"/auth/sessions/{sid}", headers=bearer).status_code == 404
+    assert wire.http.patch(f"/auth/sessions/{sid}", json={"label": "x"}, headers=bearer).status_code == 404

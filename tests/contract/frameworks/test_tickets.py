@@ -20,8 +20,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 import unbroken.fastapi
-from tests.contract.frameworks.conftest import FACES, NO_STORE, PASSWORD, Wire, authorization
 from tests.support.access_log import logged
+from tests.support.faces import FACES, NO_STORE, PASSWORD, Wire, authorization
 from unbroken.errors import InvalidToken, StoreUnavailable
 from unbroken.server import Claims, Cookies, MemorySessionStore, Sessions
 from unbroken.starlette import claims_from_ticket

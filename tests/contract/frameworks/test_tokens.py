@@ -7,7 +7,7 @@ from base64 import b64encode
 import httpx2
 import pytest
 
-from tests.contract.frameworks.conftest import NO_STORE, PASSWORD, Wire
+from tests.support.faces import NO_STORE, PASSWORD, Wire
 
 REFRESHES = ["/auth/token", "/auth/refresh"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.frameworks.conftest import Wire
+from tests.support.faces import Wire
 from unbroken._http import HttpResponse
 from unbroken.client.core.dialect import is_bearer_challenge, parse_challenges
 from unbroken.errors import BadResponse, InvalidToken

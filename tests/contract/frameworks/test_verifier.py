@@ -20,9 +20,9 @@ from starlette.routing import Route
 
 import unbroken.fastapi
 import unbroken.flask
-from tests.contract.frameworks.conftest import authorization, threaded
 from tests.docs.pages import page, run
 from tests.support.backend import PASSWORD, running
+from tests.support.faces import authorization, threaded
 from tests.support.identity import FEED, JWKS, Identity
 from unbroken.server.keys.access_token import Claims
 from unbroken.starlette import AccessTokenMiddleware, BearerBackend, current_claims

@@ -501,3 +501,31 @@ def eventually(ask: Callable[[], Any]) -> Any:
         except StoreUnavailable:
             if time.monotonic() > ends:
                 raise
+
+
+@pytest.fixture
+def url(postgres: Service) -> Iterator[str]:
+    """The URL of an empty database."""
+    with psycopg.connect(postgres.url, autocommit=True) as db:
+        db.execute("CREATE DATABASE of_server_stores")
+    yield postgres.url.removesuffix("postgres") + "of_server_stores"
+    with psycopg.connect(postgres.url, autocommit=True) as db:
+        db.execute("DROP DATABASE of_server_stores WITH (FORCE)")
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres", "redis"])
+def test_a_session_that_is_renamed_while_its_refresh_is_decided_keeps_its_name(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    where = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/store.db"}.get(kind)
+    if where is None:
+        where = request.getfixturevalue("url") if kind == "postgres" else request.getfixturevalue("redis").url
+    store = open_store(where)
+    before = row(f"renamed in {kind}", generation=1, rotated_at=2.0, promoted_branch=0)
+    run_sync(store.insert(before))
+    assert run_sync(store.compare_and_set(before, replace(before, label="kitchen"), 0.0))
+    run_sync(store.compare_and_set(before, replace(before, branch=1), 0.0))
+    after = run_sync(store.read(before.key))
+    assert after is not None
+    assert after.label == "kitchen"
+    store.close()

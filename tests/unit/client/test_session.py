@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from tests.support.backend import PASSWORD, Backend, as_json
+from tests.support.token_endpoint import URL, TokenEndpoint, logged_in_at
 from unbroken import (
     BadResponse,
     ConfigurationError,
@@ -30,6 +31,7 @@ from unbroken import (
 )
 from unbroken._clock import Clock
 from unbroken.client.core.record import StoredSession
+from unbroken.testing import ManualClock
 
 
 class Hands:
@@ -543,3 +545,42 @@ def test_a_hook_that_raises_hurts_nobody(server: Backend, caplog: pytest.LogCapt
     session = logged_in(server, on_event=broken, on_tokens_changed=broken)
     assert session.token()
     assert "failed" in caplog.text
+
+
+def test_a_slow_store_does_not_stop_the_loop(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+    class Far(MemoryStore):
+        def load(self) -> StoredSession:
+            time.sleep(0.3)
+            return super().load()
+
+    store = MemoryStore()
+    logged_in_at(endpoint, clock, store)
+    far = Far()
+    far._record = store.load()
+    session = Session(URL, far, send=endpoint, clock=clock)
+
+    async def main() -> tuple[set[str], int]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.01)
+                ticks += 1
+
+        ticking = asyncio.create_task(tick())
+        tokens = set(await asyncio.gather(*(session.atoken() for _ in range(20))))
+        ticking.cancel()
+        return tokens, ticks
+
+    tokens, ticks = asyncio.run(main())
+    assert tokens == {"A1"}
+    assert ticks > 10
+
+
+def test_the_repr_asks_no_store(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+    class Dead(MemoryStore):
+        def load(self) -> StoredSession:
+            raise StoreUnavailable("it is down")
+
+    assert repr(Session(URL, Dead(), send=endpoint, clock=clock)) == "<unbroken.Session not_logged_in>"

@@ -10,9 +10,24 @@ import pytest
 from starlette.applications import Starlette
 
 from tests.support.backend import running
-from unbroken import ConfigurationError, Dialect, LoginRefused, RequestTemplate, Session
+from tests.support.token_endpoint import URL, TokenEndpoint, json_response, logged_in_at
+from unbroken import (
+    ConfigurationError,
+    Dialect,
+    LoginRefused,
+    MemoryStore,
+    RequestTemplate,
+    Session,
+    SessionOver,
+    StoreUnavailable,
+    Tokens,
+    TryLater,
+    oauth2,
+)
+from unbroken.client.core.record import StoredSession
 from unbroken.server import MemorySessionStore, MfaRequired, Sessions
 from unbroken.starlette import routes
+from unbroken.testing import ManualClock
 
 
 @pytest.fixture
@@ -67,3 +82,107 @@ def test_a_dialect_without_a_second_step_says_what_to_set(url: str) -> None:
     )
     with pytest.raises(ConfigurationError, match="step=Ask"):
         session.login("ada", "right", mfa_prompt=lambda *_: "123456")
+
+
+def test_a_load_in_the_middle_of_a_logout_does_not_bring_the_session_back(
+    endpoint: TokenEndpoint, clock: ManualClock
+) -> None:
+    class Slow(MemoryStore):
+        def save(self, record: StoredSession, expected: StoredSession) -> bool:
+            if record.tokens is None:
+                with pytest.raises(SessionOver):
+                    session.token()
+            return super().save(record, expected)
+
+    session = logged_in_at(endpoint, clock, Slow())
+    session.logout()
+    with pytest.raises(SessionOver, match="logged out"):
+        session.token()
+
+
+def test_of_two_logins_that_cross_the_stored_one_is_in_use(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+    store = MemoryStore()
+    session = Session(URL, store, send=endpoint, clock=clock)
+    install, first = session._known.install, [True]
+
+    def late(live: Any, **more: Any) -> None:
+        if first:
+            first.clear()
+            clock.advance(1)
+            session.import_tokens({"access_token": "theirs", "expires_in": 1800})
+        install(live, **more)
+
+    session._known.install = late  # type: ignore[method-assign]
+    session.import_tokens({"access_token": "mine", "expires_in": 1800})
+    stored = store.load().tokens
+    assert stored is not None
+    assert session.token() == stored.access_token == "theirs"
+
+
+def test_a_logout_is_told_to_the_server_even_if_the_store_fails(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+    class Full(MemoryStore):
+        full = False
+
+        def save(self, record: StoredSession, expected: StoredSession) -> bool:
+            if self.full:
+                raise StoreUnavailable("the disk is full")
+            return super().save(record, expected)
+
+    store = Full()
+    session = logged_in_at(endpoint, clock, store)
+    store.full = True
+    with pytest.raises(StoreUnavailable):
+        session.logout()
+    assert endpoint.count("logout") == 1
+    with pytest.raises(SessionOver, match="logged out"):
+        session.token()
+    store.full = False
+    clock.advance(1)
+    assert session.login("ada", "pw"), "another login is another matter"
+    assert session.token()
+
+
+def test_a_client_with_a_secret_authenticates_when_it_revokes(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+    endpoint = "https://as.example/token"
+    dialect = oauth2(endpoint, client_id="app", client_secret="s", revocation_endpoint="https://as.example/revoke")
+    session = Session(dialect, send=endpoint, clock=clock)
+    session.import_tokens({"access_token": "A", "refresh_token": "R"})
+    assert session.logout() is True
+    headers = {name.lower(): value for name, value in endpoint.calls[-1].headers.items()}
+    assert headers["authorization"].startswith("Basic ")
+    assert endpoint.calls[-1].body == b"token=R"
+
+
+def test_tokens_that_were_received_long_ago_are_not_taken_for_new(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+    session = Session(URL, send=endpoint, clock=clock)
+    session.import_tokens(Tokens("old", "R", expires_in=1800.0, received_at=clock.wall() - 1790))
+    assert session.status.state == "ageing"
+
+
+def test_a_scope_may_come_as_a_list(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+    session = Session(URL, send=endpoint, clock=clock)
+    assert session.import_tokens({"access_token": "A", "scope": ["read", "write"]}).scope == "read write"
+
+
+def test_retry_after_may_be_anything(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+    endpoint.next = [lambda: json_response({}, 503, **{"retry-after": "²"})]
+    with pytest.raises(TryLater):
+        logged_in_at(endpoint, clock)
+
+
+def test_a_logout_reaches_the_server_also_when_the_store_doubts_that_it_wrote(
+    endpoint: TokenEndpoint, clock: ManualClock
+) -> None:
+    class Doubts(MemoryStore):
+        """Writes, loses the answer, asks again and says no: as a driver does that repeats a statement."""
+
+        answers = iter([True, False, True])  # to the login, to the logout, to its second look
+
+        def save(self, record: StoredSession, expected: StoredSession) -> bool:
+            return super().save(record, expected) and next(self.answers)
+
+    store = Doubts()
+    session = logged_in_at(endpoint, clock, store)
+    assert session.logout()
+    assert [call.url for call in endpoint.calls if "logout" in call.url] == [URL + "/auth/logout"]
+    assert store.load().tokens is None

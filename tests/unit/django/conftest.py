@@ -9,10 +9,10 @@ import httpx2
 import pytest
 from django.contrib.auth import get_user_model
 
-from tests.contract.frameworks.conftest import threaded
 from tests.support import django_project
 from tests.support.backend import running
 from tests.support.django_project import PASSWORD, chosen
+from tests.support.faces import threaded
 from tests.unit.django.pages import PAGES
 from unbroken.django import sessions
 

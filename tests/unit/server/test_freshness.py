@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.support.processes import ends_well, fork
 from unbroken._sync import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
 from unbroken.server import MemorySessionStore, Sessions, SqliteSessionStore
@@ -242,3 +243,48 @@ def test_keys_that_nobody_has_are_looked_for_at_a_bounded_rate(monkeypatch: pyte
             sessions.refresh(strange.refresh_token or "")
         assert caught.value.reason == "malformed"
     assert looks == 1
+
+
+FORK = "ignore:This process:DeprecationWarning"  # later Pythons warn of forks of threads: that is what is tested
+
+
+class Held(MemorySessionStore):
+    """A store whose list of revocations comes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
+        self.asked.set()
+        self.go_on.wait(20)
+        return await super().revocations(after)
+
+
+@pytest.mark.filterwarnings(FORK)
+def test_a_child_that_is_forked_while_a_thread_asks_the_store_does_not_wait_for_that_thread() -> None:
+    store = Held()
+    sessions = Sessions(store)
+    token = sessions.create("ada").access_token
+    watch = sessions._flows.watch
+    watch.fresh_until = float("-inf")
+    store.go_on.clear()
+    store.asked.clear()
+    asks = threading.Thread(target=sessions.verify, args=(token,))
+    asks.start()
+    assert store.asked.wait(10)
+    [asking] = watch._asking.values()
+    watch._asking[threading.get_ident(), True] = asking  # as it is if the child's next thread gets that one's number
+
+    def in_child() -> bool:
+        store.go_on = threading.Event()
+        store.go_on.set()
+        return sessions.verify(token).subject == "ada"
+
+    with watch._lock:  # and another one is just learning something
+        child = fork(in_child)
+    well = ends_well(child)
+    store.go_on.set()
+    asks.join(10)
+    assert well

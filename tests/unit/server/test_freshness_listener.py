@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakMethod
 
 import psycopg
 import pytest
@@ -229,7 +230,7 @@ class Announcing(MemorySessionStore):
         super().__init__()
         self.waits, self.closed = wait, 0
 
-    def news(self) -> Any:
+    def notifications(self) -> Any:
         return self
 
     def wait(self, timeout: float) -> None:
@@ -353,3 +354,81 @@ def test_beginning_twice_is_beginning_once() -> None:
     feed.stop()
     feed.stop()
     assert len(made) == 1
+
+
+class Silent(MemorySessionStore):
+    """A store that can be listened to, and announces nothing."""
+
+    def notifications(self) -> Any:
+        return Silence()
+
+
+class Silence:
+    """News of nothing."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def wait(self, timeout: float) -> None:
+        self.closed.wait(timeout)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_a_node_that_can_have_no_thread_for_its_feed_works_and_tries_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    sessions = Sessions(Silent())
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "unbroken"):
+        patched.setattr(feed_module.threading.Thread, "start", start)
+        for _ in range(3):
+            sessions._flows.watch.fresh_until = 0.0
+            assert sessions.verify(sessions.create("ada").access_token).subject == "ada"
+    assert [one.getMessage() for one in caplog.records] == [
+        "revocations are asked for, as nobody can listen for them: can't start new thread"
+    ]
+    sessions._flows.watch.fresh_until = 0.0
+    sessions.create("ada")
+    assert sessions._flows.watch.feed._listener is not None
+    sessions.close()
+
+
+def test_a_feed_that_is_collected_within_its_own_thread_waits_for_no_lock_of_its_own() -> None:
+    stops = threading.Event()
+
+    class Collecting(Silence):
+        """Its ``wait`` is where the last who wants to know is collected."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.turn, self.listener = threading.Lock(), None
+
+        def wait(self, timeout: float) -> None:
+            with self.turn:
+                super().wait(timeout)
+                if self.listener is not None:
+                    self.listener.stop()
+                    stops.set()
+
+        def close(self) -> None:
+            if not self.turn.acquire(timeout=5):
+                raise AssertionError("held by the thread that waits for it")
+            self.turn.release()
+            super().close()
+
+    class Wants:
+        async def look(self) -> None:
+            """Nothing."""
+
+    news, wants = Collecting(), Wants()
+    listener: Any = feed_module._ListenerThread(news, WeakMethod(wants.look))
+    news.listener = listener
+    assert stops.wait(4)
+    del wants
+    listener._thread.join(4)
+    assert not listener._thread.is_alive()
+    assert news.closed.is_set()

@@ -31,6 +31,7 @@ from unbroken.errors import (
     InvalidToken,
     LoginRefused,
     Refused,
+    StoreUnavailable,
     TryLater,
 )
 from unbroken.server import MemorySessionStore, Policy, Sessions, SqliteSessionStore
@@ -530,3 +531,45 @@ async def test_sixty_four_tasks_with_one_token_get_one_successor(store: Any) -> 
         for _ in range(64):
             group.start_soon(one)
     assert len(successors) == 1
+
+
+@pytest.mark.anyio
+async def test_an_empty_name_names_nobody_in_either_spelling() -> None:
+    sessions = Sessions(MemorySessionStore())
+    sid = sessions.verify(sessions.create("ada").access_token).sid
+    sessions.create("bob")
+    assert sessions.revoke("") is await sessions.arevoke("") is False
+    assert sessions.revoke(sid, subject="") is await sessions.arevoke(sid, subject="") is False
+    assert sessions.revoke_subject("") == await sessions.arevoke_subject("") == 0
+    for subject, keep in (("", ""), ("", sid), ("ada", "")):
+        assert sessions.revoke_others(subject, keep=keep) == await sessions.arevoke_others(subject, keep=keep) == 0
+    assert len(sessions.list_all()) == 2
+    assert await sessions.arevoke(sid, subject="ada") is True
+
+
+def test_a_retired_key_logs_nobody_out(hands: Hands) -> None:
+    sessions = Sessions(MemorySessionStore(), clock=hands)
+    granted = sessions.create("ada")
+    sessions.verify(granted.access_token)
+    sessions.retire_key(sessions.keyring().signer(hands.now).kid)
+    assert sessions.logout(access_token=granted.access_token) is False
+    assert len(sessions.list_all()) == 1
+
+
+class Failing(MemorySessionStore):
+    fails = True
+
+    async def confirm(self, sid: str, g: int, b: int) -> None:
+        if self.fails:
+            raise StoreUnavailable("gone")
+        await super().record_first_use(sid, g, b)
+
+
+def test_a_good_token_is_good_though_its_first_use_could_not_be_noted() -> None:
+    store = Failing()
+    sessions = Sessions(store, confirm_first_use=True)
+    token = sessions.create("ada").access_token
+    assert sessions.verify(token).subject == "ada"
+    store.fails = False
+    sessions.verify(token)
+    assert [row.first_used_branch for row in store._rows.values()] == [0], "the next use has noted it"

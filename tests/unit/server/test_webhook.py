@@ -284,3 +284,22 @@ def test_there_may_be_several_listeners_and_one_that_fails_keeps_nothing_from_th
 def _send(hook: Webhook) -> None:
     hook(started("child"))
     assert hook.close(10)
+
+
+@pytest.fixture
+def hook(request: pytest.FixtureRequest) -> Iterator[Webhook]:
+    made = Webhook(request.param, "a secret of twenty-four bytes", delays=(), timeout=5.0)
+    yield made
+    made.close(timeout=5)
+
+
+@pytest.mark.parametrize("hook", ["https://a..b/x", "https://127.0.0.1:1/\u00fc"], indirect=True)
+def test_a_url_that_cannot_be_sent_to_does_not_end_the_thread_that_sends(
+    hook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    for count in (1, 2):
+        hook(SessionCreated("s1", "ada"))
+        until = time.monotonic() + 10
+        while caplog.text.count("was given up") < count and time.monotonic() < until:
+            time.sleep(0.01)
+    assert caplog.text.count("was given up") == 2

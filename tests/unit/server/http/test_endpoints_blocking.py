@@ -15,7 +15,6 @@ from unbroken._sync import in_sync_context, run_sync
 from unbroken.server import Accounts, Endpoints, MemorySessionStore, Sessions, SqliteSessionStore
 from unbroken.server.http.messages import Request, Response
 from unbroken.server.stores import open_store
-from unbroken.server.worker_pool import WorkerPool
 
 JSON = {"content-type": "application/json"}
 
@@ -73,24 +72,3 @@ def test_a_blocking_call_in_an_event_loop_does_not_wait_for_its_own_thread(tmp_p
         return [sessions.verify(granted.access_token).subject, (await sessions.averify(granted.access_token)).subject]
 
     assert anyio.run(main) == ["ada", "ada"]
-
-
-def test_without_a_loop_a_lane_is_as_narrow_as_with_one() -> None:
-    lane, inside, most = WorkerPool(2), 0, 0
-    lock, full = threading.Lock(), threading.Barrier(2)
-
-    def work() -> None:
-        nonlocal inside, most
-        with lock:
-            inside += 1
-            most = max(most, inside)
-        full.wait(10)
-        with lock:
-            inside -= 1
-
-    threads = [threading.Thread(target=lambda: run_sync(lane.run(work))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert (most, inside) == (2, 0)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import anyio.to_thread
@@ -16,8 +16,8 @@ from argon2 import PasswordHasher
 
 from unbroken.errors import ConfigurationError, LoginRefused, TryLater
 from unbroken.server import Accounts, Endpoints, Identity, MemorySessionStore, MfaRequired, Sessions, SqliteSessionStore
-from unbroken.server.core.events import SessionCreated
-from unbroken.server.http.messages import Request
+from unbroken.server.core.events import ServerEvent, SessionCreated
+from unbroken.server.http.messages import Request, Response
 from unbroken.server.login import authenticator
 from unbroken.server.worker_pool import CORES, LOGIN_POOL, WorkerPool
 from unbroken.testing import ManualClock
@@ -40,38 +40,6 @@ async def status_of(endpoints: Endpoints, request: Request) -> int:
 
 
 # ---- how many --------------------------------------------------------------------------------------------------------
-
-
-async def test_a_lane_has_so_many_at_work_and_so_many_waiting() -> None:
-    lane, gate, answers = WorkerPool(2, 3), threading.Event(), []
-    at_work, most, lock, full = 0, 0, threading.Lock(), threading.Event()
-
-    def work() -> None:
-        nonlocal at_work, most
-        with lock:
-            at_work += 1
-            most = max(most, at_work)
-            if at_work == 2:
-                full.set()
-        assert gate.wait(10)
-        with lock:
-            at_work -= 1
-
-    async def one() -> None:
-        try:
-            answers.append(await lane.run(work))
-        except TryLater as error:
-            answers.append(error.retry_after)
-
-    async with anyio.create_task_group() as group:
-        for _ in range(8):
-            group.start_soon(one)
-        assert await anyio.to_thread.run_sync(full.wait, 10)
-        assert answers == [1.0] * 3, "refused at once"
-        gate.set()
-    assert answers == [1.0] * 3 + [None] * 5
-    assert most == 2
-    assert await lane.run(lambda: "again") == "again"
 
 
 async def test_logins_have_a_lane_as_wide_as_the_machine() -> None:
@@ -312,3 +280,42 @@ async def test_a_login_is_no_slower_for_a_name_that_is_work_to_fold() -> None:
     began = time.process_time()
     assert await status_of(endpoints, logging_in("a" + "\u0345" * 15_500 + "\u0334" * 15_500)) == 400
     assert time.process_time() - began < 0.3
+
+
+HERE, THERE = "192.0.2.1", "203.0.113.9"
+
+
+class Town:
+    """Endpoints over a directory that knows capitals apart, as Django's and most others do; and what it was asked."""
+
+    people: ClassVar = {"ada": "secret", "Ada": "mine"}
+
+    def __init__(self, authenticate: Callable[[str, str], Any] | None = None) -> None:
+        self.now, self.asked, self.events = 1_800_000_000.0, list[str](), list[ServerEvent]()
+        sessions = Sessions(MemorySessionStore(), clock=lambda: self.now, on_event=self.events.append)
+        settings: Any = {"verify_mfa": lambda _subject, _kind, code: code == "42"}
+        self.endpoints = Endpoints(sessions, authenticate or self.authenticate, **settings)
+
+    def authenticate(self, name: str, password: str) -> Any:
+        self.asked.append(name)
+        return name if self.people.get(name) == password else None
+
+    def post(self, path: str, ip: str = THERE, agent: str = "", **fields: str) -> Response:
+        headers = JSON | {"user-agent": agent}
+        answer = self.endpoints.handle_blocking(Request("POST", path, headers, json.dumps(fields).encode(), ip))
+        assert answer is not None
+        return answer
+
+    def login(self, name: str, password: str = "wrong", ip: str = THERE, agent: str = "") -> int:
+        return self.post("/auth/login", ip, agent, username=name, password=password).status
+
+
+@pytest.mark.parametrize("subject", [5, b"ada", None, "", "\ud800"])
+@pytest.mark.parametrize("kind", [Identity, MfaRequired])
+def test_a_subject_that_fits_into_no_token_is_503_before_the_second_step_too(kind: Any, subject: Any) -> None:
+    assert Town(lambda _name, _password: kind(subject)).login("ada") == 503
+
+
+@pytest.mark.parametrize("who", [Identity("ada", label=None), MfaRequired("ada", kind=7), MfaRequired("ada", hint=[1])])  # type: ignore[arg-type]
+def test_so_is_what_is_no_text(who: Any) -> None:
+    assert Town(lambda _name, _password: who).login("ada") == 503

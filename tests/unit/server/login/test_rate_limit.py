@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from secrets import token_bytes
-from typing import Any
+from secrets import token_bytes, token_hex
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import anyio
@@ -18,9 +20,10 @@ from hypothesis import strategies as st
 
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, StoreUnavailable, TooManyAttempts, TryLater
-from unbroken.server import Endpoints, MemorySessionStore, RateLimitPolicy, Sessions, SqliteSessionStore
+from unbroken.server import Endpoints, MemorySessionStore, MfaRequired, RateLimitPolicy, Sessions, SqliteSessionStore
+from unbroken.server.core.events import LoginFailed, LoginRateLimited, ServerEvent
 from unbroken.server.http.messages import Request, Response
-from unbroken.server.login.rate_limit import LoginRateLimiter, Rate, address_key, name_key
+from unbroken.server.login.rate_limit import LoginRateLimiter, Rate, address_key, name_key, spelling_key
 from unbroken.server.stores import open_store
 from unbroken.server.stores.markers import mark_once
 
@@ -366,3 +369,132 @@ def test_the_guards_of_two_processes_count_together(tmp_path: Path) -> None:
     first, second = (Place(SqliteSessionStore(tmp_path / "s.db")) for _ in range(2))
     logins: list[Callable[[], Response]] = [first.login, second.login]
     assert [logins[n % 2]().status for n in range(12)] == [401] * 10 + [429] * 2
+
+
+HERE, THERE = "192.0.2.1", "203.0.113.9"
+
+
+class Town:
+    """Endpoints over a directory that knows capitals apart, as Django's and most others do; and what it was asked."""
+
+    people: ClassVar = {"ada": "secret", "Ada": "mine"}
+
+    def __init__(self, authenticate: Callable[[str, str], Any] | None = None) -> None:
+        self.now, self.asked, self.events = 1_800_000_000.0, list[str](), list[ServerEvent]()
+        sessions = Sessions(MemorySessionStore(), clock=lambda: self.now, on_event=self.events.append)
+        settings: Any = {"verify_mfa": lambda _subject, _kind, code: code == "42"}
+        self.endpoints = Endpoints(sessions, authenticate or self.authenticate, **settings)
+
+    def authenticate(self, name: str, password: str) -> Any:
+        self.asked.append(name)
+        return name if self.people.get(name) == password else None
+
+    def post(self, path: str, ip: str = THERE, agent: str = "", **fields: str) -> Response:
+        headers = JSON | {"user-agent": agent}
+        answer = self.endpoints.handle_blocking(Request("POST", path, headers, json.dumps(fields).encode(), ip))
+        assert answer is not None
+        return answer
+
+    def login(self, name: str, password: str = "wrong", ip: str = THERE, agent: str = "") -> int:
+        return self.post("/auth/login", ip, agent, username=name, password=password).status
+
+
+def test_an_account_that_is_called_nearly_the_same_buys_no_guesses() -> None:
+    town = Town()
+    for _ in range(5):
+        for _ in range(9):
+            town.login("ada")
+        town.login("Ada", "mine")
+    assert town.asked.count("ada") <= 10
+
+
+def test_nor_does_one_with_a_second_step() -> None:
+    def authenticate(name: str, password: str) -> Any:
+        town.asked.append(name)
+        return MfaRequired(name) if town.people.get(name) == password else None
+
+    town = Town(authenticate)
+    for _ in range(5):
+        for _ in range(9):
+            town.login("ada")
+        asked = json.loads(town.post("/auth/login", username="Ada", password="mine").body)
+        if "mfa_token" in asked:
+            assert town.post("/auth/login/step", mfa_token=asked["mfa_token"], code="42").status == 200
+    assert town.asked.count("ada") <= 10
+
+
+def test_where_another_spelling_is_at_home_this_one_is_a_stranger() -> None:
+    town = Town()
+    assert town.login("Ada", "mine", ip=THERE) == 200
+    for _ in range(12):
+        town.login("ada", ip=THERE)
+    assert town.asked.count("ada") == 10, "10 and no more: its own logins from there count apart"
+    assert town.login("Ada", "mine", ip=THERE) == 200, "and are not locked out by them"
+
+
+@given(st.lists(st.sampled_from(["guess", "guess", "guess", "own", "wait"]), min_size=30, max_size=60))
+def test_whatever_an_own_account_does_a_namesake_is_guessed_as_rarely_as_ever(steps: list[str]) -> None:
+    town = Town()
+    began = town.now
+    for number, step in enumerate(steps):
+        ip = f"198.51.100.{number}"  # a fresh one each time, so that the account's limit is what counts
+        if step == "wait":
+            town.now += 30.0
+        else:
+            town.login(*(("ada", "wrong") if step == "guess" else ("Ada", "mine")), ip=ip)
+        assert town.asked.count("ada") <= 10 + (town.now - began) / 60.0 + 0.1
+
+
+def test_right_passwords_at_once_give_an_account_back_no_more_than_they_cost(store: Any) -> None:
+    name = f"ada {token_hex(8)}"
+    guard = LoginRateLimiter(store, RateLimitPolicy(address_burst=1000), time.time)
+    account, mine = name_key(name), spelling_key(name.title())
+    for _ in range(5):
+        run_sync(guard.acquire(account, HERE, spelling_key(name)))
+    tries = [run_sync(guard.acquire(account, THERE, mine)) for _ in range(5)]
+    gate = threading.Barrier(5)
+
+    def right(number: int) -> None:
+        gate.wait(10)
+        run_sync(guard.record_success(tries[number]))
+
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(right, range(5)))
+    for _ in range(5):
+        run_sync(guard.acquire(account, HERE, spelling_key(name)))
+    with pytest.raises(TooManyAttempts):
+        run_sync(guard.acquire(account, HERE, spelling_key(name)))
+
+
+def test_what_a_directory_may_pass_over_makes_no_other_account() -> None:
+    same = [
+        "ada lovelace",
+        "Ada  Lovelace",
+        "ada\u200b lovelace",
+        "\u00e1da l\u00f6velace",
+        "ada\u00ad\tlovelace ",
+        "a\u0301da lovelace",
+    ]
+    assert len({name_key(name) for name in same}) == 1
+    assert name_key("ada lovelace") != name_key("adalovelace")
+
+
+def test_a_port_behind_an_address_makes_no_other_address() -> None:
+    same = ["192.0.2.1", "192.0.2.1:50000", "192.0.2.1:50001", "::ffff:192.0.2.1", "[::ffff:192.0.2.1]:443"]
+    assert len({address_key(ip) for ip in same}) == 1
+    assert address_key("[2001:db8::1]:443") == address_key("2001:db8::2") != address_key("[2001:db8:0:1::1]:443")
+    assert address_key("[fe80::1%eth0]:443") == address_key("fe80::2")
+
+
+def test_an_address_that_tries_ever_new_names_makes_no_flood_of_news() -> None:
+    town = Town()
+    for number in range(300):
+        town.login(f"user {number}")
+    assert [type(event) for event in town.events] == [LoginFailed] * 50 + [LoginRateLimited] * 10
+
+
+def test_nor_does_one_that_changes_within_its_network() -> None:
+    town = Town()
+    for number in range(50):
+        town.login("ada", ip=f"2001:db8::{number:x}")
+    assert [type(event) for event in town.events] == [LoginFailed] * 10 + [LoginRateLimited]

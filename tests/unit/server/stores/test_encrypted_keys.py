@@ -224,3 +224,14 @@ def test_sessions_survive_a_rotation_of_keys_on_two_processes(
         assert len(kids) == 3
         assert json.loads(one.http.get("/auth/health/ready").text) == {"status": "ok"}
         assert [one.stop(), two.stop()] == [0, 0]
+
+
+def test_a_sealed_secret_that_was_opened_once_cannot_take_another_keys_place() -> None:
+    store = MemorySessionStore()
+    sealed = encrypted_keys(store, new_key())
+    Sessions(sealed).rotate_keys(publish_ahead=0.0)
+    first, second = (key for key in run_sync(store.keys()) if key.use == "mac")
+    run_sync(sealed.keys())
+    run_sync(store.save_keys([replace(second, secret=first.secret)]))
+    with pytest.raises(ConfigurationError, match="encrypted with another"):
+        run_sync(sealed.keys())

@@ -30,6 +30,9 @@ from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable, TryLater
 from unbroken.server import Sessions, open_store
 from unbroken.server.core.rotation import PresentedToken, SessionRow
+from unbroken.server.http.endpoints import Endpoints
+from unbroken.server.http.messages import Request
+from unbroken.server.stores import SessionStore
 from unbroken.server.stores import postgres as postgres_module
 from unbroken.server.stores.postgres import PostgresSessionStore
 
@@ -464,3 +467,133 @@ def test_a_crash_in_mid_load_ends_no_session(
     assert all(sessions.refresh(token, attempt="last").refresh_seq for token in tokens)
     assert len(sessions.list_of("ada")) == 4
     sessions.close()
+
+
+@pytest.fixture
+def nodes(url: str) -> Iterator[tuple[PostgresSessionStore, PostgresSessionStore]]:
+    """Two nodes on one database, of which the first has made more connections."""
+    here, there = PostgresSessionStore(url), PostgresSessionStore(url)
+    run_sync(here.health())
+    here.close()
+    yield here, there
+    here.close()
+    there.close()
+
+
+def ended(store: SessionStore, sid: str) -> None:
+    run_sync(store.insert(row(sid)))
+    run_sync(store.revoke(NOW, "revoked", NOW + 9, sid=sid))
+
+
+def all_told(store: SessionStore, cursor: int) -> tuple[int, set[str]]:
+    cursor, told = run_sync(store.revocations(cursor))
+    return cursor, {sid for sid, _ in told}
+
+
+def test_a_cursor_of_one_node_is_good_on_another(nodes: tuple[PostgresSessionStore, PostgresSessionStore]) -> None:
+    here, there = nodes
+    ended(here, "first")
+    cursor, told = all_told(here, 0)
+    assert told == {"first"}
+    ended(here, "second")
+    assert "second" in all_told(there, cursor)[1]
+    ends = time.monotonic() + 10  # somebody may be at work in the server
+    while (told := all_told(there, cursor)[1]) and time.monotonic() < ends:
+        cursor = all_told(here, cursor)[0]
+    assert told == set()
+
+
+def test_a_cursor_of_another_server_or_of_a_later_state_tells_everything_once_more(
+    nodes: tuple[PostgresSessionStore, PostgresSessionStore],
+) -> None:
+    here, _ = nodes
+    ended(here, "first")
+    cursor, _ = all_told(here, 0)
+    of_another = cursor ^ 1
+    of_later = cursor + 1_000_000 * postgres_module.CURSOR_START_RANGE
+    for _ in range(2):
+        assert all_told(here, of_another)[1] == all_told(here, of_later)[1] == {"first"}
+
+
+def test_the_list_of_revocations_can_be_followed_over_http(
+    nodes: tuple[PostgresSessionStore, PostgresSessionStore],
+) -> None:
+    sessions = Sessions(nodes[0])
+    endpoints = Endpoints(sessions, lambda _name, _password: None)
+    token = sessions.create("service", scope="introspect").access_token
+
+    def feed(after: int) -> Any:
+        headers = {"authorization": f"Bearer {token}"}
+        request = Request("GET", "/auth/revocations", headers, query=f"after={after}")
+        return endpoints.handle_blocking(request)
+
+    cursor, _ = sessions.revocations()
+    assert cursor < 2**53  # as others read JSON
+    assert feed(cursor).status == 200
+    sessions.close()
+
+
+def test_the_loser_of_a_rotation_is_told_so_however_the_database_isolates(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("ALTER DATABASE of_postgres SET default_transaction_isolation = 'repeatable read'")
+    store = PostgresSessionStore(url)
+    run_sync(store.insert(row()))
+    answers: list[bool] = []
+    with psycopg.connect(url) as other:
+        other.execute("UPDATE unbroken_session SET generation = 1")
+        loser = threading.Thread(
+            target=lambda: answers.append(run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, 9.0)))
+        )
+        loser.start()
+        wait_for_a_lock(url)
+        other.commit()
+        loser.join(10)
+    assert answers == [False]
+    store.close()
+
+
+def wait_for_a_lock(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as db:
+        for _ in range(1000):
+            if db.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+                return
+            time.sleep(0.01)
+    raise AssertionError("nobody waits")
+
+
+def test_a_transaction_whose_client_is_gone_holds_no_lock_for_ever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bounded = sql_connection.CONFIGURE.replace(f"'{sql_connection.IDLE_TRANSACTION_SECONDS}s'", "'0.2s'")
+    monkeypatch.setattr(sql_connection, "CONFIGURE", bounded)
+    store = PostgresSessionStore(url)
+    with store._driver._blocking_client()._pool.connection() as gone:
+        gone.execute("BEGIN")
+        gone.execute("SELECT pg_advisory_xact_lock(%s)", (postgres_module.KEYS_LOCK_ID,))
+        other = PostgresDriver(url)
+        run_sync(other.rows("SELECT pg_advisory_xact_lock(%s)", (postgres_module.KEYS_LOCK_ID,)))
+        other.close()
+        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+            gone.execute("COMMIT")
+    store.close()
+
+
+def test_who_is_cancelled_does_not_wait_for_a_server_that_hangs(url: str) -> None:
+    async def leaves(store: PostgresSessionStore) -> float:
+        await store.health()
+        with psycopg.connect(url, autocommit=True) as db:
+            found = db.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'unbroken'").fetchall()
+        for (pid,) in found:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            asking = asyncio.create_task(store.health())
+            await asyncio.sleep(0.1)
+            asking.cancel()
+            since = time.monotonic()
+            await asyncio.wait([asking])
+            return time.monotonic() - since
+        finally:
+            for (pid,) in found:
+                os.kill(pid, signal.SIGCONT)
+            await store.health()
+            await store.aclose()
+
+    assert asyncio.run(leaves(PostgresSessionStore(url))) < 3.0

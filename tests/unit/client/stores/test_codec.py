@@ -1,0 +1,66 @@
+"""Encrypted records, and where keys come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keyring
+import pytest
+from keyrings.alt.file import PlaintextKeyring
+
+from unbroken import ConfigurationError, FileStore
+from unbroken.client.core.record import EMPTY, StoredSession
+from unbroken.client.stores.codec import key_from_environment, key_from_keyring, new_key
+from unbroken.tokens import Tokens
+
+TOKENS = Tokens("the access token", "the refresh token", 60.0, 1000.0, version=7, epoch=2)
+
+
+RECORD = StoredSession(7, 2, TOKENS)
+
+
+def test_a_sealed_file_holds_no_token_in_clear(tmp_path: Path) -> None:
+    FileStore(tmp_path / "t", key=new_key()).save(RECORD, EMPTY)
+    written = (tmp_path / "t").read_bytes()
+    assert b"token" not in written.removeprefix(b"unbroken-encrypted:")
+
+
+def test_another_key_opens_nothing_and_harms_nothing(tmp_path: Path) -> None:
+    key = new_key()
+    FileStore(tmp_path / "t", key=key).save(RECORD, EMPTY)
+    for wrong in (None, new_key()):
+        with pytest.raises(ConfigurationError, match="sealed"):
+            FileStore(tmp_path / "t", key=wrong).load()
+    assert FileStore(tmp_path / "t", key=key).load() == RECORD
+
+
+def test_keys_can_be_changed_and_what_lay_unsealed_is_sealed_next_time(tmp_path: Path) -> None:
+    old, new = new_key(), new_key()
+    FileStore(tmp_path / "t").save(RECORD, EMPTY)
+    with_old = FileStore(tmp_path / "t", key=old)
+    assert with_old.load() == RECORD
+    assert with_old.save(StoredSession(8, 3, None, over="logged_out"), RECORD)
+    with_both = FileStore(tmp_path / "t", key=[new, old])
+    assert with_both.save(RECORD, with_both.load())
+    assert FileStore(tmp_path / "t", key=new).load() == RECORD
+
+
+def test_a_key_that_is_none_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="make one with"):
+        FileStore(tmp_path / "t", key="password")
+
+
+def test_keys_come_from_the_environment_or_the_keyring(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="UNBROKEN_STORE_KEY"):
+        key_from_environment()
+    monkeypatch.setenv("UNBROKEN_STORE_KEY", "one, two")
+    assert key_from_environment() == ["one", "two"]
+    before, kept = keyring.get_keyring(), PlaintextKeyring()
+    kept.file_path = str(tmp_path / "secrets")
+    keyring.set_keyring(kept)
+    try:
+        key = key_from_keyring("unbroken tests")
+        assert key_from_keyring("unbroken tests") == key
+        assert FileStore(tmp_path / "t", key=key).load() == EMPTY
+    finally:
+        keyring.set_keyring(before)

@@ -1,0 +1,86 @@
+"""Worker threads: how many at once, how many wait, and what a fork does to them."""
+
+from __future__ import annotations
+
+import threading
+
+import anyio.to_thread
+import pytest
+
+from tests.support.processes import ends_well, fork
+from unbroken._sync import run_sync
+from unbroken.errors import TryLater
+from unbroken.server.worker_pool import WorkerPool
+
+FORK = "ignore:This process:DeprecationWarning"  # later Pythons warn of forks of threads: that is what is tested
+
+
+@pytest.mark.filterwarnings(FORK)
+def test_a_child_that_is_forked_while_its_lanes_are_full_has_them_to_itself() -> None:
+    lane, inside, leave = WorkerPool(1), threading.Event(), threading.Event()
+
+    def stays() -> None:
+        inside.set()
+        leave.wait(20)
+
+    stands = threading.Thread(target=lambda: run_sync(lane.run(stays)))
+    stands.start()
+    assert inside.wait(10)
+    child = fork(lambda: run_sync(lane.run(lambda: True)))
+    well = ends_well(child)
+    leave.set()
+    stands.join(10)
+    assert well
+
+
+async def test_a_lane_has_so_many_at_work_and_so_many_waiting() -> None:
+    lane, gate, answers = WorkerPool(2, 3), threading.Event(), []
+    at_work, most, lock, full = 0, 0, threading.Lock(), threading.Event()
+
+    def work() -> None:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+            if at_work == 2:
+                full.set()
+        assert gate.wait(10)
+        with lock:
+            at_work -= 1
+
+    async def one() -> None:
+        try:
+            answers.append(await lane.run(work))
+        except TryLater as error:
+            answers.append(error.retry_after)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(one)
+        assert await anyio.to_thread.run_sync(full.wait, 10)
+        assert answers == [1.0] * 3, "refused at once"
+        gate.set()
+    assert answers == [1.0] * 3 + [None] * 5
+    assert most == 2
+    assert await lane.run(lambda: "again") == "again"
+
+
+def test_without_a_loop_a_lane_is_as_narrow_as_with_one() -> None:
+    lane, inside, most = WorkerPool(2), 0, 0
+    lock, full = threading.Lock(), threading.Barrier(2)
+
+    def work() -> None:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        full.wait(10)
+        with lock:
+            inside -= 1
+
+    threads = [threading.Thread(target=lambda: run_sync(lane.run(work))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert (most, inside) == (2, 0)
