@@ -1,11 +1,11 @@
 """The values of HTTP: one reader of ``Retry-After`` for all parts of the package."""
 
 from __future__ import annotations
+
 import pytest
+
 from unbroken import HttpRequest, HttpResponse
 from unbroken._http import retry_after_seconds
-from unbroken import HttpResponse
-
 
 HOUR = 3600.0
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"

@@ -1,14 +1,13 @@
 """One rule of origins and loopback, for all parts of the package."""
 
 from __future__ import annotations
+
 import pytest
+
 from unbroken import ConfigurationError, Session, unbroken_server
 from unbroken._origins import Origin, is_loopback, is_secure, origin_of
 from unbroken.server.http.origins import AllowedOrigins
 from unbroken.server.webhook import Webhook
-from unbroken import ConfigurationError, Session
-from unbroken._origins import origin_of
-
 
 LOOPBACK = ["localhost", "app.localhost", "127.0.0.1", "127.0.0.2", "127.255.255.254", "::1", "::ffff:127.0.0.1"]
 ELSEWHERE = [

@@ -1,20 +1,22 @@
 """The HTTP sender of the library, against real sockets: what its errors say, and what they mean."""
 
 from __future__ import annotations
+
 import contextlib
 import http.server
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-import pytest
-from unbroken._http import HttpRequest
-from unbroken._transport import NotSent, ResponseLost, http_sender
 import time
 import traceback
+from collections.abc import Iterator
+
+import pytest
+
 from tests.support.sockets import responding
 from unbroken import Dialect, HttpRequest, RequestTemplate, Session, TryLater
-
+from unbroken._http import HttpRequest
+from unbroken._transport import NotSent, ResponseLost, http_sender
 
 SECONDS = 5.0
 

@@ -49,5 +49,7 @@ def test_what_can_be_no_sid_reaches_no_store_whoever_asks(sid: str) -> None:
     town = Town()
     for route in town.endpoints.routes:
         if "{sid}" in route.path:
-            answer = run_sync(town.endpoints.respond(route, Request(route.method, "/auth/sessions/x", JSON, b"{}"), sid))
+            answer = run_sync(
+                town.endpoints.respond(route, Request(route.method, "/auth/sessions/x", JSON, b"{}"), sid)
+            )
             assert answer.status == 404
