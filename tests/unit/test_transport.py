@@ -15,7 +15,6 @@ import pytest
 
 from tests.support.sockets import responding
 from unbroken import Dialect, HttpRequest, RequestTemplate, Session, TryLater
-from unbroken._http import HttpRequest
 from unbroken._transport import NotSent, ResponseLost, http_sender
 
 SECONDS = 5.0
