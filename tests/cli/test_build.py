@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from unbroken.cli.build import redact_url
-from unbroken.server.stores import open_store
+from unbroken.server.stores import open_store, redact_url
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres", "redis"])

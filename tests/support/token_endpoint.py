@@ -1,4 +1,4 @@
-"""A token endpoint as a function: what ``Session(send=…)`` calls instead of HTTP. For tests of decisions, not of wires."""
+"""A token endpoint as a function: what ``Session(send=…)`` calls instead of HTTP. For tests of decisions."""
 
 from __future__ import annotations
 

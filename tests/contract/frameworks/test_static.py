@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.contract.frameworks.conftest import Wire, authenticate
+from tests.support.faces import Wire, authenticate
 from unbroken.server import Endpoints, MemorySessionStore, Sessions
 from unbroken.server.http.messages import Request
 from unbroken.server.http.static import integrity_of, module_integrity, module_source, module_url
