@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.support.backend import PASSWORD, Backend
 from tests.support.services import Service, postgres_server, redis_server
 from unbroken import Session
+
+# A busy machine is slow for reasons that are not the code's.
+hypothesis.settings.register_profile("unbroken", deadline=None)
+hypothesis.settings.load_profile("unbroken")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

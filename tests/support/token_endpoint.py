@@ -1,4 +1,4 @@
-"""A token endpoint as a function: what ``Session(send=…)`` calls instead of HTTP. For tests of decisions."""
+"""A token endpoint as a function, for ``Session(send=…)``: tests of decisions need no HTTP."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import aiohttp
 import anyio
 import pytest
 
-import unbroken.requests
+import unbroken.aiohttp
 from tests.support.small_api import SmallApi, session_at
 from unbroken import ResponseMatch, Session
 

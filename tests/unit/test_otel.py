@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-import unbroken.prometheus
+import unbroken.otel
 from tests.support.backend import Backend
 from unbroken import RefreshStorm, RefreshWindow, Session, TryLater
 from unbroken.client.core.events import ClientEvent

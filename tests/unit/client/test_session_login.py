@@ -143,8 +143,8 @@ def test_a_logout_is_told_to_the_server_even_if_the_store_fails(endpoint: TokenE
 
 
 def test_a_client_with_a_secret_authenticates_when_it_revokes(endpoint: TokenEndpoint, clock: ManualClock) -> None:
-    endpoint = "https://as.example/token"
-    dialect = oauth2(endpoint, client_id="app", client_secret="s", revocation_endpoint="https://as.example/revoke")
+    url = "https://as.example"
+    dialect = oauth2(url + "/token", client_id="app", client_secret="s", revocation_endpoint=url + "/revoke")
     session = Session(dialect, send=endpoint, clock=clock)
     session.import_tokens({"access_token": "A", "refresh_token": "R"})
     assert session.logout() is True

@@ -33,6 +33,7 @@ def test_a_child_that_is_forked_while_its_lanes_are_full_has_them_to_itself() ->
     assert well
 
 
+@pytest.mark.anyio
 async def test_a_lane_has_so_many_at_work_and_so_many_waiting() -> None:
     lane, gate, answers = WorkerPool(2, 3), threading.Event(), []
     at_work, most, lock, full = 0, 0, threading.Lock(), threading.Event()

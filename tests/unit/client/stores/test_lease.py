@@ -21,17 +21,17 @@ class Lock:
         self.holder: str | None = None
         self.fail = ""
 
-    def take(self, holder: str) -> bool:
+    def take_lease(self, holder: str) -> bool:
         free = self.holder in (None, holder)
         self.holder = holder if free else self.holder
         self._may_fail("take")
         return free
 
-    def lengthen(self, holder: str) -> bool:
+    def extend_lease(self, holder: str) -> bool:
         return self.holder == holder
 
-    def give_back(self, holder: str) -> None:
-        self._may_fail("give back")
+    def release_lease(self, holder: str) -> None:
+        self._may_fail("release")
         self.holder = None if self.holder == holder else self.holder
 
     def _may_fail(self, what: str) -> None:
@@ -57,7 +57,7 @@ def test_a_loan_whose_answer_was_lost_is_taken_up_again() -> None:
 def test_a_child_does_not_ask_under_its_parents_name() -> None:
     lock = Lock()
     lender = LeaseLock(lock)
-    lock.fail = "give back"
+    lock.fail = "release"
     with lender.acquire(0.0):
         pass
     parents = lock.holder
