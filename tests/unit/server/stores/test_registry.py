@@ -1,4 +1,4 @@
-"""What commands make of settings."""
+"""How a URL names a store, and how it is shown."""
 
 from __future__ import annotations
 
