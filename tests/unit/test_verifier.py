@@ -169,7 +169,7 @@ def test_keys_are_renewed_behind_the_requests_before_they_go_stale(identity: Ide
         assert verifier.verify(token).subject == "ada"
     eventually(lambda: identity.hits[JWKS] == 2)
     identity.well()
-    eventually(lambda: verifier._kept._flight.done)
+    eventually(lambda: verifier._keys._refresh.done)
     verifier.verify(token)
     assert identity.hits[JWKS] == 2
 
@@ -245,9 +245,9 @@ def test_keys_stay_in_use_for_a_bounded_time_while_the_server_is_down(identity: 
     for _ in range(11):
         clock.advance(100)
         assert verifier.verify(token).subject == "ada"
-    eventually(lambda: verifier._kept._flight.done)
+    eventually(lambda: verifier._keys._refresh.done)
     clock.advance(101)
-    with pytest.raises(TryLater, match="cannot be had now"):
+    with pytest.raises(TryLater, match="cannot be fetched now"):
         verifier.verify(token)
     identity.well()
     clock.advance(60)
@@ -265,7 +265,7 @@ def test_a_service_that_starts_while_the_server_is_down_asks_now_and_then(
         assert error.value.retry_after > 0
     assert str(error.value.__cause__).endswith("cannot be reached (connection refused)")
     assert [record.message for record in caplog.records] == [
-        f"the keys at {identity.url}{JWKS} cannot be had: {identity.url}{JWKS} cannot be reached (connection refused)"
+        f"the keys at {identity.url}{JWKS} cannot be fetched: {identity.url}{JWKS} cannot be reached"
     ]
 
 
@@ -290,7 +290,7 @@ def test_nobody_waits_again_for_new_keys_while_the_old_ones_will_do(identity: Id
     for _ in range(20):
         assert verifier.verify(token).subject == "ada"
     assert time.monotonic() - begun < 5
-    assert not verifier._kept._flight.done
+    assert not verifier._keys._refresh.done
 
 
 GOOD = {"use": "sig", "alg": "EdDSA", "kid": "k"}

@@ -1,15 +1,16 @@
-"""A value that is kept elsewhere: asked for by one for all, renewed behind those who use it.
+"""A remote value, cached by each process and refreshed in the background.
 
-    age      0 ──────── behind ──────── waits ──────── dead
-    its use  at once    at once, and    after a look   not at all:
-                        one asks        for a newer    TryLater
+    age of the value   0 ──────── background ──────── blocking ──────── unusable
+    a caller gets it   at once    at once, while a    after a refresh   TryLater
+                                  refresh runs        has been tried
 
-1. One asks at a time, in a thread of its own (``flight.py``); whoever has to wait waits for that one.
-2. After a failure nobody asks for a while, longer and longer, and nobody waits while there is a value that is not dead:
-   a source that hangs costs one wait, not one a request. Without such a value they wait for half a second at most.
-3. ``newer`` is for who has reason to believe that the value has changed. Anybody can give such a reason, so it asks
-   every ``AGAIN`` seconds at most.
-4. A forked child shares nothing of this with its parent but the value.
+1. One refresh runs at a time, in a thread of its own (``_single_flight.py``); callers that have to wait share it.
+2. After a failure no refresh starts for a while, longer after each further one. Meanwhile callers do not wait if the
+   value is usable: a source that hangs costs one wait, not one for each request. Without a usable value they wait
+   for half a second at most.
+3. ``get_newer`` is for a caller with a reason to think that the value has changed. A stranger can cause such a reason,
+   so it starts a refresh every ``UNKNOWN_KEY_RETRY_SECONDS`` at most.
+4. A forked child shares only the value with its parent.
 """
 
 from __future__ import annotations
@@ -26,147 +27,180 @@ from unbroken._single_flight import SingleFlight
 from unbroken._sync import in_sync_context
 from unbroken.errors import TryLater
 
-__all__ = ["CacheAges", "RefreshingValue", "pause", "wait_for"]
+__all__ = ["CacheAges", "RefreshingValue", "at_fork", "retry_delay", "wait_for"]
 
 T = TypeVar("T")
 _log = logging.getLogger("unbroken")
 UNKNOWN_KEY_RETRY_SECONDS = 5.0
-FIRST_RETRY_SECONDS = 0.5  # seconds that one waits for what has failed just before
+FIRST_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 10.0
 MAX_RETRY_AFTER_SECONDS = 60.0
-LONG_AGO = float("-inf")
+WAIT_AFTER_FAILURE_SECONDS = 0.5
+NEVER = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
 class CacheAges:
-    """Seconds since a value was asked for: when a newer one is asked for behind its users, when these wait for it, and
-    when this one is dead.
-    """
+    """The ages of a value, in seconds, from which it is refreshed in the background, refreshed before use, unusable."""
 
-    behind: float
-    waits: float
-    dead: float
+    background: float
+    blocking: float
+    unusable: float
 
 
 class RefreshingValue(Generic[T]):
-    """What *ask* gives, which is told what it gave last and raises TryLater. *what* it is, for errors and the log.
+    """The value that *fetch* returns with its ages. *fetch* gets the previous value, and raises TryLater.
 
-    *timeout* is how long somebody waits for it. *first* is used until there is an answer.
+    *name* is for errors and the log. *timeout*: the seconds that a caller waits for a refresh. *initial* is used until
+    the first refresh has succeeded.
     """
 
     def __init__(
         self,
-        what: str,
-        ask: Callable[[T | None], tuple[T, CacheAges]],
-        mono: Callable[[], float],
+        name: str,
+        fetch: Callable[[T | None], tuple[T, CacheAges]],
+        monotonic: Callable[[], float],
         timeout: float,
-        first: T | None = None,
+        initial: T | None = None,
     ) -> None:
-        self._what, self._ask, self._mono, self._timeout = what, ask, mono, timeout
-        self._value: T | None = first
-        self._ages = CacheAges(0.0, 0.0, 0.0 if first is None else float("inf"))
-        self._asked = mono()  # when the value was asked for
-        self._begun = LONG_AGO  # when somebody asked last
-        self._calm_until = self._quiet_until = LONG_AGO
-        self._failures, self._unsettled = 0, False
+        self._name, self._fetch, self._monotonic, self._timeout = name, fetch, monotonic, timeout
+        self._value: T | None = initial
+        self._ages = CacheAges(0.0, 0.0, 0.0 if initial is None else float("inf"))
+        self._fetched_at = monotonic()  # when the refresh started that brought the value
+        self._started_at = NEVER  # when the latest refresh started
+        self._fresh_until = self._no_refresh_until = NEVER
+        self._failures, self._outcome_unknown = 0, False
         self._error: TryLater | None = None
         self.reset_after_fork()
         register_fork_aware(self)
 
-    def reset_after_fork(self) -> None:
+    def forked(self) -> None:
+        """Replace what a forked child must not share with its parent (rule 4)."""
         self._lock = threading.Lock()
-        self._flight: SingleFlight[None] | None = None
-        self._quiet_until, self._unsettled = LONG_AGO, False
+        self._refresh: SingleFlight[None] | None = None
+        self._no_refresh_until, self._outcome_unknown = NEVER, False
 
-    async def now(self) -> T:
-        """The value. Raises TryLater if there is none that may be used."""
-        now = self._mono()
-        if now < self._calm_until and self._value is not None:
+    async def get(self) -> T:
+        """Return the value. Raises TryLater if none is usable."""
+        now = self._monotonic()
+        if now < self._fresh_until and self._value is not None:
             return self._value
-        flight = self._asking(now >= self._quiet_until)
-        if flight is not None and self._should_wait(now):
+        refresh = self._current_refresh(may_start=now >= self._no_refresh_until)
+        if refresh is not None and self._must_wait(now):
             with suppress(TryLater):
-                await wait_for(flight, self._patience())
-        return self._usable()
+                await wait_for(refresh, self._wait_seconds())
+        return self._usable_value()
 
-    async def newer(self) -> T:
-        """The value, after a look for a newer one. Raises TryLater if nobody could look."""
-        now = self._mono()
-        flight = self._asking(now >= max(self._quiet_until, self._begun + UNKNOWN_KEY_RETRY_SECONDS))
-        if flight is not None:
-            await wait_for(flight, self._patience())
+    async def get_newer(self) -> T:
+        """Return the value after a refresh (rule 3). Raises TryLater if no refresh was possible."""
+        now = self._monotonic()
+        allowed_from = max(self._no_refresh_until, self._started_at + UNKNOWN_KEY_RETRY_SECONDS)
+        refresh = self._current_refresh(may_start=now >= allowed_from)
+        if refresh is not None:
+            await wait_for(refresh, self._wait_seconds())
         elif self._failures:
-            raise self._unknown()
-        return self._usable()
+            raise self._unavailable()
+        return self._usable_value()
 
-    def _asking(self, may: bool) -> SingleFlight[None] | None:
-        """The one who asks; begins to if that *may* be. None: nobody does."""
+    def _current_refresh(self, *, may_start: bool) -> SingleFlight[None] | None:
+        """Return the refresh that runs (rule 1), or a new one if it *may_start*; else None."""
         with self._lock:
-            if self._flight is not None and not self._flight.done:
-                return self._flight
-            if not may:
+            if self._refresh is not None and not self._refresh.done:
+                return self._refresh
+            if not may_start:
                 return None
-            self._failures += self._unsettled  # the last one hangs still, in the system's name lookup
-            self._begun, self._unsettled = self._mono(), True
-            flight = self._flight = SingleFlight(self._look, self._timeout + 1.0)
-            self._quiet_until = self._begun + self._timeout + 1.0
-        flight.start()
-        return flight
+            self._failures += self._outcome_unknown  # the previous one still hangs in a name lookup of the system
+            self._started_at, self._outcome_unknown = self._monotonic(), True
+            limit = self._timeout + 1.0
+            refresh = self._refresh = SingleFlight(self._run_refresh, limit)
+            self._no_refresh_until = self._started_at + limit
+        refresh.start()
+        return refresh
 
-    def _should_wait(self, now: float) -> bool:
-        age = now - self._asked
-        return self._value is None or age >= self._ages.dead or (not self._failures and age >= self._ages.waits)
+    def _must_wait(self, now: float) -> bool:
+        age = now - self._fetched_at
+        if self._value is None or age >= self._ages.unusable:
+            return True
+        return not self._failures and age >= self._ages.blocking  # rule 2
 
-    def _patience(self) -> float:
-        return min(self._timeout, FIRST_RETRY_SECONDS) if self._failures else self._timeout
+    def _wait_seconds(self) -> float:
+        return min(self._timeout, WAIT_AFTER_FAILURE_SECONDS) if self._failures else self._timeout  # rule 2
 
-    def _usable(self) -> T:
-        if self._value is None or self._mono() >= self._asked + self._ages.dead:
-            raise self._unknown()
+    def _usable_value(self) -> T:
+        if self._value is None or self._monotonic() >= self._fetched_at + self._ages.unusable:
+            raise self._unavailable()
         return self._value
 
-    def _unknown(self) -> TryLater:
-        error = TryLater(f"{self._what} cannot be had now", retry_after=max(self._quiet_until - self._mono(), 0.5))
+    def _unavailable(self) -> TryLater:
+        retry_after = max(self._no_refresh_until - self._monotonic(), 0.5)
+        error = TryLater(f"{self._name} cannot be fetched now", retry_after=retry_after)
         error.__cause__ = self._error
         return error
 
-    def _look(self) -> None:
-        begun = self._mono()
+    def _run_refresh(self) -> None:
+        started_at = self._monotonic()
         try:
-            value, ages = self._ask(self._value)
+            value, ages = self._fetch(self._value)
         except TryLater as error:
-            self._failed(error, begun)
+            self._record_failure(error, started_at)
             raise
         except Exception as error:
-            _log.exception("%s: nobody expected this", self._what)
-            later = TryLater(f"{self._what} cannot be had now")
-            self._failed(later, begun)
+            _log.exception("unexpected error while fetching %s", self._name)
+            later = TryLater(f"{self._name} cannot be fetched now")
+            self._record_failure(later, started_at)
             raise later from error
-        with self._lock:
-            if begun < self._asked:
-                return  # overtaken by a later question
-            if self._failures:
-                _log.info("%s can be had again", self._what)
-            self._value, self._ages, self._asked = value, ages, begun
-            self._calm_until, self._quiet_until = begun + ages.behind, LONG_AGO
-            self._failures, self._error, self._unsettled = 0, None, False
+        self._record_success(value, ages, started_at)
 
-    def _failed(self, error: TryLater, begun: float) -> None:
+    def _record_success(self, value: T, ages: CacheAges, started_at: float) -> None:
         with self._lock:
-            if begun < self._asked:
+            if started_at < self._fetched_at:
+                return  # a refresh that started later has ended before
+            if self._failures:
+                _log.info("%s can be fetched again", self._name)
+            self._value, self._ages, self._fetched_at = value, ages, started_at
+            self._fresh_until, self._no_refresh_until = started_at + ages.background, NEVER
+            self._failures, self._error, self._outcome_unknown = 0, None, False
+
+    def _record_failure(self, error: TryLater, started_at: float) -> None:
+        with self._lock:
+            if started_at < self._fetched_at:
                 return
             self._failures += 1
-            self._error, self._unsettled = error, False
-            self._quiet_until = self._mono() + pause(self._failures, error)
+            self._error, self._outcome_unknown = error, False
+            self._no_refresh_until = self._monotonic() + retry_delay(self._failures, error)
         if self._failures == 1:
-            _log.warning("%s cannot be had: %s", self._what, error)
+            _log.warning("%s cannot be fetched: %s", self._name, error)
 
 
 async def wait_for(flight: SingleFlight[T], timeout: float) -> T:
-    """What *flight* brings, in either style. Raises what it raises, or TryLater."""
+    """Return the result of *flight*, blocking or awaiting. Raises its error, or TryLater after *timeout* seconds."""
     return flight.wait(timeout) if in_sync_context() else await flight.wait_async(timeout)
 
 
-def pause(failures: int, error: TryLater) -> float:
-    """For how many seconds nobody asks, after so many failures in a row of which *error* was the last."""
-    return max(min(0.5 * 2.0 ** min(failures, 10), MAX_RETRY_SECONDS), min(error.retry_after, MAX_RETRY_AFTER_SECONDS))
+def retry_delay(failures: int, error: TryLater) -> float:
+    """Return the seconds without a further attempt after *failures* in a row, of which *error* was the last."""
+    backoff = min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 9), MAX_RETRY_SECONDS)
+    return max(backoff, min(error.retry_after, MAX_RETRY_AFTER_SECONDS))
+
+
+class Forks(Protocol):
+    """What must let go, in a forked child, of its parent's threads and of locks that these may have held."""
+
+    def forked(self) -> None:
+        """Lets go. No other thread is there yet."""
+
+
+def at_fork(one: Forks) -> None:
+    """Has *one* let go in every child that this process forks."""
+    _all.add(one)
+
+
+_all: WeakSet[Forks] = WeakSet()
+
+
+def _in_child() -> None:
+    for one in list(_all):
+        one.forked()
+
+
+os.register_at_fork(after_in_child=_in_child)

@@ -1,10 +1,11 @@
-"""Whether a session was revoked, as a service learns it that only verifies tokens.
+"""How a service that only verifies tokens learns that a session was revoked.
 
-1. ``Introspection`` asks about each token (RFC 7662), ``Feed`` for all that was revoked lately. Both ask with a token
-   of the service's own, whose scope must have the word ``introspect``.
-2. When the server does not answer, nobody knows. What then happens has to be said: ``on_unavailable="reject"`` makes it
-   TryLater, never InvalidToken, because nothing is wrong with the token; ``"accept"`` lets it pass, until it expires.
-3. Only tokens that are genuine and have not expired are asked about: nobody else can cause a request.
+1. ``Introspection`` asks about each token (RFC 7662), ``RevocationFeed`` for everything that was revoked lately. Both
+   authenticate with a token of the service's own, which needs the scope ``introspect``.
+2. When the server does not answer, the state of the session is unknown. The application has to choose what happens
+   then: ``on_unavailable="reject"`` raises TryLater, never InvalidToken, because nothing is wrong with the token;
+   ``"accept"`` lets the token pass, until it expires.
+3. Only genuine tokens that have not expired are asked about, so that forged ones cause no requests.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 from urllib.parse import urlencode, urlsplit
 
 from unbroken._bounded_cache import BoundedCache
@@ -24,19 +25,30 @@ from unbroken._http import HttpRequest, HttpResponse, retry_after_seconds
 from unbroken._origins import is_secure, origin_of
 from unbroken._single_flight import SingleFlight
 from unbroken._transport import NotSent, ResponseLost, Send, http_sender
-from unbroken._verify.cached import CacheAges, RefreshingValue, pause, wait_for
+from unbroken._verify.cached import CacheAges, RefreshingValue, at_fork, retry_delay, wait_for
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater, UnbrokenError
 from unbroken.server.keys.access_token import Claims
 
-__all__ = ["Credential", "Introspection", "OnUnavailable", "RevocationCheck", "RevocationFeed", "answer_of", "checked"]
+__all__ = [
+    "Credential",
+    "Introspection",
+    "OnUnavailable",
+    "RevocationCheck",
+    "RevocationFeed",
+    "checked_url",
+    "json_of",
+]
 
 Credential = Session | Callable[[], str]
 OnUnavailable = Literal["reject", "accept"]
-MAX_CACHED_TOKENS = 10_000  # tokens that were asked about
-AT_ONCE, IN_ALL = 16, 500  # requests under way, and tokens that wait for one
-FEED_BYTES = 16 << 20
-EVERY, WAITS, GAP = 0.5, 1.0, 30.0  # seconds
+MAX_CACHED_TOKENS = 10_000
+MAX_CONCURRENT_REQUESTS = 16
+MAX_PENDING_TOKENS = 500
+MAX_FEED_BYTES = 16 << 20
+FEED_POLL_SECONDS = 0.5
+FEED_BLOCKING_SECONDS = 1.0  # a list of this age is refreshed before it is used
+FEED_GAP_SECONDS = 30.0  # after such a gap the whole list is fetched: the server may have been restored from a backup
 _log = logging.getLogger("unbroken")
 
 
@@ -44,14 +56,21 @@ class RevocationCheck(Protocol):
     """How a ``Verifier`` finds out that a session was revoked."""
 
     async def check(self, access_token: str, claims: Claims) -> None:
-        """Raises InvalidToken, reason ``revoked``, if the session was revoked; TryLater if that cannot be found out."""
+        """Raise InvalidToken, reason ``revoked``, if the session was revoked; TryLater if that cannot be found out."""
+
+
+class _Verdict(NamedTuple):
+    """What the server has said of a token, and when it must be asked again."""
+
+    active: bool
+    valid_until: float
 
 
 class Introspection:
-    """Asks the server about each token (RFC 7662), and believes the answer for *cached* seconds.
+    """Asks the server about each token (RFC 7662), and caches the result for *cached* seconds.
 
-    *credential*: the service's own Session, or a function that gives its access token. *on_unavailable*: what happens
-    to a token while the server does not answer within *timeout* seconds: ``"reject"`` or ``"accept"``.
+    *credential*: the service's own ``Session``, or a function that returns its access token. *on_unavailable*: whether
+    a token is rejected or accepted while the server does not answer within *timeout* seconds.
     Raises ConfigurationError for a URL that is not https (loopback excepted).
     """
 
@@ -66,96 +85,99 @@ class Introspection:
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._ask = _AuthenticatedEndpoint(checked(url), credential, http_sender(tls), timeout)
-        self._strict, self._cached, self._timeout, self._mono = (
-            _strict(on_unavailable),
-            cached,
-            timeout,
-            clock.monotonic,
-        )
-        self._known: BoundedCache[str, tuple[bool, float]] = BoundedCache(MAX_CACHED_TOKENS)
-        self._failures, self._quiet_until = 0, float("-inf")
-        self.reset_after_fork()
-        register_fork_aware(self)
+        self._endpoint = _AuthenticatedEndpoint(checked_url(url), credential, http_sender(tls), timeout)
+        self._rejects = _rejects(on_unavailable)
+        self._cache_seconds, self._timeout, self._monotonic = cached, timeout, clock.monotonic
+        self._failures, self._no_request_until = 0, float("-inf")
+        self.forked()
+        at_fork(self)
 
-    def reset_after_fork(self) -> None:
-        self._lock, self._turn = threading.Lock(), threading.BoundedSemaphore(AT_ONCE)
+    def forked(self) -> None:
+        """Replace what a forked child must not share with its parent."""
+        self._lock, self._slots = threading.Lock(), threading.BoundedSemaphore(MAX_CONCURRENT_REQUESTS)
         self._flights: dict[str, SingleFlight[bool]] = {}
-        self._known = BoundedCache(MAX_CACHED_TOKENS)
+        self._verdicts: BoundedCache[str, _Verdict] = BoundedCache(MAX_CACHED_TOKENS)
 
-    async def check(self, access_token: str, claims: Claims) -> None:  # noqa: ARG002  # see ``Revocation``
-        known = self._known.get(access_token)
-        if known is None or self._mono() >= known[1]:
+    async def check(self, access_token: str, claims: Claims) -> None:  # noqa: ARG002  # see ``RevocationCheck``
+        verdict = self._verdicts.get(access_token)
+        if verdict is None or self._monotonic() >= verdict.valid_until:
             try:
                 active = await wait_for(self._flight(access_token), self._timeout + 1.0)
             except TryLater:
-                if self._strict:
+                if self._rejects:  # rule 2
                     raise
                 return
         else:
-            active = known[0]
+            active = verdict.active
         if not active:
             raise _revoked()
 
     def _flight(self, token: str) -> SingleFlight[bool]:
-        """The one who asks about *token*. Raises TryLater at once while the server is known not to answer."""
+        """Return the one request about *token*. Raises TryLater at once while the server is known not to answer."""
         with self._lock:
             flight = self._flights.get(token)
             if flight is not None:
                 return flight
-            if (left := self._quiet_until - self._mono()) > 0 or len(self._flights) >= IN_ALL:
-                raise TryLater("whether the session was revoked cannot be found out now", retry_after=max(left, 1.0))
-            flight = self._flights[token] = SingleFlight(lambda: self._look(token), 2 * self._timeout + 1.0)
+            wait_seconds = self._no_request_until - self._monotonic()
+            if wait_seconds > 0 or len(self._flights) >= MAX_PENDING_TOKENS:
+                message = "whether the session was revoked cannot be found out now"
+                raise TryLater(message, retry_after=max(wait_seconds, 1.0))
+            flight = self._flights[token] = SingleFlight(lambda: self._ask(token), 2 * self._timeout + 1.0)
         flight.start(lambda: self._flights.pop(token, None))
         return flight
 
-    def _look(self, token: str) -> bool:
-        with self._turn:
-            begun = self._mono()
+    def _ask(self, token: str) -> bool:
+        with self._slots:
+            asked_at = self._monotonic()
             body = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
             try:
-                active = _active(self._ask("POST", "", body))
+                active = _active(self._endpoint("POST", "", body))
             except TryLater as error:
-                self._failed(error)
+                self._record_failure(error)
                 raise
             if self._failures:
                 _log.info("tokens can be introspected again")
             self._failures = 0
-            self._known.put(token, (active, begun + self._cached))
+            self._verdicts.put(token, _Verdict(active, asked_at + self._cache_seconds))
             return active
 
-    def _failed(self, error: TryLater) -> None:
+    def _record_failure(self, error: TryLater) -> None:
         with self._lock:
-            if self._mono() < self._quiet_until:
-                return  # one of those that were under way already
+            if self._monotonic() < self._no_request_until:
+                return  # one of the requests that were under way when the first one failed
             self._failures += 1
-            self._quiet_until = self._mono() + pause(self._failures, error)
+            self._no_request_until = self._monotonic() + retry_delay(self._failures, error)
         if self._failures == 1:
             _log.warning("tokens cannot be introspected: %s", error)
 
 
-def _active(answer: Mapping[str, object]) -> bool:
-    active = answer.get("active")
+def _active(response: Mapping[str, object]) -> bool:
+    active = response.get("active")
     if not isinstance(active, bool):
-        raise TryLater("the answer to an introspection does not say whether the token is active")
+        raise TryLater("the response to an introspection does not say whether the token is active")
     return active
 
 
 @dataclass(frozen=True, slots=True)
 class _FeedState:
-    """What the feed has told: up to which cursor, when, and the revoked sids with how long they matter."""
+    """What the feed has said: up to which cursor, when, and for each revoked sid until when it matters."""
 
     cursor: int = 0
-    asked_at: float = float("-inf")
+    fetched_at: float = float("-inf")
     revoked: Mapping[str, float] = field(default_factory=dict)
 
 
+class _FeedPage(NamedTuple):
+    cursor: int
+    revoked: list[tuple[str, float]]
+
+
 class RevocationFeed:
-    """Asks the server what was revoked since it was asked last: behind the requests, every half second at most.
+    """Asks the server for new revocations in the background, every half second at most.
 
     A revocation is known here within a second, or with the first request after a pause. *credential*: the service's own
-    Session, or a function that gives its access token. *on_unavailable*: what happens to all tokens when the feed is
-    lost, that is, without an answer for *lost_after* seconds: ``"reject"`` or ``"accept"``. *timeout*: for one request.
+    ``Session``, or a function that returns its access token. *on_unavailable*: whether all tokens are rejected or
+    accepted when the feed is lost, that is, without a response for *lost_after* seconds. *timeout*: for one request.
     Raises ConfigurationError for a URL that is not https (loopback excepted).
     """
 
@@ -170,63 +192,65 @@ class RevocationFeed:
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._ask, self._clock = (
-            _AuthenticatedEndpoint(checked(url), credential, http_sender(tls, max_body_bytes=FEED_BYTES), timeout),
-            clock,
-        )
-        strict = _strict(on_unavailable)
-        self._ages = CacheAges(EVERY, WAITS, max(lost_after, WAITS) if strict else float("inf"))
-        first = None if strict else _FeedState()
-        self._kept = RefreshingValue("the list of revoked sessions", self._look, clock.monotonic, timeout, first)
+        send = http_sender(tls, MAX_FEED_BYTES)
+        self._endpoint, self._clock = _AuthenticatedEndpoint(checked_url(url), credential, send, timeout), clock
+        rejects = _rejects(on_unavailable)
+        unusable = max(lost_after, FEED_BLOCKING_SECONDS) if rejects else float("inf")
+        self._ages = CacheAges(FEED_POLL_SECONDS, FEED_BLOCKING_SECONDS, unusable)
+        initial = None if rejects else _FeedState()
+        self._state = RefreshingValue("the list of revoked sessions", self._fetch, clock.monotonic, timeout, initial)
 
-    async def check(self, access_token: str, claims: Claims) -> None:  # noqa: ARG002  # see ``Revocation``
-        if claims.sid in (await self._kept.now()).revoked:
+    async def check(self, access_token: str, claims: Claims) -> None:  # noqa: ARG002  # see ``RevocationCheck``
+        if claims.sid in (await self._state.get()).revoked:
             raise _revoked()
 
-    def _look(self, last: _FeedState | None) -> tuple[_FeedState, CacheAges]:
-        """After a gap all is asked for: the server may have been restored from a backup, and count from there."""
-        last, mono = last or _FeedState(), self._clock.monotonic()
-        after = last.cursor if mono - last.asked_at < GAP else 0
-        cursor, fresh = _news(self._ask("GET", f"?after={after}"))
-        if cursor < after:
-            cursor, fresh = _news(self._ask("GET", "?after=0"))
-        now = self._clock.wall() - GAP  # the server's clock may be a little behind
-        known = last.revoked
-        if any(until > known.get(sid, now) for sid, until in fresh) or any(until <= now for until in known.values()):
-            joined = {**known, **{sid: max(until, known.get(sid, until)) for sid, until in fresh}}
-            known = {sid: until for sid, until in joined.items() if until > now}
-        return _FeedState(cursor, mono, known), self._ages
+    def _fetch(self, last: _FeedState | None) -> tuple[_FeedState, CacheAges]:
+        last, now = last or _FeedState(), self._clock.monotonic()
+        after = last.cursor if now - last.fetched_at < FEED_GAP_SECONDS else 0
+        cursor, added = _page(self._endpoint("GET", f"?after={after}"))
+        if cursor < after:  # another store, or an older state of it
+            cursor, added = _page(self._endpoint("GET", "?after=0"))
+        return _FeedState(cursor, now, self._merged(last.revoked, added)), self._ages
+
+    def _merged(self, revoked: Mapping[str, float], added: list[tuple[str, float]]) -> Mapping[str, float]:
+        """Return *revoked* with *added*, without what no longer matters; *revoked* itself if nothing changes."""
+        now = self._clock.wall() - FEED_GAP_SECONDS  # the server's clock may be a little behind
+        is_new = any(until > revoked.get(sid, now) for sid, until in added)
+        if not is_new and all(until > now for until in revoked.values()):
+            return revoked
+        merged = {**revoked, **{sid: max(until, revoked.get(sid, until)) for sid, until in added}}
+        return {sid: until for sid, until in merged.items() if until > now}
 
 
-def _news(answer: Mapping[str, object]) -> tuple[int, list[tuple[str, float]]]:
-    """The cursor, and what was revoked. Raises TryLater for anything else."""
-    cursor, revoked = answer.get("cursor"), answer.get("revoked")
-    no_list = TryLater("the answer is no list of revoked sessions")
+def _page(response: Mapping[str, object]) -> _FeedPage:
+    """Return the cursor and the revocations of *response*. Raises TryLater for anything else."""
+    cursor, revoked = response.get("cursor"), response.get("revoked")
+    not_a_list = TryLater("the response is not a list of revoked sessions")
     if isinstance(cursor, bool) or not isinstance(cursor, int) or not isinstance(revoked, list):
-        raise no_list
+        raise not_a_list
     try:
-        return cursor, [(str(one["sid"]), float(one["until"])) for one in revoked]
+        return _FeedPage(cursor, [(str(one["sid"]), float(one["until"])) for one in revoked])
     except (TypeError, KeyError, ValueError):
-        raise no_list from None
+        raise not_a_list from None
 
 
 class _AuthenticatedEndpoint:
-    """Asks *url* with the service's own token. Whatever goes wrong is TryLater, from its cause."""
+    """Requests to *url* with the service's own token. Every failure is TryLater, raised from its cause."""
 
     def __init__(self, url: str, credential: Credential, send: Send, timeout: float) -> None:
         self._url, self._credential, self._send, self._timeout = url, credential, send, timeout
 
     def __call__(self, method: str, query: str, body: bytes | None = None) -> Mapping[str, object]:
         token = self._token()
-        reply = self._reply(method, query, body, token)
-        if reply.status == 401 and isinstance(self._credential, Session):  # RFC 6750 §3
-            reply = self._reply(method, query, body, self._token(token))
-        answer = answer_of(reply, self._url)
-        if not isinstance(answer, dict):
-            raise TryLater(f"{self._url} did not answer with a JSON object")
-        return answer
+        response = self._response(method, query, body, token)
+        if response.status == 401 and isinstance(self._credential, Session):  # RFC 6750 §3
+            response = self._response(method, query, body, self._token(token))
+        content = json_of(response, self._url)
+        if not isinstance(content, dict):
+            raise TryLater(f"the response of {self._url} is not a JSON object")
+        return content
 
-    def _reply(self, method: str, query: str, body: bytes | None, token: str) -> HttpResponse:
+    def _response(self, method: str, query: str, body: bytes | None, token: str) -> HttpResponse:
         headers = {"accept": "application/json", "authorization": f"Bearer {token}"}
         if body is not None:
             headers["content-type"] = "application/x-www-form-urlencoded"
@@ -235,40 +259,45 @@ class _AuthenticatedEndpoint:
         except (NotSent, ResponseLost) as error:
             raise TryLater(str(error)) from error
 
-    def _token(self, refused: str = "") -> str:
-        """The service's own token; another one than *refused*."""
+    def _token(self, rejected: str = "") -> str:
+        """Return the service's own token; with *rejected*, a newer one than this."""
         try:
             if not isinstance(self._credential, Session):
                 return self._credential()
-            return self._credential.newer_token(refused, self._url) if refused else self._credential.token()
+            return self._credential.newer_token(rejected, self._url) if rejected else self._credential.token()
         except TryLater:
             raise
         except UnbrokenError as error:
             raise TryLater(f"the service's own session cannot be used: {error}") from error
         except Exception as error:
-            _log.exception("the function that gives the service's own token failed")
+            _log.exception("the function that returns the service's own token has raised an error")
             raise TryLater("the service has no token of its own now") from error
 
 
-def answer_of(reply: HttpResponse, url: str) -> object:
-    """The JSON of a good answer from *url*. Raises TryLater for any other; a redirect is one."""
-    if reply.status != 200:  # RFC 9110 §15.3.1
-        hint = ": redirects are not followed" if 300 <= reply.status < 400 else ""
-        raise TryLater(f"{url} answered {reply.status}{hint}", retry_after=retry_after_seconds(reply))
-    return reply.json()
+def json_of(response: HttpResponse, url: str) -> object:
+    """Return the JSON of a 200 response from *url*. Raises TryLater for any other status, a redirect included."""
+    if response.status != 200:
+        hint = ": redirects are not followed" if 300 <= response.status < 400 else ""
+        retry_after = _seconds(response.headers.get("retry-after"))
+        raise TryLater(f"{url} answered with status {response.status}{hint}", retry_after=retry_after)
+    return response.json()
 
 
-def checked(url: str) -> str:
-    """*url*, which is asked over https, or on this very machine. Raises ConfigurationError."""
-    origin = origin_of(url)
-    if not is_secure(origin):
-        raise ConfigurationError(f"use https for {origin.host}: who can change its answers can forge tokens")
+def checked_url(url: str) -> str:
+    """Return *url*, if it is https or on loopback. Raises ConfigurationError."""
+    scheme, host, _ = origin_of(url)
+    if scheme != "https" and not is_loopback(host):
+        raise ConfigurationError(f"use https for {host}: an attacker on the network could forge tokens")
     if urlsplit(url).query or urlsplit(url).fragment:
-        raise ConfigurationError(f"the URL at {origin.host} has a query or a fragment: leave it out")
+        raise ConfigurationError(f"remove the query and the fragment from the URL at {host}")
     return url
 
 
-def _strict(on_unavailable: str) -> bool:
+def _seconds(retry_after: str | None) -> float:
+    return float(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else 0.0
+
+
+def _rejects(on_unavailable: str) -> bool:
     if on_unavailable not in ("reject", "accept"):
         raise ConfigurationError(f"on_unavailable must be 'reject' or 'accept', not {on_unavailable!r}")
     return on_unavailable == "reject"

@@ -184,7 +184,7 @@ def test_the_feed_tells_of_all_sessions_by_one_request_in_half_a_second(identity
     clock.advance(0.5)
     verifier.verify(tokens[0])  # behind it, the feed is asked
     eventually(lambda: identity.hits[FEED] == 2)
-    eventually(lambda: verifier._revocation._kept._flight.done)
+    eventually(lambda: verifier._revocation._state._refresh.done)
     assert refused(verifier, tokens[7]) == "revoked"
     assert verifier.verify(tokens[8]).subject == "u8"
     assert identity.hits[FEED] == 2
@@ -224,7 +224,7 @@ def test_a_lost_feed_is_known_and_then_the_choice_counts(
     identity.answers(FEED, 503)
     clock.advance(3)
     assert verifier.verify(token).subject == "ada", "it is not lost yet"
-    eventually(lambda: "the list of revoked sessions cannot be had" in caplog.text)
+    eventually(lambda: "the list of revoked sessions cannot be fetched" in caplog.text)
     clock.advance(10)
     for _ in range(30):
         if on_unavailable == "accept":
@@ -233,7 +233,7 @@ def test_a_lost_feed_is_known_and_then_the_choice_counts(
             with pytest.raises(TryLater):
                 verifier.verify(token)
     assert identity.hits[FEED] <= 3
-    eventually(lambda: verifier._revocation._kept._flight.done)
+    eventually(lambda: verifier._revocation._state._refresh.done)
     if on_unavailable == "accept":
         assert refused(verifier, gone) == "revoked", "what was known stays known"
     identity.well()
@@ -276,7 +276,7 @@ def test_a_service_without_the_scope_cannot_read_the_feed(identity: Identity, cl
     feed = RevocationFeed(identity.url + FEED, identity.service("read"), on_unavailable="reject")
     with pytest.raises(TryLater) as error:
         identity.verifier(revocation=feed).verify(identity.token())
-    assert "answered 403" in str(error.value.__cause__)
+    assert "answered with status 403" in str(error.value.__cause__)
 
 
 def test_what_was_revoked_is_forgotten_when_no_token_can_live(identity: Identity, clock: ManualClock) -> None:
@@ -285,8 +285,8 @@ def test_what_was_revoked_is_forgotten_when_no_token_can_live(identity: Identity
     identity.answers(FEED, body=json.dumps({"cursor": 3, "revoked": revoked}).encode())
     token, verifier = identity.token(), fed(identity, clock)
     verifier.verify(token)
-    assert set(verifier._revocation._kept._value.revoked) == {"new"}
+    assert set(verifier._revocation._state._value.revoked) == {"new"}
     identity.answers(FEED, body=b'{"cursor": 3, "revoked": []}')
     clock.advance(100)
     verifier.verify(token)
-    assert set(verifier._revocation._kept._value.revoked) == set()
+    assert set(verifier._revocation._state._value.revoked) == set()
