@@ -30,7 +30,7 @@ from unbroken._fork import register_fork_aware
 from unbroken._http import HttpRequest
 from unbroken._sync import run_sync
 from unbroken._transport import NotSent, ResponseLost, http_sender
-from unbroken._verify.cached import CacheAges, RefreshingValue, at_fork
+from unbroken._verify.cached import CacheAges, RefreshingValue
 from unbroken._verify.revocation import Introspection, RevocationCheck, RevocationFeed, checked_url, json_of
 from unbroken.errors import BadResponse, ConfigurationError, InvalidToken, TryLater
 from unbroken.server.keys import access_token
@@ -74,17 +74,17 @@ class Verifier:
         if not 0 <= leeway <= MAX_LEEWAY_SECONDS:
             raise ConfigurationError(f"leeway must be from 0 to {MAX_LEEWAY_SECONDS:g} seconds: set the clock right")
         self._revocation = None if isinstance(revocation, str) else revocation
-        self._url, self._send = checked_url(jwks_url), http_sender(tls, MAX_JWKS_BYTES)
+        self._url, self._send = checked_url(jwks_url), http_sender(tls, max_body_bytes=MAX_JWKS_BYTES)
         self.issuer, self.audience = issuer, audience
         self._keep, self._timeout, self._leeway, self._clock = keep, timeout, leeway, clock
         self._keys = RefreshingValue(f"the keys at {jwks_url}", self._fetch_keys, clock.monotonic, timeout)
-        self.forked()
-        at_fork(self)
+        self.reset_after_fork()
+        register_fork_aware(self)
 
     def __repr__(self) -> str:
         return f"<unbroken.Verifier of {self.issuer} for {self.audience}>"
 
-    def forked(self) -> None:
+    def reset_after_fork(self) -> None:
         """Replace what a forked child must not share with its parent."""
         self._rules: tuple[RemoteKeySet | None, access_token.AccessTokenVerifier] = (None, self._new_rules())
 

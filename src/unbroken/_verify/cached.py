@@ -27,7 +27,7 @@ from unbroken._single_flight import SingleFlight
 from unbroken._sync import in_sync_context
 from unbroken.errors import TryLater
 
-__all__ = ["CacheAges", "RefreshingValue", "at_fork", "retry_delay", "wait_for"]
+__all__ = ["CacheAges", "RefreshingValue", "retry_delay", "wait_for"]
 
 T = TypeVar("T")
 _log = logging.getLogger("unbroken")
@@ -74,7 +74,7 @@ class RefreshingValue(Generic[T]):
         self.reset_after_fork()
         register_fork_aware(self)
 
-    def forked(self) -> None:
+    def reset_after_fork(self) -> None:
         """Replace what a forked child must not share with its parent (rule 4)."""
         self._lock = threading.Lock()
         self._refresh: SingleFlight[None] | None = None
@@ -181,26 +181,3 @@ def retry_delay(failures: int, error: TryLater) -> float:
     """Return the seconds without a further attempt after *failures* in a row, of which *error* was the last."""
     backoff = min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 9), MAX_RETRY_SECONDS)
     return max(backoff, min(error.retry_after, MAX_RETRY_AFTER_SECONDS))
-
-
-class Forks(Protocol):
-    """What must let go, in a forked child, of its parent's threads and of locks that these may have held."""
-
-    def forked(self) -> None:
-        """Lets go. No other thread is there yet."""
-
-
-def at_fork(one: Forks) -> None:
-    """Has *one* let go in every child that this process forks."""
-    _all.add(one)
-
-
-_all: WeakSet[Forks] = WeakSet()
-
-
-def _in_child() -> None:
-    for one in list(_all):
-        one.forked()
-
-
-os.register_at_fork(after_in_child=_in_child)

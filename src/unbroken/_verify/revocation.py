@@ -25,7 +25,7 @@ from unbroken._http import HttpRequest, HttpResponse, retry_after_seconds
 from unbroken._origins import is_secure, origin_of
 from unbroken._single_flight import SingleFlight
 from unbroken._transport import NotSent, ResponseLost, Send, http_sender
-from unbroken._verify.cached import CacheAges, RefreshingValue, at_fork, retry_delay, wait_for
+from unbroken._verify.cached import CacheAges, RefreshingValue, retry_delay, wait_for
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater, UnbrokenError
 from unbroken.server.keys.access_token import Claims
@@ -89,10 +89,10 @@ class Introspection:
         self._rejects = _rejects(on_unavailable)
         self._cache_seconds, self._timeout, self._monotonic = cached, timeout, clock.monotonic
         self._failures, self._no_request_until = 0, float("-inf")
-        self.forked()
-        at_fork(self)
+        self.reset_after_fork()
+        register_fork_aware(self)
 
-    def forked(self) -> None:
+    def reset_after_fork(self) -> None:
         """Replace what a forked child must not share with its parent."""
         self._lock, self._slots = threading.Lock(), threading.BoundedSemaphore(MAX_CONCURRENT_REQUESTS)
         self._flights: dict[str, SingleFlight[bool]] = {}
@@ -192,7 +192,7 @@ class RevocationFeed:
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        send = http_sender(tls, MAX_FEED_BYTES)
+        send = http_sender(tls, max_body_bytes=MAX_FEED_BYTES)
         self._endpoint, self._clock = _AuthenticatedEndpoint(checked_url(url), credential, send, timeout), clock
         rejects = _rejects(on_unavailable)
         unusable = max(lost_after, FEED_BLOCKING_SECONDS) if rejects else float("inf")
@@ -278,23 +278,19 @@ def json_of(response: HttpResponse, url: str) -> object:
     """Return the JSON of a 200 response from *url*. Raises TryLater for any other status, a redirect included."""
     if response.status != 200:
         hint = ": redirects are not followed" if 300 <= response.status < 400 else ""
-        retry_after = _seconds(response.headers.get("retry-after"))
-        raise TryLater(f"{url} answered with status {response.status}{hint}", retry_after=retry_after)
+        message = f"{url} answered with status {response.status}{hint}"
+        raise TryLater(message, retry_after=retry_after_seconds(response))
     return response.json()
 
 
 def checked_url(url: str) -> str:
     """Return *url*, if it is https or on loopback. Raises ConfigurationError."""
-    scheme, host, _ = origin_of(url)
-    if scheme != "https" and not is_loopback(host):
-        raise ConfigurationError(f"use https for {host}: an attacker on the network could forge tokens")
+    origin = origin_of(url)
+    if not is_secure(origin):
+        raise ConfigurationError(f"use https for {origin.host}: an attacker on the network could forge tokens")
     if urlsplit(url).query or urlsplit(url).fragment:
-        raise ConfigurationError(f"remove the query and the fragment from the URL at {host}")
+        raise ConfigurationError(f"remove the query and the fragment from the URL at {origin.host}")
     return url
-
-
-def _seconds(retry_after: str | None) -> float:
-    return float(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else 0.0
 
 
 def _rejects(on_unavailable: str) -> bool:

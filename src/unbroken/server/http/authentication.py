@@ -13,10 +13,10 @@
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 from typing import Protocol
 
+from unbroken._base64 import decode
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, TryLater
 from unbroken.server.http.cookies import Cookies, CookieTransport, ambiguous_cookies
 from unbroken.server.http.messages import Request, Response, bearer_token, challenge, error_response
@@ -112,7 +112,7 @@ def is_foreign_token(token: str, issuer: str) -> bool:
 
 
 def _json_object(part: str) -> dict[str, object]:
-    value = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    value = json.loads(decode(part))
     if not isinstance(value, dict):
         raise TypeError
     return value
