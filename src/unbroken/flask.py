@@ -74,7 +74,7 @@ class Bearer:
         """
         verified = request.environ.setdefault(VERIFIED, {})
         if self not in verified:
-            verified[self] = run_sync(self._authenticator.authenticate(_to_request()))  # rule 2
+            verified[self] = self._authenticator.authenticate_blocking(_to_request())  # rule 2
         claims = require_scope(verified[self], scope)
         if isinstance(claims, Response):
             raise _to_http_exception(claims)

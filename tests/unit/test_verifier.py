@@ -264,9 +264,9 @@ def test_a_service_that_starts_while_the_server_is_down_asks_now_and_then(
             verifier.verify(token)
         assert error.value.retry_after > 0
     assert str(error.value.__cause__).endswith("cannot be reached (connection refused)")
+    keys = f"{identity.url}{JWKS}"
     assert [record.message for record in caplog.records] == [
-        f"the keys at {identity.url}{JWKS} cannot be fetched: "
-        f"{identity.url}{JWKS} cannot be reached (connection refused)"
+        f"the keys at {keys} cannot be fetched: {keys} cannot be reached (connection refused)"
     ]
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from unbroken._base64 import decode
+from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, TryLater
 from unbroken.server.http.cookies import Cookies, CookieTransport, ambiguous_cookies
 from unbroken.server.http.messages import Request, Response, bearer_token, challenge, error_response
@@ -63,12 +64,16 @@ class RequestAuthenticator:
         tokens = self._cookies.access_tokens(request)
         return await self._newest_of(tokens) if tokens else None
 
-    async def authenticate(self, request: Request) -> Claims | Response:
+    async def authenticate(self, request: Request, *, scope: str = "") -> Claims | Response:
         """Return the claims of the request's token, or the response that refuses the request (rule 2)."""
         try:
-            return await self.claims(request) or challenge(None)
+            return require_scope(await self.claims(request) or challenge(None), scope)
         except (Refused, TryLater, ConfigurationError) as error:
             return error_response(error)
+
+    def authenticate_blocking(self, request: Request, *, scope: str = "") -> Claims | Response:
+        """Return what ``authenticate`` returns, without an event loop."""
+        return run_sync(self.authenticate(request, scope=scope))
 
     async def require(self, request: Request) -> Claims:
         """Return the claims of the request's token. Raises as ``claims``, and InvalidToken without a token."""

@@ -72,7 +72,7 @@ class Cors:
         if not self._allowed:
             return response
         vary = [value for value in (response.headers.get("vary"), "Origin") if value]
-        headers = {**response.headers, "vary": ", ".join(vary)}
+        headers = {**response.headers, "vary": ", ".join(vary)}  # rule 3
         if request.headers.get("origin") in self._allowed:
             headers |= self._access_headers(request) | {"access-control-expose-headers": RESPONSE_HEADERS}
         return replace(response, headers=headers)
