@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 
 from tests.docs.pages import ROOT, page, run
+from unbroken.server import Endpoints, MemorySessionStore, Policy, Sessions
 from unbroken.server.http.endpoints import EndpointSettings
 
 ASK = """
@@ -73,3 +76,28 @@ def test_the_page_names_every_setting_of_the_endpoints() -> None:
     text = (ROOT / "docs" / "frameworks.md").read_text()
     table = text[text.index("| setting |") : text.index("`Policy(")]
     assert set(re.findall(r"`(\w+)`", table)) >= set(EndpointSettings.__annotations__)
+
+
+def test_the_page_names_every_setting_of_sessions_and_of_the_policy() -> None:
+    text = (ROOT / "docs" / "frameworks.md").read_text()
+    table = text.partition("`Sessions(store, ...)` takes")[2].partition("\n## ")[0]
+    names = set(inspect.signature(Sessions).parameters) - {"store"} | {field.name for field in fields(Policy)}
+    assert {name for name in names if not re.search(rf"\b{name}\b", table)} == set()
+
+
+def test_the_page_names_every_setting_of_django() -> None:
+    from unbroken.django import conf
+
+    text = (ROOT / "docs" / "frameworks.md").read_text()
+    paragraph = text.partition("Django's `UNBROKEN` also has")[2].partition("\n## ")[0]
+    names = {*conf.OWN, *conf.POLICY, *conf.SESSIONS}
+    assert {name for name in names if f"`{name}`" not in paragraph} == set()
+
+
+def test_the_page_names_every_endpoint() -> None:
+    endpoints = Endpoints(Sessions(MemorySessionStore()), lambda name, password: None, verify_mfa=lambda *_: True)
+    text = (ROOT / "docs" / "frameworks.md").read_text()
+    table = text.partition("## The endpoints")[2].partition("\n## ")[0].replace("SID", "{sid}")
+    shown = {name for row in re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE) for name in re.findall(r"`(.*?)`", row)}
+    served = {f"{route.method} {endpoints.path(route)}" for route in endpoints.routes if route.method != "OPTIONS"}
+    assert {name.partition("?")[0] for name in shown} == served
