@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from bench.browser.parts import BUNDLED, PAGE, node_modules
 from bench.clients.backend import JSON, Answer
 from bench.clients.backend import Backend as Families
-from unbroken.server.http.static import served
+from unbroken.server.http.static import module_source
 
 API = 0.01
 SNIPPETS = PAGE.parents[2] / "tests" / "browser" / "page" / "snippets.js"
@@ -110,7 +110,7 @@ class Backend(Families):
         super().__init__()
         self._npm = node_modules()
         self._own = {
-            "/unbroken.js": served(),
+            "/unbroken.js": module_source(),
             "/snippets.js": SNIPPETS.read_bytes(),
             **{f"/{file.name}": file.read_bytes() for file in PAGE.glob("*.js")},
         }

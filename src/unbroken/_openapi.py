@@ -186,7 +186,7 @@ BEARER = (
 )
 BY_COOKIE = ("login", "login_step", "refresh", "logout")  # with any cookies; in mode "both", all that BEARER names too
 LOGINS = ("login", "login_step", "token")
-PUBLIC = ("jwks", "metadata", "health", "health_ready", "browser_module")
+PUBLIC = ("jwks", "metadata", "health", "health_ready", "browser_module", "browser_module_map")
 EMPTY = {"logout": 204, "end_session": 204, "revoke": 200}
 TEXT = {"browser_module": "text/javascript"}  # what is not JSON
 

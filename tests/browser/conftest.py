@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.responses import HTMLResponse, Response
 
+from tests.support.backend import running
+from tests.interop.backends.base import Backend
+from tests.interop.backends.shapes import BearerJson
 from tests.browser.chromium import PAGE, chromium
 from tests.browser.demo import Demo, Server
 from tests.browser.dialects import dialect_of
 from tests.browser.scene import Scene
 from tests.browser.shop import Shop
 from tests.browser.tabs import Tab
-from tests.interop.backends.base import PASSWORD, Backend
-from tests.support.backend import running
 from tests.support.npm import node_modules
-from unbroken.server.http.static import served
+from unbroken.server.http.static import module_source
 
 HTML = '<!doctype html><meta charset="utf-8"><title>page</title><script type="module" src="/harness.js"></script>'
 
@@ -33,15 +33,21 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def context(browser: Any) -> Iterator[Any]:
+def context_options() -> dict[str, Any]:
+    """Options of Playwright for the context; a test file may override them."""
+    return {}
+
+
+@pytest.fixture
+def context(browser: Any, context_options: dict[str, Any]) -> Iterator[Any]:
     """Cookies and storage of one user, for the pages of one test."""
-    made = browser.new_context()
+    made = browser.new_context(**context_options)
     made.set_default_timeout(20_000)
     yield made
     made.close()
 
 
-class Door:
+class PageServer:
     """A server that runs for all tests: pages, and behind them the backend of one test.
 
     *trusting*: pages of all origins may send it whatever they like, and read the answers.
@@ -80,31 +86,30 @@ TRUST = {"access-control-allow-origin": "*", "access-control-allow-headers": "au
 def modules() -> dict[str, bytes]:
     """What pages load, by its path."""
     return {
-        "/unbroken.js": served(),
-        "/source/unbroken.js": files("unbroken").joinpath("browser", "unbroken.js").read_bytes(),
+        "/unbroken.js": module_source(),
         "/harness.js": (PAGE / "harness.js").read_bytes(),
         "/axios.js": (node_modules(PAGE) / "axios" / "dist" / "esm" / "axios.js").read_bytes(),
     }
 
 
 @pytest.fixture(scope="session")
-def doors(modules: dict[str, bytes]) -> Iterator[list[Door]]:
+def page_servers(modules: dict[str, bytes]) -> Iterator[list[PageServer]]:
     """Two of them: some tests need another origin, one that would take any token."""
-    made = [Door(modules), Door(modules, trusting=True)]
+    made = [PageServer(modules), PageServer(modules, trusting=True)]
     with ExitStack() as opened:
-        for door in made:
-            door.url = f"http://127.0.0.1:{opened.enter_context(running(door))}"
+        for server in made:
+            server.url = f"http://127.0.0.1:{opened.enter_context(running(server))}"
         yield made
 
 
 @pytest.fixture
-def run(doors: list[Door]) -> Callable[[Any], Any]:
+def run(page_servers: list[PageServer]) -> Callable[[Any], Any]:
     """Runs a backend; two at most in one test."""
-    free = iter(doors)
+    free = iter(page_servers)
 
     def start(backend: Any) -> Any:
-        door = next(free)
-        door.app, backend.url = backend.app(), door.url
+        server = next(free)
+        server.app, backend.url = backend.app(), server.url
         return backend
 
     return start
@@ -132,11 +137,11 @@ def client(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def stage(run: Callable[[Any], Any], tab: Callable[..., Tab], client: str) -> Callable[..., Scene]:
-    """Sets a scene: a backend of ``tests/backends``, and a tab that is logged in there."""
+    """Sets a scene: a backend of ``tests/interop/backends``, and a tab that is logged in there."""
 
     def build(backend: Backend, *, tabs: int = 1, before: str = "", **options: Any) -> Scene:
         run(backend)
-        options = {**dialect_of(backend), "storage": "localStorage", "exchangeTimeout": 2, **options}
+        options = {**dialect_of(backend), "storage": "localStorage", "refreshTimeout": 2, **options}
         opened = [tab(backend, client, before=before) for _ in range(tabs)]
         for one in opened:
             one.start(**options)
@@ -145,6 +150,12 @@ def stage(run: Callable[[Any], Any], tab: Callable[..., Tab], client: str) -> Ca
         return scene
 
     return build
+
+
+@pytest.fixture
+def scene(stage: Callable[..., Scene]) -> Scene:
+    """A scene for tests that need nothing special of the backend."""
+    return stage(BearerJson())
 
 
 @pytest.fixture
@@ -170,8 +181,8 @@ def at_shop(tab: Callable[..., Tab], client: str) -> Callable[..., list[Tab]]:
     ) -> list[Tab]:
         opened = [tab(shop, client) for _ in range(tabs)]
         for one in opened:
-            one.start(storage=storage, exchangeTimeout=2, **options)
-        opened[0].run("(user, password) => session.login(user, password)", user, PASSWORD)
+            one.start(storage=storage, refreshTimeout=2, **options)
+        opened[0].log_in(user)
         for one in opened:
             one.until(lambda one=one: storage in ("memory", "sessionStorage") or one.status["version"])
         return opened

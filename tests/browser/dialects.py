@@ -1,4 +1,4 @@
-"""The five backends as the browser's module is told of them; each says the same as its twin in ``tests/backends``."""
+"""The five backends as options of the browser module; each says the same as its twin in ``tests/interop/backends``."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ DIALECTS: dict[type[Backend], dict[str, Any]] = {
 
 
 def dialect_of(backend: Backend) -> dict[str, Any]:
-    """What ``createSession`` is told of *backend*."""
+    """Return the options for *backend*."""
     return DIALECTS[type(backend)]

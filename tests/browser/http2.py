@@ -68,7 +68,7 @@ def running_http2(app: Any, folder: Path) -> Iterator[str]:
 
 
 def _quiet(app: Any) -> Any:
-    """*app*, which is told nothing of the server's beginning and end."""
+    """*app*, without the lifespan events of the server."""
 
     async def quiet(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "lifespan":

@@ -20,7 +20,7 @@ SNIPPETS = {
 }
 # What the snippets' pages have, for scripts without modules.
 SCRIPTS = ("vue/dist/vue.min.js", "vuex/dist/vuex.min.js", "element-ui/lib/index.js")
-SLOW = 1.0  # seconds of an exchange in which everything else happens
+SLOW = 1.0  # seconds of a refresh in which everything else happens
 
 SET_UP = """async (text, name, options, config) => {
     window.mine = axios.create(config);
@@ -34,7 +34,7 @@ SET_UP = """async (text, name, options, config) => {
         store: new Vuex.Store({ state: { user: { accessToken: "" } } }),
         Message: ELEMENT.Message,
     };
-    let keep = (granted) => session.import_tokens(granted);
+    let keep = (granted) => session.importTokens(granted);
     if (name) {
         const { snippets } = await import("data:text/javascript," + encodeURIComponent(text));
         keep = snippets[name](mine, axios, parts);
@@ -48,9 +48,9 @@ SET_UP = """async (text, name, options, config) => {
     };
 }"""
 
-# Browsers answer equal requests one after the other, so each has a number.
+# Browsers send equal requests one after the other, so each has a number.
 SEND = """(method, url, count) => {
-    const came = (answer) => answer?.data?.code ?? answer?.status ?? "nothing";
+    const came = (response) => response?.data?.code ?? response?.status ?? "nothing";
     const failed = (error) => error.response ? `error ${error.response.status}` : `error ${error.code ?? ""}`.trim();
     for (let n = 0; n < count; n++) {
         const data = method === "POST" ? "a" : undefined;
@@ -63,8 +63,8 @@ CAME = """(last, seconds) => {
     return Promise.all(sent.splice(-last).map((one) => Promise.race([one, late])));
 }"""
 
-# How many exchanges the page has the answer of.
-ANSWERED = "(path) => performance.getEntriesByType('resource').filter(({ name }) => name.includes(path)).length"
+# How many refresh responses the page has.
+RESPONDED = "(path) => performance.getEntriesByType('resource').filter(({ name }) => name.includes(path)).length"
 
 
 @dataclass
@@ -88,20 +88,20 @@ class Play:
     def came(self, last: int, *, hangs: bool = False) -> list[Any]:
         """What the last requests came to: code or status, an error's word, ``nothing``, or that the request ``waits``.
 
-        ``hangs``: some of the snippet's never end. They are given half a second more than the exchange took.
+        ``hangs``: some of the snippet's never end. They are given half a second more than the refresh took.
         """
         if not hangs or self.ours:
             return self.tab.run(CAME, last, 20.0)
-        self.until_exchanging()
-        self.tab.until(lambda: self.tab.run(ANSWERED, self.backend.refresh[1]) == self.backend.exchanges)
+        self.until_refreshing()
+        self.tab.until(lambda: self.tab.run(RESPONDED, self.backend.refresh[1]) == self.backend.exchanges)
         return self.tab.run(CAME, last, 0.5)
 
     def ask(self, method: str = "GET", path: str = "/api/echo", count: int = 1, *, hangs: bool = False) -> list[Any]:
         self.send(method, path, count)
         return self.came(count, hangs=hangs)
 
-    def until_exchanging(self) -> None:
-        """Waits until an exchange has reached the backend, and all that was sent before it."""
+    def until_refreshing(self) -> None:
+        """Wait until a refresh has reached the backend, and all that was sent before it."""
         self.tab.until(lambda: self.backend.exchanges)
 
     def posts(self, user: str = "") -> int:

@@ -8,12 +8,13 @@ from typing import Any
 from tests.browser.tabs import Tab
 from tests.interop.backends.base import PASSWORD, Backend, Fault
 
-__all__ = ["DOWN", "JUNK", "LOST", "Scene", "errors", "statuses"]
+__all__ = ["BROKEN", "DOWN", "JUNK", "LOST", "Scene", "errors", "statuses"]
 
-# What a backend may say to an exchange without meaning anything by it. The session lives on.
+# Responses to a refresh that say nothing definite: the session lives on.
 DOWN = Fault(status=503, headers={"retry-after": "30"})
 JUNK = Fault(status=200, body=b"<html>come back later</html>")
 LOST = Fault(lost=True)
+BROKEN = ("TypeError", "ERR_NETWORK")  # how fetch and axios report a connection that broke
 
 
 @dataclass
@@ -35,16 +36,28 @@ class Scene:
         return self.tab.ask(path, method="POST", body=body, **about)
 
     def log_in(self, user: str = "ada", tab: Tab | None = None) -> None:
-        """Logs in the plain way, and hands the answer to the session. All tabs know of it after."""
+        """Log in by a plain request and import its tokens; return when all tabs have noticed it."""
         script = """async (username, password) => {
             const headers = { "Content-Type": "application/json" };
             const body = JSON.stringify({ username, password });
-            session.import_tokens(await (await platform.fetch("/login", { method: "POST", headers, body })).json());
+            session.importTokens(await (await platform.fetch("/login", { method: "POST", headers, body })).json());
         }"""
         (tab or self.tab).run(script, user, PASSWORD)
         version = (tab or self.tab).status["version"]
         for one in self.tabs if self.options["storage"] == "localStorage" else []:
             one.until(lambda one=one: one.status["version"] >= version)
+
+    def hold(self, path: str = "/api/late", *, count: int = 1, tab: Tab | None = None) -> list[int]:
+        """Send requests whose responses the backend holds back until ``release``; their numbers."""
+        self.backend.held = True
+        before = len(self.backend.requests_to(path))
+        numbers = (tab or self.tab).begin(path, count=count)
+        self.tab.until(lambda: len(self.backend.requests_to(path)) == before + count)
+        return numbers
+
+    def release(self) -> None:
+        """Let the backend send what it has held back."""
+        self.backend.held = False
 
     def together(self, count: int, path: str = "/api/echo") -> list[dict[str, Any]]:
         """What *count* requests at once came to, in each of the tabs."""
@@ -53,7 +66,7 @@ class Scene:
 
 
 def statuses(outcomes: list[dict[str, Any]]) -> list[int]:
-    """The statuses of *outcomes*, every one of which is an answer."""
+    """The statuses of *outcomes*, every one of which is a response."""
     assert all("status" in outcome for outcome in outcomes), outcomes
     return [outcome["status"] for outcome in outcomes]
 

@@ -23,14 +23,14 @@ from unbroken.starlette import AccessTokenMiddleware, current_claims, routes
 __all__ = ["PASSWORD", "Shop"]
 
 PASSWORD = "correct horse"
-EXCHANGE = "/auth/refresh"
+REFRESH = "/auth/refresh"
 ENDLESS = 60.0  # seconds; no test waits that long
 
 
 class Shop:
-    """One server. ``exchanges``, ``alarms()`` and ``bodies`` are what it saw; *settings* are those of its endpoints.
+    """One server. ``refreshes``, ``alarms()`` and ``bodies`` are what it saw; *settings* are those of its endpoints.
 
-    Whoever knows the password is let in, unless *authenticate* says otherwise.
+    Everyone who knows the password is logged in, unless *authenticate* says otherwise.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class Shop:
         self._authenticate, self._settings = authenticate, settings
         self.url = ""
         self.faults: deque[Fault] = deque()
-        self.exchanges = 0
-        self.attempts: list[str] = []  # of each exchange
+        self.refreshes = 0
+        self.idempotency_keys: list[str] = []  # of each refresh
         self.seen: list[tuple[str, str]] = []  # path, and who sent it if the token was good
         self.arrived: list[bytes] = []  # each body, whatever the token
         self.bodies: list[str] = []  # SHA-256 of each body that arrived with a good token
@@ -64,7 +64,7 @@ class Shop:
         return sum(info.revoked_why == "reuse" for info in self.sessions.list_all(include_ended=True))
 
     def spoil(self, fault: Fault, *, times: int = 1) -> None:
-        """The next exchanges go wrong."""
+        """Let the next refreshes go wrong."""
         self.faults.extend([fault] * times)
 
     async def _echo(self, request: Request) -> Response:
@@ -108,11 +108,11 @@ class Shop:
         app = Starlette(routes=[*auth, *api, WebSocketRoute("/socket", self._socket)], middleware=middleware)
 
         async def with_faults(scope: Any, receive: Any, send: Any) -> None:
-            if scope["type"] != "http" or scope["path"] != EXCHANGE or scope["method"] != "POST":
+            if scope["type"] != "http" or scope["path"] != REFRESH or scope["method"] != "POST":
                 await app(scope, receive, send)
                 return
-            self.exchanges += 1
-            self.attempts.append(dict(scope["headers"]).get(b"idempotency-key", b"").decode())
+            self.refreshes += 1
+            self.idempotency_keys.append(dict(scope["headers"]).get(b"idempotency-key", b"").decode())
             await self._spoiled(app, scope, receive, send)
 
         return with_faults
@@ -132,4 +132,4 @@ class Shop:
 
 
 async def _nowhere(_message: Any) -> None:
-    """Swallows an answer."""
+    """Drop a response."""

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.interop.backends.base import PASSWORD
+
 __all__ = ["Tab", "until"]
 
 
@@ -23,6 +25,9 @@ class Tab:
 
     def start(self, **options: Any) -> None:
         self.run("options => start(options)", options)
+
+    def log_in(self, user: str = "ada", password: str = PASSWORD) -> None:
+        self.run("(user, password) => session.login(user, password)", user, password)
 
     def ask(self, url: str, **init: Any) -> dict[str, Any]:
         """One request: its ``status``, ``text`` and ``json``, or its ``error``, a stable word."""
@@ -55,7 +60,7 @@ class Tab:
         self.run("pass", seconds)
 
     def heard(self, kind: str) -> list[dict[str, Any]]:
-        """What listeners were told."""
+        """Return what listeners got."""
         return self.run("(kind) => heard.filter(([type]) => type === kind).map(([, detail]) => detail)", kind)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.browser.demo import Demo
 
 
-def test_who_starts_again_in_one_tab_starts_again_in_the_other(demo: Demo) -> None:
+def test_start_again_in_one_tab_reloads_the_other(demo: Demo) -> None:
     demo.open().press("Steal the token")
     assert demo.state("unbroken").endswith("Logged out: reuse")
     with demo.page.context.expect_page() as opened:
@@ -22,7 +22,7 @@ def test_who_starts_again_in_one_tab_starts_again_in_the_other(demo: Demo) -> No
     other.page.close()
 
 
-def test_a_pause_sends_nothing_until_it_is_over(demo: Demo) -> None:
+def test_a_pause_stops_all_requests_until_it_is_over(demo: Demo) -> None:
     sent: list[str] = []
     demo.page.on("request", lambda request: sent.append(request.url) if "/demo/api/" in request.url else None)
 
@@ -40,7 +40,7 @@ def test_a_pause_sends_nothing_until_it_is_over(demo: Demo) -> None:
     demo.wait_for(lambda: len(sent) > before)
 
 
-def test_every_button_can_be_pressed_by_keyboard(demo: Demo) -> None:
+def test_every_button_works_by_keyboard(demo: Demo) -> None:
     demo.open()
 
     def typed(name: str, key: str = "Enter", role: str = "button") -> None:
@@ -68,7 +68,7 @@ def test_every_button_can_be_pressed_by_keyboard(demo: Demo) -> None:
     opened.value.close()
 
 
-def test_a_server_that_was_away_is_listened_to_again(demo: Demo) -> None:
+def test_the_page_reconnects_to_a_server_that_was_unreachable(demo: Demo) -> None:
     demo.open()
     failed: list[str] = []
     demo.page.on("requestfailed", lambda request: failed.append(request.url))
@@ -80,7 +80,7 @@ def test_a_server_that_was_away_is_listened_to_again(demo: Demo) -> None:
     demo.page.locator("#events").get_by_text("login").first.wait_for()
 
 
-def test_a_server_that_was_started_anew_says_so_and_can_be_used_again(demo: Demo) -> None:
+def test_the_page_says_that_its_server_was_restarted_and_can_start_again(demo: Demo) -> None:
     demo.open().server.restart()
     for name in ("Expire now", "Lose the next answer", "Go offline"):
         assert demo.press(name) == "The demo’s server has been started anew, and does not know this page: start again."

@@ -14,7 +14,7 @@ import pytest
 from tests.browser.demo import ACTION, Demo
 
 
-def test_the_naive_client_breaks_and_ours_does_not_when_the_token_dies(demo: Demo) -> None:
+def test_only_the_naive_client_fails_when_the_access_token_expires(demo: Demo) -> None:
     demo.page.goto(demo.url + "/demo")  # and who only looks sees it without a click
     demo.page.get_by_text("s the access token dies: watch both lanes").wait_for()
     demo.page.get_by_text("The access token died.").wait_for(timeout=ACTION)
@@ -34,7 +34,7 @@ def test_the_naive_client_breaks_and_ours_does_not_when_the_token_dies(demo: Dem
     assert all(bars)
 
 
-def test_a_lost_answer_costs_nothing_and_every_button_works_by_keyboard(demo: Demo) -> None:
+def test_a_lost_response_logs_out_only_the_naive_client_and_tab_reaches_every_button(demo: Demo) -> None:
     demo.open()
     names = []
     for _ in range(12):
@@ -58,7 +58,7 @@ def test_a_lost_answer_costs_nothing_and_every_button_works_by_keyboard(demo: De
     assert all("cross" in one for one in failed)
 
 
-def test_a_connection_that_breaks_in_an_exchange_logs_only_the_naive_client_out(demo: Demo) -> None:
+def test_a_connection_lost_during_a_refresh_logs_out_only_the_naive_client(demo: Demo) -> None:
     demo.open().page.get_by_role("button", name="Go offline").click()
     demo.page.get_by_role("button", name="Go online").click()
     said = demo.outcome()
@@ -68,7 +68,7 @@ def test_a_connection_that_breaks_in_an_exchange_logs_only_the_naive_client_out(
     assert demo.state("unbroken").endswith("Logged in")
 
 
-def test_a_theft_is_found_out_and_ends_the_session_of_both(demo: Demo) -> None:
+def test_a_stolen_refresh_token_is_detected_and_its_session_revoked(demo: Demo) -> None:
     said = demo.open().press("Steal the token")
     assert said.startswith("The theft was found out: the refresh token was used twice")
     assert demo.state("unbroken").endswith("Logged out: reuse")
@@ -81,7 +81,7 @@ def test_a_theft_is_found_out_and_ends_the_session_of_both(demo: Demo) -> None:
     assert demo.errors == []
 
 
-def test_two_tabs_share_one_exchange(demo: Demo) -> None:
+def test_two_demo_tabs_share_one_refresh(demo: Demo) -> None:
     demo.open()
     with demo.page.context.expect_page() as opened:
         demo.page.get_by_role("link", name="Open another tab").click()
@@ -96,7 +96,7 @@ def test_two_tabs_share_one_exchange(demo: Demo) -> None:
     other.page.close()
 
 
-def test_the_devices_page_ends_another_session_and_all_others(demo: Demo) -> None:
+def test_the_devices_page_revokes_one_session_and_all_others(demo: Demo) -> None:
     demo.open().open("/demo/devices")
     demo.page.get_by_role("button", name="End Phone").wait_for()
     assert demo.page.inner_text("#devices li:first-child h2") == "This page, by unbroken this session"
@@ -117,7 +117,7 @@ def test_the_devices_page_ends_another_session_and_all_others(demo: Demo) -> Non
     demo.page.get_by_text("You are not logged in.").wait_for()
 
 
-def test_the_pages_fit_a_narrow_screen_and_keep_still_for_who_asks(demo: Demo) -> None:
+def test_the_demo_pages_fit_a_narrow_screen_and_respect_reduced_motion(demo: Demo) -> None:
     demo.page.set_viewport_size({"width": 360, "height": 740})
     demo.page.emulate_media(reduced_motion="reduce")
     demo.open()
@@ -131,7 +131,7 @@ def test_the_pages_fit_a_narrow_screen_and_keep_still_for_who_asks(demo: Demo) -
         assert demo.page.evaluate("document.documentElement.lang") == "en"
 
 
-def test_trouble_is_for_ones_own_sessions_and_visitors_are_counted(demo: Demo) -> None:
+def test_demo_visitors_can_break_only_their_own_sessions_and_are_limited(demo: Demo) -> None:
     with httpx2.Client(base_url=demo.url) as client:
         who = client.post("/demo/start").json()
         made = client.post("/demo/auth/login", json={"username": who["username"], "password": who["password"]}).json()
@@ -153,7 +153,7 @@ def test_trouble_is_for_ones_own_sessions_and_visitors_are_counted(demo: Demo) -
 
 
 @pytest.mark.parametrize("arguments", [["demo", "--page"], ["serve", "--demo"]], ids=" ".join)
-def test_the_commands_serve_the_page_until_they_are_told_to_end(tmp_path: Path, arguments: list[str]) -> None:
+def test_the_demo_commands_serve_the_page_until_they_are_interrupted(tmp_path: Path, arguments: list[str]) -> None:
     command = [sys.executable, "-m", "unbroken.cli", *arguments, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
@@ -174,7 +174,7 @@ def test_the_commands_serve_the_page_until_they_are_told_to_end(tmp_path: Path, 
     assert "Traceback" not in out + errors
 
 
-def test_several_workers_have_no_demo(tmp_path: Path) -> None:
+def test_the_demo_refuses_several_workers(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "unbroken.cli", "serve", "--demo", "--workers", "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (2, "unbroken: the demo needs one worker, and /demo for itself\n")

@@ -34,7 +34,7 @@ def both(run, tab, scripts):
         page = tab(backend)
         for script in scripts:
             page.page.add_script_tag(path=script)
-        options = {**dialect_of(backend), "storage": "localStorage", "exchangeTimeout": 5}
+        options = {**dialect_of(backend), "storage": "localStorage", "refreshTimeout": 5}
         page.run(SET_UP, text, "" if ours else SNIPPETS[shape], options, config)
         one = Play(page, backend, ours)
         one.log_in()
@@ -46,7 +46,8 @@ def both(run, tab, scripts):
 # ---- a queue and a flag ----------------------------------------------------------------------------------------------
 
 
-def test_old_posts_are_sent_again_at_the_next_expiry_s0_6(both) -> None:
+@pytest.mark.defect("S0.6")
+def test_the_queue_sends_old_posts_again_at_the_next_expiry(both) -> None:
     printed, ours = both(StatusInBody)
     for play in (printed, ours):
         play.backend.expire()
@@ -59,7 +60,8 @@ def test_old_posts_are_sent_again_at_the_next_expiry_s0_6(both) -> None:
     assert ours.posts() == 6
 
 
-def test_a_refused_exchange_hangs_all_for_ever_s0_3(both) -> None:
+@pytest.mark.defect("S0.3")
+def test_the_flag_hangs_every_request_after_a_refused_refresh(both) -> None:
     printed, ours = both(StatusInBody)
     for play in (printed, ours):
         play.backend.end_sessions()
@@ -71,19 +73,21 @@ def test_a_refused_exchange_hangs_all_for_ever_s0_3(both) -> None:
     assert [play.backend.exchanges for play in (printed, ours)] == [1, 1]
 
 
-def test_what_fails_during_an_exchange_is_sent_again_s0_2(both) -> None:
+@pytest.mark.defect("S0.2")
+def test_the_queue_sends_failed_requests_again_during_a_refresh(both) -> None:
     printed, ours = both(StatusInBody)
     for play in (printed, ours):
         play.backend.expire()
         play.backend.spoil(Fault(seconds=SLOW))
         play.send()
-        play.until_exchanging()
+        play.until_refreshing()
         play.send("POST", "/api/error/500")
     assert (printed.came(2), printed.posts()) == ([200, 500], 2)
     assert (ours.came(2), ours.posts()) == ([200, "error 500"], 1)
 
 
-def test_an_error_is_a_success_s0_7(both) -> None:
+@pytest.mark.defect("S0.7")
+def test_the_interceptor_turns_an_error_response_into_a_success(both) -> None:
     printed, ours = both(StatusInBody)
     assert printed.ask("GET", "/api/error/500") == [500]
     assert ours.ask("GET", "/api/error/500") == ["error 500"]
@@ -92,7 +96,8 @@ def test_an_error_is_a_success_s0_7(both) -> None:
 # ---- a list of callbacks ---------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_is_down_is_an_answer_without_anything_and_a_dead_queue_s1_1_s1_3(both) -> None:
+@pytest.mark.defect("S1.1", "S1.3")
+def test_the_callbacks_hang_and_return_nothing_when_the_server_is_down(both) -> None:
     printed, ours = both(CodeIn200)
     for play in (printed, ours):
         play.backend.expire()
@@ -103,7 +108,8 @@ def test_a_server_that_is_down_is_an_answer_without_anything_and_a_dead_queue_s1
     assert [play.backend.exchanges for play in (printed, ours)] == [1, 1]
 
 
-def test_the_end_of_a_session_is_no_error_s1_2(both) -> None:
+@pytest.mark.defect("S1.2")
+def test_the_callbacks_return_nothing_when_the_session_is_over(both) -> None:
     printed, ours = both(CodeIn200)
     for play in (printed, ours):
         play.backend.end_sessions()
@@ -111,13 +117,14 @@ def test_the_end_of_a_session_is_no_error_s1_2(both) -> None:
     assert ours.ask() == ["error session_over"]
 
 
-def test_a_payment_of_one_user_is_sent_for_the_next_s1_4(both) -> None:
+@pytest.mark.defect("S1.4")
+def test_the_callbacks_send_a_payment_of_one_user_for_the_next(both) -> None:
     printed, ours = both(CodeIn200)
     for play in (printed, ours):
         play.backend.expire()
         play.backend.spoil(Fault(seconds=SLOW, status=503, headers={"retry-after": "30"}))
         play.send("POST", count=2)
-        play.until_exchanging()
+        play.until_refreshing()
         play.tab.until(lambda play=play: play.posts() == 2)
         play.came(2, hangs=True)
         play.log_in("bob")
@@ -130,7 +137,8 @@ def test_a_payment_of_one_user_is_sent_for_the_next_s1_4(both) -> None:
 # ---- a promise and a mark --------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_is_down_logs_out_s2_1_once_for_each_request_s2_2(both) -> None:
+@pytest.mark.defect("S2.1", "S2.2")
+def test_the_shared_promise_logs_out_once_per_request_when_the_server_is_down(both) -> None:
     printed, ours = both(BearerJson)
     for play in (printed, ours):
         play.backend.expire()
@@ -142,21 +150,23 @@ def test_a_server_that_is_down_logs_out_s2_1_once_for_each_request_s2_2(both) ->
     assert ours.tab.stored["tokens"]["refresh"] == ours.backend.issued[0].refresh
 
 
-def test_a_logout_during_an_exchange_is_undone_s2_5(both) -> None:
+@pytest.mark.defect("S2.5")
+def test_the_shared_promise_undoes_a_logout_during_a_refresh(both) -> None:
     printed, ours = both(BearerJson)
     for play in (printed, ours):
         play.backend.expire()
         play.backend.spoil(Fault(seconds=SLOW))
         play.send()
-        play.until_exchanging()
+        play.until_refreshing()
         play.log_out()
         play.came(1)
         play.tab.until(lambda play=play: len(play.backend.issued) == 2)
-    assert printed.ask() == [200], "ada is logged in again, by nobody"
+    assert printed.ask() == [200], "ada is logged in again without a login"
     assert ours.ask() == ["error session_over"]
 
 
-def test_a_late_challenge_costs_another_exchange_s2_6(both) -> None:
+@pytest.mark.defect("S2.6")
+def test_the_shared_promise_refreshes_again_for_a_late_challenge(both) -> None:
     printed, ours = both(BearerJson)
     for play in (printed, ours):
         play.backend.expire()
@@ -171,10 +181,11 @@ def test_a_late_challenge_costs_another_exchange_s2_6(both) -> None:
 
 # ---- a header of its own ---------------------------------------------------------------------------------------------
 
-EVERY = {"validateStatus": None}  # answers of any status are answers, or the snippet's code for 400 is never reached
+EVERY = {"validateStatus": None}  # otherwise the snippet's code for 400 is never reached
 
 
-def test_a_challenge_renews_nothing_s3_1(both) -> None:
+@pytest.mark.defect("S3.1")
+def test_the_own_header_snippet_never_refreshes(both) -> None:
     printed, ours = both(OwnHeader)
     for play in (printed, ours):
         play.backend.expire()
@@ -182,7 +193,8 @@ def test_a_challenge_renews_nothing_s3_1(both) -> None:
     assert (ours.ask(), ours.backend.exchanges) == ([200], 1)
 
 
-def test_a_function_is_presented_for_a_token_s3_6_beside_the_old_one_s3_7_and_the_queue_hangs_s3_5(both) -> None:
+@pytest.mark.defect("S3.5", "S3.6", "S3.7")
+def test_the_own_header_snippet_presents_a_function_as_its_refresh_token_and_hangs(both) -> None:
     printed, ours = both(OwnHeader, **EVERY)
     for play in (printed, ours):
         play.backend.expire()
@@ -198,7 +210,8 @@ def test_a_function_is_presented_for_a_token_s3_6_beside_the_old_one_s3_7_and_th
     assert ["token" in beside for beside in ours.backend.beside] == [False]
 
 
-def test_an_exchange_that_is_challenged_waits_for_itself_s3_4(both) -> None:
+@pytest.mark.defect("S3.4")
+def test_the_own_header_snippet_waits_for_itself_when_its_refresh_is_challenged(both) -> None:
     printed, ours = both(OwnHeader, **EVERY)
     for play in (printed, ours):
         play.backend.expire()
@@ -206,13 +219,14 @@ def test_an_exchange_that_is_challenged_waits_for_itself_s3_4(both) -> None:
     assert printed.ask(hangs=True) == ["waits"]
     assert printed.ask(hangs=True) == ["waits"], "and so does whatever is challenged from then on"
     assert ours.ask() == ["error try_later"]
-    assert ours.tab.status["renewing"] is False
+    assert ours.tab.status["refreshing"] is False
 
 
 # ---- a mark ----------------------------------------------------------------------------------------------------------
 
 
-def test_each_challenge_costs_an_exchange_and_that_sets_off_the_alarm_s4_1(both) -> None:
+@pytest.mark.defect("S4.1")
+def test_the_mark_refreshes_per_challenge_and_causes_a_reuse_alarm(both) -> None:
     printed, ours = both(KeptRefresh)
     for play in (printed, ours):
         play.backend.expire()
@@ -223,7 +237,8 @@ def test_each_challenge_costs_an_exchange_and_that_sets_off_the_alarm_s4_1(both)
     assert (ours.came(3), ours.backend.exchanges, ours.backend.alarms) == ([200] * 3, 1, 0)
 
 
-def test_the_new_refresh_token_is_lost_and_the_second_expiry_ends_the_session_s4_2(both) -> None:
+@pytest.mark.defect("S4.2")
+def test_the_mark_loses_the_new_refresh_token_and_the_second_expiry_ends_the_session(both) -> None:
     printed, ours = both(KeptRefresh)
     for play in (printed, ours):
         play.backend.expire()
@@ -233,7 +248,8 @@ def test_the_new_refresh_token_is_lost_and_the_second_expiry_ends_the_session_s4
     assert (ours.ask(), ours.backend.alarms) == ([200], 0)
 
 
-def test_the_end_is_noticed_by_nobody_and_every_request_exchanges_again_s4_4(both) -> None:
+@pytest.mark.defect("S4.4")
+def test_the_mark_refreshes_for_every_request_after_the_session_is_over(both) -> None:
     printed, ours = both(KeptRefresh)
     for play in (printed, ours):
         play.backend.end_sessions()

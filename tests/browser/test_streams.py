@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import Door
+from tests.interop.backends.base import Fault
+from tests.browser.conftest import PageServer
 from tests.browser.http2 import running_http2
 from tests.browser.scene import DOWN
 from tests.browser.shop import Shop
-from tests.interop.backends.base import PASSWORD, Fault
 
 WHOLE = {"stream": b"streamed body", "pieces": b"".join(bytes([n]) * 65536 for n in range(16))}
 
@@ -16,26 +16,23 @@ BY = {"fetch": {}, "request": {}, "axios": {"adapter": "fetch"}}  # how each cli
 
 
 @pytest.fixture(scope="module")
-def door(modules, tmp_path_factory):
+def page_server(modules, tmp_path_factory):
     """A server that speaks HTTP/2; a test puts its shop behind it."""
-    opened = Door(modules)
+    opened = PageServer(modules)
     with running_http2(opened, tmp_path_factory.mktemp("tls")) as opened.url:
         yield opened
 
 
 @pytest.fixture
-def context(browser):
-    """Believes in the server's certificate."""
-    made = browser.new_context(ignore_https_errors=True)
-    made.set_default_timeout(20_000)
-    yield made
-    made.close()
+def context_options():
+    """Accept the server's own certificate."""
+    return {"ignore_https_errors": True}
 
 
 @pytest.fixture
-def server(door, tmp_path):
+def server(page_server, tmp_path):
     made = Shop(tmp_path)
-    door.app, made.url = hasty(made.app(), made), door.url
+    page_server.app, made.url = hasty(made.app(), made), page_server.url
     yield made
     made.close()
 
@@ -68,8 +65,8 @@ def kind(request) -> str:
 def upload(server, tab, client, kind):
     """Sends a stream as ada, over HTTP/2, by a session with these options: ``upload.tab`` is where."""
     page = tab(server, client)
-    page.start(storage="localStorage", exchangeTimeout=2)
-    page.run("(word) => session.login('ada', word)", PASSWORD)
+    page.start(storage="localStorage", refreshTimeout=2)
+    page.log_in()
 
     def send(path: str = "/echo", count: int = 1):
         return page.together(count, path, method="POST", kind=kind, **BY[client])
@@ -84,49 +81,50 @@ def upload(server, tab, client, kind):
     assert set(used) == {"h2"}
 
 
-def test_a_stream_waits_until_an_old_token_has_been_renewed(server, upload) -> None:
+def test_a_stream_waits_for_the_refresh_of_an_expired_token(server, upload) -> None:
     server.expire()
     upload.tab.pass_(1800)
     [came] = upload()
     assert (came["status"], upload.arrived()) == (200, ["whole"])
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)
 
 
-def test_a_stream_waits_until_an_ageing_token_has_been_renewed(server, upload) -> None:
+def test_a_stream_waits_for_the_refresh_of_an_ageing_token(server, upload) -> None:
     server.expire()
     upload.tab.pass_(1750)
     [came] = upload()
     assert (came["status"], upload.arrived()) == (200, ["whole"])
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)
 
 
-def test_a_stream_that_is_refused_is_not_sent_again_and_the_next_one_is_accepted(server, upload) -> None:
+@pytest.mark.defect("P16")
+def test_a_rejected_stream_is_not_sent_again_and_the_next_one_is_accepted(server, upload) -> None:
     server.expire()
     [came] = upload()
-    assert (came["status"], came["notReplayed"], came["renewed"]) == (401, "not_replayable", True)
-    assert came["json"]["error"] == "invalid_token", "the server's own answer"
+    assert (came["status"], came["notReplayed"], came["refreshed"]) == (401, "not_replayable", True)
+    assert came["json"]["error"] == "invalid_token", "the server's own response"
     assert upload.arrived() == ["whole"], "once, and whole"
-    assert (server.bodies, server.exchanges) == ([], 1)
+    assert (server.bodies, server.refreshes) == ([], 1)
     [came] = upload()
     assert (came["status"], came["notReplayed"], came["json"]["user"]) == (200, None, "ada")
     assert upload.arrived() == ["whole"] * 2
-    assert (len(server.bodies), server.exchanges, server.alarms()) == (1, 1, 0)
+    assert (len(server.bodies), server.refreshes, server.alarms()) == (1, 1, 0)
 
 
-def test_many_streams_that_are_refused_at_once_share_one_renewal(server, upload) -> None:
+def test_many_rejected_streams_share_one_refresh(server, upload) -> None:
     server.expire()
     server.spoil(Fault(seconds=0.3))
     assert [came["notReplayed"] for came in upload(count=5)] == ["not_replayable"] * 5
-    assert (upload.arrived(), server.exchanges) == (["whole"] * 5, 1)
+    assert (upload.arrived(), server.refreshes) == (["whole"] * 5, 1)
     assert [came["status"] for came in upload(count=5)] == [200] * 5
-    assert (len(server.arrived), len(server.bodies), server.exchanges, server.alarms()) == (10, 5, 1, 0)
+    assert (len(server.arrived), len(server.bodies), server.refreshes, server.alarms()) == (10, 5, 1, 0)
 
 
-def test_a_refused_stream_whose_session_cannot_be_renewed_says_so(server, upload) -> None:
+def test_a_rejected_stream_says_when_the_session_could_not_be_refreshed(server, upload) -> None:
     server.expire()
     server.spoil(DOWN)
     [came] = upload()
-    assert (came["status"], came["notReplayed"], came["renewed"]) == (401, "not_replayable", False)
+    assert (came["status"], came["notReplayed"], came["refreshed"]) == (401, "not_replayable", False)
     assert upload.arrived() == ["whole"]
     upload.tab.pass_(31)
     [came] = upload()
@@ -135,7 +133,7 @@ def test_a_refused_stream_whose_session_cannot_be_renewed_says_so(server, upload
     assert (came["status"], len(server.bodies), server.alarms()) == (200, 1, 0)
 
 
-def test_a_stream_that_cannot_be_renewed_for_is_not_sent(server, upload) -> None:
+def test_a_stream_is_not_sent_while_a_refresh_fails(server, upload) -> None:
     server.spoil(DOWN)
     upload.tab.pass_(1800)
     [came] = upload()
@@ -145,23 +143,23 @@ def test_a_stream_that_cannot_be_renewed_for_is_not_sent(server, upload) -> None
     assert (came["status"], upload.arrived()) == (200, ["whole"])
 
 
-def test_a_stream_that_is_refused_before_all_of_it_is_there_is_not_sent_again(server, upload) -> None:
+def test_a_stream_that_is_rejected_before_its_end_is_not_sent_again(server, upload) -> None:
     [came] = upload("/hasty")
-    assert (came["status"], came["notReplayed"], came["renewed"]) == (401, "not_replayable", True)
-    assert (upload.arrived(), server.exchanges) == (["whole"], 1)
+    assert (came["status"], came["notReplayed"], came["refreshed"]) == (401, "not_replayable", True)
+    assert (upload.arrived(), server.refreshes) == (["whole"], 1)
 
 
 @pytest.mark.parametrize("client", ["request"])
-def test_a_request_object_with_a_stream_is_sent_by_its_copies(server, upload) -> None:
+def test_a_request_object_with_a_stream_is_sent_again_by_its_copy(server, upload) -> None:
     server.expire()
     [came] = upload()
     assert (came["status"], came["notReplayed"]) == (200, None)
     assert upload.arrived() == ["whole"] * 2, "whole both times: the browser keeps a copy"
-    assert (len(server.bodies), server.exchanges) == (1, 1)
+    assert (len(server.bodies), server.refreshes) == (1, 1)
 
 
 @pytest.mark.parametrize("kind", ["stream"])
-def test_over_http_1_a_stream_is_the_platforms_own_error(shop, at_shop, client, kind) -> None:
+def test_a_stream_over_http_1_is_the_platforms_own_error(shop, at_shop, client, kind) -> None:
     server = shop()
     [tab] = at_shop(server)
     came = tab.ask("/echo", method="POST", kind=kind, **BY[client])

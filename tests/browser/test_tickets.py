@@ -15,11 +15,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from tests.browser.conftest import Door
+from tests.support.access_log import logged
+from tests.browser.conftest import PageServer
 from tests.browser.shop import Shop
 from tests.browser.tabs import Tab
 from tests.docs.pages import ROOT, examples
-from tests.support.access_log import logged
 from unbroken.server import Cookies
 from unbroken.starlette import claims_from_ticket
 from unbroken.testing import running
@@ -113,15 +113,15 @@ def client() -> str:
 @pytest.fixture
 def open_live(modules: dict[str, bytes], tmp_path: Path) -> Iterator[Callable[..., Live]]:
     """Runs the server: ``open_live(cookies=…)``."""
-    door, made = Door(modules), []
+    pages, made = PageServer(modules), []
 
     def build(**about: Any) -> Live:
         server = Live(tmp_path, lines, **about)
         made.append(server)
-        door.app, server.url = server.app(), f"http://127.0.0.1:{port}"
+        pages.app, server.url = server.app(), f"http://127.0.0.1:{port}"
         return server
 
-    with running(door) as port, logged() as lines:
+    with running(pages) as port, logged() as lines:
         yield build
         for server in made:
             server.ended = 10**9
@@ -154,7 +154,7 @@ def assert_no_log_shows(tickets: list[str], server: Live, *, paths: dict[str, in
     assert "ticket=" not in text
 
 
-def test_a_websocket_comes_back_with_a_new_ticket_across_an_expired_token(at_live: Any) -> None:
+def test_a_websocket_reconnects_with_a_new_ticket_after_its_token_expired(at_live: Any) -> None:
     server, tab = at_live
     tab.run("() => void listen(hear)")
     tab.until(lambda: said(tab) == ["ada 1"])
@@ -163,13 +163,13 @@ def test_a_websocket_comes_back_with_a_new_ticket_across_an_expired_token(at_liv
     tab.until(lambda: said(tab) == ["ada 1", "ada 2"])
     server.end()
     tab.until(lambda: said(tab) == ["ada 1", "ada 2", "ada 3"])
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)
     tickets = tab.run("() => tickets")
     assert len(set(tickets)) == 3
     assert_no_log_shows(tickets, server, paths={"/live": 3})
 
 
-def test_an_event_source_goes_on_with_a_new_ticket_across_an_expired_token(at_live: Any) -> None:
+def test_an_event_source_reconnects_with_a_new_ticket_after_its_token_expired(at_live: Any) -> None:
     server, tab = at_live
     tab.run("() => void follow(hear)")
     tab.until(lambda: said(tab) == ["ada 1"])
@@ -179,23 +179,23 @@ def test_an_event_source_goes_on_with_a_new_ticket_across_an_expired_token(at_li
     server.end()
     tab.until(lambda: len(said(tab)) == 3)
     assert server.after == ["", "1 &", "2 &"]
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)
     tickets = tab.run("() => tickets")
     assert len(set(tickets)) == 3
     assert_no_log_shows(tickets, server, paths={"/events?after=": 3})
 
 
-def test_a_download_begins_across_an_expired_token(at_live: Any) -> None:
+def test_a_download_starts_with_an_expired_token(at_live: Any) -> None:
     server, tab = at_live
     server.expire()
     with tab.page.expect_download() as begun:
         tab.run("() => void download('/report')")
     assert Path(begun.value.path()).read_text() == "report of ada"
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)
     assert_no_log_shows(tab.run("() => tickets"), server, paths={'GET /report HTTP/1.1" 200': 1})
 
 
-def test_a_ticket_opens_one_connection_and_no_other(at_live: Any) -> None:
+def test_a_ticket_opens_one_connection_only(at_live: Any) -> None:
     server, tab = at_live
     ticket = tab.run("() => session.ticket()")
     assert tab.run(OPEN, ticket) == "ada 1"
@@ -210,16 +210,16 @@ def test_a_ticket_opens_one_connection_and_no_other(at_live: Any) -> None:
     assert_no_log_shows([ticket], server, paths={"/live": 2, "/report": 1, "/events": 1})
 
 
-def test_many_tickets_on_an_expired_token_make_one_exchange(at_live: Any) -> None:
+def test_many_tickets_with_an_expired_token_share_one_refresh(at_live: Any) -> None:
     server, tab = at_live
     server.expire()
     tickets = tab.run("() => Promise.all(Array.from({ length: 40 }, () => session.ticket()))")
     assert len(set(tickets)) == 40
     assert {server.sessions.redeem(ticket).subject for ticket in tickets} == {"ada"}
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)
 
 
-def test_after_a_logout_nobody_comes_back(at_live: Any) -> None:
+def test_no_connection_is_opened_again_after_a_logout(at_live: Any) -> None:
     server, tab = at_live
     kept = tab.run("() => session.ticket()")
     tab.run("() => session.logout()")
@@ -231,7 +231,7 @@ def test_after_a_logout_nobody_comes_back(at_live: Any) -> None:
     assert (said(tab), server.opened) == ([], 0)
 
 
-def test_a_server_that_gives_no_ticket_is_asked_again_later(at_live: Any) -> None:
+def test_the_examples_try_again_when_the_server_gives_no_ticket(at_live: Any) -> None:
     server, tab = at_live
     headers = {"retry-after": "7", "content-type": "application/json"}
     refused = {"status": 503, "headers": headers, "body": json.dumps({"error": "temporarily_unavailable"})}
@@ -247,7 +247,7 @@ def test_a_server_that_gives_no_ticket_is_asked_again_later(at_live: Any) -> Non
     assert server.alarms() == 0
 
 
-def test_a_server_without_tickets_says_so(open_live: Callable[..., Live], at_shop: Any) -> None:
+def test_a_ticket_from_a_server_without_tickets_is_try_later(open_live: Callable[..., Live], at_shop: Any) -> None:
     [tab] = at_shop(open_live(tickets=False))
     came = tab.attempt("() => session.ticket()")
     assert (came["error"], "404" in came["message"]) == ("try_later", True)

@@ -11,7 +11,7 @@ const ours = async (granted, first) => {
   const { createSession } = await import("/unbroken.js");
   const refresh = { url: "/token", carry: "form", extra: { grant_type: "refresh_token" } };
   const session = createSession({ storage: "localStorage", refresh });
-  if (first) session.adopt(granted);
+  if (first) session.importTokens(granted);
   return session;
 };
 

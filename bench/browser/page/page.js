@@ -47,7 +47,7 @@ Object.assign(window, {
     window.fetch = async () => ready;
     const { createSession } = await import("/unbroken.js");
     const session = createSession({ storage, refresh: { url: "/token", carry: "form" } });
-    session.adopt(granted);
+    session.importTokens(granted);
     const fixed = { headers: { Authorization: `Bearer ${granted.access_token}` } };
     const each = async (ask) => {
       const began = performance.now();

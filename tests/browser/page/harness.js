@@ -6,7 +6,7 @@ const platform = { fetch: window.fetch.bind(window), now: Date.now };
 let ahead = 0;
 Date.now = () => platform.now() + ahead * 1000;
 
-const told = ({ error, ...detail }) => (error ? { ...detail, code: error.code } : detail);
+const plainDetail = ({ error, ...detail }) => (error ? { ...detail, code: error.code } : detail);
 
 const failed = (error) => ({
   error: error.code ?? error.name,
@@ -27,12 +27,12 @@ const parsed = (text) => {
   }
 };
 
-const came = (status, text, answer) => ({
+const came = (status, text, response) => ({
   status,
   text,
   json: parsed(text),
-  notReplayed: answer.whyNotReplayed?.code ?? null,
-  renewed: answer.whyNotReplayed?.renewed ?? null,
+  notReplayed: response.whyNotReplayed?.code ?? null,
+  refreshed: response.whyNotReplayed?.refreshed ?? null,
   at: performance.now(),
 });
 
@@ -65,15 +65,15 @@ const byFetch = async (session, url, { body, kind, skip, ...init }) => {
   if (kind) body = bodies[kind]();
   if (skip) init.unbroken = false;
   if (body instanceof ReadableStream) init.duplex = "half";
-  const answer = await session.fetch(url, { ...init, body });
-  return came(answer.status, await answer.text(), answer);
+  const response = await session.fetch(url, { ...init, body });
+  return came(response.status, await response.text(), response);
 };
 
 const byRequest = async (session, url, { body, kind, ...init }) => {
   if (kind) body = bodies[kind]();
   if (body instanceof ReadableStream) init.duplex = "half";
-  const answer = await session.fetch(new Request(url, { ...init, body }));
-  return came(answer.status, await answer.text(), answer);
+  const response = await session.fetch(new Request(url, { ...init, body }));
+  return came(response.status, await response.text(), response);
 };
 
 const byAxios =
@@ -81,8 +81,8 @@ const byAxios =
   async (session, url, { body, kind, skip, ...config }) => {
     if (kind) body = bodies[kind]();
     if (skip) config.unbroken = false;
-    const text = ({ status, data, ...answer }) =>
-      came(status, typeof data === "string" ? data : JSON.stringify(data), answer);
+    const text = ({ status, data, ...response }) =>
+      came(status, typeof data === "string" ? data : JSON.stringify(data), response);
     try {
       return text(await instance.request({ url, data: body, ...config }));
     } catch (error) {
@@ -102,7 +102,8 @@ Object.assign(window, {
   /** Makes the session, or another one of the same name. */
   start(options) {
     const session = createSession(options);
-    for (const type of ["tokens", "renewal", "over"]) session.on(type, (detail) => heard.push([type, told(detail)]));
+    for (const type of ["tokens", "refresh", "over"])
+      session.on(type, (detail) => heard.push([type, plainDetail(detail)]));
     window.session = session;
     window.instance = axios.create({ timeout: 0 });
     window.detach = session.attach(instance);
@@ -115,7 +116,7 @@ Object.assign(window, {
   begin(client, url, init = {}) {
     const leave = new AbortController();
     const number = begun.push({ leave, done: false }) - 1;
-    // Browsers answer equal requests one after the other.
+    // Browsers response equal requests one after the other.
     const own = `${url}${url.includes("?") ? "&" : "?"}number=${number}`;
     begun[number].result = ask(client, own, { ...init, signal: leave.signal }).finally(
       () => (begun[number].done = true),

@@ -21,7 +21,8 @@ PUBLIC = ("/auth/health", "/auth/health/ready", "/.well-known/jwks.json", "/auth
 
 @pytest.mark.parametrize("path", PUBLIC)
 def test_a_probe_may_ask_by_head(wire: Wire, path: str) -> None:
-    asked, got = wire.http.head(path), wire.http.get(path)
+    plain = {"accept-encoding": "identity"}  # a client reads what is compressed as longer than it was sent
+    asked, got = wire.http.head(path, headers=plain), wire.http.get(path, headers=plain)
     assert (asked.status_code, asked.content) == (200, b"")
     for name in ("content-type", "content-length", "cache-control"):
         assert asked.headers[name] == got.headers[name]

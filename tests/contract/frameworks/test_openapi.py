@@ -131,7 +131,8 @@ def test_what_is_asked_rightly_is_answered_as_it_is_described(plain_url: str) ->
     assert call("GET", "/auth/revocations", 200, token, query={"after": 0})["revoked"]
     call("POST", "/auth/ticket", 200, token)
     call("POST", "/auth/sessions/revoke-others", 200, token)
-    for path in ("/auth/health", "/auth/health/ready", "/auth/unbroken.js", "/.well-known/jwks.json", METADATA):
+    files = ("/auth/unbroken.js", "/auth/unbroken.js.map", "/.well-known/jwks.json")
+    for path in ("/auth/health", "/auth/health/ready", *files, METADATA):
         call("GET", path, 200)
     call("POST", "/auth/revoke", 200, body={"token": "whatever"}, **form)
     call("POST", "/auth/logout", 204, token)

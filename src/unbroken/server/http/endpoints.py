@@ -15,7 +15,7 @@
     POST /auth/ticket           bearer token                          for a URL, used once
     GET  /auth/revocations      bearer token, ?after=CURSOR           revoked sids       feed_endpoint.py
     GET  /auth/health, /auth/health/ready                         200, or 503        health.py
-    GET  /auth/unbroken.js                                        the browser's end  browser_module.py
+    GET  /auth/unbroken.js, /auth/unbroken.js.map                 the browser module static.py
     GET  /.well-known/jwks.json, /.well-known/oauth-authorization-server (RFC 7517, RFC 8414)
 
 1. A refused refresh token is 400 ``invalid_grant`` everywhere. Nothing else is, but a wrong password at ``/token``,

@@ -71,7 +71,8 @@ class Cors:
         """*response* with the headers that let the page read it, if it may."""
         if not self._allowed:
             return response
-        headers = {**response.headers, "vary": "Origin"}
+        vary = [value for value in (response.headers.get("vary"), "Origin") if value]
+        headers = {**response.headers, "vary": ", ".join(vary)}
         if request.headers.get("origin") in self._allowed:
             headers |= self._access(request) | {"access-control-expose-headers": READ}
         return replace(response, headers=headers)

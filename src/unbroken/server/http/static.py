@@ -1,84 +1,106 @@
-"""The browser's end, served by the server's: ``GET {prefix}/unbroken.js``, one ES module.
+"""The browser module, served by the endpoints: ``GET {prefix}/unbroken.js`` and its source map.
 
-1. What is served is the module of this very release, without its comments, its white space, and the commas and
-   semicolons that end a list or a block; no name is changed.
-2. Browsers keep it for an hour, then ask by its ETag. A page that wants a new release at once, and the same one for as
-   long as it likes, names it: ``module_url`` ends in ``?v=`` and a word that changes with the text.
-3. It holds no secret, and is the same for everybody. Pages of other origins may load it if they are among ``origins``.
+1. Clients that accept gzip get it compressed; it is compressed once per process. Each encoding has an ETag of its own
+   (RFC 9110 §8.8.3.3), and ``Vary`` names the header that decides.
+2. Browsers keep a response for an hour, then revalidate it by its ETag. A page that wants a new release at once uses
+   ``module_url``, which ends in ``?v=`` and a word that changes with the content.
+3. The files hold no secret and are the same for everyone. Pages of other origins may load them if they are among
+   ``origins``.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
-import re
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 from unbroken.server.http.messages import Request, Response, Route
 
-__all__ = ["BrowserModule", "module_url", "served"]
+__all__ = ["BrowserModule", "integrity_of", "module_integrity", "module_source", "module_url"]
 
-# The words of the source. A slash begins a regular expression after one of ``( , ! &``; elsewhere it divides.
-WORDS = re.compile(
-    r"""(?P<text>"(?:[^"\\\n]|\\.)*" | `(?:[^`\\]|\\.)*`
-             | (?<=[(,!&])/(?![*/])(?:[^/\\\n\[]|\\.|\[(?:[^\]\\\n]|\\.)*\])+/)
-      | (?P<gap>(?:\s+ | /\*.*?\*/ | //[^\n]*)+)
-      | (?P<word>[\w$]+)
-      | (?P<sign>.)""",
-    re.DOTALL | re.VERBOSE,
-)
-ENDS = {",)", ",]", ",}", ";}"}
-HEADERS = {
-    "content-type": "text/javascript; charset=utf-8",
-    "cache-control": "public, max-age=3600",
-    "x-content-type-options": "nosniff",
-}
-
-
-@cache
-def served() -> bytes:
-    """The module as browsers get it."""
-    source = files("unbroken").joinpath("browser", "unbroken.js").read_text(encoding="utf-8")
-    return squeezed(source).encode()
-
-
-def squeezed(source: str) -> str:
-    """*source* without comments, and without the spaces, last commas and last semicolons that only people need."""
-    kept, gap = [""], False
-    for found in WORDS.finditer(source):
-        kind, text = found.lastgroup, found.group()
-        if kept[-1] + text in ENDS:
-            kept.pop()
-        if kind != "gap":
-            kept.append(" " + text if gap and _would_merge(kept[-1], text) else text)
-        gap = kind == "gap"
-    return "".join(kept)
-
-
-def _would_merge(before: str, after: str) -> bool:
-    """Whether two words of the source would be read as one without the space between them."""
-    return bool(re.search(r"[\w$]$", before) and re.match(r"[\w$]", after)) or before == after in ("+", "-")
-
-
-@cache
-def _tag() -> str:
-    return hashlib.sha256(served()).hexdigest()[:16]
+MODULE, SOURCE_MAP = "unbroken.js", "unbroken.js.map"
+MEDIA_TYPES = {MODULE: "text/javascript; charset=utf-8", SOURCE_MAP: "application/json"}
+HEADERS = {"cache-control": "public, max-age=3600", "x-content-type-options": "nosniff", "vary": "Accept-Encoding"}
 
 
 def module_url(prefix: str = "/auth") -> str:
-    """Where a page finds the module of this release, below the endpoints' *prefix*."""
-    return f"{prefix}/unbroken.js?v={_tag()}"
+    """Return the URL of the module of this release, below the endpoints' *prefix*."""
+    return f"{prefix}/{MODULE}?v={_digest(MODULE)}"
+
+
+def module_integrity() -> str:
+    """Return the ``integrity`` value of the module of this release (W3C Subresource Integrity)."""
+    return integrity_of(module_source())
+
+
+def module_source() -> bytes:
+    """Return the module of this release: one minified ES module."""
+    return _content(MODULE)
+
+
+def integrity_of(content: bytes) -> str:
+    """Return the ``integrity`` value of *content*."""
+    return "sha384-" + base64.b64encode(hashlib.sha384(content).digest()).decode()
 
 
 class BrowserModule:
-    """The route of the module."""
+    """The routes of the module and its source map."""
 
     def __init__(self) -> None:
-        self.routes = (Route("GET", "/unbroken.js", self._browser_module),)
+        self.routes = (
+            Route("GET", f"/{MODULE}", self._browser_module),
+            Route("GET", f"/{SOURCE_MAP}", self._browser_module_map),
+        )
 
     async def _browser_module(self, request: Request, _: str) -> Response:
-        headers = {**HEADERS, "etag": f'"{_tag()}"'}
-        known = (one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(","))
-        if headers["etag"] in known:
-            return Response(304, headers)
-        return Response(200, headers, served())
+        return _response(MODULE, request)
+
+    async def _browser_module_map(self, request: Request, _: str) -> Response:
+        return _response(SOURCE_MAP, request)
+
+
+@dataclass(frozen=True, slots=True)
+class _Representation:
+    """One encoding of a file (RFC 9110 §3.2)."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+def _response(name: str, request: Request) -> Response:
+    found = _representation(name, "gzip" if _accepts_gzip(request.headers.get("accept-encoding", "")) else "")
+    known = (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(","))
+    if found.headers["etag"] in known:
+        return Response(304, {header: found.headers[header] for header in (*HEADERS, "etag")})
+    return Response(200, found.headers, found.body)
+
+
+def _accepts_gzip(header: str) -> bool:
+    """Whether an ``Accept-Encoding`` *header* allows gzip (RFC 9110 §12.5.3); an entry for ``gzip`` outranks ``*``."""
+    weights: dict[str, bool] = {}
+    for entry in header.lower().split(","):
+        coding, *parameters = (part.strip() for part in entry.split(";"))
+        weights[coding] = not any(parameter.replace(" ", "").rstrip("0") in ("q=", "q=0.") for parameter in parameters)
+    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
+
+
+@cache
+def _representation(name: str, encoding: str) -> _Representation:
+    headers = {"content-type": MEDIA_TYPES[name], **HEADERS}
+    if not encoding:
+        return _Representation(_content(name), {**headers, "etag": f'"{_digest(name)}"'})
+    body = gzip.compress(_content(name), 9, mtime=0)
+    return _Representation(body, {**headers, "etag": f'"{_digest(name)}-gzip"', "content-encoding": encoding})  # rule 1
+
+
+@cache
+def _content(name: str) -> bytes:
+    return files("unbroken").joinpath("browser", name).read_bytes()
+
+
+@cache
+def _digest(name: str) -> str:
+    return hashlib.sha256(_content(name)).hexdigest()[:16]

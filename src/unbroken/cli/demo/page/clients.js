@@ -24,7 +24,7 @@ export const unbrokenClient = (fetch, onOver) => {
     url: base + "auth",
     storage: "localStorage",
     key: "unbroken demo",
-    exchangeTimeout: TIMEOUT,
+    refreshTimeout: TIMEOUT,
     window: null, // whoever presses a button as often as he likes is not out of order here
   });
   globalThis.fetch = platform;

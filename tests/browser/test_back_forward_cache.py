@@ -1,7 +1,7 @@
 """A page that comes back from the back/forward cache, in a browser with one: by default Playwright switches it off.
 
-Chromium throws a page out of this cache as soon as another tab sends it a message, and loads it anew on return. So the
-other tab here has let go of its page, and with it of the channel: what it does is found in the storage alone.
+Chromium drops a page from this cache as soon as another tab sends it a message, and loads it anew on return. So the
+other tab here has been disposed of, and with it the channel: what it does is found in the storage alone.
 """
 
 from __future__ import annotations
@@ -29,23 +29,25 @@ def there_and_back(tab, between=lambda: None) -> None:
     assert page.evaluate("window.persisted") is True
 
 
-def test_a_page_that_comes_back_from_the_cache_adopts_what_happened_meanwhile_i12(stage) -> None:
+@pytest.mark.defect("I12")
+def test_a_page_from_the_back_forward_cache_notices_a_refresh_of_another_tab(stage) -> None:
     scene = stage(BearerJson(), tabs=2)
     other, tab = scene.tabs
     other.run("() => session.dispose()")
     tab.run("() => void heard.splice(0)")
 
-    def renew() -> None:
+    def refresh() -> None:
         scene.backend.expire()
         assert other.ask("/api/echo")["status"] == 200
 
-    there_and_back(tab, renew)
+    there_and_back(tab, refresh)
     tab.until(lambda: tab.heard("tokens") == [{"here": False}])
     assert tab.ask("/api/echo")["status"] == 200
     assert (scene.backend.exchanges, len(scene.backend.seen)) == (1, 3)
 
 
-def test_a_page_that_comes_back_from_the_cache_renews_an_old_token_i12(stage) -> None:
+@pytest.mark.defect("I12")
+def test_a_page_from_the_back_forward_cache_refreshes_an_expired_token(stage) -> None:
     scene = stage(BearerJson(lifetime=1800))
     scene.tab.pass_(7200)
     there_and_back(scene.tab)

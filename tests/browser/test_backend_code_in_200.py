@@ -1,4 +1,4 @@
-"""The defects of a list of callbacks, in a page of a backend that answers 200 to everything."""
+"""A backend that responds 200 to everything; and the defects of a list of callbacks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from tests.interop.backends.base import Fault
 from tests.interop.backends.shapes import CodeIn200
 
 CODE_500 = Fault(status=200, body=b'{"code": 500, "data": null}')
+
+
 NO_DATA = Fault(status=200, body=b'{"code": 200, "data": null}')
 
 
@@ -21,35 +23,39 @@ def codes(outcomes) -> list[int]:
     return [outcome["json"]["code"] for outcome in outcomes]
 
 
+@pytest.mark.defect("S1.1")
 @pytest.mark.parametrize(
     ("fault", "error"),
     [(DOWN, "try_later"), (LOST, "try_later"), (CODE_500, "try_later"), (NO_DATA, "bad_answer")],
     ids=["503", "lost", "code 500", "no data"],
 )
-def test_a_renewal_that_fails_is_an_error_and_no_answer_s1_1(scene, fault, error) -> None:
+def test_a_failed_refresh_is_an_error_and_no_response(scene, fault, error) -> None:
     scene.backend.expire()
     scene.backend.spoil(fault, times=3)
     assert scene.get()["error"] == error
     assert (scene.tab.heard("over"), "tokens" in scene.tab.stored) == ([], True)
 
 
+@pytest.mark.defect("S1.2")
 @pytest.mark.parametrize("code", [401, 402, 403])
-def test_a_refused_renewal_is_an_error_and_no_answer_s1_2(scene, code) -> None:
+def test_a_refused_refresh_is_an_error_and_no_response(scene, code) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(status=200, body=b'{"code": %d, "data": null}' % code))
     assert scene.get()["error"] == "session_over"
     assert (scene.backend.exchanges, len(scene.tab.heard("over")), "tokens" in scene.tab.stored) == (1, 1, False)
 
 
+@pytest.mark.defect("S1.3")
 @pytest.mark.parametrize("fault", [DOWN, JUNK, LOST, CODE_500], ids=["503", "junk", "lost", "code 500"])
-def test_nobody_waits_for_ever_whatever_the_failure_s1_3(scene, fault) -> None:
+def test_every_waiting_request_ends_whatever_the_failure_is(scene, fault) -> None:
     scene.backend.expire()
     scene.backend.spoil(fault, times=60)
     assert errors(scene.together(20)) == ["try_later"] * 20
     assert scene.backend.exchanges <= 3, "a failure is remembered: it is not repeated for everybody"
 
 
-def test_nothing_left_over_is_sent_after_another_login_s1_4(scene) -> None:
+@pytest.mark.defect("S1.4")
+def test_no_request_from_before_is_sent_after_another_login(scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(DOWN)
     assert scene.post("pay")["error"] == "try_later"
@@ -59,10 +65,11 @@ def test_nothing_left_over_is_sent_after_another_login_s1_4(scene) -> None:
     assert [seen.method for seen in scene.backend.seen].count("POST") == 1
 
 
-def test_a_challenge_just_after_a_renewal_finds_no_dead_queue_s1_5(stage) -> None:
+@pytest.mark.defect("S1.5")
+def test_challenges_right_after_a_refresh_are_refreshed_too(stage) -> None:
     scene = stage(CodeIn200(), window=None)
 
-    def renewed(times: int) -> bool:
+    def refreshed(times: int) -> bool:
         scene.tab.pass_(31)  # an endpoint that was challenged twice in a row is asked again
         assert scene.tab.run("() => window.broken ?? null") is None
         return len(scene.backend.issued) > times
@@ -84,21 +91,23 @@ def test_a_challenge_just_after_a_renewal_finds_no_dead_queue_s1_5(stage) -> Non
     )
     for times in range(1, 6):
         scene.backend.expire()
-        scene.tab.until(lambda at_least=times: renewed(at_least))
+        scene.tab.until(lambda at_least=times: refreshed(at_least))
     assert all(scene.tab.run("() => ((window.enough = true), workers)"))
     assert codes([scene.get()]) == [200]
     assert scene.backend.alarms == 0
 
 
-def test_a_repeated_request_that_is_challenged_again_holds_up_nobody_s1_6(scene) -> None:
+@pytest.mark.defect("S1.6")
+def test_a_request_that_is_challenged_twice_delays_no_other(scene) -> None:
     scene.backend.expire()
     stubborn = scene.tab.begin("/api/never", count=5)
     assert codes(scene.together(5)) == [200] * 5
     assert codes(scene.tab.outcomes(stubborn)) == [401] * 5
-    assert scene.tab.status["renewing"] is False
+    assert scene.tab.status["refreshing"] is False
 
 
-def test_the_query_of_an_exchange_is_shown_nowhere_s1_7(scene) -> None:
+@pytest.mark.defect("S1.7")
+def test_the_query_of_a_refresh_appears_in_no_log_error_or_event(scene) -> None:
     said: list[str] = []
     scene.tab.page.on("console", lambda message: said.append(message.text))
     scene.backend.expire()
@@ -112,26 +121,30 @@ def test_the_query_of_an_exchange_is_shown_nowhere_s1_7(scene) -> None:
     assert secret not in f"{failure}{ours}{scene.tab.run('() => JSON.stringify(heard)')}{scene.tab.page.url}"
     resources = scene.tab.run("() => performance.getEntriesByType('navigation').map(({ name }) => name)")
     assert secret not in str(resources)
-    assert {beside.get("cache-control") for beside in scene.backend.beside} == {"no-cache"}, "nothing keeps the answer"
+    assert {beside.get("cache-control") for beside in scene.backend.beside} == {"no-cache"}, (
+        "nothing caches the response"
+    )
 
 
-def test_no_refresh_token_is_not_sent_and_an_odd_one_arrives_whole_s1_8(stage) -> None:
+@pytest.mark.defect("S1.8")
+def test_an_odd_refresh_token_arrives_whole_and_a_missing_one_is_not_sent(stage) -> None:
     scene = stage(CodeIn200(tail="&x=1 +/%20#?~"))
     scene.backend.expire()
     assert codes([scene.get()]) == [200]
     assert scene.backend.presented == [scene.backend.issued[0].refresh]
-    answer = {"data": {"token": scene.backend.issued[-1].access, "tokenHead": "Bearer "}}
-    scene.tab.run("(answer) => session.import_tokens(answer)", answer)
+    response = {"data": {"token": scene.backend.issued[-1].access, "tokenHead": "Bearer "}}
+    scene.tab.run("(response) => session.importTokens(response)", response)
     scene.backend.expire()
     assert scene.get()["reason"] == "no_refresh_token"
     assert scene.backend.exchanges == 1
 
 
+@pytest.mark.defect("S1.9")
 @pytest.mark.parametrize(
     ("data", "field"),
     [('{"tokenHead": "Bearer "}', "data.token"), ('{"token": "x"}', "data.tokenHead"), ('{"token": 7}', "data.token")],
 )
-def test_a_missing_field_is_named_and_the_tokens_are_kept_s1_9(scene, data, field) -> None:
+def test_a_missing_field_is_named_and_the_tokens_are_kept(scene, data, field) -> None:
     before = scene.tab.stored["tokens"]
     scene.backend.expire()
     scene.backend.spoil(Fault(status=200, body=b'{"code": 200, "data": %s}' % data.encode()), times=3)
@@ -143,14 +156,16 @@ def test_a_missing_field_is_named_and_the_tokens_are_kept_s1_9(scene, data, fiel
     assert codes([scene.get()]) == [200]
 
 
-def test_a_challenge_by_status_counts_as_well_as_one_by_code_s1_10(stage) -> None:
+@pytest.mark.defect("S1.10")
+def test_a_challenge_by_status_counts_like_one_by_code(stage) -> None:
     scene = stage(CodeIn200(status=401))
     scene.backend.expire()
     assert scene.get()["status"] == 200
     assert scene.backend.exchanges == 1
 
 
-def test_no_tab_sees_one_token_of_one_pair_and_one_of_another_s1_11(stage) -> None:
+@pytest.mark.defect("S1.11")
+def test_no_tab_ever_reads_two_tokens_of_different_pairs(stage) -> None:
     scene = stage(CodeIn200(), tabs=2, window=None)
     look = """() => {
         window.pairs = new Set();
@@ -173,14 +188,13 @@ def test_no_tab_sees_one_token_of_one_pair_and_one_of_another_s1_11(stage) -> No
     assert seen <= {f"{pair.access} {pair.refresh}" for pair in scene.backend.issued}
 
 
-def test_late_challenges_loops_and_silence_all_have_an_end_s1_12(stage) -> None:
-    scene = stage(CodeIn200(), exchangeTimeout=0.2)
+@pytest.mark.defect("S1.12")
+def test_late_challenges_loops_and_silence_all_end(stage) -> None:
+    scene = stage(CodeIn200(), refreshTimeout=0.2)
     scene.backend.expire()
-    scene.backend.held = True
-    late = scene.tab.begin("/api/late")
-    scene.tab.until(lambda: scene.backend.requests_to("/api/late"))
+    late = scene.hold()
     assert codes([scene.get()]) == [200]
-    scene.backend.held = False
+    scene.release()
     assert codes(scene.tab.outcomes(late)) == [200]
     assert scene.backend.exchanges == 1, "a late challenge needs none"
     assert codes([scene.get("/api/never") for _ in range(10)]) == [401] * 10

@@ -53,7 +53,7 @@ def page(request, shop, tab):
     more = {"cookies": Cookies("both", secure=False)} if storage == "cookie" else {}
     server = shop(authenticate=authenticate, second_step=second_step, **more)
     opened = tab(server)
-    opened.start(storage=storage, exchangeTimeout=2)
+    opened.start(storage=storage, refreshTimeout=2)
     json = '"application/json"'
     assert json in EXAMPLE
     code = EXAMPLE.replace(json, json + ', "X-Unbroken": "1"') if storage == "cookie" else EXAMPLE
@@ -69,10 +69,10 @@ def test_a_wrong_code_and_then_the_right_one_log_in(page) -> None:
     assert page.ask("/echo")["json"]["user"] == "ada"
     page.server.expire()
     assert page.ask("/echo")["json"]["user"] == "ada"
-    assert (page.server.exchanges, page.server.alarms()) == (1, 0)
+    assert (page.server.refreshes, page.server.alarms()) == (1, 0)
 
 
-def test_who_needs_no_code_is_asked_for_none(page) -> None:
+def test_a_user_without_mfa_is_not_asked_for_a_code(page) -> None:
     assert page.attempt(LOG_IN, "bob", PASSWORD, []) == {"value": None}
     assert page.run("() => asked") == []
     assert page.ask("/echo")["json"]["user"] == "bob"
@@ -84,16 +84,16 @@ def test_a_wrong_password_asks_for_no_code(page) -> None:
     assert page.server.sessions.list_of("ada") == []
 
 
-def test_a_login_that_was_ended_meanwhile_begins_again(page) -> None:
+def test_a_code_for_a_revoked_login_fails_and_the_login_starts_again(page) -> None:
     step = "(password) => session.login('ada', password).catch(({ cause }) => (window.step = cause))"
     assert page.run(step, PASSWORD)["challenge_type"] == "totp"
     page.server.sessions.revoke_subject("ada")
-    failed = page.attempt("(code) => secondStep(step, () => code)", code_of(time.time()))
+    failed = page.attempt("(code) => sendCode(step, () => code)", code_of(time.time()))
     assert "begin again" in failed["message"]
     assert page.ask("/echo")["reason"] == "not_logged_in"
 
 
-def test_the_answer_of_the_first_step_is_in_no_message_and_no_storage(page) -> None:
+def test_the_mfa_token_appears_in_no_message_and_no_storage(page) -> None:
     failed = page.attempt(
         "(password) => session.login('ada', password).catch((error) => {"
         " window.secret = error.cause.mfa_token; throw error; })",

@@ -1,0 +1,173 @@
+/**
+ * unbroken: sessions with an access token and a refresh token that never break, for pages and workers.
+ *
+ *     const session = createSession({ storage: "localStorage" }); // unbroken's own server, at /auth of this origin
+ *     await session.login("ada", "correct horse");
+ *     await session.fetch("/orders"); // as the platform's fetch
+ *     session.attach(axios); // any axios instance
+ *
+ * All times are in seconds.
+ */
+
+/** Create a session, for all requests of a page. Throws `UnbrokenError` with the code `misconfigured`. */
+export declare function createSession(options?: Options): Session;
+
+export interface Session {
+  /** The platform's `fetch`, with the session's token. `unbroken: false` sends a request without the token. */
+  fetch(input: RequestInfo | URL, init?: RequestInit & { unbroken?: boolean }): Promise<SessionResponse>;
+  /** Give the requests of an axios instance the session's token. Returns a function that detaches it. */
+  attach(axios: Axios): () => void;
+  /** Log in; `more` is sent along. */
+  login(username: string, password: string, more?: object): Promise<void>;
+  /** Log out: forget the tokens in all tabs at once, then revoke them. Resolves to whether the server confirmed it. */
+  logout(): Promise<boolean>;
+  /** Take the tokens of a token response as a new login. Throws `bad_answer`. */
+  importTokens(response: unknown): void;
+  /**
+   * Return a usable access token, for protocols without an adapter; "" while it is in a cookie. With `fresh`, one
+   * that does not expire soon.
+   */
+  token(options?: { fresh?: boolean }): Promise<string>;
+  /**
+   * Return a ticket of unbroken's own server, for the URL of one connection that cannot send headers: a WebSocket, an
+   * EventSource, a download. It is valid for 30 seconds, and once.
+   */
+  ticket(): Promise<string>;
+  readonly status: Status;
+  /** Add a listener. Returns a function that removes it. */
+  on<Type extends keyof Events>(type: Type, listener: (detail: Events[Type]) => void): () => void;
+  /** Remove all listeners from the page and close the channel to other tabs. */
+  dispose(): void;
+}
+
+export interface Status {
+  state: "good" | "ageing" | "expired" | "over";
+  /** Why the session is over; "" while it is not. */
+  reason: string;
+  refreshing: boolean;
+  version: number;
+}
+
+/** Each event is dispatched once in each tab. `here` is true in the one tab that caused it. */
+export interface Events {
+  /** There are new tokens. */
+  tokens: { here: boolean };
+  /** A refresh of this tab started or failed. */
+  refresh: { state: "started" } | { state: "failed"; error: UnbrokenError };
+  /** The session is over, or another user has logged in. */
+  over: { reason: string; here: boolean };
+}
+
+/** `whyNotReplayed` says why a rejected request was not sent again. */
+export type SessionResponse = Response & { whyNotReplayed?: UnbrokenError };
+
+/** What is needed of an axios instance. */
+export interface Axios {
+  create(): any;
+  interceptors: { request: { use(...interceptor: any[]): number; eject(id: number): void } };
+}
+
+export interface Options extends Dialect {
+  /** Where the tokens are. Default: `memory`. */
+  storage?: "memory" | "localStorage" | "sessionStorage" | "cookie";
+  /** The name of the stored record, the lock and the channel. Default: by the URL of `refresh`. */
+  key?: string;
+  /** Send requests without a token while nobody is logged in. Default: false. */
+  visitors?: boolean;
+  /** How long one refresh, login or logout request may take. Default: 10. */
+  refreshTimeout?: number;
+  /** How long a request waits for a refresh. Default: 60. */
+  waitTimeout?: number;
+  /** The limit of refreshes that are not due by age. `null`: no limit. Default: 5 in 30 seconds. */
+  window?: { interval: number; attempts: number } | null;
+  /** Send tokens and passwords without https to other machines. Default: false. */
+  allowPlainHttp?: boolean;
+}
+
+/** What a backend expects and sends. Everything that is left out is as with unbroken's own server. */
+export interface Dialect {
+  /** Where the endpoints of unbroken's own server are; other URLs are relative to it. Default: `/auth`. */
+  url?: string;
+  refresh?: RequestTemplate;
+  login?: RequestTemplate;
+  logout?: RequestTemplate;
+  tokens?: TokenPaths;
+  /** The header that carries the access token. Default: `Authorization`. */
+  header?: string;
+  /** The word before the access token. `null`: the `token_type` of the response. Default: `Bearer`. */
+  scheme?: string | null;
+  /** Which response rejects the access token. Default: a 401 for our scheme (RFC 6750, section 3). */
+  challenge?: ResponseMatch;
+  /** Which response has new tokens. Default: 200, 201. */
+  granted?: ResponseMatch;
+  /** Which response to a refresh ends the session. Default: 400 or 401 with the error `invalid_grant`. */
+  over?: ResponseMatch;
+  /** Which response refuses a login. Default: 401, 403. */
+  refused?: ResponseMatch;
+  /** Where the access token may be sent. Default: the origin of `refresh`. */
+  origins?: string[];
+  /** The header for the idempotency key; "" for none. Default: `Idempotency-Key` for unbroken's own server. */
+  idempotencyHeader?: string;
+}
+
+/** A request of the module's own. */
+export interface RequestTemplate {
+  url: string;
+  method?: string;
+  /** How values are sent. Default: `json`. */
+  carry?: "json" | "form" | "query";
+  /** The backend's names for `refresh_token`, `username` and `password`. */
+  names?: Record<string, string>;
+  /** Values that are sent along. */
+  extra?: Record<string, unknown>;
+  headers?: Record<string, string>;
+}
+
+/** A condition on a response: its status, and the value at a dotted path of its JSON body. */
+export interface ResponseMatch {
+  status?: number[];
+  field?: string;
+  values?: unknown[];
+  /** Match any value but these. */
+  negate?: boolean;
+}
+
+/** Dotted paths into a token response. `prefix` is a field whose text stands before the access token, to the letter. */
+export interface TokenPaths {
+  access_token?: string;
+  refresh_token?: string;
+  expires_in?: string;
+  refresh_seq?: string;
+  token_type?: string;
+  prefix?: string;
+}
+
+export type ErrorCode =
+  | "session_over" /** Log in again; `reason` says why. */
+  | "try_later" /** Nothing is lost; try again in `retryAfter` seconds. */
+  | "renewal_storm" /** New tokens are rejected again and again. */
+  | "not_replayable" /** The request was rejected and its body is spent; see `refreshed`. */
+  | "access_denied" /** The login was refused; `cause` is the body of the response. */
+  | "invalid_request" /** The server did not understand the login. */
+  | "bad_answer" /** The response has no usable token; `field` names what is missing. */
+  | "misconfigured";
+
+export interface ErrorDetails {
+  reason?: string;
+  retryAfter?: number;
+  field?: string;
+  refreshed?: boolean;
+  cause?: unknown;
+}
+
+/** Every error of this module. `code` is stable: programs compare it, messages are for people. */
+export declare class UnbrokenError extends Error {
+  constructor(code: ErrorCode, message: string, details?: ErrorDetails);
+  code: ErrorCode;
+  reason: string | undefined;
+  /** What is missing in a response. */
+  field: string | undefined;
+  /** Whether the session has new tokens, so that the request can be made anew. */
+  refreshed: boolean | undefined;
+  retryAfter: number;
+}

@@ -1,0 +1,41 @@
+/**
+ * One lock for all tabs, by the Web Locks API.
+ *
+ * It is held around a refresh, and around what else sets cookies; by nothing else.
+ *
+ * 1. Nothing waits for it without end: after a time the work is done without it, as in browsers without locks. Then
+ *    the stored idempotency key has to do.
+ * 2. It takes a moment until other tabs can read what this one has written, on a busy machine a long one. So the lock
+ *    is kept a little longer than the work.
+ *
+ * @import { SessionState } from "./state.d.ts"
+ */
+import { load } from "./storage.js";
+
+const VISIBLE_AFTER_SECONDS = 0.5;
+const WAIT_SHARE = 1.5; // of the time limit of one refresh
+
+/** @param {number} seconds */
+export const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+
+/**
+ * Do some work while no other tab does. Resolves as the work does, before the lock is free again.
+ * @template Result @param {SessionState} state @param {() => Promise<Result>} work @returns {Promise<Result>}
+ */
+export const alone = (state, work) => {
+  const { pageStorage, key, refreshTimeout } = state;
+  const locks = pageStorage && navigator.locks;
+  if (!locks) return work();
+  return new Promise((resolve, reject) => {
+    const hold = async () => {
+      const { version } = load(state);
+      const result = work();
+      resolve(result);
+      await result.catch(() => {});
+      if (load(state).version !== version) await sleep(VISIBLE_AFTER_SECONDS); // rule 2
+    };
+    locks
+      .request(key, { signal: AbortSignal.timeout(refreshTimeout * WAIT_SHARE * 1000) }, hold)
+      .catch(() => work().then(resolve, reject)); // rule 1
+  });
+};

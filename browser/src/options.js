@@ -1,0 +1,60 @@
+/**
+ * The options of a session with the defaults filled in: what a backend expects and sends, and how the session works.
+ *
+ * 1. What is left out is as with unbroken's own server. As soon as `refresh` is given, it is another backend: then
+ *    login, logout and the header of the idempotency key exist only if they are given too.
+ * 2. Tokens travel over https only, or to this machine; `allowPlainHttp` permits the rest.
+ *
+ * @import { Options, RequestTemplate } from "./api.d.ts"
+ * @import { Settings } from "./state.d.ts"
+ */
+import { UnbrokenError } from "./errors.js";
+
+/** @satisfies {Options} */
+const DEFAULTS = {
+  storage: "memory",
+  visitors: false,
+  refreshTimeout: 10,
+  waitTimeout: 60,
+  window: { interval: 30, attempts: 5 },
+  allowPlainHttp: false,
+  url: "/auth",
+  tokens: {},
+  header: "Authorization",
+  scheme: "Bearer",
+  granted: { status: [200, 201] },
+  over: { status: [400, 401], field: "error", values: ["invalid_grant"] },
+  refused: { status: [401, 403] },
+};
+const LOOPBACK_OR_HTTPS = /^(https:|http:\/\/(localhost|127(\.\d+){3}|\[::1])(:\d+)?(\/|$))/;
+
+/**
+ * Return the complete options. Throws misconfigured.
+ * @param {Options} options @returns {Settings}
+ */
+export const resolveOptions = (options) => {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  /** @type {Options & Required<Pick<Options, keyof typeof DEFAULTS>>} */
+  const settings = { ...DEFAULTS, ...Object.fromEntries(given) };
+  const { refresh } = settings;
+  const page = globalThis.document?.baseURI ?? globalThis.location?.href ?? "http://localhost";
+  const base = new URL(settings.url, page).href;
+  /** @param {"refresh" | "login" | "logout"} name @returns {RequestTemplate} */
+  const templateOf = (name) => settings[name] ?? { url: refresh ? "" : `${base}/${name}` }; // rule 1
+  const templates = { refresh: templateOf("refresh"), login: templateOf("login"), logout: templateOf("logout") };
+  const endpoints = Object.values(templates).map(({ url }) => url && new URL(url, base).href.split("?")[0]);
+  const origins = (settings.origins ?? endpoints.slice(0, 1)).map((url) => new URL(url, base).origin);
+  if (!settings.allowPlainHttp && [...endpoints, ...origins].some((url) => url && !LOOPBACK_OR_HTTPS.test(url)))
+    throw new UnbrokenError("misconfigured", "tokens need https"); // rule 2
+  return {
+    key: "unbroken " + endpoints[0],
+    idempotencyHeader: refresh ? "" : "Idempotency-Key", // rule 1
+    ...settings,
+    ...templates,
+    page,
+    base,
+    endpoints,
+    origins,
+    usesCookies: settings.storage === "cookie",
+  };
+};

@@ -1,0 +1,115 @@
+/**
+ * The record of a session: one text under one key, read and written whole.
+ *
+ * 1. Tokens and their version are one text, so that no tab ever sees one token of one pair and one of another.
+ * 2. A storage that is denied, full or taken away is replaced by memory: the session goes on in this page.
+ * 3. With cookies no token is stored. The access token stays in this page's memory, by the version it belongs to.
+ * 4. A duplicated tab has a copy of sessionStorage, whose refresh token may be spent. So localStorage has the newest
+ *    version of each login, and nothing else, until the session is over.
+ * 5. With cookies there may be a session that no script knows of: one refresh tells.
+ *
+ * @import { ErrorCode } from "./api.d.ts"
+ * @import { SessionState } from "./state.d.ts"
+ * @import { Tokens } from "./tokens.js"
+ *
+ * @typedef {{ version: number, epoch: number }} Position `version` grows with each change, `epoch` names the login
+ * @typedef {{ code: ErrorCode, message: string, until: number }} Failure `until` in milliseconds since the Unix epoch
+ * @typedef {object} Content
+ * @property {Tokens} [tokens]
+ * @property {string} [over] why there are no tokens
+ * @property {string} [idempotencyKey] of a refresh that has begun
+ * @property {number} [pauseSeconds] how long to wait after the next failure
+ * @property {Failure} [failed] the last refresh, which is not repeated before its time
+ * @typedef {Position & Content} StoredRecord
+ */
+import { rememberToken } from "./credentials.js";
+import { parseJson } from "./response.js";
+
+/** @type {StoredRecord} */
+const NOT_LOGGED_IN = { version: 0, epoch: 0, over: "not_logged_in" };
+/** @type {StoredRecord} */
+const UNKNOWN_SESSION = { version: 0, epoch: 0, tokens: { lifetime: 1, receivedAt: 0 } }; // rule 5
+
+/**
+ * Return the record of a session where nothing is stored.
+ * @param {Pick<SessionState, "usesCookies">} state
+ */
+export const initialRecord = ({ usesCookies }) => (usesCookies ? UNKNOWN_SESSION : NOT_LOGGED_IN);
+
+/**
+ * Return the page's storage, or undefined where there is none.
+ * @param {Pick<SessionState, "usesCookies" | "storage">} state @returns {Storage | undefined}
+ */
+export const openStorage = ({ usesCookies, storage }) => {
+  try {
+    return /** @type {any} */ (globalThis)[usesCookies ? "localStorage" : storage];
+  } catch {} // rule 2
+};
+
+/**
+ * Return the newest record: the same object as long as nothing changes.
+ * @param {SessionState} state
+ */
+export const load = (state) => {
+  const text = state.pageStorage ? state.pageStorage.getItem(state.key) : state.text;
+  if (text !== state.text) {
+    state.text = text;
+    note(state, parseJson(text) ?? initialRecord(state));
+  }
+  return state.record;
+};
+
+/**
+ * Store a record. Use `publish`, which also tells the tabs.
+ * @param {SessionState} state @param {StoredRecord} record
+ */
+export const save = (state, record) => {
+  const { epoch } = record.tokens ? record : state.record;
+  note(state, record);
+  state.text = JSON.stringify(record);
+  try {
+    if (state.storage === "sessionStorage") markVersion(record, state.key + epoch);
+    state.pageStorage?.setItem(state.key, state.text); // rule 1
+  } catch {
+    state.pageStorage = undefined; // rule 2
+  }
+};
+
+/** @param {SessionState} state @param {StoredRecord} record */
+const note = (state, record) => {
+  state.record = record;
+  rememberToken(state, record);
+};
+
+/**
+ * Return a record of tokens.
+ * @param {SessionState} state @param {Position} position @param {Tokens} tokens @returns {StoredRecord}
+ */
+export const recordOf = (state, position, tokens) => {
+  if (!state.usesCookies) return { ...position, tokens };
+  state.accessTokens = { [position.version]: tokens.access }; // rule 3
+  return { ...position, tokens: { ...tokens, access: undefined } };
+};
+
+/**
+ * Return the position of a new login, which is after all before.
+ * @param {SessionState} state
+ */
+export const nextLogin = (state) => {
+  const version = Math.max(load(state).version + 1 || 0, Date.now());
+  return { version, epoch: version };
+};
+
+/**
+ * Return whether this tab was duplicated and another tab has newer tokens.
+ * @param {SessionState} state @param {StoredRecord} record
+ */
+export const isOutdatedCopy = ({ pageStorage, key }, { version, epoch }) =>
+  pageStorage && Number(localStorage.getItem(key + epoch)) > version; // rule 4
+
+/** @param {StoredRecord} record @param {string} name of the mark */
+const markVersion = ({ tokens, over, version }, name) => {
+  if (tokens)
+    localStorage.setItem(name, `${version}`); // rule 4
+  else if (over !== "other_tab") localStorage.removeItem(name);
+};

@@ -1,0 +1,65 @@
+/**
+ * The tokens of a token response.
+ *
+ * 1. A field is where the options say, else where RFC 6749 says. A token is printable ASCII, or the response is bad.
+ * 2. With cookies the response may leave out the tokens, but it is still an object.
+ * 3. The lifetime is `expires_in`, else `exp − iat` of a JWT, read without trusting it. Without either, only a
+ *    challenge tells that the token has expired.
+ * 4. What stands before the access token comes from the response where the options have a `prefix`, to the letter.
+ *
+ * @import { Settings } from "./state.d.ts"
+ *
+ * @typedef {object} Tokens as they are stored
+ * @property {string} [access]
+ * @property {string} [refresh]
+ * @property {string} [prefix] what stands before the access token
+ * @property {number} [lifetime] in seconds
+ * @property {number} receivedAt in milliseconds since the Unix epoch
+ * @property {number} [seq] the server's own count, where it sends one
+ * @property {unknown} [sid] the server's id of the session, where it sends one
+ */
+import { UnbrokenError } from "./errors.js";
+import { isObject, parseJson, positiveNumber, valueAt } from "./response.js";
+
+const PRINTABLE_ASCII = /^[ -~]+$/;
+
+/**
+ * Return the tokens of a token response. Throws bad_answer.
+ * @param {Settings} settings @param {any} body @returns {Tokens}
+ */
+export const readTokens = ({ tokens: paths, usesCookies }, body) => {
+  /** @param {keyof typeof paths} name */
+  const pathOf = (name) => paths[name] ?? name; // rule 1
+  /** @param {keyof typeof paths} name */
+  const fieldOf = (name) => valueAt(body, pathOf(name));
+  /** @param {keyof typeof paths} name @param {boolean} [isRequired] @returns {string | undefined} */
+  const textOf = (name, isRequired) => {
+    const value = fieldOf(name) || undefined;
+    if (value ? typeof value !== "string" || !PRINTABLE_ASCII.test(value) : isRequired)
+      throw new UnbrokenError("bad_answer", `the response has no text at ${pathOf(name)}`, {
+        field: isObject(body) ? pathOf(name) : "",
+      });
+    return value;
+  };
+  const prefix = () =>
+    paths.prefix ? (fieldOf("prefix") === "" ? "" : textOf("prefix", true)) : `${fieldOf("token_type") || "Bearer"} `;
+  const access = textOf("access_token", !usesCookies || !isObject(body)); // rule 2
+  return {
+    access,
+    refresh: textOf("refresh_token"),
+    prefix: access && prefix(), // rule 4
+    lifetime: positiveNumber(fieldOf("expires_in")) ?? lifetimeOf(access), // rule 3
+    receivedAt: Date.now(),
+    seq: positiveNumber(fieldOf("refresh_seq")),
+    sid: body?.sid,
+  };
+};
+
+/** @param {string | undefined} token */
+const lifetimeOf = (token) => {
+  try {
+    const claims = /** @type {string} */ (token).split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
+    const { exp, iat } = parseJson(atob(claims));
+    return positiveNumber(exp - iat);
+  } catch {}
+};

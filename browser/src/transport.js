@@ -1,0 +1,80 @@
+/**
+ * The module's own requests: refresh, login, logout.
+ *
+ * 1. They carry no access token in a header and run through no interceptor: they use the fetch that the page had when
+ *    the session was created.
+ * 2. No cache keeps them, no redirect is followed, and each has a time limit.
+ * 3. A login or logout goes on when the user leaves the page. So does everything that sets cookies.
+ * 4. Only scripts can send the header `X-Unbroken`: with cookies it shows the server that no other site is behind a
+ *    request.
+ *
+ * @import { RequestTemplate } from "./api.d.ts"
+ * @import { SessionState } from "./state.d.ts"
+ * @import { Tokens } from "./tokens.js"
+ *
+ * @typedef {{ status: number, headers: Headers, body: any }} Reply a response, its body parsed
+ */
+import { UnbrokenError, tryLater } from "./errors.js";
+import { parseJson } from "./response.js";
+
+/** @type {Record<string, string>} */
+export const SCRIPT_HEADERS = { "X-Unbroken": "1" }; // rule 4
+
+/**
+ * Send a request of the module's own. Throws misconfigured without a URL, and try_later without a response.
+ * @param {SessionState} state @param {RequestTemplate} template
+ * @param {Record<string, any>} values empty ones are left out
+ * @param {Record<string, string>} [refreshHeaders] of a refresh, which ends with the page
+ * @returns {Promise<Reply>}
+ */
+export const sendOwn = async (state, template, values, refreshHeaders) => {
+  const { url: path, method = "POST", carry = "json", names = {}, extra } = template;
+  const { base, usesCookies, fetch, refreshTimeout } = state;
+  if (!path) throw new UnbrokenError("misconfigured", "the dialect has no such URL");
+  const url = new URL(path, base);
+  const headers = new Headers({
+    Accept: "application/json",
+    ...(usesCookies && SCRIPT_HEADERS),
+    ...refreshHeaders,
+    ...template.headers,
+  });
+  /** @type {Record<string, any>} */
+  const carried = { ...extra };
+  for (const name in values) if (values[name]) carried[names[name] ?? name] = values[name];
+  /** @type {BodyInit | undefined} */
+  let body;
+  if (carry === "json") {
+    headers.set("Content-Type", "application/json");
+    body = JSON.stringify(carried);
+  }
+  if (carry === "form") body = new URLSearchParams(carried);
+  if (carry === "query") for (const name in carried) url.searchParams.set(name, carried[name]);
+  try {
+    // rule 1: not `globalThis.fetch`, which the page may have replaced since
+    const response = await fetch(url, {
+      method,
+      headers,
+      body,
+      cache: "no-store", // rule 2
+      redirect: "error",
+      keepalive: usesCookies || !refreshHeaders, // rule 3
+      ...(usesCookies && { credentials: "include" }),
+      signal: AbortSignal.timeout(refreshTimeout * 1000),
+    });
+    return { status: response.status, headers: response.headers, body: parseJson(await response.text()) };
+  } catch (cause) {
+    throw tryLater("the server did not respond", { cause });
+  }
+};
+
+/**
+ * Ask the server to revoke tokens. Resolves to whether it confirmed; never throws.
+ * @param {SessionState} state @param {Tokens} tokens
+ */
+export const revoke = async (state, { refresh, access }) => {
+  try {
+    return (await sendOwn(state, state.logout, { refresh_token: refresh ?? access })).status < 300;
+  } catch {
+    return false;
+  }
+};

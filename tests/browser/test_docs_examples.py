@@ -1,0 +1,98 @@
+"""The examples of docs/browser.md that are not run elsewhere (tickets, MFA): each runs as it stands there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.browser.build import DOCS
+from tests.browser.chromium import PAGE
+from tests.docs.pages import ROOT, examples, run
+from tests.support.npm import node_modules
+from unbroken.server.http.static import module_integrity, module_url
+
+HOST = "https://shop.example.com"
+FIRST, INSTALLED, LEAVE, *_ = JS = examples(DOCS, "js")
+[OTHER_BACKEND] = [code for code in JS if code.startswith("createSession(")]
+[IMPORT_MAP] = examples(DOCS, "html")
+[INSTALL] = examples(DOCS, "sh")
+[PYTHON] = examples(DOCS, "python")
+ELSEWHERE = [code for code in JS if "session.ticket()" in code or "mfa_required" in code]
+
+
+@pytest.fixture
+def client() -> str:
+    return "fetch"
+
+
+def as_module(code: str, **names: str) -> str:
+    """A script that runs *code* as a module, in a page where nothing else is, and what becomes of its *names*."""
+    assert all(name in code for name in names.values())
+    kept = ", ".join(f"{key}: {value}" for key, value in names.items())
+    return f'<script type="module">{code}\nwindow.came = {{ {kept} }};</script>'
+
+
+def test_every_javascript_example_is_run_here_or_elsewhere() -> None:
+    assert sorted([FIRST, INSTALLED, LEAVE, OTHER_BACKEND, *ELSEWHERE]) == sorted(JS)
+
+
+def test_the_first_example_logs_in_and_requests(shop, tab) -> None:
+    page = tab(shop()).page
+    code = FIRST.replace('"/auth/unbroken.js"', f'"{module_url()}"').replace("/orders", "/echo")
+    page.set_content(as_module(code, orders="orders", session="session"))
+    page.wait_for_function("window.came")
+    assert page.evaluate("came.orders.user") == "ada"
+    assert page.evaluate("came.session.status.state") == "good"
+
+
+def test_the_listener_example_remembers_the_whole_address(shop, at_shop) -> None:
+    [tab] = at_shop(shop())
+    tab.page.evaluate("history.replaceState(null, '', '/page?a=1#b')")
+    tab.page.add_script_tag(content=LEAVE)
+    tab.page.route("**/login*", lambda route: route.fulfill(body="the login page"))
+    with tab.page.expect_navigation():
+        tab.run("() => void session.logout()")
+    assert tab.page.url.endswith("/login?back=%2Fpage%3Fa%3D1%23b")
+
+
+def test_the_example_for_another_backend_is_accepted(scene) -> None:
+    assert scene.tab.run(f"() => {OTHER_BACKEND.strip().removesuffix(';')}.status.state") == "over"
+
+
+def test_the_python_example_returns_the_url_and_the_integrity_value(tmp_path: Path) -> None:
+    done = run(PYTHON.replace("module_url()  #", "print(module_url())  #") + "print(module_integrity())", tmp_path)
+    assert (done.stderr, done.stdout.split()) == ("", [module_url(), module_integrity()])
+
+
+@pytest.mark.parametrize("is_genuine", [True, False], ids=["genuine", "changed"])
+def test_the_import_map_example_loads_the_genuine_module_only(shop, tab, is_genuine) -> None:
+    page = tab(shop()).page
+    page.route(
+        f"{HOST}/**",
+        lambda route: route.fulfill(
+            body=httpx2.get(page.url.replace("/page", "/auth/unbroken.js")).text + ("" if is_genuine else " "),
+            headers={"content-type": "text/javascript", "access-control-allow-origin": "*"},
+        ),
+    )
+    begin = '<script type="module">import("unbroken").then(({ createSession }) => (window.came = typeof createSession),'
+    page.set_content(IMPORT_MAP + begin + '() => (window.came = "refused"));</script>')
+    page.wait_for_function("window.came")
+    assert page.evaluate("came") == ("function" if is_genuine else "refused")
+
+
+def test_the_install_example_gives_the_module_to_node_by_its_name(tmp_path: Path) -> None:
+    node = shutil.which("node")
+    node_modules(PAGE)  # says how to get npm where it is missing
+    (tmp_path / "package.json").write_text('{"private": true, "type": "module"}')
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    command = ["sh", "-ec", INSTALL.replace("npm install", "npm install --offline --no-package-lock --no-audit")]
+    subprocess.run(command, cwd=tmp_path, env=environment, timeout=60, check=True, capture_output=True)
+    (tmp_path / "use.js").write_text(INSTALLED + "console.log(createSession().status.state);")
+    done = subprocess.run([node, "use.js"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "over\n"
