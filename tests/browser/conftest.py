@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from starlette.responses import HTMLResponse, Response
 
-from tests.support.backend import running
-from tests.interop.backends.base import Backend
-from tests.interop.backends.shapes import BearerJson
 from tests.browser.chromium import PAGE, chromium
 from tests.browser.demo import Demo, Server
 from tests.browser.dialects import dialect_of
 from tests.browser.scene import Scene
 from tests.browser.shop import Shop
 from tests.browser.tabs import Tab
+from tests.interop.backends.base import Backend
+from tests.interop.backends.shapes import BearerJson
+from tests.support.backend import running
 from tests.support.npm import node_modules
 from unbroken.server.http.static import module_source
 

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from tests.browser.scene import BROKEN, errors, statuses
 from tests.interop.backends.base import Fault
 from tests.interop.backends.shapes import KeptRefresh
-from tests.browser.scene import BROKEN, errors, statuses
 
 
 @pytest.fixture

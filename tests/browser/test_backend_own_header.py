@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.browser.scene import BROKEN, DOWN, JUNK, errors, statuses
 from tests.interop.backends.base import Fault
 from tests.interop.backends.shapes import OwnHeader
-from tests.browser.scene import BROKEN, DOWN, JUNK, errors, statuses
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.browser.scene import BROKEN, DOWN, LOST, errors, statuses
 from tests.interop.backends.base import PASSWORD, Fault
 from tests.interop.backends.shapes import StatusInBody
-from tests.browser.scene import BROKEN, DOWN, LOST, errors, statuses
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interop.backends.base import Fault
 from tests.browser.scene import statuses
+from tests.interop.backends.base import Fault
 from unbroken.server import Cookies
 
 BOTH, REFRESH = Cookies("both", secure=False), Cookies("refresh", secure=False)

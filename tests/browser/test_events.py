@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interop.backends.shapes import BearerJson
 from tests.browser.scene import DOWN
+from tests.interop.backends.shapes import BearerJson
 
 
 @pytest.mark.defect("C8")

@@ -7,9 +7,9 @@ from email.utils import formatdate
 
 import pytest
 
+from tests.browser.scene import DOWN
 from tests.interop.backends.base import Fault
 from tests.interop.backends.shapes import BearerJson, OwnHeader
-from tests.browser.scene import DOWN
 
 
 @pytest.mark.defect("I4", "P10")

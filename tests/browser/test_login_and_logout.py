@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.browser.tabs import until
 from tests.interop.backends.base import Fault
 from tests.interop.backends.shapes import BearerJson
-from tests.browser.tabs import until
 from unbroken.server import Cookies
 
 

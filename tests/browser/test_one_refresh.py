@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from tests.browser.scene import errors, statuses
 from tests.interop.backends.base import Fault
 from tests.interop.backends.shapes import BearerJson
-from tests.browser.scene import errors, statuses
 
 # ---- one tab ---------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.browser.build import SOURCES
-from tests.npm import node_modules
+from tests.support.npm import node_modules
 
 TESTS = Path(__file__).parent / "sources.test.mjs"
 

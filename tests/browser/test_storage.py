@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interop.backends.base import Fault
-from tests.interop.backends.shapes import BearerJson, KeptRefresh
 from tests.browser.scene import Scene
 from tests.browser.tabs import Tab
+from tests.interop.backends.base import Fault
+from tests.interop.backends.shapes import BearerJson, KeptRefresh
 
 
 @pytest.mark.defect("C5")

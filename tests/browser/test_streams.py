@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interop.backends.base import Fault
 from tests.browser.conftest import PageServer
 from tests.browser.http2 import running_http2
 from tests.browser.scene import DOWN
 from tests.browser.shop import Shop
+from tests.interop.backends.base import Fault
 
 WHOLE = {"stream": b"streamed body", "pieces": b"".join(bytes([n]) * 65536 for n in range(16))}
 

@@ -15,11 +15,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from tests.support.access_log import logged
 from tests.browser.conftest import PageServer
 from tests.browser.shop import Shop
 from tests.browser.tabs import Tab
 from tests.docs.pages import ROOT, examples
+from tests.support.access_log import logged
 from unbroken.server import Cookies
 from unbroken.starlette import claims_from_ticket
 from unbroken.testing import running

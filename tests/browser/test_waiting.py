@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.browser.scene import JUNK, LOST, errors, statuses
 from tests.interop.backends.base import Fault
 from tests.interop.backends.shapes import BearerJson
-from tests.browser.scene import JUNK, LOST, errors, statuses
 
 
 @pytest.mark.defect("C3")
