@@ -29,13 +29,13 @@ export const importTokens = (state, body) => {
  * @param {SessionState} state @param {string} username @param {string} password @param {object} [more] is sent along
  */
 export const logIn = async (state, username, password, more) => {
-  const { login, refused, granted, usesCookies } = state;
+  const { login, loginFailed, succeeded, usesCookies } = state;
   const request = () => sendOwn(state, login, { username, password, ...more });
   const response = await (usesCookies ? alone(state, request) : request()); // rule 3
   const { status, body } = response;
   const details = { cause: body, reason: body?.reason ?? body?.error };
-  if (matches(refused, status, body)) throw unexpectedResponse("access_denied", response, details);
-  if (matches(granted, status, body)) return importTokens(state, body);
+  if (matches(loginFailed, status, body)) throw unexpectedResponse("access_denied", response, details);
+  if (matches(succeeded, status, body)) return importTokens(state, body);
   throw unexpectedResponse(status < 429 ? "invalid_request" : "try_later", response, details);
 };
 

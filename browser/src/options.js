@@ -22,9 +22,9 @@ const DEFAULTS = {
   tokens: {},
   header: "Authorization",
   scheme: "Bearer",
-  granted: { status: [200, 201] },
-  over: { status: [400, 401], field: "error", values: ["invalid_grant"] },
-  refused: { status: [401, 403] },
+  succeeded: { status: [200, 201] },
+  endsSession: { status: [400, 401], field: "error", values: ["invalid_grant"] },
+  loginFailed: { status: [401, 403] },
 };
 const LOOPBACK_OR_HTTPS = /^(https:|http:\/\/(localhost|127(\.\d+){3}|\[::1])(:\d+)?(\/|$))/;
 

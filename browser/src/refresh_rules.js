@@ -79,14 +79,14 @@ const isNewer = (state, record, seen) => record.version > seen.version && isUsab
  * @param {SessionState} state @param {StoredRecord} record
  */
 const requestTokens = async (state, record) => {
-  const { refresh, idempotencyHeader, usesCookies, over, granted } = state;
+  const { refresh, idempotencyHeader, usesCookies, endsSession, succeeded } = state;
   const headers = idempotencyHeader ? { [idempotencyHeader]: `"${record.idempotencyKey}"` } : {};
   const response = await sendOwn(state, refresh, { refresh_token: record.tokens?.refresh }, headers);
   const { status, body } = response;
   const reason = body?.reason ?? "";
-  if (matches(over, status, body)) throw sessionOver(IDENTIFIER.test(reason) ? reason : "invalid_grant"); // rule 4
+  if (matches(endsSession, status, body)) throw sessionOver(IDENTIFIER.test(reason) ? reason : "invalid_grant"); // rule 4
   if (usesCookies && reason === "no_refresh_token") throw sessionOver("not_logged_in");
-  if (!matches(granted, status, body)) throw unexpectedResponse("try_later", response);
+  if (!matches(succeeded, status, body)) throw unexpectedResponse("try_later", response);
   if (!isObject(body)) throw tryLater("the response is no JSON object");
   return saveNewTokens(state, record, readTokens(state, body)); // rule 3
 };

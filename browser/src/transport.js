@@ -28,7 +28,7 @@ export const SCRIPT_HEADERS = { "X-Unbroken": "1" }; // rule 4
  * @returns {Promise<Reply>}
  */
 export const sendOwn = async (state, template, values, refreshHeaders) => {
-  const { url: path, method = "POST", carry = "json", names = {}, extra } = template;
+  const { url: path, method = "POST", encoding = "json", rename = {}, extra } = template;
   const { base, usesCookies, fetch, refreshTimeout } = state;
   if (!path) throw new UnbrokenError("misconfigured", "the dialect has no such URL");
   const url = new URL(path, base);
@@ -40,15 +40,15 @@ export const sendOwn = async (state, template, values, refreshHeaders) => {
   });
   /** @type {Record<string, any>} */
   const carried = { ...extra };
-  for (const name in values) if (values[name]) carried[names[name] ?? name] = values[name];
+  for (const name in values) if (values[name]) carried[rename[name] ?? name] = values[name];
   /** @type {BodyInit | undefined} */
   let body;
-  if (carry === "json") {
+  if (encoding === "json") {
     headers.set("Content-Type", "application/json");
     body = JSON.stringify(carried);
   }
-  if (carry === "form") body = new URLSearchParams(carried);
-  if (carry === "query") for (const name in carried) url.searchParams.set(name, carried[name]);
+  if (encoding === "form") body = new URLSearchParams(carried);
+  if (encoding === "query") for (const name in carried) url.searchParams.set(name, carried[name]);
   try {
     // rule 1: not `globalThis.fetch`, which the page may have replaced since
     const response = await fetch(url, {

@@ -11,47 +11,47 @@ __all__ = ["DIALECTS", "dialect_of"]
 
 DIALECTS: dict[type[Backend], dict[str, Any]] = {
     shapes.StatusInBody: {
-        "refresh": {"url": "/user/refresh", "method": "GET", "carry": "query"},
+        "refresh": {"url": "/user/refresh", "method": "GET", "encoding": "query"},
         "login": {"url": "/login"},
         "challenge": {"status": [401], "field": "statusCode", "values": [401]},
-        "over": {"status": [401, 403], "field": "statusCode", "values": [401, 403]},
+        "endsSession": {"status": [401, 403], "field": "statusCode", "values": [401, 403]},
     },
     shapes.CodeIn200: {
         "refresh": {
             "url": "/admin/refreshToken",
             "method": "GET",
-            "carry": "query",
-            "names": {"refresh_token": "refreshToken"},
+            "encoding": "query",
+            "rename": {"refresh_token": "refreshToken"},
         },
         "tokens": {"access_token": "data.token", "refresh_token": "data.refreshToken", "prefix": "data.tokenHead"},
         "challenge": {"status": [200, 401], "field": "code", "values": [401]},
-        "granted": {"status": [200], "field": "code", "values": [200]},
-        "over": {"status": [200, 401], "field": "code", "values": [401, 402, 403]},
+        "succeeded": {"status": [200], "field": "code", "values": [200]},
+        "endsSession": {"status": [200, 401], "field": "code", "values": [401, 402, 403]},
     },
     shapes.BearerJson: {
-        "refresh": {"url": "/auth/refresh-token", "names": {"refresh_token": "refreshToken"}},
+        "refresh": {"url": "/auth/refresh-token", "rename": {"refresh_token": "refreshToken"}},
         "login": {"url": "/login"},
         "tokens": {"access_token": "accessToken", "refresh_token": "refreshToken"},
-        "over": {"status": [401, 403]},
+        "endsSession": {"status": [401, 403]},
     },
     shapes.OwnHeader: {
         "refresh": {
             "url": "/token/refresh",
-            "carry": "query",
-            "names": {"refresh_token": "refreshToken"},
+            "encoding": "query",
+            "rename": {"refresh_token": "refreshToken"},
         },
         "tokens": {"access_token": "data.accessToken", "refresh_token": "data.refreshToken"},
         "header": "token",
         "scheme": "",
         "challenge": {"status": [400], "field": "code", "values": [401]},
-        "granted": {"status": [200], "field": "code", "values": [200]},
-        "over": {"status": [400], "field": "code", "values": [402]},
+        "succeeded": {"status": [200], "field": "code", "values": [200]},
+        "endsSession": {"status": [400], "field": "code", "values": [402]},
     },
     shapes.KeptRefresh: {
-        "refresh": {"url": "/refresh-token", "names": {"refresh_token": "refreshToken"}},
+        "refresh": {"url": "/refresh-token", "rename": {"refresh_token": "refreshToken"}},
         "login": {"url": "/login"},
         "tokens": {"access_token": "accessToken", "refresh_token": "refreshToken"},
-        "over": {"status": [401, 403]},
+        "endsSession": {"status": [401, 403]},
     },
 }
 

@@ -57,19 +57,19 @@ FORM = "application/x-www-form-urlencoded"
 
 ASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "json": ({}, {"what": "POST /x", "query": {}, "body": {"refresh_token": "r0"}, "type": "application/json"}),
-    "form": ({"carry": "form"}, {"what": "POST /x", "query": {}, "body": {"refresh_token": "r0"}, "type": FORM}),
+    "form": ({"encoding": "form"}, {"what": "POST /x", "query": {}, "body": {"refresh_token": "r0"}, "type": FORM}),
     "query": (
-        {"carry": "query", "method": "GET"},
+        {"encoding": "query", "method": "GET"},
         {"what": "GET /x", "query": {"refresh_token": "r0"}, "body": {}, "type": ""},
     ),
     "method": ({"method": "PUT"}, {"what": "PUT /x"}),
-    "names": ({"names": {"refresh_token": "refresh"}}, {"body": {"refresh": "r0"}}),
+    "rename": ({"rename": {"refresh_token": "refresh"}}, {"body": {"refresh": "r0"}}),
     "extra": (
-        {"carry": "form", "extra": {"grant_type": "refresh_token", "client_id": "web"}},
+        {"encoding": "form", "extra": {"grant_type": "refresh_token", "client_id": "web"}},
         {"body": {"grant_type": "refresh_token", "client_id": "web", "refresh_token": "r0"}},
     ),
     "extra in a query": (
-        {"carry": "query", "extra": {"client": "a b"}},
+        {"encoding": "query", "extra": {"client": "a b"}},
         {"query": {"client": "a b", "refresh_token": "r0"}, "what": "POST /x"},
     ),
 }
@@ -125,7 +125,7 @@ def test_unbrokens_own_server_gets_an_idempotency_key_unless_its_header_is_empty
 
 
 def test_a_logout_request_is_made_as_the_options_say(recorded) -> None:
-    logout = {"url": "/out", "method": "DELETE", "carry": "form", "names": {"refresh_token": "token"}}
+    logout = {"url": "/out", "method": "DELETE", "encoding": "form", "rename": {"refresh_token": "token"}}
     backend, page = recorded(logout=logout)
     assert page.run("() => session.logout()") is True
     [out] = backend.to("/out")

@@ -9,7 +9,7 @@ const saved = () => JSON.parse(localStorage.getItem("tokens"));
 /** Our session, told of the token endpoint. */
 const ours = async (granted, first) => {
   const { createSession } = await import("/unbroken.js");
-  const refresh = { url: "/token", carry: "form", extra: { grant_type: "refresh_token" } };
+  const refresh = { url: "/token", encoding: "form", extra: { grant_type: "refresh_token" } };
   const session = createSession({ storage: "localStorage", refresh });
   if (first) session.importTokens(granted);
   return session;

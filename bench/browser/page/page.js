@@ -46,7 +46,7 @@ Object.assign(window, {
     const ready = new Response("ok");
     window.fetch = async () => ready;
     const { createSession } = await import("/unbroken.js");
-    const session = createSession({ storage, refresh: { url: "/token", carry: "form" } });
+    const session = createSession({ storage, refresh: { url: "/token", encoding: "form" } });
     session.importTokens(granted);
     const fixed = { headers: { Authorization: `Bearer ${granted.access_token}` } };
     const each = async (ask) => {

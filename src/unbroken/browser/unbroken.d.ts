@@ -99,11 +99,11 @@ export interface Dialect {
   /** Which response rejects the access token. Default: a 401 for our scheme (RFC 6750, section 3). */
   challenge?: ResponseMatch;
   /** Which response has new tokens. Default: 200, 201. */
-  granted?: ResponseMatch;
+  succeeded?: ResponseMatch;
   /** Which response to a refresh ends the session. Default: 400 or 401 with the error `invalid_grant`. */
-  over?: ResponseMatch;
+  endsSession?: ResponseMatch;
   /** Which response refuses a login. Default: 401, 403. */
-  refused?: ResponseMatch;
+  loginFailed?: ResponseMatch;
   /** Where the access token may be sent. Default: the origin of `refresh`. */
   origins?: string[];
   /** The header for the idempotency key; "" for none. Default: `Idempotency-Key` for unbroken's own server. */
@@ -115,9 +115,9 @@ export interface RequestTemplate {
   url: string;
   method?: string;
   /** How values are sent. Default: `json`. */
-  carry?: "json" | "form" | "query";
+  encoding?: "json" | "form" | "query";
   /** The backend's names for `refresh_token`, `username` and `password`. */
-  names?: Record<string, string>;
+  rename?: Record<string, string>;
   /** Values that are sent along. */
   extra?: Record<string, unknown>;
   headers?: Record<string, string>;
