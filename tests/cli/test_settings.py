@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from tests.support.paths import ROOT
-from unbroken.cli.build import contradictions, endpoint_settings, redact_url
+from unbroken.cli.build import contradictions, endpoint_settings
 from unbroken.cli.settings import Settings, SettingsResult, checked_settings, known_settings, read_settings, variable
 from unbroken.errors import ConfigurationError
+from unbroken.server.stores import redact_url
 
 
 @pytest.fixture

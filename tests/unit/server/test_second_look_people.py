@@ -18,7 +18,6 @@ from starlette.testclient import TestClient
 
 from unbroken._sync import run_sync
 from unbroken.cli.application import application
-from unbroken.cli.build import redact_url
 from unbroken.cli.check import _proxy
 from unbroken.cli.settings import Settings
 from unbroken.errors import TooManyAttempts
@@ -34,7 +33,7 @@ from unbroken.server import (
 from unbroken.server.core.events import LoginFailed, LoginRateLimited, ServerEvent, SessionCreated
 from unbroken.server.http.messages import Request, Response
 from unbroken.server.login.rate_limit import LoginRateLimiter, address_key, name_key, spelling_key
-from unbroken.server.stores import open_store
+from unbroken.server.stores import open_store, redact_url
 
 JSON = {"content-type": "application/json"}
 HERE, THERE = "192.0.2.1", "203.0.113.9"
