@@ -57,11 +57,12 @@ def _bare(sessions: Sessions) -> Callable[[], float]:
 
     def run() -> float:
         sessions.create("bob")
-        db = store._connection(durable=False)
-        (key,) = db.execute("SELECT key FROM session WHERE subject = 'bob' AND g = 0").fetchone()
+        db = store._file.connection(durable=False)
+        (key,) = db.execute("SELECT key FROM session WHERE subject = 'bob' AND generation = 0").fetchone()
         began = time.perf_counter()
         for g in range(REFRESHES):
-            values = {"key": key, "g": g, "b": 0, "attempt": b"x" * 16, "now": time.time(), "refresh_ttl": 600000.0}
+            values = {"key": key, "generation": g, "branch": 0, "idempotency_hash": b"x" * 16}
+            values |= {"now": time.time(), "refresh_ttl": 600000.0}
             db.execute(ROTATE, values).fetchall()
             sign(payload)
         return (time.perf_counter() - began) / REFRESHES * 1e6

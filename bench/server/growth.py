@@ -30,6 +30,7 @@ from unbroken.server.core.refresh_token import RefreshToken, row_key
 from unbroken.server.core.rotation import SessionRow
 from unbroken.server.core.session_info import compact_user_agent
 from unbroken.server.stores import SessionStore, postgres, sqlite
+from unbroken.server.stores.migrations import upgrade_schema
 
 FEW, MANY, MANY_IF_SMALL = 10_000, 1_000_000, 100_000
 KNOWN = 1_000
@@ -152,10 +153,10 @@ def _made(who: int, now: float, *, small: bool = False) -> SessionRow:
 def _in_sqlite(n: int) -> Iterator[tuple[Crowd, Crowd, Sizes]]:
     with tempfile.TemporaryDirectory(prefix="unbroken-bench-") as folder:
         few, many = (_sqlite(Path(folder) / f"{size}.db", size) for size in (FEW, n))
-        db = few.sessions.store._connection(durable=False)  # type: ignore[attr-defined]  # nobody else counts pages
+        db = few.sessions.store._file.connection(durable=False)  # type: ignore[attr-defined]  # nobody else counts pages
 
         def counts() -> tuple[int, int]:
-            names = ("session", "revocation", "key", "account", "advance_marker")
+            names = ("session", "revocation", "key", "account", "marker")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return sum(db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names), (
                 db.execute("PRAGMA page_count").fetchone()[0] * 4096
@@ -168,7 +169,7 @@ def _in_sqlite(n: int) -> Iterator[tuple[Crowd, Crowd, Sizes]]:
 
 def _sqlite(path: Path, n: int) -> Crowd:
     store, now = SqliteSessionStore(path), time.time()
-    db = store._connection(durable=False)
+    db = store._file.connection(durable=False)
     for setting in ("synchronous = OFF", "cache_size = -600000"):
         db.execute(f"PRAGMA {setting}")
     for start in range(0, n, 50_000):
@@ -190,7 +191,8 @@ def _in_postgres(n: int) -> Iterator[tuple[Crowd, Crowd, Sizes]]:
         with psycopg.connect(server.url, autocommit=True) as connection:
             for name in ("few", "many", "small"):
                 connection.execute(f"CREATE DATABASE {name}")
-                stores[name] = open_store(server.url.replace("/postgres", f"/{name}"))
+                upgrade_schema(url := server.url.replace("/postgres", f"/{name}"))
+                stores[name] = open_store(url)
         urls = {name: server.url.replace("/postgres", f"/{name}") for name in stores}
         sizes = [
             _copied(urls["small"], 20_000, small=True),
@@ -225,7 +227,7 @@ def _relation_size(connection: psycopg.Connection[Any]) -> int:
 
 def _postgres_counts(connection: psycopg.Connection[Any]) -> tuple[int, int]:
     rows = 0
-    for table in ("session", "revocation", "key", "account", "advance_marker"):
+    for table in ("session", "revocation", "key", "account", "marker"):
         found: Any = connection.execute(f"SELECT count(*) FROM unbroken_{table}").fetchone()
         rows += found[0]
     return rows, _relation_size(connection)

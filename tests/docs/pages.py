@@ -11,10 +11,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from tests.support.paths import ROOT
 
-__all__ = ["API", "ROOT", "examples", "page", "run"]
+__all__ = ["API", "ROOT", "examples", "load_page_module", "page", "run"]
 
 API = "https://api.example.com"
 
@@ -26,6 +27,14 @@ def examples(document: Path, language: str = "python") -> list[str]:
 def page(name: str, url: str = API, language: str = "python") -> str:
     """The examples of a page as one program, for the server at *url*."""
     return "\n\n".join(examples(ROOT / "docs" / name, language)).replace(API, url)
+
+
+def load_page_module(name: str, module: str) -> ModuleType:
+    """Return the first example of a page as the module *module*, executed once in a process."""
+    if module not in sys.modules:
+        made = sys.modules[module] = ModuleType(module)
+        exec(compile(examples(ROOT / "docs" / name)[0], name, "exec"), vars(made))
+    return sys.modules[module]
 
 
 def run(code: str, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:

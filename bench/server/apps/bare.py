@@ -23,20 +23,6 @@ from unbroken.server.core.refresh_token import row_key
 
 Rotate = Callable[[bytes, int], Awaitable[Any]]
 IDLE = 7 * 86400.0
-SQLITE = """
-UPDATE session SET g = g + 1, b = 0, at2 = at1, b2 = b1, at1 = :now, b1 = :b, attempt = :attempt, seen = NULL,
-    used_at = :now, idle_expires_at = min(:now + :refresh_ttl, expires_at)
-WHERE key = :key AND g = :g AND (seen IS NULL OR seen = :b)
-    AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
-RETURNING g
-"""
-POSTGRES = """
-UPDATE unbroken_session SET g = g + 1, b = 0, at2 = at1, b2 = b1, at1 = %(now)s, b1 = %(b)s, attempt = %(attempt)s,
-    seen = NULL, used_at = %(now)s, idle_expires_at = least(%(now)s + %(refresh_ttl)s, expires_at)
-WHERE key = %(key)s AND g = %(g)s AND (seen IS NULL OR seen = %(b)s)
-    AND revoked_at IS NULL AND idle_expires_at > %(now)s AND expires_at > %(now)s
-RETURNING g, set_config('synchronous_commit', 'off', true)
-"""
 
 
 def tokens(n: int) -> list[str]:
@@ -81,14 +67,20 @@ def app() -> Starlette:
     return Starlette(routes=[Route("/refresh", refresh, methods=["POST"])])
 
 
+def _values(key: bytes, generation: int) -> dict[str, Any]:
+    values = {"key": key, "generation": generation, "branch": 0, "idempotency_hash": None}
+    return values | {"now": time.time(), "refresh_ttl": IDLE}
+
+
 async def _sqlite(url: str) -> Rotate:
+    from unbroken.server.stores.sqlite import ROTATE
+
     db = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
 
     async def rotate(key: bytes, g: int) -> Any:
-        values = {"key": key, "g": g, "b": 0, "attempt": None, "now": time.time(), "refresh_ttl": IDLE}
-        return db.execute(SQLITE, values).fetchone()
+        return db.execute(ROTATE, _values(key, g)).rowcount
 
     return rotate
 
@@ -96,13 +88,14 @@ async def _sqlite(url: str) -> Rotate:
 async def _postgres(url: str) -> Rotate:
     from psycopg_pool import AsyncConnectionPool
 
+    from unbroken.server.stores.postgres import ROTATE
+
     pool = AsyncConnectionPool(url, min_size=4, max_size=10, kwargs={"autocommit": True}, open=False)
     await pool.open(wait=True)
 
     async def rotate(key: bytes, g: int) -> Any:
-        values = {"key": key, "g": g, "b": 0, "attempt": None, "now": time.time(), "refresh_ttl": IDLE}
         async with pool.connection() as connection:
-            return await (await connection.execute(POSTGRES, values)).fetchone()
+            return await (await connection.execute(ROTATE, _values(key, g))).fetchone()
 
     return rotate
 
@@ -110,16 +103,18 @@ async def _postgres(url: str) -> Rotate:
 async def _redis(url: str) -> Rotate:
     import redis.asyncio
 
-    from unbroken._drivers.redis import _sources
-    from unbroken.server.stores.redis_rows import Names
+    from unbroken._drivers.redis import _scripts
+    from unbroken.server.stores.redis_rows import RedisKeys
     from unbroken.server.stores.redis_scripts import ROTATE
 
-    client, names = redis.asyncio.Redis.from_url(url), Names("unbroken")
-    await client.script_load(_sources[ROTATE])
+    client, names = redis.asyncio.Redis.from_url(url), RedisKeys("unbroken")
+    await client.script_load(_scripts[ROTATE])
     epoch = names.subject("user-1")[1]
 
     async def rotate(key: bytes, g: int) -> Any:
         now = time.time()
-        return await client.evalsha(ROTATE, 2, names.row(key)[0], epoch, g, 0, repr(now), repr(now + IDLE), b"", g + 1)
+        return await client.evalsha(
+            ROTATE, 2, names.session(key)[0], epoch, g, 0, repr(now), repr(now + IDLE), b"", g + 1
+        )
 
     return rotate

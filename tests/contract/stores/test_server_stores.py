@@ -1,5 +1,8 @@
-"""What every store of the server must do, for code that blocks and in both event loops. A further store joins by its
-name in ``STORES``.
+"""What every server store must do, for blocking code, in asyncio and in trio.
+
+1. The types come from the registry. The store of the page "A server store" is one of them, and so is the one whose URL
+   ``UNBROKEN_TEST_STORE`` contains, with ``{unique}`` where a new store needs another name.
+2. Each test gets a store that is empty.
 """
 
 from __future__ import annotations
@@ -7,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -25,17 +30,21 @@ from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.docs.pages import load_page_module
 from tests.support.services import Service, postgres_server, redis_server
 from unbroken._sync import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
-from unbroken.server import MemorySessionStore, Sessions, open_store
+from unbroken.server import Sessions, open_store
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict, present
 from unbroken.server.keys.keyring import new_mac_key
-from unbroken.server.stores import Account
+from unbroken.server.stores import Account, store_type, store_types
 
+load_page_module("extend/server-store.md", "server_store_page")
+TEST_STORE = os.environ.get("UNBROKEN_TEST_STORE", "")
 MODES = ("blocking", "asyncio", "trio")
-STORES = [(kind, mode) for kind in ("memory", "sqlite", "postgres", "redis") for mode in MODES]
-SHARED = [one for one in STORES if one[0] != "memory"]
+TYPES = {one.name: one for one in (*store_types(), *([store_type(TEST_STORE)] if TEST_STORE else []))}
+STORES = [(kind, mode) for kind in TYPES for mode in MODES]
+SHARED = [(kind, mode) for kind, mode in STORES if TYPES[kind].shared]
 SERVERS: dict[str, Callable[[], AbstractContextManager[Service]]] = {"postgres": postgres_server, "redis": redis_server}
 NOW = 100.0
 Run = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
@@ -79,9 +88,9 @@ def emptied(url: str) -> str:
 
 
 @contextmanager
-def opened(kind: str, mode: str, url: str) -> Iterator[Driven]:
+def opened(_: str, mode: str, url: str) -> Iterator[Driven]:
     with running_as(mode) as run:
-        store = MemorySessionStore() if kind == "memory" else open_store(url)
+        store = open_store(url)
         try:
             yield Driven(store, run)
         finally:
@@ -92,8 +101,10 @@ def opened(kind: str, mode: str, url: str) -> Iterator[Driven]:
 def about(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str, str]:
     """A kind of store, how it is used, and the URL of one that is empty."""
     kind, mode = request.param
-    url = emptied(request.getfixturevalue(kind).url) if kind in SERVERS else f"sqlite:///{tmp_path}/store.db"
-    return kind, mode, url
+    if kind in SERVERS:
+        return kind, mode, emptied(request.getfixturevalue(kind).url)
+    files = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/store.db", "pickle": f"pickle://{tmp_path}/store"}
+    return kind, mode, files.get(kind) or TEST_STORE.replace("{unique}", uuid.uuid4().hex)
 
 
 @pytest.fixture
@@ -175,7 +186,7 @@ def test_a_row_comes_back_as_it_went_in(store: Any) -> None:
     assert store.read(b"other") is None
 
 
-def test_swap_replaces_only_what_was_read(store: Any) -> None:
+def test_compare_and_set_replaces_only_what_was_read(store: Any) -> None:
     before = row()
     store.insert(before)
     branched = replace(before, branch=1, idempotency_hash=b"x")
@@ -184,7 +195,7 @@ def test_swap_replaces_only_what_was_read(store: Any) -> None:
     assert store.read(before.key) == branched
 
 
-def test_a_swap_never_revives_a_revoked_session(store: Any) -> None:
+def test_compare_and_set_never_revives_a_revoked_session(store: Any) -> None:
     before = row()
     store.insert(before)
     store.revoke(NOW, "revoked", NOW + 9, sid="sid")
@@ -264,7 +275,7 @@ def test_sessions_that_are_long_over_are_cleared_away_at_a_login(store: Any) -> 
     assert {found.sid for found in store.sessions()} == {"new", "newer"}
 
 
-def test_confirming_sets_seen_once(store: Any) -> None:
+def test_the_first_use_is_recorded_once(store: Any) -> None:
     store.insert(row(generation=3))
     store.record_first_use("sid", 2, 0)
     assert store.read(b"sid").first_used_branch is None
@@ -303,10 +314,10 @@ def test_accounts(store: Any) -> None:
     assert store.account("ada") is None
 
 
-# ---- strikes ---------------------------------------------------------------------------------------------------------
+# ---- markers ---------------------------------------------------------------------------------------------------------
 
 
-def test_each_strike_moves_the_time_further_but_not_beyond_the_most(store: Any) -> None:
+def test_each_step_moves_a_marker_further_but_not_beyond_the_limit(store: Any) -> None:
     assert store.advance_marker(b"a", NOW, 5.0, 12.0) == NOW + 5
     assert store.advance_marker(b"a", NOW, 5.0, 12.0) == NOW + 10
     assert store.advance_marker(b"a", NOW + 1, 5.0, 12.0) == NOW + 13, "the most counts from now"
@@ -316,7 +327,7 @@ def test_each_strike_moves_the_time_further_but_not_beyond_the_most(store: Any) 
     assert store.read_markers([]) == []
 
 
-def test_what_is_forgiven_is_forgotten(store: Any) -> None:
+def test_markers_that_are_cleared_are_gone(store: Any) -> None:
     for key in (b"a", b"b", b"\0\xff"):
         store.advance_marker(key, NOW, 5.0, 60.0)
     store.clear_markers([b"a", b"\0\xff", b"nobody"])
@@ -325,7 +336,7 @@ def test_what_is_forgiven_is_forgotten(store: Any) -> None:
     assert store.advance_marker(b"a", NOW, 5.0, 60.0) == NOW + 5
 
 
-def test_strikes_that_are_past_are_cleared_away(store: Any) -> None:
+def test_markers_that_are_past_are_deleted(store: Any) -> None:
     for number in range(30):
         store.advance_marker(str(number).encode(), NOW, 1.0, 60.0)
     store.advance_marker(b"later", NOW + 100, 1.0, 60.0)
@@ -334,7 +345,7 @@ def test_strikes_that_are_past_are_cleared_away(store: Any) -> None:
     assert store.read_markers([b"later"]) == [NOW + 101]
 
 
-def test_no_strike_is_lost_however_many_come_at_once(store: Any) -> None:
+def test_no_step_of_a_marker_is_lost_however_many_come_at_once(store: Any) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: store.advance_marker(b"a", NOW, 1.0, 1000.0), range(64)))
     assert store.read_markers([b"a"]) == [NOW + 64]
