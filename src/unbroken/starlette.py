@@ -74,11 +74,13 @@ class AccessTokenMiddleware:
         self, app: ASGIApp, sessions: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()
     ) -> None:
         self._app, self._callers = app, RequestAuthenticator(sessions, cookies=cookies, origins=origins)
-        self._known = sessions.known
+        self._verify_cached = sessions.verify_cached
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            scope[FOUND] = self._known(_token(scope)) or await authenticate(self._callers, HTTPConnection(scope))
+            scope[FOUND] = self._verify_cached(_token(scope)) or await authenticate(
+                self._callers, HTTPConnection(scope)
+            )
         await self._app(scope, receive, send)
 
 

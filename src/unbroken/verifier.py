@@ -86,7 +86,7 @@ class Verifier:
         """Begins anew what a forked child must not share with its parent."""
         self._rules: tuple[RemoteKeySet | None, access_token.AccessTokenVerifier] = (None, self._new_rules())
 
-    def known(self, _access_token: str) -> Claims | None:
+    def verify_cached(self, _access_token: str) -> Claims | None:
         """None, always: whether the keys are due, and what was revoked, is ``averify``'s to see."""
         return None
 

@@ -100,8 +100,6 @@ def _webhook_secret(settings: Settings) -> str:
 
 def contradictions(settings: Settings) -> Iterator[str]:
     """What cannot be served, a line each."""
-    if min(settings.access_ttl, settings.refresh_ttl, settings.max_age) <= 0:
-        yield "access_ttl, refresh_ttl and max_age must be more than nothing"
     if settings.workers > 1 and settings.store.startswith("memory:"):
         yield "several workers cannot share memory: use sqlite:///FILE, or one worker"
     if settings.demo and (settings.workers > 1 or settings.prefix.startswith("/demo")):
@@ -113,6 +111,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
     if settings.metrics_port and settings.metrics_port == settings.port:
         yield "metrics_port must not be the server's own port"
     for part in (
+        policy_of,
         with_encrypted_keys,
         _guard,
         _cookies,

@@ -50,7 +50,11 @@ TEXTS = {
     *SEALS,
     "SUBJECT_FIELD",
     *(name for name, own in ENDPOINTS.items() if re.search(r"\bstr\b", str(EndpointSettings.__annotations__[own]))),
-    *(name for name, own in SESSIONS.items() if str(inspect.signature(Sessions).parameters[own].annotation) == "str"),
+    *(
+        name
+        for name, own in SESSIONS.items()
+        if str(inspect.signature(Sessions).parameters[own].annotation) in ("str", "str | None")
+    ),
 }
 
 
@@ -87,10 +91,17 @@ def chosen(given: object) -> Settings:
         seal_keys=_seal_keys(values),
         subject_field=values.get("SUBJECT_FIELD", "pk"),
         authenticate=values.get("AUTHENTICATE"),
-        policy=Policy(**_picked(values, POLICY)),
+        policy=_policy(values),
         sessions=_picked(values, SESSIONS),
         endpoints=EndpointSettings(**_picked(values, ENDPOINTS)),  # type: ignore[typeddict-item]  # names are checked
     )
+
+
+def _policy(values: Mapping[str, Any]) -> Policy:
+    try:
+        return Policy(**_picked(values, POLICY))
+    except ConfigurationError as error:
+        raise ImproperlyConfigured(f"UNBROKEN: {error}") from error
 
 
 def _check_known(name: str) -> None:

@@ -23,7 +23,7 @@ __all__ = ["RequestAuthenticator", "TokenVerifier"]
 class TokenVerifier(Protocol):
     """What knows a good access token: ``Sessions``, or a ``Verifier`` where the sessions are elsewhere."""
 
-    def known(self, access_token: str) -> Claims | None:
+    def verify_cached(self, access_token: str) -> Claims | None:
         """What a good access token says that was seen before, if nobody has to be asked about it; else None."""
 
     async def averify(self, access_token: str) -> Claims:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from unbroken.errors import InvalidRequest, LoginRefused
+from unbroken.server.core.session_info import NewSession
 from unbroken.server.http.cookies import CookieTransport
 from unbroken.server.http.messages import Request, Response, Route, flag_of, json_response, text_of
 from unbroken.server.login.accounts import Subject
@@ -17,7 +18,8 @@ from unbroken.server.login.authenticator import Authenticator, MfaRequired
 from unbroken.server.login.mfa import MfaTokens, start_over
 from unbroken.server.login.rate_limit import Attempt, CredentialCheck, name_key, spelling_key
 from unbroken.server.sessions import Sessions
-from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, marker_key, revoked_since, run_off_loop
+from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, marker_key, revoked_since
+from unbroken.server.worker_pool import run_in_worker
 from unbroken.tokens import TokenResponse
 
 __all__ = ["LoginEndpoints"]
@@ -69,7 +71,7 @@ class LoginEndpoints:
         about = {**about, "scope": scope, "label": about.get("label") or who.label[:LONGEST_LABEL]}
         if isinstance(who, MfaRequired):
             answer = await self._asked_for_more(who, one, account, spelling, about)
-            ended = await run_off_loop(self._sessions.store, lambda: self._was_ended(who.subject, began))
+            ended = await run_in_worker(self._sessions.store, lambda: self._was_ended(who.subject, began))
             if ended or not await self._logins.still_authenticates(who.subject, name, password):
                 raise self._changed(request, account)
             return answer
@@ -136,8 +138,7 @@ class LoginEndpoints:
     async def _begin(
         self, request: Request, subject: str, about: dict[str, Any], was_ended: Callable[[], Coroutine[Any, Any, bool]]
     ) -> TokenResponse:
-        about = {**about, "ip": request.caller.ip, "user_agent": request.caller.user_agent, "was_ended": was_ended}
-        return await self._sessions.acreate(subject, **about)
+        return await self._sessions.acreate_unless(subject, NewSession(**about), request.caller, voided=was_ended)
 
     async def _undo(self, granted: TokenResponse) -> None:
         await self._sessions.alogout(refresh_token=granted.refresh_token)

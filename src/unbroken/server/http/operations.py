@@ -29,6 +29,7 @@ from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.messages import NO_STORE, Request, Response, Route, challenge, json_response
 from unbroken.server.keys.keyring import ALGORITHMS
 from unbroken.server.sessions import Sessions
+from unbroken.server.worker_pool import run_inline
 
 __all__ = ["WELL_KNOWN", "HealthEndpoints", "RevocationsEndpoint", "metadata", "path_inserted_url"]
 
@@ -97,7 +98,7 @@ class HealthEndpoints:
 
     async def _ask(self) -> str:
         try:
-            await self._sessions._run_inline(self._sessions.store.health)
+            await run_inline(self._sessions.store, self._sessions.store.health)
             await self._sessions.ajwks()
         except (TryLater, ConfigurationError) as error:
             return str(error)

@@ -41,7 +41,7 @@ class SessionEndpoints:
 
     async def _my_sessions(self, request: Request, _: str) -> Response:
         caller = await self._callers.require(request)
-        found = await self._sessions.alist_of(caller.subject)
+        found = await self._sessions.alist_sessions(caller.subject)
         return json_response({"sessions": [info.to_json(current=info.sid == caller.sid) for info in found]})
 
     async def _rename_session(self, request: Request, sid: str) -> Response:

@@ -98,11 +98,10 @@ class TokenEndpoints:
             await self._look_at_subject(self._is_active, token)
         return await self._sessions.arefresh(
             token,
-            attempt=request.headers.get("idempotency-key"),
+            idempotency_key=request.headers.get("idempotency-key"),
             client_id=client_id,
             scope=scope,
-            ip=request.client_ip,
-            user_agent=request.caller.user_agent,
+            caller=request.caller,
         )
 
     async def _look_at_subject(self, is_active: IsActive, token: str) -> None:
@@ -110,10 +109,10 @@ class TokenEndpoints:
         it does any other that has ended.
         """
         found = await self._sessions.ainspect_refresh(token)
-        if found is None or found[0].revoked_at is not None:
+        if found is None or found.session.revoked_at is not None:
             return
-        if not await is_somebody(is_active, found[0].subject):
-            await self._sessions.arevoke(found[0].sid)
+        if not await is_somebody(is_active, found.session.subject):
+            await self._sessions.arevoke(found.session.sid)
 
     async def _logout(self, request: Request, _: str) -> Response:
         access_token, refresh_token = bearer_of(request), self._in_body(request)
@@ -153,9 +152,9 @@ class TokenEndpoints:
             return introspection_response(await self._sessions.averify(token)) | {"token_type": "Bearer"}
         except InvalidToken:
             found = await self._sessions.ainspect_refresh(token)
-        if found is None or not found[1]:
+        if found is None or not found.is_usable:
             return None
-        info = found[0]
+        info = found.session
         return {
             "sub": info.subject,
             "sid": info.sid,

@@ -153,7 +153,7 @@ def _check_texts(who: Identity | MfaRequired) -> None:
 async def _call_application(what: str, lane: WorkerPool, function: Callable[..., Any], *args: str) -> Any:
     """What the application's *function* answers. Raises TryLater for every error of its own: it proves nothing."""
     try:
-        return await lane.ask(function, *args)
+        return await lane.call(function, *args)
     except (Refused, TryLater, ConfigurationError):
         raise
     except Exception as error:

@@ -8,27 +8,25 @@
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import GuestProtocol, OctKey
-
-from unbroken.errors import ConfigurationError, LoginRefused
+from unbroken.errors import LoginRefused
 from unbroken.server.keys.keyring import Keyring
+from unbroken.server.keys.purpose_token import MALFORMED_ERRORS, PurposeToken
 from unbroken.server.login.authenticator import MfaRequired
 from unbroken.server.sessions import Sessions
-from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, mark_once, marker_key, run_off_loop, was_voided_since
+from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, mark_once, marker_key, was_voided_since
+from unbroken.server.worker_pool import run_in_worker
 
 __all__ = ["MfaTokens", "PendingLogin"]
 
 MAX_MFA_TOKEN_CHARS = 16384  # characters of a step token
-TYPE = "login-step+jwt"
-MALFORMED_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
+MFA_TOKEN = PurposeToken(
+    "login-step+jwt", b"unbroken login step", max_chars=MAX_MFA_TOKEN_CHARS, too_long="see what scopes_of allows"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +53,6 @@ class MfaTokens:
     async def token(self, step: MfaRequired, account: bytes, spelling: bytes, about: Mapping[str, Any]) -> str:
         """The token for *step*. Raises ConfigurationError for one that would be too long to be read again."""
         now = self._sessions.clock()
-        mac = (await self._sessions.akeyring()).mac(now)
-        header = {"alg": "HS256", "typ": TYPE, "kid": str(mac.number)}
         claims = {
             "aud": self._audience,
             "sub": step.subject,
@@ -68,12 +64,7 @@ class MfaTokens:
             "spelling": spelling.hex(),
             "about": dict(about),
         }
-        token = jwt.encode(header, claims, _key(mac.secret), algorithms=["HS256"])
-        if len(token) > MAX_MFA_TOKEN_CHARS:
-            raise ConfigurationError(
-                f"a step token has at most {MAX_MFA_TOKEN_CHARS} characters: see what scopes_of allows"
-            )
-        return token
+        return MFA_TOKEN.encode(claims, await self._sessions.akeyring(), now)
 
     async def read(self, token: str) -> PendingLogin:
         """What *token* says. Raises LoginRefused, with the reason ``mfa_token``, if it is not good, or no longer."""
@@ -84,7 +75,7 @@ class MfaTokens:
             raise start_over() from None
         if now >= ends:
             raise start_over()
-        if await run_off_loop(self._sessions.store, lambda: self.is_over(begun)):
+        if await run_in_worker(self._sessions.store, lambda: self.is_over(begun)):
             raise start_over()
         return begun
 
@@ -95,23 +86,13 @@ class MfaTokens:
     async def spend(self, begun: PendingLogin) -> None:
         """Raises LoginRefused if a session has begun by it already. To be asked after the code."""
         store, key = self._sessions.store, marker_key(b"step", begun.jti.encode())
-        if not await run_off_loop(
+        if not await run_in_worker(
             store, lambda: mark_once(store, key, self._sessions.clock(), 2.0 * MFA_TOKEN_SECONDS)
         ):
             raise start_over()
 
     def _read(self, token: str, keyring: Keyring, now: float) -> tuple[PendingLogin, float]:
-        if len(token) > MAX_MFA_TOKEN_CHARS:
-            raise ValueError
-
-        def key(found: GuestProtocol) -> OctKey:
-            header = found.headers()
-            secret = keyring.mac_key(int(header["kid"]), now)
-            if header["typ"] != TYPE or secret is None:
-                raise ValueError
-            return _key(secret)
-
-        said = jwt.decode(token, key, algorithms=["HS256"]).claims
+        said = MFA_TOKEN.decode(token, keyring, now)
         if said["aud"] != self._audience:
             raise ValueError
         account, spelling = bytes.fromhex(said["account"]), bytes.fromhex(said["spelling"])
@@ -122,7 +103,3 @@ class MfaTokens:
 def start_over() -> LoginRefused:
     """The error for every step token that is not good."""
     return LoginRefused("this login cannot go on: begin again, with the password", reason="mfa_token")
-
-
-def _key(secret: bytes) -> OctKey:
-    return OctKey.import_key(hmac.digest(secret, b"unbroken login step", "sha256"))

@@ -34,7 +34,8 @@ from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, LoginRefused, Refused, TooManyAttempts, TryLater
 from unbroken.server.core import events
 from unbroken.server.core.session_info import Caller
-from unbroken.server.stores.markers import MarkerStore, marker_key, run_off_loop
+from unbroken.server.stores.markers import MarkerStore, marker_key
+from unbroken.server.worker_pool import run_in_worker
 
 __all__ = [
     "Attempt",
@@ -126,7 +127,7 @@ class LoginRateLimiter:
 
         Raises TooManyAttempts, or StoreUnavailable.
         """
-        return await run_off_loop(self._store, lambda: self._acquire(account, ip, spelling or account))
+        return await run_in_worker(self._store, lambda: self._acquire(account, ip, spelling or account))
 
     async def record_success(self, one: Attempt) -> None:
         """The guess was right: the account is forgiven, and the address is known to it from now on."""
@@ -190,7 +191,7 @@ class LoginRateLimiter:
 
     async def _best_effort(self, flow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await run_off_loop(self._store, flow)
+            await run_in_worker(self._store, flow)
         except TryLater as error:
             _log.warning("a right password could not be noted, and counts as a wrong one: %s", error)
 

@@ -7,11 +7,8 @@ stand for: no names and no addresses are in the table.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
-
-from unbroken._sync import in_sync_context, run_sync
-from unbroken.server.worker_pool import STORE_POOL
+from collections.abc import Sequence
+from typing import Protocol
 
 __all__ = [
     "MarkerStore",
@@ -19,12 +16,10 @@ __all__ = [
     "marker_key",
     "new_device",
     "revoked_since",
-    "run_off_loop",
     "void_pending_logins",
     "was_voided_since",
 ]
 
-T = TypeVar("T")
 MFA_TOKEN_SECONDS = 300.0  # seconds between a right password and the code that follows
 CLOCK_TOLERANCE_SECONDS = 0.001  # seconds
 KNOWN_DEVICE_SECONDS = 365 * 86400.0  # seconds since the first login from there, or twice as many
@@ -81,13 +76,6 @@ async def revoked_since(store: MarkerStore, subject: str, began: float) -> bool:
     """
     [kept] = await store.read_markers([_pending_logins_key(subject)])
     return began < kept - MFA_TOKEN_SECONDS - CLOCK_TOLERANCE_SECONDS
-
-
-async def run_off_loop(store: MarkerStore, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """What *flow* gives; in a thread where the store blocks and there is an event loop."""
-    if not store.blocking or in_sync_context():
-        return await flow()
-    return await STORE_POOL.run(lambda: run_sync(flow()))
 
 
 def _pending_logins_key(subject: str) -> bytes:

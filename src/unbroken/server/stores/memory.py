@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import islice
 
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow
+from unbroken.server.core.rotation import PresentedToken, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import Account
 
@@ -81,7 +81,7 @@ class MemorySessionStore:
                 return None
             if client_id not in (None, row.client_id):
                 return None
-            self._rows[key] = after = rotation.rotate(row, token, now, Policy(refresh_ttl=refresh_ttl))
+            self._rows[key] = after = rotation.rotate(row, token, now, refresh_ttl)
             return after
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, dead_until: float) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import asdict, astuple, fields
 from typing import Any
 
 from unbroken._drivers.postgres import PostgresDriver
-from unbroken.server.core.rotation import REST, PresentedToken, SessionRow, row_after
+from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionRow, rotated_row
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import Account, postgres_schema
 from unbroken.server.stores.postgres_notifications import PostgresNotifications
@@ -48,7 +48,7 @@ WHERE key = %(key)s AND generation = %(generation)s AND (first_used_branch IS NU
     AND revoked_at IS NULL AND idle_expires_at > %(now)s AND expires_at > %(now)s
 """
 ROTATE = R1 + RELAXED
-ROTATE_UNREAD = f"{R1} AND client_id = coalesce(%(client_id)s::text, client_id) {RELAXED}, {REST}"
+ROTATE_UNREAD = f"{R1} AND client_id = coalesce(%(client_id)s::text, client_id) {RELAXED}, {RETURNED_COLUMNS}"
 SWAP = f"""
 UPDATE unbroken_session SET {", ".join(f"{name} = %(new_{name})s" for name in NAMES)}
 WHERE key = %(key)s AND generation = %(generation)s AND branch = %(branch)s AND label = %(label)s AND rotated_at IS NOT DISTINCT FROM %(rotated_at)s
@@ -157,7 +157,7 @@ class PostgresSessionStore:
         values = _presented(key, token, now, refresh_ttl)
         values["client_id"] = client_id
         rows = await self._rows(ROTATE_UNREAD, values)
-        return row_after(key, token, float(now), float(refresh_ttl), rows[0][1:]) if rows else None
+        return rotated_row(key, token, float(now), float(refresh_ttl), rows[0][1:]) if rows else None
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, dead_until: float) -> bool:
         old = {

@@ -30,7 +30,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from unbroken._bounded_cache import BoundedCache
 from unbroken._drivers.redis import Command, RedisDriver
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow
+from unbroken.server.core.rotation import PresentedToken, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import Account, Notifications
 from unbroken.server.stores import redis_scripts as scripts
@@ -137,7 +137,7 @@ class RedisSessionStore:
             return None
         if not await self.rotate(key, token, now, refresh_ttl):
             return None
-        return rotation.rotate(row, token, now, Policy(refresh_ttl=refresh_ttl))
+        return rotation.rotate(row, token, now, refresh_ttl)
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, dead_until: float) -> bool:
         ends = after.revoked_at is not None and before.revoked_at is None

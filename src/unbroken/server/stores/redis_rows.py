@@ -138,8 +138,9 @@ def keys_of(found: Mapping[bytes, bytes]) -> list[KeyRecord]:
         what, _, kid = name.decode().partition(" ")
         if what == "text":
             ends, life = found[b"ends " + kid.encode()], found[b"life " + kid.encode()]
-            fixed: tuple[str, str, str, float, float] = tuple(json.loads(text)[:5])
-            records.append(KeyRecord(kid, *fixed, float(ends) if ends else None, float(life)))
+            use, alg, secret, created_at, signs_from = json.loads(text)[:5]
+            verifies_until = float(ends) if ends else None
+            records.append(KeyRecord(kid, use, alg, secret, created_at, signs_from, verifies_until, float(life)))
     return sorted(records, key=lambda record: (record.created_at, record.kid))
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
-from unbroken.server.core.rotation import REST, PresentedToken, SessionRow, row_after
+from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionRow, rotated_row
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import Account, DatabaseLocked
 
@@ -224,7 +224,7 @@ UPDATE session SET generation = generation + 1, branch = 0, previous_rotated_at 
 WHERE key = :key AND generation = :generation AND (first_used_branch IS NULL OR first_used_branch = :branch)
     AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
 """
-ROTATE_UNREAD = f"{ROTATE} AND client_id = coalesce(:client_id, client_id) RETURNING {REST}"
+ROTATE_UNREAD = f"{ROTATE} AND client_id = coalesce(:client_id, client_id) RETURNING {RETURNED_COLUMNS}"
 SWAP = f"""
 UPDATE session SET {", ".join(f"{column.name} = ?" for column in fields(SessionRow))}
 WHERE key = ? AND generation = ? AND branch = ? AND label = ? AND rotated_at IS ? AND idempotency_hash IS ? AND first_used_branch IS ? AND revoked_at IS NULL
@@ -303,7 +303,7 @@ class SqliteSessionStore:
         values = _presented(key, token, now, refresh_ttl)
         values["client_id"] = client_id
         rows = self._select(ROTATE_UNREAD, values)
-        return row_after(key, token, now, refresh_ttl, rows[0]) if rows else None
+        return rotated_row(key, token, now, refresh_ttl, rows[0]) if rows else None
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, dead_until: float) -> bool:
         same = (
