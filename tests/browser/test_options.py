@@ -278,7 +278,7 @@ def test_who_has_let_go_of_the_page_can_still_log_out(shop, at_shop) -> None:
     server = shop()
     [tab] = at_shop(server)
     assert tab.run("() => { session.dispose(); return session.logout(); }") is True
-    assert [info.revoked_why for info in server.sessions.list_all(include_ended=True)] == ["logged_out"]
+    assert [info.revoked_why for info in server.sessions.list_sessions(include_revoked=True)] == ["logged_out"]
 
 
 def test_a_renewal_outlives_the_page_that_let_go_of_it(stage) -> None:

@@ -81,7 +81,7 @@ def test_who_needs_no_code_is_asked_for_none(page) -> None:
 def test_a_wrong_password_asks_for_no_code(page) -> None:
     assert page.attempt(LOG_IN, "ada", WRONG, [code_of(time.time())])["error"] == "access_denied"
     assert page.run("() => asked") == []
-    assert page.server.sessions.list_of("ada") == []
+    assert page.server.sessions.list_sessions("ada") == []
 
 
 def test_a_login_that_was_ended_meanwhile_begins_again(page) -> None:

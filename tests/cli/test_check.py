@@ -143,7 +143,7 @@ def test_sealed_keys_that_cannot_be_opened_are_told(check: Check) -> None:
     assert check(RIGHT, UNBROKEN_SEAL_KEY=seal_key)[0] == 0
     assert run(["keys", "list"]) == 0
     assert check(RIGHT)[1][-1] == "nothing is wrong with unbroken.toml"
-    for key, says in ((other, "was sealed with another seal key"), ("", "are sealed: set UNBROKEN_SEAL_KEY")):
+    for key, says in ((other, "was sealed with another seal key"), ("", "are encrypted: set UNBROKEN_SEAL_KEY")):
         status, [line] = check(RIGHT, UNBROKEN_SEAL_KEY=key)
         assert (status, line.partition(":")[0]) == (1, "store")
         assert says in line

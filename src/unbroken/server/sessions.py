@@ -85,10 +85,11 @@ class Sessions:
     """All sessions of one server, for any number of threads and tasks.
 
     *store* is a store, or the URL of one: ``sqlite:///app.db``. *issuer* is the public URL of this server; it stands in
-    every access token. Without it, tokens name the address of a development server, and the log says so. *claims*
-    returns further claims for the access tokens of a session; if it raises, no token is issued and nothing is spent.
-    *on_event* is one listener or several. *confirm_first_use*: the first use of an access token settles its branch at
-    once, for servers whose clients store tokens before they use them. *clock* returns the time of day, in seconds.
+    every access token. Without it, tokens name the address of a development server, and the first login logs a warning.
+    *claims* returns further claims for the access tokens of a session; if it raises, no token is issued and nothing is
+    spent. *on_event* is one listener or several. *confirm_first_use*: the first use of an access token settles its
+    branch at once, for servers whose clients store tokens before they use them. *clock* returns the time of day, in
+    seconds.
 
     Raises ConfigurationError for a store or an issuer that cannot be used, and StoreUnavailable for a store that does
     not respond. ``close`` it, or use it as a context manager.
@@ -106,7 +107,9 @@ class Sessions:
         confirm_first_use: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.issuer, self.audience, self.policy, self.clock = _checked_issuer(issuer), audience, policy, clock
+        self._has_no_issuer = issuer is None
+        self.issuer = DEVELOPMENT_ISSUER if issuer is None else _checked_issuer(issuer)
+        self.audience, self.policy, self.clock = audience, policy, clock
         self.store = store = open_store(store) if isinstance(store, str) else _checked_store(store)
         self._listeners = listeners = listeners_of(on_event)
         token_ttls = {"sign": policy.access_ttl, "mac": policy.refresh_ttl}
@@ -152,7 +155,7 @@ class Sessions:
         caller: Caller = Caller(),
     ) -> TokenResponse:
         """``create`` for event loops."""
-        return await self._creator.create(subject, NewSession(client_id, scope, label, coordinated), caller)
+        return await self._create(subject, NewSession(client_id, scope, label, coordinated), caller)
 
     @in_worker
     async def acreate_unless(
@@ -163,6 +166,13 @@ class Sessions:
         *voided* is awaited once the session is stored and before listeners are notified. If it returns True, the
         session is revoked. Within ``run_sync`` it must not suspend.
         """
+        return await self._create(subject, new, caller, voided)
+
+    async def _create(
+        self, subject: str, new: NewSession, caller: Caller, voided: Callable[[], Awaitable[bool]] | None = None
+    ) -> TokenResponse:
+        if self._has_no_issuer:
+            _warn_of_development_issuer()
         return await self._creator.create(subject, new, caller, voided)
 
     def refresh(
@@ -213,7 +223,9 @@ class Sessions:
     async def averify(self, access_token: str) -> Claims:
         """``verify`` for event loops."""
         claims = self.verify_cached(access_token)
-        return claims or await run_inline(self.store, lambda: self._verify(access_token))
+        if claims is not None:
+            return claims
+        return await run_inline(self.store, lambda: self._verify(access_token))
 
     def verify_cached(self, access_token: str) -> Claims | None:
         """Return the claims of a good access token that was verified before, if no I/O is due; else None."""
@@ -503,11 +515,8 @@ def _warn_of_development_issuer() -> None:
     _log.warning("no issuer is set: access tokens name %s. Set issuer to this server's public URL", DEVELOPMENT_ISSUER)
 
 
-def _checked_issuer(issuer: str | None) -> str:
-    """Return *issuer*. Raise ConfigurationError unless it is a URL as RFC 8414 §2 wants it, or None."""
-    if issuer is None:
-        _warn_of_development_issuer()
-        return DEVELOPMENT_ISSUER
+def _checked_issuer(issuer: str) -> str:
+    """Return *issuer*. Raise ConfigurationError unless it is a URL without query and fragment (RFC 8414 §2)."""
     try:
         parts = urlsplit(issuer)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)

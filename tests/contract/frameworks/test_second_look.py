@@ -72,5 +72,5 @@ def test_whoever_logs_out_is_logged_out_however_many_cookies_a_neighbour_has_set
     answer = shop.http.post("/auth/logout", headers={**SCRIPT, "cookie": tossed})
     assert answer.status_code == 204
     assert all("Max-Age=0" in cookie for cookie in answer.headers.get_list("set-cookie"))
-    assert shop.sessions.list_of("bob") == []
+    assert shop.sessions.list_sessions("bob") == []
     shop.http.cookies.clear()

@@ -45,7 +45,7 @@ async def test_an_empty_name_names_nobody_in_either_spelling() -> None:
     assert sessions.revoke_subject("") == await sessions.arevoke_subject("") == 0
     for subject, keep in (("", ""), ("", sid), ("ada", "")):
         assert sessions.revoke_others(subject, keep=keep) == await sessions.arevoke_others(subject, keep=keep) == 0
-    assert len(sessions.list_all()) == 2
+    assert len(sessions.list_sessions()) == 2
     assert await sessions.arevoke(sid, subject="ada") is True
 
 
@@ -62,7 +62,7 @@ def test_a_token_that_is_too_long_is_not_made_and_nothing_is_spent() -> None:
     with pytest.raises(ConfigurationError, match="8192"):
         sessions.refresh(granted.refresh_token or "")
     many.clear()
-    assert [info.subject for info in sessions.list_all()] == ["ada"], "nothing was written"
+    assert [info.subject for info in sessions.list_sessions()] == ["ada"], "nothing was written"
     assert sessions.refresh(granted.refresh_token or "").refresh_seq == 1
 
 
@@ -70,7 +70,7 @@ def test_a_subject_that_fits_into_no_token_is_refused_at_login() -> None:
     sessions = Sessions(MemorySessionStore())
     with pytest.raises(ConfigurationError, match="8192"):
         sessions.create("a" * 6000)
-    assert sessions.list_all() == []
+    assert sessions.list_sessions() == []
 
 
 # ---- the claims hook -------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_the_claims_hook_sees_the_session_as_the_refresh_will_leave_it(hands: Ha
     for _ in range(20):
         hands.now += 86400
         token = sessions.refresh(token).refresh_token or ""
-        [listed] = sessions.list_of("ada")
+        [listed] = sessions.list_sessions("ada")
         assert seen[-1] == listed
     assert (seen[-1].used_at, seen[-1].idle_expires_at) == (hands.now, hands.now + 7 * 86400)
 
@@ -164,7 +164,7 @@ def test_a_retired_key_logs_nobody_out(hands: Hands) -> None:
     sessions.verify(granted.access_token)
     sessions.retire_key(sessions.keyring().signer(hands.now).kid)
     assert sessions.logout(access_token=granted.access_token) is False
-    assert len(sessions.list_all()) == 1
+    assert len(sessions.list_sessions()) == 1
 
 
 # ---- the first use ---------------------------------------------------------------------------------------------------
@@ -243,4 +243,4 @@ def test_sessions_that_are_over_take_no_room_in_memory(hands: Hands) -> None:
     held = {name: len(value) for name, value in vars(store).items() if isinstance(value, (dict, list, deque))}
     assert held["_revoked"] <= 2, "a revocation is needed for as long as an access token lives"
     assert max(held.values()) <= 92, "a row for as long as a session may"
-    assert len(sessions._flows.watch.revoked) <= 2
+    assert len(sessions._freshness.revoked) <= 2

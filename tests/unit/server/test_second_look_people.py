@@ -31,7 +31,7 @@ from unbroken.server import (
     Sessions,
     Webhook,
 )
-from unbroken.server.core.events import LoginFailed, LoginRateLimited, ServerEvent, SessionCreated
+from unbroken.server.events import LoginFailed, LoginRateLimited, ServerEvent, SessionCreated
 from unbroken.server.http.messages import Request, Response
 from unbroken.server.login.rate_limit import LoginRateLimiter, address_key, name_key, spelling_key
 from unbroken.server.stores import open_store
@@ -188,7 +188,7 @@ def test_what_a_client_calls_itself_is_told_and_kept_to_a_bounded_length_and_as_
     town.login("Ada", "mine", agent="A\0" * 30_000)
     agents = [getattr(event, "user_agent", None) for event in town.events]
     assert agents == ["A" * 200] * 2
-    assert town.endpoints.sessions.list_of("Ada")[0].user_agent == "A" * 200
+    assert town.endpoints.sessions.list_sessions("Ada")[0].user_agent == "A" * 200
 
 
 @pytest.fixture

@@ -22,8 +22,7 @@ from unbroken._drivers import postgres_connection as sql_connection
 from unbroken._drivers.postgres import PostgresDriver
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError
-from unbroken.server import MemorySessionStore, Sessions, open_store
-from unbroken.server import freshness as feed_module
+from unbroken.server import MemorySessionStore, Sessions, freshness, open_store
 from unbroken.server.core.rotation import PresentedToken, SessionRow
 from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.http.messages import Request
@@ -219,18 +218,18 @@ def test_a_sealed_secret_that_was_opened_once_cannot_take_another_keys_place() -
         run_sync(sealed.keys())
 
 
-# ---- the feed --------------------------------------------------------------------------------------------------------
+# ---- the listener ----------------------------------------------------------------------------------------------------
 
 
 class Announcing(MemorySessionStore):
-    """A store in memory that says it announces something."""
+    """A store in memory that offers notifications."""
 
-    def news(self) -> Any:
+    def notifications(self) -> Any:
         return Silence()
 
 
 class Silence:
-    """News of nothing."""
+    """Notifications of nothing."""
 
     def __init__(self) -> None:
         self.closed = threading.Event()
@@ -242,7 +241,7 @@ class Silence:
         self.closed.set()
 
 
-def test_a_node_that_can_have_no_thread_for_its_feed_works_and_tries_again(
+def test_a_node_that_can_have_no_thread_for_its_listener_works_and_tries_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def start(_: threading.Thread) -> None:
@@ -250,20 +249,20 @@ def test_a_node_that_can_have_no_thread_for_its_feed_works_and_tries_again(
 
     sessions = Sessions(Announcing())
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "unbroken"):
-        patched.setattr(feed_module.threading.Thread, "start", start)
+        patched.setattr(freshness.threading.Thread, "start", start)
         for _ in range(3):
-            sessions._flows.watch.fresh_until = 0.0
+            sessions._freshness.fresh_until = 0.0
             assert sessions.verify(sessions.create("ada").access_token).subject == "ada"
     assert [one.getMessage() for one in caplog.records] == [
-        "revocations are asked for, as nobody can listen for them: can't start new thread"
+        "cannot listen for revocations, polling instead: can't start new thread"
     ]
-    sessions._flows.watch.fresh_until = 0.0
+    sessions._freshness.fresh_until = 0.0
     sessions.create("ada")
-    assert sessions._flows.watch.feed._listener is not None
+    assert sessions._freshness.listener._thread is not None
     sessions.close()
 
 
-def test_a_feed_that_is_collected_within_its_own_thread_waits_for_no_lock_of_its_own() -> None:
+def test_a_listener_that_is_collected_within_its_own_thread_waits_for_no_lock_of_its_own() -> None:
     stops = threading.Event()
 
     class Collecting(Silence):
@@ -286,18 +285,18 @@ def test_a_feed_that_is_collected_within_its_own_thread_waits_for_no_lock_of_its
             self.turn.release()
             super().close()
 
-    class Wants:
-        async def look(self) -> None:
+    class Cache:
+        async def refresh_now(self) -> None:
             """Nothing."""
 
-    news, wants = Collecting(), Wants()
-    listener: Any = feed_module._ListenerThread(news, WeakMethod(wants.look))
-    news.listener = listener
+    notifications, cache = Collecting(), Cache()
+    listener: Any = freshness._ListenerThread(notifications, WeakMethod(cache.refresh_now))
+    notifications.listener = listener
     assert stops.wait(4)
-    del wants
+    del cache
     listener._thread.join(4)
     assert not listener._thread.is_alive()
-    assert news.closed.is_set()
+    assert notifications.closed.is_set()
 
 
 # ---- forks -----------------------------------------------------------------------------------------------------------
@@ -345,15 +344,17 @@ def test_a_child_that_is_forked_while_a_thread_asks_the_store_does_not_wait_for_
     store = Slow()
     sessions = Sessions(store)
     token = sessions.create("ada").access_token
-    watch = sessions._flows.watch
+    watch = sessions._freshness
     watch.fresh_until = float("-inf")
     store.go_on.clear()
     store.asked.clear()
     asks = threading.Thread(target=sessions.verify, args=(token,))
     asks.start()
     assert store.asked.wait(10)
-    [asking] = watch._asking.values()
-    watch._asking[threading.get_ident(), True] = asking  # as it is if the child's next thread gets that one's number
+    [asking] = watch._running_polls.values()
+    watch._running_polls[threading.get_ident(), True] = (
+        asking  # as it is if the child's next thread gets that one's number
+    )
 
     def in_child() -> bool:
         store.go_on = threading.Event()
@@ -369,7 +370,7 @@ def test_a_child_that_is_forked_while_a_thread_asks_the_store_does_not_wait_for_
 
 
 @pytest.mark.filterwarnings(FORK)
-def test_a_child_that_is_forked_while_its_lanes_are_full_has_them_to_itself() -> None:
+def test_a_child_that_is_forked_while_its_pools_are_full_has_them_to_itself() -> None:
     lane, inside, leave = WorkerPool(1), threading.Event(), threading.Event()
 
     def stays() -> None:

@@ -125,4 +125,4 @@ class SessionRevoked(ServerEvent):
     why: str = "revoked"
 
 
-EventListener = Callable[[ServerEvent], object]
+EventListener = Callable[[ServerEvent], object]  # called in the thread of the request: it must not block

@@ -88,7 +88,7 @@ def test_what_lies_in_the_store_is_sealed_and_sessions_are_as_ever(store: Sessio
 def test_sealed_keys_without_the_seal_key_are_one_clear_line(store: SessionStore) -> None:
     key = new_key()
     granted = Sessions(encrypted_keys(store, key)).create("ada")
-    for opened, says in ((store, "the keys in the store are sealed: set UNBROKEN_SEAL_KEY"),
+    for opened, says in ((store, "the keys in the store are encrypted: set UNBROKEN_SEAL_KEY"),
                          (encrypted_keys(store, new_key()), "was sealed with another seal key")):  # fmt: skip
         with pytest.raises(ConfigurationError, match=says) as caught:
             Sessions(opened).refresh(granted.refresh_token)
@@ -190,7 +190,7 @@ def test_the_commands_of_sealing(tmp_path: Path) -> None:
     for command in (("keys", "list"), ("serve", "--port", "0"), ("users", "remove", "x"), ("keys", "rotate")):
         done = unbroken(tmp_path, *command)
         if command[0] != "users":
-            assert "are sealed: set UNBROKEN_SEAL_KEY" in done.stderr, command
+            assert "are encrypted: set UNBROKEN_SEAL_KEY" in done.stderr, command
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         wrong = unbroken(tmp_path, *command, UNBROKEN_SEAL_KEY=old)
         assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
