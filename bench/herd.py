@@ -86,7 +86,7 @@ async def _bursts(url: str, sessions: Sessions) -> tuple[float, float, float, in
         await _burst(client, url)
         for _ in range(5):
             valid.append(await _burst(client, url))
-            before = sessions.list_of("ada")[0]
+            before = sessions.list_sessions("ada")[0]
             generation = session.store.load().tokens.refresh_seq  # type: ignore[union-attr]
             session._known.live.behind_mono = session._known.live.behind_wall = 0.0  # type: ignore[union-attr]
             session._known.live.ages = session._known.live.ages._replace(

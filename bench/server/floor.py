@@ -43,7 +43,7 @@ def _ours(sessions: Sessions) -> Callable[[], float]:
         token = sessions.create("ada", coordinated=True).refresh_token or ""
         began = time.perf_counter()
         for number in range(REFRESHES):
-            token = sessions.refresh(token, attempt=f"attempt {number}").refresh_token or ""
+            token = sessions.refresh(token, idempotency_key=f"attempt {number}").refresh_token or ""
         return (time.perf_counter() - began) / REFRESHES * 1e6
 
     return run

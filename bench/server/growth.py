@@ -68,7 +68,7 @@ class Crowd:
         times = []
         for _ in range(REFRESHES):
             if forgetful:
-                self.sessions._flows.mint._known.clear()
+                self.sessions._issuer._rows.clear()
             times.append(self.refresh(self.drawn.randrange(among)))
         return statistics.median(times) * 1e6
 

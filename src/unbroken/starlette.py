@@ -82,11 +82,11 @@ class AccessTokenMiddleware:
         self, app: ASGIApp, sessions: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()
     ) -> None:
         self._app, self._authenticator = app, RequestAuthenticator(sessions, cookies=cookies, origins=origins)
-        self._known = sessions.known
+        self._verify_cached = sessions.verify_cached
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            claims = self._known(_plain_bearer_token(scope))  # nearly always: no request object, no suspension
+            claims = self._verify_cached(_plain_bearer_token(scope))  # nearly always: no request object, no suspension
             scope[CLAIMS] = claims or await claims_or_refusal(self._authenticator, HTTPConnection(scope))
         await self._app(scope, receive, send)
 

@@ -88,7 +88,7 @@ class Verifier:
         """Replace what a forked child must not share with its parent."""
         self._rules: tuple[RemoteKeySet | None, access_token.AccessTokenVerifier] = (None, self._new_rules())
 
-    def known(self, _access_token: str) -> Claims | None:
+    def verify_cached(self, _access_token: str) -> Claims | None:
         """Return None: only ``averify`` can tell whether the keys are due, and what was revoked."""
         return None
 

@@ -78,4 +78,8 @@ class Demo:
 
     def ended(self) -> list[str]:
         """Why sessions have ended, by the server."""
-        return [info.revoked_why for info in self.server.site.sessions.list_all(include_ended=True) if info.revoked_why]
+        return [
+            info.revoked_why
+            for info in self.server.site.sessions.list_sessions(include_revoked=True)
+            if info.revoked_why
+        ]

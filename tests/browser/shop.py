@@ -61,7 +61,7 @@ class Shop:
 
     def alarms(self) -> int:
         """How many sessions were ended because a refresh token was used twice."""
-        return sum(info.revoked_why == "reuse" for info in self.sessions.list_all(include_ended=True))
+        return sum(info.revoked_why == "reuse" for info in self.sessions.list_sessions(include_revoked=True))
 
     def spoil(self, fault: Fault, *, times: int = 1) -> None:
         """Let the next refreshes go wrong."""

@@ -120,7 +120,7 @@ def test_a_disposed_session_can_log_out(shop, at_shop) -> None:
     server = shop()
     [tab] = at_shop(server)
     assert tab.run("() => { session.dispose(); return session.logout(); }") is True
-    assert [info.revoked_why for info in server.sessions.list_all(include_ended=True)] == ["logged_out"]
+    assert [info.revoked_why for info in server.sessions.list_sessions(include_revoked=True)] == ["logged_out"]
 
 
 def test_a_disposed_session_still_refreshes_for_its_requests(stage) -> None:

@@ -81,7 +81,7 @@ def test_a_user_without_mfa_is_not_asked_for_a_code(page) -> None:
 def test_a_wrong_password_asks_for_no_code(page) -> None:
     assert page.attempt(LOG_IN, "ada", WRONG, [code_of(time.time())])["error"] == "access_denied"
     assert page.run("() => asked") == []
-    assert page.server.sessions.list_of("ada") == []
+    assert page.server.sessions.list_sessions("ada") == []
 
 
 def test_a_code_for_a_revoked_login_fails_and_the_login_starts_again(page) -> None:

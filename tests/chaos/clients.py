@@ -209,7 +209,7 @@ def reuse_alarms(store: str) -> int:
     """How many sessions in *store* were ended because a token was used twice."""
     sessions = Sessions(open_store(store))
     try:
-        return sum(info.revoked_why == "reuse" for info in sessions.list_all(include_ended=True))
+        return sum(info.revoked_why == "reuse" for info in sessions.list_sessions(include_revoked=True))
     finally:
         sessions.close()
 

@@ -143,7 +143,7 @@ def main(store: str, port: int) -> None:
     from starlette.routing import Route
 
     from unbroken.server import Sessions, open_store
-    from unbroken.server.core.events import ReuseDetected, ServerEvent, SessionRefreshed
+    from unbroken.server.events import ReuseDetected, ServerEvent, SessionRefreshed
     from unbroken.starlette import routes
 
     ahead = 0.0

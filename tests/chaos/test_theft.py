@@ -138,7 +138,7 @@ def refused(answer: Answer) -> bool:
 def why_ended(pair: Pair, subject: str) -> str | None:
     sessions = Sessions(open_store(pair.store))
     try:
-        [info] = sessions.list_of(subject, include_ended=True)
+        [info] = sessions.list_sessions(subject, include_revoked=True)
         return info.revoked_why
     finally:
         sessions.close()

@@ -13,11 +13,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 import unbroken.otel
 import unbroken.prometheus
 from unbroken.errors import InvalidGrant, StoreUnavailable
-from unbroken.server import MemorySessionStore, Policy, Sessions
-from unbroken.server.core import events
+from unbroken.server import MemorySessionStore, Policy, Sessions, events
 from unbroken.server.core.rotation import Verdict
 from unbroken.server.http.health import HealthEndpoints
-from unbroken.server.metrics import COUNTERS, OPERATIONS, WORDS, counted, time_store
+from unbroken.server.metrics import COUNTERS, OPERATIONS, counted, time_store
 from unbroken.server.stores import SessionStore
 from unbroken.server.stores.encrypted_keys import encrypted_keys, new_key
 
@@ -37,7 +36,7 @@ def a_day(sessions: Sessions) -> list[str]:
     ada, bob = sessions.create("ada"), sessions.create("bob")
     first = ada
     for attempt in ("a1", "a2", "a3"):
-        ada = sessions.refresh(ada.refresh_token, attempt=attempt)
+        ada = sessions.refresh(ada.refresh_token, idempotency_key=attempt)
     for text in ("rt_forged", first.refresh_token, ada.refresh_token):
         with pytest.raises(InvalidGrant):
             sessions.refresh(text)
@@ -80,7 +79,7 @@ def test_prometheus_counts_what_a_server_does(sealed: bool) -> None:
     assert registry.get_sample_value("unbroken_server_store_seconds_count", {"operation": "insert"}) == 2
     moody.fails = True
     with pytest.raises(StoreUnavailable):
-        sessions._flows.store.health().send(None)
+        sessions.store.health().send(None)
     assert registry.get_sample_value("unbroken_server_store_failures_total", {"operation": "health"}) == 1
     told = generate_latest(registry).decode()
     assert [secret for secret in secrets if secret in told] == []
@@ -129,7 +128,7 @@ def test_every_event_is_counted_and_every_label_has_few_values() -> None:
     assert counted(events.SessionRevoked("s", "ada", "an application's own words")) == [("sessions_ended", "other")]
     assert counted(events.LoginFailed(why="ada is on holiday")) == [("login_refusals", "other")]
     made = {verdict.value for verdict in Verdict} - {"dead", "reused"}
-    assert made == WORDS["verdict"]
+    assert made == LABEL_VALUES["verdict"]
 
 
 def test_every_coroutine_of_a_store_but_its_end_is_timed() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.docs.pages import ROOT, page, run
 from unbroken.server import Endpoints, MemorySessionStore, Policy, Sessions
-from unbroken.server.http.endpoints import EndpointSettings
+from unbroken.server.http.settings import EndpointSettings
 
 ASK = """
 from starlette.testclient import TestClient

@@ -7,8 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from tests.docs.pages import ROOT, page, run
-from unbroken.server import RateLimitPolicy
-from unbroken.server.core import events
+from unbroken.server import RateLimitPolicy, events
 
 PAGE = (ROOT / "docs" / "people.md").read_text()
 

@@ -32,7 +32,7 @@ from unbroken.testing.server import PASSWORD
 def test_the_examples_of_a_page_run_against_a_server(name: str, api: LoopbackServer, tmp_path: Path) -> None:
     done = run(f"password = {PASSWORD!r}\n{page(name, api.url)}", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert api.sessions.list_of("ada"), "the page has logged in here, and is still good"
+    assert api.sessions.list_sessions("ada"), "the page has logged in here, and is still good"
     assert api.alarms() == 0
 
 

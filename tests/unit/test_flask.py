@@ -219,7 +219,7 @@ def test_the_address_is_the_connections_unless_the_application_trusts_a_proxy() 
         if trusted:
             app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1)  # type: ignore[method-assign]
         app.test_client().post("/auth/login", json=LOGIN, headers={"x-forwarded-for": "203.0.113.9"})
-        assert [info.ip for info in sessions.list_of("ada")] == [expected]
+        assert [info.ip for info in sessions.list_sessions("ada")] == [expected]
 
 
 def test_many_threads_share_one_store(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
     if settings.metrics_port and settings.metrics_port == settings.port:
         yield "metrics_port must not be the server's own port"
     for part in (
+        policy_of,
         with_encrypted_keys,
         _guard,
         _cookies,

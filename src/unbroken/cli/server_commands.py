@@ -93,7 +93,7 @@ def sessions_list(
 ) -> None:
     """List the sessions that are alive, last used first."""
     opened = Sessions(open_configured(settings))
-    found = opened.list_of(_known_as(opened, user)) if user else opened.list_all()
+    found = opened.list_sessions(_known_as(opened, user) if user else None)
     rows = [(i.sid, i.subject, _when(i.created_at), _when(i.used_at), i.ip, i.label or i.user_agent) for i in found]
     table(("SID", "USER", "SINCE", "LAST USED", "ADDRESS", "LABEL"), rows)
 

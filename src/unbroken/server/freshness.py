@@ -1,24 +1,26 @@
-"""What one process knows of the keys and of revoked sessions, kept fresh by asking the store now and then.
+"""The keys and the revoked sessions as one process knows them, kept fresh by polling the store and listening to it.
 
-1. What this process revokes, it knows at once. What another one on the same store revokes, it knows within a
-   ``POLL_SECONDS``: whoever verifies a token asks first, if the last answer is older than that. Where the store
-   announces what happens, a thread listens (``feed.py``), and nearly nobody ever has to ask.
-2. One asks at a time; others go on with what is known, as long as that is younger than ``STALE_SECONDS``. Then the
-   tasks of a thread wait for the one that asks, and another thread asks for itself: no thread ever waits for another.
-3. Answers may overtake each other. Of two, the one that was asked for later counts.
+The cache:
+
+1. What this process revokes, it knows at once. What another process on the same store revokes, it knows within
+   ``POLL_SECONDS``: a request that uses the cache polls the store first, if the last poll is older. Where the store
+   sends notifications, a thread listens, and requests hardly ever have to poll.
+2. One request polls at a time. Others use what is known while that is younger than ``STALE_SECONDS``. Then the tasks of
+   a thread wait for the poll of their thread, and another thread polls by itself: no thread ever waits for another.
+3. Polls may overtake each other. Of two, the one that was started later counts.
 4. A revocation is forgotten when the last access token of its session must have expired, and not before: the set is
    bounded by the revocations of one access lifetime.
-5. A key that nobody here knows may be a moment old. The store is asked once more before its token is refused, but at
-   most every ``UNKNOWN_KEY_RETRY_SECONDS`` seconds: anybody can name a key.
+5. An unknown key may have been made a moment ago. The store is polled once more before its token is refused, but at
+   most every ``UNKNOWN_KEY_RETRY_SECONDS``: any client can name any key.
 
-A thread that listens to the store's news, so that no request ever has to ask the store what was revoked.
+The listener:
 
-1. It looks whenever something was announced, and at the latest every ``LISTENER_POLL_SECONDS``: an announcement
-   that got lost, or a connection that hangs, costs that much and no more.
-2. It begins with the first request, belongs to its process, and begins anew in a forked child.
-3. Without it everything works as well: what was learnt goes stale by itself, and requests ask. So what fails here, be
-   it that no thread can be had, is said in the log once, and tried again; to listen, after longer and longer pauses.
-4. It ends by ``stop``, or when nobody has the ``Watch`` any more that it looks for.
+6. It polls after each notification, and at least every ``LISTENER_POLL_SECONDS``: a notification that got lost, or a
+   connection that hangs, costs that much and no more.
+7. It starts with the first request, belongs to its process, and starts anew in a forked child.
+8. It is optional: without it, requests poll (rule 1). So whatever fails here, be it that no thread can be started, is
+   logged once and tried again; reconnecting waits longer and longer, up to ``MAX_RECONNECT_SECONDS``.
+9. It ends by ``stop``, or when the cache that it serves is garbage.
 """
 
 from __future__ import annotations
@@ -41,262 +43,263 @@ from unbroken.server.stores import Notifications, SessionStore
 
 __all__ = ["KeyAndRevocationCache", "RevocationListener"]
 
+POLL_SECONDS = 0.4
+STALE_SECONDS = 0.8
+UNKNOWN_KEY_RETRY_SECONDS = 0.03
+REVOCATION_MARGIN_SECONDS = 5.0  # a revocation outlives the last access token of its session by this much
+
 LISTENER_POLL_SECONDS = 0.3
-COALESCE_SECONDS = 0.005  # between two looks, so that many announcements are one
-MAX_RECONNECT_SECONDS = 10.0  # between two attempts to listen
+COALESCE_SECONDS = 0.005  # between two polls of the listener, so that many notifications cost one
+MAX_RECONNECT_SECONDS = 10.0
 STOP_SECONDS = 2.0
 
 _log = logging.getLogger("unbroken")
-_of_parents: list[object] = []  # a forked child neither uses nor closes its parent's connections
+_listeners_of_parents: list[object] = []  # a forked child neither uses nor closes its parent's connections
+
+
+class KeyAndRevocationCache:
+    """The keyring, and the revoked sids with the time until which each must be remembered.
+
+    *token_ttls* are the longest lives of the tokens that the keys of each use make, in seconds.
+    """
+
+    def __init__(self, store: SessionStore, token_ttls: Mapping[str, float], clock: Callable[[], float]) -> None:
+        self._store, self._token_ttls, self._clock = store, token_ttls, clock
+        self.reset_after_fork()
+        register_fork_aware(self)
+        self.fresh_until = float("-inf")  # on the monotonic clock; after it, poll before anything is believed
+        self._retried_at = float("-inf")  # rule 5
+        self._polls_started = self._newest_poll = 0  # rule 3
+        self._cursor = 0
+        self._forget_at: list[tuple[float, str]] = []  # a heap, rule 4
+        self.keyring = Keyring(())
+        self.revoked: dict[str, float] = {}
+        self.listener = RevocationListener(store.notifications, self.refresh_now)
+
+    def reset_after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards all that is known; never held while the store is polled
+        self._running_polls: dict[tuple[int, bool], _Poll] = {}  # by thread, and whether it blocks
+
+    async def refresh_if_due(self) -> None:
+        """Poll the store if that is due. Make the first keys if there are none."""
+        self.listener.start()
+        while (now := time.monotonic()) > self.fresh_until:
+            stale = now > self.fresh_until + STALE_SECONDS - POLL_SECONDS
+            if self._running_polls and not stale:
+                return  # rule 2
+            running = self._running_polls.get(_this_context())
+            if running is None:
+                await self._poll_for_all()
+                return
+            if await running.succeeded():
+                return
+
+    async def refresh_for_unknown_key(self, kid: str | int | None) -> bool:
+        """Return whether a key that was unknown is known after another poll (rule 5)."""
+        if kid is None or self.keyring.knows(kid):
+            return False
+        return await self._refresh_if_not_retried() and self.keyring.knows(kid)
+
+    async def refresh_now(self) -> None:
+        """Poll the store, however old the last poll is."""
+        with self._lock:
+            self._polls_started = number = self._polls_started + 1
+            cursor = self._cursor
+        started = time.monotonic()
+        records = await self._read_keys()
+        cursor, revocations = await self._store.revocations(cursor)
+        with self._lock:
+            self._note(revocations)
+            if number < self._newest_poll:
+                return  # rule 3
+            if records != self.keyring.records:
+                self.keyring = Keyring(records, self.keyring)
+            self._cursor, self._newest_poll, self.fresh_until = cursor, number, started + POLL_SECONDS
+
+    def add_revocations(self, revocations: Iterable[tuple[str, float]]) -> None:
+        """Remember revoked sids, each until a time of day."""
+        with self._lock:
+            self._note(revocations)
+
+    def dead_until(self, now: float) -> float:
+        """Return until when a session that is revoked at *now* must be remembered as revoked (rule 4)."""
+        return now + self.keyring.longest_access() + REVOCATION_MARGIN_SECONDS
+
+    async def _refresh_if_not_retried(self) -> bool:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._retried_at < UNKNOWN_KEY_RETRY_SECONDS:
+                return False
+            self._retried_at = now
+        await self.refresh_now()
+        return True
+
+    async def _read_keys(self) -> tuple[KeyRecord, ...]:
+        """Return the keys. Make the first ones, and note how long the tokens of each can live."""
+        records = await self._store.keys()
+        if not records:
+            now = self._clock()
+            # They sign from the epoch on, so that no node's clock can be too slow for them.
+            await self._store.save_keys((new_signing_key("EdDSA", now, 0.0), new_mac_key(1, now, 0.0)), first=True)
+            records = await self._store.keys()
+        if outdated := [record for record in records if record.token_ttl < self._token_ttls[record.use]]:
+            await self._store.save_keys([replace(key, token_ttl=self._token_ttls[key.use]) for key in outdated])
+            records = await self._store.keys()
+        return tuple(records)
+
+    def _note(self, revocations: Iterable[tuple[str, float]]) -> None:
+        """Update ``revoked`` in place, under the lock: other threads read it meanwhile."""
+        now = self._clock()
+        for sid, until in revocations:
+            if until > self.revoked.get(sid, now):
+                self.revoked[sid] = until
+                heapq.heappush(self._forget_at, (until, sid))
+        while self._forget_at and self._forget_at[0][0] <= now:
+            until, sid = heapq.heappop(self._forget_at)
+            if self.revoked.get(sid) == until:
+                del self.revoked[sid]
+
+    async def _poll_for_all(self) -> None:
+        """Poll, and hand the outcome to the tasks of this thread that wait for it (rule 2)."""
+        here = _this_context()
+        poll = self._running_polls[here] = _Poll()
+        try:
+            await self.refresh_now()
+            poll.is_good = True
+        except TryLater as error:
+            poll.error = error
+            raise
+        finally:
+            self._running_polls.pop(here, None)
+            poll.finish()
+
+
+def _this_context() -> tuple[int, bool]:
+    return threading.get_ident(), in_sync_context()
+
+
+class _Poll:
+    """A running poll, which tasks of the same thread wait for. A blocking flow is over before any task could."""
+
+    def __init__(self) -> None:
+        self.is_good = False
+        self.error: TryLater | None = None
+        self._finished: Any = None  # an event of the running loop, made by the first task that waits
+
+    async def succeeded(self) -> bool:
+        """Wait, and return whether the poll was good; False if it was cancelled. Raise TryLater if it failed."""
+        import anyio  # noqa: PLC0415  # blocking use needs no event loop library
+
+        self._finished = self._finished or anyio.Event()
+        await self._finished.wait()
+        if self.error:
+            raise self.error.copy()
+        return self.is_good
+
+    def finish(self) -> None:
+        if self._finished:
+            self._finished.set()
 
 
 class RevocationListener:
-    """Calls the coroutine function *look*, a method, after each announcement of *news*: what the store gives."""
+    """Polls by *refresh*, a bound coroutine method, after each notification from what *subscribe* returns."""
 
-    def __init__(self, news: Callable[[], Notifications | None], look: Callable[[], object]) -> None:
-        self._news, self._look = news, weakref.WeakMethod(look)
+    def __init__(self, subscribe: Callable[[], Notifications | None], refresh: Callable[[], object]) -> None:
+        self._subscribe, self._refresh = subscribe, weakref.WeakMethod(refresh)
         self._lock = threading.Lock()
-        self._pid = 0  # of the process whose listener this is; 0 before there is one
-        self._listener: _ListenerThread | None = None
-        self._cannot_begin = False
+        self._pid = 0  # of the process that the thread belongs to; 0 before there is one
+        self._thread: _ListenerThread | None = None
+        self._has_warned = False
 
-    def begin(self) -> None:
-        """Begins to listen, in a thread, if the store announces anything and none does so in this process."""
+    def start(self) -> None:
+        """Start the thread, if the store sends notifications and this process has no thread yet (rule 7)."""
         if self._pid == os.getpid():
             return
-        if self._pid:  # forked: the lock may be held by a thread that is not here
+        if self._pid:  # forked: a thread of the parent may have held the lock
             self._lock = threading.Lock()
-            _of_parents.append(self._listener)
+            _listeners_of_parents.append(self._thread)
         with self._lock:
             if self._pid == os.getpid():
                 return
-            self._listener = None
+            self._thread = None
             try:
-                if (news := self._news()) is not None:
-                    self._listener = _ListenerThread(news, self._look)
-                    weakref.finalize(self, self._listener.stop)  # also before the interpreter ends
-            except (OSError, RuntimeError) as error:  # no socket, or no thread: the next request may have more luck
-                if not self._cannot_begin:
-                    _log.warning("revocations are asked for, as nobody can listen for them: %s", error)
-                self._cannot_begin = True
+                if (notifications := self._subscribe()) is not None:
+                    self._thread = _ListenerThread(notifications, self._refresh)
+                    weakref.finalize(self, self._thread.stop)  # also before the interpreter exits
+            except (OSError, RuntimeError) as error:  # no socket, or no thread: the next request tries again (rule 8)
+                if not self._has_warned:
+                    _log.warning("cannot listen for revocations, polling instead: %s", error)
+                self._has_warned = True
                 return
-            self._cannot_begin, self._pid = False, os.getpid()
+            self._has_warned, self._pid = False, os.getpid()
 
     def stop(self) -> None:
-        """Ends the thread; ``begin`` begins anew."""
+        """Stop the thread; ``start`` starts another."""
         if self._pid == os.getpid():
             with self._lock:
-                listener, self._listener, self._pid = self._listener, None, 0
-            if listener is not None:
-                listener.stop()
+                thread, self._thread, self._pid = self._thread, None, 0
+            if thread is not None:
+                thread.stop()
 
 
 class _ListenerThread:
-    """The thread, and what it listens to."""
+    """The thread, and the notifications that it listens to."""
 
-    def __init__(self, news: Notifications, look: weakref.WeakMethod[Callable[[], object]]) -> None:
-        self._news, self._look_at = news, look
+    def __init__(self, notifications: Notifications, refresh: weakref.WeakMethod[Callable[[], object]]) -> None:
+        self._notifications, self._refresh = notifications, refresh
         self._pid, self._stopped = os.getpid(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="unbroken feed", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="unbroken revocation listener", daemon=True)
         try:
             self._thread.start()
         except RuntimeError:
-            self._news.close()
+            self._notifications.close()
             raise
 
     def stop(self) -> None:
-        """Ends the thread. Called in the thread, when the last who had the ``Watch`` was collected there, it leaves
-        that to the thread itself, which may just then hold locks that would be needed here.
+        """Stop the thread, and wait for its end.
+
+        Called in the thread itself, when the cache was collected there, it does nothing: the thread may hold locks that
+        are needed here, and notices by itself (rule 9).
         """
         if self._pid != os.getpid() or self._thread.ident == threading.get_ident() or self._stopped.is_set():
             return
         self._stopped.set()
-        self._news.close()
+        self._notifications.close()
         self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
-        deaf = 0.0  # seconds until the next attempt to listen; 0 while it works
+        reconnect_after = 0.0  # seconds; 0 while notifications arrive
         left = 0.0
         while not self._stopped.is_set():
             if left > 0:
                 left -= LISTENER_POLL_SECONDS
                 self._stopped.wait(LISTENER_POLL_SECONDS)
             else:
-                deaf = left = self._hear(deaf)
-            if not self._look():
+                reconnect_after = left = self._wait(reconnect_after)
+            if not self._poll():
                 break
             self._stopped.wait(COALESCE_SECONDS)
-        self._news.close()
+        self._notifications.close()
 
-    def _hear(self, deaf: float) -> float:
-        """Waits for news; 0, or if there is nothing to hear, for how long not to try again."""
+    def _wait(self, reconnect_after: float) -> float:
+        """Wait for a notification. Return 0, or after a failure the seconds until the next attempt (rule 8)."""
         try:
-            self._news.wait(LISTENER_POLL_SECONDS)
-        except Exception as error:  # noqa: BLE001  # whatever it is, requests ask the store meanwhile
-            if not deaf and not self._stopped.is_set():
-                _log.warning("revocations are asked for, not listened to, until the store announces again: %s", error)
-            return min(max(2 * deaf, LISTENER_POLL_SECONDS), MAX_RECONNECT_SECONDS)
-        if deaf:
-            _log.info("the store announces revocations again")
+            self._notifications.wait(LISTENER_POLL_SECONDS)
+        except Exception as error:  # noqa: BLE001  # whatever it is, polling goes on
+            if not reconnect_after and not self._stopped.is_set():
+                _log.warning("the store sends no notifications, polling instead until it does: %s", error)
+            return min(max(2 * reconnect_after, LISTENER_POLL_SECONDS), MAX_RECONNECT_SECONDS)
+        if reconnect_after:
+            _log.info("the store sends notifications again")
         return 0.0
 
-    def _look(self) -> bool:
-        """Looks; False when nobody wants that any more."""
-        look = self._look_at()
-        if look is None or self._stopped.is_set():
+    def _poll(self) -> bool:
+        """Poll; return False when the cache is gone or the listener was stopped (rule 9)."""
+        refresh = self._refresh()
+        if refresh is None or self._stopped.is_set():
             return False
         try:
-            run_sync(look())  # type: ignore[arg-type]  # a coroutine function, see ``Feed``
-        except Exception as error:  # noqa: BLE001  # whoever needs to know asks the store too, and is told
-            _log.debug("the store did not answer: %s", error)
+            run_sync(refresh())  # type: ignore[arg-type]  # a coroutine method, see ``RevocationListener``
+        except Exception as error:  # noqa: BLE001  # the next request polls too, and raises it
+            _log.debug("the store did not respond: %s", error)
         return True
-
-
-POLL_SECONDS = 0.4
-STALE_SECONDS = 0.8
-UNKNOWN_KEY_RETRY_SECONDS = 0.03
-REVOCATION_MARGIN_SECONDS = 5.0  # seconds that a revocation is remembered longer than its access tokens live
-
-
-class KeyAndRevocationCache:
-    """The keyring and the revoked sids, as of less than a second ago."""
-
-    def __init__(self, store: SessionStore, token_ttls: Mapping[str, float], clock: Callable[[], float]) -> None:
-        self._store, self._token_ttls, self._clock = store, token_ttls, clock
-        self.reset_after_fork()
-        register_fork_aware(self)
-        # On the monotonic clock. After it, the store should be asked before anything is believed.
-        self.fresh_until = float("-inf")
-        self._asked_again = float("-inf")
-        self._begun = self._learnt = 0  # questions are numbered, so that an older answer cannot replace a newer one
-        self._cursor = 0
-        self._ends: list[tuple[float, str]] = []  # when what is revoked may be forgotten: a heap
-        self.keyring = Keyring(())
-        self.feed = RevocationListener(store.notifications, self.refresh_now)
-        self.revoked: dict[str, float] = {}
-
-    def reset_after_fork(self) -> None:
-        self._lock = threading.Lock()  # guards all that is learnt; never held while the store is asked
-        self._asking: dict[tuple[int, bool], _Poll] = {}  # by thread, and whether it blocks
-
-    async def refresh_if_due(self) -> None:
-        """Asks the store if that is due. Makes the first keys if there are none."""
-        self.feed.begin()
-        while (now := time.monotonic()) > self.fresh_until:
-            stale = now > self.fresh_until + STALE_SECONDS - POLL_SECONDS
-            if self._asking and not stale:
-                return
-            other = self._asking.get(_here())
-            if other is None:
-                await self._ask_for_all()
-                return
-            if await other.ended_well():
-                return
-
-    async def refresh_for_unknown_key(self, kid: str | int | None) -> bool:
-        """Whether a key that was unknown is known now: another process may have made it a moment ago."""
-        if kid is None or self.keyring.knows(kid):
-            return False
-        return await self.refresh_if_older() and self.keyring.knows(kid)
-
-    async def refresh_if_older(self) -> bool:
-        """Asks the store, because of a key that is unknown; False if that was done a moment ago."""
-        with self._lock:
-            now = time.monotonic()
-            if now - self._asked_again < UNKNOWN_KEY_RETRY_SECONDS:
-                return False
-            self._asked_again = now
-        await self.refresh_now()
-        return True
-
-    async def refresh_now(self) -> None:
-        """Asks the store, whenever it was asked last."""
-        with self._lock:
-            self._begun = number = self._begun + 1
-            cursor = self._cursor
-        asked = time.monotonic()
-        records = await self._keys()
-        cursor, news = await self._store.revocations(cursor)
-        with self._lock:
-            self._note(news)
-            if number < self._learnt:
-                return
-            if records != self.keyring.records:
-                self.keyring = Keyring(records, self.keyring)
-            self._cursor, self._learnt, self.fresh_until = cursor, number, asked + POLL_SECONDS
-
-    def add_revocations(self, revocations: Iterable[tuple[str, float]]) -> None:
-        """Takes note of revoked sids, each with how long it must be remembered."""
-        with self._lock:
-            self._note(revocations)
-
-    def dead_until(self, now: float) -> float:
-        """How long a session that ends now must be remembered as ended."""
-        return now + self.keyring.longest_access() + REVOCATION_MARGIN_SECONDS
-
-    async def _keys(self) -> tuple[KeyRecord, ...]:
-        """The keys, after the first ones were made and their lifetimes noted."""
-        records = await self._store.keys()
-        if not records:
-            now = self._clock()  # the first keys sign from ever, so that no clock can be too slow for them
-            await self._store.save_keys((new_signing_key("EdDSA", now, 0.0), new_mac_key(1, now, 0.0)), first=True)
-            records = await self._store.keys()
-        if short := [record for record in records if record.token_ttl < self._token_ttls[record.use]]:
-            await self._store.save_keys([replace(key, token_ttl=self._token_ttls[key.use]) for key in short])
-            records = await self._store.keys()
-        return tuple(records)
-
-    def _note(self, revocations: Iterable[tuple[str, float]]) -> None:
-        """In place, and under the lock: another thread may be noting something, and all are looking."""
-        now = self._clock()
-        for sid, until in revocations:
-            if until > self.revoked.get(sid, now):
-                self.revoked[sid] = until
-                heapq.heappush(self._ends, (until, sid))
-        while self._ends and self._ends[0][0] <= now:
-            until, sid = heapq.heappop(self._ends)
-            if self.revoked.get(sid) == until:
-                del self.revoked[sid]
-
-    async def _ask_for_all(self) -> None:
-        """Asks, and tells those tasks of this thread that wait for it how that ended."""
-        here = _here()
-        asking = self._asking[here] = _Poll()
-        try:
-            await self.refresh_now()
-            asking.well = True
-        except TryLater as error:
-            asking.error = error
-            raise
-        finally:
-            self._asking.pop(here, None)
-            asking.end()
-
-
-def _here() -> tuple[int, bool]:
-    return threading.get_ident(), in_sync_context()
-
-
-class _Poll:
-    """One task of an event loop asks the store; others of its thread can wait for that. A blocking flow ends before
-    anybody could.
-    """
-
-    def __init__(self) -> None:
-        self.well = False
-        self.error: TryLater | None = None
-        self._end: Any = None  # an event of the running loop, once somebody waits
-
-    async def ended_well(self) -> bool:
-        """Waits; whether the store has answered. Raises TryLater if it does not. False: the one who asked gave up."""
-        import anyio  # noqa: PLC0415  # blocking use needs no event loop library
-
-        self._end = self._end or anyio.Event()
-        await self._end.wait()
-        if self.error:
-            raise self.error.copy()
-        return self.well
-
-    def end(self) -> None:
-        if self._end:
-            self._end.set()

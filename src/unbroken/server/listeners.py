@@ -1,4 +1,4 @@
-"""Who is told of events: the functions of ``on_event``, and ``EventLog``, which is one of them."""
+"""Listeners: the callables of ``on_event``, and ``EventLog``, which is one."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from unbroken.server.core.events import (
 __all__ = ["EventLog", "Listeners", "listeners_of"]
 
 _log = logging.getLogger("unbroken")
-WARNINGS = frozenset({LoginRateLimited.kind, ReuseDetected.kind})
-FREQUENT = frozenset({SessionRefreshed.kind, RefreshRejected.kind})
+WARNING_KINDS = frozenset({LoginRateLimited.kind, ReuseDetected.kind})
+DEBUG_KINDS = frozenset({SessionRefreshed.kind, RefreshRejected.kind})  # as frequent as requests
 
 
 class EventLog:
-    """An ``on_event`` that writes records of ``logging``: the fields of the event stand in them as ``extra`` fields,
-    beside ``event``, which is its kind.
+    """A listener that writes each event to a logger.
+
+    The record has the event's fields as ``extra`` attributes, and its kind as ``event``. Reuse and rate limits are
+    warnings, refreshes are debug messages, the others are information.
     """
 
     def __init__(self, logger: logging.Logger | str = "unbroken.events") -> None:
         self._logger = logging.getLogger(logger) if isinstance(logger, str) else logger
 
     def __call__(self, event: ServerEvent) -> None:
-        level = logging.WARNING if event.kind in WARNINGS else logging.INFO
-        if event.kind in FREQUENT:
+        level = logging.WARNING if event.kind in WARNING_KINDS else logging.INFO
+        if event.kind in DEBUG_KINDS:
             level = logging.DEBUG
         if not self._logger.isEnabledFor(level):
             return
@@ -40,7 +42,7 @@ class EventLog:
 
 
 class Listeners:
-    """Those who are told. What one of them raises is logged, and keeps nothing from the others."""
+    """Some listeners. What one of them raises is logged, and does not keep the event from the others."""
 
     def __init__(self, listeners: Collection[EventListener]) -> None:
         self._listeners = tuple(listeners)
@@ -49,20 +51,20 @@ class Listeners:
         return bool(self._listeners)
 
     def add(self, listener: EventListener) -> None:
-        """Tells *listener* too, from now on."""
+        """Add *listener*."""
         self._listeners += (listener,)
 
     def notify(self, event: ServerEvent) -> None:
-        """Hands *event* over to all of them."""
+        """Call all of them with *event*."""
         for listener in self._listeners:
             try:
                 listener(event)
             except Exception:  # noqa: BLE001  # the application's code: whatever it raises is logged
-                _log.exception("on_event failed")
+                _log.exception("an event listener failed")
 
 
 def listeners_of(on_event: EventListener | Collection[EventListener] | None) -> Listeners:
-    """Those that *on_event* names: none, one, or several."""
+    """Return the listeners in *on_event*: none, one or several."""
     if on_event is None:
         return Listeners(())
     return Listeners((on_event,) if callable(on_event) else on_event)

@@ -1,8 +1,8 @@
-"""What is counted of a server, for whichever library keeps the numbers: ``unbroken.prometheus``, ``unbroken.otel``.
+"""The metrics of a server, for any library that exports them: see ``unbroken.prometheus`` and ``unbroken.otel``.
 
-1. No label holds a secret, a user, an address or a URL, and each has a few values only: what an application says in its
-   own words is counted as ``other``.
-2. Each operation of the store is timed, by its name, whether it worked or not.
+1. No label holds a secret, a user, an address or a URL, and each has a few values only: an application's own word is
+   counted as ``other``.
+2. Each operation of the store is timed by its name, whether it succeeds or fails.
 """
 
 from __future__ import annotations
@@ -18,68 +18,72 @@ from unbroken.server.stores import SessionStore
 
 __all__ = ["COUNTERS", "OPERATIONS", "counted", "time_store"]
 
-# By name: what it is, and what it is told apart by.
+# By name: the help text, and the label, if any.
 COUNTERS: dict[str, tuple[str, str]] = {
-    "logins": ("Sessions that began", ""),
-    "login_refusals": ("Logins that were refused", "why"),
-    "logins_throttled": ("Accounts and addresses that guess, told at most once a minute", ""),
-    "refreshes": ("Refresh tokens that were exchanged, by the verdict on them", "verdict"),
-    "refresh_refusals": ("Refresh tokens that were refused", "reason"),
-    "reuse_detected": ("Sessions that were ended because a refresh token was used twice", ""),
-    "sessions_ended": ("Sessions that were ended before they expired", "why"),
+    "logins": ("Sessions created", ""),
+    "login_refusals": ("Logins refused, by reason", "why"),
+    "logins_throttled": (
+        "Logins that met the rate limit, counted at most once a minute for each account and address",
+        "",
+    ),
+    "refreshes": ("Sessions refreshed, by the verdict on the refresh token", "verdict"),
+    "refresh_refusals": ("Refresh tokens refused, by reason", "reason"),
+    "reuse_detected": ("Sessions revoked because a refresh token was used twice", ""),
+    "sessions_ended": ("Sessions revoked before they expired, by reason", "why"),
 }
-WORDS = {
+# The values of each label; any other word is counted as ``other`` (rule 1).
+LABEL_VALUES = {
     "why": frozenset({"password", "code", "logged_out", "revoked", "reuse"}),
     "verdict": frozenset({"rotated", "healed", "converged", "retried", "branched"}),
     "reason": frozenset({"malformed", "unknown", "expired", "revoked", "logged_out", "reuse", "wrong_client"}),
 }
-# The methods of a store that are timed.
+# The operations of a store that are timed: all of them, in the order of the protocol.
 OPERATIONS = tuple(
-    name for name, member in vars(SessionStore).items() if inspect.iscoroutinefunction(member) and name != "aclose"
+    name for name, method in vars(SessionStore).items() if inspect.iscoroutinefunction(method) and name != "aclose"
 )
 
 
 def counted(event: events.ServerEvent) -> list[tuple[str, str]]:
-    """The counters that go up by one at *event*, each with the value of its label; empty for one without."""
+    """Return the counters to increment at *event*, each with the value of its label, or "" without a label."""
     match event:
         case events.SessionCreated():
             return [("logins", "")]
         case events.LoginFailed():
-            return [("login_refusals", _word("why", event.why))]
+            return [("login_refusals", _label_value("why", event.why))]
         case events.LoginRateLimited():
             return [("logins_throttled", "")]
         case events.SessionRefreshed():
-            return [("refreshes", _word("verdict", event.verdict))]
+            return [("refreshes", _label_value("verdict", event.verdict))]
         case events.ReuseDetected():
             return [("reuse_detected", ""), ("sessions_ended", "reuse")]
         case events.SessionRevoked():
-            return [("sessions_ended", _word("why", event.why))]
+            return [("sessions_ended", _label_value("why", event.why))]
         case events.RefreshRejected():
-            return [("refresh_refusals", _word("reason", event.reason))]
+            return [("refresh_refusals", _label_value("reason", event.reason))]
     return []
 
 
-def _word(label: str, value: str) -> str:
-    return value if value in WORDS[label] else "other"
+def _label_value(label: str, value: str) -> str:
+    return value if value in LABEL_VALUES[label] else "other"
 
 
-def time_store(store: SessionStore, tell: Callable[[str, float, bool], None]) -> None:
-    """From now on, *tell* hears of each operation of *store*: its name, how many seconds, whether it failed."""
+def time_store(store: SessionStore, observe: Callable[[str, float, bool], None]) -> None:
+    """Call *observe* after each operation of *store* from now on: its name, its seconds, whether it failed (rule 2)."""
     for name in OPERATIONS:
         operation = getattr(store, name, None)
         if inspect.iscoroutinefunction(operation):
-            setattr(store, name, _timed(name, operation, tell))
+            setattr(store, name, _timed(name, operation, observe))
 
 
-def _timed(name: str, operation: Any, tell: Callable[[str, float, bool], None]) -> Any:
+def _timed(name: str, operation: Any, observe: Callable[[str, float, bool], None]) -> Any:
     @wraps(operation)
-    async def timed(*args: Any, **more: Any) -> Any:
-        began, failed = perf_counter(), True
+    async def timed(*args: Any, **kwargs: Any) -> Any:
+        started, failed = perf_counter(), True
         try:
-            result = await operation(*args, **more)
+            result = await operation(*args, **kwargs)
             failed = False
             return result
         finally:
-            tell(name, perf_counter() - began, failed)
+            observe(name, perf_counter() - started, failed)
 
     return timed

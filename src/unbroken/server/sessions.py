@@ -1,66 +1,128 @@
-"""Sessions: the server's end. Log in, refresh, verify, log out, list, revoke.
+"""Sessions: the server's end. Create, refresh, verify, log out, list, revoke.
 
-Every method has two spellings. ``refresh`` blocks and needs no event loop; ``arefresh`` awaits. Both run the same flow
-of ``flows.py``: the first by ``run_sync``. In an event loop, the slow writes of a store that blocks (login, logout,
-revocation: they wait for the disk) are moved to a thread. What is quick (refresh, verify) is done at once; only if
-another process keeps the store busy, it is done again in a thread, where it can wait. An awaiting method that runs
-within ``run_sync`` blocks too: so code that was written once for both serves both.
+1. Every operation has two spellings. ``acreate`` awaits; ``create`` blocks and needs no event loop. The awaiting one is
+   the implementation, the blocking one runs it by ``run_sync``. An awaiting one within ``run_sync`` blocks too: so code
+   that is written once serves both.
+2. In an event loop, what writes durably to a store that blocks (login, logout, revocation: they wait for the disk) runs
+   in a worker thread: ``@in_worker``. What is quick runs inline, and in a thread only if another process locks the
+   store: ``@inline``. A store that awaits needs neither.
+3. ``verify`` and ``refresh`` are on the path of every request and of every refresh: both their spellings are written
+   out, without the wrapper in between.
+4. A session that this process revokes is refused here at once, and listeners are notified.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from dataclasses import replace
+from functools import cache, wraps
+from time import monotonic
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from urllib.parse import urlsplit
 
+from unbroken._bounded_cache import BoundedCache
 from unbroken._sync import in_sync_context, run_sync
-from unbroken.server.core.events import EventListener, ServerEvent
-from unbroken.server.core.rotation import Policy
-from unbroken.server.core.session_info import SessionInfo
-from unbroken.server.flows import Flows
-from unbroken.server.grants.tickets import Ticket
-from unbroken.server.keys.access_token import Claims
+from unbroken.errors import ConfigurationError, InvalidToken, TryLater
+from unbroken.server.core.events import EventListener, ServerEvent, SessionRevoked
+from unbroken.server.core.rotation import Policy, why_inactive
+from unbroken.server.core.session_info import (
+    MAX_LABEL_CHARS,
+    Caller,
+    NewSession,
+    RefreshInspection,
+    Revocation,
+    RevocationPage,
+    SessionInfo,
+    session_info,
+)
+from unbroken.server.freshness import KeyAndRevocationCache
+from unbroken.server.grants.refresh_grant import MAX_SWAP_TRIES, RefreshGrant, too_contended
+from unbroken.server.grants.session_creator import SessionCreator
+from unbroken.server.grants.tickets import Ticket, TicketIssuer
+from unbroken.server.grants.token_issuer import TokenIssuer
+from unbroken.server.keys.access_token import AccessTokenVerifier, Claims, kid_of
 from unbroken.server.keys.keyring import KeyRecord, Keyring
 from unbroken.server.listeners import listeners_of
-from unbroken.server.stores import DatabaseLocked, SessionStore
-from unbroken.server.worker_pool import STORE_POOL
+from unbroken.server.stores import SessionStore, open_store
+from unbroken.server.stores.markers import void_pending_logins
+from unbroken.server.worker_pool import STORE_POOL, run_in_worker, run_inline
 from unbroken.tokens import TokenResponse
 
 __all__ = ["SessionInfo", "Sessions"]
 
+DEVELOPMENT_ISSUER = "http://127.0.0.1:8400"  # where ``unbroken serve`` listens
+MAX_REMEMBERED_USES = 10_000
+_log = logging.getLogger("unbroken")
+
+P = ParamSpec("P")
 T = TypeVar("T")
-ABOUT: dict[str, Any]
-ABOUT = {"client_id": "first-party", "scope": "", "label": "", "ip": "", "user_agent": "", "coordinated": False}
+Method = Callable[Concatenate["Sessions", P], Coroutine[Any, Any, T]]
+
+
+def inline(method: Method[P, T]) -> Method[P, T]:
+    """Make *method*, which rarely waits, an operation of ``Sessions`` (rule 2)."""
+
+    @wraps(method)
+    async def operation(self: Sessions, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await run_inline(self.store, lambda: method(self, *args, **kwargs))
+
+    return operation
+
+
+def in_worker(method: Method[P, T]) -> Method[P, T]:
+    """Make *method*, which waits for the disk, an operation of ``Sessions`` (rule 2)."""
+
+    @wraps(method)
+    async def operation(self: Sessions, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await run_in_worker(self.store, lambda: method(self, *args, **kwargs))
+
+    return operation
 
 
 class Sessions:
-    """All sessions of one server. Share one object between its threads and tasks.
+    """All sessions of one server, for any number of threads and tasks.
 
-    *claims* gives further claims for a session's access tokens; an error in it refuses the token and spends nothing.
-    *on_event* is told what happens; several may be. *confirm_first_use*: the first use of an access token settles its
-    branch at once, for servers whose clients store tokens before they use them. Times are in seconds; *clock* gives the
-    time of day.
+    *store* is a store, or the URL of one: ``sqlite:///app.db``. *issuer* is the public URL of this server; it stands in
+    every access token. Without it, tokens name the address of a development server, and the first login logs a warning.
+    *claims* returns further claims for the access tokens of a session; if it raises, no token is issued and nothing is
+    spent. *on_event* is one listener or several. *confirm_first_use*: the first use of an access token settles its
+    branch at once, for servers whose clients store tokens before they use them. *clock* returns the time of day, in
+    seconds.
+
+    Raises ConfigurationError for a store or an issuer that cannot be used, and StoreUnavailable for a store that does
+    not respond. ``close`` it, or use it as a context manager.
     """
 
     def __init__(
         self,
-        store: SessionStore,
+        store: SessionStore | str,
         *,
         policy: Policy = Policy(),
-        issuer: str = "http://127.0.0.1:8400",
+        issuer: str | None = None,
         audience: str = "unbroken",
         claims: Callable[[SessionInfo], Mapping[str, object]] | None = None,
         on_event: EventListener | Collection[EventListener] | None = None,
         confirm_first_use: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.store, self.policy, self.issuer, self.audience = store, policy, issuer, audience
-        self.clock, self._waits, listeners = clock, store.blocking, listeners_of(on_event)
-        self.notify: Callable[[ServerEvent], None] = listeners.notify
-        self.add_listener: Callable[[EventListener], None] = listeners.add
-        self._flows = Flows(store, policy, issuer, audience, claims, listeners, confirm_first_use, clock)
+        self._has_no_issuer = issuer is None
+        self.issuer = DEVELOPMENT_ISSUER if issuer is None else _checked_issuer(issuer)
+        self.audience, self.policy, self.clock = audience, policy, clock
+        self.store = store = open_store(store) if isinstance(store, str) else _checked_store(store)
+        self._listeners = listeners = listeners_of(on_event)
+        token_ttls = {"sign": policy.access_ttl, "mac": policy.refresh_ttl}
+        self._freshness = freshness = KeyAndRevocationCache(store, token_ttls, clock)
+        self._issuer = TokenIssuer(freshness, policy, self.issuer, audience, claims)
+        self._creator = SessionCreator(store, policy, freshness, self._issuer, listeners, clock)
+        self._refresh_grant = RefreshGrant(store, policy, freshness, self._issuer, listeners, clock)
+        self._tickets = TicketIssuer(store, freshness, self.issuer, audience, clock)
+        self._verifier = AccessTokenVerifier(self.issuer, audience)
+        self._confirms_first_use = confirm_first_use
+        self._confirmed_uses: BoundedCache[tuple[str, int], None] = BoundedCache(MAX_REMEMBERED_USES)
 
-    # ---- blocking ----------------------------------------------------------------------------------------------
+    # ---- tokens --------------------------------------------------------------------------------------------------
 
     def create(
         self,
@@ -69,225 +131,397 @@ class Sessions:
         client_id: str = "first-party",
         scope: str = "",
         label: str = "",
-        ip: str = "",
-        user_agent: str = "",
         coordinated: bool = False,
+        caller: Caller = Caller(),
     ) -> TokenResponse:
-        """The tokens of a new session of *subject*, who has been authenticated.
+        """Return the tokens of a new session of *subject*, who has been authenticated.
 
-        *coordinated*: the client stores its attempt ids and shares them, as unbroken's own does; then an old refresh
-        token is forgiven only to a repetition of the same attempt, not for ``grace`` seconds.
+        *coordinated*: the client stores its idempotency keys and shares them, as unbroken's own client does (see
+        ``NewSession``). Raises ConfigurationError for a subject that fits into no token.
         """
-        return run_sync(self._flows.login(subject, client_id, scope, label, ip, user_agent, coordinated))
+        return run_sync(
+            self.acreate(subject, client_id=client_id, scope=scope, label=label, coordinated=coordinated, caller=caller)
+        )
+
+    @in_worker
+    async def acreate(
+        self,
+        subject: str,
+        *,
+        client_id: str = "first-party",
+        scope: str = "",
+        label: str = "",
+        coordinated: bool = False,
+        caller: Caller = Caller(),
+    ) -> TokenResponse:
+        """``create`` for event loops."""
+        return await self._create(subject, NewSession(client_id, scope, label, coordinated), caller)
+
+    @in_worker
+    async def acreate_unless(
+        self, subject: str, new: NewSession, caller: Caller, *, voided: Callable[[], Awaitable[bool]]
+    ) -> TokenResponse:
+        """``acreate`` for login endpoints: raises LoginRefused if the login was voided while it was under way.
+
+        *voided* is awaited once the session is stored and before listeners are notified. If it returns True, the
+        session is revoked. Within ``run_sync`` it must not suspend.
+        """
+        return await self._create(subject, new, caller, voided)
+
+    async def _create(
+        self, subject: str, new: NewSession, caller: Caller, voided: Callable[[], Awaitable[bool]] | None = None
+    ) -> TokenResponse:
+        if self._has_no_issuer:
+            _warn_of_development_issuer()
+        return await self._creator.create(subject, new, caller, voided)
 
     def refresh(
         self,
         refresh_token: str,
         *,
-        attempt: str | None = None,
+        idempotency_key: str | None = None,
         client_id: str | None = None,
         scope: str | None = None,
-        ip: str = "",
-        user_agent: str = "",
+        caller: Caller = Caller(),
     ) -> TokenResponse:
-        """New tokens for a refresh token (RFC 6749 §6). Raises InvalidGrant, InvalidScope, or TryLater.
+        """Return new tokens for a refresh token (RFC 6749 §6). Raises InvalidGrant, InvalidScope or TryLater.
 
-        *attempt* is the id of the client's attempt; the same one always gets the same answer. *scope* narrows the
-        access token. *client_id*, where given, must be the one the session began with.
+        The same *idempotency_key* always gets the same tokens. *client_id*, where given, must be that of the session.
+        *scope* narrows the access token.
         """
-        return run_sync(self._flows.refresh(refresh_token, attempt, client_id, scope, ip, user_agent))
-
-    def verify(self, access_token: str) -> Claims:
-        """What a good access token says. Raises InvalidToken: ``malformed``, ``expired`` or ``revoked``."""
-        return run_sync(self._flows.verify(access_token))
-
-    def known(self, access_token: str) -> Claims | None:
-        """What ``verify`` would say, if this token was seen before and no store has to be asked; else None."""
-        return self._flows.known(access_token)
-
-    def ticket(self, access: str | Claims) -> Ticket:
-        """A ticket for one connection that a browser opens without headers, within 30 seconds: it goes into the URL.
-
-        *access* is a good access token, or what one said that has been verified. Raises as ``verify`` does.
-        """
-        return run_sync(self._flows.ticket(access))
-
-    def redeem(self, ticket: str) -> Claims:
-        """What the access token said that *ticket* was bought with: once, on all nodes. Raises InvalidToken:
-        ``malformed``, ``expired``, ``revoked`` or ``used``; or TryLater if the store does not answer.
-        """
-        return run_sync(self._flows.redeem(ticket))
-
-    def logout(self, *, access_token: str | None = None, refresh_token: str | None = None) -> bool:
-        """Ends the sessions that these tokens name; False if they name none. Any genuine token will do, however old."""
-        return run_sync(self._flows.logout(access_token, refresh_token))
-
-    def list_of(self, subject: str, *, include_ended: bool = False) -> list[SessionInfo]:
-        """The sessions of *subject*, last used first."""
-        return run_sync(self._flows.list_of(subject, include_ended))
-
-    def list_all(self, *, include_ended: bool = False) -> list[SessionInfo]:
-        """All sessions, last used first."""
-        return run_sync(self._flows.list_of(None, include_ended))
-
-    def rename(self, sid: str, label: str, *, subject: str | None = None) -> SessionInfo | None:
-        """Gives the living session *sid* another label, with *subject* only if it is that subject's; None if there is
-        none.
-        """
-        return run_sync(self._flows.rename(sid, label, subject))
-
-    def revoke(self, sid: str, *, subject: str | None = None, why: str = "revoked") -> bool:
-        """Ends the session *sid*, with *subject* only if it is that subject's; whether there was one to end."""
-        return bool(run_sync(self._flows.revoke(why, sid=sid, subject=subject)))
-
-    def revoke_others(self, subject: str, *, keep: str) -> int:
-        """Ends all sessions of *subject* but the one with the sid *keep*; how many."""
-        return run_sync(self._flows.revoke("revoked", subject=subject, keep=keep))
-
-    def revoke_subject(self, subject: str) -> int:
-        """Ends all sessions of *subject*: the password was changed, the account closed. How many."""
-        return run_sync(self._flows.revoke("revoked", subject=subject))
-
-    def inspect_refresh(self, refresh_token: str) -> tuple[SessionInfo, bool] | None:
-        """The session of a genuine refresh token, and whether that token could be exchanged now; None for others."""
-        return run_sync(self._flows.inspect(refresh_token))
-
-    def keyring(self) -> Keyring:
-        """The keys as the store has them now."""
-        return run_sync(self._flows.keyring())
-
-    def rotate_keys(self, *, publish_ahead: float = 600.0) -> list[KeyRecord]:
-        """Makes new keys, which are published now and make tokens in *publish_ahead* seconds. All keys, after it.
-
-        With 0, other processes and verifiers may not know the new keys yet when the first tokens come to them.
-        """
-        return run_sync(self._flows.rotate_keys(publish_ahead))
-
-    def retire_key(self, kid: str) -> bool:
-        """Ends a key at once: no token it made is accepted any more. False if there is no such key."""
-        return run_sync(self._flows.retire_key(kid))
-
-    def jwks(self) -> dict[str, object]:
-        """The public keys (RFC 7517)."""
-        return run_sync(self._flows.jwks())
-
-    def revocations(self, after: int = 0) -> tuple[int, list[tuple[str, float]]]:
-        """The sids revoked since the cursor *after*, each with how long its access tokens could live; a new cursor."""
-        return run_sync(self.store.revocations(after))
-
-    def close(self) -> None:
-        """Stops listening to the store's news, and lets go of the store."""
-        self._flows.watch.feed.stop()
-        self.store.close()
-
-    # ---- for event loops ---------------------------------------------------------------------------------------
-
-    async def acreate(self, subject: str, **about: Any) -> TokenResponse:
-        """``login`` without blocking. *was_ended* is asked when the session is stored: LoginRefused if so."""
-        return await self._run_in_worker(lambda: self._flows.login(subject, **ABOUT | about))
+        return run_sync(self._refresh_grant.refresh(refresh_token, idempotency_key, client_id, scope, caller))
 
     async def arefresh(
         self,
         refresh_token: str,
         *,
-        attempt: str | None = None,
+        idempotency_key: str | None = None,
         client_id: str | None = None,
         scope: str | None = None,
-        ip: str = "",
-        user_agent: str = "",
+        caller: Caller = Caller(),
     ) -> TokenResponse:
-        """``refresh`` without blocking."""
-        return await self._run_inline(
-            lambda: self._flows.refresh(refresh_token, attempt, client_id, scope, ip, user_agent)
+        """``refresh`` for event loops."""
+        grant = self._refresh_grant
+        return await run_inline(
+            self.store, lambda: grant.refresh(refresh_token, idempotency_key, client_id, scope, caller)
         )
 
+    def inspect_refresh(self, refresh_token: str) -> RefreshInspection | None:
+        """Return the session of a refresh token and whether the token is usable now; None unless it is genuine."""
+        return run_sync(self.ainspect_refresh(refresh_token))
+
+    @inline
+    async def ainspect_refresh(self, refresh_token: str) -> RefreshInspection | None:
+        """``inspect_refresh`` for event loops."""
+        return await self._refresh_grant.inspect(refresh_token)
+
+    def verify(self, access_token: str) -> Claims:
+        """Return the claims of a good access token. Raises InvalidToken: ``malformed``, ``expired`` or ``revoked``."""
+        # The look-up costs less than a coroutine that does it (rule 3).
+        return self.verify_cached(access_token) or run_sync(self._verify(access_token))
+
     async def averify(self, access_token: str) -> Claims:
-        """``verify`` without blocking."""
-        flows = self._flows
-        if self._waits and not in_sync_context() and (flows.confirms or time.monotonic() > flows.watch.fresh_until):
-            return await self._run_inline(lambda: flows.verify(access_token))
-        return await flows.verify(access_token, fresh=self._waits and not in_sync_context())
+        """``verify`` for event loops."""
+        claims = self.verify_cached(access_token)
+        if claims is not None:
+            return claims
+        return await run_inline(self.store, lambda: self._verify(access_token))
 
+    def verify_cached(self, access_token: str) -> Claims | None:
+        """Return the claims of a good access token that was verified before, if no I/O is due; else None."""
+        freshness = self._freshness
+        if self._confirms_first_use or monotonic() > freshness.fresh_until:
+            return None
+        return self._verifier.verify_cached(access_token, freshness.revoked, self.clock())
+
+    async def _verify(self, access_token: str) -> Claims:
+        freshness = self._freshness
+        if monotonic() > freshness.fresh_until:
+            await freshness.refresh_if_due()
+        try:
+            claims = self._verifier.verify(access_token, freshness.keyring, freshness.revoked, self.clock())
+        except InvalidToken:
+            if not await freshness.refresh_for_unknown_key(kid_of(access_token)):
+                raise
+            claims = self._verifier.verify(access_token, freshness.keyring, freshness.revoked, self.clock())
+        if self._confirms_first_use:
+            await self._confirm(claims)
+        return claims
+
+    async def _confirm(self, claims: Claims) -> None:
+        """Record the first use of an access token, once a generation for each process.
+
+        If the store cannot, the token is good all the same, and its next use is recorded.
+        """
+        use, is_recorded = (claims.sid, claims.generation), False
+        if use in self._confirmed_uses:
+            return
+        self._confirmed_uses.put(use, None)
+        try:
+            await self.store.record_first_use(claims.sid, claims.generation, claims.branch)
+            is_recorded = True
+        except TryLater:
+            pass
+        finally:
+            if not is_recorded:
+                self._confirmed_uses.discard(use)
+
+    def ticket(self, access: str | Claims) -> Ticket:
+        """Return a ticket for one connection that a browser opens without headers; it goes into the URL.
+
+        *access* is a good access token, or the claims of one. Raises InvalidToken as ``verify`` does.
+        """
+        return run_sync(self.aticket(access))
+
+    @inline
     async def aticket(self, access: str | Claims) -> Ticket:
-        """``ticket`` without blocking."""
-        return await self._run_inline(lambda: self._flows.ticket(access))
+        """``ticket`` for event loops."""
+        return await self._tickets.issue(access if isinstance(access, Claims) else await self._verify(access))
 
+    def redeem(self, ticket: str) -> Claims:
+        """Return the claims of the access token that *ticket* was made from, once on all nodes.
+
+        Raises InvalidToken (``malformed``, ``expired``, ``revoked`` or ``used``), or TryLater without the store.
+        """
+        return run_sync(self.aredeem(ticket))
+
+    @inline
     async def aredeem(self, ticket: str) -> Claims:
-        """``redeem`` without blocking."""
-        return await self._run_inline(lambda: self._flows.redeem(ticket))
+        """``redeem`` for event loops."""
+        return await self._tickets.redeem(ticket)
 
-    async def alogout(self, *, access_token: str | None = None, refresh_token: str | None = None) -> bool:
-        """``logout`` without blocking."""
-        return await self._run_in_worker(lambda: self._flows.logout(access_token, refresh_token))
+    # ---- sessions ------------------------------------------------------------------------------------------------
 
-    async def alist_of(self, subject: str, *, include_ended: bool = False) -> list[SessionInfo]:
-        """``list_of`` without blocking."""
-        return await self._run_inline(lambda: self._flows.list_of(subject, include_ended))
+    def list_sessions(self, subject: str | None = None, *, include_revoked: bool = False) -> list[SessionInfo]:
+        """Return the sessions of *subject*, or all sessions, last used first.
 
-    async def alist_all(self, *, include_ended: bool = False) -> list[SessionInfo]:
-        """``list_all`` without blocking."""
-        return await self._run_inline(lambda: self._flows.list_of(None, include_ended))
+        *include_revoked* adds those that were revoked or have expired, as far as the store still has them.
+        """
+        return run_sync(self.alist_sessions(subject, include_revoked=include_revoked))
 
+    @inline
+    async def alist_sessions(self, subject: str | None = None, *, include_revoked: bool = False) -> list[SessionInfo]:
+        """``list_sessions`` for event loops."""
+        now = self.clock()
+        rows = await self.store.sessions(subject)
+        return [session_info(row) for row in rows if include_revoked or not why_inactive(row, now)]
+
+    def rename(self, sid: str, label: str, *, subject: str | None = None) -> SessionInfo | None:
+        """Give the session *sid* another label and return it; None if it is not alive, or not *subject*'s."""
+        return run_sync(self.arename(sid, label, subject=subject))
+
+    @inline
     async def arename(self, sid: str, label: str, *, subject: str | None = None) -> SessionInfo | None:
-        """``rename`` without blocking."""
-        return await self._run_inline(lambda: self._flows.rename(sid, label, subject))
+        """``rename`` for event loops."""
+        for _ in range(MAX_SWAP_TRIES):
+            now, found = self.clock(), await self.store.sessions(subject, sid)
+            if not found or why_inactive(found[0], now):
+                return None
+            after = replace(found[0], label=label[:MAX_LABEL_CHARS])
+            dead_until = self._freshness.dead_until(now)
+            if after == found[0] or await self.store.compare_and_set(found[0], after, dead_until):
+                self._issuer.cache_row(after)
+                return session_info(after)
+        raise too_contended("this session changes too often now")
 
+    def logout(self, *, access_token: str | None = None, refresh_token: str | None = None) -> bool:
+        """Revoke the sessions of these tokens, and return whether there are any. Old genuine tokens count as well."""
+        return run_sync(self.alogout(access_token=access_token, refresh_token=refresh_token))
+
+    @in_worker
+    async def alogout(self, *, access_token: str | None = None, refresh_token: str | None = None) -> bool:
+        """``logout`` for event loops."""
+        await self._freshness.refresh_if_due()
+        sids = set()
+        if access_token is not None and (sid := await self._sid_of(access_token)):
+            sids.add(sid)
+        if refresh_token is not None and (found := await self._refresh_grant.inspect(refresh_token)):
+            sids.add(found.session.sid)
+        for sid in sids:
+            await self._revoke("logged_out", sid=sid)
+        return bool(sids)
+
+    def revoke(self, sid: str, *, subject: str | None = None, why: str = "revoked") -> bool:
+        """Revoke the session *sid*, and return whether it was alive. With *subject*, only if it is that subject's."""
+        return run_sync(self.arevoke(sid, subject=subject, why=why))
+
+    @in_worker
     async def arevoke(self, sid: str, *, subject: str | None = None, why: str = "revoked") -> bool:
-        """``revoke`` without blocking."""
-        return bool(await self._run_in_worker(lambda: self._flows.revoke(why, sid=sid, subject=subject)))
+        """``revoke`` for event loops."""
+        return bool(await self._revoke(why, sid=sid, subject=subject))
 
+    def revoke_others(self, subject: str, *, keep: str) -> int:
+        """Revoke all sessions of *subject* but the one with the sid *keep*, and return how many."""
+        return run_sync(self.arevoke_others(subject, keep=keep))
+
+    @in_worker
     async def arevoke_others(self, subject: str, *, keep: str) -> int:
-        """``revoke_others`` without blocking."""
-        return await self._run_in_worker(lambda: self._flows.revoke("revoked", subject=subject, keep=keep))
+        """``revoke_others`` for event loops."""
+        return await self._revoke("revoked", subject=subject, keep=keep)
 
+    def revoke_subject(self, subject: str) -> int:
+        """Revoke all sessions of *subject*, after a new password or the end of an account, and return how many."""
+        return run_sync(self.arevoke_subject(subject))
+
+    @in_worker
     async def arevoke_subject(self, subject: str) -> int:
-        """``revoke_subject`` without blocking."""
-        return await self._run_in_worker(lambda: self._flows.revoke("revoked", subject=subject))
+        """``revoke_subject`` for event loops."""
+        return await self._revoke("revoked", subject=subject)
 
+    async def _revoke(
+        self, why: str, *, sid: str | None = None, subject: str | None = None, keep: str | None = None
+    ) -> int:
+        # An empty name matches no session; only None means any.
+        if "" in (sid, subject, keep) or (sid is None and subject is None):
+            return 0
+        await self._freshness.refresh_if_due()
+        now = self.clock()
+        until = self._freshness.dead_until(now)
+        if sid is None and subject is not None:
+            # Before the sessions: a login that waits for MFA must not become one after they are revoked.
+            await void_pending_logins(self.store, subject, now)
+        subjects = {} if sid is None else {row.sid: row.subject for row in await self.store.sessions(sid=sid)}
+        revoked = await self.store.revoke(now, why, until, sid=sid, subject=subject, except_sid=keep)
+        self._freshness.add_revocations([(one, until) for one in revoked])  # rule 4
+        for one in revoked:
+            self.notify(SessionRevoked(one, subject or subjects.get(one, ""), why))
+        return len(revoked)
+
+    async def _sid_of(self, access_token: str) -> str | None:
+        """Return the sid of a genuine access token, however old; else None."""
+        await self._freshness.refresh_for_unknown_key(kid_of(access_token))
+        try:
+            return self._verifier.verify_signature(access_token, self._freshness.keyring, self.clock()).sid
+        except InvalidToken:
+            return None
+
+    def revocations(self, after: int = 0) -> RevocationPage:
+        """Return the sessions revoked since the cursor *after*; 0 for all whose access tokens may be alive."""
+        return run_sync(self.arevocations(after))
+
+    @inline
+    async def arevocations(self, after: int = 0) -> RevocationPage:
+        """``revocations`` for event loops."""
+        cursor, revoked = await self.store.revocations(after)
+        return RevocationPage(cursor, [Revocation(sid, until) for sid, until in revoked])
+
+    # ---- keys ----------------------------------------------------------------------------------------------------
+
+    def keyring(self) -> Keyring:
+        """Return the keys as the store has them now."""
+        return run_sync(self.akeyring())
+
+    @inline
     async def akeyring(self) -> Keyring:
-        """``keyring`` without blocking."""
-        return await self._run_inline(self._flows.keyring)
+        """``keyring`` for event loops."""
+        await self._freshness.refresh_now()
+        return self._freshness.keyring
 
-    async def arotate_keys(self, publish_ahead: float = 600.0) -> list[KeyRecord]:
-        """``rotate_keys`` without blocking."""
-        return await self._run_in_worker(lambda: self._flows.rotate_keys(publish_ahead))
+    def rotate_keys(self, *, publish_ahead: float = 600.0) -> list[KeyRecord]:
+        """Make new keys, which are published now and used in *publish_ahead* seconds, and return all keys.
 
+        With 0, other processes and verifiers may not know the new keys when their first tokens arrive.
+        """
+        return run_sync(self.arotate_keys(publish_ahead=publish_ahead))
+
+    @in_worker
+    async def arotate_keys(self, *, publish_ahead: float = 600.0) -> list[KeyRecord]:
+        """``rotate_keys`` for event loops."""
+        freshness = self._freshness
+        await freshness.refresh_now()
+        await self.store.save_keys(freshness.keyring.rotated(self.clock(), publish_ahead))
+        await freshness.refresh_now()
+        return list(freshness.keyring.records)
+
+    def retire_key(self, kid: str) -> bool:
+        """Retire a key at once: no token it made is accepted any more. Return False if there is no such key."""
+        return run_sync(self.aretire_key(kid))
+
+    @in_worker
     async def aretire_key(self, kid: str) -> bool:
-        """``retire_key`` without blocking."""
-        return await self._run_in_worker(lambda: self._flows.retire_key(kid))
+        """``retire_key`` for event loops."""
+        freshness = self._freshness
+        await freshness.refresh_now()
+        records = freshness.keyring.retired(kid, self.clock())
+        await self.store.save_keys(records)
+        await freshness.refresh_now()
+        return bool(records)
 
+    def jwks(self) -> dict[str, object]:
+        """Return the public keys as a JWK set (RFC 7517 §5)."""
+        return run_sync(self.ajwks())
+
+    @inline
     async def ajwks(self) -> dict[str, object]:
-        """``jwks`` without blocking."""
-        return await self._run_inline(self._flows.jwks)
+        """``jwks`` for event loops."""
+        await self._freshness.refresh_if_due()
+        return self._freshness.keyring.jwks(self.clock())
 
-    async def arevocations(self, after: int = 0) -> tuple[int, list[tuple[str, float]]]:
-        """``revocations`` without blocking."""
-        return await self._run_inline(lambda: self.store.revocations(after))
+    # ---- events --------------------------------------------------------------------------------------------------
 
-    async def ainspect_refresh(self, refresh_token: str) -> tuple[SessionInfo, bool] | None:
-        """``inspect_refresh`` without blocking."""
-        return await self._run_inline(lambda: self._flows.inspect(refresh_token))
+    def add_listener(self, listener: EventListener) -> None:
+        """Call *listener* with every event from now on."""
+        self._listeners.add(listener)
+
+    def notify(self, event: ServerEvent) -> None:
+        """Call all listeners with *event*. What one of them raises is logged."""
+        self._listeners.notify(event)
+
+    # ---- the end -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop listening to the store's notifications, and close the store."""
+        self._freshness.listener.stop()
+        self.store.close()
 
     async def aclose(self) -> None:
-        """``close`` without blocking; what belongs to the running event loop is let go in it."""
+        """``close`` for event loops. It also closes the connections of the running loop."""
         if in_sync_context():
             self.close()
             return
-        await STORE_POOL.run(self._flows.watch.feed.stop)
+        await STORE_POOL.run(self._freshness.listener.stop)
         await self.store.aclose()
 
-    async def _run_inline(self, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What *flow* gives, which nearly never waits. A flow that found the store busy has written nothing."""
-        if not self._waits or in_sync_context():
-            return await flow()
-        try:
-            with self.store.short_timeout():
-                return await flow()  # it does not suspend, so that no other task runs within
-        except DatabaseLocked:
-            return await self._run_in_worker(flow)
+    def __enter__(self) -> Self:
+        return self
 
-    async def _run_in_worker(self, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What *flow* gives, which waits for the disk or for other processes."""
-        if not self._waits or in_sync_context():
-            return await flow()
-        return await STORE_POOL.run(lambda: run_sync(flow()))
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+OPERATIONS = tuple(name for name, value in vars(SessionStore).items() if not name.startswith("_") and callable(value))
+
+
+def _checked_store(store: SessionStore) -> SessionStore:
+    """Return *store*. Raise ConfigurationError for anything else."""
+    missing = [name for name in OPERATIONS if not callable(getattr(store, name, None))]
+    if missing or isinstance(store, type):
+        what = store.__name__ if isinstance(store, type) else type(store).__name__
+        raise ConfigurationError(
+            f"Sessions needs a store, such as SqliteSessionStore('app.db'), or its URL: not {what}"
+        )
+    return store
+
+
+@cache
+def _warn_of_development_issuer() -> None:
+    """Log once in a process that tokens name a development server."""
+    _log.warning("no issuer is set: access tokens name %s. Set issuer to this server's public URL", DEVELOPMENT_ISSUER)
+
+
+def _checked_issuer(issuer: str) -> str:
+    """Return *issuer*. Raise ConfigurationError unless it is a URL without query and fragment (RFC 8414 §2)."""
+    try:
+        parts = urlsplit(issuer)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+    except (ValueError, TypeError, AttributeError):
+        is_url = False
+    if not is_url:
+        raise ConfigurationError("issuer must be the public URL of this server, as https://id.example.com")
+    return issuer

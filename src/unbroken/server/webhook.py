@@ -1,12 +1,13 @@
-"""Events for another server, as signed HTTP requests: the form of Standard Webhooks (https://www.standardwebhooks.com).
+"""Webhooks: events for another server, as signed HTTP requests (Standard Webhooks, https://www.standardwebhooks.com).
 
 1. ``webhook-signature`` is ``v1,`` and the base64 of HMAC-SHA256 over ``ID.TIMESTAMP.BODY``. The id stays the same when
-   a message is sent again, so that the receiver can drop repetitions; the timestamp is that of the sending.
-2. No request waits for a webhook. One thread of its own sends; it begins with the first event, after any fork.
-3. Any 2xx is taken for received. Everything else is tried again, later and later, and given up with a line in the log;
-   meanwhile newer messages go on. What is waiting is lost when the process ends.
-4. At most ``most`` messages wait: the oldest makes room, with one line in the log until there is room again.
-5. https only, but for loopback; redirects are not followed: what is sent names users and addresses.
+   a message is sent again, so that the receiver can drop duplicates; the timestamp is that of the sending.
+2. No request waits for a webhook. A thread of its own sends; it starts with the first event, also in a forked child.
+3. Any 2xx means received. After any other response, or none, the message is sent again after each of ``delays``, then
+   dropped with a line in the log; newer messages go on meanwhile. Pending messages are lost when the process exits.
+4. At most ``max_pending`` messages wait: the oldest is dropped for a new one, with one line in the log until there is
+   room again.
+5. https only, except on loopback; redirects are not followed: a message names users and addresses.
 """
 
 from __future__ import annotations
@@ -32,23 +33,33 @@ from unbroken.errors import ConfigurationError
 from unbroken.server.core.events import (
     LoginFailed,
     LoginRateLimited,
+    RefreshRejected,
     ReuseDetected,
     ServerEvent,
     SessionCreated,
+    SessionRefreshed,
     SessionRevoked,
 )
 
 __all__ = ["Webhook", "signature"]
 
 _log = logging.getLogger("unbroken")
-DELAYS = (1.0, 5.0, 30.0, 120.0, 600.0)  # seconds before a message is sent again
-SECRET = "whsec_"  # how a secret begins, as the standard writes it
-LEAST = 24  # bytes of a secret
+RETRY_DELAYS_SECONDS = (1.0, 5.0, 30.0, 120.0, 600.0)
+SECRET_PREFIX = "whsec_"  # of a secret in base64, as the standard writes it
+MIN_SECRET_BYTES = 24
+DEFAULT_EVENTS = (
+    SessionCreated.kind,
+    LoginFailed.kind,
+    LoginRateLimited.kind,
+    ReuseDetected.kind,
+    SessionRevoked.kind,
+)
+EVENT_KINDS = frozenset({*DEFAULT_EVENTS, SessionRefreshed.kind, RefreshRejected.kind})
 
 
 @dataclass(slots=True, eq=False)
 class _Message:
-    """One event on its way. *due* is on the monotonic clock."""
+    """A pending event. *due* is on the monotonic clock."""
 
     id: str
     body: bytes = field(repr=False)
@@ -57,10 +68,14 @@ class _Message:
 
 
 class Webhook:
-    """An ``on_event`` that posts to *url*, signed with *secret*: ``whsec_`` and base64, or a text of 24 bytes or more.
+    """A listener that posts events to *url*.
 
-    *kinds* are the events to send; without it, all but refreshes. *timeout* is in seconds, for the whole
-    request. Raises ConfigurationError for a URL that is not safe, and for a secret that is too short.
+    *secret* signs them: ``whsec_`` and base64, or a text of at least 24 bytes. *events* are the kinds to send; by default
+    all except refreshes, accepted and refused. At most *max_pending* messages wait. *timeout*, for one whole request,
+    and *delays*, before each further try, are in seconds.
+
+    Raises ConfigurationError for a URL that is not safe, a secret that is too short, and an unknown kind. ``close`` it
+    to send what is pending.
     """
 
     def __init__(
@@ -68,115 +83,110 @@ class Webhook:
         url: str,
         secret: str,
         *,
-        kinds: Collection[str] = (
-            SessionCreated.kind,
-            LoginFailed.kind,
-            LoginRateLimited.kind,
-            ReuseDetected.kind,
-            SessionRevoked.kind,
-        ),
-        most: int = 1000,
+        events: Collection[str] = DEFAULT_EVENTS,
+        max_pending: int = 1000,
         timeout: float = 10.0,
-        delays: Collection[float] = DELAYS,
+        delays: Collection[float] = RETRY_DELAYS_SECONDS,
     ) -> None:
         self._url, self._host = url, _checked(url)
-        self._key, self._kinds, self._most = _key(secret), frozenset(kinds), most
-        self._timeout, self._delays = timeout, tuple(delays)
-        self._send = http_sender(read_body=False)
+        self._key, self._events, self._max_pending = _key(secret), _checked_events(events), max_pending
+        self._timeout, self._retry_delays = timeout, tuple(delays)
         self._changed = threading.Condition()  # guards all below
-        self._waiting: list[_Message] = []  # the oldest first
+        self._pending: list[_Message] = []  # the oldest first
         self._thread: threading.Thread | None = None
         self._closed = self._is_full = False
-        self._lost = 0  # since it was closed
+        self._undelivered = 0  # dropped since it was closed
+        self._request = http_sender(read_body=False)
         register_fork_aware(self)
 
     def __repr__(self) -> str:
         return f"<Webhook {self._host}>"
 
     def __call__(self, event: ServerEvent) -> None:
-        """Takes note of *event*, and returns at once."""
-        if event.kind not in self._kinds:
+        """Queue *event*, and return at once."""
+        if event.kind not in self._events:
             return
         message = _Message(f"msg_{secrets.token_urlsafe(18)}", _body(event), time.monotonic())
         with self._changed:
             if self._closed:
                 return
             self._make_room()
-            self._waiting.append(message)
+            self._pending.append(message)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"unbroken {self!r}", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
     def close(self, timeout: float = 5.0) -> bool:
-        """Sends what waits, each message once, for at most *timeout* seconds; whether all of it arrived. It takes no
-        events any more.
+        """Send each pending message once, for at most *timeout* seconds, and return whether all were received.
+
+        Later events are ignored.
         """
-        ends = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             thread = self._thread
         if thread:
-            thread.join(max(ends - time.monotonic(), 0.0))
+            thread.join(max(deadline - time.monotonic(), 0.0))
         with self._changed:
-            left = len(self._waiting) + self._lost
-            self._waiting.clear()  # of the thread, if it is still at it, this is the end too
-        if left:
-            _log.warning("%r was closed: %d messages did not arrive", self, left)
-        return not left
+            undelivered = len(self._pending) + self._undelivered
+            self._pending.clear()  # which ends the thread too, if it still sends
+        if undelivered:
+            _log.warning("%r was closed with %d undelivered messages", self, undelivered)
+        return not undelivered
 
     # ---- the thread ----------------------------------------------------------------------------------------------
 
     def reset_after_fork(self) -> None:
-        """After a fork: the thread, and what waits for it, are the parent's."""
+        """Forget the thread and the pending messages, which are the parent's."""
         self._changed = threading.Condition()
-        self._waiting, self._thread, self._is_full = [], None, False
+        self._pending, self._thread, self._is_full = [], None, False
 
     def _make_room(self) -> None:
-        if len(self._waiting) < self._most:
+        if len(self._pending) < self._max_pending:
             self._is_full = False
             return
-        del self._waiting[0]
+        del self._pending[0]
         if not self._is_full:
-            _log.warning("%r does not keep up: the oldest of %d messages are dropped", self, self._most)
+            _log.warning("%r has %d pending messages: the oldest are dropped", self, self._max_pending)
         self._is_full = True
 
     def _work(self) -> None:
         while message := self._next():
-            why = self._sent(message)
+            why = self._send(message)
             with self._changed:
-                if message not in self._waiting:
-                    continue  # it was dropped meanwhile
+                if message not in self._pending:
+                    continue  # dropped meanwhile
                 if why is None:
-                    self._waiting.remove(message)
+                    self._pending.remove(message)
                 else:
-                    self._put_off(message, why)
+                    self._retry_later(message, why)
 
     def _next(self) -> _Message | None:
-        """The message to send now; None when there is nothing more to do."""
+        """Return the message to send next, once it is due; None when closed and nothing is pending."""
         with self._changed:
             while True:
                 if self._closed:
-                    return self._waiting[0] if self._waiting else None
+                    return self._pending[0] if self._pending else None
                 now = time.monotonic()
-                first = min(self._waiting, key=lambda message: message.due, default=None)
+                first = min(self._pending, key=lambda message: message.due, default=None)
                 if first and first.due <= now:
                     return first
                 self._changed.wait(first.due - now if first else None)
 
-    def _put_off(self, message: _Message, why: str) -> None:
+    def _retry_later(self, message: _Message, why: str) -> None:
         message.tries += 1
-        if not self._closed and message.tries <= len(self._delays):
-            delay = self._delays[message.tries - 1]
-            message.due = time.monotonic() + delay * random.uniform(0.8, 1.2)  # noqa: S311  # so that not all come at once
+        if not self._closed and message.tries <= len(self._retry_delays):
+            delay = self._retry_delays[message.tries - 1]
+            message.due = time.monotonic() + delay * random.uniform(0.8, 1.2)  # noqa: S311  # jitter
             return
-        self._waiting.remove(message)
-        self._lost += self._closed
-        _log.warning("%r: message %s was given up after %d tries: %s", self, message.id, message.tries, why)
+        self._pending.remove(message)
+        self._undelivered += self._closed
+        _log.warning("%r: message %s was dropped after %d tries: %s", self, message.id, message.tries, why)
 
-    def _sent(self, message: _Message) -> str | None:
-        """Sends *message*; None if it was received, otherwise why not."""
+    def _send(self, message: _Message) -> str | None:
+        """Send *message*. Return None if it was received, else why not."""
         now = str(int(time.time()))
         headers = {
             "content-type": "application/json",
@@ -185,14 +195,14 @@ class Webhook:
             "webhook-signature": signature(self._key, message.id, now, message.body),
         }
         try:
-            status = self._send(HttpRequest("POST", self._url, headers, message.body), self._timeout).status
+            status = self._request(HttpRequest("POST", self._url, headers, message.body), self._timeout).status
         except (NotSent, ResponseLost) as error:  # its message names the URL, whose path may be a secret
             return f"no response from {self._host} ({error.reason})"
         return None if 200 <= status < 300 else f"{self._host} responded with {status}"
 
 
 def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
-    """The ``webhook-signature`` of a message."""
+    """Return the ``webhook-signature`` of a message (rule 1)."""
     signed = hmac.digest(key, f"{message_id}.{timestamp}.".encode() + body, "sha256")
     return "v1," + b64encode(signed).decode()
 
@@ -203,22 +213,34 @@ def _body(event: ServerEvent) -> bytes:
 
 
 def _checked(url: str) -> str:
-    """The host of *url*."""
+    """Return the host of *url*. Raise ConfigurationError for a URL that is not safe (rule 5)."""
     with contextlib.suppress(ConfigurationError):
         origin = origin_of(url)
         if is_secure(origin):
             return origin.host
     raise ConfigurationError(
-        "the URL of a webhook begins with https:// (http:// on this machine), and holds no password"
+        "the URL of a webhook must begin with https:// (http:// on loopback), and hold no password"
     )
 
 
 def _key(secret: str) -> bytes:
-    """The bytes of *secret*, which is in base64 after ``whsec_``."""
+    """Return the bytes of *secret*. Raise ConfigurationError for one that is too short, or not base64."""
     try:
-        key = b64decode(secret.removeprefix(SECRET), validate=True) if secret.startswith(SECRET) else secret.encode()
+        key = (
+            b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+            if secret.startswith(SECRET_PREFIX)
+            else secret.encode()
+        )
     except ValueError:
-        raise ConfigurationError("what follows whsec_ in the secret of a webhook is base64") from None
-    if len(key) < LEAST:
-        raise ConfigurationError(f"the secret of a webhook has at least {LEAST} bytes")
+        raise ConfigurationError("the secret of a webhook must be base64 after whsec_") from None
+    if len(key) < MIN_SECRET_BYTES:
+        raise ConfigurationError(f"the secret of a webhook must have at least {MIN_SECRET_BYTES} bytes")
     return key
+
+
+def _checked_events(events: Collection[str]) -> frozenset[str]:
+    """Return *events*. Raise ConfigurationError for an unknown kind."""
+    if unknown := sorted(set(events) - EVENT_KINDS):
+        known = ", ".join(sorted(EVENT_KINDS))
+        raise ConfigurationError(f"a webhook knows no event {unknown[0]!r}: use {known}")
+    return frozenset(events)

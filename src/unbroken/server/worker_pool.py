@@ -1,8 +1,10 @@
-"""What blocks is done in threads, so that an event loop goes on. Each kind of work has a lane of its own: however many
-stand in one, nobody in another waits for them.
+"""Worker pools: threads for work that blocks, so that an event loop goes on.
 
-Where there is no event loop (``run_sync``), the calling thread is the thread, and the same bounds hold. A forked child
-has none of its parent's threads: what they held there is free (``_fork.py``).
+1. Each kind of work has a pool of its own, bounded in threads and in waiting tasks: a full pool delays no other kind.
+2. Within ``run_sync`` there is no loop to keep free: the calling thread does the work, under the same bounds.
+3. A store that blocks is used inline while it is quick, and in a worker thread where it waits for the disk or for
+   another process (``run_inline``, ``run_in_worker``). A store that awaits needs neither.
+4. A forked child has none of its parent's threads: what they held is free there.
 """
 
 from __future__ import annotations
@@ -11,100 +13,132 @@ import inspect
 import itertools
 import os
 import threading
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar, cast
 
 from unbroken._fork import register_fork_aware
-from unbroken._sync import in_sync_context
+from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import ConfigurationError, TryLater
+from unbroken.server.stores import DatabaseLocked, SessionStore
 
-__all__ = ["LOGIN_POOL", "STORE_POOL", "WorkerPool"]
+__all__ = ["LOGIN_POOL", "STORE_POOL", "WorkerPool", "at_fork", "run_in_worker", "run_inline"]
 
 T = TypeVar("T")
 _numbers = itertools.count()
 
 
 class WorkerPool:
-    """At most *width* threads at work at once, for each event loop, and at most *queue* tasks that wait for one."""
+    """At most *max_threads* threads work at once for each event loop, and at most *max_waiting* tasks wait for one."""
 
-    def __init__(self, width: int, queue: float = float("inf")) -> None:
-        self._width, self._queue, self._number = width, queue, next(_numbers)
-        self._inside: Any = None
+    def __init__(self, max_threads: int, max_waiting: float = float("inf")) -> None:
+        self._max_threads, self._max_tasks = max_threads, max_threads + max_waiting
+        self._number = next(_numbers)
+        self._loop_states: Any = None
         self.reset_after_fork()
         register_fork_aware(self)
 
     def reset_after_fork(self) -> None:
-        self._turn = threading.Semaphore(self._width)  # for threads without an event loop
-        self._counting, self._threads = threading.Lock(), 0
+        self._slots = threading.Semaphore(self._max_threads)  # for threads without an event loop
+        self._counting, self._tasks = threading.Lock(), 0
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What *work* gives. Raises TryLater at once when too many are waiting already."""
+        """Return what *work* returns. Raise TryLater at once when too many tasks are waiting."""
         if in_sync_context():
-            return self._run_here(work)
+            return self._run_here(work)  # rule 2
         import anyio.to_thread  # noqa: PLC0415  # blocking use needs no event loop library
 
-        inside = self._inside_of_this_loop()
-        if inside.tasks >= self._width + self._queue:
-            raise TryLater("too many at once", retry_after=1.0)
-        inside.tasks += 1
+        state = self._loop_state()
+        if state.tasks >= self._max_tasks:
+            raise _too_many()
+        state.tasks += 1
         try:
-            return await anyio.to_thread.run_sync(work, limiter=inside.limiter)
+            return await anyio.to_thread.run_sync(work, limiter=state.limiter)
         finally:
-            inside.tasks -= 1
+            state.tasks -= 1
 
-    async def ask(self, function: Callable[..., T | Awaitable[T]], *args: str) -> T:
-        """What the application's *function* answers: an async one here, a plain one in a thread, as it may be slow."""
+    async def call(self, function: Callable[..., T | Awaitable[T]], *args: str) -> T:
+        """Return what the application's *function* returns: an async one runs here, a plain one in a thread."""
         if in_sync_context():
-            return self._run_here(lambda: _plain(function(*args)))
+            return self._run_here(lambda: _not_awaitable(function(*args)))
         if inspect.iscoroutinefunction(function):
             return cast("T", await function(*args))
-        # In a list, because trio refuses a coroutine from a thread: that of an object with an async ``__call__``.
-        [answer] = await self.run(lambda: [function(*args)])
-        return await answer if inspect.isawaitable(answer) else answer
+        # An object with an async __call__ returns a coroutine, which trio refuses from a thread: hence the list.
+        [result] = await self.run(lambda: [function(*args)])
+        return await result if inspect.isawaitable(result) else result
 
     def _run_here(self, work: Callable[[], T]) -> T:
         with self._counting:
-            if self._threads >= self._width + self._queue:
-                raise TryLater("too many at once", retry_after=1.0)
-            self._threads += 1
+            if self._tasks >= self._max_tasks:
+                raise _too_many()
+            self._tasks += 1
         try:
-            with self._turn:
+            with self._slots:
                 return work()
         finally:
             with self._counting:
-                self._threads -= 1
+                self._tasks -= 1
 
-    def _inside_of_this_loop(self) -> _LoopState:
-        from anyio.lowlevel import RunVar  # noqa: PLC0415
+    def _loop_state(self) -> _LoopState:
+        from anyio.lowlevel import RunVar  # noqa: PLC0415  # blocking use needs no event loop library
 
-        if self._inside is None:
-            self._inside = RunVar(f"unbroken lane {self._number}")
-        found: _LoopState | None = self._inside.get(None)
-        if found is None:
-            self._inside.set(found := _LoopState(self._width))
-        return found
+        if self._loop_states is None:
+            self._loop_states = RunVar(f"unbroken worker pool {self._number}")
+        state: _LoopState | None = self._loop_states.get(None)
+        if state is None:
+            self._loop_states.set(state := _LoopState(self._max_threads))
+        return state
 
 
 class _LoopState:
-    """Who is in a lane, of one event loop: those at work and those that wait."""
+    """The tasks of one event loop in a pool: those at work and those that wait."""
 
-    def __init__(self, width: int) -> None:
-        from anyio import CapacityLimiter  # noqa: PLC0415
+    def __init__(self, max_threads: int) -> None:
+        from anyio import CapacityLimiter  # noqa: PLC0415  # blocking use needs no event loop library
 
-        self.limiter, self.tasks = CapacityLimiter(width), 0
+        self.limiter, self.tasks = CapacityLimiter(max_threads), 0
 
 
-def _plain(answer: T | Awaitable[T]) -> T:
-    """What an application's function answered, where nobody can await it."""
-    if not inspect.isawaitable(answer):
-        return answer
-    if inspect.iscoroutine(answer):
-        answer.close()
-    raise ConfigurationError("an async function cannot be asked here: give a plain one to a framework that blocks")
+def _too_many() -> TryLater:
+    return TryLater("too many at once", retry_after=1.0)
+
+
+def _not_awaitable(result: T | Awaitable[T]) -> T:
+    """Return *result*. Raise ConfigurationError for an awaitable: no event loop runs here."""
+    if not inspect.isawaitable(result):
+        return result
+    if inspect.iscoroutine(result):
+        result.close()
+    raise ConfigurationError("an async function cannot be called here: give a plain one to a framework that blocks")
 
 
 CORES = os.cpu_count() or 1
-LOGIN_POOL = WorkerPool(
-    CORES, 64 * CORES
-)  # a password costs 64 MiB and a core for 50 ms: who would wait for longer than 5 s
-STORE_POOL = WorkerPool(16)  # the slow writes of a blocking store; and other plain functions of the application
+# A password costs 64 MiB and a core for 50 ms: 64 waiting per core are about 3 s of waiting.
+LOGIN_POOL = WorkerPool(CORES, 64 * CORES)
+STORE_POOL = WorkerPool(16)  # what a blocking store waits for, and plain functions of the application
+
+
+class MayBlock(Protocol):
+    """A store that says whether its operations block."""
+
+    blocking: bool
+
+
+async def run_inline(store: SessionStore, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return the result of *flow*, which uses *store* and rarely waits.
+
+    A flow that found the database locked has written nothing: it runs again, in a worker thread.
+    """
+    if not store.blocking or in_sync_context():
+        return await flow()
+    try:
+        with store.short_timeout():
+            return await flow()  # over a blocking store it never suspends: no other task runs within the timeout
+    except DatabaseLocked:
+        return await run_in_worker(store, flow)
+
+
+async def run_in_worker(store: MayBlock, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return the result of *flow*, which waits for the disk or for other processes: off the loop if *store* blocks."""
+    if not store.blocking or in_sync_context():
+        return await flow()
+    return await STORE_POOL.run(lambda: run_sync(flow()))

@@ -97,7 +97,7 @@ class LoopbackServer:
 
     def alarms(self) -> int:
         """How many sessions were ended because a refresh token was used twice."""
-        return sum(info.revoked_why == "reuse" for info in self.sessions.list_all(include_ended=True))
+        return sum(info.revoked_why == "reuse" for info in self.sessions.list_sessions(include_revoked=True))
 
     @contextmanager
     def assert_one_refresh(self) -> Iterator[None]:

@@ -14,12 +14,12 @@ from tests.support.backend import PASSWORD, Backend
 
 def test_a_session_from_login_to_logout(shell: Shell, server: Backend) -> None:
     shell.login(server.url, "api", "--label", "laptop")
-    assert [info.label for info in server.sessions.list_of("ada")] == ["laptop"]
+    assert [info.label for info in server.sessions.list_sessions("ada")] == ["laptop"]
     token = shell("token", "api").stdout.strip()
     assert server.sessions.verify(token).subject == "ada"
     done = shell("logout", "api")
     assert (done.returncode, done.stdout) == (0, "api: logged out; the server confirmed it\n")
-    assert server.sessions.list_of("ada") == []
+    assert server.sessions.list_sessions("ada") == []
     assert "make one with `unbroken login URL --as NAME`" in one_line(shell("token", "api"))
     assert [path.name for path in shell.folder.glob("*.json")] == []
 
@@ -84,9 +84,9 @@ def test_a_refused_login_changes_nothing(api: Shell, server: Backend) -> None:
 
 
 def test_a_login_by_password_ends_the_session_it_replaces(api: Shell, server: Backend) -> None:
-    [before] = server.sessions.list_of("ada")
+    [before] = server.sessions.list_sessions("ada")
     api.login(server.url)
-    [after] = server.sessions.list_of("ada")
+    [after] = server.sessions.list_sessions("ada")
     assert before.sid != after.sid
 
 

@@ -70,7 +70,7 @@ def test_a_mistake_gets_one_clear_line_without_a_secret(
 def test_every_option_is_an_environment_variable_too(shell: Shell, server: Backend) -> None:
     login = {"UNBROKEN_AS": "api", "UNBROKEN_USER": "ada", "UNBROKEN_PASSWORD_STDIN": "1", "UNBROKEN_LABEL": "x y"}
     assert shell("login", server.url, given=PASSWORD, **login).returncode == 0
-    assert server.sessions.list_of("ada")[0].label == "x y"
+    assert server.sessions.list_sessions("ada")[0].label == "x y"
     assert shell("exec", "api", "--", "sh", "-c", 'test "$T"', UNBROKEN_ENV="T").returncode == 0
     for command, names in EXPECTED.items():
         text = shell(*command.split(), "--help").stdout

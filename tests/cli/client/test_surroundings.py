@@ -82,7 +82,7 @@ def test_a_password_that_is_no_text_is_said_so(shell: Shell, server: Backend, en
     assert "the password is not in" in one_line(shell(*login, given=b"\xff\n", PYTHONIOENCODING=encoding))
     done = shell.raw([*COMMAND, "login", server.url, "--as", "api", "--user", b"\xff", "--password-stdin"], b"x\n")
     assert b"unbroken: the user, the scope and the label are printable" in done.stderr
-    assert server.sessions.list_all() == []
+    assert server.sessions.list_sessions() == []
 
 
 def test_junk_from_git_is_no_traceback(api: Shell) -> None:
@@ -165,7 +165,7 @@ def test_tokens_whose_profile_is_gone_are_sent_to_no_other_server(api: Shell, se
     store = FileStore(api.folder / "api.tokens.json").load()
     assert store.tokens is not None
     assert store.tokens.refresh_token != refresh_token
-    assert len(server.sessions.list_of("ada")) == 1
+    assert len(server.sessions.list_sessions("ada")) == 1
 
 
 def test_tokens_that_were_damaged_and_set_aside_are_forgotten_too(api: Shell) -> None:

@@ -74,7 +74,7 @@ def test_a_logout_wins_over_a_renewal_under_way(server: Api, connect: Any, pool:
             one.result(10)
     until(lambda: not session.status.refreshing)
     assert store.load().tokens is None
-    assert server.sessions.list_of("ada") == []
+    assert server.sessions.list_sessions("ada") == []
     assert len(server.seen) <= 3, "nothing was sent again"
 
 

@@ -133,11 +133,11 @@ def test_a_native_client_of_the_same_server_gets_its_tokens_in_the_body(both: Si
     "origin", [FOREIGN, "null", "https://app.example.com.evil.example", "https://app.example.com:8"]
 )
 def test_another_sites_page_cannot_log_a_browser_in(site: Site, origin: str) -> None:
-    asked = len(site.sessions.list_of("ada"))
+    asked = len(site.sessions.list_sessions("ada"))
     answer = site.login({**SCRIPT, "origin": origin})
     assert error(answer) == (403, "forbidden", "foreign_origin")
     assert "set-cookie" not in answer.headers
-    assert len(site.sessions.list_of("ada")) == asked, "it was refused before anybody looked at the password"
+    assert len(site.sessions.list_sessions("ada")) == asked, "it was refused before anybody looked at the password"
 
 
 @pytest.mark.parametrize("fetched", ["same-origin", None])
@@ -284,7 +284,7 @@ def test_an_old_token_of_the_same_session_does_not_end_it(site: Site) -> None:
     assert (answer.status_code, answer.json()["refresh_seq"]) == (200, 4)
     stale = httpx2.post(site.url + "/auth/refresh", headers=cookies(tokens[0], tokens[1]))
     assert error(stale) == (400, "invalid_request", "ambiguous_cookies")
-    assert site.sessions.list_of("shadow"), "it was not taken for a theft"
+    assert site.sessions.list_sessions("shadow"), "it was not taken for a theft"
 
 
 def test_a_session_that_a_neighbour_put_in_does_not_take_the_place_of_ones_own(both: Site) -> None:
@@ -301,7 +301,7 @@ def test_a_session_that_a_neighbour_put_in_does_not_take_the_place_of_ones_own(b
         answer = httpx2.get(both.url + "/auth/session", headers=cookies(*pair, name=ACCESS))
         assert error(answer) == (400, "invalid_request", "ambiguous_cookies")
     assert httpx2.post(both.url + "/auth/logout", headers=cookies(*pairs[0])).status_code == 204
-    assert not both.sessions.list_of("mallory"), "logging out ends both, and so helps"
+    assert not both.sessions.list_sessions("mallory"), "logging out ends both, and so helps"
 
 
 def test_a_dead_or_older_access_cookie_beside_the_good_one_does_no_harm(both: Site) -> None:
@@ -363,7 +363,7 @@ def test_a_logout_ends_the_session_and_clears_what_was_set(site: Site) -> None:
         assert answer.status_code == 204
         assert (set_cookies(answer)[REFRESH]["path"], set_cookies(answer)[REFRESH]["max-age"]) == ("/auth", "0")
         assert not list(browser.cookies.jar)
-        assert not site.sessions.list_of("leaver")
+        assert not site.sessions.list_sessions("leaver")
 
 
 def test_a_logout_clears_both_cookies(both: Site) -> None:
@@ -374,7 +374,7 @@ def test_a_logout_clears_both_cookies(both: Site) -> None:
             ACCESS: ("/", "0"),
         }
         assert not list(browser.cookies.jar)
-        assert not both.sessions.list_of("leaver")
+        assert not both.sessions.list_sessions("leaver")
 
 
 def test_a_logout_by_cookie_without_the_header_is_403_and_ends_nothing(site: Site) -> None:
@@ -382,7 +382,7 @@ def test_a_logout_by_cookie_without_the_header_is_403_and_ends_nothing(site: Sit
         answer = browser.post("/auth/logout")
         assert error(answer) == (403, "forbidden", "no_header")
         assert "set-cookie" not in answer.headers
-        assert site.sessions.list_of("stayer")
+        assert site.sessions.list_sessions("stayer")
 
 
 def test_a_logout_with_the_access_token_ends_the_cookies_session_too(site: Site) -> None:
@@ -390,7 +390,7 @@ def test_a_logout_with_the_access_token_ends_the_cookies_session_too(site: Site)
         access = browser.post("/auth/refresh", headers=SCRIPT).json()["access_token"]
         answer = browser.post("/auth/logout", headers={**SCRIPT, **authorization(access)})
         assert (answer.status_code, set_cookies(answer).keys()) == (204, {REFRESH})
-        assert not site.sessions.list_of("twice")
+        assert not site.sessions.list_sessions("twice")
 
 
 def test_a_logout_of_a_session_that_is_over_still_clears(site: Site) -> None:
@@ -500,5 +500,5 @@ def test_whoever_logs_out_is_logged_out_however_many_cookies_a_neighbour_has_set
     answer = case_sensitive.http.post("/auth/logout", headers={**SCRIPT, "cookie": tossed})
     assert answer.status_code == 204
     assert all("Max-Age=0" in cookie for cookie in answer.headers.get_list("set-cookie"))
-    assert case_sensitive.sessions.list_of("bob") == []
+    assert case_sensitive.sessions.list_sessions("bob") == []
     case_sensitive.http.cookies.clear()

@@ -12,7 +12,7 @@ import pytest
 from tests.support import faces
 from tests.support.faces import FACES, NO_STORE, PASSWORD, Wire, authorization
 from unbroken.server import Identity, MemorySessionStore, MfaRequired, RateLimitPolicy, Sessions
-from unbroken.server.core.events import LoginFailed, LoginRateLimited, ServerEvent, SessionCreated, SessionRevoked
+from unbroken.server.events import LoginFailed, LoginRateLimited, ServerEvent, SessionCreated, SessionRevoked
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 NEWER_FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:141.0) Gecko/20100101 Firefox/141.0"
@@ -115,7 +115,7 @@ def test_a_login_of_two_steps(people: People) -> None:
     assert (body["hint"], body["expires_in"]) == ("your phone", 300)
     assert "www-authenticate" not in asked.headers
     assert NO_STORE.items() <= dict(asked.headers).items()
-    assert people.sessions.list_of("careful ada") == []
+    assert people.sessions.list_sessions("careful ada") == []
     done = people.step(body["mfa_token"])
     assert done.status_code == 200, done.text
     assert NO_STORE.items() <= dict(done.headers).items()
@@ -130,7 +130,7 @@ def test_a_wrong_code_may_be_corrected_and_a_right_one_counts_once(people: Peopl
     assert people.step(token).status_code == 200
     again = people.step(token)
     assert (again.status_code, again.json()["reason"]) == (401, "mfa_token")
-    assert len(people.sessions.list_of("careful bob")) == 1
+    assert len(people.sessions.list_sessions("careful bob")) == 1
 
 
 def test_codes_cannot_be_guessed_by_logging_in_again_and_again(people: People) -> None:
@@ -151,7 +151,7 @@ def test_the_password_grant_says_clearly_that_it_is_not_enough(people: People) -
     answer = people.http.post("/auth/token", data=form)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
     assert "requires MFA" in answer.json()["error_description"]
-    assert people.sessions.list_of("careful dan") == []
+    assert people.sessions.list_sessions("careful dan") == []
 
 
 # ---- my devices ------------------------------------------------------------------------------------------------------

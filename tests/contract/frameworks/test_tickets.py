@@ -164,7 +164,7 @@ def test_a_store_that_is_away_is_503(face: Any) -> None:
 
     sessions = Sessions(Away())
     headers = authorization(sessions.create("ada").access_token)
-    sessions.store.gone, sessions._flows.watch.fresh_until = True, float("-inf")
+    sessions.store.gone, sessions._freshness.fresh_until = True, float("-inf")
     with face(sessions) as http:
         answer = http.post(TICKET, headers=headers)
     assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")

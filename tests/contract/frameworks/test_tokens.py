@@ -51,7 +51,7 @@ def test_a_wrong_password_is_access_denied_without_a_challenge(wire: Wire, name:
 
 def test_a_login_keeps_what_the_device_is_called_and_where_it_is(wire: Wire) -> None:
     tokens = wire.login("devices", label="Ada's laptop", client_id="shop-app")
-    [info] = wire.sessions.list_of("devices")
+    [info] = wire.sessions.list_sessions("devices")
     assert (info.label, info.client_id, info.ip) == ("Ada's laptop", "shop-app", "127.0.0.1")
     assert info.user_agent.startswith("python-httpx")
     assert wire.whoami(tokens["access_token"]).json()["client_id"] == "shop-app"
@@ -59,12 +59,12 @@ def test_a_login_keeps_what_the_device_is_called_and_where_it_is(wire: Wire) -> 
 
 @pytest.mark.parametrize("scope", ["introspect", "read introspect", "admin"])
 def test_nobody_gets_a_scope_by_asking_for_it(wire: Wire, scope: str) -> None:
-    before = len(wire.sessions.list_of("eve"))
+    before = len(wire.sessions.list_sessions("eve"))
     fields = {"username": "eve", "password": PASSWORD, "scope": scope}
     login = wire.http.post("/auth/login", json=fields)
     granted = wire.form("/auth/token", grant_type="password", **fields)
     assert {(answer.status_code, answer.json()["error"]) for answer in (login, granted)} == {(400, "invalid_scope")}
-    assert len(wire.sessions.list_of("eve")) == before
+    assert len(wire.sessions.list_sessions("eve")) == before
 
 
 @pytest.mark.parametrize("client_id", ["x" * 201, "naïve", "a\nb"])

@@ -361,7 +361,7 @@ def test_sixteen_threads_with_one_token_get_one_successor(about: tuple[str, str,
         with ThreadPoolExecutor(16) as pool:
             answers = set(pool.map(lambda _: sessions.refresh(token).refresh_token, range(16)))
         assert len(answers) == 1
-        assert [info.revoked_at for info in sessions.list_of("ada")] == [None]
+        assert [info.revoked_at for info in sessions.list_sessions("ada")] == [None]
         sessions.close()
 
 
@@ -402,7 +402,7 @@ def test_a_logout_that_races_a_refresh_wins(about: tuple[str, str, str]) -> None
                 together.wait(10)
                 assert sessions.logout(refresh_token=granted.refresh_token) is True
                 racing.result(20)
-            assert sessions.list_of("ada") == []
+            assert sessions.list_sessions("ada") == []
         sessions.close()
 
 
@@ -425,7 +425,7 @@ def test_all_sessions_of_a_subject_end_while_they_are_refreshed(about: tuple[str
             for one in work:
                 one.result(60)
         assert ended == 8
-        assert sessions.list_of("ada") == []
+        assert sessions.list_sessions("ada") == []
         sessions.close()
 
 

@@ -54,7 +54,7 @@ class Server:
 
     def alarms(self) -> int:
         """How many sessions were ended because a refresh token was used twice."""
-        return sum(info.revoked_why == "reuse" for info in self.sessions.list_all(include_ended=True))
+        return sum(info.revoked_why == "reuse" for info in self.sessions.list_sessions(include_revoked=True))
 
 
 @pytest.fixture(scope="module", params=["EdDSA", "ES256"])

@@ -44,7 +44,7 @@ def test_a_client_discovers_refreshes_and_revokes(server: Server, program: str) 
     assert found["refused"]["error"] == "invalid_grant"
     assert found["refused"].get("status", 400) == 400, "not every client says it"
     assert server.hits[METADATA] - before[METADATA] == 1
-    [info] = [info for info in server.sessions.list_all(include_ended=True) if info.sid == sid]
+    [info] = [info for info in server.sessions.list_sessions(include_revoked=True) if info.sid == sid]
     assert info.revoked_why == "logged_out"
 
 

@@ -397,7 +397,7 @@ def test_logout_wins_over_a_renewal_under_way(server: Backend) -> None:
     thread.join()
     assert caught == ["logged_out"]
     assert store.load().tokens is None
-    assert server.sessions.list_of("ada") == []
+    assert server.sessions.list_sessions("ada") == []
 
 
 def test_what_waits_for_one_user_is_not_sent_for_the_next(server: Backend) -> None:

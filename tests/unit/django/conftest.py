@@ -52,4 +52,4 @@ def token_of(user: Any, scope: str = "") -> dict[str, str]:
 
 
 def alive() -> int:
-    return len(sessions().list_all())
+    return len(sessions().list_sessions())

@@ -21,7 +21,7 @@ from tests.unit.django.pages import PAGES
 from unbroken.django import authenticate_user, sessions, user_of
 from unbroken.django.runtime import reset, route_table, runtime, setting
 from unbroken.server import MemorySessionStore, Policy, Sessions
-from unbroken.server.core.events import SessionCreated
+from unbroken.server.events import SessionCreated
 from unbroken.server.stores.encrypted_keys import count_unencrypted, new_key
 from unbroken.testing import LoopbackServer
 from unbroken.verifier import Verifier

@@ -103,14 +103,14 @@ def test_connections_are_looked_after_where_django_does_not(
 def test_a_password_that_changes_while_it_is_checked_begins_no_session(
     ada: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = sessions().acreate
+    begin = sessions().acreate_unless
 
     async def meanwhile(*args: Any, **kwargs: Any) -> Any:
         ada.set_password("another")
         ada.save()
         return await begin(*args, **kwargs)
 
-    monkeypatch.setattr(sessions(), "acreate", meanwhile)
+    monkeypatch.setattr(sessions(), "acreate_unless", meanwhile)
     assert Client().post("/auth/login", LOGIN, **JSON).status_code == 401
     assert alive() == 0
 
@@ -237,7 +237,7 @@ def test_a_user_changed_behind_djangos_back_is_logged_out_by_the_next_refresh(
     refused, granted = (refresh(http, path, token) for token in (mine, others))
     assert (refused.status_code, refused.json()["error"], refused.json()["reason"]) == (400, "invalid_grant", "revoked")
     assert granted.status_code == 200
-    assert [info.subject for info in sessions().list_all()] == [str(other.pk)]
+    assert [info.subject for info in sessions().list_sessions()] == [str(other.pk)]
 
 
 def refresh(http: httpx2.Client, path: str, token: str | None) -> httpx2.Response:

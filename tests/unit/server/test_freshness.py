@@ -15,8 +15,7 @@ import pytest
 from tests.support.processes import ends_well, fork
 from unbroken._sync import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
-from unbroken.server import MemorySessionStore, Sessions, SqliteSessionStore
-from unbroken.server import freshness as watch_module
+from unbroken.server import MemorySessionStore, Sessions, SqliteSessionStore, freshness
 from unbroken.server.freshness import KeyAndRevocationCache
 
 TTLS = {"sign": 60.0, "mac": 600.0}
@@ -95,7 +94,7 @@ def test_a_revocation_is_not_forgotten_while_another_is_being_noted() -> None:
 def test_revocations_from_here_and_from_elsewhere_are_all_known(two: tuple[Sessions, Sessions]) -> None:
     here, there = two
     until = time.time() + 3600
-    here._flows.watch.add_revocations([(f"sid {number}", until) for number in range(50_000)])
+    here._freshness.add_revocations([(f"sid {number}", until) for number in range(50_000)])
     mine, theirs = ([here.create("ada").access_token for _ in range(60)] for _ in range(2))
     probe = here.create("bob").access_token
     with ThreadPoolExecutor(3) as pool:
@@ -104,9 +103,9 @@ def test_revocations_from_here_and_from_elsewhere_are_all_known(two: tuple[Sessi
             pool.submit(lambda: [there.logout(access_token=token) for token in theirs]),
         ]
         while not all(one.done() for one in work):
-            run_sync(here._flows.watch.refresh_now())
+            run_sync(here._freshness.refresh_now())
             here.verify(probe)
-    run_sync(here._flows.watch.refresh_now())
+    run_sync(here._freshness.refresh_now())
     assert {dead(here, token) for token in mine + theirs} == {"revoked"}
 
 
@@ -125,7 +124,7 @@ def test_an_answer_that_was_overtaken_brings_no_retired_key_back() -> None:
     store = MemorySessionStore()
     sessions = Sessions(store)
     kid = sessions.keyring().signing[0].kid
-    watch, old = sessions._flows.watch, run_sync(store.keys())
+    watch, old = sessions._freshness, run_sync(store.keys())
     late = watch.refresh_now()
     asked = threading.Event()
 
@@ -154,7 +153,7 @@ async def test_a_store_that_takes_its_time_is_asked_once_for_all_tasks() -> None
         async with anyio.create_task_group() as group:
             for name in ("ada", "bob", "eve"):
                 group.start_soon(sessions.acreate, name)
-    assert len(sessions.list_all()) == 3
+    assert len(sessions.list_sessions()) == 3
     assert store.asked <= 3, "one look: empty, after the first keys, after their lifetimes"
 
 
@@ -174,7 +173,7 @@ async def test_tasks_that_wait_for_one_that_is_cancelled_ask_for_themselves() ->
             group.start_soon(sessions.acreate, "bob")
             await anyio.sleep(0.002)
             gone.cancel()
-    assert [info.subject for info in sessions.list_all()] == ["bob"]
+    assert [info.subject for info in sessions.list_sessions()] == ["bob"]
 
 
 @pytest.mark.anyio
@@ -216,16 +215,16 @@ def test_a_key_that_was_made_a_moment_ago_is_looked_for(two: tuple[Sessions, Ses
     assert there.verify(granted.access_token).subject == "bob"
     here.rotate_keys(publish_ahead=0)
     granted = here.refresh(granted.refresh_token or "")
-    time.sleep(watch_module.UNKNOWN_KEY_RETRY_SECONDS)
+    time.sleep(freshness.UNKNOWN_KEY_RETRY_SECONDS)
     assert there.refresh(granted.refresh_token or "").refresh_seq == 2
     here.rotate_keys(publish_ahead=0)
     granted = here.create("eve")
-    time.sleep(watch_module.UNKNOWN_KEY_RETRY_SECONDS)
+    time.sleep(freshness.UNKNOWN_KEY_RETRY_SECONDS)
     assert there.logout(refresh_token=granted.refresh_token) is True
 
 
 def test_keys_that_nobody_has_are_looked_for_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "UNKNOWN_KEY_RETRY_SECONDS", 3600.0)
+    monkeypatch.setattr(freshness, "UNKNOWN_KEY_RETRY_SECONDS", 3600.0)
     sessions, other = Sessions(MemorySessionStore()), Sessions(MemorySessionStore())
     other.rotate_keys(publish_ahead=0)
     strange = other.create("ada")
@@ -236,7 +235,7 @@ def test_keys_that_nobody_has_are_looked_for_at_a_bounded_rate(monkeypatch: pyte
         nonlocal looks
         looks += 1
 
-    monkeypatch.setattr(sessions._flows.watch, "refresh_now", look_now)
+    monkeypatch.setattr(sessions._freshness, "refresh_now", look_now)
     for _ in range(20):
         assert dead(sessions, strange.access_token) == "malformed"
         with pytest.raises(InvalidGrant) as caught:
@@ -267,7 +266,7 @@ def test_a_child_that_is_forked_while_a_thread_asks_the_store_does_not_wait_for_
     store = Held()
     sessions = Sessions(store)
     token = sessions.create("ada").access_token
-    watch = sessions._flows.watch
+    watch = sessions._freshness
     watch.fresh_until = float("-inf")
     store.go_on.clear()
     store.asked.clear()

@@ -1,4 +1,4 @@
-"""The thread that listens to a store's news: what one node revokes is dead on another at once, whatever breaks."""
+"""The thread that listens to a store's notifications: what one node revokes is dead on another at once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ import pytest
 
 from tests.support.services import Service
 from unbroken.errors import InvalidToken, StoreUnavailable
-from unbroken.server import MemorySessionStore, Sessions, open_store
-from unbroken.server import freshness as feed_module
-from unbroken.server import freshness as watch_module
+from unbroken.server import MemorySessionStore, Sessions, freshness, open_store
 from unbroken.server.freshness import RevocationListener
 
 FOR_EVER = 3600.0
@@ -33,7 +31,7 @@ import os, sys, time
 from unbroken.errors import InvalidToken
 from unbroken.server import Sessions, freshness as watch, open_store
 watch.POLL_SECONDS = 3600.0
-here, there = (Sessions(open_store(sys.argv[1])) for _ in range(2))
+here, there = (Sessions(open_store(sys.argv[1]), issuer='https://id.example.com') for _ in range(2))
 ada, bob = (here.create(name).access_token for name in ("ada", "bob"))
 def hears(token):
     for _ in range(3000):
@@ -43,7 +41,7 @@ def hears(token):
 hears_of, tells = os.pipe()
 there.verify(ada)
 if os.fork() == 0:
-    here._flows.watch.fresh_until = 0.0  # as it would be after a while
+    here._freshness.fresh_until = 0.0  # as it would be after a while
     here.verify(ada)
     os.write(tells, b"ready")
     print("child", hears(ada), flush=True)
@@ -81,13 +79,13 @@ def nodes(url: str) -> Iterator[tuple[Sessions, Sessions]]:
 @pytest.fixture
 def nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was learnt stays fresh: no request asks the store."""
-    monkeypatch.setattr(watch_module, "POLL_SECONDS", FOR_EVER)
+    monkeypatch.setattr(freshness, "POLL_SECONDS", FOR_EVER)
 
 
 @pytest.fixture
 def no_routine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread looks only when it has heard something."""
-    monkeypatch.setattr(feed_module, "LISTENER_POLL_SECONDS", FOR_EVER)
+    monkeypatch.setattr(freshness, "LISTENER_POLL_SECONDS", FOR_EVER)
 
 
 def until(done: Callable[[], bool]) -> None:
@@ -113,7 +111,7 @@ def listening(url: str) -> list[int]:
 
 
 def threads() -> int:
-    return sum(thread.name == "unbroken feed" for thread in threading.enumerate())
+    return sum(thread.name == "unbroken revocation listener" for thread in threading.enumerate())
 
 
 # ---- what is announced -----------------------------------------------------------------------------------------------
@@ -128,8 +126,8 @@ def test_a_revocation_is_heard_on_another_node(nodes: tuple[Sessions, Sessions],
     until(lambda: len(listening(url)) == 2)
     here.logout(access_token=granted[0].access_token)
     until(lambda: is_dead(there, granted[0].access_token))
-    here.refresh(granted[1].refresh_token or "", attempt="one")
-    here.verify(here.refresh(granted[1].refresh_token or "", attempt="two").access_token)
+    here.refresh(granted[1].refresh_token or "", idempotency_key="one")
+    here.verify(here.refresh(granted[1].refresh_token or "", idempotency_key="two").access_token)
     here.revoke_subject("ada")
     until(lambda: is_dead(there, granted[1].access_token) and is_dead(there, granted[2].access_token))
 
@@ -140,10 +138,10 @@ def test_a_reuse_is_heard_on_another_node(nodes: tuple[Sessions, Sessions], url:
     first = here.create("ada", coordinated=True)
     there.verify(first.access_token)
     until(lambda: len(listening(url)) == 2)
-    second = here.refresh(first.refresh_token or "", attempt="one")
-    here.refresh(second.refresh_token or "", attempt="two")
+    second = here.refresh(first.refresh_token or "", idempotency_key="one")
+    here.refresh(second.refresh_token or "", idempotency_key="two")
     with pytest.raises(Exception, match="used twice"):
-        here.refresh(first.refresh_token or "", attempt="thief")
+        here.refresh(first.refresh_token or "", idempotency_key="thief")
     until(lambda: is_dead(there, first.access_token))
 
 
@@ -153,7 +151,7 @@ def test_a_new_key_is_heard_on_another_node(nodes: tuple[Sessions, Sessions], ur
     there.verify(here.create("ada").access_token)
     until(lambda: len(listening(url)) == 2)
     records = here.rotate_keys()
-    until(lambda: list(there._flows.watch.keyring.records) == records)
+    until(lambda: list(there._freshness.keyring.records) == records)
 
 
 @pytest.mark.usefixtures("nobody_asks", "no_routine")
@@ -164,19 +162,19 @@ def test_many_announcements_are_heard_in_few_looks(
     tokens = [here.create("ada").access_token for _ in range(100)]
     there.verify(tokens[0])
     until(lambda: len(listening(url)) == 2)
-    monkeypatch.setattr(feed_module, "COALESCE_SECONDS", 0.2)
-    begun = there._flows.watch._begun
+    monkeypatch.setattr(freshness, "COALESCE_SECONDS", 0.2)
+    begun = there._freshness._polls_started
     for token in tokens:
         here.logout(access_token=token)
     until(lambda: all(is_dead(there, token) for token in tokens))
-    assert there._flows.watch._begun - begun < 50
+    assert there._freshness._polls_started - begun < 50
 
 
 # ---- what breaks -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("nobody_asks")
-def test_a_feed_whose_connection_was_killed_learns_by_asking_and_listens_again(
+def test_a_listener_whose_connection_was_killed_polls_and_listens_again(
     nodes: tuple[Sessions, Sessions], url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     here, there = nodes
@@ -189,13 +187,13 @@ def test_a_feed_whose_connection_was_killed_learns_by_asking_and_listens_again(
     here.logout(access_token=granted.access_token)
     until(lambda: is_dead(there, granted.access_token))
     until(lambda: len(listening(url)) == 2)
-    said = [record.getMessage() for record in caplog.records if "announces again" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "sends no notifications" in record.getMessage()]
     assert said, "the operator can see it"
     assert len(said) <= 2, "once a node"
 
 
 @pytest.mark.usefixtures("nobody_asks")
-def test_a_feed_whose_connection_hangs_learns_by_asking(nodes: tuple[Sessions, Sessions], url: str) -> None:
+def test_a_listener_whose_connection_hangs_polls(nodes: tuple[Sessions, Sessions], url: str) -> None:
     here, there = nodes
     granted = here.create("ada")
     there.verify(granted.access_token)
@@ -211,11 +209,11 @@ def test_a_feed_whose_connection_hangs_learns_by_asking(nodes: tuple[Sessions, S
             os.kill(pid, signal.SIGCONT)
 
 
-def test_a_node_without_a_feed_asks_by_itself(
+def test_a_node_without_a_listener_polls(
     nodes: tuple[Sessions, Sessions], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = nodes
-    monkeypatch.setattr(feed_module.RevocationListener, "begin", lambda feed: None)
+    monkeypatch.setattr(freshness.RevocationListener, "start", lambda listener: None)
     granted = here.create("ada")
     there.verify(granted.access_token)
     assert threads() == 0
@@ -224,7 +222,7 @@ def test_a_node_without_a_feed_asks_by_itself(
 
 
 class Announcing(MemorySessionStore):
-    """A store whose news are what a test says."""
+    """A store whose notifications are what a test says."""
 
     def __init__(self, wait: Callable[[float], None]) -> None:
         super().__init__()
@@ -240,10 +238,10 @@ class Announcing(MemorySessionStore):
         self.closed += 1
 
 
-def test_whatever_fails_in_the_feed_the_thread_goes_on(
+def test_whatever_fails_in_the_listener_its_thread_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(feed_module, "LISTENER_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(freshness, "LISTENER_POLL_SECONDS", 0.001)
     failures = [StoreUnavailable("gone"), OSError("odd"), KeyError("odd")]
     heard = threading.Event()
 
@@ -258,15 +256,15 @@ def test_whatever_fails_in_the_feed_the_thread_goes_on(
     with caplog.at_level(logging.INFO, "unbroken"):
         sessions.create("ada")
         assert heard.wait(20)
-        until(lambda: "the store announces revocations again" in caplog.messages)
-    assert sum("not listened to" in message for message in caplog.messages) == 1
+        until(lambda: "the store sends notifications again" in caplog.messages)
+    assert sum("sends no notifications" in message for message in caplog.messages) == 1
     sessions.close()
     assert threads() == 0
     assert store.closed >= 1
 
 
 def test_between_attempts_to_listen_it_asks_as_often_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_module, "LISTENER_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(freshness, "LISTENER_POLL_SECONDS", 0.01)
     attempts = 0
 
     def wait(timeout: float) -> None:
@@ -276,7 +274,7 @@ def test_between_attempts_to_listen_it_asks_as_often_as_ever(monkeypatch: pytest
 
     sessions = Sessions(Announcing(wait))
     sessions.create("ada")
-    until(lambda: sessions._flows.watch._begun > 60)
+    until(lambda: sessions._freshness._polls_started > 60)
     assert attempts < 20
     sessions.close()
 
@@ -284,7 +282,7 @@ def test_between_attempts_to_listen_it_asks_as_often_as_ever(monkeypatch: pytest
 # ---- its life --------------------------------------------------------------------------------------------------------
 
 
-def test_nobody_listens_to_a_store_without_news() -> None:
+def test_no_thread_listens_to_a_store_without_notifications() -> None:
     sessions = Sessions(MemorySessionStore())
     sessions.verify(sessions.create("ada").access_token)
     assert threads() == 0
@@ -336,23 +334,23 @@ def test_a_child_process_listens_by_itself(url: str) -> None:
     assert (done.stdout.splitlines(), done.stderr) == (["child revoked", "status 0", "parent revoked"], "")
 
 
-def test_beginning_twice_is_beginning_once() -> None:
+def test_starting_twice_is_starting_once() -> None:
     made = []
 
-    class Looks:
-        async def look(self) -> None:
+    class Cache:
+        async def refresh_now(self) -> None:
             pass
 
-    def news() -> Any:
+    def subscribe() -> Any:
         made.append(Announcing(time.sleep))
         return made[-1]
 
-    looks = Looks()
-    feed = RevocationListener(news, looks.look)
+    cache = Cache()
+    listener = RevocationListener(subscribe, cache.refresh_now)
     for _ in range(2):
-        feed.begin()
-    feed.stop()
-    feed.stop()
+        listener.start()
+    listener.stop()
+    listener.stop()
     assert len(made) == 1
 
 
@@ -384,16 +382,16 @@ def test_a_node_that_can_have_no_thread_for_its_feed_works_and_tries_again(
 
     sessions = Sessions(Silent())
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "unbroken"):
-        patched.setattr(feed_module.threading.Thread, "start", start)
+        patched.setattr(freshness.threading.Thread, "start", start)
         for _ in range(3):
-            sessions._flows.watch.fresh_until = 0.0
+            sessions._freshness.fresh_until = 0.0
             assert sessions.verify(sessions.create("ada").access_token).subject == "ada"
     assert [one.getMessage() for one in caplog.records] == [
         "revocations are asked for, as nobody can listen for them: can't start new thread"
     ]
-    sessions._flows.watch.fresh_until = 0.0
+    sessions._freshness.fresh_until = 0.0
     sessions.create("ada")
-    assert sessions._flows.watch.feed._listener is not None
+    assert sessions._freshness.listener._listener is not None
     sessions.close()
 
 
@@ -425,7 +423,7 @@ def test_a_feed_that_is_collected_within_its_own_thread_waits_for_no_lock_of_its
             """Nothing."""
 
     news, wants = Collecting(), Wants()
-    listener: Any = feed_module._ListenerThread(news, WeakMethod(wants.look))
+    listener: Any = freshness._ListenerThread(news, WeakMethod(wants.look))
     news.listener = listener
     assert stops.wait(4)
     del wants

@@ -34,9 +34,9 @@ from unbroken.errors import (
     StoreUnavailable,
     TryLater,
 )
-from unbroken.server import MemorySessionStore, Policy, Sessions, SqliteSessionStore
-from unbroken.server.core.events import ReuseDetected, ServerEvent, SessionCreated, SessionRefreshed, SessionRevoked
+from unbroken.server import Caller, MemorySessionStore, Policy, Sessions, SqliteSessionStore
 from unbroken.server.core.rotation import SessionRow
+from unbroken.server.events import ReuseDetected, ServerEvent, SessionCreated, SessionRefreshed, SessionRevoked
 
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA")
 
@@ -119,19 +119,19 @@ def test_sixteen_threads_with_one_token_get_one_successor(sessions: Sessions, ev
 
 def test_a_lost_answer_in_an_hour_the_same_attempt_gets_the_same_token(sessions: Sessions, hands: Hands) -> None:
     token = sessions.create("ada", coordinated=True).refresh_token or ""
-    first = sessions.refresh(token, attempt="one").refresh_token
+    first = sessions.refresh(token, idempotency_key="one").refresh_token
     hands.now += 3600
-    assert sessions.refresh(token, attempt="one").refresh_token == first
+    assert sessions.refresh(token, idempotency_key="one").refresh_token == first
 
 
 def test_another_attempt_gets_a_branch_and_only_one_branch_goes_on(
     sessions: Sessions, events: list[ServerEvent]
 ) -> None:
     token = sessions.create("ada", coordinated=True).refresh_token or ""
-    one, two = sessions.refresh(token, attempt="one"), sessions.refresh(token, attempt="two")
+    one, two = sessions.refresh(token, idempotency_key="one"), sessions.refresh(token, idempotency_key="two")
     assert one.refresh_token != two.refresh_token
-    third = sessions.refresh(two.refresh_token or "", attempt="three")
-    assert refused(sessions, one.refresh_token, attempt="four", ip="203.0.113.9") == "reuse"
+    third = sessions.refresh(two.refresh_token or "", idempotency_key="three")
+    assert refused(sessions, one.refresh_token, idempotency_key="four", caller=Caller("203.0.113.9")) == "reuse"
     assert dead(sessions, third.access_token) == "revoked", "at once"
     assert refused(sessions, third.refresh_token) == "reuse"
     [alarm] = [event for event in events if isinstance(event, ReuseDetected)]
@@ -142,8 +142,8 @@ def test_another_attempt_gets_a_branch_and_only_one_branch_goes_on(
 def test_the_first_use_settles_the_branch_where_that_is_wanted(store: Any, hands: Hands) -> None:
     sessions = Sessions(store, clock=hands, confirm_first_use=True)
     token = sessions.create("ada", coordinated=True).refresh_token or ""
-    sessions.verify(sessions.refresh(token, attempt="one").access_token)
-    assert refused(sessions, token, attempt="two") == "reuse"
+    sessions.verify(sessions.refresh(token, idempotency_key="one").access_token)
+    assert refused(sessions, token, idempotency_key="two") == "reuse"
 
 
 def test_idle_and_absolute_expiry(sessions: Sessions, hands: Hands) -> None:
@@ -191,21 +191,21 @@ def test_revoking_one_others_and_all(sessions: Sessions, events: list[ServerEven
     assert sessions.revoke(sids[0], subject="ada") is True
     assert sessions.revoke(sids[0]) is False
     assert sessions.revoke("") is False
-    assert {info.sid for info in sessions.list_of("ada")} == set(sids[1:4])
+    assert {info.sid for info in sessions.list_sessions("ada")} == set(sids[1:4])
     assert sessions.revoke_others("ada", keep=sids[1]) == 2
     assert sessions.revoke_subject("ada") == 1
     assert sessions.revoke_subject("") == 0
-    assert [info.subject for info in sessions.list_all()] == ["bob"]
+    assert [info.subject for info in sessions.list_sessions()] == ["bob"]
     assert sessions.verify(granted[4].access_token)
     assert sum(isinstance(event, SessionRevoked) and event.subject == "ada" for event in events) == 4
     assert sum(isinstance(event, SessionCreated) for event in events) == 5
 
 
 def test_a_session_list_tells_what_a_user_recognises(sessions: Sessions, hands: Hands) -> None:
-    token = sessions.create("ada", label="laptop", ip="192.0.2.1", user_agent="browser").refresh_token or ""
+    token = sessions.create("ada", label="laptop", caller=Caller("192.0.2.1", "browser")).refresh_token or ""
     hands.now += 10
     sessions.refresh(token)
-    [info] = sessions.list_of("ada")
+    [info] = sessions.list_sessions("ada")
     assert (info.label, info.ip, info.user_agent, info.used_at - info.created_at) == (
         "laptop",
         "192.0.2.1",
@@ -301,7 +301,7 @@ def test_a_genuine_token_without_a_row_is_unknown_and_no_theft(
     sessions: Sessions, store: Any, events: list[ServerEvent]
 ) -> None:
     token = sessions.create("ada").refresh_token or ""
-    sessions._flows.mint._known.clear()
+    sessions._issuer._rows.clear()
     if isinstance(store, MemorySessionStore):
         store._rows.clear()
     else:
@@ -481,7 +481,7 @@ def test_the_set_of_revoked_sessions_is_bounded_by_one_access_lifetime(store: An
     for _ in range(50):
         sessions.logout(access_token=sessions.create("ada").access_token)
         hands.now += 30
-    assert len(sessions._flows.watch.revoked) <= 4
+    assert len(sessions._freshness.revoked) <= 4
 
 
 def test_a_restored_database_is_healed_and_nobody_notices(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -491,10 +491,10 @@ def test_a_restored_database_is_healed_and_nobody_notices(tmp_path: Path, caplog
     sessions.close()
     shutil.copy(tmp_path / "s.db", tmp_path / "older.db")
     for number in range(5):
-        token = sessions.refresh(token, attempt=str(number)).refresh_token or ""
+        token = sessions.refresh(token, idempotency_key=str(number)).refresh_token or ""
     restored = Sessions(SqliteSessionStore(tmp_path / "older.db"))
-    token = restored.refresh(token, attempt="after").refresh_token or ""
-    assert restored.refresh(token, attempt="and on").refresh_seq == 7
+    token = restored.refresh(token, idempotency_key="after").refresh_token or ""
+    assert restored.refresh(token, idempotency_key="and on").refresh_seq == 7
     assert not caplog.records
 
 
@@ -503,13 +503,13 @@ async def test_the_async_spellings_do_the_same(store: Any) -> None:
     sessions = Sessions(store)
     granted = await sessions.acreate("ada", label="phone")
     claims = await sessions.averify(granted.access_token)
-    granted = await sessions.arefresh(granted.refresh_token or "", attempt="one")
-    assert [info.label for info in await sessions.alist_of("ada")] == ["phone"]
+    granted = await sessions.arefresh(granted.refresh_token or "", idempotency_key="one")
+    assert [info.label for info in await sessions.alist_sessions("ada")] == ["phone"]
     other = await sessions.acreate("ada")
     assert await sessions.arevoke_others("ada", keep=claims.sid) == 1
     found = await sessions.ainspect_refresh(granted.refresh_token or "")
     assert found is not None
-    assert found[1] is True
+    assert found.is_usable
     assert await sessions.arevoke("no such session") is False
     assert await sessions.alogout(refresh_token=granted.refresh_token) is True
     assert await sessions.arevoke_subject("ada") == 0
@@ -543,7 +543,7 @@ async def test_an_empty_name_names_nobody_in_either_spelling() -> None:
     assert sessions.revoke_subject("") == await sessions.arevoke_subject("") == 0
     for subject, keep in (("", ""), ("", sid), ("ada", "")):
         assert sessions.revoke_others(subject, keep=keep) == await sessions.arevoke_others(subject, keep=keep) == 0
-    assert len(sessions.list_all()) == 2
+    assert len(sessions.list_sessions()) == 2
     assert await sessions.arevoke(sid, subject="ada") is True
 
 
@@ -553,7 +553,7 @@ def test_a_retired_key_logs_nobody_out(hands: Hands) -> None:
     sessions.verify(granted.access_token)
     sessions.retire_key(sessions.keyring().signer(hands.now).kid)
     assert sessions.logout(access_token=granted.access_token) is False
-    assert len(sessions.list_all()) == 1
+    assert len(sessions.list_sessions()) == 1
 
 
 class Failing(MemorySessionStore):

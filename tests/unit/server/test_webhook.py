@@ -18,7 +18,7 @@ import pytest
 
 from unbroken.errors import ConfigurationError
 from unbroken.server import EventLog, MemorySessionStore, Sessions, Webhook
-from unbroken.server.core.events import (
+from unbroken.server.events import (
     LoginRateLimited,
     ReuseDetected,
     SessionCreated,
@@ -120,7 +120,7 @@ def test_the_signature_is_that_of_the_standards_own_example() -> None:
 
 
 def test_refreshes_are_sent_only_on_request(receiver: Receiver) -> None:
-    plain, chosen = Webhook(receiver.url, SECRET), Webhook(receiver.url, SECRET, kinds=[SessionRefreshed.kind])
+    plain, chosen = Webhook(receiver.url, SECRET), Webhook(receiver.url, SECRET, events=[SessionRefreshed.kind])
     for hook in (plain, chosen):
         hook(SessionRefreshed("s1", "ada"))
         assert hook.close(10)
@@ -158,7 +158,7 @@ def test_a_message_is_given_up_after_the_last_try(receiver: Receiver, caplog: py
     hook(started("second"))
     assert receiver.messages(5)[-1][1]["data"]["sid"] == "second"
     assert hook.close(10)
-    assert [record.getMessage() for record in caplog.records if "given up after 4 tries" in record.getMessage()]
+    assert [record.getMessage() for record in caplog.records if "dropped after 4 tries" in record.getMessage()]
     assert SECRET not in caplog.text
 
 
@@ -177,7 +177,7 @@ def test_the_oldest_message_makes_room_with_one_line_in_the_log(
     receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.gate.clear()
-    hook = Webhook(receiver.url, SECRET, most=3)
+    hook = Webhook(receiver.url, SECRET, max_pending=3)
     for number in range(8):
         hook(started(str(number)))
     receiver.gate.set()
@@ -185,7 +185,7 @@ def test_the_oldest_message_makes_room_with_one_line_in_the_log(
     sids = [json.loads(body)["data"]["sid"] for _, body in receiver.got]
     assert sids[-3:] == ["5", "6", "7"]
     assert len(sids) <= 4, "one may have been on its way"
-    assert caplog.text.count("does not keep up") == 1
+    assert caplog.text.count("the oldest are dropped") == 1
 
 
 def test_nobody_waits_for_a_receiver_that_does_not_answer(receiver: Receiver) -> None:
@@ -208,7 +208,7 @@ def test_a_receiver_that_is_not_there_loses_messages_and_says_so(caplog: pytest.
     hook = Webhook(url, SECRET)
     hook(started())
     assert not hook.close(10)
-    assert "1 messages did not arrive" in caplog.text
+    assert "1 undelivered messages" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -241,6 +241,12 @@ def test_a_url_that_is_not_safe_is_refused(url: str) -> None:
 def test_a_secret_that_is_none_is_refused(secret: str) -> None:
     with pytest.raises(ConfigurationError):
         Webhook("https://example.com/", secret)
+
+
+@pytest.mark.parametrize("events", [["session.began"], "session.ended", [SessionRevoked.kind, ""]])
+def test_an_unknown_event_is_refused(events: Any) -> None:
+    with pytest.raises(ConfigurationError, match="knows no event"):
+        Webhook("https://example.com/", SECRET, events=events)
 
 
 def test_a_webhook_shows_neither_secret_nor_path() -> None:
@@ -278,7 +284,7 @@ def test_there_may_be_several_listeners_and_one_that_fails_keeps_nothing_from_th
     sessions = Sessions(MemorySessionStore(), on_event=[fails, got.append, EventLog()])
     sessions.create("ada")
     assert [type(event) for event in got] == [SessionCreated]
-    assert "on_event failed" in caplog.text
+    assert "an event listener failed" in caplog.text
 
 
 def _send(hook: Webhook) -> None:

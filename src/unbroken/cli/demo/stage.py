@@ -17,7 +17,7 @@ from unbroken import FileStore, Session
 from unbroken._sync import run_sync
 from unbroken.cli.demo.workers import Seen
 from unbroken.errors import InvalidGrant, InvalidToken, TryLater
-from unbroken.server import Accounts, Policy, Sessions, SqliteSessionStore
+from unbroken.server import Accounts, Caller, Policy, Sessions, SqliteSessionStore
 from unbroken.server.core.rotation import SessionRow
 from unbroken.testing.network import Network
 
@@ -102,6 +102,9 @@ class Stage:
         raise TryLater("the demo's server did not start within ten seconds")
 
 
+ADDRESS = Caller("203.0.113.66")
+
+
 class Thief:
     """Goes on with a stolen refresh token, as if it were his."""
 
@@ -113,7 +116,7 @@ class Thief:
     def refresh(self) -> None:
         """Exchanges what he has; takes note if he is refused."""
         try:
-            granted = self._sessions.refresh(self._refresh_token, attempt=self._attempt, ip="203.0.113.66")
+            granted = self._sessions.refresh(self._refresh_token, idempotency_key=self._attempt, caller=ADDRESS)
         except InvalidGrant:
             self.caught = True
             return

@@ -1,1 +1,1 @@
-"""The pure half of the server: no clock, no randomness, no I/O."""
+"""The pure half of the server: no clock, no randomness, no I/O. Refresh tokens and their rotation, RFC 9700 §4.14.2."""

@@ -1,17 +1,18 @@
-"""What the server tells about its sessions and logins: frozen values for ``on_event``. None of them holds a secret.
+"""Events of sessions and logins: frozen values for the listeners of ``Sessions``. None of them holds a secret.
 
-``kind`` is a stable word for programs: it names the event in logs and webhooks. A login that is refused has no subject
-yet, and the name that was typed is not told, because people type passwords there: ``account`` stands for it, and is the
-same word for the same name.
+1. ``kind`` is a stable word for programs: it names the event in logs and webhooks.
+2. A refused login has no subject yet, and its event does not hold the user name, because people type passwords there.
+   ``account`` stands for the name: the same word for the same name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 __all__ = [
+    "EventListener",
     "LoginFailed",
     "LoginRateLimited",
     "RefreshRejected",
@@ -20,26 +21,29 @@ __all__ = [
     "SessionCreated",
     "SessionRefreshed",
     "SessionRevoked",
+    "VerdictWord",
 ]
+
+VerdictWord = Literal["rotated", "healed", "converged", "retried", "branched"]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """Something that happened to a session, or on the way to one: then ``sid`` and ``subject`` are empty."""
+    """What happened to a session. ``sid`` and ``subject`` are empty where no session is known."""
 
     kind: ClassVar[str] = "event"
     sid: str
     subject: str
 
     def to_json(self) -> dict[str, object]:
-        """What it tells, as a JSON object; ``kind`` is not in it."""
+        """Return the fields as a JSON object; ``kind`` is not among them."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionCreated(ServerEvent):
-    """A session began. ``new_device``: not within a year has this subject logged in from this client and device before,
-    as the ``User-Agent`` names it.
+    """A session was created. ``new_device``: the subject's first login within a year by this client and device, as the
+    ``User-Agent`` names it.
     """
 
     kind: ClassVar[str] = "login.accepted"
@@ -51,7 +55,7 @@ class SessionCreated(ServerEvent):
 
 @dataclass(frozen=True, slots=True)
 class LoginFailed(ServerEvent):
-    """A login was refused: ``why`` is ``password`` or ``code``, or the application's own word."""
+    """A login was refused. ``why`` is ``password``, ``code``, or the application's own word."""
 
     kind: ClassVar[str] = "login.refused"
     sid: str = ""
@@ -64,7 +68,7 @@ class LoginFailed(ServerEvent):
 
 @dataclass(frozen=True, slots=True)
 class LoginRateLimited(ServerEvent):
-    """A login came too soon after wrong ones. Told at most once a minute for one account at one address."""
+    """A login met the rate limit. At most one event a minute for one account at one address."""
 
     kind: ClassVar[str] = "login.throttled"
     sid: str = ""
@@ -77,16 +81,18 @@ class LoginRateLimited(ServerEvent):
 
 @dataclass(frozen=True, slots=True)
 class SessionRefreshed(ServerEvent):
-    """A refresh token was exchanged; ``verdict`` is that of ``rotation.present``, ``seq`` the newest generation."""
+    """A session was refreshed. ``verdict`` is that of ``rotation.present``, ``seq`` the newest generation."""
 
     kind: ClassVar[str] = "session.refreshed"
-    verdict: str = "rotated"
+    verdict: VerdictWord = "rotated"
     seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshRejected(ServerEvent):
-    """A refresh token was refused; ``reason`` is that of ``InvalidGrant``. It may be anybody's: no session is named."""
+    """A refresh token was refused; ``reason`` is that of ``InvalidGrant``. No session is named: any client can send any
+    token.
+    """
 
     kind: ClassVar[str] = "session.refresh_refused"
     sid: str = ""
@@ -98,9 +104,10 @@ class RefreshRejected(ServerEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReuseDetected(ServerEvent):
-    """A refresh token came back that only a second holder can have: the session was ended, and should be looked at.
+    """A refresh token was presented that only a second holder can have. The session was revoked; investigate it.
 
-    ``evidence`` names the places; ``age_ms`` is how long ago the token before the newest was exchanged.
+    ``evidence`` names the generations and branches; ``age_ms`` is the time since the newest generation was made, in
+    milliseconds.
     """
 
     kind: ClassVar[str] = "session.reuse_detected"
@@ -112,10 +119,10 @@ class ReuseDetected(ServerEvent):
 
 @dataclass(frozen=True, slots=True)
 class SessionRevoked(ServerEvent):
-    """A session was ended by a logout or a revocation, for the reason ``why``."""
+    """A session was revoked. ``why`` is ``logged_out``, ``revoked``, or the word that ``Sessions.revoke`` was given."""
 
     kind: ClassVar[str] = "session.ended"
     why: str = "revoked"
 
 
-EventListener = Callable[[ServerEvent], object]
+EventListener = Callable[[ServerEvent], object]  # called in the thread of the request: it must not block

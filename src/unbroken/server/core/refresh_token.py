@@ -1,11 +1,12 @@
-"""The text form of a refresh token, and the only place where it is made and read.
+"""The text of a refresh token (RFC 6749 §1.5). Only this file writes and reads it.
 
-    rt_ + base64url( version | kid | f | g | b | MAC )
+    rt_ + base64url( version | kid | session secret | generation | branch | MAC )
 
-1. ``f`` is 128 random bits, drawn once a session. It stands in the token and nowhere else: the server keeps SHA-256(f).
-2. ``MAC`` is HMAC-SHA256 over everything before it, under a key of the keyring, cut to 128 bits (RFC 2104 §5). A forged
-   token is refused before any I/O, and every old generation is known as genuine without being stored.
-3. ``kid``, ``g`` and ``b`` are unsigned LEB128 numbers.
+1. The session secret is 128 random bits, drawn once a session. It stands in the token and nowhere else: the key of the
+   session's row is its SHA-256.
+2. The MAC is HMAC-SHA256 over everything before it, under a key of the keyring, truncated to 128 bits (RFC 2104 §5). So
+   a forged token is refused before any I/O, and every old generation is genuine without being stored.
+3. ``kid``, generation and branch are unsigned LEB128 numbers.
 4. One token has one text: other spellings of the same bytes, or of the same numbers, are refused.
 """
 
@@ -20,29 +21,29 @@ from typing import NamedTuple
 from unbroken import _base64
 from unbroken.errors import InvalidGrant
 
-__all__ = ["MAX_TOKEN_CHARS", "RefreshToken", "row_key"]
+__all__ = ["MAX_TOKEN_CHARS", "SECRET_BYTES", "RefreshToken", "row_key"]
 
 PREFIX = "rt_"
 VERSION = 1
 MAC_BYTES = 16
-RANDOM_BYTES = 16
-MAX_TOKEN_CHARS = 128  # characters; a real one has about 50
+SECRET_BYTES = 16
+MAX_TOKEN_CHARS = 128  # a real token has about 50
 
 MacKeyLookup = Callable[[int], "bytes | None"]
 
 
 class RefreshToken(NamedTuple):
-    """A genuine refresh token, read. Its repr shows no secret."""
+    """A genuine refresh token. Its repr shows no secret."""
 
     session_secret: bytes
     generation: int
     branch: int
 
     def __repr__(self) -> str:
-        return f"<RefreshToken g={self.generation} b={self.branch}>"
+        return f"<RefreshToken generation={self.generation} branch={self.branch}>"
 
     def encode(self, kid: int, key: bytes) -> str:
-        """The token as it is given to a client, under the MAC key *key*, which is number *kid*."""
+        """Return the token's text, authenticated under the MAC key *key*, which is number *kid*."""
         message = (
             bytes((VERSION,)) + _number(kid) + self.session_secret + _number(self.generation) + _number(self.branch)
         )
@@ -51,37 +52,37 @@ class RefreshToken(NamedTuple):
 
     @classmethod
     def decode(cls, text: str, key_of: MacKeyLookup) -> RefreshToken:
-        """The token that *text* spells, if one of our keys made it. Raises InvalidGrant ``malformed`` otherwise."""
+        """Return the token in *text*. Raise InvalidGrant ``malformed`` unless a key that *key_of* gives made it."""
         try:
             raw = _bytes_of(text)
             kid, at = _read_number(raw, 1)
-            f, at = raw[at : at + RANDOM_BYTES], at + RANDOM_BYTES
-            g, at = _read_number(raw, at)
-            b, at = _read_number(raw, at)
+            secret, at = raw[at : at + SECRET_BYTES], at + SECRET_BYTES
+            generation, at = _read_number(raw, at)
+            branch, at = _read_number(raw, at)
             key = key_of(kid)
             if raw[0] != VERSION or key is None or len(raw) != at + MAC_BYTES:
-                raise ValueError  # noqa: TRY301  # one way out for all that is wrong
+                raise ValueError  # noqa: TRY301  # one error for everything that is malformed
         except (ValueError, IndexError, binascii.Error):
             raise malformed() from None
         if not hmac.compare_digest(hmac.digest(key, raw[:at], "sha256")[:MAC_BYTES], raw[at:]):
             raise malformed()
-        return cls(f, g, b)
+        return cls(secret, generation, branch)
 
 
 def _bytes_of(text: str) -> bytes:
-    """What *text* spells in canonical base64url. Raises ValueError for any other spelling."""
+    """Return the bytes of *text*. Raise ValueError unless it is canonical base64url (rule 4)."""
     if len(text) > MAX_TOKEN_CHARS or not text.isascii() or not text.startswith(PREFIX):
         raise ValueError
     return _base64.decode(text[len(PREFIX) :])
 
 
-def row_key(f: bytes) -> bytes:
-    """The key of the session's row."""
-    return hashlib.sha256(f).digest()
+def row_key(session_secret: bytes) -> bytes:
+    """Return the key of the session's row (rule 1)."""
+    return hashlib.sha256(session_secret).digest()
 
 
 def malformed() -> InvalidGrant:
-    """The error for everything that is not a refresh token of this server."""
+    """Return the error for a text that is not a refresh token of this server."""
     return InvalidGrant("this is not a refresh token of this server", reason="malformed")
 
 
@@ -97,7 +98,7 @@ def _number(value: int) -> bytes:
 
 
 def _read_number(raw: bytes, at: int) -> tuple[int, int]:
-    """A number, and where it ends. Raises ValueError for one with leading zeros: it has a shorter spelling."""
+    """Return a number and where it ends. Raise ValueError for leading zeros, which rule 4 refuses."""
     if (first := raw[at]) < 128:
         return first, at + 1
     value = shift = 0

@@ -1,26 +1,31 @@
 """What presenting a refresh token does to its session: the server's heart, one pure function.
 
-A session is one row for ever. It knows the place (g, b) of the newest token it issued: generation and branch. A token
-is genuine by its MAC, so every older place is recognised without being stored. The rules, in the order they are tried:
+A session is one row, however often it is refreshed. The row knows the generation and the branch of the newest token it
+issued. A token is genuine by its MAC, so every older one is recognised without being stored. A refresh makes the next
+generation; a refresh whose response got lost makes another *branch* of the same generation. The *promoted* branch of a
+generation is the one whose token was refreshed into the next generation. The rules, in the order they are tried:
 
-    R0  dead      row revoked or expired                               refuse
-    R1h heal      g > row.g: the store has lost writes                 take (g, b) for current, then R1
-    R1  rotate    g = row.g, and seen is null or b                     row := (g+1, 0)
-    R2  converge  g one of the last two generations, by its promoted   answer the newest token again; nothing written
-                  branch, less than ``grace`` seconds ago
-    R3  retry     g = row.g − 1, promoted branch, same attempt id      answer the newest token again; nothing written
-    R4  branch    g = row.g − 1, promoted branch, seen is null         b := row.b + 1
-    R5  reuse     anything else                                        revoke: two parties hold this session
+    R0  dead      the row is revoked or expired                          refuse
+    R1h heal      token.generation > row.generation: the store lost      take the token's generation and branch for
+                  writes                                                 current, then R1
+    R1  rotate    token.generation = row.generation, and no access       generation + 1, branch 0
+                  token of it was used first, or that of this branch
+    R2  converge  one of the last two generations, by its promoted       the newest token again; nothing is written
+                  branch, refreshed less than ``grace`` seconds ago
+    R3  retry     the generation before, by its promoted branch, with    the newest token again; nothing is written
+                  the idempotency key that made the newest token
+    R4  branch    the generation before, by its promoted branch, and     branch + 1
+                  no access token of the newest generation was used
+    R5  reuse     anything else                                          revoke: two parties hold this session
 
-The *promoted* branch of a generation is the one whose token was exchanged for the next generation. R2 forgives
-clients that cannot agree among themselves (tabs with cookies, foreign clients); R3 and R4 forgive answers that got
-lost; R1h forgives a store that was restored from an older state. A thief is forgiven by none of them for long: his
+R2 forgives clients that cannot agree among themselves (tabs with cookies, foreign clients); R3 and R4 forgive responses
+that got lost; R1h forgives a store that was restored from an older state. None of them forgives a thief for long: his
 branch and his victim's cannot both be the promoted one (RFC 9700 §4.14.2).
 
 Nothing here reads a clock, draws a random number or does I/O. A store may carry out R1 as one conditional write, if
-it changes exactly what ``rotate`` below changes; every other rule is a compare-and-set of the row ``present`` returns.
-
-What R1 makes of a row that nobody has read: half of it follows from the token, the statement gives the rest.
+it changes exactly what ``rotate`` changes; every other rule is a compare-and-set of the row that ``present`` returns.
+Such a write returns ``RETURNED_COLUMNS``: the token gives the other half of the row (``rotated_row``), so that R1 needs
+no read before it.
 """
 
 from __future__ import annotations
@@ -28,17 +33,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, NamedTuple
+from math import inf
+from typing import Any, NamedTuple, Protocol
+
+from unbroken.errors import ConfigurationError
 
 __all__ = [
-    "REST",
+    "RETURNED_COLUMNS",
     "Generation",
     "Policy",
     "PresentedToken",
     "SessionRow",
     "Verdict",
     "present",
-    "row_after",
+    "rotated_row",
     "why_inactive",
 ]
 
@@ -51,28 +59,65 @@ class Generation(NamedTuple):
 
 
 class PresentedToken(NamedTuple):
-    """A genuine refresh token as it arrives: its place, and the hash of the attempt id that came with it."""
+    """A genuine refresh token as it arrives, with the hash of the idempotency key of its request."""
 
     generation: int
     branch: int
     idempotency_hash: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How long things live, in seconds. ``grace`` is the window of R2; coordinated sessions have none."""
+class TimeDelta(Protocol):
+    """A ``datetime.timedelta``. That module has clocks, which a pure file does not import."""
 
-    access_ttl: float = 30 * 60.0
-    refresh_ttl: float = 7 * 86400.0
-    max_age: float = 90 * 86400.0
-    grace: float = 10.0
+    def total_seconds(self) -> float:
+        """Return the duration in seconds."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Policy:
+    """How long tokens and sessions live: seconds, or a ``timedelta``.
+
+    ``access_ttl`` is the life of an access token; ``refresh_ttl`` the idle expiry, from the latest refresh; ``max_age``
+    the absolute expiry, from the login; ``grace`` the window of R2, which coordinated sessions do not have.
+
+    Raises ConfigurationError, naming the field, for a value that is not a duration, not finite, or not above zero
+    (``grace`` may be zero), and if ``access_ttl`` exceeds ``max_age`` or ``grace`` exceeds ``refresh_ttl``.
+    """
+
+    access_ttl: float
+    refresh_ttl: float
+    max_age: float
+    grace: float
+
+    def __init__(
+        self,
+        access_ttl: float | TimeDelta = 30 * 60.0,
+        refresh_ttl: float | TimeDelta = 7 * 86400.0,
+        max_age: float | TimeDelta = 90 * 86400.0,
+        grace: float | TimeDelta = 10.0,
+    ) -> None:
+        given = {"access_ttl": access_ttl, "refresh_ttl": refresh_ttl, "max_age": max_age, "grace": grace}
+        for name, value in given.items():
+            object.__setattr__(self, name, _seconds(name, value))
+        for shorter, longer in (("access_ttl", "max_age"), ("grace", "refresh_ttl")):
+            if (one := getattr(self, shorter)) > (other := getattr(self, longer)):
+                raise ConfigurationError(f"{shorter} ({one:g} s) must not exceed {longer} ({other:g} s)")
+
+
+def _seconds(name: str, value: float | TimeDelta) -> float:
+    seconds = value if isinstance(value, int | float) or not hasattr(value, "total_seconds") else value.total_seconds()
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise ConfigurationError(f"{name} must be a number of seconds or a timedelta, not {type(value).__name__}")
+    if not (0.0 <= seconds < inf) or (seconds == 0.0 and name != "grace"):  # NaN compares with nothing
+        raise ConfigurationError(f"{name} must be a finite number of seconds above zero, not {seconds:g}")
+    return float(seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """One session as the server keeps it. Times are seconds since the Unix epoch."""
+    """One session as the server stores it. Times are seconds since the Unix epoch."""
 
-    key: bytes  # SHA-256 of the random part of its refresh tokens; the part itself is stored nowhere
+    key: bytes  # SHA-256 of the session's secret, which stands in its refresh tokens and is stored nowhere
     sid: str
     subject: str
     created_at: float
@@ -81,18 +126,18 @@ class SessionRow:
     expires_at: float
     client_id: str = ""
     scope: str = ""
-    coordinated: bool = False  # declared at login: the client shares attempt ids, so R2 is switched off
+    coordinated: bool = False  # declared at login: the client stores and shares its idempotency keys, so R2 is off
     generation: int = 0
     branch: int = 0
-    rotated_at: float | None = None  # when generation g−1 was first presented, and by which branch
-    promoted_branch: int | None = None
-    previous_rotated_at: float | None = None  # the same for generation g−2
+    rotated_at: float | None = None  # when the generation before this one was first presented
+    promoted_branch: int | None = None  # and by which branch
+    previous_rotated_at: float | None = None  # the same for the generation before that
     previous_promoted_branch: int | None = None
-    idempotency_hash: bytes | None = None  # hash of the attempt id that made the newest branch
-    first_used_branch: int | None = None  # the branch of generation g whose access token was used first
+    idempotency_hash: bytes | None = None  # of the idempotency key that made the newest token
+    first_used_branch: int | None = None  # the branch of this generation whose access token was used first
     revoked_at: float | None = None
     revoked_why: str | None = None
-    evidence: str | None = None  # of a reuse: which place was presented, and which was the newest
+    evidence: str | None = None  # of a reuse: which generation and branch was presented, and which was the newest
     label: str = ""
     ip: str = ""
     user_agent: str = ""
@@ -111,34 +156,32 @@ class Verdict(Enum):
 
 
 def present(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> tuple[SessionRow, Verdict]:
-    """The row after *token* was presented at *now*, and the verdict. An unchanged row is the same object."""
+    """Return the row after *token* was presented at *now*, and the verdict. An unchanged row is the same object."""
     if why_inactive(row, now):
-        return row, Verdict.DEAD
+        return row, Verdict.DEAD  # R0
     if token.generation > row.generation:
-        return rotate(heal(row, token), token, now, policy), Verdict.HEALED
+        return rotate(heal(row, token), token, now, policy.refresh_ttl), Verdict.HEALED  # R1h
     if token.generation == row.generation and row.first_used_branch in (None, token.branch):
-        return rotate(row, token, now, policy), Verdict.ROTATED
+        return rotate(row, token, now, policy.refresh_ttl), Verdict.ROTATED  # R1
     if converges(row, token, now, policy):
-        return row, Verdict.CONVERGED
+        return row, Verdict.CONVERGED  # R2
     if token.generation == row.generation - 1 and token.branch == row.promoted_branch:
         if token.idempotency_hash is not None and token.idempotency_hash == row.idempotency_hash:
-            return row, Verdict.RETRIED
+            return row, Verdict.RETRIED  # R3
         if row.first_used_branch is None:
-            return replace(
-                row, branch=row.branch + 1, idempotency_hash=token.idempotency_hash, used_at=now
-            ), Verdict.BRANCHED
-    return revoke(row, token, now), Verdict.REUSED
+            return branch(row, token, now), Verdict.BRANCHED  # R4
+    return revoke(row, token, now), Verdict.REUSED  # R5
 
 
 def why_inactive(row: SessionRow, now: float) -> str | None:
-    """Why nothing can be had from *row* at *now*: its revocation's reason or ``expired``; None while it lives."""
+    """Return why *row* gives no tokens at *now*: the reason of its revocation, or ``expired``; None if it does."""
     if row.revoked_at is not None:
         return row.revoked_why or "revoked"
     return "expired" if now >= min(row.idle_expires_at, row.expires_at) else None
 
 
-def rotate(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> SessionRow:
-    """R1: the next generation, made by branch ``token.b`` at *now*."""
+def rotate(row: SessionRow, token: PresentedToken, now: float, refresh_ttl: float) -> SessionRow:
+    """R1: return the next generation, into which *token* was refreshed at *now*."""
     return replace(
         row,
         generation=row.generation + 1,
@@ -150,12 +193,12 @@ def rotate(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -
         idempotency_hash=token.idempotency_hash,
         first_used_branch=None,
         used_at=now,
-        idle_expires_at=min(now + policy.refresh_ttl, row.expires_at),
+        idle_expires_at=min(now + refresh_ttl, row.expires_at),
     )
 
 
 def heal(row: SessionRow, token: PresentedToken) -> SessionRow:
-    """R1h: the store forgot generations that were issued; what it knew of the ones before is out of date too."""
+    """R1h: return the row at the generation and branch of *token*. What the store knew of earlier ones is outdated."""
     return replace(
         row,
         generation=token.generation,
@@ -170,33 +213,43 @@ def heal(row: SessionRow, token: PresentedToken) -> SessionRow:
 
 
 def converges(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> bool:
-    """R2: whether *token* is one of the last two promoted ones, presented less than ``grace`` seconds ago.
+    """R2: return whether *token* is one of the last two promoted ones, refreshed less than ``grace`` seconds ago.
 
-    Or as many seconds ahead: two servers' clocks may differ, but not by more than is forgiven anyway.
+    Or as many seconds ahead: the clocks of two servers may differ, but not by more than is forgiven anyway.
     """
     grace = 0.0 if row.coordinated else policy.grace
     if grace == 0.0:
         return False
-    ring = {
+    promoted = {
         row.generation - 1: (row.rotated_at, row.promoted_branch),
         row.generation - 2: (row.previous_rotated_at, row.previous_promoted_branch),
     }
-    at, branch = ring.get(token.generation, (None, None))
-    return at is not None and branch == token.branch and abs(now - at) < grace
+    at, promoted_branch = promoted.get(token.generation, (None, None))
+    return at is not None and promoted_branch == token.branch and abs(now - at) < grace
+
+
+def branch(row: SessionRow, token: PresentedToken, now: float) -> SessionRow:
+    """R4: return the row with another branch of its newest generation."""
+    return replace(row, branch=row.branch + 1, idempotency_hash=token.idempotency_hash, used_at=now)
 
 
 def revoke(row: SessionRow, token: PresentedToken, now: float) -> SessionRow:
-    """R5: the session ends, and the row keeps what showed that two parties held it."""
+    """R5: return the row revoked, with the evidence that two parties hold the session."""
     evidence = f"presented ({token.generation},{token.branch}) when ({row.generation},{row.branch}) was the newest"
     return replace(row, revoked_at=now, revoked_why="reuse", evidence=evidence)
 
 
-# In this order, what ``row_after`` is given.
-REST = "sid, subject, created_at, expires_at, client_id, scope, coordinated, previous_rotated_at, previous_promoted_branch, label, ip, user_agent"
+# What a store's R1 returns of the row it changed, in the order that ``rotated_row`` takes.
+RETURNED_COLUMNS = (
+    "sid, subject, created_at, expires_at, client_id, scope, coordinated, previous_rotated_at, "
+    "previous_promoted_branch, label, ip, user_agent"
+)
 
 
-def row_after(key: bytes, token: PresentedToken, now: float, refresh_ttl: float, rest: Sequence[Any]) -> SessionRow:
-    """The row that ``rotation.rotate`` gives, out of the ``REST`` of it."""
+def rotated_row(
+    key: bytes, token: PresentedToken, now: float, refresh_ttl: float, returned: Sequence[Any]
+) -> SessionRow:
+    """Return the row as ``rotate`` would, from the ``RETURNED_COLUMNS`` of a store's R1."""
     (
         sid,
         subject,
@@ -210,7 +263,7 @@ def row_after(key: bytes, token: PresentedToken, now: float, refresh_ttl: float,
         label,
         ip,
         user_agent,
-    ) = rest
+    ) = returned
     return SessionRow(
         key=key,
         sid=sid,

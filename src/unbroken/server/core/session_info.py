@@ -1,4 +1,4 @@
-"""What may be told of a session: to its user, to the application, to an operator. No secret is in it."""
+"""What a session shows to its user, to the application and to an operator, and what a login gives it. No secrets."""
 
 from __future__ import annotations
 
@@ -8,11 +8,27 @@ from typing import NamedTuple
 
 from unbroken.server.core.rotation import SessionRow
 
-__all__ = ["MAX_USER_AGENT_CHARS", "Caller", "SessionInfo", "compact_user_agent", "device_name", "session_info"]
+__all__ = [
+    "MAX_IP_CHARS",
+    "MAX_LABEL_CHARS",
+    "MAX_USER_AGENT_CHARS",
+    "Caller",
+    "NewSession",
+    "RefreshInspection",
+    "Revocation",
+    "RevocationPage",
+    "SessionInfo",
+    "compact_user_agent",
+    "device_name",
+    "session_info",
+]
 
-MAX_USER_AGENT_CHARS = 400  # characters of a User-Agent that anybody needs
+MAX_LABEL_CHARS = 200
+MAX_IP_CHARS = 64
+MAX_USER_AGENT_CHARS = 400
+MAX_DEVICE_CHARS = 40
 
-# What stands first is looked for first: browsers name each other, and their systems' forebears.
+# The first match counts: browsers name each other, and Android and ChromeOS name Linux.
 BROWSERS = {
     "Edg/": "Edge",
     "EdgA/": "Edge",
@@ -35,23 +51,36 @@ SYSTEMS = {
     "Mac OS X": "macOS",
     "Linux": "Linux",
 }
-
-
-BY_BROWSERS = ("Mozilla/", *BROWSERS)  # how they begin: as they were sent, and as a row keeps them
+BROWSER_PREFIXES = ("Mozilla/", *BROWSERS)  # how a User-Agent of a browser begins: as sent, and as a row stores it
 
 
 class Caller(NamedTuple):
-    """Who makes a request, as far as the connection tells: the address, and the ``User-Agent``."""
+    """Where a request comes from: the IP address, and the ``User-Agent`` header."""
 
     ip: str = ""
     user_agent: str = ""
 
 
+class NewSession(NamedTuple):
+    """What a login asks its session to be.
+
+    *coordinated*: the client stores the idempotency key of a refresh before it sends it, and shares it between its
+    processes, as unbroken's own client does. Then an old refresh token is accepted only with the same key, and not for
+    ``Policy.grace`` seconds.
+    """
+
+    client_id: str = "first-party"
+    scope: str = ""
+    label: str = ""
+    coordinated: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """One session, for "your devices". Times are seconds since the Unix epoch.
+    """One session, as a page of the user's devices shows it. Times are seconds since the Unix epoch.
 
-    ``user_agent`` is what the row keeps of it: of a browser ``Chrome/142 (Windows)``, of others 400 characters.
+    ``user_agent`` is stored short: ``Chrome/142 (Windows)`` of a browser, 400 characters of any other program.
+    ``revoked_why`` is ``logged_out``, ``revoked``, ``reuse``, or the word that ``Sessions.revoke`` was given.
     """
 
     sid: str
@@ -69,12 +98,33 @@ class SessionInfo:
     revoked_why: str | None = None
 
     def to_json(self, *, current: bool = False) -> dict[str, object]:
-        """The session as a JSON object; *current* marks the one that asks."""
+        """Return the session as a JSON object; *current* marks the session of the caller."""
         return {**asdict(self), "device": device_name(self.user_agent), "current": current}
 
 
+class RefreshInspection(NamedTuple):
+    """The session of a genuine refresh token. *is_usable*: a refresh with this token would succeed now."""
+
+    session: SessionInfo
+    is_usable: bool
+
+
+class Revocation(NamedTuple):
+    """A revoked session. Its access tokens may live until *until*, in seconds since the Unix epoch."""
+
+    sid: str
+    until: float
+
+
+class RevocationPage(NamedTuple):
+    """The revocations since a cursor, and the cursor to ask with next."""
+
+    cursor: int
+    revoked: list[Revocation]
+
+
 def session_info(row: SessionRow, used_at: float | None = None, idle_expires_at: float | None = None) -> SessionInfo:
-    """*row* for people; with *used_at* and *idle_expires_at*, as a refresh is about to leave it."""
+    """Return what *row* shows; with *used_at* and *idle_expires_at*, as a refresh is about to leave the row."""
     return SessionInfo(
         row.sid,
         row.subject,
@@ -93,31 +143,31 @@ def session_info(row: SessionRow, used_at: float | None = None, idle_expires_at:
 
 
 def device_name(user_agent: str) -> str:
-    """A ``User-Agent`` for people, without versions: ``Firefox on Linux``; of other programs, the name they begin with.
+    """Return a ``User-Agent`` for people, without versions: ``Firefox on Linux``, or the first word of another program.
 
-    Anybody can send any. Empty if there is none.
+    Empty for an empty header. A client can send any header.
     """
-    browser, system = _first(BROWSERS, user_agent), _first(SYSTEMS, user_agent)
+    browser, system = _first_match(BROWSERS, user_agent), _first_match(SYSTEMS, user_agent)
     if not browser:
-        return user_agent.partition("/")[0].partition(" ")[0][:40]
+        return user_agent.partition("/")[0].partition(" ")[0][:MAX_DEVICE_CHARS]
     return f"{BROWSERS[browser]} on {SYSTEMS[system]}" if system else BROWSERS[browser]
 
 
 def compact_user_agent(user_agent: str) -> str:
-    """A ``User-Agent`` as a row keeps it: a million of them are read and written, so without what every browser says.
+    """Return a ``User-Agent`` as a row stores it: without what every browser sends, as there are millions of rows.
 
-    ``device_of`` says the same of what was kept as of what was sent.
+    ``device_name`` gives the same for the stored text as for the header.
     """
-    browser = _first(BROWSERS, user_agent)
-    found = re.search(rf"{browser}\d{{1,9}}", user_agent) if browser else None
-    if found is None:
+    browser = _first_match(BROWSERS, user_agent)
+    version = re.search(rf"{browser}\d{{1,9}}", user_agent) if browser else None
+    if version is None:
         return user_agent[:MAX_USER_AGENT_CHARS]
-    system = _first(SYSTEMS, user_agent)
-    return f"{found[0]} ({system})" if system else found[0]
+    system = _first_match(SYSTEMS, user_agent)
+    return f"{version[0]} ({system})" if system else version[0]
 
 
-def _first(signs: dict[str, str], user_agent: str) -> str:
-    """The first of *signs* that is in a browser's *user_agent*; empty if none is, or if another program sent it."""
-    if not user_agent.startswith(BY_BROWSERS):
+def _first_match(signs: dict[str, str], user_agent: str) -> str:
+    """Return the first of *signs* that a browser's *user_agent* contains; empty if none, or for another program."""
+    if not user_agent.startswith(BROWSER_PREFIXES):
         return ""
     return next((sign for sign in signs if sign in user_agent), "")

@@ -1,9 +1,10 @@
-"""Where tokens are made: the pair that a login or a refresh gives.
+"""Where tokens are made: the pair that a login or a refresh returns (RFC 6749 §5.1, RFC 9068).
 
-1. Nothing is written here. All that can fail, the application's claims above all, happens here, before the rotation
-   is written: a refresh that fails has spent nothing. An error of the claims hook is TryLater: it proves nothing.
-2. What never changes of a session is remembered, so that a refresh need not read it first.
-3. No token is given out that this server itself would refuse.
+1. Nothing is written here. All that can fail, the application's claims above all, happens before the rotation is
+   written: a refresh that fails has spent nothing. An error of the claims hook is TryLater: it says nothing about the
+   session.
+2. What never changes of a session is cached, so that a refresh need not read its row first.
+3. No token is issued that this server itself would refuse.
 """
 
 from __future__ import annotations
@@ -25,62 +26,73 @@ __all__ = ["ClaimsHook", "TokenIssuer"]
 
 ClaimsHook = Callable[[SessionInfo], Mapping[str, object]]
 MAX_CACHED_ROWS = 10_000
+CLAIMS_RETRY_SECONDS = 5.0
 NO_CLAIMS: Mapping[str, object] = {}
 _log = logging.getLogger("unbroken")
 
 
 class TokenIssuer:
-    """Makes the tokens of one issuer for one audience, under the keys that *watch* knows."""
+    """Issues the tokens of one issuer and one audience, under the keys in *freshness*."""
 
     def __init__(
-        self, watch: KeyAndRevocationCache, policy: Policy, issuer: str, audience: str, claims: ClaimsHook | None
+        self, freshness: KeyAndRevocationCache, policy: Policy, issuer: str, audience: str, claims: ClaimsHook | None
     ) -> None:
-        self._watch, self._policy, self._issuer, self._audience, self._claims = watch, policy, issuer, audience, claims
-        self._known: BoundedCache[bytes, tuple[SessionRow, str]] = BoundedCache(MAX_CACHED_ROWS)
-        self.never_fails = claims is None  # what a login was given tokens for, a refresh is
+        self._freshness, self._policy, self._claims = freshness, policy, claims
+        self._issuer, self._audience = issuer, audience
+        self._rows: BoundedCache[bytes, tuple[SessionRow, str]] = BoundedCache(MAX_CACHED_ROWS)
+        # Without a claims hook the session's first tokens have proved that its later ones can be made.
+        self.never_fails = claims is None
 
     def cached_row(self, key: bytes) -> SessionRow | None:
-        """The row with this key as it was once: only what never changes of it may be believed."""
-        found = self._known.get(key)
-        return found[0] if found else None
+        """Return the row with this key as it once was (rule 2): only its immutable fields are valid."""
+        cached = self._rows.get(key)
+        return cached[0] if cached else None
 
     def cache_row(self, row: SessionRow) -> None:
-        """Makes *row* known."""
-        self._known.put(row.key, (row, fixed_claims(row, self._issuer, self._audience)))
+        """Cache the immutable fields of *row*, and the claims that follow from them."""
+        self._rows.put(row.key, (row, fixed_claims(row, self._issuer, self._audience)))
 
-    def issue_current(self, f: bytes, row: SessionRow, scope: str, now: float) -> TokenResponse:
-        """The tokens for the newest place of *row*."""
-        return self.issue(f, row, Generation(row.generation, row.branch), row.used_at, row.idle_expires_at, scope, now)
+    def issue_current(self, session_secret: bytes, row: SessionRow, scope: str, now: float) -> TokenResponse:
+        """Return the tokens for the newest generation and branch of *row*."""
+        newest = Generation(row.generation, row.branch)
+        return self.issue(session_secret, row, newest, row.used_at, row.idle_expires_at, scope, now)
 
     def issue(
-        self, f: bytes, row: SessionRow, place: Generation, used_at: float, idle_at: float, scope: str, now: float
+        self,
+        session_secret: bytes,
+        row: SessionRow,
+        generation: Generation,
+        used_at: float,
+        idle_expires_at: float,
+        scope: str,
+        now: float,
     ) -> TokenResponse:
-        """The tokens for *place* in the session of *row*; *used_at* and *idle_at* are what the row will say of it."""
-        keyring, known = self._watch.keyring, self._known.get(row.key)
-        life = min(self._policy.access_ttl, row.expires_at - now)
-        fixed = known[1] if known else fixed_claims(row, self._issuer, self._audience)
-        extra = self._extra(session_info(row, used_at, idle_at)) if self._claims else NO_CLAIMS
+        """Return the tokens for *generation*. *used_at* and *idle_expires_at* are those that the row will have."""
+        keyring, cached = self._freshness.keyring, self._rows.get(row.key)
+        ttl = min(self._policy.access_ttl, row.expires_at - now)
+        fixed = cached[1] if cached else fixed_claims(row, self._issuer, self._audience)
+        extra = self._extra_claims(session_info(row, used_at, idle_expires_at)) if self._claims else NO_CLAIMS
         mac = keyring.mac(now)
         return TokenResponse(
-            access_token=sign(fixed, scope, place, now, life, extra, keyring.signer(now)),
-            refresh_token=RefreshToken(f, place.number, place.branch).encode(mac.number, mac.secret),
-            expires_in=life,
-            refresh_expires_in=idle_at - now,
-            refresh_seq=place.number,
+            access_token=sign(fixed, scope, generation, now, ttl, extra, keyring.signer(now)),
+            refresh_token=RefreshToken(session_secret, *generation).encode(mac.number, mac.secret),
+            expires_in=ttl,
+            refresh_expires_in=idle_expires_at - now,
+            refresh_seq=generation.number,
             scope=scope,
         )
 
-    def _extra(self, about: SessionInfo) -> Mapping[str, object]:
-        """The application's claims. Raises TryLater if that fails, ConfigurationError for what is no JSON."""
+    def _extra_claims(self, info: SessionInfo) -> Mapping[str, object]:
+        """Return the application's claims. Raise TryLater if the hook fails, ConfigurationError if it gives no JSON."""
         try:
-            extra = self._claims(about) if self._claims else NO_CLAIMS
+            extra = self._claims(info) if self._claims else NO_CLAIMS
         except (Refused, TryLater, ConfigurationError):
             raise
         except Exception as error:
-            _log.exception("claims failed: nobody gets tokens")
-            raise TryLater("claims failed", retry_after=5.0) from error
+            _log.exception("the claims hook failed: no tokens are issued")
+            raise TryLater("the claims hook failed", retry_after=CLAIMS_RETRY_SECONDS) from error
         try:
             json.dumps(dict(extra))
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"claims gives an object of JSON, and nothing else: {error}") from error
+            raise ConfigurationError(f"the claims hook must return a JSON object: {error}") from error
         return extra

@@ -34,7 +34,7 @@ class TokenVerifier(Protocol):
 
     issuer: str
 
-    def known(self, access_token: str) -> Claims | None:
+    def verify_cached(self, access_token: str) -> Claims | None:
         """Return the claims of a good token that was verified before, if no I/O is due; else None."""
 
     async def averify(self, access_token: str) -> Claims:

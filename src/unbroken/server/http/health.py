@@ -16,6 +16,7 @@ from unbroken._sync import in_sync_context
 from unbroken.errors import ConfigurationError, TryLater
 from unbroken.server.http.messages import NO_STORE, Request, Response, Route, json_response
 from unbroken.server.sessions import Sessions
+from unbroken.server.worker_pool import run_inline
 
 __all__ = ["HealthEndpoints"]
 
@@ -57,7 +58,7 @@ class HealthEndpoints:
 
     async def _store_problem(self) -> str:
         try:
-            await self._sessions._run_inline(self._sessions.store.health)
+            await run_inline(self._sessions.store, self._sessions.store.health)
             await self._sessions.ajwks()
         except (TryLater, ConfigurationError) as error:
             return str(error)

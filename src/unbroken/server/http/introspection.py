@@ -51,9 +51,9 @@ class IntrospectionEndpoints:
             return {**claims_body(await self._sessions.averify(token)), "token_type": "Bearer"}
         except InvalidToken:
             found = await self._sessions.ainspect_refresh(token)
-        if found is None or not found[1]:
+        if found is None or not found.is_usable:
             return None
-        info = found[0]
+        info = found.session
         return {
             "sub": info.subject,
             "sid": info.sid,

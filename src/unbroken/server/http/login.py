@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from unbroken.errors import InvalidRequest, LoginRefused
+from unbroken.server.core.session_info import NewSession
 from unbroken.server.http.bodies import MfaRequiredBody
 from unbroken.server.http.cookies import CookieTransport
 from unbroken.server.http.messages import (
@@ -30,7 +31,8 @@ from unbroken.server.login.credential_check import CredentialCheck
 from unbroken.server.login.mfa import MfaTokens, mfa_token_refused
 from unbroken.server.login.rate_limit import name_key, spelling_key
 from unbroken.server.sessions import Sessions
-from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, marker_key, revoked_since, run_off_loop
+from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, marker_key, revoked_since
+from unbroken.server.worker_pool import run_in_worker
 from unbroken.tokens import TokenResponse
 
 __all__ = ["LoginEndpoints"]
@@ -99,7 +101,7 @@ class LoginEndpoints:
         if isinstance(identity, MfaRequired):
             await self._credentials.refund(attempt)  # rule 3
             response = await self._ask_for_code(identity, account, spelling, session)
-            voided_now = await run_off_loop(self._sessions.store, voided)
+            voided_now = await run_in_worker(self._sessions.store, voided)
             if voided_now or not await self._authenticator.still_authenticates(subject, name, password):
                 raise self._password_changed(request, account)
             return response
@@ -171,8 +173,7 @@ class LoginEndpoints:
         self, request: Request, subject: str, session: dict[str, Any], voided: Voided
     ) -> TokenResponse:
         """Return the tokens of a new session. Raises LoginRefused if *voided* returns True once it is stored."""
-        caller = {"ip": request.caller.ip, "user_agent": request.caller.user_agent}
-        return await self._sessions.acreate(subject, **session, **caller, was_ended=voided)
+        return await self._sessions.acreate_unless(subject, NewSession(**session), request.caller, voided=voided)
 
 
 def _check_client_id(client_id: str) -> None:

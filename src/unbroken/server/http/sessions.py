@@ -39,7 +39,7 @@ class SessionEndpoints:
 
     async def _my_sessions(self, request: Request, _sid: str) -> Response:
         caller = await self._authenticator.require(request)
-        sessions = await self._sessions.alist_of(caller.subject)
+        sessions = await self._sessions.alist_sessions(caller.subject)
         return json_response({"sessions": [info.to_json(current=info.sid == caller.sid) for info in sessions]})
 
     async def _rename_session(self, request: Request, sid: str) -> Response:

@@ -99,20 +99,19 @@ class TokenEndpoints:
             await self._revoke_if_inactive(self._is_active, token)
         return await self._sessions.arefresh(
             token,
-            attempt=request.headers.get("idempotency-key"),
+            idempotency_key=request.headers.get("idempotency-key"),
             client_id=client_id,
             scope=scope,
-            ip=request.client_ip,
-            user_agent=request.caller.user_agent,
+            caller=request.caller,
         )
 
     async def _revoke_if_inactive(self, is_active: IsActive, token: str) -> None:
         """Revoke the session of *token* if its subject is inactive: then ``arefresh`` rejects the token (rule 2)."""
         found = await self._sessions.ainspect_refresh(token)
-        if found is None or found[0].revoked_at is not None:
+        if found is None or found.session.revoked_at is not None:
             return
-        if not await subject_is_active(is_active, found[0].subject):
-            await self._sessions.arevoke(found[0].sid)
+        if not await subject_is_active(is_active, found.session.subject):
+            await self._sessions.arevoke(found.session.sid)
 
     # ---- logout and revocation (rule 3) --------------------------------------------------------------------------
 

@@ -1,16 +1,14 @@
-"""Access tokens: RFC 9068 JWTs, made and verified.
+"""Access tokens: RFC 9068 JWTs, signed and verified.
 
 1. Verified means: one of our keys, that key's own algorithm, ``typ`` at+jwt, our issuer, our audience, not expired, the
    session not revoked (RFC 9068 §4, RFC 8725 §3). ``exp``, ``iss``, ``aud``, ``sub``, ``sid`` and ``jti`` are required.
-2. One token has one text: any part that is not canonical base64url is refused, and so is the twin that every ECDSA
-   signature has, so that no list of revoked texts, no cache and no log can be fooled by another spelling.
-3. A token that was verified before is known by its text. Expiry, revocation and the key's end are checked every time.
+2. One token has one text: a part that is not canonical base64url is refused, and so is the twin that every ECDSA
+   signature has, so that another spelling of a token escapes no deny list, no cache and no log.
+3. A token that was verified before is found in a cache by its text. Expiry, revocation and the key's end are checked
+   every time.
 4. Whatever is wrong is InvalidToken, with the reason ``malformed``, ``expired`` or ``revoked``; never another error.
-
-JSON values that nobody can change: many requests share one verified token.
-
-They are still dicts and lists, so that they compare, print and serialise as such. A copy of one, or what comes out of
-pickle, is a plain dict or list again, and belongs to whoever made it.
+5. The claims of a verified token are immutable, as many requests share them. Their JSON values are still dicts and
+   lists, which compare, print and serialise as such (a mapping proxy does not); a copy is a plain dict or list.
 """
 
 from __future__ import annotations
@@ -34,56 +32,19 @@ from unbroken.server.keys.keyring import SigningKey, VerifyingKey
 __all__ = ["AccessTokenVerifier", "Claims", "VerifyingKeys", "fixed_claims", "frozen", "kid_of", "sign"]
 
 
-def frozen(value: Any) -> Any:
-    """*value*, which ``json.loads`` has made, so that no part of it can be changed."""
-    if isinstance(value, dict):
-        return FrozenDict({name: frozen(part) for name, part in value.items()})
-    return FrozenList(map(frozen, value)) if isinstance(value, list) else value
-
-
-def _refuse(*_: object, **__: object) -> NoReturn:
-    raise TypeError("the claims of a token are shared and cannot be changed: change a copy")
-
-
-class FrozenDict(dict[str, Any]):
-    """A JSON object for reading."""
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
-
-    def __copy__(self) -> dict[str, Any]:
-        return dict(self)
-
-
-class FrozenList(list[Any]):
-    """A JSON array for reading."""
-
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
-    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return list, (list(self),)
-
-    def __copy__(self) -> list[Any]:
-        return list(self)
-
-
-MAX_TOKEN_CHARS = 8192  # characters of a token
-MAX_CACHED_TOKENS = 10_000  # tokens
+MAX_TOKEN_CHARS = 8192
+MAX_CACHED_TOKENS = 10_000
 _json = json.JSONEncoder(separators=(",", ":")).encode
-EMPTY = '""'
+EMPTY_JSON_TEXT = '""'
 MALFORMED_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
 RESERVED_CLAIMS = frozenset({"iss", "sub", "aud", "client_id", "iat", "exp", "jti", "sid", "scope", "seq", "br"})
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified access token says. Times are seconds since the Unix epoch.
+    """The claims of a verified access token. Times are seconds since the Unix epoch.
 
-    ``extra`` are the application's claims. All who verify the token share them: they can be copied, but not changed.
+    ``extra`` are the application's own claims. They can be copied, not changed: requests with this token share them.
     """
 
     subject: str
@@ -100,30 +61,36 @@ class Claims:
     extra: Mapping[str, object] = field(default_factory=dict)
 
     def has_scope(self, wanted: str) -> bool:
-        """Whether every word of *wanted* is in the token's scope."""
+        """Return whether every word of *wanted* is in the token's scope (RFC 6749 §3.3)."""
         return set(wanted.split()) <= set(self.scope.split())
 
 
 def fixed_claims(row: SessionRow, issuer: str, audience: str) -> str:
-    """The claims that are the same in all access tokens of a session: the beginning of their JSON."""
-    same = {"iss": issuer, "sub": row.subject, "aud": audience, "client_id": row.client_id, "sid": row.sid}
-    return _json(same)[:-1]
+    """Return the start of the JSON of all access tokens of a session: the claims that never change."""
+    fixed = {"iss": issuer, "sub": row.subject, "aud": audience, "client_id": row.client_id, "sid": row.sid}
+    return _json(fixed)[:-1]
 
 
 def sign(
-    fixed: str, scope: str, place: Generation, now: float, life: float, extra: Mapping[str, object], key: SigningKey
+    fixed: str,
+    scope: str,
+    generation: Generation,
+    now: float,
+    ttl: float,
+    extra: Mapping[str, object],
+    key: SigningKey,
 ) -> str:
-    """An access token for *place* in a session, good for *life* seconds from *now*.
+    """Return an access token for *generation* of a session, good for *ttl* seconds from *now*.
 
-    Raises ConfigurationError for one that would be too long: every verifier would refuse it.
+    *fixed* is what ``fixed_claims`` returned. Raise ConfigurationError for a token that every verifier would refuse as
+    too long.
     """
     own = {name: value for name, value in extra.items() if name not in RESERVED_CLAIMS} if extra else {}
-    more = f",{_json(own)[1:-1]}" if own else ""
-    # Every part is JSON already: a number, random hexadecimal digits, or what json has written.
-    changing = (
-        f'"iat":{int(now)},"exp":{ceil(now + life)},"jti":"{token_hex(10)}","seq":{place.number},"br":{place.branch}'
-    )
-    token = key.sign(f'{fixed},{changing},"scope":{_json(scope) if scope else EMPTY}{more}}}'.encode())
+    own_json = f",{_json(own)[1:-1]}" if own else ""
+    # Assembled as text: every part is a number, hexadecimal digits, or JSON already.
+    times = f'"iat":{int(now)},"exp":{ceil(now + ttl)},"jti":"{token_hex(10)}"'
+    place = f'"seq":{generation.number},"br":{generation.branch},"scope":{_json(scope) if scope else EMPTY_JSON_TEXT}'
+    token = key.sign(f"{fixed},{times},{place}{own_json}}}".encode())
     if len(token) > MAX_TOKEN_CHARS:
         raise ConfigurationError(
             f"an access token has at most {MAX_TOKEN_CHARS} characters: give it fewer or shorter claims"
@@ -132,10 +99,10 @@ def sign(
 
 
 class VerifyingKeys(Protocol):
-    """The keys that tokens are verified by: the server's own ``Keyring``, or what it has published."""
+    """The keys that verify tokens: the server's own ``Keyring``, or the ``RemoteKeySet`` it publishes."""
 
     def verifier(self, kid: str) -> VerifyingKey | None:
-        """The key named *kid*, which may be dead already."""
+        """Return the key named *kid*, which may have ended; None if there is none."""
 
 
 class AccessTokenVerifier:
@@ -143,11 +110,11 @@ class AccessTokenVerifier:
 
     def __init__(self, issuer: str, audience: str) -> None:
         self._issuer, self._audience = issuer, audience
-        self._known: BoundedCache[str, tuple[Claims, VerifyingKey]] = BoundedCache(MAX_CACHED_TOKENS)
+        self._verified: BoundedCache[str, tuple[Claims, VerifyingKey]] = BoundedCache(MAX_CACHED_TOKENS)
 
     def verify(self, token: str, keyring: VerifyingKeys, revoked: Container[str], now: float) -> Claims:
-        """The claims of *token*, good at *now*. Raises InvalidToken."""
-        claims, key = self._known.get(token) or self._first(token, keyring)
+        """Return the claims of *token*, good at *now*. Raise InvalidToken."""
+        claims, key = self._verified.get(token) or self._read_and_cache(token, keyring)
         if now >= claims.expires_at:
             raise InvalidToken("the access token has expired", reason="expired")
         if claims.sid in revoked or now >= key.dead_from:
@@ -155,28 +122,28 @@ class AccessTokenVerifier:
         return claims
 
     def verify_cached(self, token: str, revoked: Container[str], now: float) -> Claims | None:
-        """The claims of *token*, if it was seen before and is good at *now*; else None."""
-        found = self._known.get(token)
-        if found is None:
+        """Return the claims of *token*, if it was verified before and is good at *now*; else None."""
+        cached = self._verified.get(token)
+        if cached is None:
             return None
-        claims, key = found
+        claims, key = cached
         return None if now >= claims.expires_at or now >= key.dead_from or claims.sid in revoked else claims
 
     def verify_signature(self, token: str, keyring: VerifyingKeys, now: float) -> Claims:
-        """The claims of a token that may have expired, or be of an ended session, but was made by a key that is good
-        at *now*. Raises InvalidToken.
+        """Return the claims of a genuine token, even if it has expired or its session was revoked. Raise InvalidToken
+        unless one of our keys made it that has not ended.
         """
-        claims, key = self._known.get(token) or self._first(token, keyring)
+        claims, key = self._verified.get(token) or self._read_and_cache(token, keyring)
         if now >= key.dead_from:
             raise InvalidToken("the access token was revoked", reason="revoked")
         return claims
 
-    def _first(self, token: str, keyring: VerifyingKeys) -> tuple[Claims, VerifyingKey]:
+    def _read_and_cache(self, token: str, keyring: VerifyingKeys) -> tuple[Claims, VerifyingKey]:
         try:
             found = self._read(token, keyring)
         except MALFORMED_ERRORS:
             raise _malformed() from None
-        self._known.put(token, found)
+        self._verified.put(token, found)
         return found
 
     def _read(self, token: str, keyring: VerifyingKeys) -> tuple[Claims, VerifyingKey]:
@@ -193,7 +160,7 @@ class AccessTokenVerifier:
 
 
 def kid_of(token: str) -> str | None:
-    """The name of the key that *token* says it was signed by; None if it is no access token. Nothing is proved."""
+    """Return the ``kid`` in the header of *token*; None if it has none. Nothing is proved."""
     try:
         kid = _header(token)["kid"]
     except MALFORMED_ERRORS:
@@ -202,7 +169,7 @@ def kid_of(token: str) -> str | None:
 
 
 def _header(token: str) -> dict[str, Any]:
-    """The header of a compact JWS whose three parts are spelled canonically."""
+    """Return the header of a compact JWS (RFC 7515 §7.1) of three canonical parts. Raise ValueError (rule 2)."""
     if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARS or not token.isascii():
         raise ValueError
     parts = token.split(".")
@@ -229,3 +196,40 @@ def _claims(body: Mapping[str, Any]) -> Claims:
 
 def _malformed() -> InvalidToken:
     return InvalidToken("this is not an access token of this server", reason="malformed")
+
+
+def frozen(value: Any) -> Any:
+    """Return *value*, which ``json.loads`` made, with no part that can be changed (rule 5)."""
+    if isinstance(value, dict):
+        return FrozenDict({name: frozen(part) for name, part in value.items()})
+    return FrozenList(map(frozen, value)) if isinstance(value, list) else value
+
+
+def _refuse(*_: object, **__: object) -> NoReturn:
+    raise TypeError("the claims of a token are shared: change a copy")
+
+
+class FrozenDict(dict[str, Any]):
+    """An immutable JSON object."""
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+    def __copy__(self) -> dict[str, Any]:
+        return dict(self)
+
+
+class FrozenList(list[Any]):
+    """An immutable JSON array."""
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+    def __copy__(self) -> list[Any]:
+        return list(self)

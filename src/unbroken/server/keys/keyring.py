@@ -1,17 +1,20 @@
 """Keyring: the keys that sign access tokens and authenticate refresh tokens, from first use to last.
 
-1. The newest key signs, all that are still good verify. Keys are a list from the first day. Where the clock says that
-   none may sign yet, the clock is wrong, and the first that will may do it now.
-2. A key is published before it makes anything, so that verifiers and other processes know it when its first token
-   arrives, and is kept until the last token it made is dead.
-3. A key has one algorithm, chosen when it was made; a token that names another is refused (RFC 8725 §3.1).
-4. ``kid`` of a signing key is its RFC 7638 thumbprint; a MAC key is a small number, as in every refresh token.
-5. Retiring is at once and for good: nothing the key made is accepted any more. Another key takes its place.
-6. A key knows how long what it makes can live: that decides when it, and a revocation, may be forgotten.
-7. An end that is set can only come earlier, and that lifetime only grow, whichever process writes last. A secret that
-   is encrypted (``stores.encrypted_keys``) replaces the stored one; a plain secret replaces none.
+1. The newest key signs, every key that has not ended verifies. If the clock says that no key may sign yet, the clock is
+   wrong, and the key that may sign first signs now.
+2. A key is published before it signs, so that verifiers and other processes know it when its first token arrives, and
+   verifies until the last token it made has expired.
+3. A key has one algorithm, chosen when it is made; a token that names another is refused (RFC 8725 §3.1).
+4. The ``kid`` of a signing key is its RFC 7638 thumbprint; that of a MAC key is a small number, as it stands in every
+   refresh token.
+5. Retiring takes effect at once and cannot be undone: nothing the key made is accepted any more. Another key takes
+   over.
+6. A key stores how long the tokens it makes can live: that decides when the key, and a revocation, may be forgotten.
+7. Whichever process writes last, the end of a key can only come earlier, and that lifetime can only grow. An encrypted
+   secret (``stores/encrypted_keys.py``) replaces the stored one; one that is not encrypted never does.
 
-All keys live in the store: processes on one store share one keyring, and look for changes (see ``watch.py``).
+All keys are in the store: the processes on one store share one keyring, and poll for changes (``freshness.py``). The
+compact JWS is assembled here, because a refresh signs: joserfc would parse header and key again each time.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from json import dumps, loads
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from joserfc.errors import UnsupportedAlgorithmError
 from joserfc.jwk import ECKey, OctKey, OKPKey
@@ -32,7 +35,10 @@ from unbroken.errors import ConfigurationError
 __all__ = [
     "ALGORITHMS",
     "ENCRYPTED_PREFIX",
+    "Algorithm",
     "KeyRecord",
+    "KeyState",
+    "KeyUse",
     "Keyring",
     "MacKey",
     "SigningKey",
@@ -41,8 +47,13 @@ __all__ = [
     "new_signing_key",
 ]
 
-ALGORITHMS = ("EdDSA", "ES256", "HS256")
-ENCRYPTED_PREFIX = "encrypted:"  # an encrypted secret begins with it
+Algorithm = Literal["EdDSA", "ES256", "HS256"]
+KeyUse = Literal["sign", "mac"]
+KeyState = Literal["next", "active", "retiring", "retired"]
+
+ALGORITHMS: tuple[Algorithm, ...] = ("EdDSA", "ES256", "HS256")
+ENCRYPTED_PREFIX = "encrypted:"  # of an encrypted secret
+ENDED_KEY_MARGIN_SECONDS = 1.0  # between the expiry of a key's last token and the key's own end
 NEVER = float("inf")
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 K = TypeVar("K", "SigningKey", "MacKey")
@@ -50,19 +61,23 @@ K = TypeVar("K", "SigningKey", "MacKey")
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """A key as it is stored. Times are seconds since the Unix epoch; ``verifies_until`` is None while it has no end."""
+    """A key as it is stored. Times are seconds since the Unix epoch.
+
+    ``verifies_until`` is None while the key has no end. ``token_ttl`` is the longest life of a token that the key
+    makes, in seconds (rule 6).
+    """
 
     kid: str
-    use: str  # "sign" or "mac"
-    alg: str
+    use: KeyUse
+    alg: Algorithm
     secret: str = field(repr=False)
     created_at: float
     signs_from: float
     verifies_until: float | None = None
-    token_ttl: float = 0.0  # the longest life of a token it has made
+    token_ttl: float = 0.0
 
     def merged_with(self, other: KeyRecord) -> KeyRecord:
-        """This key as it stands after another process wrote it as *other* (rule 7)."""
+        """Return this key after another process wrote it as *other* (rule 7)."""
         ends = [end for end in (self.verifies_until, other.verifies_until) if end is not None]
         secret = other.secret if other.is_encrypted else self.secret
         ttl = max(self.token_ttl, other.token_ttl)
@@ -70,18 +85,18 @@ class KeyRecord:
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether ``secret`` is encrypted (``stores.encrypted_keys``)."""
+        """Whether ``secret`` is encrypted."""
         return self.secret.startswith(ENCRYPTED_PREFIX)
 
-    def state(self, now: float) -> str:
-        """``next`` (published, does not sign yet), ``active``, ``retiring`` (only verifies) or ``retired``."""
+    def state(self, now: float) -> KeyState:
+        """Return ``next`` (published, does not sign yet), ``active``, ``retiring`` (only verifies) or ``retired``."""
         if self.verifies_until is not None:
             return "retired" if now >= self.verifies_until else "retiring"
         return "next" if now < self.signs_from else "active"
 
 
 class _Registry(JWSRegistry):
-    """joserfc's registry with one algorithm in it. It does not warn of EdDSA, a name all verifiers know (RFC 8037)."""
+    """joserfc's registry of one algorithm (rule 3), without its warning of EdDSA, which every verifier knows."""
 
     def __init__(self, alg: str) -> None:
         super().__init__(algorithms=[alg])
@@ -89,31 +104,31 @@ class _Registry(JWSRegistry):
 
     def get_alg(self, name: str) -> Any:
         if name != self._alg:
-            raise UnsupportedAlgorithmError(f"this key does not do {name!r}")
+            raise UnsupportedAlgorithmError(f"this key's algorithm is {self._alg}, not {name!r}")
         return self.algorithms[name]
 
 
 class VerifyingKey:
-    """A key that tokens are verified by, parsed once. ``dead_from`` is when it stops verifying.
-
-    *fields* are those of its JWK, public or private.
-    """
+    """A key that verifies tokens until ``dead_from``, parsed once. *fields* are those of its JWK, public or private."""
 
     def __init__(self, kid: str, alg: str, fields: dict[str, Any], dead_from: float = NEVER) -> None:
         self.kid, self.alg, self.dead_from = kid, alg, dead_from
         self.jwk: Any = _import(alg, fields)
-        self.registry = _Registry(alg)  # knows this one algorithm and no other
+        self.registry = _Registry(alg)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.alg} {self.kid}>"
 
     def is_canonical_signature(self, signature: bytes) -> bool:
-        """Whether *signature* is spelled as this key spells it. It proves nothing else."""
+        """Return whether *signature* has the one form that this key makes. It proves nothing else.
+
+        Every ECDSA signature has a twin that verifies too: ``_low_s`` makes one of the two canonical.
+        """
         return self.alg != "ES256" or _low_s(signature) == signature
 
 
 class SigningKey(VerifyingKey):
-    """A key that signs, too."""
+    """A key that also signs."""
 
     def __init__(self, record: KeyRecord) -> None:
         ends = NEVER if record.verifies_until is None else record.verifies_until
@@ -124,18 +139,18 @@ class SigningKey(VerifyingKey):
         if record.alg == "ES256":
             self._signature = lambda message: _low_s(algorithm.sign(message, jwk))
         elif record.alg == "EdDSA":
-            # RFC 8037 §3.1: the signature as it is; joserfc would look at the key each time.
+            # RFC 8037 §3.1: the plain signature. joserfc would check the key each time.
             self._signature = jwk.get_op_key("sign").sign
         header = dumps({"alg": self.alg, "kid": self.kid, "typ": "at+jwt"}, separators=(",", ":"))
         self._head = _base64.encode_to_bytes(header.encode()) + b"."
 
     def sign(self, payload: bytes) -> str:
-        """*payload* as a compact JWS (RFC 7515 §7.1); its header names the key and ``at+jwt``."""
+        """Return *payload* as a compact JWS (RFC 7515 §7.1), with the type ``at+jwt`` of RFC 9068 §2.1."""
         message = self._head + _base64.encode_to_bytes(payload)
         return (message + b"." + _base64.encode_to_bytes(self._signature(message))).decode()
 
     def public(self) -> dict[str, object] | None:
-        """The public key as a JWK (RFC 7517); None for a shared secret, which is published nowhere."""
+        """Return the public key as a JWK (RFC 7517 §4); None for a shared secret, which is never published."""
         if self.alg == "HS256":
             return None
         fields: dict[str, object] = dict(self.jwk.as_dict(private=False))
@@ -143,7 +158,7 @@ class SigningKey(VerifyingKey):
 
 
 class MacKey(NamedTuple):
-    """A key for refresh tokens, parsed once."""
+    """A key that authenticates refresh tokens, parsed once."""
 
     number: int
     secret: bytes
@@ -155,18 +170,18 @@ class MacKey(NamedTuple):
 
 
 class Keyring:
-    """The keys of one store, ready for use. A new value replaces it when the store's keys change.
+    """The keys of one store, parsed. Immutable: another keyring replaces it when the store's keys change.
 
-    Raises ConfigurationError for keys that are still encrypted.
+    *previous* lends its parsed keys. Raises ConfigurationError for encrypted keys without their encryption key.
     """
 
-    def __init__(self, records: Iterable[KeyRecord], known: Keyring | None = None) -> None:
+    def __init__(self, records: Iterable[KeyRecord], previous: Keyring | None = None) -> None:
         self.records = tuple(sorted(records, key=lambda record: (record.created_at, record.kid)))
         if any(record.is_encrypted for record in self.records):
             raise ConfigurationError("the keys in the store are encrypted: set encryption_key, or encryption_key_file")
-        old = {key.kid: key for key in known.signing} if known else {}
+        parsed = {key.kid: key for key in previous.signing} if previous else {}
         self.signing: tuple[SigningKey, ...] = tuple(
-            _parsed(record, old) for record in self.records if record.use == "sign"
+            _signing_key(record, parsed) for record in self.records if record.use == "sign"
         )
         self._by_kid = {key.kid: key for key in self.signing}
         macs = sorted((r for r in self.records if r.use == "mac"), key=lambda r: -int(r.kid))
@@ -176,64 +191,68 @@ class Keyring:
         return f"<Keyring of {len(self.signing)} signing and {len(self._macs)} MAC keys>"
 
     def signer(self, now: float) -> SigningKey:
-        """The key that signs at *now*: the newest that may. Raises ConfigurationError without one."""
+        """Return the key that signs at *now* (rule 1). Raise ConfigurationError without one."""
         if len(self.signing) == 1 and self.signing[0].signs_from <= now < self.signing[0].dead_from:
             return self.signing[0]
-        return _newest(self.signing, now)
+        return _maker(self.signing, now)
 
     def verifier(self, kid: str) -> SigningKey | None:
-        """The key named *kid*, which may be dead already."""
+        """Return the key named *kid*, which may have ended; None if there is none."""
         return self._by_kid.get(kid)
 
     def mac(self, now: float) -> MacKey:
-        """The key that new refresh tokens are made with. Raises ConfigurationError without one."""
+        """Return the key that authenticates new refresh tokens (rule 1). Raise ConfigurationError without one."""
         for key in self._macs.values():  # the newest first
             if key.dead_from == NEVER and key.signs_from <= now:
                 return key
-        return _newest(self._macs.values(), now)
+        return _maker(self._macs.values(), now)
 
     def mac_key(self, kid: int, now: float) -> bytes | None:
-        """The bytes of the MAC key number *kid*, while it verifies."""
+        """Return the secret of the MAC key number *kid*; None if there is none, or if it has ended."""
         key = self._macs.get(kid)
         return key.secret if key is not None and now < key.dead_from else None
 
     def knows(self, kid: str | int) -> bool:
-        """Whether there is, or was, a key of this name."""
+        """Return whether a key has this name, ended or not."""
         return kid in self._by_kid or kid in self._macs
 
     def jwks(self, now: float) -> dict[str, object]:
-        """The public keys that verify now or soon, as a JWK set (RFC 7517 §5)."""
+        """Return the public keys that verify at *now* or later, as a JWK set (RFC 7517 §5)."""
         living = (key.public() for key in self.signing if now < key.dead_from)
         return {"keys": [key for key in living if key is not None]}
 
     def longest_access(self) -> float:
-        """The longest life of an access token that may be about, in seconds."""
+        """Return the longest life of an access token that may exist, in seconds (rule 6)."""
         return max((record.token_ttl for record in self.records if record.use == "sign"), default=0.0)
 
     def rotated(self, now: float, publish_ahead: float) -> list[KeyRecord]:
-        """The records to store for a rotation: a new key of each use, and an end for those they replace."""
-        starts = now + publish_ahead
-        lasting = [record for record in self.records if record.verifies_until is None]
-        ended = [replace(record, verifies_until=starts + record.token_ttl + 1.0) for record in lasting]
-        return [*self._successors(("sign", "mac"), now, starts), *ended]
+        """Return the records to store for a rotation: a new key of each use, and an end for those they replace."""
+        signs_from = now + publish_ahead  # rule 2
+        replaced = [record for record in self.records if record.verifies_until is None]
+        ended = [
+            replace(record, verifies_until=signs_from + record.token_ttl + ENDED_KEY_MARGIN_SECONDS)
+            for record in replaced
+        ]
+        return [*self._successors(("sign", "mac"), now, signs_from), *ended]
 
     def retired(self, kid: str, now: float) -> list[KeyRecord]:
-        """The records to store when *kid* ends at once: its own, and a successor if no other key can take its place."""
+        """Return the records to store when *kid* is retired: its own, and a successor if no other key can take over."""
         ended = [replace(record, verifies_until=now) for record in self.records if record.kid == kid]
         able = {r.use for r in self.records if r.kid != kid and r.verifies_until is None and r.signs_from <= now}
         return [*ended, *self._successors([record.use for record in ended if record.use not in able], now, now)]
 
-    def _successors(self, uses: Iterable[str], now: float, starts: float) -> list[KeyRecord]:
-        """A new key for each of *uses*, of the algorithm of the last."""
+    def _successors(self, uses: Iterable[KeyUse], now: float, signs_from: float) -> list[KeyRecord]:
+        """Return a new key for each of *uses*, of the algorithm of the newest."""
         alg = next((record.alg for record in reversed(self.records) if record.use == "sign"), "EdDSA")
         number = max(self._macs, default=0) + 1
         return [
-            new_signing_key(alg, now, starts) if use == "sign" else new_mac_key(number, now, starts) for use in uses
+            new_signing_key(alg, now, signs_from) if use == "sign" else new_mac_key(number, now, signs_from)
+            for use in uses
         ]
 
 
 def new_signing_key(alg: str, now: float, signs_from: float) -> KeyRecord:
-    """A fresh signing key. Raises ConfigurationError for an unknown algorithm."""
+    """Return a new signing key. Raise ConfigurationError for an unknown algorithm."""
     if alg not in ALGORITHMS:
         raise ConfigurationError(f"unknown algorithm {alg!r}: use one of {', '.join(ALGORITHMS)}")
     key: Any
@@ -248,24 +267,26 @@ def new_signing_key(alg: str, now: float, signs_from: float) -> KeyRecord:
 
 
 def new_mac_key(number: int, now: float, signs_from: float) -> KeyRecord:
-    """A fresh key for refresh tokens."""
-    return KeyRecord(str(number), "mac", "HS256", _base64.encode(secrets.token_bytes(32)), now, signs_from)
+    """Return a new key for refresh tokens."""
+    return KeyRecord(
+        str(number), "mac", "HS256", _base64.encode_to_bytes(secrets.token_bytes(32)).decode(), now, signs_from
+    )
 
 
-def _newest(keys: Iterable[K], now: float) -> K:
-    """The key that makes tokens at *now* (rule 1). Raises ConfigurationError if none of *keys* verifies any more."""
+def _maker(keys: Iterable[K], now: float) -> K:
+    """Return the key that makes tokens at *now* (rule 1). Raise ConfigurationError if all of *keys* have ended."""
     living = [key for key in keys if now < key.dead_from]
     if not living:
-        raise ConfigurationError("no key may make tokens now: make one with `unbroken keys rotate --now`")
+        raise ConfigurationError("every key has ended: make new ones with `unbroken keys rotate --now`")
     able = [key for key in living if key.signs_from <= now]
     if not able:
         return min(living, key=lambda key: key.signs_from)
     return max(able, key=lambda key: (key.dead_from == NEVER, key.signs_from))
 
 
-def _parsed(record: KeyRecord, old: dict[str, SigningKey]) -> SigningKey:
-    """The parsed key, taken over from before if nothing but its end has changed."""
-    key = old.get(record.kid)
+def _signing_key(record: KeyRecord, parsed: dict[str, SigningKey]) -> SigningKey:
+    """Return the key of *record*: the parsed one, if only its end has changed."""
+    key = parsed.get(record.kid)
     if key is None or key.signs_from != record.signs_from:
         return SigningKey(record)
     key.dead_from = NEVER if record.verifies_until is None else record.verifies_until
@@ -273,7 +294,7 @@ def _parsed(record: KeyRecord, old: dict[str, SigningKey]) -> SigningKey:
 
 
 def _low_s(signature: bytes) -> bytes:
-    """The ECDSA signature (r, s), or its twin (r, n − s), which is as good: the one with the lower s."""
+    """Return the ECDSA signature (r, s) or its twin (r, n − s), which verifies too: the one with the lower s."""
     r, s = signature[:32], int.from_bytes(signature[32:])
     return r + min(s, P256_ORDER - s).to_bytes(32)
 

@@ -1,10 +1,10 @@
-"""What a server has published of its keys, as those read it who only verify (RFC 7517).
+"""The JWK set that another server publishes, for services that only verify (RFC 7517).
 
-1. A key is used for the one algorithm that it names, and only if that goes with its kind: EdDSA with Ed25519, ES256
-   with P-256 (RFC 8725 §3.1). A shared secret is no public key, and neither is a key that is published with its private
-   part: whoever has read it can sign.
-2. Keys of other kinds, and those for other uses, are not looked at (RFC 7517 §5). Two of one name are no key at all.
-3. A set in which nothing can be used is no answer: then what was known before stays in use.
+1. A key verifies the one algorithm that it names, and only if that fits its type: EdDSA with Ed25519, ES256 with P-256
+   (RFC 8725 §3.1). A shared secret is not a public key, and a key that is published with its private part is refused:
+   every reader could sign with it.
+2. Keys of other types and for other uses are ignored (RFC 7517 §5), and so are two keys with one ``kid``.
+3. A set without any usable key is an error: the caller keeps the set it had.
 """
 
 from __future__ import annotations
@@ -22,27 +22,29 @@ from unbroken.server.keys.keyring import VerifyingKey
 __all__ = ["MAX_JWKS_BYTES", "RemoteKeySet"]
 
 _log = logging.getLogger("unbroken")
-MAX_JWKS_BYTES = 256 * 1024  # of a JWK set
+MAX_JWKS_BYTES = 256 * 1024
 MAX_JWKS_KEYS = 100
 MAX_KID_CHARS = 200
-KINDS = {"EdDSA": ("OKP", "Ed25519"), "ES256": ("EC", "P-256")}
-PUBLIC = {"EdDSA": ("kty", "crv", "x"), "ES256": ("kty", "crv", "x", "y")}
-SECRET = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})  # RFC 7518 §6, and what is drafted
+KEY_TYPES = {"EdDSA": ("OKP", "Ed25519"), "ES256": ("EC", "P-256")}
+PUBLIC_FIELDS = {"EdDSA": ("kty", "crv", "x"), "ES256": ("kty", "crv", "x", "y")}
+PRIVATE_FIELDS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})  # RFC 7518 §6, and drafts
 
 
 class RemoteKeySet:
-    """The keys of a JWK set. Equal to another if it would accept the same signatures."""
+    """The usable keys of a JWK set. Two sets are equal if they verify the same signatures.
+
+    Raises BadResponse if *document* is not a JWK set, or has no usable key.
+    """
 
     def __init__(self, document: object) -> None:
-        """Raises BadResponse if *document* is no JWK set, or holds no key that can be used."""
         entries = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(entries, list) or len(entries) > MAX_JWKS_KEYS:
-            raise BadResponse(f"this is no JWK set of at most {MAX_JWKS_KEYS} keys", field="keys")
-        names = Counter(kid for entry in entries if isinstance(kid := _of(entry, "kid"), str))
+            raise BadResponse(f"not a JWK set of at most {MAX_JWKS_KEYS} keys", field="keys")
+        names = Counter(kid for entry in entries if isinstance(kid := _field(entry, "kid"), str))
         self._material = {
             kid: (alg, fields)
             for entry in entries
-            if (kid := _of(entry, "kid")) and isinstance(kid, str) and names[kid] == 1 and len(kid) <= MAX_KID_CHARS
+            if (kid := _field(entry, "kid")) and isinstance(kid, str) and names[kid] == 1 and len(kid) <= MAX_KID_CHARS
             for alg, fields in _usable(kid, entry)
         }
         self._keys: dict[str, VerifyingKey] = {}
@@ -50,36 +52,36 @@ class RemoteKeySet:
             try:
                 self._keys[kid] = VerifyingKey(kid, alg, dict(fields))
             except (JoseError, ValueError, TypeError, KeyError):
-                _log.warning("the published key %r cannot be read", kid)
+                _log.warning("the published key %r cannot be parsed", kid)
         if not self._keys:
-            raise BadResponse("no key is published that can be used: EdDSA (Ed25519) or ES256 (P-256)", field="keys")
+            raise BadResponse("no published key is usable: EdDSA (Ed25519) or ES256 (P-256)", field="keys")
 
     def verifier(self, kid: str) -> VerifyingKey | None:
-        """The key named *kid*."""
+        """Return the key named *kid*; None if there is none."""
         return self._keys.get(kid)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RemoteKeySet) and self._material == other._material
 
-    __hash__ = None  # type: ignore[assignment]  # it is compared, and kept nowhere by its value
+    __hash__ = None  # type: ignore[assignment]  # compared, never used as a key
 
     def __repr__(self) -> str:
         return f"<RemoteKeySet {sorted(self._keys)}>"
 
 
 def _usable(kid: str, entry: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
-    """The algorithm and the public fields of *entry* if it can be used, or nothing."""
-    if SECRET & entry.keys():
-        _log.error("a secret is published as the key %r: nothing that it signed is accepted; retire it", kid)
+    """Return the algorithm and the public fields of *entry*, as the one item of a list; empty if it is not usable."""
+    if PRIVATE_FIELDS & entry.keys():
+        _log.error("the key %r is published with its private part: its signatures are refused; retire it", kid)
         return []
-    alg, use, doing = entry.get("alg"), entry.get("use", "sig"), entry.get("key_ops", ["verify"])
-    if not isinstance(alg, str) or KINDS.get(alg) != (entry.get("kty"), entry.get("crv")):
+    alg, use, operations = entry.get("alg"), entry.get("use", "sig"), entry.get("key_ops", ["verify"])
+    if not isinstance(alg, str) or KEY_TYPES.get(alg) != (entry.get("kty"), entry.get("crv")):
         return []
-    if use != "sig" or not isinstance(doing, list) or "verify" not in doing:
+    if use != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return []
-    fields = {name: value for name in PUBLIC[alg] if isinstance(value := entry.get(name), str)}
+    fields = {name: value for name in PUBLIC_FIELDS[alg] if isinstance(value := entry.get(name), str)}
     return [(alg, fields)]
 
 
-def _of(entry: object, name: str) -> object:
+def _field(entry: object, name: str) -> object:
     return entry.get(name) if isinstance(entry, dict) else None

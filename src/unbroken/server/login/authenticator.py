@@ -156,7 +156,7 @@ def _check_texts(identity: Identity | MfaRequired) -> None:
 async def _call_application(what: str, pool: WorkerPool, function: Callable[..., Any], *args: str) -> Any:
     """Return what the application's *function* returns. Raises TryLater for its own errors: they prove nothing."""
     try:
-        return await pool.ask(function, *args)
+        return await pool.call(function, *args)
     except (Refused, TryLater, ConfigurationError):
         raise
     except Exception as error:

@@ -9,27 +9,25 @@
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import GuestProtocol, OctKey
-
-from unbroken.errors import ConfigurationError, LoginRefused
+from unbroken.errors import LoginRefused
 from unbroken.server.keys.keyring import Keyring
+from unbroken.server.keys.purpose_token import MALFORMED_ERRORS, PurposeToken
 from unbroken.server.login.authenticator import MfaRequired
 from unbroken.server.sessions import Sessions
-from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, mark_once, marker_key, run_off_loop, was_voided_since
+from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, mark_once, marker_key, was_voided_since
+from unbroken.server.worker_pool import run_in_worker
 
 __all__ = ["MfaTokens", "PendingLogin", "mfa_token_refused"]
 
 MAX_MFA_TOKEN_CHARS = 16384
-TYPE = "login-step+jwt"
-MALFORMED_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
+MFA_TOKEN = PurposeToken(
+    "login-step+jwt", b"unbroken login step", max_chars=MAX_MFA_TOKEN_CHARS, too_long="see what scopes_of allows"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +54,6 @@ class MfaTokens:
     async def issue(self, mfa: MfaRequired, account: bytes, spelling: bytes, session: Mapping[str, Any]) -> str:
         """Return the token for *mfa*. Raises ConfigurationError if it would be too long to be read again."""
         now = self._sessions.clock()
-        mac = (await self._sessions.akeyring()).mac(now)
-        header = {"alg": "HS256", "typ": TYPE, "kid": str(mac.number)}
         claims = {
             "aud": self._audience,
             "sub": mfa.subject,
@@ -69,12 +65,7 @@ class MfaTokens:
             "spelling": spelling.hex(),
             "about": dict(session),
         }
-        token = jwt.encode(header, claims, _key(mac.secret), algorithms=["HS256"])
-        if len(token) > MAX_MFA_TOKEN_CHARS:
-            raise ConfigurationError(
-                f"an MFA token has at most {MAX_MFA_TOKEN_CHARS} characters: see what scopes_of allows"
-            )
-        return token
+        return MFA_TOKEN.encode(claims, await self._sessions.akeyring(), now)
 
     async def read(self, token: str) -> PendingLogin:
         """Return the login of *token*. Raises LoginRefused, reason ``mfa_token``, if it is not valid any more."""
@@ -85,7 +76,7 @@ class MfaTokens:
             raise mfa_token_refused() from None
         if now >= expires_at:
             raise mfa_token_refused()
-        if await run_off_loop(self._sessions.store, lambda: self.is_voided(pending)):
+        if await run_in_worker(self._sessions.store, lambda: self.is_voided(pending)):
             raise mfa_token_refused()
         return pending
 
@@ -96,24 +87,14 @@ class MfaTokens:
     async def spend(self, pending: PendingLogin) -> None:
         """Mark the token as used. Raises LoginRefused if it was used before. Call it once the code is right."""
         store, key = self._sessions.store, marker_key(b"step", pending.jti.encode())
-        is_first = await run_off_loop(
+        is_first = await run_in_worker(
             store, lambda: mark_once(store, key, self._sessions.clock(), 2.0 * MFA_TOKEN_SECONDS)
         )
         if not is_first:
             raise mfa_token_refused()
 
     def _read(self, token: str, keyring: Keyring, now: float) -> tuple[PendingLogin, float]:
-        if len(token) > MAX_MFA_TOKEN_CHARS:
-            raise ValueError
-
-        def key(found: GuestProtocol) -> OctKey:
-            header = found.headers()
-            secret = keyring.mac_key(int(header["kid"]), now)
-            if header["typ"] != TYPE or secret is None:
-                raise ValueError
-            return _key(secret)
-
-        claims = jwt.decode(token, key, algorithms=["HS256"]).claims
+        claims = MFA_TOKEN.decode(token, keyring, now)
         if claims["aud"] != self._audience:
             raise ValueError
         account, spelling = bytes.fromhex(claims["account"]), bytes.fromhex(claims["spelling"])
@@ -126,7 +107,3 @@ class MfaTokens:
 def mfa_token_refused() -> LoginRefused:
     """Return the error for every MFA token that is not good."""
     return LoginRefused("the mfa_token is invalid or expired: log in again, with the password", reason="mfa_token")
-
-
-def _key(secret: bytes) -> OctKey:
-    return OctKey.import_key(hmac.digest(secret, b"unbroken login step", "sha256"))

@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from unbroken.errors import ConfigurationError, TooManyAttempts, TryLater
-from unbroken.server.stores.markers import MarkerStore, marker_key, run_off_loop
+from unbroken.server.stores.markers import MarkerStore, marker_key
+from unbroken.server.worker_pool import run_in_worker
 
 __all__ = ["Attempt", "LoginRateLimiter", "Rate", "RateLimitPolicy", "address_key", "name_key", "spelling_key"]
 
@@ -121,7 +122,7 @@ class LoginRateLimiter:
 
         Raises TooManyAttempts, or StoreUnavailable.
         """
-        return await run_off_loop(self._store, lambda: self._acquire(account, ip, spelling or account))
+        return await run_in_worker(self._store, lambda: self._acquire(account, ip, spelling or account))
 
     async def record_success(self, attempt: Attempt) -> None:
         """Pay the account back, and make the address known to it. Never raises."""
@@ -186,7 +187,7 @@ class LoginRateLimiter:
 
     async def _best_effort(self, flow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await run_off_loop(self._store, flow)
+            await run_in_worker(self._store, flow)
         except TryLater as error:  # rule 7
             _log.warning("the refund of a login attempt failed, it stays charged: %s", error)
 

@@ -7,11 +7,8 @@ A marker moves in one atomic step and may be deleted when it is past. The rate l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
-
-from unbroken._sync import in_sync_context, run_sync
-from unbroken.server.worker_pool import STORE_POOL
+from collections.abc import Sequence
+from typing import Protocol
 
 __all__ = [
     "MFA_TOKEN_SECONDS",
@@ -20,12 +17,10 @@ __all__ = [
     "marker_key",
     "new_device",
     "revoked_since",
-    "run_off_loop",
     "void_pending_logins",
     "was_voided_since",
 ]
 
-T = TypeVar("T")
 MFA_TOKEN_SECONDS = 300.0  # from the right password to the code that follows
 KNOWN_DEVICE_SECONDS = 365 * 86400.0  # a device is known for so long, or up to twice as long
 CLOCK_TOLERANCE_SECONDS = 0.001  # stores round times differently
@@ -82,13 +77,6 @@ async def revoked_since(store: MarkerStore, subject: str, started_at: float) -> 
     """
     [marker] = await store.read_markers([_pending_logins_key(subject)])
     return started_at < marker - MFA_TOKEN_SECONDS - CLOCK_TOLERANCE_SECONDS
-
-
-async def run_off_loop(store: MarkerStore, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Return the result of *work*; it runs in a worker thread if the store blocks and an event loop is running."""
-    if not store.blocking or in_sync_context():
-        return await work()
-    return await STORE_POOL.run(lambda: run_sync(work()))
 
 
 def _pending_logins_key(subject: str) -> bytes:

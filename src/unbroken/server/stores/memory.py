@@ -16,7 +16,7 @@ from itertools import islice
 
 from unbroken.errors import ConfigurationError
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow
+from unbroken.server.core.rotation import PresentedToken, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores.base import Account, StoreProblem
 
@@ -79,7 +79,7 @@ class MemorySessionStore:
                 return None
             if token.generation != row.generation or row.first_used_branch not in (None, token.branch):
                 return None
-            self._rows[key] = after = rotation.rotate(row, token, now, Policy(refresh_ttl=refresh_ttl))
+            self._rows[key] = after = rotation.rotate(row, token, now, refresh_ttl)
             return after
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:

@@ -24,7 +24,7 @@ from dataclasses import asdict, astuple, fields
 from typing import Any
 
 from unbroken._drivers.postgres import PostgresDriver
-from unbroken.server.core.rotation import REST, PresentedToken, SessionRow, row_after
+from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionRow, rotated_row
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
 from unbroken.server.stores import postgres_schema
 from unbroken.server.stores.base import COMPARED_FIELDS, Account, StoreProblem, clock_problems
@@ -63,7 +63,7 @@ WHERE key = %(key)s AND generation = %(generation)s AND (first_used_branch IS NU
 """
 ROTATE = f"{R1} RETURNING {WITHOUT_FLUSH}"
 ROTATE_RETURNING = f"""
-{R1} AND client_id = coalesce(%(client_id)s::text, client_id) RETURNING {WITHOUT_FLUSH}, {REST}
+{R1} AND client_id = coalesce(%(client_id)s::text, client_id) RETURNING {WITHOUT_FLUSH}, {RETURNED_COLUMNS}
 """
 CHANGE_COMPARED = f"""
 UPDATE unbroken_session SET {", ".join(f"{name} = %(new_{name})s" for name in FIELDS)}
@@ -198,7 +198,7 @@ class PostgresSessionStore:
         values = _rotate_values(key, token, now, refresh_ttl)
         values["client_id"] = client_id
         rows = await self._rows(ROTATE_RETURNING, values)
-        return row_after(key, token, float(now), float(refresh_ttl), rows[0][1:]) if rows else None
+        return rotated_row(key, token, float(now), float(refresh_ttl), rows[0][1:]) if rows else None
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
         values = {"key": before.key} | {name: getattr(before, name) for name in COMPARED_FIELDS}

@@ -32,7 +32,7 @@ from unbroken._bounded_cache import BoundedCache
 from unbroken._drivers.redis import Command, RedisDriver
 from unbroken.errors import UnbrokenError
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow
+from unbroken.server.core.rotation import PresentedToken, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import redis_scripts as scripts
 from unbroken.server.stores.base import Account, Notifications, StoreProblem, clock_problems
@@ -128,7 +128,7 @@ class RedisSessionStore:
             return None
         if not await self.rotate(key, token, now, refresh_ttl):
             return None
-        return rotation.rotate(row, token, now, Policy(refresh_ttl=refresh_ttl))
+        return rotation.rotate(row, token, now, refresh_ttl)
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
         revokes = after.revoked_at is not None and before.revoked_at is None

@@ -140,8 +140,12 @@ def keys_from(found: Mapping[bytes, bytes]) -> list[KeyRecord]:
         what, _, kid = name.decode().partition(" ")
         if what == "text":
             ends, token_ttl = found[b"ends " + kid.encode()], found[b"ttl " + kid.encode()]
-            fixed: tuple[str, str, str, float, float] = tuple(json.loads(text)[:5])
-            records.append(KeyRecord(kid, *fixed, float(ends) if ends else None, float(token_ttl)))
+            use, alg, secret, created_at, signs_from = json.loads(text)[:5]
+            records.append(
+                KeyRecord(
+                    kid, use, alg, secret, created_at, signs_from, float(ends) if ends else None, float(token_ttl)
+                )
+            )
     return sorted(records, key=lambda record: (record.created_at, record.kid))
 
 

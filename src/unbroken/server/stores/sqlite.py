@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
-from unbroken.server.core.rotation import REST, PresentedToken, SessionRow, row_after
+from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionRow, rotated_row
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
 from unbroken.server.stores.base import COMPARED_FIELDS, Account, DatabaseLocked, StoreProblem
 from unbroken.server.stores.migrations import SchemaVersion, refuse_newer
@@ -89,7 +89,7 @@ UPDATE session SET
 WHERE key = :key AND generation = :generation AND (first_used_branch IS NULL OR first_used_branch = :branch)
     AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
 """
-ROTATE_RETURNING = f"{ROTATE} AND client_id = coalesce(:client_id, client_id) RETURNING {REST}"
+ROTATE_RETURNING = f"{ROTATE} AND client_id = coalesce(:client_id, client_id) RETURNING {RETURNED_COLUMNS}"
 COMPARE_AND_SET = f"""
 UPDATE session SET {", ".join(f"{name} = :new_{name}" for name in FIELDS)}
 WHERE key = :key AND {" AND ".join(f"{name} IS :{name}" for name in COMPARED_FIELDS)} AND revoked_at IS NULL
@@ -186,7 +186,7 @@ class SqliteSessionStore:
         values = _rotate_values(key, token, now, refresh_ttl)
         values["client_id"] = client_id
         rows = self._rows(ROTATE_RETURNING, values)
-        return row_after(key, token, now, refresh_ttl, rows[0]) if rows else None
+        return rotated_row(key, token, now, refresh_ttl, rows[0]) if rows else None
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
         values = {"key": before.key} | {name: getattr(before, name) for name in COMPARED_FIELDS}

@@ -20,7 +20,7 @@ import pytest
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, StoreUnavailable, TryLater
 from unbroken.server import Claims, MemorySessionStore, MfaRequired, Policy, Sessions, open_store
-from unbroken.server.grants.tickets import MAX_TICKET_CHARS, TYPE, _key
+from unbroken.server.grants.tickets import MAX_TICKET_CHARS, TICKET_TOKEN
 from unbroken.server.keys.access_token import AccessTokenVerifier
 from unbroken.server.keys.keyring import Keyring
 from unbroken.server.login.mfa import MfaTokens
@@ -272,7 +272,7 @@ def forged(sessions: Sessions, key: bytes = b"", header: Any = (), said: Any = (
 
 
 def ticket_key(sessions: Sessions) -> bytes:
-    return _key(mac_of(sessions)).raw_value
+    return TICKET_TOKEN.key(mac_of(sessions)).raw_value
 
 
 def test_what_a_forgery_differs_by_is_what_it_is_refused_for(sessions: Sessions) -> None:
@@ -281,7 +281,7 @@ def test_what_a_forgery_differs_by_is_what_it_is_refused_for(sessions: Sessions)
 
 @pytest.mark.parametrize("typ", ["at+jwt", "JWT", "TICKET+JWT", "login-step+jwt", "", None, 3])
 def test_another_type_is_refused_whoever_signed_it(sessions: Sessions, typ: str | None) -> None:
-    assert parts(bought(sessions))[0]["typ"] == TYPE
+    assert parts(bought(sessions))[0]["typ"] == TICKET_TOKEN.typ
     assert refused(sessions, forged(sessions, header={"typ": typ})) == "malformed"
 
 
@@ -363,8 +363,8 @@ def test_rubbish_is_refused_and_the_store_is_not_asked(sessions: Sessions, rubbi
             asked.append(name)
             return super().__getattr__(name)
 
-    flows: Any = sessions._flows
-    flows._tickets._store = flows.watch._store = Watched(sessions.store)
+    parts: Any = sessions
+    parts._tickets._store = parts._freshness._store = Watched(sessions.store)
     assert refused(sessions, rubbish) == "malformed"
     assert asked == []
 

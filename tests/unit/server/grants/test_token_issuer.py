@@ -31,7 +31,7 @@ def test_a_token_that_is_too_long_is_not_made_and_nothing_is_spent() -> None:
     with pytest.raises(ConfigurationError, match="8192"):
         sessions.refresh(granted.refresh_token or "")
     many.clear()
-    assert [info.subject for info in sessions.list_all()] == ["ada"], "nothing was written"
+    assert [info.subject for info in sessions.list_sessions()] == ["ada"], "nothing was written"
     assert sessions.refresh(granted.refresh_token or "").refresh_seq == 1
 
 
@@ -39,7 +39,7 @@ def test_a_subject_that_fits_into_no_token_is_refused_at_login() -> None:
     sessions = Sessions(MemorySessionStore())
     with pytest.raises(ConfigurationError, match="8192"):
         sessions.create("a" * 6000)
-    assert sessions.list_all() == []
+    assert sessions.list_sessions() == []
 
 
 def test_the_claims_hook_sees_the_session_as_the_refresh_will_leave_it(hands: Hands) -> None:
@@ -54,7 +54,7 @@ def test_the_claims_hook_sees_the_session_as_the_refresh_will_leave_it(hands: Ha
     for _ in range(20):
         hands.now += 86400
         token = sessions.refresh(token).refresh_token or ""
-        [listed] = sessions.list_of("ada")
+        [listed] = sessions.list_sessions("ada")
         assert seen[-1] == listed
     assert (seen[-1].used_at, seen[-1].idle_expires_at) == (hands.now, hands.now + 7 * 86400)
 

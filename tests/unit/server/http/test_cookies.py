@@ -107,7 +107,7 @@ async def test_endpoints_that_browsers_see_elsewhere_are_named_before_a_session_
     sessions = Sessions(MemorySessionStore())
     mounted = Endpoints(sessions, lambda name, _: name, cookies=Cookies())
     answer = await mounted.respond(mounted.routes[0], login("/api/auth/login"))
-    assert (answer.status, answer.cookies, sessions.list_all()) == (503, (), [])
+    assert (answer.status, answer.cookies, sessions.list_sessions()) == (503, (), [])
     told = Endpoints(sessions, lambda name, _: name, cookies=Cookies(path="/api/auth"))
     answer = await told.respond(told.routes[0], login("/api/auth/login"))
     assert (answer.status, "Path=/api/auth" in answer.cookies[0]) == (200, True)

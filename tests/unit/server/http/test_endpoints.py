@@ -99,7 +99,7 @@ async def test_no_subject_is_a_refused_login(nobody: str | None) -> None:
         401,
         {"error": "access_denied", "error_description": "wrong user name or password"},
     )
-    assert endpoints.sessions.list_all() == []
+    assert endpoints.sessions.list_sessions() == []
 
 
 def as_async(function: Callable[[str], Any]) -> Any:
@@ -182,7 +182,7 @@ async def test_a_server_that_is_set_up_wrongly_is_503_and_its_log_says_why(monke
     def no_key(_: float) -> None:
         raise ConfigurationError("no key may make tokens now")
 
-    monkeypatch.setattr(endpoints.sessions._flows.watch.keyring, "signer", no_key)
+    monkeypatch.setattr(endpoints.sessions._freshness.keyring, "signer", no_key)
     for path, fields in (("/auth/refresh", {"refresh_token": tokens["refresh_token"]}), ("/auth/login", LOGIN)):
         status, body = await post(endpoints, path, **fields)
         assert (status, body["error"]) == (503, "temporarily_unavailable")
@@ -196,7 +196,7 @@ async def test_the_address_kept_is_the_connections_and_not_a_headers() -> None:
     body = json.dumps({"username": "ada", "password": "x"}).encode()
     headers = JSON | {"x-forwarded-for": "203.0.113.9", "user-agent": "probe"}
     await endpoints.handle(Request("POST", "/auth/login", headers, body, "192.0.2.1"))
-    [info] = endpoints.sessions.list_all()
+    [info] = endpoints.sessions.list_sessions()
     assert (info.ip, info.user_agent) == ("192.0.2.1", "probe")
 
 

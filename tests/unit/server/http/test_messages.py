@@ -47,4 +47,4 @@ def test_what_a_client_calls_itself_is_told_and_kept_to_a_bounded_length_and_as_
     town.login("Ada", "mine", agent="A\0" * 30_000)
     agents = [getattr(event, "user_agent", None) for event in town.events]
     assert agents == ["A" * 200] * 2
-    assert town.endpoints.sessions.list_of("Ada")[0].user_agent == "A" * 200
+    assert town.endpoints.sessions.list_sessions("Ada")[0].user_agent == "A" * 200

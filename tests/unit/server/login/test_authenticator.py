@@ -43,7 +43,7 @@ async def status_of(endpoints: Endpoints, request: Request) -> int:
 
 
 async def test_logins_have_a_lane_as_wide_as_the_machine() -> None:
-    assert (LOGIN_POOL._width, LOGIN_POOL._queue) == (CORES, 64 * CORES)
+    assert (LOGIN_POOL._max_threads, LOGIN_POOL._max_tasks) == (CORES, 65 * CORES)
 
 
 async def test_a_logout_does_not_wait_behind_logins(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ async def test_a_login_under_way_does_not_outlive_the_end_of_all_sessions(
 
     endpoints = Endpoints(sessions, directory, verify_mfa=lambda *_: True)
     assert await status_of(endpoints, logging_in()) == 401
-    assert sessions.list_of("ada") == []
+    assert sessions.list_sessions("ada") == []
     assert [(type(event).__name__, event.why) for event in told] == [("LoginFailed", "changed")]
     clock.advance(0.05)
     other = Endpoints(sessions, lambda name, _: name)
@@ -137,7 +137,7 @@ async def test_who_is_told_of_a_login_may_end_all_other_sessions() -> None:
     sessions = Sessions(MemorySessionStore(), on_event=only_one)
     endpoints = Endpoints(sessions, lambda name, _: name)
     assert [await status_of(endpoints, logging_in()) for _ in range(3)] == [200, 200, 200]
-    assert len(sessions.list_of("ada")) == 1
+    assert len(sessions.list_sessions("ada")) == 1
 
 
 async def test_so_they_may_where_a_login_has_two_steps() -> None:
@@ -155,7 +155,7 @@ async def test_so_they_may_where_a_login_has_two_steps() -> None:
         answer = await endpoints.handle(Request("POST", "/auth/login/step", JSON, body))
         assert answer is not None
         assert answer.status == 200
-    assert len(sessions.list_of("ada")) == 1
+    assert len(sessions.list_sessions("ada")) == 1
 
 
 async def test_at_one_and_the_same_time_of_day_who_ends_all_sessions_may_log_in_again() -> None:
@@ -188,7 +188,7 @@ async def test_a_login_with_a_password_that_is_changed_meanwhile_does_not_live(h
     change = {"changed": lambda: accounts.set_password("ada", "new"), "removed": lambda: accounts.remove("ada")}[how]
     endpoints = changing(sessions, accounts, change)
     assert await status_of(endpoints, logging_in("ada", "old")) == 401
-    assert sessions.list_all() == []
+    assert sessions.list_sessions() == []
 
 
 async def test_a_login_goes_on_when_only_the_hash_is_newer() -> None:
@@ -197,7 +197,7 @@ async def test_a_login_goes_on_when_only_the_hash_is_newer() -> None:
     accounts.add("Ada", "same")
     endpoints = changing(sessions, accounts, lambda: accounts.set_password("ada", "same"))
     assert await status_of(endpoints, logging_in("ada", "same")) == 200
-    assert [info.subject for info in sessions.list_all()] == ["Ada"]
+    assert [info.subject for info in sessions.list_sessions()] == ["Ada"]
 
 
 # ---- who -------------------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ async def test_a_subject_is_a_text(subject: Any) -> None:
         sessions.create(subject)
     with pytest.raises(ConfigurationError, match="subject"):
         await sessions.acreate(subject)
-    assert sessions.list_all() == []
+    assert sessions.list_sessions() == []
 
 
 async def test_an_authenticate_that_gives_no_text_is_503_and_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -261,7 +261,7 @@ async def test_what_authenticate_answers_and_raises_means(
     )
     assert "10.0.0.1" not in answer.body.decode()
     labels = [outcome.label if isinstance(outcome, Identity) else ""] if status == 200 else []
-    assert [info.label for info in sessions.list_all()] == labels
+    assert [info.label for info in sessions.list_sessions()] == labels
 
 
 async def test_what_scopes_of_raises_is_no_answer_either(caplog: pytest.LogCaptureFixture) -> None:

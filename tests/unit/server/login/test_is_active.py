@@ -10,7 +10,7 @@ import pytest
 
 from unbroken.errors import StoreUnavailable
 from unbroken.server import Endpoints, MemorySessionStore, Sessions
-from unbroken.server.core.events import RefreshRejected, ServerEvent, SessionRevoked
+from unbroken.server.events import RefreshRejected, ServerEvent, SessionRevoked
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.messages import Request, Response
 
@@ -29,7 +29,7 @@ class Shop:
         settings = {"is_active": self.is_active} | settings
         self.endpoints = Endpoints(self.sessions, lambda name, _: name, **settings)
         self.token = self.sessions.create("ada").refresh_token or ""
-        self.sid = self.sessions.list_of("ada")[0].sid
+        self.sid = self.sessions.list_sessions("ada")[0].sid
 
     def is_active(self, subject: str) -> bool:
         self.asked.append(subject)
@@ -59,7 +59,7 @@ async def test_a_subject_that_is_nobody_any_more_is_logged_out_by_its_next_refre
     answer = await shop.refresh(path)
     said = json.loads(answer.body)
     assert (answer.status, said["error"], said["reason"]) == (400, "invalid_grant", "revoked")
-    assert shop.sessions.list_of("ada") == []
+    assert shop.sessions.list_sessions("ada") == []
     assert SessionRevoked(shop.sid, "ada", "revoked") in shop.events
     assert RefreshRejected(reason="revoked", ip="192.0.2.1", user_agent="") in shop.events
     shop.gone.clear()
@@ -84,7 +84,7 @@ async def test_where_nobody_can_say_nothing_is_spent(path: str, trouble: Excepti
     shop = Shop(is_active=away)
     answer = await shop.refresh(path)
     assert (answer.status, "retry-after" in answer.headers) == (503, True)
-    assert [info.sid for info in shop.sessions.list_of("ada")] == [shop.sid]
+    assert [info.sid for info in shop.sessions.list_sessions("ada")] == [shop.sid]
     assert shop.sessions.refresh(shop.token).refresh_seq == 1, "the same token is good for the first exchange"
 
 
@@ -92,7 +92,7 @@ async def test_a_function_that_forgets_to_answer_logs_nobody_out(caplog: pytest.
     shop = Shop(is_active=lambda _: None)
     assert (await shop.refresh()).status == 503
     assert "is_active must return True or False, not NoneType" in caplog.text
-    assert len(shop.sessions.list_of("ada")) == 1
+    assert len(shop.sessions.list_sessions("ada")) == 1
 
 
 async def test_a_plain_function_runs_in_a_thread_and_an_async_one_in_the_loop() -> None:

@@ -132,7 +132,7 @@ def test_a_session_that_begins_while_all_are_ended_does_not_live() -> None:
 
     place = Place(verify_mfa=second_step)
     assert place.step(place.token()) == BEGIN_AGAIN
-    assert place.sessions.list_of("ada") == []
+    assert place.sessions.list_sessions("ada") == []
 
 
 def test_it_is_not_given_for_a_password_that_is_changed_meanwhile() -> None:
@@ -212,7 +212,7 @@ async def test_of_right_codes_at_once_one_begins_a_session(kind: str, tmp_path: 
         for _ in range(8):
             group.start_soon(one)
     assert sorted(statuses) == [200] + [401] * 7
-    assert len(place.sessions.list_of("ada")) == 1
+    assert len(place.sessions.list_sessions("ada")) == 1
 
 
 @pytest.mark.parametrize("later", [0.0, 1.0, 100.0, 200.0, 298.9])
@@ -222,7 +222,7 @@ def test_it_is_spent_for_as_long_as_it_could_be_good(place: Place, later: float)
     assert place.step(token) == DONE
     place.now += later
     assert place.step(token) == BEGIN_AGAIN
-    assert len(place.sessions.list_of("ada")) == 1
+    assert len(place.sessions.list_sessions("ada")) == 1
 
 
 def test_threads_get_no_more_out_of_it(tmp_path: Path) -> None:
@@ -309,4 +309,4 @@ def test_an_identity_keeps_what_the_account_table_knows() -> None:
 
     place = Place(store, authenticate=authenticate)
     assert place.post("/auth/login", username="Ada", password="right")[0] == 200
-    assert [info.label for info in place.sessions.list_of("ada")] == ["till 3"]
+    assert [info.label for info in place.sessions.list_sessions("ada")] == ["till 3"]

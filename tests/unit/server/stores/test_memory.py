@@ -31,4 +31,4 @@ def test_sessions_that_are_over_take_no_room_in_memory(hands: Hands) -> None:
     held = {name: len(value) for name, value in vars(store).items() if isinstance(value, (dict, list, deque))}
     assert held["_revoked"] <= 2, "a revocation is needed for as long as an access token lives"
     assert max(held.values()) <= 92, "a row for as long as a session may"
-    assert len(sessions._flows.watch.revoked) <= 2
+    assert len(sessions._freshness.revoked) <= 2

@@ -170,8 +170,8 @@ def test_an_older_file_moves_forward_by_itself_and_its_sessions_go_on(tmp_path: 
     assert schema_version(url) == SchemaVersion(1, 2)
     sessions = Sessions(SqliteSessionStore(tmp_path / "old.db"), clock=lambda: MADE_AT + 60)
     assert sessions.refresh(OLD_TOKEN).refresh_seq == 2
-    assert [info.label for info in sessions.list_of("ada")] == ["laptop"]
-    assert sessions.list_of("eve") == [], "what was revoked stays so"
+    assert [info.label for info in sessions.list_sessions("ada")] == ["laptop"]
+    assert sessions.list_sessions("eve") == [], "what was revoked stays so"
     assert Accounts(sessions.store).authenticate("bob", "correct horse") == "bob"
     assert schema_version(url) == SchemaVersion(2, 2)
     sessions.close()

@@ -41,7 +41,7 @@ FORK = "ignore::DeprecationWarning:__main__"  # later Pythons warn of forks of t
 SERVED = """
 import os, sys
 from unbroken.server import Sessions, open_store
-sessions = Sessions(open_store(sys.argv[1]))
+sessions = Sessions(open_store(sys.argv[1]), issuer='https://id.example.com')
 token = sessions.create("ada").refresh_token
 """
 FORKED = (
@@ -52,7 +52,7 @@ if os.fork() == 0:
     print("child", sessions.refresh(token).refresh_seq, flush=True)
     sys.exit(0)
 print("status", os.wait()[1])
-print("parent", len(sessions.list_of("ada")), sessions.create("bob").refresh_seq)
+print("parent", len(sessions.list_sessions("ada")), sessions.create("bob").refresh_seq)
 """
 )
 NEVER_CLOSED = (
@@ -453,7 +453,7 @@ def test_a_crash_in_mid_load_ends_no_session(
             number += 1
             while True:  # as our client does: the same attempt until it is answered
                 with contextlib.suppress(TryLater):
-                    token = sessions.refresh(token, attempt=str(number)).refresh_token or ""
+                    token = sessions.refresh(token, idempotency_key=str(number)).refresh_token or ""
                     break
         return token
 
@@ -464,8 +464,8 @@ def test_a_crash_in_mid_load_ends_no_session(
                 kill_connections(db)
         stop.set()
         tokens = [one.result(60) for one in work]
-    assert all(sessions.refresh(token, attempt="last").refresh_seq for token in tokens)
-    assert len(sessions.list_of("ada")) == 4
+    assert all(sessions.refresh(token, idempotency_key="last").refresh_seq for token in tokens)
+    assert len(sessions.list_sessions("ada")) == 4
     sessions.close()
 
 

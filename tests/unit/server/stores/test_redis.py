@@ -25,8 +25,8 @@ from unbroken._drivers.redis_errors import ServerInfo
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidRequest, InvalidToken, StoreUnavailable
 from unbroken.server import Sessions
-from unbroken.server.core.events import ReuseDetected, ServerEvent, SessionRefreshed
 from unbroken.server.core.rotation import PresentedToken, SessionRow
+from unbroken.server.events import ReuseDetected, ServerEvent, SessionRefreshed
 from unbroken.server.keys.keyring import new_mac_key
 from unbroken.server.stores import Account
 from unbroken.server.stores import redis as store_module
@@ -561,7 +561,7 @@ def test_a_restored_older_state_heals_and_repeats_no_number(mortal: Service) -> 
     with driver.Redis.from_url(mortal.url) as raw:
         older = {key: (raw.dump(key), raw.pttl(key)) for key in raw.scan_iter(count=1000)}
         for _ in range(3):
-            granted = sessions.refresh(granted.refresh_token or "", attempt=str(_))
+            granted = sessions.refresh(granted.refresh_token or "", idempotency_key=str(_))
         sessions.revoke_subject("bob")
         cursor, _news = run_sync(sessions.store.revocations(cursor))
         with raw.pipeline(transaction=True) as restore:
@@ -569,7 +569,7 @@ def test_a_restored_older_state_heals_and_repeats_no_number(mortal: Service) -> 
             for key, (dump, ttl) in older.items():
                 restore.restore(key, max(ttl, 0), dump)
             restore.execute()
-    assert sessions.refresh(granted.refresh_token or "", attempt="x").refresh_seq == 4
+    assert sessions.refresh(granted.refresh_token or "", idempotency_key="x").refresh_seq == 4
     assert isinstance(seen[-1], SessionRefreshed)
     assert seen[-1].verdict == "healed"
     with pytest.raises(InvalidGrant):  # that end was lost with the rest, but this process knows of it

@@ -155,14 +155,14 @@ def test_the_epoch_of_another_slot_ends_a_session(store: RedisSessionStore) -> N
 def test_a_whole_life_on_two_hosts(url: str) -> None:
     one, two = Sessions(RedisSessionStore(url)), Sessions(RedisSessionStore(url))
     granted = one.create("ada")
-    granted = two.refresh(granted.refresh_token or "", attempt="a")
+    granted = two.refresh(granted.refresh_token or "", idempotency_key="a")
     assert two.verify(granted.access_token).subject == "ada"
     news = two.store.notifications()
     news.wait(5.0)
     assert one.revoke_subject("ada") == 1
     news.wait(10.0)
     news.close()
-    run_sync(two._flows.watch.refresh_now())
+    run_sync(two._freshness.refresh_now())
     with pytest.raises(InvalidToken):
         two.verify(granted.access_token)
     with pytest.raises(InvalidGrant):

@@ -34,7 +34,7 @@ sessions = Sessions(SqliteSessionStore(sys.argv[1]))
 token = sys.argv[2]
 print("ready", flush=True)
 for number in range(1000000):
-    token = sessions.refresh(token, attempt=str(number)).refresh_token
+    token = sessions.refresh(token, idempotency_key=str(number)).refresh_token
     print(token, flush=True)
 """
 
@@ -77,7 +77,7 @@ def test_kill_9_in_the_middle_leaves_a_good_file_and_a_good_session(tmp_path: Pa
     process.wait()
     process.stdout.close()
     token = whole[-1] if whole else token
-    assert Sessions(SqliteSessionStore(file)).refresh(token, attempt="after").refresh_seq
+    assert Sessions(SqliteSessionStore(file)).refresh(token, idempotency_key="after").refresh_seq
     assert sqlite3.connect(file).execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
@@ -218,10 +218,10 @@ def test_a_revocation_finds_its_sessions_by_an_index(tmp_path: Path, given: dict
 def test_what_is_no_text_is_an_invalid_request_and_no_driver_error(tmp_path: Path) -> None:
     sessions = Sessions(SqliteSessionStore(tmp_path / "s.db"))
     sessions.create("ada")
-    for ask in (lambda: sessions.revoke("\udcff"), lambda: sessions.list_of("\udcff")):
+    for ask in (lambda: sessions.revoke("\udcff"), lambda: sessions.list_sessions("\udcff")):
         with pytest.raises(InvalidRequest, match="text that the database cannot store"):
             ask()
-    assert len(sessions.list_all()) == 1
+    assert len(sessions.list_sessions()) == 1
 
 
 def test_a_child_process_uses_connections_of_its_own(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_child_process_uses_connections_of_its_own(tmp_path: Path) -> None:
             os._exit(1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    assert len(sessions.list_all()) == 2
+    assert len(sessions.list_sessions()) == 2
 
 
 def test_many_threads_have_connections_of_their_own(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""Events of sessions and logins, for the listeners of ``Sessions``."""
+
+from unbroken.server.core.events import (
+    EventListener,
+    LoginFailed,
+    LoginRateLimited,
+    RefreshRejected,
+    ReuseDetected,
+    ServerEvent,
+    SessionCreated,
+    SessionRefreshed,
+    SessionRevoked,
+)
+
+__all__ = [
+    "EventListener",
+    "LoginFailed",
+    "LoginRateLimited",
+    "RefreshRejected",
+    "ReuseDetected",
+    "ServerEvent",
+    "SessionCreated",
+    "SessionRefreshed",
+    "SessionRevoked",
+]
