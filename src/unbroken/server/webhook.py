@@ -71,8 +71,8 @@ class Webhook:
     """A listener that posts events to *url*.
 
     *secret* signs them: ``whsec_`` and base64, or a text of at least 24 bytes. *events* are the kinds to send; by
-    default all except refreshes, accepted and refused. At most *max_pending* messages wait. *timeout*, for one whole request,
-    and *delays*, before each further try, are in seconds.
+    default all except refreshes, accepted and refused. At most *max_pending* messages wait. *timeout*, for one whole
+    request, and *delays*, before each further try, are in seconds.
 
     Raises ConfigurationError for a URL that is not safe, a secret that is too short, and an unknown kind. ``close`` it
     to send what is pending.
