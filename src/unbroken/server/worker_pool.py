@@ -21,7 +21,7 @@ from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import ConfigurationError, TryLater
 from unbroken.server.stores import DatabaseLocked, SessionStore
 
-__all__ = ["LOGIN_POOL", "STORE_POOL", "WorkerPool", "at_fork", "run_in_worker", "run_inline"]
+__all__ = ["LOGIN_POOL", "STORE_POOL", "WorkerPool", "run_in_worker", "run_inline"]
 
 T = TypeVar("T")
 _numbers = itertools.count()
