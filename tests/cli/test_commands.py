@@ -109,7 +109,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a wrong flag": (["serve", "--frob"], "No such option: --frob"),
     "a wrong command": (["frob"], "No such command"),
     "a wrong duration": (["serve", "--access-ttl", "5x"], "is not a duration"),
-    "no time at all": (["serve", "--access-ttl", "0"], "more than nothing"),
+    "no time at all": (["serve", "--access-ttl", "0"], "above zero"),
     "a wrong port": (["serve", "--port", "99999"], "--port must be between 0 and 65535"),
     "a file that is missing": (["serve", "--config", "no.toml"], "no.toml cannot be read: No such file"),
     "a secret as an option": (["serve", "--seal-key", "x"], "No such option: --seal-key"),

@@ -145,7 +145,7 @@ def test_the_settings_show_no_secret_and_go_to_other_processes(folder: Path) -> 
 
 
 CONTRADICTIONS = {
-    "no time": ({"access_ttl": 0.0}, "more than nothing"),
+    "no time": ({"access_ttl": 0.0}, "above zero"),
     "memory for several": ({"store": "memory:", "workers": 2}, "cannot share memory"),
     "an issuer that is none": ({"issuer": "id.example.com"}, "issuer must be a URL"),
     "an issuer with a query": ({"issuer": "https://id.example.com?x=1"}, "issuer must be a URL"),

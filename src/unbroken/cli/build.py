@@ -100,8 +100,6 @@ def _webhook_secret(settings: Settings) -> str:
 
 def contradictions(settings: Settings) -> Iterator[str]:
     """What cannot be served, a line each."""
-    if min(settings.access_ttl, settings.refresh_ttl, settings.max_age) <= 0:
-        yield "access_ttl, refresh_ttl and max_age must be more than nothing"
     if settings.workers > 1 and (name := _unshared_store(settings.store)):
         yield f"several workers cannot share {name}: use sqlite:///FILE, or one worker"
     if settings.demo and (settings.workers > 1 or settings.prefix.startswith("/demo")):

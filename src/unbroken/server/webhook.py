@@ -71,7 +71,7 @@ class Webhook:
     """A listener that posts events to *url*.
 
     *secret* signs them: ``whsec_`` and base64, or a text of at least 24 bytes. *events* are the kinds to send; by
-    default all except refreshes, accepted and refused. At most *max_pending* messages wait. *timeout*, for one whole
+    default all except refreshes, accepted and refused. At most *max_pending* messages wait. *timeout*, for the whole
     request, and *delays*, before each further try, are in seconds.
 
     Raises ConfigurationError for a URL that is not safe, a secret that is too short, and an unknown kind. ``close`` it
@@ -91,12 +91,12 @@ class Webhook:
         self._url, self._host = url, _checked(url)
         self._key, self._events, self._max_pending = _key(secret), _checked_events(events), max_pending
         self._timeout, self._retry_delays = timeout, tuple(delays)
+        self._send = http_sender(read_body=False)
         self._changed = threading.Condition()  # guards all below
         self._pending: list[_Message] = []  # the oldest first
         self._thread: threading.Thread | None = None
         self._closed = self._is_full = False
         self._undelivered = 0  # dropped since it was closed
-        self._request = http_sender(read_body=False)
         register_fork_aware(self)
 
     def __repr__(self) -> str:
@@ -154,7 +154,7 @@ class Webhook:
 
     def _work(self) -> None:
         while message := self._next():
-            why = self._send(message)
+            why = self._deliver(message)
             with self._changed:
                 if message not in self._pending:
                     continue  # dropped meanwhile
@@ -185,7 +185,7 @@ class Webhook:
         self._undelivered += self._closed
         _log.warning("%r: message %s was dropped after %d tries: %s", self, message.id, message.tries, why)
 
-    def _send(self, message: _Message) -> str | None:
+    def _deliver(self, message: _Message) -> str | None:
         """Send *message*. Return None if it was received, else why not."""
         now = str(int(time.time()))
         headers = {
@@ -195,7 +195,7 @@ class Webhook:
             "webhook-signature": signature(self._key, message.id, now, message.body),
         }
         try:
-            status = self._request(HttpRequest("POST", self._url, headers, message.body), self._timeout).status
+            status = self._send(HttpRequest("POST", self._url, headers, message.body), self._timeout).status
         except (NotSent, ResponseLost) as error:  # its message names the URL, whose path may be a secret
             return f"no response from {self._host} ({error.reason})"
         return None if 200 <= status < 300 else f"{self._host} responded with {status}"

@@ -33,6 +33,7 @@ from unbroken.testing.network import Network
 __all__ = ["PASSWORD", "LoopbackServer", "running"]
 
 PASSWORD = "correct horse"
+ISSUER = "http://127.0.0.1:8400"  # nothing listens there: the server's own port is not known yet
 PATIENCE = 2.0  # seconds; a renewal behind a request may begin when the request is over
 
 
@@ -46,7 +47,7 @@ class LoopbackServer:
     """
 
     def __init__(self, access_ttl: float = 1800.0, *, grace: float = 10.0, more: list[Route] | None = None) -> None:
-        self.sessions = Sessions(MemorySessionStore(), policy=Policy(access_ttl=access_ttl, grace=grace))
+        self.sessions = Sessions(MemorySessionStore(), policy=Policy(access_ttl=access_ttl, grace=grace), issuer=ISSUER)
         self.url = ""
         self._network: Network | None = None
         self.exchanges = 0

@@ -273,8 +273,9 @@ def test_a_child_that_is_forked_while_a_thread_asks_the_store_does_not_wait_for_
     asks = threading.Thread(target=sessions.verify, args=(token,))
     asks.start()
     assert store.asked.wait(10)
-    [asking] = watch._asking.values()
-    watch._asking[threading.get_ident(), True] = asking  # as it is if the child's next thread gets that one's number
+    [asking] = watch._running_polls.values()
+    # As if the child's next thread had the polling thread's number.
+    watch._running_polls[threading.get_ident(), True] = asking
 
     def in_child() -> bool:
         store.go_on = threading.Event()

@@ -374,28 +374,28 @@ class Silence:
         self.closed.set()
 
 
-def test_a_node_that_can_have_no_thread_for_its_feed_works_and_tries_again(
+def test_a_node_that_can_have_no_thread_for_its_listener_works_and_tries_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    sessions = Sessions(Silent())
+    sessions = Sessions(Silent(), issuer="https://id.example.com")
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "unbroken"):
         patched.setattr(freshness.threading.Thread, "start", start)
         for _ in range(3):
             sessions._freshness.fresh_until = 0.0
             assert sessions.verify(sessions.create("ada").access_token).subject == "ada"
     assert [one.getMessage() for one in caplog.records] == [
-        "revocations are asked for, as nobody can listen for them: can't start new thread"
+        "cannot listen for revocations, polling instead: can't start new thread"
     ]
     sessions._freshness.fresh_until = 0.0
     sessions.create("ada")
-    assert sessions._freshness.listener._listener is not None
+    assert sessions._freshness.listener._thread is not None
     sessions.close()
 
 
-def test_a_feed_that_is_collected_within_its_own_thread_waits_for_no_lock_of_its_own() -> None:
+def test_a_listener_that_is_collected_within_its_own_thread_waits_for_no_lock_of_its_own() -> None:
     stops = threading.Event()
 
     class Collecting(Silence):
@@ -418,15 +418,15 @@ def test_a_feed_that_is_collected_within_its_own_thread_waits_for_no_lock_of_its
             self.turn.release()
             super().close()
 
-    class Wants:
-        async def look(self) -> None:
+    class Cache:
+        async def refresh_now(self) -> None:
             """Nothing."""
 
-    news, wants = Collecting(), Wants()
-    listener: Any = freshness._ListenerThread(news, WeakMethod(wants.look))
-    news.listener = listener
+    notifications, cache = Collecting(), Cache()
+    listener: Any = freshness._ListenerThread(notifications, WeakMethod(cache.refresh_now))
+    notifications.listener = listener
     assert stops.wait(4)
-    del wants
+    del cache
     listener._thread.join(4)
     assert not listener._thread.is_alive()
-    assert news.closed.is_set()
+    assert notifications.closed.is_set()

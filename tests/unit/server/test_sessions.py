@@ -486,13 +486,13 @@ def test_the_set_of_revoked_sessions_is_bounded_by_one_access_lifetime(store: An
 
 def test_a_restored_database_is_healed_and_nobody_notices(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    sessions = Sessions(SqliteSessionStore(tmp_path / "s.db"))
+    sessions = Sessions(SqliteSessionStore(tmp_path / "s.db"), issuer="https://id.example.com")
     token = sessions.create("ada", coordinated=True).refresh_token or ""
     sessions.close()
     shutil.copy(tmp_path / "s.db", tmp_path / "older.db")
     for number in range(5):
         token = sessions.refresh(token, idempotency_key=str(number)).refresh_token or ""
-    restored = Sessions(SqliteSessionStore(tmp_path / "older.db"))
+    restored = Sessions(SqliteSessionStore(tmp_path / "older.db"), issuer="https://id.example.com")
     token = restored.refresh(token, idempotency_key="after").refresh_token or ""
     assert restored.refresh(token, idempotency_key="and on").refresh_seq == 7
     assert not caplog.records

@@ -268,9 +268,7 @@ def new_signing_key(alg: str, now: float, signs_from: float) -> KeyRecord:
 
 def new_mac_key(number: int, now: float, signs_from: float) -> KeyRecord:
     """Return a new key for refresh tokens."""
-    return KeyRecord(
-        str(number), "mac", "HS256", _base64.encode_to_bytes(secrets.token_bytes(32)).decode(), now, signs_from
-    )
+    return KeyRecord(str(number), "mac", "HS256", _base64.encode(secrets.token_bytes(32)), now, signs_from)
 
 
 def _maker(keys: Iterable[K], now: float) -> K:

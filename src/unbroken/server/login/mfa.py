@@ -1,7 +1,7 @@
 """Logins that wait for a code (MFA): the token that a client holds between the right password and the right code.
 
-1. It is a JWT of a purpose of its own: no access token can be taken for it, nor it for an access token. Its client can
-   read nothing from it but the subject and what it has sent itself.
+1. It is a single-purpose token (``keys/purpose_token.py``): no access token can be taken for it, nor it for an access
+   token. Its client can read nothing from it but the subject and what it has sent itself.
 2. It is valid for five minutes and for one session. A wrong code does not use it up: the rate limit counts wrong codes
    by subject.
 3. Revoking all sessions of the subject voids it.

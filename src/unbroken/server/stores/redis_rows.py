@@ -141,11 +141,8 @@ def keys_from(found: Mapping[bytes, bytes]) -> list[KeyRecord]:
         if what == "text":
             ends, token_ttl = found[b"ends " + kid.encode()], found[b"ttl " + kid.encode()]
             use, alg, secret, created_at, signs_from = json.loads(text)[:5]
-            records.append(
-                KeyRecord(
-                    kid, use, alg, secret, created_at, signs_from, float(ends) if ends else None, float(token_ttl)
-                )
-            )
+            verifies_until = float(ends) if ends else None
+            records.append(KeyRecord(kid, use, alg, secret, created_at, signs_from, verifies_until, float(token_ttl)))
     return sorted(records, key=lambda record: (record.created_at, record.kid))
 
 

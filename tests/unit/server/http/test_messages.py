@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from unbroken.server import Endpoints, MemorySessionStore, Sessions
-from unbroken.server.core.events import ServerEvent
+from unbroken.server.events import ServerEvent
 from unbroken.server.http.messages import Request, Response
 
 JSON = {"content-type": "application/json"}

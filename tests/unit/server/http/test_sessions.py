@@ -10,7 +10,7 @@ import pytest
 
 from unbroken._sync import run_sync
 from unbroken.server import Endpoints, MemorySessionStore, Sessions
-from unbroken.server.core.events import ServerEvent
+from unbroken.server.events import ServerEvent
 from unbroken.server.http.messages import Request, Response
 
 JSON = {"content-type": "application/json"}

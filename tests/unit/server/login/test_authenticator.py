@@ -16,7 +16,7 @@ from argon2 import PasswordHasher
 
 from unbroken.errors import ConfigurationError, LoginRefused, TryLater
 from unbroken.server import Accounts, Endpoints, Identity, MemorySessionStore, MfaRequired, Sessions, SqliteSessionStore
-from unbroken.server.core.events import ServerEvent, SessionCreated
+from unbroken.server.events import ServerEvent, SessionCreated
 from unbroken.server.http.messages import Request, Response
 from unbroken.server.login import authenticator
 from unbroken.server.worker_pool import CORES, LOGIN_POOL, WorkerPool

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, StoreUnavailable, TooManyAttempts, TryLater
 from unbroken.server import Endpoints, MemorySessionStore, MfaRequired, RateLimitPolicy, Sessions, SqliteSessionStore
-from unbroken.server.core.events import LoginFailed, LoginRateLimited, ServerEvent
+from unbroken.server.events import LoginFailed, LoginRateLimited, ServerEvent
 from unbroken.server.http.messages import Request, Response
 from unbroken.server.login.rate_limit import LoginRateLimiter, Rate, address_key, name_key, spelling_key
 from unbroken.server.stores import open_store
