@@ -46,7 +46,7 @@ def test_keys_can_be_changed_and_what_lay_unsealed_is_sealed_next_time(tmp_path:
 
 
 def test_a_key_that_is_none_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="make one with"):
+    with pytest.raises(ConfigurationError, match="create one with"):
         FileStore(tmp_path / "t", key="password")
 
 
