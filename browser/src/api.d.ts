@@ -72,7 +72,7 @@ export interface Options extends Dialect {
   storage?: "memory" | "localStorage" | "sessionStorage" | "cookie";
   /** The name of the stored record, the lock and the channel. Default: by the URL of `refresh`. */
   key?: string;
-  /** Send requests without a token while nobody is logged in. Default: false. */
+  /** Send requests without a token while there is no login. Default: false. */
   visitors?: boolean;
   /** How long one refresh, login or logout request may take. Default: 10. */
   refreshTimeout?: number;

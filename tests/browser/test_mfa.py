@@ -89,7 +89,7 @@ def test_a_code_for_a_revoked_login_fails_and_the_login_starts_again(page) -> No
     assert page.run(step, PASSWORD)["challenge_type"] == "totp"
     page.server.sessions.revoke_subject("ada")
     failed = page.attempt("(code) => sendCode(step, () => code)", code_of(time.time()))
-    assert "begin again" in failed["message"]
+    assert "log in again" in failed["message"]
     assert page.ask("/echo")["reason"] == "not_logged_in"
 
 
