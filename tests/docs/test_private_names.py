@@ -9,6 +9,7 @@ import ast
 import http.client
 import inspect
 import io
+import urllib.request
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -186,6 +187,14 @@ def test_a_connection_of_the_standard_library_connects_by_an_attribute() -> None
     with pytest.raises(OSError, match="as far as it goes"):
         connection.connect()
     assert asked == [("127.0.0.1", 9)], message
+
+
+def test_a_request_of_the_standard_library_notes_its_tunnel() -> None:
+    request: Any = urllib.request.Request("https://example.org/")
+    message = is_gone("urllib.request.Request._tunnel_host", "_transport.py")
+    assert getattr(request, "_tunnel_host", message) is None, message
+    request.set_proxy("proxy.example.org:3128", "https")
+    assert request._tunnel_host == "example.org", message
 
 
 DJANGO = """
