@@ -244,7 +244,7 @@ def _pop_tickets(scope: Scope) -> list[str]:
 def _claims_or_raise(claims: Claims | Response) -> Claims:
     if isinstance(claims, Claims):
         return claims
-    # Starlette sends the detail as it is, so the body stays the JSON object that other frameworks send.
+    # Starlette sends the detail unchanged, so the body stays the JSON object that other frameworks send.
     raise HTTPException(claims.status, claims.body.decode(), dict(claims.headers))
 
 

@@ -50,7 +50,7 @@ class Verifier:
     """Verifies access tokens of *issuer* for *audience*, by the keys at *jwks_url*.
 
     *revocation*: ``"none"``, an ``Introspection`` or a ``RevocationFeed``. Times are in seconds: *keep*, how long keys
-    are used without an answer of the server; *timeout*, for one request to it; *leeway*, how far the clock of this
+    are used while the server does not respond; *timeout*, for one request to it; *leeway*, how far the clock of this
     machine may be ahead. *tls* replaces the system's TLS settings.
 
     Raises ConfigurationError for a URL that is not https (loopback excepted).

@@ -51,7 +51,11 @@ def test_a_session_is_refreshed_and_logged_out(http: httpx2.Client) -> None:
 
 def test_each_cookie_is_a_header_of_its_own_and_opens_the_view(http: httpx2.Client) -> None:
     answer = http.post("/auth/login", json=LOGIN, headers={"x-unbroken": "1"})
-    assert answer.status_code == 503, "secure cookies need https: the client keeps none of them"
+    cookies = [cookie.partition(";")[0] for cookie in answer.headers.get_list("set-cookie")]
+    assert [cookie.partition("=")[0] for cookie in cookies] == ["__Secure-unbroken-refresh", "__Host-unbroken-access"]
+    # The client keeps no secure cookie that came over http, so it is sent by hand.
+    assert http.get("/orders", headers={"cookie": "; ".join(cookies)}).text == "orders of ada"
+    assert http.get("/orders", headers={"cookie": cookies[0]}).status_code == 401
 
 
 def test_what_no_endpoint_serves_is_the_applications(http: httpx2.Client) -> None:

@@ -29,6 +29,10 @@ NAMES = {
         MfaRequired NewSession Policy RateLimitPolicy RefreshInspection Revocation RevocationPage ServerEvent
         SessionInfo SessionRow SessionStore Sessions SqliteSessionStore Ticket Webhook encrypted_keys open_store
     """,
+    "unbroken.server.http": """
+        Cookies EndpointOptions EndpointSettings Endpoints MAX_BODY_BYTES Request RequestAuthenticator Response Route
+        TokenVerifier challenge error_response is_foreign_token require_scope
+    """,
     "unbroken.client.core.events": """
         ClientEvent LateChallenge LateTokensDiscarded LoggedIn LoggedOut RefreshFailed RefreshFinished RefreshJoined
         RefreshStarted RefreshStormStopped RequestNotReplayed RequestReplayed RequestWaited SessionEnded

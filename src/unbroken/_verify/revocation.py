@@ -278,7 +278,7 @@ def json_of(response: HttpResponse, url: str) -> object:
     """Return the JSON of a 200 response from *url*. Raises TryLater for any other status, a redirect included."""
     if response.status != 200:
         hint = ": redirects are not followed" if 300 <= response.status < 400 else ""
-        message = f"{url} answered with status {response.status}{hint}"
+        message = f"{url} responded with status {response.status}{hint}"
         raise TryLater(message, retry_after=retry_after_seconds(response))
     return response.json()
 

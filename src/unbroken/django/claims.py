@@ -2,7 +2,7 @@
 
 1. ``current_claims`` does no I/O: the middleware or the decorator has verified the token before.
 2. It refuses a request by an exception. The middleware turns this into a challenge; without the middleware Django
-   answers 403.
+   responds with 403.
 3. Claims are what the token says. That its user exists and is active is checked by ``access_token_required`` and by
    ``request.user``.
 """

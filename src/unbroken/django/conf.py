@@ -34,6 +34,7 @@ from unbroken.server.core.rotation import Policy
 from unbroken.server.http.authentication import TokenVerifier
 from unbroken.server.http.settings import OTHER_WORDS, EndpointOptions, EndpointSettings, suggestion
 from unbroken.server.sessions import Sessions
+from unbroken.server.stores import store_type
 
 __all__ = ["Settings", "read_setting"]
 
@@ -80,6 +81,8 @@ def read_setting(given: object) -> Settings:
     try:
         endpoints = EndpointOptions(**_picked(values, ENDPOINTS))  # type: ignore[typeddict-item]  # checked by ``of``
         EndpointSettings.of(**endpoints)
+        if "STORE" in values:
+            store_type(values["STORE"])  # rule 1: an unknown scheme is found without opening the store
         policy = Policy(**_picked(values, POLICY))
     except ConfigurationError as error:
         raise ImproperlyConfigured(f"UNBROKEN: {error}") from error
@@ -144,7 +147,7 @@ def _encryption_keys(given: Mapping[str, Any]) -> list[str]:
 
 
 def _imported(name: str, value: Any) -> Any:
-    """Return what a dotted path names; any other *value* as it is."""
+    """Return what a dotted path names; any other *value* unchanged."""
     if not isinstance(value, str) or not DOTTED_PATH.fullmatch(value):
         return value
     try:

@@ -20,8 +20,8 @@ from tests.unit.django.conftest import LOGIN, User, login
 from tests.unit.django.pages import PAGES
 from unbroken.django import authenticate_user, sessions, user_of
 from unbroken.django.runtime import reset, route_table, runtime, setting
-from unbroken.server import MemorySessionStore, Policy, Sessions
-from unbroken.server.events import SessionCreated
+from unbroken.server import Cookies, MemorySessionStore, Policy, Sessions
+from unbroken.server.core.events import SessionCreated
 from unbroken.server.stores.encrypted_keys import count_unencrypted, new_key
 from unbroken.testing import LoopbackServer
 from unbroken.verifier import Verifier
@@ -50,6 +50,14 @@ from unbroken.verifier import Verifier
         ({"STORE": "memory:", "ENCRYPTION_KEY": "x", "ENCRYPTION_KEY_FILE": "/nowhere/key"}, "not both"),
         ({"SESSIONS": Sessions(MemorySessionStore()), "ENCRYPTION_KEY": "x"}, "set ENCRYPTION_KEY where"),
         (["STORE"], "must be a dict"),
+        ({"STORE": "mysql://x"}, "UNBROKEN: unknown store 'mysql:'"),
+        ({"STORE": "memory:", "COOKIES": "all"}, "UNBROKEN: cookies must be"),
+        ({"STORE": "memory:", "COOKIES": "shop.nowhere"}, "COOKIES.*cannot be imported"),
+        ({"STORE": "memory:", "GUARD": None}, "did you mean RATE_LIMIT"),
+        ({"STORE": "memory:", "RATE_LIMIT": 5}, "UNBROKEN: rate_limit must be a RateLimitPolicy"),
+        ({"STORE": "memory:", "ORIGINS": "https://app.example.com"}, "UNBROKEN: origins must be a list"),
+        ({"STORE": "memory:", "PREFIX": "auth"}, "UNBROKEN: prefix must be a path"),
+        ({"STORE": "memory:", "AUTHENTICATE": "directory"}, "AUTHENTICATE.*must be a function"),
     ],
 )
 def test_a_wrong_setting_is_named_when_django_starts(setting: Any, words: str) -> None:
@@ -58,7 +66,7 @@ def test_a_wrong_setting_is_named_when_django_starts(setting: Any, words: str) -
 
 
 def test_a_store_that_cannot_be_opened_is_a_wrong_setting_and_its_password_is_not_shown() -> None:
-    with chosen(STORE="nosql://ada:secret@host/db"), pytest.raises(ImproperlyConfigured) as caught:
+    with pytest.raises(ImproperlyConfigured) as caught, chosen(STORE="nosql://ada:secret@host/db"):
         sessions()
     assert "UNBROKEN: unknown store" in str(caught.value)
     assert "secret" not in repr(caught.value) + str(caught.value)
@@ -84,6 +92,14 @@ def test_every_setting_arrives_where_it_belongs(tmp_path: Path) -> None:
         assert (seen.issuer, seen.audience) == ("https://shop.example", "shop")
         assert told
         sessions().close()
+
+
+def test_short_forms_of_the_endpoints_settings_work_here_too() -> None:
+    with chosen(STORE="memory:", COOKIES=True, RATE_LIMIT=False):
+        assert runtime().endpoints.settings.cookies == Cookies()
+        assert runtime().endpoints.settings.rate_limit is None
+    with chosen(STORE="memory:", COOKIES="both"):
+        assert runtime().endpoints.settings.cookies == Cookies("both")
 
 
 def claims(_: Any) -> dict[str, object]:

@@ -276,7 +276,7 @@ def test_a_service_without_the_scope_cannot_read_the_feed(identity: Identity, cl
     feed = RevocationFeed(identity.url + FEED, identity.service("read"), on_unavailable="reject")
     with pytest.raises(TryLater) as error:
         identity.verifier(revocation=feed).verify(identity.token())
-    assert "answered with status 403" in str(error.value.__cause__)
+    assert "responded with status 403" in str(error.value.__cause__)
 
 
 def test_what_was_revoked_is_forgotten_when_no_token_can_live(identity: Identity, clock: ManualClock) -> None:

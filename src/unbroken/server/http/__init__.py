@@ -9,12 +9,12 @@ from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response, Route, challenge, error_response
 from unbroken.server.http.settings import EndpointOptions, EndpointSettings
 
-__all__ = [
-    "MAX_BODY_BYTES",
+__all__ = [  # noqa: RUF022  # sorted as text, as everywhere
     "Cookies",
     "EndpointOptions",
     "EndpointSettings",
     "Endpoints",
+    "MAX_BODY_BYTES",
     "Request",
     "RequestAuthenticator",
     "Response",

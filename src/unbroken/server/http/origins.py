@@ -2,7 +2,7 @@
 
 1. An allowed origin is listed letter by letter: no wildcards, no patterns, never ``null``. An origin that is not
    allowed gets no ``Access-Control`` header, and no response repeats it.
-2. The endpoints answer preflights themselves. The application's own routes are its framework's concern.
+2. The endpoints respond to preflights themselves. The application's own routes are its framework's concern.
 3. If any origin is allowed, every response has ``Vary: Origin``, so that no cache serves one site's response to
    another.
 4. Pages of the server's own origin need no entry: browsers send ``Sec-Fetch-Site: same-origin``; for those that do not,
@@ -52,7 +52,7 @@ class AllowedOrigins:
 
 
 class Cors:
-    """Answers preflights, and lets pages of the allowed *origins* read responses; *credentials*: with cookies."""
+    """Responds to preflights, and lets pages of the allowed *origins* read responses; *credentials*: with cookies."""
 
     def __init__(self, origins: AllowedOrigins, *, credentials: bool = False) -> None:
         self._allowed, self._credentials = origins.allowed, credentials

@@ -1,6 +1,6 @@
 """Refresh (RFC 6749 §6), logout, and token revocation (RFC 7009).
 
-1. A refresh token in the body is answered in the body, one in a cookie in a cookie.
+1. New tokens come the way the refresh token came: in the body, or in cookies.
 2. Where the application tells whether a subject ``is_active``, a refresh asks it first. An inactive subject loses the
    session; while the application cannot tell, the refresh token is not used up.
 3. Logout takes an access token, a refresh token, or cookies, and revokes every session that they name. A token may be

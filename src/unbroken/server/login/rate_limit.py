@@ -6,7 +6,7 @@
    no more than ``burst`` pass. A right password gets its own charge back.
 3. An attempt from an unknown address is charged twice, to the account and to the address. A right password pays the
    account back, but not the address: an attacker's own account buys no attempts at other accounts. And it pays back
-   only what the very spelling of the name has cost: nobody profits from an account whose name looks alike.
+   only what the very spelling of the name has cost: an account whose name looks alike pays nothing back.
 4. After a login the address is *known* to that account. Attempts from there are charged to this pair alone, so that
    an attacker elsewhere cannot lock the user out.
 5. Accounts are told apart by their folded name, whether they exist or not. Case, accents, spaces and invisible
