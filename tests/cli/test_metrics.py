@@ -16,7 +16,7 @@ from unbroken.errors import InvalidGrant, StoreUnavailable
 from unbroken.server import MemorySessionStore, Policy, Sessions, events
 from unbroken.server.core.rotation import Verdict
 from unbroken.server.http.health import HealthEndpoints
-from unbroken.server.metrics import COUNTERS, OPERATIONS, counted, time_store
+from unbroken.server.metrics import COUNTERS, LABEL_VALUES, OPERATIONS, counted, time_store
 from unbroken.server.stores import SessionStore
 from unbroken.server.stores.encrypted_keys import encrypted_keys, new_key
 
