@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 from tests.support.backend import PASSWORD, Backend
+from tests.support.paths import ROOT
 from tests.support.services import Service, postgres_server, redis_server
+from tests.support.summary import tell_missing, tell_times
 from unbroken import Session
 
 # A busy machine is slow for reasons that are not the code's.
 hypothesis.settings.register_profile("unbroken", deadline=None)
 hypothesis.settings.load_profile("unbroken")
 
+# What --quick leaves out: folders, and tests that use a database, by fixture or by parameter.
+NOT_QUICK = ("browser", "chaos", "interop/clients", "interop/servers", "docs")
+DATABASES = re.compile("redis|postgres|mortal")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="no databases, no browser, no Node.js, no chaos")
     parser.addoption("--sim-full", action="store_true", help="run the large simulations too")
     parser.addoption("--chaos-full", action="store_true", help="kill, fail over and race as often as it takes")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    folders = [ROOT / "tests" / name for name in NOT_QUICK]
+    return True if config.getoption("--quick") and collection_path in folders else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        left_out = [item for item in items if uses_a_database(item)]
+        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def uses_a_database(item: Any) -> bool:
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    names = [*item.fixturenames, *(value for value in parameters if isinstance(value, str))]
+    return any(DATABASES.fullmatch(name) for name in names)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    tell_missing(terminalreporter)
+    tell_times(terminalreporter)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

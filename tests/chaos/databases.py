@@ -16,8 +16,8 @@ from typing import Any
 import psycopg
 import redis
 
-from tests.chaos.node import quiet_port, until
-from tests.support.services import Service, _postgres_programs, _unprivileged, unavailable
+from tests.support.services import Service, _postgres_programs, _unprivileged, free_port, unavailable
+from tests.support.waiting import until
 
 __all__ = ["Postgres", "Redis", "postgres", "redis_of_its_own", "replica_of"]
 
@@ -42,7 +42,7 @@ class Postgres(Killed):
     """A PostgreSQL, and the folder it lives in."""
 
     def __init__(self, folder: str, owner: list[str]) -> None:
-        self.folder, self.owner, self.port = folder, owner, quiet_port()
+        self.folder, self.owner, self.port = folder, owner, free_port()
         settings = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
         command = [*owner, f"{_postgres_programs()}/postgres", "-D", f"{folder}/data", "-p", str(self.port), *settings]
         super().__init__(f"postgresql://unbroken@127.0.0.1:{self.port}/postgres", command, self.port)
@@ -69,7 +69,7 @@ class Redis(Killed):
     """A Redis, and the folder it lives in. With *appends* it writes a log, flushed once a second, as in production."""
 
     def __init__(self, folder: str) -> None:
-        self.folder, self.port = folder, quiet_port()
+        self.folder, self.port = folder, free_port()
         program = shutil.which("redis-server") or shutil.which("valkey-server")
         if program is None:
             unavailable("Redis", "apt-get install redis-server")

@@ -11,43 +11,21 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.support.paths import ROOT
+from tests.support.services import free_port
+from tests.support.waiting import until
 
-__all__ = ["PASSWORD", "Node", "ask", "quiet_port", "until"]
+__all__ = ["PASSWORD", "Node", "ask"]
 
 PASSWORD = "correct horse"
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    """Waits until *condition* is true; fails, naming *what* was waited for, after so many *seconds*."""
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, f"not within {seconds:g} s: {what}"
-        time.sleep(0.01)
-
-
-def quiet_port() -> int:
-    """A port on loopback that nobody listens on, and that no outgoing connection is given."""
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.randrange(max(lowest - 12_000, 1024), lowest)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def ask(
@@ -75,7 +53,7 @@ class Node:
     """A running node: its URL, what it has said, and how it dies and comes back."""
 
     def __init__(self, store: str, folder: Path, name: str = "node") -> None:
-        self.store, self.port = store, quiet_port()
+        self.store, self.port = store, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"{name}-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Barrier
 from typing import Any, Self, TypeVar
 
-from tests.chaos.node import PASSWORD, ask, host_and_port, until
+from tests.chaos.node import PASSWORD, ask, host_and_port
+from tests.support.waiting import until
 
 __all__ = ["Answer", "Dead", "at_once", "log_in", "refresh", "send_and_hang_up", "whoami"]
 

@@ -18,8 +18,9 @@ import pytest
 
 from tests.chaos.clients import Herd, Visitor, reuse_alarms
 from tests.chaos.databases import Postgres, Redis, postgres, redis_of_its_own, replica_of
-from tests.chaos.node import Node, ask, until
+from tests.chaos.node import Node, ask
 from tests.chaos.parties import Dead, log_in, whoami
+from tests.support.waiting import until
 
 FEW, MANY = 32, 128
 

@@ -1,14 +1,30 @@
-"""The server of ``unbroken.testing`` under the name that the tests of this project use."""
+"""The server of ``unbroken.testing``, and what the tests of this project do with it besides."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from collections.abc import Callable
 
-from unbroken.testing import LoopbackServer as Backend
-from unbroken.testing import running
+from unbroken.testing import LoopbackServer, running
 from unbroken.testing.server import PASSWORD
 
 __all__ = ["PASSWORD", "Backend", "as_json", "running"]
+
+
+class Backend(LoopbackServer):
+    """A server whose refreshes can be held."""
+
+    def hold_next(self) -> Callable[[], None]:
+        """The next refresh waits until the function that is returned is called."""
+        go_on = threading.Event()
+
+        async def fault() -> None:
+            await asyncio.to_thread(go_on.wait, 20)
+
+        self._faults.append(fault)
+        return go_on.set
 
 
 def as_json(value: object) -> bytes:

@@ -11,6 +11,7 @@ import getpass
 import glob
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -58,11 +59,16 @@ class Service:
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on loopback that nobody listens on, and that no outgoing connection and no other caller is given."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(max(lowest - 12_000, 1024), lowest)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def unavailable(what: str, how: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import unbroken.otel
 from tests.support.backend import Backend
+from tests.support.waiting import until
 from unbroken import RefreshStorm, RefreshWindow, Session, TryLater
 from unbroken.client.core.events import ClientEvent
 from unbroken.httpx2 import SessionAuth
@@ -38,13 +37,6 @@ def a_lively_day(server: Backend, session: Session) -> None:
         server.expire()
         with pytest.raises(RefreshStorm):
             client.get(server.url + "/echo")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_open_telemetry_gets_a_span_a_renewal(server: Backend) -> None:

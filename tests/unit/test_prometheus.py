@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
@@ -12,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import unbroken.prometheus
 from tests.support.backend import Backend
+from tests.support.waiting import until
 from unbroken import MemoryStore, RefreshStorm, RefreshWindow, Session
 from unbroken.httpx2 import SessionAuth
 
@@ -32,13 +31,6 @@ def a_lively_day(server: Backend, session: Session) -> None:
         server.expire()
         with pytest.raises(RefreshStorm):
             client.get(server.url + "/echo")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_prometheus_counts_what_happened(server: Backend) -> None:

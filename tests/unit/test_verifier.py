@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -15,6 +15,7 @@ import pytest
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from tests.support.identity import AUDIENCE, JWKS, Identity
+from tests.support.waiting import until
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.testing import ManualClock
 from unbroken.verifier import Verifier
@@ -29,14 +30,6 @@ def identity() -> Iterator[Identity]:
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
-
-
-def eventually(happens: Callable[[], object]) -> None:
-    """Fails unless it happens within ten seconds."""
-    ends = time.monotonic() + 10
-    while not happens():
-        assert time.monotonic() < ends, "it never happened"
-        time.sleep(0.005)
 
 
 def refused(verifier: Verifier, token: str) -> str:
@@ -99,7 +92,7 @@ def test_threads_that_come_at_once_share_one_request(identity: Identity) -> None
     threads = [threading.Thread(target=lambda: found.append(verifier.verify(token).subject)) for _ in range(20)]
     for thread in threads:
         thread.start()
-    eventually(lambda: identity.hits[JWKS])
+    until(lambda: identity.hits[JWKS])
     identity.well()
     for thread in threads:
         thread.join(10)
@@ -140,14 +133,14 @@ def test_a_forked_child_asks_for_itself(identity: Identity) -> None:
     identity.hangs(JWKS)
     parent = threading.Thread(target=lambda: verifier.verify(token))
     parent.start()
-    eventually(lambda: identity.hits[JWKS])  # the parent's thread asks
+    until(lambda: identity.hits[JWKS])  # the parent's thread asks
     child = os.fork()
     if child == 0:
         try:
             os._exit(0 if verifier.verify(token).subject == "ada" else 1)
         except BaseException:  # noqa: BLE001  # the child says so by its status
             os._exit(2)
-    eventually(lambda: identity.hits[JWKS] == 2)
+    until(lambda: identity.hits[JWKS] == 2)
     identity.well()
     _, status = os.waitpid(child, 0)
     parent.join(10)
@@ -167,9 +160,9 @@ def test_keys_are_renewed_behind_the_requests_before_they_go_stale(identity: Ide
     identity.hangs(JWKS)
     for _ in range(10):
         assert verifier.verify(token).subject == "ada"
-    eventually(lambda: identity.hits[JWKS] == 2)
+    until(lambda: identity.hits[JWKS] == 2)
     identity.well()
-    eventually(lambda: verifier._keys._refresh.done)
+    until(lambda: verifier._keys._refresh.done)
     verifier.verify(token)
     assert identity.hits[JWKS] == 2
 
@@ -189,7 +182,7 @@ def test_how_long_keys_are_fresh_says_the_server_within_bounds(
         clock.advance(age * seconds)
         clock.set(-age * seconds)  # only the keys age here, not the token
         verifier.verify(token)
-        eventually(lambda hits=hits: identity.hits[JWKS] == hits)
+        until(lambda hits=hits: identity.hits[JWKS] == hits)
 
 
 def test_a_new_key_is_asked_for_when_its_first_token_comes(identity: Identity, clock: ManualClock) -> None:
@@ -245,7 +238,7 @@ def test_keys_stay_in_use_for_a_bounded_time_while_the_server_is_down(identity: 
     for _ in range(11):
         clock.advance(100)
         assert verifier.verify(token).subject == "ada"
-    eventually(lambda: verifier._keys._refresh.done)
+    until(lambda: verifier._keys._refresh.done)
     clock.advance(101)
     with pytest.raises(TryLater, match="cannot be fetched now"):
         verifier.verify(token)

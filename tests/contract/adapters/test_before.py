@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.contract.adapters.api import Api, burst, until, used
+from tests.contract.adapters.api import Api, burst, used
 from tests.support.adapters import Client
+from tests.support.waiting import until
 from unbroken import (
     Session,
     SessionOver,

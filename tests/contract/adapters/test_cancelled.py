@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.adapters.api import Api, begun, until
+from tests.contract.adapters.api import Api, begun
 from tests.support.adapters import Answer, Client
+from tests.support.waiting import until
 from unbroken import Session
 from unbroken.client.core.events import ClientEvent, RefreshJoined
 from unbroken.testing import ManualClock

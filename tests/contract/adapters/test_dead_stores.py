@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.contract.adapters.api import Api, burst, until
+from tests.contract.adapters.api import Api, burst
 from tests.support.adapters import Client
+from tests.support.waiting import until
 from unbroken import MemoryStore, Session, StoreUnavailable
 from unbroken.client.core.events import ClientEvent, RefreshFailed
 from unbroken.client.core.record import StoredSession

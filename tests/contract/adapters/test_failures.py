@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.adapters.api import Api, burst, until
+from tests.contract.adapters.api import Api, burst
 from tests.support.adapters import Client
+from tests.support.waiting import until
 from unbroken import (
     RefreshStorm,
     RefreshWindow,

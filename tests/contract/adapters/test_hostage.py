@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.adapters.api import Api, parked, sha, until
+from tests.contract.adapters.api import Api, parked, sha
 from tests.support.adapters import Client
+from tests.support.waiting import until
 from unbroken import (
     MemoryStore,
     Session,

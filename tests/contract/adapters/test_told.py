@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.adapters.api import Api, until
+from tests.contract.adapters.api import Api
 from tests.support.adapters import MORE_ADAPTERS, Client
+from tests.support.waiting import until
 from unbroken import (
     Leeway,
     Session,

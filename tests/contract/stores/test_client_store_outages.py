@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.backend import PASSWORD, Backend
 from tests.support.services import Service, postgres_server, redis_server
+from tests.support.waiting import eventually
 from unbroken import ConfigurationError, Session, StoreBusy, StoreUnavailable
 from unbroken.client.stores.postgres import PostgresStore
 from unbroken.client.stores.redis import RedisStore
@@ -43,7 +44,7 @@ def test_a_dead_store_is_told_at_once_and_a_good_token_goes_on(
         session.token()
     assert time.monotonic() - began < 10
     service.start()
-    _until(lambda: _answers(store))
+    eventually(store.load, StoreUnavailable)
     clock.advance(60)
     assert session.token(), "and when it is back, renewal works"
     assert server.exchanges == 1
@@ -58,21 +59,6 @@ def test_a_busy_lock_is_another_thing_than_a_dead_one(mortal: tuple[Service, Cal
     service.stop(signal.SIGKILL)
     with pytest.raises(StoreUnavailable), other.lock(0.1):
         pass
-
-
-def _answers(store: Any) -> bool:
-    try:
-        store.load()
-    except StoreUnavailable:
-        return False
-    return True
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < ends, "it does not come back"
-        time.sleep(0.05)
 
 
 def test_an_unreachable_store_shows_no_password() -> None:

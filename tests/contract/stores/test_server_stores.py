@@ -32,6 +32,7 @@ from hypothesis import strategies as st
 
 from tests.docs.pages import load_page_module
 from tests.support.services import Service, postgres_server, redis_server
+from tests.support.waiting import eventually
 from unbroken._sync import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
 from unbroken.server import Sessions, open_store
@@ -499,19 +500,8 @@ def test_a_database_that_stopped_is_unavailable_and_one_that_is_back_serves(
                 assert time.monotonic() - began < 15
         finally:
             server.start()
-        assert eventually(lambda: store.read(b"sid")) == row()
+        assert eventually(lambda: store.read(b"sid"), StoreUnavailable) == row()
         assert store.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0) is True
-
-
-def eventually(ask: Callable[[], Any]) -> Any:
-    """What the store answers as soon as it answers again."""
-    ends = time.monotonic() + 30
-    while True:
-        try:
-            return ask()
-        except StoreUnavailable:
-            if time.monotonic() > ends:
-                raise
 
 
 @pytest.fixture

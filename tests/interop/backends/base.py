@@ -12,6 +12,7 @@ import base64
 import hashlib
 import json
 import secrets
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -51,12 +52,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one exchange: it takes ``seconds``, then comes another answer, or none if ``lost``.
+    """What goes wrong with one exchange: it takes ``seconds``, then comes another response, or none if ``lost``.
 
-    Without a status the backend's own answer comes. ``used``: the exchange was carried out all the same.
+    One that is ``held`` waits until the backend's ``go_on`` is set. Without a status the backend's own response comes.
+    ``used``: the exchange was carried out all the same.
     """
 
     seconds: float = 0.0
+    held: bool = False
     status: int = 0
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -92,6 +95,7 @@ class Backend(ABC):
         self._revoked: set[str] = set()
         self.url = ""
         self.faults: deque[Fault] = deque()
+        self.go_on = threading.Event()  # for faults that are held
         self.held = False  # answers of /api/late wait while it is true
         self.exchanges = self.alarms = 0
         self.presented: list[str] = []  # refresh tokens, in the order they came
@@ -183,6 +187,8 @@ class Backend(ABC):
         self.presented.append(token)
         fault = self.faults.popleft() if self.faults else Fault()
         await asyncio.sleep(fault.seconds)
+        if fault.held:
+            await asyncio.to_thread(self.go_on.wait, 20)
         own = self.exchanged(token) if fault.used or not (fault.status or fault.lost) else Response()
         if fault.lost:
             return Torn()

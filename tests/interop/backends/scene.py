@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import httpx2
 
 from tests.interop.backends.base import PASSWORD, Backend, Fault
 from tests.support.adapters import Answer, Client
+from tests.support.waiting import until
 from unbroken import Session, Tokens
 from unbroken._clock import Clock
 from unbroken.client.core.events import ClientEvent
@@ -82,14 +82,6 @@ class Scene:
 
 
 Stage = Callable[..., Scene]  # stage(backend, dialect=…, **about_the_session)
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Waits, at most 5 seconds, for *condition*."""
-    ends = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen within 5 seconds"
-        time.sleep(0.002)
 
 
 def statuses(outcomes: list[Answer | Exception]) -> list[int]:

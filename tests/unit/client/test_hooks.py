@@ -6,11 +6,11 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
 from tests.support.token_endpoint import URL, TokenEndpoint, logged_in_at
+from tests.support.waiting import until
 from unbroken import Session, Tokens
 from unbroken.client.core.events import ClientEvent, RefreshFinished, RefreshStarted, RequestWaited
 from unbroken.client.hooks import EventDispatcher
@@ -76,7 +76,7 @@ def test_a_slow_hook_runs_in_no_request(endpoint: TokenEndpoint, clock: ManualCl
         request.start()
     for request in requests:
         request.join(10)
-    _until(lambda: bool(where))
+    until(lambda: bool(where))
     assert where == ["unbroken-renewal"]
     assert any(isinstance(event, RefreshFinished) for event in events)
 
@@ -100,10 +100,3 @@ def test_a_child_does_not_tell_its_parents_news() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     hooks.deliver()
     assert told == [RequestWaited(1, seconds=0.1), "revoked"]
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < ends, "it does not happen"
-        time.sleep(0.01)

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from tests.support.services import Service
+from tests.support.waiting import until
 from unbroken.errors import InvalidToken, StoreUnavailable
 from unbroken.server import MemorySessionStore, Sessions, freshness, open_store
 from unbroken.server.freshness import RevocationListener
@@ -86,13 +87,6 @@ def nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_routine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread looks only when it has heard something."""
     monkeypatch.setattr(freshness, "LISTENER_POLL_SECONDS", FOR_EVER)
-
-
-def until(done: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
 
 
 def is_dead(sessions: Sessions, token: str) -> bool:

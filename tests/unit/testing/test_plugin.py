@@ -6,7 +6,6 @@ import asyncio
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import requests
 import unbroken.aiohttp
 import unbroken.httpx2
 import unbroken.requests
+from tests.support.waiting import until
 from unbroken import Session, SessionOver, TryLater
 from unbroken.testing import LoopbackServer, ManualClock
 
@@ -105,13 +105,6 @@ def test_an_exchange_behind_a_request_is_waited_for(
             unbroken_session.token()
         until(lambda: not unbroken_session.status.refreshing)
         unbroken_clock.advance(1700)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("times", [0, 2])

@@ -10,7 +10,8 @@ import anyio
 import pytest
 
 from tests.support.identity import FEED, INTROSPECT, Identity
-from tests.unit.test_verifier import eventually, refused
+from tests.support.waiting import until
+from tests.unit.test_verifier import refused
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.testing import ManualClock
 from unbroken.verifier import Introspection, RevocationFeed, Verifier
@@ -183,8 +184,8 @@ def test_the_feed_tells_of_all_sessions_by_one_request_in_half_a_second(identity
     identity.sessions.logout(access_token=tokens[7])
     clock.advance(0.5)
     verifier.verify(tokens[0])  # behind it, the feed is asked
-    eventually(lambda: identity.hits[FEED] == 2)
-    eventually(lambda: verifier._revocation._state._refresh.done)
+    until(lambda: identity.hits[FEED] == 2)
+    until(lambda: verifier._revocation._state._refresh.done)
     assert refused(verifier, tokens[7]) == "revoked"
     assert verifier.verify(tokens[8]).subject == "u8"
     assert identity.hits[FEED] == 2
@@ -224,7 +225,7 @@ def test_a_lost_feed_is_known_and_then_the_choice_counts(
     identity.answers(FEED, 503)
     clock.advance(3)
     assert verifier.verify(token).subject == "ada", "it is not lost yet"
-    eventually(lambda: "the list of revoked sessions cannot be fetched" in caplog.text)
+    until(lambda: "the list of revoked sessions cannot be fetched" in caplog.text)
     clock.advance(10)
     for _ in range(30):
         if on_unavailable == "accept":
@@ -233,13 +234,13 @@ def test_a_lost_feed_is_known_and_then_the_choice_counts(
             with pytest.raises(TryLater):
                 verifier.verify(token)
     assert identity.hits[FEED] <= 3
-    eventually(lambda: verifier._revocation._state._refresh.done)
+    until(lambda: verifier._revocation._state._refresh.done)
     if on_unavailable == "accept":
         assert refused(verifier, gone) == "revoked", "what was known stays known"
     identity.well()
     identity.sessions.logout(access_token=token)
     clock.advance(60)
-    eventually(lambda: _is_refused(verifier, token))
+    until(lambda: _is_refused(verifier, token))
 
 
 def _is_refused(verifier: Verifier, token: str) -> bool:

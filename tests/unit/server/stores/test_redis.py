@@ -21,6 +21,7 @@ import redis as driver
 from redis.crc import key_slot
 
 from tests.support.services import Service, free_port, redis_server
+from tests.support.waiting import eventually
 from unbroken._drivers.redis_errors import ServerInfo
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidRequest, InvalidToken, StoreUnavailable
@@ -445,7 +446,7 @@ def test_a_connection_that_was_closed_while_idle_fails_nobody(mortal: Service, r
         assert await store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0)
         mortal.stop()
         mortal.start()
-        until_it_answers(store)
+        eventually(lambda: run_sync(store.health()), StoreUnavailable)
         assert (await store.read(row().key)).generation == 1
         await store.aclose()
 
@@ -464,7 +465,7 @@ def test_a_dead_server_is_told_at_once_and_its_return_noticed(mortal: Service, r
                 await ask
         assert time.monotonic() - began < 10
         mortal.start()
-        until_it_answers(store)
+        eventually(lambda: run_sync(store.health()), StoreUnavailable)
         assert await store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0)
         await store.aclose()
 
@@ -486,7 +487,7 @@ def test_a_server_that_hangs_is_waited_for_a_bounded_time(mortal: Service, run: 
         finally:
             process.send_signal(signal.SIGCONT)
         assert time.monotonic() - began < 8
-        until_it_answers(store)
+        eventually(lambda: run_sync(store.health()), StoreUnavailable)
         assert await store.read(row().key) == row()
         await store.aclose()
 
@@ -531,7 +532,7 @@ def test_kill_9_loses_nothing_that_was_answered(mortal: Service) -> None:
     mortal.stop(signal.SIGKILL)
     mortal.start()
     fresh = Sessions(RedisSessionStore(mortal.url))
-    until_it_answers(fresh.store)
+    eventually(lambda: run_sync(fresh.store.health()), StoreUnavailable)
     assert {fresh.refresh(token or "").refresh_seq for token in tokens.values()} == {4}
     with pytest.raises(InvalidGrant):
         fresh.refresh(ended.refresh_token or "")
@@ -699,15 +700,3 @@ def test_what_was_promised_waits_for_the_disk_and_a_rotation_does_not(store: Red
     written[0] = 0
     with pytest.raises(StoreUnavailable, match="disk"):
         run_sync(store.insert(row("third")))
-
-
-def until_it_answers(store: Any) -> None:
-    """A server that was started again loads its data first."""
-    ends = time.monotonic() + 20
-    while True:
-        try:
-            run_sync(store.health())
-            return
-        except StoreUnavailable:
-            assert time.monotonic() < ends
-            time.sleep(0.02)

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.contract.stores.test_server_stores import rows, tokens
 from tests.support.services import Service, free_port, unavailable
+from tests.support.waiting import until
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidToken, StoreUnavailable
 from unbroken.server import Sessions
@@ -47,7 +48,7 @@ def redis_cluster() -> Iterator[list[Service]]:
         for node in nodes[1:]:
             bus = _BUS[node.url]
             clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node._port, bus)
-        until(lambda: all(_agrees(client) for client in clients))
+        until(lambda: all(_agrees(client) for client in clients), seconds=150)
         yield nodes
 
 
@@ -71,13 +72,6 @@ def _agrees(client: Any) -> bool:
     info = client.execute_command("CLUSTER", "INFO")
     slots = client.execute_command("CLUSTER", "SLOTS")
     return b"cluster_state:ok" in info and len(slots) == 3
-
-
-def until(done: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 150
-    while not done():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +185,7 @@ def test_a_node_that_died_is_told_in_time_and_its_return_noticed() -> None:
             assert failed
             assert time.monotonic() - began < 60
         nodes[2].start()
-        until(lambda: _all_answer(store, everyone))
+        until(lambda: _all_answer(store, everyone), seconds=150)
         store.close()
 
 
