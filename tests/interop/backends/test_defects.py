@@ -60,10 +60,10 @@ from unbroken import FileStore, Session
 
 url, path = sys.argv[1:]
 session = Session(bearer_json(url), FileStore(path))
-sent = session.authorize()
+sent = session._authorize()
 print("ready", flush=True)
 sys.stdin.readline()
-print(session.challenged(sent, "echo").tokens.access_token)
+print(session._handle_challenge(sent, "echo").tokens.access_token)
 """
 
 

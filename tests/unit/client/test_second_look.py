@@ -117,7 +117,7 @@ def test_a_renewal_that_was_given_up_does_not_send_under_the_lock_of_the_next(
     server: Answers, clock: ManualClock
 ) -> None:
     class Lost:
-        def holds(self, seconds: float) -> bool:
+        def is_held(self, seconds: float) -> bool:
             return False
 
     leases: list[Any] = [Lost(), None]

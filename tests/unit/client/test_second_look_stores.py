@@ -32,16 +32,16 @@ class Lock:
         self.holder: str | None = None
         self.fail = ""
 
-    def take(self, holder: str) -> bool:
+    def take_lease(self, holder: str) -> bool:
         free = self.holder in (None, holder)
         self.holder = holder if free else self.holder
         self._may_fail("take")
         return free
 
-    def lengthen(self, holder: str) -> bool:
+    def extend_lease(self, holder: str) -> bool:
         return self.holder == holder
 
-    def give_back(self, holder: str) -> None:
+    def release_lease(self, holder: str) -> None:
         self._may_fail("give back")
         self.holder = None if self.holder == holder else self.holder
 
