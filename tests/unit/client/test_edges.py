@@ -104,7 +104,7 @@ def test_a_load_in_the_middle_of_a_logout_does_not_bring_the_session_back(server
 def test_of_two_logins_that_cross_the_stored_one_is_in_use(server: Answers, clock: ManualClock) -> None:
     store = MemoryStore()
     session = Session(URL, store, send=server, clock=clock)
-    install, first = session._known.install, [True]
+    install, first = session._state.install, [True]
 
     def late(live: Any, **more: Any) -> None:
         if first:
@@ -113,7 +113,7 @@ def test_of_two_logins_that_cross_the_stored_one_is_in_use(server: Answers, cloc
             session.import_tokens({"access_token": "theirs", "expires_in": 1800})
         install(live, **more)
 
-    session._known.install = late  # type: ignore[method-assign]
+    session._state.install = late  # type: ignore[method-assign]
     session.import_tokens({"access_token": "mine", "expires_in": 1800})
     stored = store.load().tokens
     assert stored is not None
@@ -234,7 +234,7 @@ def test_two_stubborn_endpoints_do_not_make_a_storm(server: Answers, clock: Manu
         fresh = session._handle_challenge(sent, f"/items/{turn % 7}")
         passed += fresh is None
         if fresh is not None:
-            session._known.record_acceptance(f"/items/{turn % 7}", fresh, False)
+            session._state.record_acceptance(f"/items/{turn % 7}", fresh, False)
         clock.advance(1)
     assert server.asked("refresh") == 2
     assert passed == 18
@@ -248,7 +248,7 @@ def test_an_endpoint_that_refused_an_old_token_is_not_called_stubborn(server: An
     clock.advance(900)  # the newer token is a quarter of an hour old, and the server has revoked it
     fresh = session._handle_challenge(sent, "here")
     assert fresh is not None
-    session._known.record_acceptance("here", fresh, False)
+    session._state.record_acceptance("here", fresh, False)
     assert session._handle_challenge(fresh, "here") is not None, "the revoked token is renewed, not passed through"
     assert server.asked("refresh") == 2
 
@@ -268,7 +268,7 @@ def test_a_storm_of_challenges_still_ends(server: Answers, clock: ManualClock) -
     for turn in range(5):
         fresh = session._handle_challenge(session._authorize(), turn)
         assert fresh is not None
-        session._known.record_acceptance(turn, fresh, True)
+        session._state.record_acceptance(turn, fresh, True)
     with pytest.raises(RefreshStorm):
         session._handle_challenge(session._authorize(), "once more")
     assert server.asked("refresh") == 5
@@ -496,7 +496,7 @@ def test_an_international_name_is_the_same_in_both_spellings() -> None:
 
 def test_a_body_that_could_not_be_sent_again_says_whether_the_session_is_renewed() -> None:
     assert "send it anew" in str(NotReplayable("spent"))
-    assert "could not be renewed" in str(NotReplayable("spent", renewed=False))
+    assert "could not be refreshed" in str(NotReplayable("spent", refreshed=False))
 
 
 # ---- the library's own connection ------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_an_endpoint_that_rejects_one_renewal_for_many_requests_does_not_speak_f
     fresh = session._handle_challenge(session._authorize(), "/never")
     assert fresh is not None
     for _ in range(10):  # as many requests as were challenged at once
-        session._known.record_acceptance("/never", fresh, False)
+        session._state.record_acceptance("/never", fresh, False)
     assert session._handle_challenge(fresh, "/never") is None
     assert session._handle_challenge(fresh, "/other") is not None, "one renewal helped nobody, not ten"
 
@@ -180,7 +180,7 @@ def test_a_request_that_tells_of_itself_does_not_run_the_hooks_of_a_renewal() ->
     told: list[object] = []
     hooks = EventDispatcher(told.append, None, told.append)
     hooks.tokens_changed(Tokens("A"))
-    hooks.tell(RequestWaited(1, seconds=0.1))
+    hooks.emit_now(RequestWaited(1, seconds=0.1))
     assert told == [RequestWaited(1, seconds=0.1)]
     hooks.deliver()
     assert len(told) == 2
@@ -204,7 +204,7 @@ def test_a_slow_hook_runs_in_no_request(server: Answers, clock: ManualClock) -> 
     for request in requests:
         request.join(10)
     _until(lambda: bool(where))
-    assert where == ["unbroken-renewal"]
+    assert where == ["unbroken-refresh"]
     assert any(isinstance(event, RefreshFinished) for event in events)
 
 
@@ -217,7 +217,7 @@ def _thread() -> str:
 def test_a_child_does_not_tell_its_parents_news() -> None:
     told: list[object] = []
     hooks = EventDispatcher(None, told.append, told.append)
-    hooks.note(RequestWaited(1, seconds=0.1))
+    hooks.emit(RequestWaited(1, seconds=0.1))
     hooks.session_over("revoked")
     hooks._loop = "the parent's"
     child = os.fork()
