@@ -88,8 +88,8 @@ async def _bursts(url: str, sessions: Sessions) -> tuple[float, float, float, in
             valid.append(await _burst(client, url))
             before = sessions.list_sessions("ada")[0]
             generation = session.store.load().tokens.refresh_seq  # type: ignore[union-attr]
-            session._known.live.behind_mono = session._known.live.behind_wall = 0.0  # type: ignore[union-attr]
-            session._known.live.ages = session._known.live.ages._replace(
+            session._state.active.refresh_at_monotonic = session._state.active.refresh_at_wall = 0.0  # type: ignore[union-attr]
+            session._state.active.ages = session._state.active.ages._replace(
                 refresh_in_background_at=0.0, refresh_before_use_at=0.0
             )  # type: ignore[union-attr]
             expired.append(await _burst(client, url))
@@ -99,7 +99,7 @@ async def _bursts(url: str, sessions: Sessions) -> tuple[float, float, float, in
             await session._ahandle_challenge(live, time.perf_counter())
             exchange.append(time.perf_counter() - began)
             assert before.sid
-            session._known._renewals.clear()
+            session._state.storm_limit.refreshes.clear()
     return statistics.median(valid), statistics.median(expired), statistics.median(exchange), max(exchanges)
 
 
@@ -182,9 +182,9 @@ async def _parked() -> float:
 
     session = Session("http://127.0.0.1:9", send=slow)
     session.import_tokens({"access_token": "a", "refresh_token": "r", "expires_in": 1000})
-    live = session._known.live
+    live = session._state.active
     assert live is not None
-    live.behind_mono = live.behind_wall = 0.0
+    live.refresh_at_monotonic = live.refresh_at_wall = 0.0
     live.ages = live.ages._replace(refresh_in_background_at=0.0, refresh_before_use_at=0.0)
     event = asyncio.Event()
     plain = await measure(event.wait)

@@ -1,10 +1,16 @@
-"""Two-token sessions that never break. The names of the client's end; the server's are in ``unbroken.server``."""
+"""Two-token sessions that never break. These are the names of the client; ``unbroken.server`` has the server's."""
 
+from unbroken._clock import Clock
 from unbroken._http import HttpRequest, HttpResponse
+from unbroken._transport import NotSent, ResponseLost, Send
 from unbroken.client.core.dialect import Dialect, RequestTemplate, ResponseMatch, oauth2, unbroken_server
+from unbroken.client.core.events import ClientEvent
+from unbroken.client.core.record import StoredSession
 from unbroken.client.core.schedule import Leeway, RefreshWindow
+from unbroken.client.port import MfaPrompt
 from unbroken.client.session import Session, Status
-from unbroken.client.stores import FileStore, MemoryStore
+from unbroken.client.stores import FileStore, MemoryStore, open_token_store
+from unbroken.client.stores.base import Lease, TokenStore
 from unbroken.errors import (
     BadResponse,
     ConfigurationError,
@@ -19,6 +25,7 @@ from unbroken.errors import (
     SessionOver,
     StoreBusy,
     StoreUnavailable,
+    TooManyAttempts,
     TryLater,
     UnbrokenError,
 )
@@ -26,6 +33,8 @@ from unbroken.tokens import TokenFields, TokenResponse, Tokens
 
 __all__ = [
     "BadResponse",
+    "ClientEvent",
+    "Clock",
     "ConfigurationError",
     "Dialect",
     "FileStore",
@@ -35,25 +44,34 @@ __all__ = [
     "InvalidRequest",
     "InvalidScope",
     "InvalidToken",
+    "Lease",
     "Leeway",
     "LoginRefused",
     "MemoryStore",
+    "MfaPrompt",
     "NotReplayable",
+    "NotSent",
     "RefreshStorm",
     "RefreshWindow",
     "Refused",
     "RequestTemplate",
+    "ResponseLost",
     "ResponseMatch",
+    "Send",
     "Session",
     "SessionOver",
     "Status",
     "StoreBusy",
     "StoreUnavailable",
+    "StoredSession",
     "TokenFields",
     "TokenResponse",
+    "TokenStore",
     "Tokens",
+    "TooManyAttempts",
     "TryLater",
     "UnbrokenError",
     "oauth2",
+    "open_token_store",
     "unbroken_server",
 ]

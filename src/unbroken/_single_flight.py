@@ -1,11 +1,10 @@
-"""One piece of blocking work in a thread of its own, and everybody who waits for it.
+"""Single flight: one piece of blocking work in a thread of its own, and many that wait for its result.
 
-1. Nobody who waits drives the work: a cancelled or timed-out waiter leaves at once, and the work goes on to its end.
+1. No waiter drives the work: a waiter that is cancelled or times out leaves at once, and the work goes on to its end.
 2. Threads, asyncio tasks of any number of loops and trio tasks may wait for the same flight.
-3. Every waiter settles: with the result, with an error of its own to raise, or with TryLater after ``limit`` seconds.
-4. The thread is no daemon: a program that ends waits for the work, so that tokens that were asked for are saved.
-
-A waiting task costs one future of its loop; a flight wakes each loop once, whatever the number of its tasks.
+3. Every waiter settles: with the result, with its own copy of the error, or with TryLater after ``limit`` seconds.
+4. The thread is not a daemon: a program that ends waits for the work, so that tokens on their way are saved.
+5. A flight wakes each loop once, whatever the number of its tasks, and a waiting task costs one future of its loop.
 """
 
 from __future__ import annotations
@@ -25,107 +24,116 @@ __all__ = ["SingleFlight"]
 
 
 class SingleFlight(Generic[T]):
-    """*work*, started once, waited for by many."""
+    """*work*, done once in a thread, for at most *limit* seconds."""
 
     def __init__(self, work: Callable[[], T], limit: float) -> None:
         self._work, self._limit = work, limit
-        self._lock = threading.Lock()  # guards _bells and the change of _landed
-        self._landed = threading.Event()
-        self._bells: dict[object, tuple[Any, Callable[[], object]]] = {}
+        self._lock = threading.Lock()  # guards _loop_events and the setting of _done
+        self._done = threading.Event()
+        self._loop_events: dict[object, tuple[Any, Callable[[], object]]] = {}  # per loop: its event, how to set it
+        self._thread: threading.Thread | None = None
         self._result: T | None = None
         self._error: BaseException | None = None
 
     def start(self, after: Callable[[], object] | None = None) -> None:
-        """Starts the work; *after* is called in its thread when all who wait have been woken."""
-        watch = threading.Timer(self._limit, self._give_up)
-        watch.daemon = True
+        """Start the work. *after* runs in its thread once all waiters have been woken."""
+        timer = threading.Timer(self._limit, self._give_up)
+        timer.daemon = True
 
         def run() -> None:
             try:
                 self._settle(self._work(), None)
-            except BaseException as error:  # noqa: BLE001  # whatever it is, it belongs to those who wait
+            except BaseException as error:  # noqa: BLE001  # whatever it is, the waiters get it
                 self._settle(None, error)
             finally:
-                watch.cancel()
+                timer.cancel()
                 if after:
                     after()
 
+        self._thread = threading.Thread(target=run, name="unbroken-refresh")  # rule 4
         try:
-            watch.start()
-            threading.Thread(target=run, name="unbroken-renewal").start()
+            timer.start()
+            self._thread.start()
         except RuntimeError:  # no new threads: the interpreter is shutting down
+            self._thread = None
             run()
 
     @property
     def done(self) -> bool:
-        """Whether the work is done, or was given up."""
-        return self._landed.is_set()
+        """Whether the work has ended or was given up."""
+        return self._done.is_set()
 
     def wait(self, timeout: float | None = None) -> T:
-        """The result, for a thread. Raises what the work raised, or TryLater after *timeout* seconds."""
-        if not self._landed.wait(timeout):
-            raise TryLater("it takes longer than this caller wants to wait")
+        """Wait in a thread and return the result. Raise what the work raised, or TryLater after *timeout* seconds."""
+        if not self._done.wait(timeout):
+            raise TryLater("not ready within the time that this caller waits")
         return self._outcome()
 
     async def wait_async(self, timeout: float | None = None) -> T:
-        """The result, for a task of asyncio or trio. Raises what the work raised, or TryLater after *timeout*."""
-        bell = self._loop_event()
-        if bell is not None:
-            await _set_or_time_out(bell, timeout)
-            if not self._landed.is_set():
-                raise TryLater("it takes longer than this caller wants to wait")
+        """Wait in a task of asyncio or trio and return the result; it raises as ``wait`` does."""
+        event = self._loop_event()
+        if event is not None:
+            await _set_or_time_out(event, timeout)
+            if not self._done.is_set():
+                raise TryLater("not ready within the time that this caller waits")
         return self._outcome()
 
+    def join(self, timeout: float) -> None:
+        """Wait until the thread of the work has ended, for at most *timeout* seconds; not in that thread itself."""
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(timeout)
+
     def _loop_event(self) -> Any:
-        """The event of the running loop that will be set on landing; None when that has happened."""
-        key, make, ring = _loop_of_caller()
+        """Return the event of the running loop that is set when the work ends; None if it has ended."""
+        loop, new_event, call_soon = _running_loop()
         with self._lock:
-            if self._landed.is_set():
+            if self._done.is_set():
                 return None
-            if key not in self._bells:
-                bell = make()
-                self._bells[key] = (bell, lambda: ring(bell.set))
-            return self._bells[key][0]
+            if loop not in self._loop_events:  # rule 5
+                event = new_event()
+                self._loop_events[loop] = (event, lambda: call_soon(event.set))
+            return self._loop_events[loop][0]
 
     def _settle(self, result: T | None, error: BaseException | None) -> None:
         with self._lock:
-            if self._landed.is_set():
+            if self._done.is_set():
                 return
             self._result, self._error = result, error
-            self._landed.set()
-            bells, self._bells = self._bells, {}
-        for _, ring in bells.values():
+            self._done.set()
+            events, self._loop_events = self._loop_events, {}
+        for _, set_event in events.values():
             with contextlib.suppress(RuntimeError):  # that loop is closed, and its tasks are gone with it
-                ring()
+                set_event()
 
     def _give_up(self) -> None:
-        self._settle(None, TryLater(f"it did not end within {self._limit:g} seconds"))
+        self._settle(None, TryLater(f"not ready within {self._limit:g} seconds"))  # rule 3
 
     def _outcome(self) -> T:
         if isinstance(self._error, UnbrokenError):
-            raise self._error.copy() from self._error.__cause__
+            raise self._error.copy() from self._error.__cause__  # rule 3
         if self._error is not None:
             raise self._error
-        return self._result  # type: ignore[return-value]  # a flight that landed without error has a result
+        return self._result  # type: ignore[return-value]  # work that ended without error has a result
 
 
-def _loop_of_caller() -> tuple[object, Callable[[], Any], Callable[[Callable[[], object]], object]]:
-    """The running loop's identity, its event class, and how another thread has something called in it."""
+def _running_loop() -> tuple[object, Callable[[], Any], Callable[[Callable[[], object]], object]]:
+    """Return the running loop's identity, its event class, and how another thread calls a function in it."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        import trio  # noqa: PLC0415  # only here, and only where trio is already running
+        import trio  # noqa: PLC0415  # trio is loaded already where no asyncio loop runs
 
         token = trio.lowlevel.current_trio_token()
         return token, trio.Event, token.run_sync_soon
     return loop, asyncio.Event, loop.call_soon_threadsafe
 
 
-async def _set_or_time_out(bell: Any, timeout: float | None) -> None:
-    if isinstance(bell, asyncio.Event):
+async def _set_or_time_out(event: Any, timeout: float | None) -> None:
+    if isinstance(event, asyncio.Event):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await bell.wait()
+                await event.wait()
     else:
         with sys.modules["trio"].move_on_after(float("inf") if timeout is None else timeout):
-            await bell.wait()
+            await event.wait()

@@ -2,10 +2,10 @@
 
 http = aiohttp.ClientSession(middlewares=[SessionMiddleware(session)])
 
-1. aiohttp asks its middlewares anew for each hop of a redirect, and carries none of their headers to the next one: so
-   each hop is judged by its own origin.
-2. A body is sent again where aiohttp can send it again: bytes, texts, forms, and files that can be wound back.
-3. What was read of an answer, to look for a challenge, is put back: it can be streamed like any other.
+1. aiohttp calls its middlewares for each hop of a redirect, and carries none of their headers to the next: each hop is
+   judged by its own origin.
+2. A body is sent again where aiohttp can send it again: bytes, text, forms, and files that can be wound back.
+3. What was read of a response, to look for a challenge, is put back: it can be streamed like any other.
 4. ``middlewares=()`` sends one request without a token.
 """
 
@@ -15,61 +15,59 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, MultipartWriter, StreamReader, payload
+try:
+    from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, MultipartWriter, StreamReader, payload
+except ImportError as error:
+    raise ImportError("unbroken.aiohttp needs aiohttp 3.14 or newer: pip install 'unbroken[aiohttp]'") from error
+
 from aiohttp.base_protocol import BaseProtocol
 
 from unbroken.client.core.body import Rewind, rewinder
 from unbroken.client.core.schedule import ActiveTokens
-from unbroken.client.session import Session
+from unbroken.client.flow_driver import adrive
+from unbroken.client.session import Session, require_session
 from unbroken.errors import NotReplayable
 
 __all__ = ["SessionMiddleware", "why_not_replayed"]
 
-WHY_NOT = "unbroken_error"  # an attribute of a response: why the request was not sent again
+ERROR = "unbroken_error"  # attribute of a response: why the request was not sent again
+MIN_STREAM_LIMIT_BYTES = 1 << 16  # aiohttp's own
 
 
 def why_not_replayed(response: ClientResponse) -> NotReplayable | None:
-    """Why the challenged request that *response* answers was not sent again; None when nothing of the kind happened."""
-    why: NotReplayable | None = getattr(response, WHY_NOT, None)
-    return why
+    """Return why the challenged request of *response* was not sent again; None if it was, or was not challenged."""
+    error: NotReplayable | None = getattr(response, ERROR, None)
+    return error
 
 
 class SessionMiddleware:
-    """Sends each request with a good access token, and again when the server says it was not.
+    """Attaches a good access token to each request, and sends a challenged request again with a newer one.
 
-    Requests raise SessionOver when only a new login helps, TryLater when renewal does not work now. A challenged
-    request whose body could be sent only once comes back as the server's own answer; ``why_not_replayed(response)``
-    tells, and the session is renewed.
+    A request raises SessionOver if only a new login helps, TryLater if a refresh does not work now. A challenged
+    request whose body could be sent only once returns the response of the server, and ``why_not_replayed(response)``
+    says why; the session is refreshed.
     """
 
     def __init__(self, session: Session) -> None:
+        require_session(session, "SessionMiddleware")
         self._session = session
 
     def __repr__(self) -> str:
         return f"<SessionMiddleware of {self._session!r}>"
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-        """Called by aiohttp for each request, and for each hop of a redirect."""
-        session, header = self._session, self._session.dialect.header
-        url = request.url
-        if header in request.headers or not session.allows_origin(url.scheme, url.host or "", url.port):
+        """Send one request. Called by aiohttp, also for each hop of a redirect (rule 1)."""
+        session, header, url = self._session, self._session.dialect.header, request.url
+        if header in request.headers or not session._attaches_to(url.scheme, url.host or "", url.port):
             return await handler(request)
-        way = session._request_flow(_rewinder(request.body), _endpoint, request)
-        response: Any = None
-        try:
-            step = next(way)
-            while True:
-                if type(step) is ActiveTokens:
-                    await request.close()  # whatever is still being sent of the first try
-                    request.headers[header] = step.header
-                    response = await handler(request)
-                    answer: object = response.status
-                else:
-                    answer = await session._aperform(step, _Response(response))
-                step = way.send(answer)
-        except StopIteration:
-            pass
-        return response  # type: ignore[no-any-return]  # a passage sends at least once
+
+        async def send(tokens: ActiveTokens) -> _Response:
+            await request.close()  # the first try may still be sending its body
+            request.headers[header] = tokens.header
+            return _Response(await handler(request))
+
+        flow = session._request_flow(_rewinder(request.body), _endpoint, request)
+        return (await adrive(session, flow, send)).response
 
 
 def _endpoint(request: ClientRequest) -> tuple[object, ...]:
@@ -78,9 +76,9 @@ def _endpoint(request: ClientRequest) -> tuple[object, ...]:
 
 
 def _rewinder(body: Any) -> Rewind | None:
-    """What makes *body* ready to be sent again; None when it can be sent only once.
+    """Return what makes *body* ready to be sent again; None if it can be sent only once.
 
-    aiohttp winds files back itself, to where they stood; here is only asked whether it will be able to.
+    aiohttp winds files back itself, to where they stood; this checks that it can.
     """
     if not body:
         return rewinder(None)
@@ -89,31 +87,67 @@ def _rewinder(body: Any) -> Rewind | None:
     if isinstance(body, (payload.BytesPayload, payload.StringPayload)):
         return rewinder(None)
     if isinstance(body, payload.IOBasePayload):
-        return _nothing if rewinder(body._value) else None
+        return rewinder(None) if rewinder(body._value) else None
     return None
 
 
-def _nothing() -> None:
-    """Nothing is left to do."""
+class _Response:
+    """The ``ResponsePort`` of a response of aiohttp."""
+
+    def __init__(self, response: ClientResponse) -> None:
+        self.response = response
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+    def headers(self) -> Mapping[str, str]:
+        headers = self.response.headers  # several challenges may come in several lines
+        return {name.lower(): ", ".join(headers.getall(name)) for name in headers}
+
+    async def read(self, max_bytes: int | None = None) -> bytes | None:
+        if max_bytes is not None and not await self._is_within(max_bytes):
+            return None
+        body = await self.response.read()
+        self.response.content = _stream_of(body)
+        return body
+
+    def mark(self, error: NotReplayable) -> None:
+        setattr(self.response, ERROR, error)
+
+    async def _is_within(self, max_bytes: int) -> bool:
+        """Return whether the body has at most *max_bytes*; what was read of it is put back."""
+        content, taken = self.response.content, bytearray()
+        try:
+            while piece := await content.readany():
+                taken += piece
+                if len(taken) > max_bytes:
+                    self.response.content = _ReplayedStream(bytes(taken), content)
+                    return False
+        except BaseException:
+            self.response.close()
+            raise
+        self.response.content = _stream_of(bytes(taken))
+        return True
 
 
 def _stream_of(body: bytes) -> StreamReader:
-    """*body* as aiohttp gives it to whoever streams an answer."""
+    """Return *body* as the stream that aiohttp gives to a caller."""
     loop = asyncio.get_running_loop()
-    stream = StreamReader(BaseProtocol(loop), limit=max(len(body), 1 << 16), loop=loop)
+    stream = StreamReader(BaseProtocol(loop), limit=max(len(body), MIN_STREAM_LIMIT_BYTES), loop=loop)
     stream.feed_data(body)
     stream.feed_eof()
     return stream
 
 
 class _ReplayedStream(StreamReader):
-    """A body as it came: what was *taken* of it, and then the *rest*."""
+    """A body as it came: the *taken* part, then the *rest*."""
 
     __slots__ = ("_rest",)
 
     def __init__(self, taken: bytes, rest: StreamReader) -> None:
         loop = asyncio.get_running_loop()
-        super().__init__(BaseProtocol(loop), limit=max(len(taken), 1 << 16), loop=loop)
+        super().__init__(BaseProtocol(loop), limit=max(len(taken), MIN_STREAM_LIMIT_BYTES), loop=loop)
         self._rest = rest
         self.feed_data(taken)
 
@@ -122,39 +156,3 @@ class _ReplayedStream(StreamReader):
             self.feed_data(piece)
         else:
             self.feed_eof()
-
-
-class _Response:
-    """A ``Received`` over an answer of aiohttp."""
-
-    def __init__(self, response: ClientResponse) -> None:
-        self._response = response
-
-    def headers(self) -> Mapping[str, str]:
-        headers = self._response.headers  # several challenges may come in several lines
-        return {name.lower(): ", ".join(headers.getall(name)) for name in headers}
-
-    async def read(self, most: int | None = None) -> bytes | None:
-        if most is not None and not await self._fits(most):
-            return None
-        body = await self._response.read()
-        self._response.content = _stream_of(body)
-        return body
-
-    async def _fits(self, most: int) -> bool:
-        """Whether the body is not longer than *most* bytes; it can still be read from its beginning."""
-        content, taken = self._response.content, bytearray()
-        try:
-            while piece := await content.readany():
-                taken += piece
-                if len(taken) > most:
-                    self._response.content = _ReplayedStream(bytes(taken), content)
-                    return False
-        except BaseException:
-            self._response.close()
-            raise
-        self._response.content = _stream_of(bytes(taken))
-        return True
-
-    def note(self, why: NotReplayable) -> None:
-        setattr(self._response, WHY_NOT, why)

@@ -1,11 +1,9 @@
 """The tokens of a session, and the token response that carries them (RFC 6749 §5.1), in both directions.
 
-Rules of this file:
-
-1. Frozen values; a change makes a new value. No repr shows a token.
-2. Lifetimes count from local receipt: the server says how long, never until when.
-3. What a server says is checked field by field; a wrong field is named, and nothing is guessed. Only a token that
-   cannot be read makes the whole answer unreadable.
+1. Values are frozen; a change makes a new value. No repr shows a token.
+2. Lifetimes count from local receipt: the server states a duration, never a time.
+3. A token response is checked field by field. Only a token that cannot be read makes the response unreadable; any other
+   such field counts as absent and is named, because a granted token cannot be granted again.
 """
 
 from __future__ import annotations
@@ -13,11 +11,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from unbroken import _base64
-from unbroken.errors import BadResponse
+from unbroken.errors import BadResponse, ConfigurationError
 
 __all__ = ["TokenFields", "TokenResponse", "Tokens"]
 
@@ -26,12 +24,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a logged-in client holds.
+    """The tokens of a session as the client holds them.
 
-    Times are seconds: ``received_at`` and ``expires_at`` since the Unix epoch on the local clock, ``lifetime`` a
-    duration. ``lifetime`` is None when nobody said how long the access token lives; then only a challenge tells.
-    ``seq`` is the server's ``refresh_seq`` (None when it has none). ``version`` grows with each change in the store,
-    ``epoch`` with each login and logout.
+    ``received_at`` and ``expires_at`` are seconds since the Unix epoch on the local clock; ``expires_in`` and
+    ``refresh_expires_in`` are durations in seconds, None if the server states none. ``refresh_seq`` is the server's
+    generation number, None if it has none. ``version`` grows with each change in the store, ``epoch`` with each login
+    and logout.
     """
 
     access_token: str
@@ -47,11 +45,11 @@ class Tokens:
 
     @property
     def expires_at(self) -> float | None:
-        """When the access token dies, in seconds since the Unix epoch; None when unknown."""
-        return None if self.expires_in is None else self.received_at + self.expires_in
+        """When the access token expires, in seconds since the Unix epoch; None if unknown."""
+        return None if self.expires_in is None else self.received_at + self.expires_in  # rule 2
 
     def expired(self, now: float) -> bool:
-        """Whether the access token is dead at *now*, as far as anybody knows."""
+        """Return whether the access token has expired at *now*; False if its lifetime is unknown."""
         return self.expires_in is not None and now >= self.received_at + self.expires_in
 
     def __repr__(self) -> str:
@@ -60,10 +58,10 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class TokenResponse:
-    """A token response: what the server grants, before anybody has stored it.
+    """A token response (RFC 6749 §5.1).
 
-    ``received_at``: when it arrived, in seconds since the Unix epoch; None for just now. ``odd``: the fields that stood
-    there and could not be read; they count as absent.
+    ``received_at`` is when it arrived, in seconds since the Unix epoch; None means now. ``unreadable_fields`` names the
+    fields that were present but could not be read.
     """
 
     access_token: str
@@ -80,8 +78,8 @@ class TokenResponse:
         return f"<TokenResponse seq={self.refresh_seq} expires_in={self.expires_in}>"
 
     def to_response(self) -> dict[str, object]:
-        """The JSON object of RFC 6749 §5.1, with ``refresh_expires_in`` and ``refresh_seq`` beside it."""
-        fields: dict[str, object] = {"access_token": self.access_token, "token_type": self.token_type}
+        """Return the JSON object of RFC 6749 §5.1, with ``refresh_expires_in`` and ``refresh_seq`` added."""
+        required: dict[str, object] = {"access_token": self.access_token, "token_type": self.token_type}
         optional = {
             "expires_in": None if self.expires_in is None else int(self.expires_in),
             "refresh_token": self.refresh_token,
@@ -89,25 +87,24 @@ class TokenResponse:
             "refresh_seq": self.refresh_seq,
             "scope": self.scope or None,
         }
-        return fields | {name: value for name, value in optional.items() if value is not None}
+        return required | {name: value for name, value in optional.items() if value is not None}
 
     @classmethod
     def from_response(cls, body: object, fields: TokenFields | None = None) -> TokenResponse:
-        """Reads a token response. Raises BadResponse, which names the field, if a token is missing or no text.
+        """Read the parsed JSON *body* of a token response; *fields* says where its values are.
 
-        Any other field that cannot be read counts as absent, and is named in ``odd``: a token that was granted, and
-        cannot be granted again, is not thrown away for that.
+        Raise BadResponse, which names the field, if the access token is missing, or a token is not text.
         """
         at = fields or RFC_6749
         if not isinstance(body, Mapping):
-            raise BadResponse("the answer with the tokens is not a JSON object")
-        odd: list[str] = []
+            raise BadResponse("the token response is not a JSON object")
+        unreadable: list[str] = []
 
         def read(reader: Callable[[Mapping[str, Any], str], T | None], path: str) -> T | None:
             try:
                 return reader(body, path)
             except BadResponse:
-                odd.append(path)
+                unreadable.append(path)  # rule 3
                 return None
 
         access_token = text_field(body, at.access_token, required=True) or ""
@@ -121,16 +118,16 @@ class TokenResponse:
             refresh_seq=read(_integer, at.refresh_seq),
             scope=read(_scope, at.scope) or "",
             token_type=token_type,
-            unreadable_fields=tuple(odd),
+            unreadable_fields=tuple(unreadable),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class TokenFields:
-    """Where an answer keeps its tokens: dotted paths into its JSON body. An empty path means it has no such thing.
+    """Where a token response has its values: dotted paths into the JSON body (``data.token``); "" if it has none.
 
-    ``scheme`` is the word before the token (``Bearer``); ``prefix``, if given, stands for it: the very text that is
-    put before the token, with the space at its end or without one.
+    ``scheme`` is the word before the token in the request header (``Bearer``). ``prefix`` replaces it by the exact text
+    before the token, with or without a space at its end. Raises ConfigurationError for a path that is not text.
     """
 
     access_token: str = "access_token"
@@ -142,26 +139,34 @@ class TokenFields:
     scope: str = "scope"
     prefix: str = ""
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            path = getattr(self, field.name)
+            if not isinstance(path, str) or (path and not all(path.split("."))):
+                raise ConfigurationError(f"TokenFields.{field.name} must be a dotted path as text, not {path!r}")
+        if not self.access_token:
+            raise ConfigurationError("TokenFields.access_token must not be empty: every token response has one")
+
 
 RFC_6749 = TokenFields()
 
 
 def text_field(body: Mapping[str, Any], path: str, *, required: bool = False) -> str | None:
-    """The text at a dotted *path* of *body*; None when it is absent. Raises BadResponse when it is no text."""
+    """Return the text at *path*; None if absent. Raise BadResponse if it is not printable ASCII text, or missing."""
     value = value_at(body, path)
     if value is None or value == "":
         if required:
             raise BadResponse(f"the token response has no field {path!r}", field=path)
         return None
-    if not isinstance(value, str) or not _safe_in_a_header(value):
-        raise BadResponse(f"the field {path!r} of the token response is not a printable text", field=path)
+    if not isinstance(value, str) or not _is_safe_in_header(value):
+        raise BadResponse(f"the field {path!r} of the token response is not printable text", field=path)
     return value
 
 
 def number_field(body: Mapping[str, Any], path: str) -> float | None:
-    """The positive number of seconds at *path*, also from a text; None when it is absent, zero or less.
+    """Return the positive number of seconds at *path*, also from text; None if it is absent, zero or negative.
 
-    A lifetime that has already run out says nothing about a token that was just issued, so it counts as unknown.
+    Zero counts as unknown, because a token that was just issued has not expired. Raise BadResponse for anything else.
     """
     value = value_at(body, path)
     if value is None or value == "":
@@ -170,13 +175,13 @@ def number_field(body: Mapping[str, Any], path: str) -> float | None:
         number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if math.isnan(number) or math.isinf(number):
+    if not math.isfinite(number):
         raise BadResponse(f"the field {path!r} of the token response is not a number", field=path)
     return number if number > 0 else None
 
 
 def value_at(body: object, path: str) -> object:
-    """What stands at a dotted *path* (``data.token``) of nested objects; None when any part is absent."""
+    """Return the value at a dotted *path* (``data.token``) of nested objects; None if any part of it is absent."""
     if not path:
         return None
     for name in path.split("."):
@@ -187,12 +192,12 @@ def value_at(body: object, path: str) -> object:
 
 
 def jwt_lifetime(token: str) -> float | None:
-    """``exp − iat`` of a JWT, in seconds, read without trusting it; None when *token* is no JWT or lacks one."""
+    """Return ``exp − iat`` of a JWT in seconds, without verifying it; None if *token* is no JWT, or lacks them."""
     parts = token.split(".")
     if len(parts) != 3:
         return None
     try:
-        claims = json.loads(_base64.decode(parts[1].rstrip("=")))
+        claims = json.loads(_base64.decode(parts[1].rstrip("=")))  # some servers pad
         lifetime = float(claims["exp"]) - float(claims["iat"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
@@ -200,7 +205,7 @@ def jwt_lifetime(token: str) -> float | None:
 
 
 def _prefix(body: Mapping[str, Any], path: str) -> str:
-    """What is put before the token: it may be empty, but it must be there."""
+    """Return the text before the token: it may be empty, but the field must be present."""
     return "" if value_at(body, path) == "" else text_field(body, path, required=True) or ""
 
 
@@ -209,23 +214,23 @@ def _text(body: Mapping[str, Any], path: str) -> str | None:
 
 
 def _scope(body: Mapping[str, Any], path: str) -> str | None:
-    """Some servers send a list instead of words with spaces between them."""
+    """Return the scope as words with spaces between them; some servers send a list."""
     value = value_at(body, path)
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         return " ".join(value)
     return text_field(body, path)
 
 
-def _integer(body: Mapping[str, Any], name: str) -> int | None:
-    value = value_at(body, name)
+def _integer(body: Mapping[str, Any], path: str) -> int | None:
+    value = value_at(body, path)
     if value is None:
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit():
         return int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise BadResponse(f"the field {name!r} of the token response is not a whole number", field=name)
+        raise BadResponse(f"the field {path!r} of the token response is not a whole number", field=path)
     return value
 
 
-def _safe_in_a_header(value: str) -> bool:
+def _is_safe_in_header(value: str) -> bool:
     return value.isascii() and value.isprintable()

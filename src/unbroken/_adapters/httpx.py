@@ -1,12 +1,13 @@
-"""What httpx and httpx2 have in common, for their blocking and their async clients: it carries, it decides nothing.
+"""What httpx and httpx2 share, for their sync and their async clients: it carries requests, and decides nothing.
 
-``AuthFlow`` is the auth class of both. ``TransportFlow`` is the same one floor lower, where each hop of a redirect is
-seen: for backends that want their token in a header of their own, which these libraries would hand on to whatever
-origin a redirect leads to. (``Authorization`` they take off themselves.)
-
-The flows differ in their awaits alone. What was read of an answer, to look for a challenge, is put back. To send a
-request without a token: ``auth=None`` on the request, or, with a ``SessionTransport``,
-``extensions={"unbroken.skip": True}``.
+1. ``AuthFlow`` is the auth class of both. ``TransportFlow`` works one floor lower, where each hop of a redirect is
+   seen: for backends with a token header of their own, which these libraries would pass on to any origin that a
+   redirect leads to. They remove ``Authorization`` themselves.
+2. A header that the user has set stays, and the request gets no token.
+3. Behind a redirect only the last hop is sent again, and only if it carried our token.
+4. What was read of a response, to look for a challenge, is put back.
+5. ``auth=None`` on a request sends it without a token; with a ``SessionTransport``:
+   ``extensions={"unbroken.skip": True}``.
 """
 
 from __future__ import annotations
@@ -17,163 +18,157 @@ from functools import cache
 from typing import Any
 
 from unbroken.client.core.body import BodyBuffer, ReplayedStream, Rewind, rewinder
-from unbroken.client.core.request_flow import NOT_OUR_RESPONSE
+from unbroken.client.core.request_flow import NOT_OUR_RESPONSE, SendWith
 from unbroken.client.core.schedule import ActiveTokens
-from unbroken.client.session import Session
+from unbroken.client.flow_driver import adrive, aperform, drive, perform
+from unbroken.client.session import Session, require_session
 from unbroken.errors import ConfigurationError, NotReplayable
 
 __all__ = ["AuthFlow", "TransportFlow", "why_not_replayed"]
 
-SENT = "unbroken.sent"  # in a request's extensions: the header value that was put there by us
-SKIP = "unbroken.skip"  # in a request's extensions, by the user: to be sent without a token
+# Keys of a request's extensions: the header value that we have set; the user's wish for no token.
+SENT, SKIP = "unbroken.sent", "unbroken.skip"
+ERROR = "unbroken.error"  # key of a response's extensions: why the request was not sent again
 NOTHING_TO_REWIND = rewinder(b"")
-WHY_NOT = "unbroken.error"  # in a response's extensions: why the request was not sent again
 
 
 def why_not_replayed(response: Any) -> NotReplayable | None:
-    """Why the challenged request that *response* answers was not sent again; None when nothing of the kind happened."""
-    why: NotReplayable | None = response.extensions.get(WHY_NOT)
-    return why
+    """Return why the challenged request of *response* was not sent again; None if it was, or was not challenged."""
+    error: NotReplayable | None = response.extensions.get(ERROR)
+    return error
 
 
 class AuthFlow:
-    """What ``unbroken.httpx.SessionAuth`` and ``unbroken.httpx2.SessionAuth`` have in common."""
+    """What ``unbroken.httpx.SessionAuth`` and ``unbroken.httpx2.SessionAuth`` share."""
 
     _library: Any  # httpx or httpx2, which differ in nothing that is used here
 
     def __init__(self, session: Session, *, override_authorization: bool = False) -> None:
+        require_session(session, "SessionAuth")
         if session.dialect.header.lower() != "authorization":
             raise ConfigurationError(
                 f"SessionAuth cannot keep the header {session.dialect.header!r} from following a redirect to another "
                 "origin: use SessionTransport(session) as the client's transport"
             )
-        self._session, self._instead = session, override_authorization
+        self._session, self._override = session, override_authorization
 
     def __repr__(self) -> str:
         return f"<SessionAuth of {self._session!r}>"
 
+    # The two flows below are the loop of flow_driver.drive, written out: the client sends what they yield, and a
+    # wrapper around their generator costs each request 0.3 µs.
+
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
-        """The flow for ``Client``."""
+        """Run the flow of one request, for ``Client``."""
         session = self._session
-        if not _is_ours(request, session, self._instead):
+        if not _gets_token(request, session, self._override):
             yield request
             return
-        way = session._request_flow(_rewinder(request.stream), _endpoint, request)
+        flow = session._request_flow(_rewinder(request.stream), _endpoint, request)
         response: Any = None
         try:
-            step = next(way)
+            effect = next(flow)
             while True:
-                if type(step) is ActiveTokens:
-                    response = yield _signed(request, session, step)
-                    answer: object = _status(response, session, step)
-                    request = response.request  # behind a redirect, only the last hop is sent again
+                if type(effect) is SendWith:
+                    response = yield _attach(request, session, effect.tokens)
+                    request = response.request  # rule 3
+                    effect = flow.send(_status(response, session, effect.tokens))
                 else:
-                    answer = session._perform(step, _Response(response, self._library))
-                step = way.send(answer)
+                    effect = flow.send(perform(session, effect, _Response(response, self._library)))
         except StopIteration:
             return
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
-        """The flow for ``AsyncClient``."""
+        """Run the flow of one request, for ``AsyncClient``."""
         session = self._session
-        if not _is_ours(request, session, self._instead):
+        if not _gets_token(request, session, self._override):
             yield request
             return
-        way = session._request_flow(_rewinder(request.stream), _endpoint, request)
+        flow = session._request_flow(_rewinder(request.stream), _endpoint, request)
         response: Any = None
         try:
-            step = next(way)
+            effect = next(flow)
             while True:
-                if type(step) is ActiveTokens:
-                    response = yield _signed(request, session, step)
-                    answer: object = _status(response, session, step)
-                    request = response.request  # behind a redirect, only the last hop is sent again
+                if type(effect) is SendWith:
+                    response = yield _attach(request, session, effect.tokens)
+                    request = response.request  # rule 3
+                    effect = flow.send(_status(response, session, effect.tokens))
                 else:
-                    answer = await session._aperform(step, _AsyncResponse(response, self._library))
-                step = way.send(answer)
+                    effect = flow.send(await aperform(session, effect, _AsyncResponse(response, self._library)))
         except StopIteration:
             return
 
 
 class TransportFlow:
-    """What ``unbroken.httpx.SessionTransport`` and ``unbroken.httpx2.SessionTransport`` have in common."""
+    """What ``unbroken.httpx.SessionTransport`` and ``unbroken.httpx2.SessionTransport`` share."""
+
+    _library: Any  # httpx or httpx2, which differ in nothing that is used here
 
     def __init__(self, session: Session, transport: Any = None) -> None:
+        require_session(session, "SessionTransport")
         self._session, self._transport = session, transport
-        self._making = threading.Lock()
+        self._creation = threading.Lock()  # guards the creation of the library's own transport
 
     def __repr__(self) -> str:
         return f"<SessionTransport of {self._session!r}>"
 
-    _library: Any  # httpx or httpx2, which differ in nothing that is used here
-
     def handle_request(self, request: Any) -> Any:
-        """Sends one request, for ``Client``."""
+        """Send one request, for ``Client``."""
         if self._transport is None:
-            with self._making:  # one for all threads, and none that nobody closes
+            with self._creation:
                 self._transport = self._transport or self._library.HTTPTransport()
-        session, send = self._session, self._transport.handle_request
-        if not _is_ours(_unsigned(request, session), session):
-            return send(request)
-        way = session._request_flow(_rewinder(request.stream), _endpoint, request)
-        response: Any = None
-        try:
-            step = next(way)
-            while True:
-                if type(step) is ActiveTokens:
-                    response = send(_signed(request, session, step))
-                    answer: object = response.status_code
-                else:
-                    answer = session._perform(step, _Response(response, self._library))
-                step = way.send(answer)
-        except StopIteration:
-            return response
+        session, transport = self._session, self._transport
+        if not _gets_token(_detach(request, session), session):
+            return transport.handle_request(request)
+
+        def send(tokens: ActiveTokens) -> _Response:
+            return _Response(transport.handle_request(_attach(request, session, tokens)), self._library)
+
+        flow = session._request_flow(_rewinder(request.stream), _endpoint, request)
+        return drive(session, flow, send).response
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Sends one request, for ``AsyncClient``."""
+        """Send one request, for ``AsyncClient``."""
         if self._transport is None:
             self._transport = self._library.AsyncHTTPTransport()
-        session, send = self._session, self._transport.handle_async_request
-        if not _is_ours(_unsigned(request, session), session):
-            return await send(request)
-        way = session._request_flow(_rewinder(request.stream), _endpoint, request)
-        response: Any = None
-        try:
-            step = next(way)
-            while True:
-                if type(step) is ActiveTokens:
-                    response = await send(_signed(request, session, step))
-                    answer: object = response.status_code
-                else:
-                    answer = await session._aperform(step, _AsyncResponse(response, self._library))
-                step = way.send(answer)
-        except StopIteration:
-            return response
+        session, transport = self._session, self._transport
+        if not _gets_token(_detach(request, session), session):
+            return await transport.handle_async_request(request)
+
+        async def send(tokens: ActiveTokens) -> _AsyncResponse:
+            response = await transport.handle_async_request(_attach(request, session, tokens))
+            return _AsyncResponse(response, self._library)
+
+        flow = session._request_flow(_rewinder(request.stream), _endpoint, request)
+        return (await adrive(session, flow, send)).response
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         if self._transport is not None:
             self._transport.close()
 
     async def aclose(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         if self._transport is not None:
             await self._transport.aclose()
 
 
-def _is_ours(request: Any, session: Session, instead: bool = False) -> bool:
-    """Whether the request goes where our tokens may go, and carries no credentials that are to stay."""
+# ---- the request -----------------------------------------------------------------------------------------------------
+
+
+def _gets_token(request: Any, session: Session, override: bool = False) -> bool:
+    """Return whether the request goes to an origin of the session, and carries no credentials that are to stay."""
     url = request.url
-    if not session.allows_origin(url.scheme, url.host, url.port) or request.extensions.get(SKIP):
+    if not session._attaches_to(url.scheme, url.host, url.port) or request.extensions.get(SKIP):
         return False
-    if instead:
+    if override:
         return True
     header, headers = session.dialect.header, request.headers
-    wanted = _raw(header)
-    # by the raw names: to look one up by text makes the library find out how all of them are encoded, for 1 µs
+    raw_header = _raw(header)
+    # By raw names: a lookup by text makes the library find out the encoding of all headers, for 1 µs.
     for name, _ in headers.raw:
-        if name.lower() == wanted:
-            return headers[header] == request.extensions.get(SENT)  # type: ignore[no-any-return]
+        if name.lower() == raw_header:
+            return headers[header] == request.extensions.get(SENT)  # type: ignore[no-any-return]  # rule 2
     return True
 
 
@@ -182,99 +177,17 @@ def _raw(name: str) -> bytes:
     return name.lower().encode()
 
 
-def _signed(request: Any, session: Session, live: ActiveTokens) -> Any:
-    request.headers[session.dialect.header] = request.extensions[SENT] = live.header
+def _attach(request: Any, session: Session, tokens: ActiveTokens) -> Any:
+    request.headers[session.dialect.header] = request.extensions[SENT] = tokens.header
     return request
 
 
-def _unsigned(request: Any, session: Session) -> Any:
-    """The request without the token that the hop before it carried."""
-    ours = request.extensions.get(SENT)
-    if ours is not None and request.headers.get(session.dialect.header) == ours:
+def _detach(request: Any, session: Session) -> Any:
+    """Remove the token that the hop before this one carried."""
+    sent = request.extensions.get(SENT)
+    if sent is not None and request.headers.get(session.dialect.header) == sent:
         del request.headers[session.dialect.header]
     return request
-
-
-def _status(response: Any, session: Session, sent: ActiveTokens) -> int:
-    """The status of an answer to the token we sent; not that of one from behind a redirect that dropped it."""
-    status: int = response.status_code
-    if not session.dialect.may_challenge(status):
-        return status
-    got = response.request.headers.get(session.dialect.header)
-    return status if got == sent.header else NOT_OUR_RESPONSE
-
-
-class _Response:
-    """A ``Received`` over an answer of ``Client``, or of a transport below it."""
-
-    def __init__(self, response: Any, library: Any) -> None:
-        self._response, self._library = response, library
-
-    def headers(self) -> Mapping[str, str]:
-        return {name.lower(): value for name, value in self._response.headers.items()}
-
-    def read(self, most: int | None = None) -> Any:
-        if self._response.is_stream_consumed:  # a hook of the user's own was here
-            return _at_most(self._response.read(), most)
-        stream, pieces = self._response.stream, BodyBuffer(most)
-        rest = iter(stream)
-        try:
-            if not all(map(pieces.take, rest)):
-                return self._put_back(pieces, rest)
-        except self._library.RequestError as error:
-            self._name_request(error)
-            raise
-        stream.close()
-        return self._put_back(pieces)
-
-    def note(self, why: NotReplayable) -> None:
-        self._response.extensions[WHY_NOT] = why
-
-    def _put_back(self, pieces: BodyBuffer, rest: Any = None) -> bytes | None:
-        """Makes the answer as it was; its body, decoded, unless there is a *rest*."""
-        again = _stream_class(self._library)
-        self._response.stream = again(pieces.taken, rest, self._response.stream)
-        if rest is not None:
-            return None
-        probe = self._library.Response(200, headers=self._response.headers, stream=again(pieces.taken))
-        decoded = BodyBuffer(pieces.most)
-        try:
-            return b"".join(decoded.taken) if all(map(decoded.take, probe.iter_bytes())) else None
-        except self._library.DecodingError:
-            return None  # whoever wants to read it will be told
-
-    def _name_request(self, error: Any) -> None:
-        """*error* names its request, as the library's own do."""
-        error.request = getattr(self._response, "_request", None)
-
-
-class _AsyncResponse(_Response):
-    """The same over an answer of ``AsyncClient``."""
-
-    async def read(self, most: int | None = None) -> Any:
-        if self._response.is_stream_consumed:
-            return _at_most(await self._response.aread(), most)
-        stream, pieces = self._response.stream, BodyBuffer(most)
-        rest = aiter(stream)
-        try:
-            async for piece in rest:
-                if not pieces.take(piece):
-                    return self._put_back(pieces, rest)
-        except self._library.RequestError as error:
-            self._name_request(error)
-            raise
-        await stream.aclose()
-        return self._put_back(pieces)
-
-
-@cache
-def _stream_class(library: Any) -> Any:
-    """``Again`` as a stream of *library*."""
-    return type("Again", (ReplayedStream, library.SyncByteStream, library.AsyncByteStream), {})
-
-
-def _at_most(body: bytes, most: int | None) -> bytes | None:
-    return body if most is None or len(body) <= most else None
 
 
 def _endpoint(request: Any) -> tuple[object, ...]:
@@ -283,9 +196,9 @@ def _endpoint(request: Any) -> tuple[object, ...]:
 
 
 def _rewinder(stream: Any) -> Rewind | None:
-    """What makes the request's body ready to be sent again; None when it can be sent only once.
+    """Return what makes the request's body ready to be sent again; None if it can be sent only once.
 
-    Both libraries wrap what the user gave into a stream class of theirs; what is not recognised is sent only once.
+    Both libraries wrap what the user gave into a stream class of theirs; an unknown class is sent only once.
     """
     match type(stream).__name__:
         case "ByteStream":
@@ -294,6 +207,96 @@ def _rewinder(stream: Any) -> Rewind | None:
             return rewinder(getattr(stream, "_stream", iter(())))
         case "MultipartStream":
             files = [getattr(part, "file", b"") for part in getattr(stream, "fields", (object(),))]
-            return None if any(rewinder(file) is None for file in files) else rewinder(b"")
+            return None if any(rewinder(file) is None for file in files) else NOTHING_TO_REWIND
         case _:
             return None
+
+
+# ---- the response ----------------------------------------------------------------------------------------------------
+
+
+def _status(response: Any, session: Session, sent: ActiveTokens) -> int:
+    """Return the status of a response to our token; NOT_OUR_RESPONSE behind a redirect that dropped it (rule 3)."""
+    status: int = response.status_code
+    if not session.dialect.may_challenge(status):
+        return status
+    received = response.request.headers.get(session.dialect.header)
+    return status if received == sent.header else NOT_OUR_RESPONSE
+
+
+class _Response:
+    """The ``ResponsePort`` of a response of ``Client``, or of a transport below it."""
+
+    def __init__(self, response: Any, library: Any) -> None:
+        self.response, self._library = response, library
+
+    @property
+    def status(self) -> int:
+        status: int = self.response.status_code
+        return status
+
+    def headers(self) -> Mapping[str, str]:
+        return {name.lower(): value for name, value in self.response.headers.items()}
+
+    def read(self, max_bytes: int | None = None) -> Any:
+        if self.response.is_stream_consumed:  # a hook of the user's has read it
+            return _within(self.response.read(), max_bytes)
+        stream, buffer = self.response.stream, BodyBuffer(max_bytes)
+        rest = iter(stream)
+        try:
+            if not all(map(buffer.add, rest)):
+                return self._put_back(buffer, rest)
+        except self._library.RequestError as error:
+            self._name_request(error)
+            raise
+        stream.close()
+        return self._put_back(buffer)
+
+    def mark(self, error: NotReplayable) -> None:
+        self.response.extensions[ERROR] = error
+
+    def _put_back(self, buffer: BodyBuffer, rest: Any = None) -> bytes | None:
+        """Restore the response (rule 4). Return its body, decoded; None if there is a *rest*."""
+        stream_class = _stream_class(self._library)
+        self.response.stream = stream_class(buffer.pieces, rest, self.response.stream)
+        if rest is not None:
+            return None
+        probe = self._library.Response(200, headers=self.response.headers, stream=stream_class(buffer.pieces))
+        decoded = BodyBuffer(buffer.max_bytes)
+        try:
+            return b"".join(decoded.pieces) if all(map(decoded.add, probe.iter_bytes())) else None
+        except self._library.DecodingError:
+            return None  # the caller gets the error when it reads the body
+
+    def _name_request(self, error: Any) -> None:
+        """Set the request of *error*, as the library does for its own errors."""
+        error.request = getattr(self.response, "_request", None)
+
+
+class _AsyncResponse(_Response):
+    """The same for ``AsyncClient``."""
+
+    async def read(self, max_bytes: int | None = None) -> Any:
+        if self.response.is_stream_consumed:
+            return _within(await self.response.aread(), max_bytes)
+        stream, buffer = self.response.stream, BodyBuffer(max_bytes)
+        rest = aiter(stream)
+        try:
+            async for piece in rest:
+                if not buffer.add(piece):
+                    return self._put_back(buffer, rest)
+        except self._library.RequestError as error:
+            self._name_request(error)
+            raise
+        await stream.aclose()
+        return self._put_back(buffer)
+
+
+@cache
+def _stream_class(library: Any) -> Any:
+    """Return ``ReplayedStream`` as a stream class of *library*, which checks the types of its streams."""
+    return type("ReplayedStream", (ReplayedStream, library.SyncByteStream, library.AsyncByteStream), {})
+
+
+def _within(body: bytes, max_bytes: int | None) -> bytes | None:
+    return body if max_bytes is None or len(body) <= max_bytes else None

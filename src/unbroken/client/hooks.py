@@ -1,10 +1,11 @@
-"""The user's hooks: who is told, when, and in which thread or loop.
+"""The dispatcher of events and callbacks: their order, their thread, their event loop.
 
-1. Notes are kept until ``deliver``, which is called when nobody waits any more: a slow hook delays no request. What
-   tells of a request hands over events only; all other news waits for the thread that brought it.
-2. An async hook runs in the event loop that last asked this session for something, if that loop still runs; otherwise
-   in one of its own.
-3. What a hook raises is logged, and goes no further.
+1. Events and callbacks are queued until ``deliver``, which runs when no request waits any more: a slow callback delays
+   no request. ``emit_now`` delivers in the thread or task of a request, and delivers events only: the callbacks wait
+   for the thread that queued them.
+2. An async callback runs in the event loop that last used this session, if that loop still runs; else in one of its
+   own.
+3. What a callback raises is logged and goes no further.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from unbroken.tokens import Tokens
 
 __all__ = ["EventDispatcher"]
 
-Kept = deque[tuple[Callable[[Any], object], object]]
+Queue = deque[tuple[Callable[[Any], object], object]]  # each entry: a function, and its argument
 
 _log = logging.getLogger("unbroken")
 
 
 class EventDispatcher:
-    """Keeps what there is to tell, and tells it."""
+    """Queues events for listeners, and calls of ``on_tokens_changed`` and ``on_session_over``; then delivers them."""
 
     def __init__(
         self,
@@ -42,64 +43,62 @@ class EventDispatcher:
         register_fork_aware(self)
 
     def reset_after_fork(self) -> None:
-        """Also after a fork: what is kept is the parent's to tell, and its loop runs there."""
-        self._events: Kept = deque()
-        self._news: Kept = deque()
+        """Start with empty queues and no loop: what the parent queued, the parent delivers."""
+        self._events: Queue = deque()
+        self._callbacks: Queue = deque()
         self._loop: Any = None
 
-    def listen(self, hook: Callable[[ClientEvent], object]) -> None:
-        """One more who hears every event."""
-        self._listeners = (*self._listeners, hook)
+    def add_listener(self, listener: Callable[[ClientEvent], object]) -> None:
+        """Call *listener* with every event from now on."""
+        self._listeners = (*self._listeners, listener)
 
-    def note(self, event: ClientEvent) -> None:
-        """Keeps *event* for the next delivery, and logs it."""
+    def emit(self, event: ClientEvent) -> None:
+        """Log *event* and queue it for the next delivery."""
         _log.debug("%s", event)
-        self._events.extend((hook, event) for hook in self._listeners)
+        self._events.extend((listener, event) for listener in self._listeners)
 
-    def tell(self, event: ClientEvent) -> None:
-        """Hands *event* over at once, after those before it; for the callers' own threads and tasks."""
+    def emit_now(self, event: ClientEvent) -> None:
+        """Deliver *event* at once, after the events before it (rule 1)."""
         if self._listeners:
-            self.note(event)
-            self._hand_over(self._events)
+            self.emit(event)
+            self._deliver(self._events)
 
     def tokens_changed(self, tokens: Tokens) -> None:
-        """Keeps the news of new tokens."""
-        self._keep(self._on_tokens_changed, tokens)
+        """Queue a call of ``on_tokens_changed``."""
+        if self._on_tokens_changed:
+            self._callbacks.append((self._on_tokens_changed, tokens))
 
     def session_over(self, reason: str) -> None:
-        """Keeps the news of the end."""
-        self._keep(self._on_session_over, reason)
+        """Queue a call of ``on_session_over``."""
+        if self._on_session_over:
+            self._callbacks.append((self._on_session_over, reason))
 
     def remember_loop(self) -> None:
-        """Async hooks will run in the loop that runs now."""
+        """Make the running event loop the one for async callbacks (rule 2)."""
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
-            import trio  # noqa: PLC0415  # only where trio is already running
+            import trio  # noqa: PLC0415  # trio is loaded already where no asyncio loop runs
 
             self._loop = trio.lowlevel.current_trio_token()
 
     def deliver(self) -> None:
-        """Tells everything that is kept, in order: what happened, then what came of it."""
-        self._hand_over(self._events)
-        self._hand_over(self._news)
+        """Deliver all that is queued, in order: events, then callbacks."""
+        self._deliver(self._events)
+        self._deliver(self._callbacks)
 
-    def _hand_over(self, kept: Kept) -> None:
-        while kept:
+    def _deliver(self, queue: Queue) -> None:
+        while queue:
             try:
-                hook, news = kept.popleft()
-            except IndexError:  # another thread was faster
+                function, argument = queue.popleft()
+            except IndexError:  # another thread has taken it
                 return
             try:
-                answer = hook(news)
-                if inspect.isawaitable(answer):
-                    self._run(answer)
-            except Exception:  # noqa: BLE001  # a hook is the user's code: whatever it raises is logged
-                _log.exception("the hook %r failed", getattr(hook, "__qualname__", type(hook).__name__))
-
-    def _keep(self, hook: Callable[[Any], object] | None, news: object) -> None:
-        if hook:
-            self._news.append((hook, news))
+                result = function(argument)
+                if inspect.isawaitable(result):
+                    self._run(result)
+            except Exception:  # noqa: BLE001  # rule 3
+                _log.exception("the hook %r failed", getattr(function, "__qualname__", type(function).__name__))
 
     def _run(self, awaitable: Awaitable[object]) -> None:
         coroutine = _logged(awaitable)
@@ -109,11 +108,11 @@ class EventDispatcher:
         elif loop is not None and not isinstance(loop, asyncio.AbstractEventLoop):
             _run_in_trio(coroutine, loop)
         else:
-            _run_somewhere(coroutine)
+            _run_here(coroutine)
 
 
-def _run_somewhere(coroutine: Coroutine[Any, Any, None]) -> None:
-    """In the loop that runs here, if a blocking call was made inside one; else in a loop of its own."""
+def _run_here(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run in the loop of this thread, if a blocking call was made inside one; else in a loop of its own."""
     try:
         task = asyncio.get_running_loop().create_task(coroutine)
     except RuntimeError:
@@ -141,5 +140,5 @@ def _run_in_trio(coroutine: Coroutine[Any, Any, None], token: Any) -> None:
 async def _logged(awaitable: Awaitable[object]) -> None:
     try:
         await awaitable
-    except Exception:  # noqa: BLE001  # as above
+    except Exception:  # noqa: BLE001  # rule 3
         _log.exception("an async hook failed")

@@ -1,11 +1,11 @@
-"""The blocking port: what the rules need of the world, for a renewal in a thread of its own.
+"""The blocking port: the store, the server and the clock, as the rules and a login see them.
 
-None of it suspends, so ``run_sync`` runs the rules over it. Each renewal has a port of its own, with its own hold on
-the lock: one that was given up may still be under way when the next begins. Tokens that were granted but could not be
-stored are known to all of them, under their attempt id: the next try stores them, instead of asking a server that may
-not answer twice.
-
-The conversation of a login: name and password, then a code where the server wants one.
+1. Nothing of it suspends, so ``run_sync`` runs the rules over it. It blocks the thread that calls it.
+2. Each refresh has a copy of the port with its own lease: a refresh that was given up may still be under way when the
+   next begins.
+3. Tokens that were granted but could not be stored are known to all copies, by their idempotency key: the next refresh
+   stores them, instead of asking a server that may not respond twice.
+4. A refresh is sent only while the lock is certainly held for as long as the request may take.
 """
 
 from __future__ import annotations
@@ -21,22 +21,26 @@ from types import TracebackType
 from typing import Self
 
 from unbroken._clock import Clock
-from unbroken._http import HttpRequest, HttpResponse
+from unbroken._http import HttpRequest
 from unbroken._transport import NotSent, ResponseLost, Send
 from unbroken.client.core.dialect import Dialect, MfaChallenge
 from unbroken.client.core.events import ClientEvent
-from unbroken.client.core.record import PERMANENT_LEASE, Lease, StoredSession, TokenStore
+from unbroken.client.core.record import StoredSession
 from unbroken.client.core.refresh_rules import Indeterminate, RefreshOutcome
+from unbroken.client.stores.base import PERMANENT_LEASE, Lease, TokenStore
 from unbroken.errors import LoginRefused, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
-__all__ = ["BlockingPort", "MfaPrompt", "log_in_with_password"]
+__all__ = ["BlockingPort", "MfaPrompt"]
 
 _log = logging.getLogger("unbroken")
 
+MfaPrompt = Callable[[str, str], str]
+"""A function that returns the code of an MFA login, for its kind (``totp``) and the hint that the server gives."""
+
 
 class BlockingPort:
-    """A ``Port`` over a store, a dialect and a connection. Timeouts are in seconds."""
+    """The ``Port`` of the rules over a store, a dialect and a sender. Timeouts are in seconds."""
 
     def __init__(
         self,
@@ -44,21 +48,23 @@ class BlockingPort:
         dialect: Dialect,
         send: Send,
         clock: Clock,
-        tell: Callable[[ClientEvent], None],
+        emit: Callable[[ClientEvent], None],
         *,
         refresh_timeout: float,
         lock_timeout: float,
     ) -> None:
         self._store, self._dialect, self._send, self._clock = store, dialect, send, clock
-        self._exchange_timeout, self._lock_timeout = refresh_timeout, lock_timeout
-        self._unsaved: dict[str, TokenResponse] = {}  # by attempt id; shared by the ports of all renewals
+        self._refresh_timeout, self._lock_timeout = refresh_timeout, lock_timeout
+        self._unsaved: dict[str, TokenResponse] = {}  # by idempotency key; shared by all copies (rule 3)
         self._lease: Lease = PERMANENT_LEASE
-        self.granted = False  # whether this renewal got its tokens by an exchange
-        self.emit = tell
+        self.granted = False  # whether this refresh got its tokens from the server
+        self.emit = emit
 
     def for_one_refresh(self) -> Self:
-        """A port that knows the same unsaved tokens, and holds a lock of its own."""
+        """Return a copy with a lease of its own (rule 2)."""
         return copy.copy(self)
+
+    # ---- for the rules -----------------------------------------------------------------------------------------
 
     def now(self) -> float:
         return self._clock.wall()
@@ -75,49 +81,76 @@ class BlockingPort:
     async def save(self, record: StoredSession, expected: StoredSession) -> bool:
         saved = self._store.save(record, expected)
         if saved and record.idempotency_key is None:
-            self._unsaved.clear()
+            self._unsaved.clear()  # no refresh is under way any more
         return saved
 
-    async def send_refresh(self, tokens: Tokens, attempt: str) -> RefreshOutcome:
-        if unsaved := self._unsaved.get(attempt):
-            return unsaved
-        if not self._lease.is_held(self._exchange_timeout):
-            return Indeterminate("the renewal lock was lost before the request was sent", may_retry=False)
+    async def send_refresh(self, tokens: Tokens, idempotency_key: str) -> RefreshOutcome:
+        if unsaved := self._unsaved.get(idempotency_key):
+            return unsaved  # rule 3
+        if not self._lease.is_held(self._refresh_timeout):  # rule 4
+            return Indeterminate("the lock of the store was lost before the refresh was sent", may_retry=False)
         try:
-            reply = self._send(self._dialect.refresh_request(tokens, attempt), self._exchange_timeout)
+            response = self._send(self._dialect.refresh_request(tokens, idempotency_key), self._refresh_timeout)
         except NotSent as error:
             return Indeterminate(str(error), cause=error)
         except ResponseLost as error:
             return Indeterminate(str(error), lost=True, cause=error)
-        except Exception as error:  # noqa: BLE001  # a sender of the user's own may raise anything, and may have sent
-            return Indeterminate(f"the exchange failed: {type(error).__name__}", lost=True, cause=error)
-        answer = self._dialect.read_refresh_response(reply)
-        if isinstance(answer, TokenResponse):
-            self.granted = True
-            answer = replace(answer, received_at=self._clock.wall())
-            if answer.unreadable_fields:
-                _log.warning(
-                    "fields of the token response that cannot be read: %s", ", ".join(answer.unreadable_fields)
-                )
-            if None in (answer.refresh_seq, tokens.refresh_seq) or answer.refresh_seq > tokens.refresh_seq:  # type: ignore[operator]  # both are numbers here
-                self._unsaved[attempt] = answer
-        return answer
+        except Exception as error:  # noqa: BLE001  # a sender of the user's may raise anything, and may have sent
+            return Indeterminate(f"the refresh failed: {type(error).__name__}", lost=True, cause=error)
+        outcome = self._dialect.read_refresh_response(response)
+        return self._received(tokens, idempotency_key, outcome) if isinstance(outcome, TokenResponse) else outcome
 
     async def revoke(self, tokens: Tokens) -> bool:
-        call = self._dialect.logout_request(tokens)
-        if call is None:
+        request = self._dialect.logout_request(tokens)
+        if request is None:
             return False
         try:
-            return 200 <= self._send(call, self._exchange_timeout).status < 300
-        except Exception:  # noqa: BLE001  # whatever went wrong, the answer is: the server did not say yes
+            return 200 <= self._send(request, self._refresh_timeout).status < 300
+        except Exception:  # noqa: BLE001  # whatever went wrong, the server did not confirm
             return False
 
     async def pause(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC251  # this port blocks, in a thread of its own
+        time.sleep(seconds)  # noqa: ASYNC251  # rule 1
+
+    def _received(self, tokens: Tokens, idempotency_key: str, response: TokenResponse) -> TokenResponse:
+        self.granted = True
+        if response.unreadable_fields:
+            _log.warning("the token response has unreadable fields: %s", ", ".join(response.unreadable_fields))
+        response = replace(response, received_at=self._clock.wall())
+        before, after = tokens.refresh_seq, response.refresh_seq
+        if before is None or after is None or after > before:  # else the rules do not store it
+            self._unsaved[idempotency_key] = response  # rule 3
+        return response
+
+    # ---- for a login -------------------------------------------------------------------------------------------
+
+    def log_in_with_password(
+        self, username: str, password: str, mfa_prompt: MfaPrompt | None, extra: Mapping[str, object]
+    ) -> TokenResponse:
+        """Return the tokens for a name and a password, and for a code where the server wants one.
+
+        Raise what ``Session.login`` says.
+        """
+        result = self._send_login(self._dialect.login_request(username, password, extra))
+        while isinstance(result, MfaChallenge):
+            if mfa_prompt is None:
+                raise LoginRefused("the server wants a code too: pass mfa_prompt= to login", reason="mfa_required")
+            request = self._dialect.mfa_request(result, mfa_prompt(result.kind, result.hint))
+            try:
+                result = self._send_login(request)
+            except LoginRefused as error:
+                raise LoginRefused("the login was refused: wrong code", reason=error.reason) from error
+        return result
+
+    def _send_login(self, request: HttpRequest) -> TokenResponse | MfaChallenge:
+        try:
+            return self._dialect.read_login_response(self._send(request, self._refresh_timeout))
+        except (NotSent, ResponseLost) as error:
+            raise TryLater(f"the login failed: {error}") from error
 
 
 class _AsyncLock:
-    """The store's lock, spelled the way the rules ask for it."""
+    """The lock of the store, in the async form that the rules use; entering it sets the lease of its port."""
 
     def __init__(self, port: BlockingPort, lock: AbstractContextManager[Lease | None]) -> None:
         self._port, self._lock = port, lock
@@ -129,34 +162,3 @@ class _AsyncLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.__exit__(kind, error, trace)
-
-
-MfaPrompt = Callable[[str, str], str]  # the code, for its kind and the hint that the server gives
-
-
-def log_in_with_password(
-    dialect: Dialect,
-    ask: Callable[[HttpRequest], HttpResponse],
-    username: str,
-    password: str,
-    second_step: MfaPrompt | None,
-    extra: Mapping[str, object],
-) -> TokenResponse:
-    """The tokens that the server gives; *ask* sends one request. Raises what ``Session.login`` says."""
-
-    def answer(call: HttpRequest) -> TokenResponse | MfaChallenge:
-        try:
-            return dialect.read_login_response(ask(call))
-        except (NotSent, ResponseLost) as error:
-            raise TryLater(f"the login failed: {error}") from error
-
-    found = answer(dialect.login_request(username, password, extra))
-    while isinstance(found, MfaChallenge):
-        if second_step is None:
-            raise LoginRefused("the server wants a code too: give login a second_step", reason="mfa_required")
-        call = dialect.mfa_request(found, second_step(found.kind, found.hint))
-        try:
-            found = answer(call)
-        except LoginRefused as error:
-            raise LoginRefused("the login was refused: wrong code", reason=error.reason) from error
-    return found

@@ -1,27 +1,28 @@
-"""What a session decides about its tokens, and the work of a renewal in its own thread.
+"""What a session decides about refreshes, the state that it decides on, and the worker thread of a refresh.
 
-1. Decisions block nobody: each gives tokens that can be used now, a flight to wait for, or both.
-2. A late challenge is answered with the current tokens; a challenge to the current ones with a renewal, unless it is
-   the endpoint's own affair, or there is nothing to renew with.
-3. While tokens are good for something, a renewal that does not work now is nobody's error.
-4. During a cool-down the store is asked, and nobody else: somebody may have renewed meanwhile.
+    tokens_for_request, tokens_after_challenge     which tokens a request gets, and which refresh it waits for
+      └─ _join_or_start_refresh                    single flight: one refresh at a time
+           └─ _run_refresh                         in the worker thread: the outcome becomes state, events, an error
+                └─ refresh                         the rules (core/refresh_rules.py), over the port
 
-What one process knows about its session between calls: all mutable state, in one struct behind one lock.
-
-1. Nothing here blocks: no store, no network, no hook is called while the lock is held.
-2. One flight at a time. Whoever needs a renewal while one is under way waits for that one.
-3. A failure is remembered for the tokens it happened to: those who come within the cool-down get the same error.
-4. An endpoint that rejects brand-new tokens has its own reasons: its answers are passed through for a while, and so are
-   those of any endpoint while new tokens have helped nobody.
-5. What was begun under one epoch is never finished under another, and no tokens of an older epoch ever come back.
+1. Decisions do not block: each returns tokens that can be used now, a refresh to wait for, or both.
+2. A challenge to tokens older than the current ones needs no refresh: the request is sent again with the current ones.
+3. A challenge to the current tokens needs a refresh, unless there is no refresh token, or the endpoint rejects
+   brand-new tokens too (rule 7 of schedule.py); then the response is returned as it is.
+4. A failed refresh is raised only where the current token cannot be used.
+5. One refresh runs at a time; whoever needs one meanwhile waits for it.
+6. During a cool-down no refresh is sent. Once a second the store is loaded, because another process may have refreshed.
+7. What began under one epoch is not finished under another, and tokens of an older epoch never come back: a request
+   that waited for a refresh is not sent for another login.
+8. All state that requests share is in SessionState, behind one lock. No store, network or callback is used under it.
 """
 
 from __future__ import annotations
 
 import random
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 from unbroken._clock import Clock
 from unbroken._fork import register_fork_aware
@@ -33,202 +34,182 @@ from unbroken.client.core.events import (
     RefreshFailed,
     RefreshFinished,
     RefreshJoined,
+    RefreshReason,
+    RefreshResult,
     RefreshStarted,
     RefreshStormStopped,
     TokensAdopted,
 )
-from unbroken.client.core.record import TokenStore
 from unbroken.client.core.refresh_rules import newer_than, refresh
 from unbroken.client.core.schedule import (
     ActiveTokens,
+    Cooldown,
     Leeway,
     RefreshWindow,
-    cooldown_seconds,
+    RejectingEndpoints,
+    StormLimit,
     due_by_age,
-    seconds_until_allowed,
 )
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort
+from unbroken.client.stores.base import TokenStore
 from unbroken.errors import ConfigurationError, RefreshStorm, SessionOver, TryLater, UnbrokenError
 from unbroken.tokens import Tokens
 
-__all__ = ["TRANSIENT_ERRORS", "RefreshCoordinator", "SessionState"]
+__all__ = ["TRANSIENT_ERRORS", "Plan", "RefreshCoordinator", "RefreshFlight", "SessionState"]
 
-MAX_EXCLUDED_ENDPOINTS = 256  # endpoints remembered under rule 4
-EXCLUSION_SECONDS = 30.0  # seconds
-BRAND_NEW_SECONDS = 10.0  # seconds
-MAX_USELESS_REFRESHES = 2  # renewals in a row that helped nobody
-RELOAD_INTERVAL_SECONDS = 1.0  # seconds between two looks into the store during a cool-down
+RELOAD_INTERVAL_SECONDS = 1.0  # between two loads of the store during a cool-down
+TRANSIENT_ERRORS = (TryLater, ConfigurationError)  # a refresh that fails so ends no session (rule 4)
+
+RefreshFlight = SingleFlight[ActiveTokens]
+
+
+class Plan(NamedTuple):
+    """Tokens that can be used now, and a refresh that is worth waiting for. Neither: return the response as it is."""
+
+    usable: ActiveTokens | None
+    flight: RefreshFlight | None
 
 
 class SessionState:
-    """The state that all requests of one session object share. Times are seconds on the monotonic clock."""
+    """The state that all requests of one session share (rule 8)."""
 
     def __init__(self, clock: Clock, leeway: Leeway, window: RefreshWindow | None) -> None:
-        self._clock, self._leeway, self._window = clock, leeway, window
-        self.live: ActiveTokens | None = None  # read without the lock: it is replaced, never changed
+        self._clock, self._leeway = clock, leeway
+        self.active: ActiveTokens | None = None  # read without the lock: it is replaced, never changed
         self.epoch = 0
-        self.over = "not_logged_in"
+        self.over_reason = "not_logged_in"
+        self.storm_limit = StormLimit(window)
+        self._rejecting = RejectingEndpoints()
+        self._reloaded_at = -RELOAD_INTERVAL_SECONDS  # on the monotonic clock
         self.reset_after_fork()
-        self._renewals: list[float] = []
-        self._stubborn: OrderedDict[object, float] = OrderedDict()  # until when
-        self._useless = (0, 0.0, 0)  # how many renewals, when the last one was found so, and its version
-        self._looked = -RELOAD_INTERVAL_SECONDS
         register_fork_aware(self)
 
     def reset_after_fork(self) -> None:
-        """Also after a fork: threads and held locks stay behind in the parent."""
-        self._lock = threading.Lock()  # guards everything below, and the replacement of live, epoch and over
-        self._flight: tuple[int, SingleFlight[ActiveTokens] | None] = (0, None)  # of which epoch
-        self._loading: SingleFlight[ActiveTokens] | None = None
-        self._failures = 0
-        self._failed: tuple[int, UnbrokenError, float] | None = None  # version, error, not again before
+        """Start without flights, and with a lock that is free: threads stay behind in the parent."""
+        self._lock = threading.Lock()  # guards everything here, and the replacement of active, epoch and over_reason
+        self._flight: tuple[int, RefreshFlight | None] = (0, None)  # epoch, and the refresh of its tokens
+        self._load_flight: RefreshFlight | None = None
+        self._cooldown = Cooldown()
 
     @property
     def version(self) -> int:
-        """That of the tokens in use; 0 without any."""
-        live = self.live
-        return 0 if live is None else live.tokens.version
+        """The version of the tokens in use; 0 without any."""
+        active = self.active
+        return 0 if active is None else active.tokens.version
 
     @property
-    def refreshing(self) -> bool:
-        """Whether a renewal is under way."""
+    def is_refreshing(self) -> bool:
+        """Whether a refresh is under way."""
         _, flight = self._flight
         return flight is not None and not flight.done
 
-    def install(self, live: ActiveTokens, *, epoch: int | None = None) -> None:
-        """Makes *live* the tokens in use, unless newer ones are.
+    # ---- tokens ------------------------------------------------------------------------------------------------
 
-        With *epoch*: only if nobody logged in or out since, else raises SessionOver.
+    def install(self, new: ActiveTokens, *, epoch: int | None = None) -> None:
+        """Make *new* the tokens in use, unless newer ones are.
+
+        With *epoch*, raise SessionOver if a login or a logout has happened since that epoch (rule 7).
         """
         with self._lock:
-            tokens, mine = live.tokens, self.live
-            overtaken = tokens.epoch < self.epoch or (epoch not in (None, self.epoch) and tokens.epoch != self.epoch)
-            if overtaken and epoch is not None:
-                raise SessionOver("other_login" if mine else self.over)
-            if overtaken:
+            tokens, current = new.tokens, self.active
+            is_late = tokens.epoch < self.epoch or (epoch not in (None, self.epoch) and tokens.epoch != self.epoch)
+            if is_late and epoch is not None:
+                raise SessionOver("other_login" if current else self.over_reason)
+            if is_late:
                 return
-            if mine is None or tokens.epoch > self.epoch or tokens.version > mine.tokens.version:
-                self.live, self.epoch, self.over = live, tokens.epoch, ""
-                self._failed, self._failures = None, 0
+            if current is None or tokens.epoch > self.epoch or tokens.version > current.tokens.version:
+                self.active, self.epoch, self.over_reason = new, tokens.epoch, ""
+                self._cooldown = Cooldown()
 
-    def end_session(self, reason: str, *, epoch: int, of: int | None = None) -> bool:
-        """The session is over. *of*: only if that is still the epoch in use. Whether this was news."""
+    def end_session(self, reason: str, *, epoch: int, only_in: int | None = None) -> bool:
+        """Drop the tokens and set *epoch*; with *only_in*, only in that epoch. Return whether there were tokens."""
         with self._lock:
-            if (of is not None and of != self.epoch) or epoch < self.epoch:
+            if (only_in is not None and only_in != self.epoch) or epoch < self.epoch:
                 return False
-            news = self.live is not None
-            self.live, self.over, self.epoch = None, reason, epoch
-            return news
+            had_tokens = self.active is not None
+            self.active, self.over_reason, self.epoch = None, reason, epoch
+            return had_tokens
 
-    def record_failure(self, live: ActiveTokens, error: UnbrokenError, retry_after: float) -> float:
-        """Remembers that *live* could not be renewed now; seconds until the next try."""
-        with self._lock:
-            self._failures += 1
-            wait = cooldown_seconds(self._failures, retry_after, random.random())  # noqa: S311  # spreads load only
-            self._failed = (live.tokens.version, error, self._clock.monotonic() + wait)
-            return wait
+    def check_still_current(self, active: ActiveTokens, epoch: int) -> ActiveTokens:
+        """Return *active*. Raise SessionOver if a login or a logout has happened since *epoch* (rule 7)."""
+        if self.epoch != epoch or active.tokens.epoch != epoch:
+            raise SessionOver("other_login" if self.active else self.over_reason)
+        return active
+
+    # ---- flights -----------------------------------------------------------------------------------------------
 
     def flight_for(
         self,
-        live: ActiveTokens,
-        why: str,
+        active: ActiveTokens,
+        why: RefreshReason,
         work: Callable[[], ActiveTokens],
-        look: Callable[[], ActiveTokens] | None,
+        reload: Callable[[], ActiveTokens] | None,
         limit: float,
-    ) -> tuple[SingleFlight[ActiveTokens], bool]:
-        """The flight that renews *live*, and whether the caller has to start it. Raises TryLater or RefreshStorm.
+    ) -> tuple[RefreshFlight, bool]:
+        """Return the flight that refreshes *active*, and whether the caller has to start it.
 
-        During a cool-down, for a caller who has no other tokens, it only does *look*: somebody else may have renewed.
+        During a cool-down it runs *reload* instead of *work* (rule 6). Raise TryLater or RefreshStorm.
         """
         with self._lock:
             epoch, flight = self._flight
-            if flight is not None and epoch == live.tokens.epoch and not flight.done:
-                return flight, False
-            if (error := self._active_cooldown(live)) is None:
-                self._count(live, why)
-            elif look is None or self._clock.monotonic() - self._looked < RELOAD_INTERVAL_SECONDS:
+            if flight is not None and epoch == active.tokens.epoch and not flight.done:
+                return flight, False  # rule 5
+            now = self._clock.monotonic()
+            error = self._cooldown.error_for(active.tokens.version, now)
+            if error is None:
+                if why == "challenge" or not due_by_age(active.tokens, active.age(self._clock), self._leeway):
+                    self.storm_limit.count(now)
+            elif reload is None or now - self._reloaded_at < RELOAD_INTERVAL_SECONDS:
                 raise error from error.__cause__
             else:
-                self._looked, work = self._clock.monotonic(), look
+                self._reloaded_at, work = now, reload
             flight = SingleFlight(work, limit)
-            self._flight = (live.tokens.epoch, flight)
+            self._flight = (active.tokens.epoch, flight)
             return flight, True
 
-    def load_flight(self, work: Callable[[], ActiveTokens], limit: float) -> tuple[SingleFlight[ActiveTokens], bool]:
-        """The flight that reads the store for event loops, and whether the caller has to start it."""
+    def load_flight(self, work: Callable[[], ActiveTokens], limit: float) -> tuple[RefreshFlight, bool]:
+        """Return the flight that loads the store for event loops, and whether the caller has to start it."""
         with self._lock:
-            mine = self._loading is None or self._loading.done
-            if self._loading is None or mine:
-                self._loading = SingleFlight(work, limit)
-            return self._loading, mine
+            is_new = self._load_flight is None or self._load_flight.done
+            if self._load_flight is None or is_new:
+                self._load_flight = SingleFlight(work, limit)
+            return self._load_flight, is_new
 
-    def recent_failure(self, live: ActiveTokens) -> UnbrokenError | None:
-        """The failure that *live* is cooling down from."""
+    def join_flights(self, timeout: float) -> None:
+        """Wait until the worker threads have ended, each for at most *timeout* seconds."""
+        for flight in (self._flight[1], self._load_flight):
+            if flight is not None:
+                flight.join(timeout)
+
+    # ---- failures and acceptance -------------------------------------------------------------------------------
+
+    def record_failure(self, active: ActiveTokens, error: UnbrokenError, retry_after: float) -> float:
+        """Begin a cool-down of *active*. Return the seconds until the next refresh is allowed."""
         with self._lock:
-            return self._active_cooldown(live)
-
-    def _active_cooldown(self, live: ActiveTokens) -> UnbrokenError | None:
-        if self._failed is None:
-            return None
-        version, error, not_before = self._failed
-        wait = not_before - self._clock.monotonic()
-        if version != live.tokens.version or wait <= 0:
-            return None
-        again = error.copy()
-        if isinstance(again, TryLater):
-            again.retry_after = wait
-        again.__cause__ = error.__cause__
-        return again
-
-    def _count(self, live: ActiveTokens, why: str) -> None:
-        if self._window is None or (
-            why != "challenge" and due_by_age(live.tokens, live.age(self._clock), self._leeway)
-        ):
-            return
-        now = self._clock.monotonic()
-        self._renewals = [at for at in self._renewals if now - at < self._window.interval]
-        if wait := seconds_until_allowed(self._renewals, now, self._window):
-            raise RefreshStorm(
-                f"{self._window.attempts} renewals in {self._window.interval:g} seconds: new tokens are being rejected",
-                retry_after=wait,
+            jitter = random.random()  # noqa: S311  # spreads load only
+            return self._cooldown.record_failure(
+                active.tokens.version, error, retry_after, self._clock.monotonic(), jitter
             )
-        self._renewals.append(now)
 
-    def record_acceptance(self, endpoint: object, live: ActiveTokens, took: bool) -> None:
-        """Notes whether *endpoint* took the tokens that it was given anew. Only brand-new ones tell anything."""
-        now = self._clock.monotonic()
+    def recent_failure(self, active: ActiveTokens) -> UnbrokenError | None:
+        """Return the error that *active* is cooling down from."""
         with self._lock:
-            if took:
-                self._useless = (0, 0.0, 0)
-                self._stubborn.pop(endpoint, None)
-            elif live.age(self._clock) < BRAND_NEW_SECONDS:
-                count, _, version = self._useless
-                self._useless = (count + (version != live.tokens.version), now, live.tokens.version)
-                self._stubborn[endpoint] = now + EXCLUSION_SECONDS
-                self._stubborn.move_to_end(endpoint)
-                if len(self._stubborn) > MAX_EXCLUDED_ENDPOINTS:
-                    self._stubborn.popitem(last=False)
+            return self._cooldown.error_for(active.tokens.version, self._clock.monotonic())
 
-    def is_excluded(self, endpoint: object, live: ActiveTokens) -> bool:
-        """Whether a challenge to *live* from *endpoint* is its own affair: rule 4."""
-        now = self._clock.monotonic()
-        if live.age(self._clock) >= EXCLUSION_SECONDS:
-            return False
-        count, last, _ = self._useless
-        return now < self._stubborn.get(endpoint, 0.0) or (
-            count >= MAX_USELESS_REFRESHES and now - last < EXCLUSION_SECONDS
-        )
+    def record_acceptance(self, endpoint: object, active: ActiveTokens, accepted: bool) -> None:
+        """Record whether *endpoint* accepted *active*, which were refreshed for it."""
+        with self._lock:
+            age, now = active.age(self._clock), self._clock.monotonic()
+            self._rejecting.record(endpoint, active.tokens.version, age, accepted, now)
 
-
-TRANSIENT_ERRORS = (TryLater, ConfigurationError)  # why a renewal does not work now; tokens that are still good go on
-Plan = tuple[
-    ActiveTokens | None, SingleFlight[ActiveTokens] | None
-]  # tokens that can be used now, and a flight worth waiting for
+    def is_excluded(self, endpoint: object, active: ActiveTokens) -> bool:
+        """Return whether a challenge by *endpoint* to *active* is its own affair (rule 3)."""
+        return self._rejecting.is_excluded(endpoint, active.age(self._clock), self._clock.monotonic())
 
 
 class RefreshCoordinator:
-    """The renewals of one session object. *limit* bounds each, in seconds."""
+    """Decides about the refreshes of one session, and runs them. *limit* bounds each, in seconds."""
 
     def __init__(
         self,
@@ -236,116 +217,119 @@ class RefreshCoordinator:
         dialect: Dialect,
         clock: Clock,
         leeway: Leeway,
-        known: SessionState,
-        hooks: EventDispatcher,
+        state: SessionState,
+        dispatcher: EventDispatcher,
         port: BlockingPort,
         limit: float,
     ) -> None:
         self._store, self._dialect, self._clock, self._leeway = store, dialect, clock, leeway
-        self._known, self._hooks, self._port, self._limit = known, hooks, port, limit
+        self._state, self._dispatcher, self._port, self._limit = state, dispatcher, port, limit
 
-    def plan(self, fresh: bool, live: ActiveTokens) -> Plan:
-        """Tokens that can be used now, and a flight that is worth waiting for. Raises SessionOver or TryLater."""
-        age = live.age(self._clock)
-        if age < live.ages.refresh_in_background_at:
-            return live, None
-        usable = live if age < live.ages.expires_at else None
+    # ---- decisions (rule 1) ------------------------------------------------------------------------------------
+
+    def tokens_for_request(self, fresh: bool, active: ActiveTokens) -> Plan:
+        """Decide by the age of *active*. *fresh*: ageing tokens are waited for. Raise SessionOver or TryLater."""
+        age, ages = active.age(self._clock), active.ages
+        if age < ages.refresh_in_background_at:
+            return Plan(active, None)
+        usable = active if age < ages.expires_at else None
+        is_old = age >= ages.refresh_before_use_at
         try:
-            flight = self._flight(live, "expired" if age >= live.ages.refresh_before_use_at else "ageing", usable)
+            flight = self._join_or_start_refresh(active, "expired" if is_old else "ageing", usable)
         except TRANSIENT_ERRORS:
             if usable is None:
                 raise
-            return usable, None
-        return usable, flight if fresh or age >= live.ages.refresh_before_use_at else None
+            return Plan(usable, None)  # rule 4
+        return Plan(usable, flight if fresh or is_old else None)
 
-    def handle_challenge(self, sent: ActiveTokens, endpoint: object, live: ActiveTokens) -> Plan:
-        """What to do about a challenge by *endpoint* to *sent*, while *live* are in use. Neither: hand it over.
+    def tokens_after_challenge(self, sent: ActiveTokens, endpoint: object, active: ActiveTokens) -> Plan:
+        """Decide after *endpoint* has challenged *sent*, while *active* are the current tokens.
 
-        Raises SessionOver, TryLater or RefreshStorm.
+        Raise SessionOver, TryLater or RefreshStorm.
         """
-        if live.tokens.epoch != sent.tokens.epoch:
-            raise SessionOver("other_login")
-        if live.tokens.version != sent.tokens.version:
-            if live.age(self._clock) < live.ages.refresh_before_use_at:
-                self._hooks.tell(LateChallenge(live.tokens.version))
-            return self.plan(False, live)
-        if not live.tokens.refresh_token or self._known.is_excluded(endpoint, sent):
-            return None, None
-        return None, self._flight(live, "challenge")
+        if active.tokens.epoch != sent.tokens.epoch:
+            raise SessionOver("other_login")  # rule 7
+        if active.tokens.version != sent.tokens.version:  # rule 2
+            if active.age(self._clock) < active.ages.refresh_before_use_at:
+                self._dispatcher.emit_now(LateChallenge(active.tokens.version))
+            return self.tokens_for_request(False, active)
+        if not active.tokens.refresh_token or self._state.is_excluded(endpoint, sent):
+            return Plan(None, None)  # rule 3
+        return Plan(None, self._join_or_start_refresh(active, "challenge"))
 
-    def _flight(self, live: ActiveTokens, why: str, usable: ActiveTokens | None = None) -> SingleFlight[ActiveTokens]:
-        look = None if usable else lambda: self._reload(live)
+    def _join_or_start_refresh(
+        self, active: ActiveTokens, why: RefreshReason, usable: ActiveTokens | None = None
+    ) -> RefreshFlight:
+        reload = None if usable else lambda: self._reload(active)
         try:
-            flight, mine = self._known.flight_for(live, why, lambda: self._refresh(live, why), look, self._limit + 5.0)
+            flight, is_new = self._state.flight_for(
+                active, why, lambda: self._run_refresh(active, why), reload, self._limit + 5.0
+            )
         except RefreshStorm:
-            self._hooks.tell(RefreshStormStopped(live.tokens.version))
+            self._dispatcher.emit_now(RefreshStormStopped(active.tokens.version))
             raise
-        if mine:
-            flight.start(self._hooks.deliver)
+        if is_new:
+            flight.start(self._dispatcher.deliver)
         else:
-            self._hooks.tell(RefreshJoined(live.tokens.version))
+            self._dispatcher.emit_now(RefreshJoined(active.tokens.version))
         return flight
 
-    def check_still_current(self, live: ActiveTokens, epoch: int) -> ActiveTokens:
-        """*live*, unless somebody logged in or out while the caller waited."""
-        if self._known.epoch != epoch or live.tokens.epoch != epoch:
-            raise SessionOver("other_login" if self._known.live else self._known.over)
-        return live
+    # ---- in a worker thread ------------------------------------------------------------------------------------
 
-    def _refresh(self, live: ActiveTokens, why: str) -> ActiveTokens:
-        """Runs in the flight's thread. Raises SessionOver, TryLater or ConfigurationError, nothing else."""
-        self._hooks.note(RefreshStarted(live.tokens.version, why=why))
-        epoch, began, outcome = live.tokens.epoch, self._clock.monotonic(), "failed"
-        port = self._port.for_one_refresh()
+    def _run_refresh(self, active: ActiveTokens, why: RefreshReason) -> ActiveTokens:
+        """Refresh *active* and install the new tokens. Raise SessionOver, TryLater or ConfigurationError."""
+        version, epoch = active.tokens.version, active.tokens.epoch
+        self._dispatcher.emit(RefreshStarted(version, why=why))
+        outcome: RefreshResult = "failed"
+        began, port = self._clock.monotonic(), self._port.for_one_refresh()
         try:
-            fresh = self.activate(run_sync(refresh(port, live.tokens)))
-            self._known.install(fresh, epoch=epoch)
-            outcome = "renewed" if port.granted else "adopted"
+            fresh = self.activate(run_sync(refresh(port, active.tokens)))
+            self._state.install(fresh, epoch=epoch)
+            outcome = "refreshed" if port.granted else "adopted"
         except SessionOver as over:
-            outcome = "ended"
-            if self._known.end_session(over.reason, epoch=epoch, of=epoch) and over.reason != "other_login":
-                self._hooks.session_over(over.reason)
+            outcome = "over"
+            if self._state.end_session(over.reason, epoch=epoch, only_in=epoch) and over.reason != "other_login":
+                self._dispatcher.session_over(over.reason)
             raise
         except TRANSIENT_ERRORS as error:
-            self._failed(live, error)
+            self._record_failure(active, error)
             raise
         except Exception as error:
-            later = TryLater(f"the renewal failed unexpectedly ({type(error).__name__})")
-            self._failed(live, later)
+            later = TryLater(f"the refresh failed unexpectedly ({type(error).__name__})")
+            self._record_failure(active, later)
             raise later from error
         finally:
-            self._hooks.note(
-                RefreshFinished(live.tokens.version, outcome=outcome, seconds=self._clock.monotonic() - began)
-            )
-        self._hooks.tokens_changed(fresh.tokens)
+            self._dispatcher.emit(RefreshFinished(version, outcome=outcome, seconds=self._clock.monotonic() - began))
+        self._dispatcher.tokens_changed(fresh.tokens)
         return fresh
 
-    def _reload(self, live: ActiveTokens) -> ActiveTokens:
-        """Newer tokens that somebody else has stored, during a cool-down. Raises the failure it is for, if none."""
-        newer = newer_than(live.tokens, self._store.load())
-        if newer is None or newer.expired(self._clock.wall()):
-            raise self._known.recent_failure(live) or TryLater("the renewal has only just failed")
-        fresh = self.activate(newer)
-        self._known.install(fresh, epoch=live.tokens.epoch)
-        self._hooks.note(TokensAdopted(newer.version))
-        return fresh
-
-    def _failed(self, live: ActiveTokens, error: UnbrokenError) -> None:
-        wait = self._known.record_failure(live, error, getattr(error, "retry_after", 0.0))
+    def _record_failure(self, active: ActiveTokens, error: UnbrokenError) -> None:
+        wait = self._state.record_failure(active, error, getattr(error, "retry_after", 0.0))
         if isinstance(error, TryLater):
             error.retry_after = wait
-        self._hooks.note(RefreshFailed(live.tokens.version, error=error.code, retry_after=wait))
+        self._dispatcher.emit(RefreshFailed(active.tokens.version, error=error.code, retry_after=wait))
+
+    def _reload(self, active: ActiveTokens) -> ActiveTokens:
+        """Install newer tokens that another process has stored; without any, raise the error of the cool-down."""
+        newer = newer_than(active.tokens, self._store.load())
+        if newer is None or newer.expired(self._clock.wall()):
+            raise self._state.recent_failure(active) or TryLater("the refresh has just failed")
+        fresh = self.activate(newer)
+        self._state.install(fresh, epoch=active.tokens.epoch)
+        self._dispatcher.emit(TokensAdopted(newer.version))
+        return fresh
 
     def load(self) -> ActiveTokens:
-        """The stored tokens, taken into use. Raises SessionOver when there are none."""
-        epoch = self._known.epoch
+        """Install the stored tokens and return them. Raise SessionOver if there are none."""
+        epoch = self._state.epoch
         record = self._store.load()
         if record.tokens is None:
-            raise SessionOver(self._known.over if record.over in ("", "not_logged_in") else record.over)
-        live = self.activate(record.tokens)
-        self._known.install(live, epoch=epoch)
-        return live
+            raise SessionOver(self._state.over_reason if record.over in ("", "not_logged_in") else record.over)
+        active = self.activate(record.tokens)
+        self._state.install(active, epoch=epoch)
+        return active
 
     def activate(self, tokens: Tokens) -> ActiveTokens:
-        """*tokens*, made ready for use."""
-        return ActiveTokens(tokens, self._dialect.header_value(tokens), self._clock, self._leeway, random.random())  # noqa: S311  # spreads load only
+        """Return *tokens*, made ready for the hot path."""
+        jitter = random.random()  # noqa: S311  # spreads load only
+        return ActiveTokens(tokens, self._dialect.header_value(tokens), self._clock, self._leeway, jitter)

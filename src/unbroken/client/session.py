@@ -1,57 +1,57 @@
-"""Session: what users hold. It carries the rules of ``rules.py`` into threads and event loops.
+"""Session: what users hold. It carries the rules into threads and event loops.
 
-1. The hot path is one comparison of clocks: no lock, no store, no suspension.
-2. Every exchange runs in a thread of its own (``flight.py``); callers of both styles only wait for it, or do not.
-3. Each method comes in two spellings, ``token`` and ``atoken``: the second never blocks an event loop.
-4. Hooks are called after everybody who waited has been woken; what they raise is logged and hurts nobody.
+1. The hot path compares two clocks: no lock, no store, no suspension.
+2. A refresh runs in a thread of its own (``_single_flight.py``); callers of both styles wait for it, or do not.
+3. Each method has two spellings with one signature, ``token`` and ``atoken``: the second never blocks an event loop.
+4. Events and callbacks are delivered after all waiting requests have been woken (``hooks.py``).
+5. Tokens are sent to the allowed origins only. The first request to any other is logged.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from unbroken._clock import SYSTEM_CLOCK, Clock
-from unbroken._http import HttpRequest, HttpResponse
+from unbroken._durations import Duration, to_seconds
+from unbroken._origins import Origin
 from unbroken._single_flight import SingleFlight
 from unbroken._sync import run_sync
 from unbroken._transport import Send, http_sender
 from unbroken.client.core.body import Rewind
 from unbroken.client.core.dialect import Dialect, allowed_origins, unbroken_server
 from unbroken.client.core.events import ClientEvent, LoggedIn, LoggedOut, RequestWaited
-from unbroken.client.core.record import TokenStore
 from unbroken.client.core.refresh_rules import log_in, log_out
-from unbroken.client.core.request_flow import (
-    FlowStep,
-    NeedNewerTokens,
-    NeedTokens,
-    ReadResponse,
-    ResponsePort,
-    request_flow,
-)
+from unbroken.client.core.request_flow import Effect, request_flow
 from unbroken.client.core.schedule import ActiveTokens, Leeway, RefreshWindow
 from unbroken.client.hooks import EventDispatcher
-from unbroken.client.port import BlockingPort, MfaPrompt, log_in_with_password
-from unbroken.client.refresh_coordinator import TRANSIENT_ERRORS, RefreshCoordinator, SessionState
+from unbroken.client.port import BlockingPort, MfaPrompt
+from unbroken.client.refresh_coordinator import TRANSIENT_ERRORS, RefreshCoordinator, RefreshFlight, SessionState
+from unbroken.client.stores import open_token_store
+from unbroken.client.stores.base import Closeable, TokenStore
 from unbroken.client.stores.memory import MemoryStore
-from unbroken.errors import ConfigurationError, NotReplayable, SessionOver
+from unbroken.errors import ConfigurationError, SessionOver
 from unbroken.tokens import TokenResponse, Tokens
 
-__all__ = ["Session", "Status"]
+__all__ = ["Session", "Status", "require_session"]
 
 T = TypeVar("T")
 _log = logging.getLogger("unbroken")
 
+LEASE_MARGIN_SECONDS = 5.0  # by which a lease outlives one refresh request
+MAX_LOGGED_ORIGINS = 100
+STORE_METHODS = ("load", "save", "lock")
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a session stands: ``good``, ``ageing``, ``expired`` or ``over`` (for ``reason``). Times are in seconds."""
+    """The state of a session. ``reason`` says why it is over; ``expires_in`` is in seconds, None if unknown."""
 
-    state: str
+    state: Literal["good", "ageing", "expired", "over"]
     reason: str = ""
     expires_in: float | None = None
     refreshing: bool = False
@@ -59,22 +59,26 @@ class Status:
     version: int = 0
 
 
-class Session:
-    """One login that does not break. Share one object between all threads, tasks and clients of a program.
+class Session(Closeable):
+    """One login that does not break. Share one object between all threads, tasks and HTTP clients of a program.
 
-    *dialect* says how the backend speaks; a URL stands for unbroken's own server there. *store* keeps the tokens
-    (default: in memory). Tokens are sent to *origins* only, by default the dialect's. Times are in seconds:
-    *refresh_timeout* for one request of the library's own, *wait_timeout* for how long a caller waits for a renewal.
-    *window* guards against storms (None switches it off). *send* replaces the library's own connection, *tls* its
-    TLS settings. The hooks may be plain or async functions; ``on_event`` hears of everything that happens.
+    *dialect* says how the backend speaks; a URL is that of unbroken's own server. *store* keeps the tokens: a token
+    store, or text that ``open_token_store`` understands, such as the path of a file; by default they are in memory.
+    Tokens are sent to *origins* and to those of the dialect. *refresh_timeout* bounds one request of the library's own,
+    *wait_timeout* how long a request waits for a refresh; both are seconds or a ``timedelta``. *window* limits
+    refreshes that new tokens do not end (None: no limit). *send* replaces the HTTP sender, *tls* its TLS settings.
+    Callbacks may be plain or async functions; ``on_event`` gets every event.
 
-    Raises ConfigurationError for a URL that is not https (loopback excepted, and ``allow_plain_http``).
+    ``close``, or a ``with`` block, waits for a refresh under way and closes the connections of the store.
+
+    Raises ConfigurationError for a URL that is not https (loopback excepted, or ``allow_plain_http``), and for a value
+    that cannot work.
     """
 
     def __init__(
         self,
         dialect: Dialect | str,
-        store: TokenStore | None = None,
+        store: TokenStore | str | os.PathLike[str] | None = None,
         *,
         origins: Iterable[str] = (),
         on_tokens_changed: Callable[[Tokens], object] | None = None,
@@ -82,13 +86,17 @@ class Session:
         on_event: Callable[[ClientEvent], object] | None = None,
         leeway: Leeway = Leeway(),
         window: RefreshWindow | None = RefreshWindow(),
-        refresh_timeout: float = 10.0,
-        wait_timeout: float = 60.0,
+        refresh_timeout: Duration = 10.0,
+        wait_timeout: Duration = 60.0,
         send: Send | None = None,
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
         allow_plain_http: bool = False,
     ) -> None:
+        self.dialect, self.store = _to_dialect(dialect), _to_store(store)
+        _check_settings(origins, leeway, window)
+        request_seconds = to_seconds("refresh_timeout", refresh_timeout, minimum=0.001)
+        wait_seconds = to_seconds("wait_timeout", wait_timeout)
         self._settings: dict[str, Any] = {
             "origins": tuple(origins),
             "on_tokens_changed": on_tokens_changed,
@@ -96,281 +104,338 @@ class Session:
             "on_event": on_event,
             "leeway": leeway,
             "window": window,
-            "refresh_timeout": refresh_timeout,
-            "wait_timeout": wait_timeout,
+            "refresh_timeout": request_seconds,
+            "wait_timeout": wait_seconds,
             "send": send,
             "tls": tls,
             "clock": clock,
             "allow_plain_http": allow_plain_http,
         }
-        self.dialect = unbroken_server(dialect) if isinstance(dialect, str) else dialect
-        self.store = MemoryStore() if store is None else store
-        self.origins = allowed_origins(self.dialect, tuple(origins), allow_plain_http)
-        self._clock, self._leeway, self._wait_timeout = clock, leeway, wait_timeout
-        self._limit = 4 * refresh_timeout + 5.0
-        lease = getattr(self.store, "lease", None)  # a store whose lock is lent for a while
-        if lease is not None and lease < refresh_timeout + 5.0:
-            raise ConfigurationError(
-                f"a lease of {lease:g} seconds does not outlive an exchange of up to {refresh_timeout:g}: "
-                "lengthen the store's lease, or shorten refresh_timeout"
-            )
-        self._hooks = EventDispatcher(on_tokens_changed, on_session_over, on_event)
-        self._known = SessionState(clock, leeway, window)
-        self._send, self._exchange_timeout = send or http_sender(tls), refresh_timeout
+        self.origins = allowed_origins(self.dialect, self._settings["origins"], allow_plain_http)
+        self._logged_origins: set[Origin] = set()
+        self._clock, self._wait_seconds = clock, wait_seconds
+        self._limit = 4 * request_seconds + 5.0  # three tries, the pauses between them, and the store
+        _check_lease(self.store, request_seconds)
+        self._dispatcher = EventDispatcher(on_tokens_changed, on_session_over, on_event)
+        self._state = SessionState(clock, leeway, window)
         self._port = BlockingPort(
             self.store,
             self.dialect,
-            self._send,
+            send or http_sender(tls),
             clock,
-            self._hooks.note,
-            refresh_timeout=refresh_timeout,
+            self._dispatcher.emit,
+            refresh_timeout=request_seconds,
             lock_timeout=self._limit,
         )
-        self._renewal = RefreshCoordinator(
-            self.store, self.dialect, clock, leeway, self._known, self._hooks, self._port, self._limit
+        self._coordinator = RefreshCoordinator(
+            self.store, self.dialect, clock, leeway, self._state, self._dispatcher, self._port, self._limit
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        """A copy for another process: over the same store, never with tokens of its own."""
+        # A copy for another process: over the same store, never with tokens of its own.
         return (_rebuild, (self.dialect, self.store, self._settings))
 
     def __repr__(self) -> str:
-        live = self._known.live
-        return f"<unbroken.Session {self._known.over if live is None else f'version={live.tokens.version}'}>"
+        active = self._state.active
+        return f"<unbroken.Session {self._state.over_reason if active is None else f'version={active.tokens.version}'}>"
 
-    # ---- logging in and out ------------------------------------------------------------------------------------
+    # ---- login and logout --------------------------------------------------------------------------------------
 
     def login(self, username: str, password: str, *, mfa_prompt: MfaPrompt | None = None, **extra: object) -> Tokens:
-        """Logs in at the server and stores the tokens; *extra* goes along (``label="laptop"``).
+        """Log in at the server, store the tokens and return them; *extra* goes along (``label="laptop"``).
 
-        Where the server wants a code too, *second_step* is asked for it: a function of its kind (``totp``) and of a
-        hint for the user. Raises LoginRefused (with the reason ``mfa_required`` if there is nobody to ask), TryLater,
-        InvalidRequest, BadResponse, or ConfigurationError if the dialect has no login.
+        Where the server wants a code too, *mfa_prompt* returns it: a function of the code's kind (``totp``) and of a
+        hint for the user. Raise LoginRefused (reason ``mfa_required`` without *mfa_prompt*), TryLater, InvalidRequest,
+        BadResponse, or ConfigurationError if the dialect has no login.
         """
-
-        def ask(call: HttpRequest) -> HttpResponse:
-            return self._send(call, self._exchange_timeout)
-
-        return self.import_tokens(log_in_with_password(self.dialect, ask, username, password, mfa_prompt, extra))
+        return self.import_tokens(self._port.log_in_with_password(username, password, mfa_prompt, extra))
 
     def import_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
-        """Takes *tokens* from elsewhere as a new login; a mapping is a token response (RFC 6749 §5.1).
+        """Store *tokens* from elsewhere as a new login; a mapping is a parsed token response (RFC 6749 §5.1).
 
-        Raises BadResponse, which names the field, if the mapping is none.
+        Raise BadResponse, which names the field, if it cannot be read as one.
         """
         fresh = run_sync(log_in(self._port, _to_token_response(tokens, self.dialect)))
-        self._known.install(self._renewal.activate(fresh))
-        self._hooks.note(LoggedIn(fresh.version))
-        self._hooks.tokens_changed(fresh)
-        self._hooks.deliver()
+        self._state.install(self._coordinator.activate(fresh))
+        self._dispatcher.emit(LoggedIn(fresh.version))
+        self._dispatcher.tokens_changed(fresh)
+        self._dispatcher.deliver()
         return fresh
 
     def logout(self) -> bool:
-        """Ends the session: here at once, then at the server. Whether the server confirmed it; never fails for that.
+        """Log out: forget the tokens, then revoke the session at the server. Return whether the server confirmed.
 
-        A renewal under way can no longer store anything, and what waits for it gets SessionOver. Raises
-        StoreUnavailable if the tokens cannot be taken out of the store; this object forgets them, and the server is
-        told, all the same.
+        A refresh under way can no longer store anything, and requests that wait for it raise SessionOver. Raise
+        StoreUnavailable if the tokens cannot be taken out of the store; this object forgets them, and the server
+        revokes the session, all the same.
         """
-        held = self._known.live
-        self._known.end_session("logged_out", epoch=max(self._known.epoch + 1, int(self._clock.wall() * 1000)))
+        held = self._state.active
+        self._state.end_session("logged_out", epoch=max(self._state.epoch + 1, int(self._clock.wall() * 1000)))
         tokens, epoch, told = run_sync(log_out(self._port, held.tokens if held else None))
-        self._known.end_session("logged_out", epoch=epoch)
-        self._hooks.note(LoggedOut(tokens.version if tokens else 0, told_server=told))
-        self._hooks.deliver()
+        self._state.end_session("logged_out", epoch=epoch)
+        self._dispatcher.emit(LoggedOut(tokens.version if tokens else 0, told_server=told))
+        self._dispatcher.deliver()
         return told
+
+    def close(self) -> None:
+        """Wait for a refresh under way, deliver its events, and close the connections of the store.
+
+        A closed session can be used again: it opens new connections.
+        """
+        self._state.join_flights(self._limit)
+        self._dispatcher.deliver()
+        close = getattr(self.store, "close", None)
+        if close is not None:
+            close()
 
     # ---- tokens ------------------------------------------------------------------------------------------------
 
     def token(self) -> str:
-        """An access token that is good now, renewed first if need be. Raises SessionOver or TryLater."""
+        """Return an access token that is good now, refreshed first if necessary. Raise SessionOver or TryLater."""
         return self._authorize().tokens.access_token
 
-    def newer_token(self, token: str, where: object = None) -> str:
-        """An access token newer than *token*, which was refused by *where*: for what is no HTTP client.
+    def newer_token(self, rejected_token: str, endpoint: object = None) -> str:
+        """Return an access token newer than *rejected_token*, which *endpoint* rejected; for other protocols than HTTP.
 
-        The same token, if the refusal is the endpoint's own affair. Raises SessionOver, TryLater or RefreshStorm.
+        Return the same token if the rejection is the endpoint's own affair. Raise SessionOver, TryLater or
+        RefreshStorm.
         """
-        live = self._authorize()
-        if live.tokens.access_token == token:
-            live = self._handle_challenge(live, where) or live
-        return live.tokens.access_token
+        active = self._authorize()
+        if active.tokens.access_token == rejected_token:
+            active = self._handle_challenge(active, endpoint) or active
+        return active.tokens.access_token
 
-    def add_listener(self, hook: Callable[[ClientEvent], object]) -> None:
-        """Has *hook* called with every event from now on, beside ``on_event``."""
-        self._hooks.listen(hook)
-
-    def _authorize(self, *, fresh: bool = False) -> ActiveTokens:
-        """The tokens for one request. *fresh*: not ageing ones, for a request that cannot be repeated."""
-        live = self._known.live
-        if live is not None and self._good(live):
-            return live
-        usable, flight = self._renewal.plan(fresh, live or self._renewal.load())
-        return self._wait_for(usable, flight, lambda f: f.wait(self._wait_timeout)) if flight else _require(usable)
-
-    def _handle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
-        """The tokens to repeat a request with that was sent with *sent* and challenged; None: hand the answer over.
-
-        Raises SessionOver, TryLater or RefreshStorm.
-        """
-        newer, flight = self._renewal.handle_challenge(sent, endpoint, self._known.live or self._renewal.load())
-        return self._wait_for(newer, flight, lambda f: f.wait(self._wait_timeout)) if flight else newer
-
-    def _perform(self, step: FlowStep, answer: ResponsePort) -> object:
-        """Does one step of a request's passage that is not sending; for adapters. *answer* is the one at hand."""
-        match step:
-            case NeedTokens():
-                return self._authorize(fresh=step.fresh)
-            case NeedNewerTokens():
-                with nullcontext() if step.needed else suppress(*TRANSIENT_ERRORS):
-                    return self._handle_challenge(step.sent, step.endpoint)
-            case ReadResponse():
-                return answer.read(step.most) if step.body else answer.headers()
-            case NotReplayable():
-                answer.note(step)
-        return None
-
-    def _request_flow(
-        self, rewind: Rewind | None, where: Callable[[Any], object], request: Any, sent: ActiveTokens | None = None
-    ) -> Generator[FlowStep, Any, None]:
-        """The steps of *request*, which goes to ``where(request)``; for adapters. *sent*: tokens it already carries."""
-        live = sent or self._known.live
-        if sent is None and live is not None and not self._good(live):
-            live = None
-        return request_flow(self.dialect, live, rewind, where, request, self._known.record_acceptance, self._hooks.tell)
-
-    # ---- the same for event loops ------------------------------------------------------------------------------
-
-    async def alogin(
-        self, username: str, password: str, *, mfa_prompt: MfaPrompt | None = None, **extra: object
-    ) -> Tokens:
-        """``login`` without blocking. If the caller is cancelled, the login still completes."""
-        return await self._in_thread(lambda: self.login(username, password, mfa_prompt=mfa_prompt, **extra))
-
-    async def aimport_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
-        """``import_tokens`` without blocking."""
-        return await self._in_thread(lambda: self.import_tokens(tokens))
-
-    async def alogout(self) -> bool:
-        """``logout`` without blocking. If the caller is cancelled, the logout still completes."""
-        return await self._in_thread(self.logout)
-
-    async def atoken(self) -> str:
-        """``token`` without blocking."""
-        return (await self._aauthorize()).tokens.access_token
-
-    async def anewer_token(self, token: str, where: object = None) -> str:
-        """``renewed`` without blocking."""
-        live = await self._aauthorize()
-        if live.tokens.access_token == token:
-            live = await self._ahandle_challenge(live, where) or live
-        return live.tokens.access_token
-
-    async def _aauthorize(self, *, fresh: bool = False) -> ActiveTokens:
-        """``authorize`` without blocking."""
-        live = self._known.live
-        if live is not None and self._good(live):
-            return live
-        self._hooks.remember_loop()
-        usable, flight = self._renewal.plan(fresh, live or await self._aload())
-        return await self._await_for(usable, flight) if flight else _require(usable)
-
-    async def _ahandle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
-        """``challenged`` without blocking."""
-        self._hooks.remember_loop()
-        newer, flight = self._renewal.handle_challenge(sent, endpoint, self._known.live or await self._aload())
-        return await self._await_for(newer, flight) if flight else newer
-
-    async def _aperform(self, step: FlowStep, answer: ResponsePort) -> object:
-        """``perform`` without blocking, for answers whose ``read`` is awaited."""
-        match step:
-            case NeedTokens():
-                return await self._aauthorize(fresh=step.fresh)
-            case NeedNewerTokens():
-                with nullcontext() if step.needed else suppress(*TRANSIENT_ERRORS):
-                    return await self._ahandle_challenge(step.sent, step.endpoint)
-            case ReadResponse(body=True):
-                return await answer.read(step.most)
-            case _:
-                return self._perform(step, answer)
-        return None
-
-    # ---- how it stands -----------------------------------------------------------------------------------------
+    def add_listener(self, listener: Callable[[ClientEvent], object]) -> None:
+        """Call *listener* with every event from now on, besides ``on_event``."""
+        self._dispatcher.add_listener(listener)
 
     @property
     def status(self) -> Status:
-        """How the session stands, as far as this process knows. Asks nobody; reads the store if it has not yet.
+        """The state of the session as far as this process knows. Sends nothing; loads the store if it has not yet.
 
         Raises StoreUnavailable if it cannot.
         """
         try:
-            live = self._known.live or self._renewal.load()
+            active = self._state.active or self._coordinator.load()
         except SessionOver as over:
-            return Status("over", over.reason, refreshing=self._known.refreshing)
-        age, ages = live.age(self._clock), live.ages
-        state = "good" if age < ages.refresh_in_background_at else "ageing" if age < ages.expires_at else "expired"
-        left = None if live.tokens.expires_in is None else max(ages.expires_at - age, 0.0)
-        return Status(state, "", left, self._known.refreshing, live.tokens.scope, live.tokens.version)
+            return Status("over", over.reason, refreshing=self._state.is_refreshing)
+        age, ages, tokens = active.age(self._clock), active.ages, active.tokens
+        left = None if tokens.expires_in is None else max(ages.expires_at - age, 0.0)
+        is_good, is_usable = age < ages.refresh_in_background_at, age < ages.expires_at
+        state: Literal["good", "ageing", "expired"] = "good" if is_good else "ageing" if is_usable else "expired"
+        return Status(state, "", left, self._state.is_refreshing, tokens.scope, tokens.version)
 
     def allows_origin(self, scheme: str, host: str, port: int | None) -> bool:
-        """Whether tokens may be sent to this origin (RFC 6454)."""
+        """Return whether tokens may be sent to this origin (RFC 6454); *port* None is the default port of *scheme*."""
         return (scheme, host, port or (443 if scheme == "https" else 80)) in self.origins
 
-    def _good(self, live: ActiveTokens) -> bool:
-        return self._clock.monotonic() < live.behind_mono and self._clock.wall() < live.behind_wall
+    # ---- the same for event loops (rule 3) ---------------------------------------------------------------------
 
-    # ---- waiting ------------------------------------------------------------------------------------------------
+    async def alogin(
+        self, username: str, password: str, *, mfa_prompt: MfaPrompt | None = None, **extra: object
+    ) -> Tokens:
+        """Log in as ``login`` does, without blocking. If the caller is cancelled, the login still completes."""
+        return await self._in_thread(lambda: self.login(username, password, mfa_prompt=mfa_prompt, **extra))
 
-    def _wait_for(
+    async def aimport_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
+        """Store *tokens* as ``import_tokens`` does, without blocking."""
+        return await self._in_thread(lambda: self.import_tokens(tokens))
+
+    async def alogout(self) -> bool:
+        """Log out as ``logout`` does, without blocking. If the caller is cancelled, the logout still completes."""
+        return await self._in_thread(self.logout)
+
+    async def aclose(self) -> None:
+        """Close as ``close`` does, without blocking."""
+        await self._in_thread(self.close)
+
+    async def atoken(self) -> str:
+        """Return an access token as ``token`` does, without blocking."""
+        return (await self._aauthorize()).tokens.access_token
+
+    async def anewer_token(self, rejected_token: str, endpoint: object = None) -> str:
+        """Return an access token as ``newer_token`` does, without blocking."""
+        active = await self._aauthorize()
+        if active.tokens.access_token == rejected_token:
+            active = await self._ahandle_challenge(active, endpoint) or active
+        return active.tokens.access_token
+
+    # ---- for adapters ------------------------------------------------------------------------------------------
+
+    def _request_flow(
         self,
-        usable: ActiveTokens | None,
-        flight: SingleFlight[ActiveTokens],
-        wait: Callable[[SingleFlight[ActiveTokens]], ActiveTokens],
-    ) -> ActiveTokens:
-        epoch, began = self._known.epoch, self._clock.monotonic()
-        try:
-            return self._renewal.check_still_current(wait(flight), epoch)
-        except TRANSIENT_ERRORS:
-            if usable is None or usable.age(self._clock) >= usable.ages.expires_at:
-                raise
-            return self._renewal.check_still_current(usable, epoch)
-        finally:
-            self._hooks.tell(RequestWaited(self._known.version, seconds=self._clock.monotonic() - began))
+        rewind: Rewind | None,
+        endpoint_of: Callable[[Any], object],
+        request: Any,
+        sent: ActiveTokens | None = None,
+    ) -> Generator[Effect, Any, None]:
+        """Return the effects of *request* (core/request_flow.py); *sent* are tokens that it carries already."""
+        ready = sent or self._state.active
+        if sent is None and ready is not None and not self._is_good(ready):
+            ready = None
+        return request_flow(
+            self.dialect,
+            ready,
+            rewind,
+            endpoint_of,
+            request,
+            self._state.record_acceptance,
+            self._dispatcher.emit_now,
+        )
 
-    async def _await_for(self, usable: ActiveTokens | None, flight: SingleFlight[ActiveTokens]) -> ActiveTokens:
-        epoch, began, outcome = self._known.epoch, self._clock.monotonic(), None
+    def _attaches_to(self, scheme: str, host: str, port: int | None) -> bool:
+        """Return whether requests to this origin get a token; log the first one that does not (rule 5)."""
+        # Not by allows_origin: this is the hot path of every adapter.
+        if (scheme, host, port or (443 if scheme == "https" else 80)) in self.origins:
+            return True
+        self._log_foreign_origin(Origin(scheme, host, port or (443 if scheme == "https" else 80)))
+        return False
+
+    def _log_foreign_origin(self, origin: Origin) -> None:
+        if origin in self._logged_origins or len(self._logged_origins) >= MAX_LOGGED_ORIGINS:
+            return
+        self._logged_origins.add(origin)
+        own = ", ".join(sorted(map(str, self.origins)))
+        _log.debug("no token sent: origin %s is not among the session's origins: %s", origin, own)
+
+    def _authorize(self, *, fresh: bool = False) -> ActiveTokens:
+        """Return the tokens for one request. *fresh*: not ageing ones, for a request that cannot be repeated."""
+        active = self._state.active
+        if active is not None and self._is_good(active):
+            return active  # rule 1
+        plan = self._coordinator.tokens_for_request(fresh, active or self._coordinator.load())
+        return self._wait_for(plan.usable, plan.flight) if plan.flight else _require(plan.usable)
+
+    async def _aauthorize(self, *, fresh: bool = False) -> ActiveTokens:
+        """Return what ``_authorize`` returns, without blocking."""
+        active = self._state.active
+        if active is not None and self._is_good(active):
+            return active
+        self._dispatcher.remember_loop()
+        plan = self._coordinator.tokens_for_request(fresh, active or await self._aload())
+        return await self._await_for(plan.usable, plan.flight) if plan.flight else _require(plan.usable)
+
+    def _handle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
+        """Return the tokens to send a challenged request again with; None to return its response as it is.
+
+        Raise SessionOver, TryLater or RefreshStorm.
+        """
+        active = self._state.active or self._coordinator.load()
+        plan = self._coordinator.tokens_after_challenge(sent, endpoint, active)
+        return self._wait_for(plan.usable, plan.flight) if plan.flight else plan.usable
+
+    async def _ahandle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
+        """Return what ``_handle_challenge`` returns, without blocking."""
+        self._dispatcher.remember_loop()
+        active = self._state.active or await self._aload()
+        plan = self._coordinator.tokens_after_challenge(sent, endpoint, active)
+        return await self._await_for(plan.usable, plan.flight) if plan.flight else plan.usable
+
+    def _is_good(self, active: ActiveTokens) -> bool:
+        return self._clock.monotonic() < active.refresh_at_monotonic and self._clock.wall() < active.refresh_at_wall
+
+    # ---- waiting -----------------------------------------------------------------------------------------------
+
+    def _wait_for(self, usable: ActiveTokens | None, flight: RefreshFlight) -> ActiveTokens:
+        """Wait for *flight*. If it fails and *usable* tokens have not expired, return those."""
+        epoch, began, tokens = self._state.epoch, self._clock.monotonic(), usable
         try:
-            outcome = await flight.wait_async(self._wait_timeout)
+            tokens = flight.wait(self._wait_seconds)
         except TRANSIENT_ERRORS:
             if usable is None or usable.age(self._clock) >= usable.ages.expires_at:
                 raise
         finally:
-            self._hooks.tell(RequestWaited(self._known.version, seconds=self._clock.monotonic() - began))
-        return self._renewal.check_still_current(outcome or _require(usable), epoch)
+            self._dispatcher.emit_now(RequestWaited(self._state.version, seconds=self._clock.monotonic() - began))
+        return self._state.check_still_current(_require(tokens), epoch)
+
+    async def _await_for(self, usable: ActiveTokens | None, flight: RefreshFlight) -> ActiveTokens:
+        """Wait as ``_wait_for`` does, without blocking."""
+        epoch, began, tokens = self._state.epoch, self._clock.monotonic(), usable
+        try:
+            tokens = await flight.wait_async(self._wait_seconds)
+        except TRANSIENT_ERRORS:
+            if usable is None or usable.age(self._clock) >= usable.ages.expires_at:
+                raise
+        finally:
+            self._dispatcher.emit_now(RequestWaited(self._state.version, seconds=self._clock.monotonic() - began))
+        return self._state.check_still_current(_require(tokens), epoch)
 
     async def _aload(self) -> ActiveTokens:
-        """``_load`` in a thread: a store may be slow, or far away."""
-        flight, mine = self._known.load_flight(self._renewal.load, self._limit)
-        if mine:
+        """Load the store in a thread, because it may be slow or far away."""
+        flight, is_new = self._state.load_flight(self._coordinator.load, self._limit)
+        if is_new:
             flight.start()
-        return await flight.wait_async(self._wait_timeout)
+        return await flight.wait_async(self._wait_seconds)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """*work*, which blocks, done in a thread while an event loop goes on."""
-        self._hooks.remember_loop()
+        """Return the result of *work*, which blocks, while the event loop goes on."""
+        self._dispatcher.remember_loop()
         flight = SingleFlight(work, 2 * self._limit)
         flight.start()
         return await flight.wait_async()
+
+
+def require_session(session: object, adapter: str) -> None:
+    """Raise ConfigurationError, which says what to do, if *adapter* was given something else than a Session."""
+    if not isinstance(session, Session):
+        raise ConfigurationError(
+            f"{adapter} takes a Session, not {type(session).__name__}: {adapter}(unbroken.Session(url))"
+        )
 
 
 def _rebuild(dialect: Dialect, store: TokenStore, settings: dict[str, Any]) -> Session:
     return Session(dialect, store, **settings)
 
 
-def _require(live: ActiveTokens | None) -> ActiveTokens:
-    if live is None:
-        raise ConfigurationError("neither tokens nor a renewal: please report this as a bug")
-    return live
+def _require(active: ActiveTokens | None) -> ActiveTokens:
+    if active is None:
+        raise ConfigurationError("neither tokens nor a refresh: please report this as a bug")
+    return active
+
+
+# ---- what the constructor takes --------------------------------------------------------------------------------------
+
+
+def _to_dialect(dialect: object) -> Dialect:
+    if isinstance(dialect, Dialect):
+        return dialect
+    if isinstance(dialect, str):
+        return unbroken_server(dialect)
+    raise ConfigurationError(
+        "a Session begins with the URL of an unbroken server, or with a dialect such as "
+        f"unbroken.oauth2(token_endpoint), not {dialect!r}"
+    )
+
+
+def _to_store(store: object) -> TokenStore:
+    if store is None:
+        return MemoryStore()
+    if isinstance(store, (str, os.PathLike)):
+        return open_token_store(store)
+    if isinstance(store, type) or not all(callable(getattr(store, name, None)) for name in STORE_METHODS):
+        raise ConfigurationError(
+            f"store must be a token store, such as FileStore(path), or a path or URL that open_token_store "
+            f"understands, not {store!r}"
+        )
+    return store  # type: ignore[return-value]  # it has the methods of a TokenStore
+
+
+def _check_settings(origins: object, leeway: object, window: object) -> None:
+    if isinstance(origins, str):
+        raise ConfigurationError(f"origins must be a list of URLs, not one text: origins=[{origins!r}]")
+    if not isinstance(leeway, Leeway):
+        raise ConfigurationError(f"leeway must be a Leeway(...), not {leeway!r}")
+    if window is not None and not isinstance(window, RefreshWindow):
+        raise ConfigurationError(f"window must be a RefreshWindow(...) or None, not {window!r}")
+
+
+def _check_lease(store: TokenStore, request_seconds: float) -> None:
+    lease = getattr(store, "lease", None)  # of stores whose lock expires
+    if lease is not None and lease < request_seconds + LEASE_MARGIN_SECONDS:
+        raise ConfigurationError(
+            f"a lease of {lease:g} seconds does not outlive a refresh of up to {request_seconds:g}: "
+            "lengthen the lease of the store, or shorten refresh_timeout"
+        )
 
 
 def _to_token_response(tokens: TokenResponse | Tokens | Mapping[str, object], dialect: Dialect) -> TokenResponse:

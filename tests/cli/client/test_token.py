@@ -56,7 +56,7 @@ def test_fifty_shells_that_wait_together_cost_one_exchange(api: Shell, server: B
         ends, waiting = time.monotonic() + 30, 0  # no shell waits for longer than 45 seconds
         while waiting < 50 and time.monotonic() < ends:
             time.sleep(0.1)
-            waiting = sum(waits(shell, tokens.with_name(tokens.name + ".renewal")) for shell in shells)
+            waiting = sum(waits(shell, tokens.with_name(tokens.name + ".refresh")) for shell in shells)
         assert waiting >= 25, "too few came to wait together"
         assert server.exchanges == 0
         ended.pop_all()

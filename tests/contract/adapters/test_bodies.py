@@ -175,4 +175,4 @@ def test_a_body_that_could_not_be_sent_again_while_renewal_fails(server: Api, cl
         server.fail_next(500)
     refused = client.request("POST", server.url + "/echo", content=iter([b"a"]))
     assert refused.status == 401
-    assert "could not be renewed" in str(refused.why_not_replayed)
+    assert "could not be refreshed" in str(refused.why_not_replayed)

@@ -51,7 +51,7 @@ def test_a_request_that_tells_of_itself_does_not_run_the_hooks_of_a_renewal() ->
     told: list[object] = []
     hooks = EventDispatcher(told.append, None, told.append)
     hooks.tokens_changed(Tokens("A"))
-    hooks.tell(RequestWaited(1, seconds=0.1))
+    hooks.emit_now(RequestWaited(1, seconds=0.1))
     assert told == [RequestWaited(1, seconds=0.1)]
     hooks.deliver()
     assert len(told) == 2
@@ -77,7 +77,7 @@ def test_a_slow_hook_runs_in_no_request(endpoint: TokenEndpoint, clock: ManualCl
     for request in requests:
         request.join(10)
     until(lambda: bool(where))
-    assert where == ["unbroken-renewal"]
+    assert where == ["unbroken-refresh"]
     assert any(isinstance(event, RefreshFinished) for event in events)
 
 
@@ -90,7 +90,7 @@ def _thread() -> str:
 def test_a_child_does_not_tell_its_parents_news() -> None:
     told: list[object] = []
     hooks = EventDispatcher(None, told.append, told.append)
-    hooks.note(RequestWaited(1, seconds=0.1))
+    hooks.emit(RequestWaited(1, seconds=0.1))
     hooks.session_over("revoked")
     hooks._loop = "the parent's"
     child = os.fork()

@@ -83,7 +83,7 @@ def test_two_stubborn_endpoints_do_not_make_a_storm(endpoint: TokenEndpoint, clo
         fresh = session._handle_challenge(sent, f"/items/{turn % 7}")
         passed += fresh is None
         if fresh is not None:
-            session._known.record_acceptance(f"/items/{turn % 7}", fresh, False)
+            session._state.record_acceptance(f"/items/{turn % 7}", fresh, False)
         clock.advance(1)
     assert endpoint.count("refresh") == 2
     assert passed == 18
@@ -99,7 +99,7 @@ def test_an_endpoint_that_refused_an_old_token_is_not_called_stubborn(
     clock.advance(900)  # the newer token is a quarter of an hour old, and the server has revoked it
     fresh = session._handle_challenge(sent, "here")
     assert fresh is not None
-    session._known.record_acceptance("here", fresh, False)
+    session._state.record_acceptance("here", fresh, False)
     assert session._handle_challenge(fresh, "here") is not None, "the revoked token is renewed, not passed through"
     assert endpoint.count("refresh") == 2
 
@@ -119,7 +119,7 @@ def test_a_storm_of_challenges_still_ends(endpoint: TokenEndpoint, clock: Manual
     for turn in range(5):
         fresh = session._handle_challenge(session._authorize(), turn)
         assert fresh is not None
-        session._known.record_acceptance(turn, fresh, True)
+        session._state.record_acceptance(turn, fresh, True)
     with pytest.raises(RefreshStorm):
         session._handle_challenge(session._authorize(), "once more")
     assert endpoint.count("refresh") == 5
@@ -183,7 +183,7 @@ def test_an_endpoint_that_rejects_one_renewal_for_many_requests_does_not_speak_f
     fresh = session._handle_challenge(session._authorize(), "/never")
     assert fresh is not None
     for _ in range(10):  # as many requests as were challenged at once
-        session._known.record_acceptance("/never", fresh, False)
+        session._state.record_acceptance("/never", fresh, False)
     assert session._handle_challenge(fresh, "/never") is None
     assert session._handle_challenge(fresh, "/other") is not None, "one renewal helped nobody, not ten"
 

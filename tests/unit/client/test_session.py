@@ -502,7 +502,7 @@ def test_a_child_process_does_not_wait_for_its_parents_renewal(server: Backend) 
         time.sleep(0.01)
     child = os.fork()
     if child == 0:
-        os._exit(0 if not session._known.refreshing else 1)
+        os._exit(0 if not session._state.is_refreshing else 1)
     _, status = os.waitpid(child, 0)
     thread.join()
     assert os.waitstatus_to_exitcode(status) == 0

@@ -103,7 +103,7 @@ def test_a_load_in_the_middle_of_a_logout_does_not_bring_the_session_back(
 def test_of_two_logins_that_cross_the_stored_one_is_in_use(endpoint: TokenEndpoint, clock: ManualClock) -> None:
     store = MemoryStore()
     session = Session(URL, store, send=endpoint, clock=clock)
-    install, first = session._known.install, [True]
+    install, first = session._state.install, [True]
 
     def late(live: Any, **more: Any) -> None:
         if first:
@@ -112,7 +112,7 @@ def test_of_two_logins_that_cross_the_stored_one_is_in_use(endpoint: TokenEndpoi
             session.import_tokens({"access_token": "theirs", "expires_in": 1800})
         install(live, **more)
 
-    session._known.install = late  # type: ignore[method-assign]
+    session._state.install = late  # type: ignore[method-assign]
     session.import_tokens({"access_token": "mine", "expires_in": 1800})
     stored = store.load().tokens
     assert stored is not None

@@ -28,8 +28,8 @@ from typing import Annotated
 import typer
 
 from unbroken.client.core.dialect import Dialect, oauth2, unbroken_server
-from unbroken.client.core.record import TokenStore
 from unbroken.client.session import Session
+from unbroken.client.stores.base import TokenStore
 from unbroken.client.stores.file import FileStore
 from unbroken.errors import SESSION_OVER_MESSAGES, ConfigurationError, InvalidRequest, SessionOver
 

@@ -1,12 +1,17 @@
-"""May this body be sent again? Decided before it is sent the first time, for nothing can be learnt afterwards.
+"""Bodies: which request body may be sent again, and how a response body that was read is put back. Pure.
 
-1. Bytes and texts can be sent again as they are.
-2. A seekable file or stream is wound back to where it stood, which need not be its beginning.
-3. A list or another collection of Python's own gives a new iterator each time. An iterator, a generator or a pipe is
-   spent once: it is never sent twice, and never sent empty.
-4. What is not known is spent once: also an object that looks like a collection, such as a wrapper that shows progress.
+A request body is judged before it is sent the first time, because nothing can be learnt from a body that is spent.
 
-A body that was read in part, or to its end, and is put back: whoever reads it next finds it as it came.
+1. Bytes and text can be sent again as they are.
+2. A seekable file is wound back to where it stood, which need not be its beginning.
+3. A list or another built-in collection gives a new iterator each time. An iterator, a generator or a pipe is spent
+   once: it is never sent twice, and never sent empty.
+4. An object of unknown kind counts as spent once, also one that looks like a collection, such as a wrapper that shows
+   progress.
+
+A response body is read only to look for a challenge.
+
+5. What was read of it is put back, with the unread rest behind it, so that the caller reads it from its beginning.
 """
 
 from __future__ import annotations
@@ -19,22 +24,22 @@ from typing import Any
 __all__ = ["BodyBuffer", "ReplayedStream", "Rewind", "rewinder"]
 
 Rewind = Callable[[], object]
-COLLECTIONS = (list, tuple, dict, set, frozenset, deque)
-
-
-def _nothing_to_rewind() -> None:
-    """Nothing has to be done."""
+BUILT_IN_COLLECTIONS = (list, tuple, dict, set, frozenset, deque)
 
 
 def rewinder(body: object) -> Rewind | None:
-    """What makes *body* ready to be sent once more; None when it can be sent only once."""
+    """Return a function that makes *body* ready to be sent once more; None if it can be sent only once."""
     if body is None or isinstance(body, (bytes, str, bytearray, memoryview)):
-        return _nothing_to_rewind
+        return _nothing_to_rewind  # rule 1
     if hasattr(body, "aread") or iscoroutinefunction(getattr(body, "read", None)):
-        return None  # to wind it back would need an event loop, here and now
+        return None  # winding it back would need an event loop, here and now
     if hasattr(body, "read"):
         return _seek_back(body)
-    return _nothing_to_rewind if type(body) in COLLECTIONS else None
+    return _nothing_to_rewind if type(body) in BUILT_IN_COLLECTIONS else None  # rules 3 and 4
+
+
+def _nothing_to_rewind() -> None:
+    """Do nothing."""
 
 
 def _seek_back(file: Any) -> Rewind | None:
@@ -44,36 +49,39 @@ def _seek_back(file: Any) -> Rewind | None:
         start = file.tell()
     except (AttributeError, OSError, ValueError):
         return None
-    return (lambda: file.seek(start)) if isinstance(start, int) else None
+    return (lambda: file.seek(start)) if isinstance(start, int) else None  # rule 2
 
 
 class BodyBuffer:
-    """What was ``taken`` of a body: up to *most* bytes, and the piece in which they end."""
+    """Collects the ``pieces`` of a body, up to *max_bytes* and the piece in which they end; None is no limit."""
 
-    def __init__(self, most: int | None) -> None:
-        self.most = most
-        self.taken: list[bytes] = []
+    def __init__(self, max_bytes: int | None) -> None:
+        self.max_bytes = max_bytes
+        self.pieces: list[bytes] = []
         self._size = 0
 
-    def take(self, piece: bytes) -> bool:
-        """Keeps *piece*; whether there may be more."""
-        self.taken.append(piece)
+    def add(self, piece: bytes) -> bool:
+        """Add *piece*. Return whether the body is still within *max_bytes*."""
+        self.pieces.append(piece)
         self._size += len(piece)
-        return self.most is None or self._size <= self.most
+        return self.max_bytes is None or self._size <= self.max_bytes
 
 
 class ReplayedStream:
-    """A stream, blocking or not: the pieces that were *taken*, then the *rest* of the *old* one, which it closes."""
+    """A response stream, sync or async: the *pieces* that were read, then the *rest* of the *original* (rule 5).
 
-    def __init__(self, taken: list[bytes], rest: Any = None, old: Any = None) -> None:
-        self._taken, self._rest, self._old = taken, rest, old
+    Closing it closes the original.
+    """
+
+    def __init__(self, pieces: list[bytes], rest: Any = None, original: Any = None) -> None:
+        self._pieces, self._rest, self._original = pieces, rest, original
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._taken
+        yield from self._pieces
         yield from self._rest or ()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._taken:
+        for piece in self._pieces:
             yield piece
         if self._rest is not None:
             async for piece in self._rest:
@@ -81,17 +89,17 @@ class ReplayedStream:
 
     @property
     def elapsed(self) -> Any:
-        """What the old stream says of its time, which httpx2 asks its streams for."""
-        return getattr(self._old, "elapsed", None)
+        """The time that the original took; httpx2 asks its streams for it."""
+        return getattr(self._original, "elapsed", None)
 
     def close(self) -> None:
-        """Closes what it stands for."""
-        if self._old is not None:
-            self._old.close()
+        """Close the original."""
+        if self._original is not None:
+            self._original.close()
 
     async def aclose(self) -> None:
-        """Closes what it stands for."""
+        """Close the original, and its iterator first, which an async generator does not do by itself."""
         if hasattr(self._rest, "aclose"):
             await self._rest.aclose()
-        if self._old is not None:
-            await self._old.aclose()
+        if self._original is not None:
+            await self._original.aclose()

@@ -1,27 +1,24 @@
-"""How a backend speaks: where it is asked, how a token is attached, which answers mean what. Pure; all of it is data.
+"""How a backend speaks: where requests go, how a token is attached, which responses mean what. Pure; all of it is data.
 
     Dialect
-    ├── attach       header, scheme            Authorization: Bearer …
-    ├── challenge    When, or a function       which answer says that the access token is no good
-    ├── refresh      Ask                       the exchange: URL, method, form, JSON or query
-    ├── tokens       Fields                    where the answer keeps access token, refresh token, lifetime
-    ├── over         When                      which answer to the exchange ends the session
-    ├── refused      When                      which answer to the login means a wrong name or password
-    ├── step         Ask                       the second step of a login (``mfa_token`` and ``code``)
-    └── login, logout  Ask, optional           what ``Session.login`` and ``Session.logout`` send
+    ├── header, scheme     how a token is attached: ``Authorization: Bearer …``
+    ├── challenge          ResponseMatch or function: which response rejects the access token
+    ├── refresh            RequestTemplate of the refresh: URL, method; form, JSON or query
+    ├── tokens             TokenFields: where a token response has its values
+    ├── ends_session       ResponseMatch: which response to a refresh ends the session
+    ├── login, mfa         RequestTemplates of ``Session.login``: password, then a code (``mfa_token`` and ``code``)
+    ├── login_failed       ResponseMatch: which response to a login means a wrong name or password
+    └── logout             RequestTemplate of ``Session.logout``
 
-1. Only ``over`` ends a session. Any other answer without tokens means try later, and the stored tokens are kept.
-2. A body is read only where a condition asks for it, only as JSON, of declared types, and up to a declared size.
-3. The attempt id goes out as ``Idempotency-Key``; a server that does not know it ignores it.
-
-Is this answer about our access token? Pure reading of an HTTP answer.
-
-1. RFC 9110 §11.6.1: a 401 carries challenges; ours is ``Bearer`` (RFC 6750 §3). A 401 with challenges of other schemes
-   only is somebody else's affair.
-2. RFC 6750 §3.1: ``invalid_token`` is about the token, and so is what some servers say instead.
+1. Only ``ends_session`` ends a session. Any other response without tokens means "try later": the tokens are kept.
+2. A body is read only where a condition needs it, only as JSON, of declared types, and up to a declared size.
+3. The idempotency key goes out as the header ``Idempotency-Key``; a server that does not know it ignores it.
+4. A 401 is a challenge for us if it names our scheme, ``Bearer`` (RFC 9110 §11.6.1, RFC 6750 §3). A 401 that names
+   only other schemes concerns other credentials.
+5. ``invalid_token`` is about the token (RFC 6750 §3.1), as are the words that other servers use for it.
    ``insufficient_scope`` and ``invalid_request`` are not: no new token would help.
-3. Many servers send a bare 401; it counts as a challenge.
-4. A dialect may say otherwise: another status, or a code in the body of a declared type and size.
+6. A bare 401 counts as a challenge, because many servers send nothing else.
+7. A value that cannot work is refused when it is made, by a ConfigurationError that names it.
 """
 
 from __future__ import annotations
@@ -31,7 +28,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 from urllib.parse import quote_plus, urlencode
 
 from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, retry_after_seconds
@@ -42,6 +39,7 @@ from unbroken.tokens import TokenFields, TokenResponse, Tokens, value_at
 
 __all__ = [
     "Dialect",
+    "MfaChallenge",
     "RequestTemplate",
     "ResponseMatch",
     "allowed_origins",
@@ -51,13 +49,20 @@ __all__ = [
     "unbroken_server",
 ]
 
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
+_HTTP_TOKEN = re.compile(_TOKEN)
+Encoding = Literal["form", "json", "query", "header"]
+
+
+# ---- which responses mean what ---------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True)
 class ResponseMatch:
-    """A condition on an answer, as data: its status, and the value at a dotted ``field`` of its JSON body.
+    """A condition on a response, as data: its status, and the value at a dotted ``field`` of its JSON body.
 
-    ``values`` are compared as texts, so that 401 and "401" are the same. ``negate`` turns the comparison of the value
-    around, for backends that know one good code and many bad ones.
+    ``values`` are compared as text, so that 401 and "401" are the same. ``negate`` turns the comparison of the value
+    around, for backends that have one good code and many bad ones.
     """
 
     status: frozenset[int] | None = None
@@ -65,51 +70,64 @@ class ResponseMatch:
     values: frozenset[str] = frozenset()
     negate: bool = False
 
+    def __post_init__(self) -> None:
+        _require(
+            self.status is None or isinstance(self.status, (frozenset, set)),
+            f"ResponseMatch.status must be a frozenset of statuses, not {self.status!r}: use ResponseMatch.of(401)",
+        )
+        for code in self.status or ():
+            _require(_is_status(code), f"ResponseMatch.status must have HTTP statuses, 100 to 599, not {code!r}")
+        _require(isinstance(self.field, str), f"ResponseMatch.field must be a dotted path as text, not {self.field!r}")
+        _require(
+            bool(self.field) or not self.values, "ResponseMatch.values are compared with a field: name it in field="
+        )
+
     @classmethod
     def of(cls, *status: int, field: str = "", values: tuple[object, ...] = (), negate: bool = False) -> ResponseMatch:
-        """A condition in short: ``When.of(401)``, ``When.of(200, field="code", values=(401,))``."""
+        """Return a condition in short form: ``ResponseMatch.of(401)``, ``.of(200, field="code", values=(401,))``."""
+        _require(not isinstance(values, str), f"ResponseMatch.of takes values as a tuple: values=({values!r},)")
         return cls(frozenset(status) or None, field, frozenset(map(str, values)), negate)
 
     @property
     def reads_body(self) -> bool:
-        """Whether the body must be read to tell."""
+        """Whether the condition needs the body."""
         return bool(self.field)
 
-    def matches(self, reply: HttpResponse) -> bool:
-        """Whether *reply* fulfils the condition."""
-        if self.status is not None and reply.status not in self.status:
+    def matches(self, response: HttpResponse) -> bool:
+        """Return whether *response* fulfils the condition."""
+        if self.status is not None and response.status not in self.status:
             return False
         if not self.field:
             return True
-        body = reply.json()
+        body = response.json()
         if not isinstance(body, Mapping):
             return False
         return (str(value_at(body, self.field)) in self.values) is not self.negate
 
 
-def is_bearer_challenge(reply: HttpResponse, scheme: str = "bearer") -> bool:
-    """Whether *reply* says that the token is no good (RFC 6750 §3), to whoever sent it under *scheme*."""
-    if reply.status != 401:
+def is_bearer_challenge(response: HttpResponse, scheme: str = "bearer") -> bool:
+    """Return whether *response* rejects a token that was sent under *scheme* (RFC 6750 §3)."""
+    if response.status != 401:
         return False
-    header = reply.headers.get("www-authenticate")
+    header = response.headers.get("www-authenticate")
     if header is None:
-        return True
+        return True  # rule 6
     return any(
-        name in ("bearer", scheme.lower()) and parameters.get("error") not in ("insufficient_scope", "invalid_request")
+        name in ("bearer", scheme.lower())  # rule 4
+        and parameters.get("error") not in ("insufficient_scope", "invalid_request")  # rule 5
         for name, parameters in parse_challenges(header)
     )
 
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _SCHEME = re.compile(rf"\s*(?:,\s*)*({_TOKEN})(?=\s|,|$)(?!\s*=)\s*")
 _PARAMETER = re.compile(rf'\s*(?:,\s*)*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*(?=,|$)')
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*\s*(?=,|$)")
 
 
 def parse_challenges(header: str) -> list[tuple[str, dict[str, str]]]:
-    """The challenges of a ``WWW-Authenticate`` value: scheme in lower case, and its parameters.
+    """Return the challenges of a ``WWW-Authenticate`` value: each scheme, in lower case, and its parameters.
 
-    Reading stops at the first thing that is no challenge; what came before it counts.
+    Parsing stops at the first thing that is not a challenge; those before it count.
     """
     challenges: list[tuple[str, dict[str, str]]] = []
     position = 0
@@ -126,44 +144,62 @@ def parse_challenges(header: str) -> list[tuple[str, dict[str, str]]]:
     return challenges
 
 
+# ---- which requests are sent -----------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class RequestTemplate:
-    """How to ask the backend for something: *values* are carried as a form, as JSON, in the query, or as headers.
+    """A request to the backend; its values travel as a form, as JSON, in the query, or as headers (``encoding``).
 
-    ``names`` maps our names (``refresh_token``, ``username``, ``password``) to the backend's; ``extra`` goes along.
-    ``scheme`` stands before each value that is carried as a header. ``attach``: the access token goes along, as with
-    any other request; for a logout that asks for it.
+    ``rename`` maps our names (``refresh_token``, ``username``, ``password``) to those of the backend; ``extra`` adds
+    values. ``scheme`` precedes each value that travels as a header. ``authenticate`` attaches the access token, for a
+    logout that needs it. Raises ConfigurationError for a value that cannot work.
     """
 
     url: str
     method: str = "POST"
-    encoding: Literal["form", "json", "query", "header"] = "json"
+    encoding: Encoding = "json"
     rename: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, object] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     scheme: str = ""
     authenticate: bool = False
 
+    def __post_init__(self) -> None:
+        _require(isinstance(self.url, str) and bool(self.url), f"RequestTemplate.url must be a URL, not {self.url!r}")
+        _require(
+            _is_http_token(self.method), f"RequestTemplate.method must be a method such as POST, not {self.method!r}"
+        )
+        encodings = get_args(Encoding)
+        _require(
+            self.encoding in encodings,
+            f"RequestTemplate.encoding must be one of {', '.join(encodings)}, not {self.encoding!r}",
+        )
+        for name in ("rename", "extra", "headers"):
+            _require(isinstance(getattr(self, name), Mapping), f"RequestTemplate.{name} must be a mapping")
+        for name in ("rename", "headers"):
+            _require(_is_text_mapping(getattr(self, name)), f"RequestTemplate.{name} must map text to text")
+
     def build(self, values: Mapping[str, object], headers: Mapping[str, str] | None = None) -> HttpRequest:
-        """The request that carries *values*."""
-        carried = {self.rename.get(name, name): value for name, value in values.items()} | dict(self.extra)
+        """Return the request with *values* and additional *headers*."""
+        sent = {self.rename.get(name, name): value for name, value in values.items()} | dict(self.extra)
         head = {"accept": "application/json", **_lower_case_names(headers or {}), **_lower_case_names(self.headers)}
         if self.encoding == "query":
-            mark = "&" if "?" in self.url else "?"
-            return HttpRequest(self.method, self.url + mark + urlencode(carried), head)
+            separator = "&" if "?" in self.url else "?"
+            return HttpRequest(self.method, self.url + separator + urlencode(sent), head)
         if self.encoding == "header":
-            own = {name.lower(): f"{self.scheme} {value}".lstrip() for name, value in carried.items()}
+            own = {name.lower(): f"{self.scheme} {value}".lstrip() for name, value in sent.items()}
             return HttpRequest(self.method, self.url, head | own)
         if self.encoding == "form":
             head["content-type"] = "application/x-www-form-urlencoded"
-            return HttpRequest(self.method, self.url, head, urlencode(carried).encode())
+            return HttpRequest(self.method, self.url, head, urlencode(sent).encode())
         head["content-type"] = "application/json"
-        return HttpRequest(self.method, self.url, head, json.dumps(carried).encode())
+        return HttpRequest(self.method, self.url, head, json.dumps(sent).encode())
 
 
 @dataclass(frozen=True, slots=True)
 class MfaChallenge:
-    """The password was right, and a code is wanted too: of which ``kind`` (``totp``), and a ``hint`` for the user."""
+    """A response to a right password that wants a code too: its ``kind`` (``totp``), and a ``hint`` for the user."""
 
     token: str = field(repr=False)
     kind: str = ""
@@ -172,19 +208,22 @@ class MfaChallenge:
 
 UNKNOWN_CLIENT_ERRORS = ("invalid_client", "unauthorized_client")  # RFC 6749 §5.2
 INVALID_GRANT = ResponseMatch.of(400, 401, field="error", values=("invalid_grant",))
+SUCCESS = ResponseMatch(frozenset(range(200, 300)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """How one backend speaks. The defaults are those of OAuth 2.0 bearer tokens; five lines describe most others.
 
-    ``scheme``: what stands before the token; None takes it from the answer (``token_type``), and so does
-    ``Fields.prefix``, to the letter. ``challenge``: a ``When``, or a function of status and headers
-    of a 401; None is a 401 about our scheme (RFC 6750 §3).
-    ``refused``: which answer to a login means a wrong name or password. ``reason``: path of a word that says why the
-    session is over. A challenge in the body is looked for in answers of ``body_types`` only, and of at most
-    ``max_body_bytes`` bytes. One that announces more stays unread; one that announces no length is read that far, and
-    handed over whole.
+    ``scheme`` precedes the token in ``header``; None takes it from the token response (``token_type``), and so does
+    ``TokenFields.prefix``, to the letter. ``challenge`` is a ResponseMatch, or a function of the status and headers of
+    a 401; None is a 401 for our scheme (RFC 6750 §3). ``reason_field`` is the path of the word that says why a session
+    is over. ``origins`` are those that get tokens, by default that of ``refresh``.
+
+    A challenge in a body is looked for in responses of ``body_types``, and in their first ``max_body_bytes`` bytes: a
+    response that announces more stays unread.
+
+    Raises ConfigurationError for a value that cannot work.
     """
 
     refresh: RequestTemplate
@@ -195,7 +234,7 @@ class Dialect:
     header: str = "Authorization"
     scheme: str | None = "Bearer"
     challenge: ResponseMatch | Callable[[HttpResponse], bool] | None = None
-    succeeded: ResponseMatch = field(default_factory=lambda: ResponseMatch(frozenset(range(200, 300))))
+    succeeded: ResponseMatch = SUCCESS
     ends_session: ResponseMatch = INVALID_GRANT
     login_failed: ResponseMatch = field(default_factory=lambda: ResponseMatch.of(401, 403))
     reason_field: str = "reason"
@@ -203,98 +242,137 @@ class Dialect:
     body_types: tuple[str, ...] = ("application/json", "application/problem+json", "text/json")
     max_body_bytes: int = MAX_BODY_BYTES
 
+    def __post_init__(self) -> None:
+        for name in ("refresh", "login", "mfa", "logout"):
+            value = getattr(self, name)
+            _require(
+                isinstance(value, RequestTemplate) or (value is None and name != "refresh"),
+                f"Dialect.{name} must be a RequestTemplate(url, …), not {value!r}",
+            )
+        for name in ("succeeded", "ends_session", "login_failed"):
+            value = getattr(self, name)
+            _require(
+                isinstance(value, ResponseMatch), f"Dialect.{name} must be a ResponseMatch.of(status, …), not {value!r}"
+            )
+        _require(
+            self.challenge is None or isinstance(self.challenge, ResponseMatch) or callable(self.challenge),
+            f"Dialect.challenge must be a ResponseMatch.of(status, …) or a function, not {self.challenge!r}",
+        )
+        _require(isinstance(self.tokens, TokenFields), f"Dialect.tokens must be TokenFields(…), not {self.tokens!r}")
+        _require(_is_http_token(self.header), f"Dialect.header must be the name of a header, not {self.header!r}")
+        _require(
+            self.scheme is None or isinstance(self.scheme, str), f"Dialect.scheme must be text, not {self.scheme!r}"
+        )
+        for name in ("origins", "body_types"):
+            _require(_is_text_tuple(getattr(self, name)), f"Dialect.{name} must be a tuple of text: ({name!r}, …)")
+        _require(
+            isinstance(self.max_body_bytes, int) and self.max_body_bytes > 0,
+            f"Dialect.max_body_bytes must be a positive number, not {self.max_body_bytes!r}",
+        )
+
     def header_value(self, tokens: Tokens) -> str:
-        """The value of ``header`` for a request that is sent with *tokens*."""
+        """Return the value of ``header`` for a request that is sent with *tokens*."""
         if self.tokens.prefix:
             return tokens.token_type + tokens.access_token
         scheme = tokens.token_type if self.scheme is None else self.scheme
         return f"{scheme} {tokens.access_token}" if scheme else tokens.access_token
 
+    # ---- challenges --------------------------------------------------------------------------------------------
+
     @property
     def reads_body(self) -> bool:
-        """Whether an answer's body must be read to see a challenge."""
+        """Whether a challenge is in the body of a response."""
         return isinstance(self.challenge, ResponseMatch) and self.challenge.reads_body
 
     def may_challenge(self, status: int) -> bool:
-        """Whether an answer with this status can be a challenge."""
+        """Return whether a response with this status can be a challenge."""
         if not isinstance(self.challenge, ResponseMatch):
             return status == 401
         return self.challenge.status is None or status in self.challenge.status
 
     def may_read_body(self, headers: Mapping[str, str]) -> bool:
-        """Whether an answer with these headers (names in lower case) may be read to look for a challenge."""
+        """Return whether a response with these headers (names in lower case) may be read for a challenge (rule 2)."""
         length = headers.get("content-length", "0")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         return kind in self.body_types and length.isdigit() and int(length) <= self.max_body_bytes
 
-    def is_challenge(self, reply: HttpResponse) -> bool:
-        """Whether *reply* says that the access token it answers is no good."""
+    def is_challenge(self, response: HttpResponse) -> bool:
+        """Return whether *response* rejects the access token of its request."""
         if isinstance(self.challenge, ResponseMatch):
-            return self.challenge.matches(reply)
+            return self.challenge.matches(response)
         if self.challenge is None:
-            return is_bearer_challenge(reply, self.scheme or "bearer")
-        return self.challenge(reply)
+            return is_bearer_challenge(response, self.scheme or "bearer")
+        return self.challenge(response)
 
-    def refresh_request(self, tokens: Tokens, attempt: str) -> HttpRequest:
-        """The exchange of *tokens* (RFC 6749 §6), under the attempt id *attempt*."""
-        return self.refresh.build({"refresh_token": tokens.refresh_token or ""}, {"idempotency-key": f'"{attempt}"'})
+    # ---- refresh -----------------------------------------------------------------------------------------------
 
-    def read_refresh_response(self, reply: HttpResponse) -> RefreshOutcome:
-        """What *reply* to the exchange means."""
-        if self.ends_session.matches(reply):
-            word = value_at(reply.json(), self.reason_field) if self.reason_field else None
+    def refresh_request(self, tokens: Tokens, idempotency_key: str) -> HttpRequest:
+        """Return the request that refreshes *tokens* (RFC 6749 §6)."""
+        return self.refresh.build(
+            {"refresh_token": tokens.refresh_token or ""},
+            {"idempotency-key": f'"{idempotency_key}"'},  # rule 3
+        )
+
+    def read_refresh_response(self, response: HttpResponse) -> RefreshOutcome:
+        """Return what *response* to a refresh means."""
+        if self.ends_session.matches(response):
+            word = value_at(response.json(), self.reason_field) if self.reason_field else None
             return GrantRejected(word if isinstance(word, str) and word.isidentifier() else "invalid_grant")
-        if self.succeeded.matches(reply):
+        if self.succeeded.matches(response):
             try:
-                return TokenResponse.from_response(reply.json(), self.tokens)
+                return TokenResponse.from_response(response.json(), self.tokens)
             except BadResponse as error:
-                return _unreadable_response(reply, error)
-        return Indeterminate(_describe_error(reply), reply.status in (502, 504), retry_after_seconds(reply))
+                return _unreadable_response(response, error)
+        # rule 1; behind a gateway that gave up (502, 504), the server may have carried the refresh out
+        return Indeterminate(_describe_error(response), response.status in (502, 504), retry_after_seconds(response))
+
+    # ---- login and logout --------------------------------------------------------------------------------------
 
     def login_request(self, username: str, password: str, extra: Mapping[str, object]) -> HttpRequest:
-        """The login request. Raises ConfigurationError when the dialect has none."""
+        """Return the login request. Raise ConfigurationError if the dialect has none."""
         if self.login is None:
-            raise ConfigurationError("this dialect has no login; hand the tokens in with session.import_tokens(...)")
+            raise ConfigurationError("this dialect has no login: pass tokens to session.import_tokens(...)")
         return self.login.build({"username": username, "password": password, **extra})
 
-    def mfa_request(self, more: MfaChallenge, code: str) -> HttpRequest:
-        """The request that takes the second step. Raises ConfigurationError when the dialect has none."""
+    def mfa_request(self, challenge: MfaChallenge, code: str) -> HttpRequest:
+        """Return the request that answers *challenge* with *code*. Raise ConfigurationError if the dialect has none."""
         if self.mfa is None:
-            raise ConfigurationError("the server wants a second step, and this dialect has none: set its step=Ask(...)")
-        return self.mfa.build({"mfa_token": more.token, "code": code})
+            raise ConfigurationError("the server wants a code, and this dialect has no mfa=RequestTemplate(...)")
+        return self.mfa.build({"mfa_token": challenge.token, "code": code})
 
-    def read_login_response(self, reply: HttpResponse) -> TokenResponse | MfaChallenge:
-        """The tokens of a login, or what its second step needs.
+    def read_login_response(self, response: HttpResponse) -> TokenResponse | MfaChallenge:
+        """Return the tokens of a login, or the challenge that wants a code.
 
-        Raises LoginRefused, TryLater, InvalidRequest or ConfigurationError (BadResponse).
+        Raise LoginRefused, TryLater, InvalidRequest or ConfigurationError (BadResponse).
         """
-        if more := _mfa_challenge(reply):
-            return more
-        if self.login_failed.matches(reply) and value_at(reply.json(), "error") not in UNKNOWN_CLIENT_ERRORS:
+        if challenge := _mfa_challenge(response):
+            return challenge
+        error = value_at(response.json(), "error")
+        if self.login_failed.matches(response) and error not in UNKNOWN_CLIENT_ERRORS:
             raise LoginRefused("the login was refused: wrong name or password")
-        if self.succeeded.matches(reply):
-            return TokenResponse.from_response(reply.json(), self.tokens)
-        if reply.status == 429 or reply.status >= 500:
-            raise TryLater(_describe_error(reply), retry_after=retry_after_seconds(reply))
-        error = value_at(reply.json(), "error")
+        if self.succeeded.matches(response):
+            return TokenResponse.from_response(response.json(), self.tokens)
+        if response.status == 429 or response.status >= 500:
+            raise TryLater(_describe_error(response), retry_after=retry_after_seconds(response))
         if error in UNKNOWN_CLIENT_ERRORS:
-            raise ConfigurationError(f"the server does not know this client, or it may not log in so: {error}")
+            raise ConfigurationError(f"the server does not allow this client to log in with a password: {error}")
         if error in ("access_denied", "invalid_grant"):
             raise LoginRefused("the login was refused: wrong name or password")
-        raise InvalidRequest(f"the login was not understood: {_describe_error(reply)}")
+        raise InvalidRequest(f"the server did not understand the login: {_describe_error(response)}")
 
     def logout_request(self, tokens: Tokens) -> HttpRequest | None:
-        """The request that ends the session of *tokens* at the server; None when the dialect has none."""
+        """Return the request that revokes the session of *tokens*; None if the dialect has none."""
         if self.logout is None:
             return None
-        token = tokens.refresh_token or tokens.access_token
-        return self.logout.build(
-            {"refresh_token": token}, {self.header: self.header_value(tokens)} if self.logout.authenticate else {}
-        )
+        headers = {self.header: self.header_value(tokens)} if self.logout.authenticate else {}
+        return self.logout.build({"refresh_token": tokens.refresh_token or tokens.access_token}, headers)
 
 
 def unbroken_server(url: str, *, prefix: str = "/auth") -> Dialect:
-    """The dialect of unbroken's own server at *url*; sessions are coordinated (the attempt id replaces the grace)."""
+    """Return the dialect of unbroken's own server at *url*.
+
+    Sessions are coordinated: the idempotency key does the work of the server's grace period.
+    """
     base = url.rstrip("/") + prefix
     return Dialect(
         refresh=RequestTemplate(base + "/refresh"),
@@ -313,60 +391,89 @@ def oauth2(
     revocation_endpoint: str = "",
     origins: tuple[str, ...] = (),
 ) -> Dialect:
-    """The dialect of an OAuth 2.0 server (RFC 6749, revocation RFC 7009).
+    """Return the dialect of an OAuth 2.0 server (RFC 6749; revocation RFC 7009).
 
     With a *client_secret* the client authenticates by HTTP Basic (§2.3.1), else *client_id* goes into the form.
-    *origins* are those of the API; by default that of the token endpoint.
+    *origins* are those of the API, by default that of the token endpoint.
     """
     headers: dict[str, str] = {}
     client: dict[str, object] = {"client_id": client_id} if client_id else {}
     if client_secret:
         pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
         headers, client = {"authorization": "Basic " + b64encode(pair.encode()).decode()}, {}
-    revoke = RequestTemplate(revocation_endpoint, "POST", "form", {"refresh_token": "token"}, client, headers)
+
+    def form(url: str, extra: dict[str, object], rename: dict[str, str] | None = None) -> RequestTemplate:
+        return RequestTemplate(url, "POST", "form", rename or {}, extra, headers)
+
     return Dialect(
-        refresh=RequestTemplate(token_endpoint, "POST", "form", {}, {"grant_type": "refresh_token", **client}, headers),
-        login=RequestTemplate(token_endpoint, "POST", "form", {}, {"grant_type": "password", **client}, headers),
-        logout=revoke if revocation_endpoint else None,
+        refresh=form(token_endpoint, {"grant_type": "refresh_token", **client}),
+        login=form(token_endpoint, {"grant_type": "password", **client}),
+        logout=form(revocation_endpoint, client, {"refresh_token": "token"}) if revocation_endpoint else None,
         origins=origins or (token_endpoint,),
     )
 
 
-def _unreadable_response(reply: HttpResponse, error: BadResponse) -> Indeterminate:
-    """An object without tokens is the backend's answer, and the dialect is wrong; anything else came from elsewhere."""
-    if isinstance(reply.json(), Mapping):
+def allowed_origins(dialect: Dialect, additional: tuple[str, ...], allow_plain_http: bool) -> frozenset[Origin]:
+    """Return the origins that get tokens: those of *dialect* and the *additional* ones.
+
+    Raise ConfigurationError for any URL of the dialect that is not safe for secrets.
+    """
+    templates = (dialect.refresh, dialect.login, dialect.mfa, dialect.logout)
+    urls = [template.url for template in templates if template is not None]
+    for url in (*urls, *dialect.origins, *additional):
+        origin = origin_of(url)
+        if not is_secure(origin) and not allow_plain_http:
+            raise ConfigurationError(
+                f"tokens must not travel in the clear: use https for {origin.host}, or say allow_plain_http=True"
+            )
+    own = [origin_of(url) for url in (*(dialect.origins or (dialect.refresh.url,)), *additional)]
+    return frozenset(Origin(scheme, name, port) for scheme, host, port in own for name in ascii_and_unicode_forms(host))
+
+
+def _unreadable_response(response: HttpResponse, error: BadResponse) -> Indeterminate:
+    """A JSON object without tokens is the backend's, and the dialect is wrong; anything else may be a proxy's page."""
+    if isinstance(response.json(), Mapping):
         return Indeterminate(str(error), cause=error, may_retry=False)
-    return Indeterminate("the server's answer to the renewal cannot be read", lost=True, cause=error)
+    return Indeterminate("the response to the refresh cannot be read", lost=True, cause=error)
 
 
-def _mfa_challenge(reply: HttpResponse) -> MfaChallenge | None:
-    body = reply.json()
+def _mfa_challenge(response: HttpResponse) -> MfaChallenge | None:
+    body = response.json()
     token, kind, hint = (value_at(body, name) for name in ("mfa_token", "challenge_type", "hint"))
-    if reply.status < 400 or value_at(body, "error") != "mfa_required" or not isinstance(token, str):
+    if response.status < 400 or value_at(body, "error") != "mfa_required" or not isinstance(token, str):
         return None
     return MfaChallenge(token, kind if isinstance(kind, str) else "", hint if isinstance(hint, str) else "")
+
+
+def _describe_error(response: HttpResponse) -> str:
+    error = value_at(response.json(), "error")
+    word = f", error {error!r}" if isinstance(error, str) and error.isidentifier() else ""
+    return f"the server responded with status {response.status}{word}"
 
 
 def _lower_case_names(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _describe_error(reply: HttpResponse) -> str:
-    error = value_at(reply.json(), "error")
-    word = f", error {error!r}" if isinstance(error, str) and error.isidentifier() else ""
-    return f"the server answered with status {reply.status}{word}"
+# ---- checks of values (rule 7) ---------------------------------------------------------------------------------------
 
 
-def allowed_origins(dialect: Dialect, more: tuple[str, ...], plain: bool) -> frozenset[Origin]:
-    """The origins that tokens may go to; every URL of the dialect is checked on the way."""
-    asked = [ask.url for ask in (dialect.refresh, dialect.login, dialect.mfa, dialect.logout) if ask is not None]
-    for url in (*asked, *dialect.origins, *more):
-        origin = origin_of(url)
-        if not is_secure(origin) and not plain:
-            raise ConfigurationError(
-                f"tokens must not travel in the clear: use https for {origin.host}, or say allow_plain_http=True"
-            )
-    mine = [origin_of(url) for url in (*(dialect.origins or (dialect.refresh.url,)), *more)]
-    return frozenset(
-        Origin(scheme, name, port) for scheme, host, port in mine for name in ascii_and_unicode_forms(host)
-    )
+def _require(is_right: bool, message: str) -> None:
+    if not is_right:
+        raise ConfigurationError(message)
+
+
+def _is_status(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599
+
+
+def _is_http_token(value: Any) -> bool:
+    return isinstance(value, str) and _HTTP_TOKEN.fullmatch(value) is not None
+
+
+def _is_text_mapping(value: Mapping[Any, Any]) -> bool:
+    return all(isinstance(text, str) for pair in value.items() for text in pair)
+
+
+def _is_text_tuple(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and all(isinstance(text, str) for text in value)

@@ -1,8 +1,9 @@
-"""What a session tells about itself: small frozen values, handed to ``on_event``. None of them holds a secret."""
+"""The events of a client session: small frozen values without secrets, passed to ``on_event`` and listeners."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = [
     "ClientEvent",
@@ -13,6 +14,8 @@ __all__ = [
     "RefreshFailed",
     "RefreshFinished",
     "RefreshJoined",
+    "RefreshReason",
+    "RefreshResult",
     "RefreshStarted",
     "RefreshStormStopped",
     "RequestNotReplayed",
@@ -23,53 +26,56 @@ __all__ = [
     "TokensRefreshed",
 ]
 
+RefreshReason = Literal["ageing", "expired", "challenge"]
+RefreshResult = Literal["refreshed", "adopted", "failed", "over"]
+
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
-    """Something that happened to the session; ``version`` is that of the tokens it happened to."""
+    """Something that happened to the session; ``version`` is that of the tokens concerned."""
 
     version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn(ClientEvent):
-    """New tokens came from a login, or were handed in by ``import_tokens``."""
+    """New tokens came from a login, or from ``import_tokens``."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedOut(ClientEvent):
-    """The session was logged out here. ``told_server``: whether the server answered so."""
+    """The session was logged out here. ``told_server``: whether the server confirmed the logout."""
 
     told_server: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshStarted(ClientEvent):
-    """A renewal has begun, because of ``why``: ``ageing``, ``expired``, ``challenge`` or ``asked``."""
+    """A refresh has begun. ``why``: the token is ``ageing`` or ``expired``, or a ``challenge`` rejected it."""
 
-    why: str = "expired"
+    why: RefreshReason = "expired"
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshJoined(ClientEvent):
-    """A request waits for a renewal that is already under way."""
+    """A request needs a refresh that is already under way."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokensRefreshed(ClientEvent):
-    """One exchange brought new tokens, now saved; ``tries`` counts the requests it took."""
+    """A refresh brought new tokens, now stored; ``tries`` counts the requests that it took."""
 
     tries: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class TokensAdopted(ClientEvent):
-    """Somebody else who shares the store had renewed already: no exchange was needed."""
+    """Another client of the same store had refreshed already; its tokens are used, and no request was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshFailed(ClientEvent):
-    """The renewal did not work; the tokens are kept. ``error`` is the error's code."""
+    """A refresh failed; the tokens are kept. ``error`` is its code, the next is allowed in ``retry_after`` seconds."""
 
     error: str = "try_later"
     retry_after: float = 0.0
@@ -77,48 +83,48 @@ class RefreshFailed(ClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class RefreshFinished(ClientEvent):
-    """A renewal took ``seconds``; ``outcome``: ``renewed``, ``adopted``, ``failed``, or ``ended`` with the session."""
+    """A refresh took ``seconds``; ``outcome``: ``refreshed``, ``adopted``, ``failed``, or ``over`` with the session."""
 
-    outcome: str = "renewed"
+    outcome: RefreshResult = "refreshed"
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class RequestWaited(ClientEvent):
-    """A request waited ``seconds`` for a renewal, whatever came of it."""
+    """A request waited ``seconds`` for a refresh, successful or not."""
 
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class LateChallenge(ClientEvent):
-    """A challenge to older tokens than the current ones was answered without an exchange."""
+    """A challenge rejected older tokens than the current ones, so that no refresh was needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshStormStopped(ClientEvent):
-    """A renewal was refused, because there were too many in a short time."""
+    """A refresh was refused, because there were too many in a short time."""
 
 
 @dataclass(frozen=True, slots=True)
 class LateTokensDiscarded(ClientEvent):
-    """New tokens arrived after a logout, another login, or newer tokens: they were not stored."""
+    """New tokens arrived after a logout, another login, or newer tokens; they were not stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionEnded(ClientEvent):
-    """The server ended the session; told once."""
+    """The server ended the session, for ``reason``; emitted once."""
 
     reason: str = "invalid_grant"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestReplayed(ClientEvent):
-    """A challenged request is sent again, with newer tokens; whether that took an exchange, ``Renewed`` tells."""
+    """A challenged request is sent again with newer tokens; ``TokensRefreshed`` tells whether that took a refresh."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestNotReplayed(ClientEvent):
-    """A challenged request was not sent again, because ``why``; its caller got the server's answer."""
+    """A challenged request was not sent again, because ``why``; its caller got the response of the server."""
 
     why: str = ""

@@ -1,25 +1,24 @@
-"""One request on its way: what every adapter does, written once, as steps that an adapter carries out.
+"""The flow of one request: what every adapter does, written once as effects that an adapter carries out. Pure.
 
-    Authorize ── Send ──┬── no challenge ───────────────────────────────▶ the answer
-                        └── a challenge ──┬── body spent: renew, say why ▶ the server's own answer
-                                          └── Renew ── Send again ───────▶ the answer, whatever it is
+    NeedTokens ─ SendWith ─┬─ no challenge ───────────────────────────────────────────────▶ this response
+                           └─ challenge ─┬─ body spent ─ NeedNewerTokens ─ MarkNotReplayable ▶ this response
+                                         └─ NeedNewerTokens ─ SendWith ─────────────────────▶ the second response
 
-1. A token goes to the session's origins only, and never over a header that the user has set.
-2. Whether the body can be sent again is settled before it is sent. One that cannot is sent with a token in good time,
-   never twice and never empty; its answer is final.
-3. A challenged answer is read to its end before anybody waits, so that a waiting request holds no connection. Every
-   other answer stays as lazy as it came; a body is read only where the dialect asks, of its types and its size. One
-   that announces no size is read up to that size; if it is longer, it goes on to the caller whole.
-4. The second answer is final; if it is a challenge too, that is remembered as the endpoint's own affair.
+1. Whether the body can be sent again is known before it is sent. One that cannot is sent with a token that is not
+   ageing, never twice and never empty; its response is final.
+2. A challenged response is read to its end before the request waits, so that a waiting request holds no connection.
+3. Every other response stays unread. A body is read only where the dialect looks for a challenge in it, only of its
+   types, and only up to its size; a longer one goes on to the caller whole.
+4. The second response is final. If it is a challenge too, the endpoint is remembered for it (rule 7 of schedule.py).
 
-An adapter is a loop: it asks for the next step, does it, and hands the outcome in. It decides nothing.
+Which tokens follow a challenge is decided in refresh_coordinator.py. An adapter decides nothing: it takes the next
+effect, carries it out, and sends the result in. ``drive`` and ``adrive`` of client/session.py are that loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from unbroken._http import HttpResponse
 from unbroken.client.core.body import Rewind
@@ -30,41 +29,50 @@ from unbroken.errors import NotReplayable
 
 __all__ = [
     "NOT_OUR_RESPONSE",
-    "FlowStep",
+    "Effect",
+    "MarkNotReplayable",
     "NeedNewerTokens",
     "NeedTokens",
-    "ReadResponse",
+    "ReadBody",
+    "ReadHeaders",
     "ResponsePort",
+    "SendWith",
     "request_flow",
 ]
 
-NOT_OUR_RESPONSE = 0  # instead of a status: what answered did not get our token, being behind a redirect
+NOT_OUR_RESPONSE = 0  # in place of a status: the response of a server that did not get our token, behind a redirect
 BODY_SPENT = "its body could be sent only once"
 
 
-@dataclass(frozen=True, slots=True)
-class NeedTokens:
-    """Wanted: tokens to send the request with (a ``Live``); *fresh*: not ageing ones."""
+class NeedTokens(NamedTuple):
+    """Result: the tokens to send the request with (ActiveTokens). *fresh*: not ageing ones."""
 
     fresh: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ReadResponse:
-    """Wanted: the headers of the answer (names in lower case), or its whole ``body`` as bytes.
+class SendWith:
+    """Send the request with ``tokens``. Result: the status of the response (int), or ``NOT_OUR_RESPONSE``."""
 
-    Of a body that is longer than *most* bytes no more than that is wanted: None.
-    """
+    __slots__ = ("tokens",)
 
-    body: bool
-    most: int | None = None
+    def __init__(self, tokens: ActiveTokens) -> None:  # on the hot path, where a NamedTuple takes twice as long
+        self.tokens = tokens
 
 
-@dataclass(frozen=True, slots=True)
-class NeedNewerTokens:
-    """Wanted: newer tokens than *sent*, which were challenged by *endpoint*; None to hand the answer over.
+class ReadHeaders(NamedTuple):
+    """Result: the headers of the response, names in lower case (Mapping[str, str])."""
 
-    Without *needed* a renewal that does not work now is no error: nobody waits for its tokens.
+
+class ReadBody(NamedTuple):
+    """Result: the body of the response (bytes); None if it is longer than *max_bytes* or cannot be decoded."""
+
+    max_bytes: int | None = None
+
+
+class NeedNewerTokens(NamedTuple):
+    """Result: newer tokens than *sent*, which *endpoint* has challenged (ActiveTokens); None to return the response.
+
+    Without *needed*, a refresh that fails now is no error, because the request is not sent again.
     """
 
     sent: ActiveTokens
@@ -72,73 +80,75 @@ class NeedNewerTokens:
     needed: bool
 
 
-HEAD, READ = ReadResponse(body=False), ReadResponse(body=True)
+class MarkNotReplayable(NamedTuple):
+    """Attach *error* to the response, where the caller can find it. No result."""
+
+    error: NotReplayable
+
+
+Effect = NeedTokens | SendWith | ReadHeaders | ReadBody | NeedNewerTokens | MarkNotReplayable
 
 
 class ResponsePort(Protocol):
-    """An answer, as an adapter shows it. Whether ``read`` blocks or is awaited is the adapter's choice."""
+    """A response as an adapter shows it. ``read`` blocks, or returns an awaitable, as the adapter's client does."""
 
     def headers(self) -> Mapping[str, str]:
-        """Its headers, names in lower case."""
+        """Return the headers, names in lower case."""
 
-    def read(self, most: int | None = None) -> Any:
-        """Its whole body, read to the end so that its connection is free; the caller can read it all the same.
+    def read(self, max_bytes: int | None = None) -> Any:
+        """Read the body to its end, which frees the connection, and put it back for the caller. Return it as bytes.
 
-        None if it is longer than *most* bytes, or cannot be decoded; what was read of it is put back.
+        Return None if it is longer than *max_bytes*, or cannot be decoded; what was read of it is put back.
         """
 
-    def note(self, why: NotReplayable) -> None:
-        """Keeps *why* where the caller can find it."""
-
-
-# Live: send the request with these tokens; wanted: the status of the answer.
-# NotReplayable: the request is not sent again; wanted: a note of it at the answer.
-FlowStep = NeedTokens | ActiveTokens | ReadResponse | NeedNewerTokens | NotReplayable
+    def mark(self, error: NotReplayable) -> None:
+        """Attach *error* to the response."""
 
 
 def request_flow(
     dialect: Dialect,
     ready: ActiveTokens | None,
     rewind: Rewind | None,
-    where: Callable[[Any], object],
+    endpoint_of: Callable[[Any], object],
     request: Any,
-    settled: Callable[[object, ActiveTokens, bool], object],
-    tell: Callable[[ClientEvent], object],
-) -> Generator[FlowStep, Any, None]:
-    """The steps of one request. *rewind* makes its body ready to be sent again; None when it can be sent only once.
+    record_acceptance: Callable[[object, ActiveTokens, bool], object],
+    emit: Callable[[ClientEvent], object],
+) -> Generator[Effect, Any, None]:
+    """Yield the effects of *request*.
 
-    *ready* are tokens in good time, if there are any: then nobody has to be asked for some. *where* names the endpoint
-    of *request*; *settled* hears whether it took the tokens that it was given anew.
+    *ready* are tokens that are not ageing, if there are any. *rewind* makes the body ready to be sent again; None if it
+    can be sent only once. *endpoint_of* names the endpoint of a request. *record_acceptance* takes the endpoint, the
+    newer tokens, and whether it accepted them.
     """
-    sent: ActiveTokens = ready or (yield NeedTokens(fresh=rewind is None))
-    status: int = yield sent
-    if not dialect.may_challenge(status) or not (yield from _is_challenged(dialect, status)):
+    sent: ActiveTokens = ready or (yield NeedTokens(fresh=rewind is None))  # rule 1
+    status: int = yield SendWith(sent)
+    if not dialect.may_challenge(status) or not (yield from _is_challenge(dialect, status)):
         return
-    endpoint = where(request)
-    fresh: ActiveTokens | None = yield NeedNewerTokens(sent, endpoint, rewind is not None)
+    endpoint = endpoint_of(request)
+    newer: ActiveTokens | None = yield NeedNewerTokens(sent, endpoint, rewind is not None)
     if rewind is None:
-        tell(RequestNotReplayed(sent.tokens.version, why=BODY_SPENT))
-        yield NotReplayable(BODY_SPENT, renewed=fresh is not None)
+        emit(RequestNotReplayed(sent.tokens.version, why=BODY_SPENT))
+        yield MarkNotReplayable(NotReplayable(BODY_SPENT, refreshed=newer is not None))
         return
-    if fresh is None:
+    if newer is None:
         return
     rewind()
-    tell(RequestReplayed(fresh.tokens.version))
-    status = yield fresh
-    settled(endpoint, fresh, not (yield from _is_challenged(dialect, status)))
+    emit(RequestReplayed(newer.tokens.version))
+    status = yield SendWith(newer)
+    record_acceptance(endpoint, newer, not (yield from _is_challenge(dialect, status)))  # rule 4
 
 
-def _is_challenged(dialect: Dialect, status: int) -> Generator[FlowStep, Any, bool]:
-    """Whether the answer at hand is a challenge; it has been read to its end if so."""
+def _is_challenge(dialect: Dialect, status: int) -> Generator[Effect, Any, bool]:
+    """Return whether the response is a challenge; if so, it has been read to its end (rule 2)."""
     if status == NOT_OUR_RESPONSE or not dialect.may_challenge(status):
         return False
-    headers: Mapping[str, str] = yield HEAD
+    headers: Mapping[str, str] = yield ReadHeaders()
     if not dialect.reads_body:
         if not dialect.is_challenge(HttpResponse(status, headers)):
             return False
-        yield READ
+        yield ReadBody()
         return True
     if not dialect.may_read_body(headers):
-        return False
-    body: bytes | None = yield ReadResponse(body=True, most=dialect.max_body_bytes)
+        return False  # rule 3
+    body: bytes | None = yield ReadBody(dialect.max_body_bytes)
     return body is not None and dialect.is_challenge(HttpResponse(status, headers, body))

@@ -1,10 +1,10 @@
-"""A record as bytes, for every store that writes one down; sealed, if there is a key.
+"""Records as bytes, encrypted if there is a key, for every store that writes them down.
 
-1. The form says which version of it it is; one that a newer version of this library has written is refused.
-2. Bytes that are no record are ``Damaged``: what becomes of them is for the store to say, but nothing is guessed.
-3. Sealing is that of ``_sealing.py``: the first key seals, every key opens. A record that lies there unsealed is read,
-   and sealed when next written.
-4. What cannot be opened is never taken for damaged: a wrong key must not cost anybody their session.
+1. The format has a number. A record that a newer version of this library has written is refused.
+2. Bytes that are no record raise CorruptRecord; the store says what becomes of them, and nothing is guessed.
+3. Encryption is that of ``_encryption.py``: the first key encrypts, every key decrypts. A record that lies there
+   unencrypted is read, and encrypted when it is written next.
+4. What cannot be decrypted never counts as corrupt: a wrong key must not cost a user the session.
 """
 
 from __future__ import annotations
@@ -25,73 +25,78 @@ ENCRYPTED_PREFIX = b"unbroken-encrypted:"
 
 
 class CorruptRecord(Exception):
-    """These bytes are no record."""
+    """The stored bytes cannot be decoded."""
 
 
 class SessionCodec:
-    """Records to bytes and back. *key*: seals them; *place* is what error messages call the store."""
+    """Encodes records and decodes them. *key* encrypts them; error messages call the store *store_name*."""
 
-    def __init__(self, place: str, key: EncryptionKey | None = None) -> None:
-        self._place = place
-        self._sealer = None if key is None else Encryptor(key)
+    def __init__(self, store_name: str, key: EncryptionKey | None = None) -> None:
+        self._store_name = store_name
+        self._encryptor = None if key is None else Encryptor(key)
 
     def encode(self, record: StoredSession) -> bytes:
-        """*record* as bytes."""
+        """Return *record* as bytes."""
         plain = json.dumps({"unbroken": FORMAT, **asdict(record)})
-        return plain.encode() if self._sealer is None else ENCRYPTED_PREFIX + self._sealer.encrypt(plain).encode()
+        if self._encryptor is None:
+            return plain.encode()
+        return ENCRYPTED_PREFIX + self._encryptor.encrypt(plain).encode()
 
     def decode(self, data: bytes) -> StoredSession:
-        """The record that *data* holds. Raises Damaged, or ConfigurationError (rules 1 and 4)."""
+        """Return the record in *data*. Raise CorruptRecord, or ConfigurationError (rules 1 and 4)."""
         if data.startswith(ENCRYPTED_PREFIX):
-            data = self._decrypted(data[len(ENCRYPTED_PREFIX) :])
+            data = self._decrypt(data[len(ENCRYPTED_PREFIX) :])
         try:
-            return _record_of(json.loads(data), self._place)
+            return _to_record(json.loads(data), self._store_name)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise CorruptRecord(f"{self._place} does not hold tokens") from error
+            raise CorruptRecord(f"{self._store_name} does not hold tokens") from error  # rule 2
 
-    def _decrypted(self, sealed: bytes) -> bytes:
-        if self._sealer is None:
-            raise ConfigurationError(f"{self._place} is sealed: give the store its key")
-        plain = self._sealer.decrypt(sealed.decode("latin-1"))
+    def _decrypt(self, encrypted: bytes) -> bytes:
+        if self._encryptor is None:
+            raise ConfigurationError(f"{self._store_name} is encrypted: give the store its key")
+        plain = self._encryptor.decrypt(encrypted.decode("latin-1"))
         if plain is None:
-            raise ConfigurationError(f"{self._place} cannot be opened: it was sealed with another key")
+            raise ConfigurationError(f"{self._store_name} cannot be decrypted: it was encrypted with another key")
         return plain.encode()
 
 
 def key_from_environment(name: str = "UNBROKEN_STORE_KEY") -> list[str]:
-    """The keys in the environment variable *name*, the newest first, with commas between them.
+    """Return the keys in the environment variable *name*: the newest first, with commas between them.
 
-    Raises ConfigurationError when it is not set.
+    Raise ConfigurationError if it is not set.
     """
     return keys_from_environment(name)
 
 
 def key_from_keyring(service: str, name: str = "unbroken-store-key") -> str:
-    """The key that the system's secret store keeps for *service*; made and put there at the first call."""
+    """Return the key that the system's secret store keeps for *service*; the first call makes it."""
     import keyring  # noqa: PLC0415  # an extra
 
     key = keyring.get_password(service, name)
     if key is None:
         keyring.set_password(service, name, new_key())
-        key = keyring.get_password(service, name)  # what stands there: another process may have been faster
+        key = keyring.get_password(service, name)  # read back: another process may have written its own
     if key is None:
         raise ConfigurationError("the system's secret store did not keep the key")
     return key
 
 
-def _record_of(form: dict[str, Any], place: str) -> StoredSession:
-    if int(form["unbroken"]) > FORMAT:
-        raise ConfigurationError(f"{place} was written by a newer version of unbroken: upgrade this one")
-    version, epoch, attempt, over = form["version"], form["epoch"], form["idempotency_key"], form["over"]
-    tokens = None if form["tokens"] is None else Tokens(**form["tokens"])
+def _to_record(fields: dict[str, Any], store_name: str) -> StoredSession:
+    if int(fields["unbroken"]) > FORMAT:
+        raise ConfigurationError(f"{store_name} was written by a newer version of unbroken: upgrade this one")  # rule 1
+    version, epoch, over = fields["version"], fields["epoch"], fields["over"]
+    idempotency_key = fields["idempotency_key"]
+    tokens = None if fields["tokens"] is None else Tokens(**fields["tokens"])
     if not (isinstance(version, int) and isinstance(epoch, int) and isinstance(over, str)):
         raise TypeError("not a record")
-    if not (attempt is None or isinstance(attempt, str)) or (tokens and not _are_whole(tokens, version)):
+    if not (idempotency_key is None or isinstance(idempotency_key, str)):
         raise TypeError("not a record")
-    return StoredSession(version, epoch, tokens, attempt, over)
+    if tokens and not _are_valid(tokens, version):
+        raise TypeError("not a record")
+    return StoredSession(version, epoch, tokens, idempotency_key, over)
 
 
-def _are_whole(tokens: Tokens, version: int) -> bool:
+def _are_valid(tokens: Tokens, version: int) -> bool:
     texts = (tokens.access_token, tokens.refresh_token or "", tokens.scope, tokens.token_type)
     numbers = (tokens.received_at, tokens.expires_in or 0.0, tokens.refresh_expires_in or 0.0, tokens.refresh_seq or 0)
     return (

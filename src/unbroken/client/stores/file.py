@@ -1,11 +1,11 @@
 """Tokens in one file of one machine, shared by all processes that open it.
 
-1. The file is only ever replaced whole: written beside, flushed to the disk, renamed. A crash leaves old or new.
-2. It is readable by its owner alone (0600), from its first byte on; with a key its content is sealed (``form.py``).
-3. Two lock files stand beside it (``flock.py``): ``.renewal`` is held for a whole exchange, ``.write`` for one
+1. The file is replaced as a whole: written beside, flushed to the disk, renamed. A crash leaves the old or the new one.
+2. Only its owner can read it (0600), from its first byte on; with a key its content is encrypted (``codec.py``).
+3. Two lock files stand beside it (``file_lock.py``): ``.refresh`` is held for a whole refresh, ``.write`` for one
    compare-and-set.
-4. A file that cannot be read as tokens is set aside under another name, never deleted. One that a newer version of this
-   library has written, or that is sealed with another key, is refused, and left alone.
+4. A file without readable tokens is set aside under another name, never deleted. A file that a newer version of this
+   library has written, or that is encrypted with another key, is refused and left alone.
 """
 
 from __future__ import annotations
@@ -26,22 +26,24 @@ __all__ = ["FileStore"]
 
 _log = logging.getLogger("unbroken")
 
+WRITE_LOCK_SECONDS = 10.0
+
 
 class FileStore:
-    """Tokens in the file at *path* (``~`` is understood); its folder is made if it is missing, for its owner alone.
+    """Tokens in the file at *path* (``~`` is the home folder); a missing folder is created, for its owner alone.
 
-    *key* seals them (``unbroken.client.stores.codec``). Raises ConfigurationError when the folder cannot be made or
-    written, the key is none, or the system has no ``flock``.
+    *key* encrypts them (``unbroken.client.stores.codec.new_key`` makes one). Raises ConfigurationError if the folder
+    cannot be created or written, the key is not valid, or the system has no ``flock``.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, key: EncryptionKey | None = None) -> None:
         require_flock("FileStore")
         self.path = Path(os.path.realpath(Path(path).expanduser()))
-        self._form, self._key = SessionCodec(f"the token file {self.path}", key), key
+        self._codec, self._key = SessionCodec(f"the token file {self.path}", key), key
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"the folder {self.path.parent} cannot be made: {error.strerror}") from error
+            raise ConfigurationError(f"the folder {self.path.parent} cannot be created: {error.strerror}") from error
         if self.path.is_dir() or not os.access(self.path.parent, os.W_OK | os.X_OK):
             raise ConfigurationError(f"{self.path} cannot be written: name a file in a folder that you may write to")
 
@@ -49,26 +51,26 @@ class FileStore:
         return (_rebuild, (self.path, self._key))
 
     def load(self) -> StoredSession:
-        """The record in the file; ``EMPTY`` without one. Raises StoreUnavailable, or ConfigurationError (rule 4)."""
+        """Return the record; ``EMPTY`` without a file. Raise StoreUnavailable, or ConfigurationError (rule 4)."""
         with contextlib.suppress(CorruptRecord):
             return self._read()
-        with file_lock(f"{self.path}.write", 10.0):  # nobody replaces the file while it is looked at again
+        with file_lock(f"{self.path}.write", WRITE_LOCK_SECONDS):  # so that no process replaces the file meanwhile
             return self._read_or_set_aside()
 
     def save(self, record: StoredSession, expected: StoredSession) -> bool:
-        """Replaces *expected* by *record*, on the disk when it returns; False if it is another one now."""
+        """Replace *expected* by *record*, on the disk when it returns. Return False if another record is there."""
         try:
-            with file_lock(f"{self.path}.write", 10.0):
+            with file_lock(f"{self.path}.write", WRITE_LOCK_SECONDS):
                 if not self._read_or_set_aside().same(expected):
                     return False
-                self._replace(self._form.encode(record))
+                self._replace(self._codec.encode(record))
                 return True
         except OSError as error:
             raise StoreUnavailable(f"the token file {self.path} cannot be written: {error.strerror}") from error
 
     def lock(self, timeout: float) -> contextlib.AbstractContextManager[None]:
-        """Held by one renewal at a time on this machine. Raises StoreBusy after *timeout* seconds."""
-        return file_lock(f"{self.path}.renewal", timeout)
+        """Return the lock of a refresh on this machine; entering it raises StoreBusy after *timeout* seconds."""
+        return file_lock(f"{self.path}.refresh", timeout)
 
     def _read(self) -> StoredSession:
         try:
@@ -77,7 +79,7 @@ class FileStore:
             return EMPTY
         except OSError as error:
             raise StoreUnavailable(f"the token file {self.path} cannot be read: {error.strerror}") from error
-        return self._form.decode(data)
+        return self._codec.decode(data)
 
     def _read_or_set_aside(self) -> StoredSession:
         try:
@@ -90,8 +92,9 @@ class FileStore:
             return EMPTY
 
     def _replace(self, data: bytes) -> None:
+        """Write *data* beside the file, then rename it into place (rule 1)."""
         folder = self.path.parent
-        handle, beside = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=folder)  # mkstemp makes it 0600
+        handle, beside = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=folder)  # mkstemp makes it 0600: rule 2
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -102,7 +105,7 @@ class FileStore:
             with contextlib.suppress(OSError):
                 os.unlink(beside)
             raise
-        entry = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        entry = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)  # the rename is durable once the folder is on the disk
         try:
             os.fsync(entry)
         finally:

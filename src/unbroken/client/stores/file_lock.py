@@ -1,8 +1,8 @@
 """A lock between the processes of one machine: ``flock`` on a file that is never deleted.
 
-1. A waiter on a deleted file would hold another lock than the next one to come: so the file stays.
-2. The operating system frees the lock when its holder dies. A child that was forked meanwhile holds a copy of the
-   descriptor: it lets go of it at once, and the holder unlocks by name.
+1. A process that waits for a deleted file would hold another lock than the next process: so the file stays.
+2. The operating system releases the lock when its holder dies. A forked child has a copy of the descriptor, which would
+   keep the lock: it closes the copy at once, and the holder unlocks explicitly.
 """
 
 from __future__ import annotations
@@ -18,52 +18,54 @@ from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
 try:
     import fcntl
 except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]  # its absence is checked by require_flock
+    fcntl = None  # type: ignore[assignment]  # require_flock checks for it
 
 __all__ = ["file_lock", "require_flock"]
 
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.001, 0.05
+
 
 def require_flock(what: str) -> None:
-    """Raises ConfigurationError where the system has no ``flock``."""
+    """Raise ConfigurationError if the system has no ``flock``."""
     if fcntl is None:
         raise ConfigurationError(f"{what} needs a POSIX system; use another store here")
 
 
 @contextmanager
-def file_lock(name: str, timeout: float) -> Iterator[None]:
-    """Holds the lock file *name*. Raises StoreBusy after *timeout* seconds, StoreUnavailable if it cannot be opened."""
+def file_lock(path: str, timeout: float) -> Iterator[None]:
+    """Hold the lock file at *path*. Raise StoreBusy after *timeout* seconds, StoreUnavailable if it cannot open."""
     try:
-        held = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreUnavailable(f"the lock file {name} cannot be opened: {error.strerror}") from error
-    _held.all.add(held)
+        raise StoreUnavailable(f"the lock file {path} cannot be opened: {error.strerror}") from error
+    _descriptors.all.add(descriptor)
     try:
-        _wait_for(held, name, timeout)
+        _acquire(descriptor, path, timeout)
         yield
     finally:
-        if held in _held.all:  # in a child that was forked meanwhile it is closed already
-            _held.all.discard(held)
-            fcntl.flock(held, fcntl.LOCK_UN)
-            os.close(held)
+        if descriptor in _descriptors.all:  # a child that was forked in the block has closed it
+            _descriptors.all.discard(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # rule 2
+            os.close(descriptor)
 
 
-def _wait_for(held: int, name: str, timeout: float) -> None:
-    """Polls, because a blocking flock cannot be given up; the pauses grow from 1 to 50 milliseconds."""
-    ends, pause = time.monotonic() + timeout, 0.001
+def _acquire(descriptor: int, path: str, timeout: float) -> None:
+    """Poll for the lock, with growing pauses: a blocking flock cannot be given up."""
+    ends, pause = time.monotonic() + timeout, FIRST_PAUSE_SECONDS
     while True:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             if time.monotonic() >= ends:
-                raise StoreBusy(f"the lock {name} stayed busy for {timeout:g} seconds") from None
+                raise StoreBusy(f"the lock {path} stayed busy for {timeout:g} seconds") from None
         except OSError as error:
-            raise StoreUnavailable(f"the lock {name} cannot be taken: {error.strerror}") from error
+            raise StoreUnavailable(f"the lock {path} cannot be taken: {error.strerror}") from error
         time.sleep(pause)
-        pause = min(pause * 2, 0.05)
+        pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
 
-class _HeldDescriptors:
+class _Descriptors:
     """The descriptors of the locks that this process holds or waits for."""
 
     def __init__(self) -> None:
@@ -71,9 +73,9 @@ class _HeldDescriptors:
 
     def reset_after_fork(self) -> None:
         for descriptor in self.all:
-            os.close(descriptor)  # rule 2: the child's copy
+            os.close(descriptor)  # rule 2
         self.all.clear()
 
 
-_held = _HeldDescriptors()
-register_fork_aware(_held)
+_descriptors = _Descriptors()
+register_fork_aware(_descriptors)

@@ -1,9 +1,9 @@
-"""Tokens in the system's secret store: Keychain, Secret Service, or whatever ``keyring`` finds.
+"""Tokens in the secret store of the system: Keychain, Secret Service, or what else ``keyring`` finds.
 
-1. A secret store knows no compare-and-set: a lock file (``flock.py``) in *locks* stands for it, so all who share the
-   tokens must be on one machine, and name the same folder.
-2. Nor does every one write in one step: whoever reads waits for whoever writes, else half a file would be no login.
-3. Some secret stores keep only short texts (2,560 bytes on Windows): long tokens need another store.
+1. A secret store has no compare-and-set: a lock file (``file_lock.py``) in *locks* replaces it, so all clients of the
+   tokens must be on one machine and name the same folder.
+2. Not every secret store writes in one step: a reader waits for a writer, or it would find half a file.
+3. Some secret stores keep only short text (2,560 bytes on Windows): long tokens need another store.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import keyring
-import keyring.errors
+try:
+    import keyring
+    import keyring.errors
+except ImportError as error:
+    raise ImportError("KeyringStore needs keyring: pip install 'unbroken[keyring]'") from error
 
 from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, SessionCodec
@@ -23,11 +26,13 @@ from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["KeyringStore"]
 
+WRITE_LOCK_SECONDS = 10.0
+
 
 class KeyringStore:
-    """Tokens that the system's secret store keeps for *service*, under *name*.
+    """Tokens that the secret store of the system keeps for *service*, under *name*.
 
-    *locks* is the folder of the lock files (``~`` is understood); it is made if it is missing.
+    *locks* is the folder of the lock files (``~`` is the home folder); it is created if it is missing.
     """
 
     def __init__(
@@ -35,20 +40,20 @@ class KeyringStore:
     ) -> None:
         require_flock("KeyringStore")
         self.service, self.name, self.locks = service, name, Path(os.path.realpath(Path(locks).expanduser()))
-        self._form = SessionCodec(f"the secret {name!r} of {service!r}")
+        self._codec = SessionCodec(f"the secret {name!r} of {service!r}")
         try:
             self.locks.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"the folder {self.locks} cannot be made: {error.strerror}") from error
+            raise ConfigurationError(f"the folder {self.locks} cannot be created: {error.strerror}") from error
         self._lock = str(self.locks / re.sub(r"[^A-Za-z0-9.-]", "_", f"{service}.{name}"))
 
     def load(self) -> StoredSession:
-        """The record as it stands now; ``EMPTY`` when there is none."""
-        with self._exclusive():
+        """Return the record; ``EMPTY`` if there is none."""
+        with self._exclusive():  # rule 2
             return self._read()
 
     def _exclusive(self) -> AbstractContextManager[None]:
-        return file_lock(self._lock + ".write", 10.0)
+        return file_lock(self._lock + ".write", WRITE_LOCK_SECONDS)
 
     def _read(self) -> StoredSession:
         try:
@@ -56,21 +61,21 @@ class KeyringStore:
         except keyring.errors.KeyringError as error:
             raise StoreUnavailable(f"the system's secret store cannot be read: {type(error).__name__}") from error
         try:
-            return EMPTY if secret is None else self._form.decode(secret.encode())
+            return EMPTY if secret is None else self._codec.decode(secret.encode())
         except CorruptRecord as error:
             raise StoreUnavailable(f"{error}: delete it, and log in again") from error
 
     def save(self, record: StoredSession, expected: StoredSession) -> bool:
-        """Replaces *expected* by *record*; False if it is another one now."""
-        with self._exclusive():
+        """Replace *expected* by *record*. Return False if another record is there."""
+        with self._exclusive():  # rule 1
             if not self._read().same(expected):
                 return False
             try:
-                keyring.set_password(self.service, self.name, self._form.encode(record).decode())
+                keyring.set_password(self.service, self.name, self._codec.encode(record).decode())
             except keyring.errors.KeyringError as error:
                 raise StoreUnavailable(f"the system's secret store did not take the tokens: {error}") from error
             return True
 
     def lock(self, timeout: float) -> AbstractContextManager[None]:
-        """Held by one renewal at a time on this machine. Raises StoreBusy after *timeout* seconds."""
-        return file_lock(self._lock + ".renewal", timeout)
+        """Return the lock of a refresh on this machine; entering it raises StoreBusy after *timeout* seconds."""
+        return file_lock(self._lock + ".refresh", timeout)

@@ -1,12 +1,12 @@
-"""A lock that is lent for a while: for stores whose holders may die, or lose the network, without a word.
+"""A lock that expires: for stores whose lock holders may crash, or lose the network, without releasing it.
 
-1. A lease ends by itself, so that nobody waits for the dead; it outlives one exchange, and no more.
-2. Its holder asks before each request whether it will certainly last for it: by the monotonic *and* the wall clock,
-   counted from before it was asked for, since one of them stands still while the machine sleeps. If not, it is
-   lengthened; that fails if anybody else has had it meanwhile.
-3. Whoever asks again for what he holds gets it: an answer may have been lost. A lease whose loan was not confirmed, or
-   that could not be given back, is asked for again under the same name.
-4. A busy lock and a lock that cannot be reached are two things: StoreBusy and StoreUnavailable.
+1. A lease expires by itself, so that a crashed holder blocks the others for a while only; it outlives one refresh.
+2. Its holder checks before each request that the lease certainly lasts for it: by the monotonic *and* the wall clock,
+   counted from before the lease was requested, because one of them stands still while the machine sleeps. If it does
+   not last, the holder extends it, which fails if another has had it meanwhile.
+3. A holder that requests its own lease gets it, because a response may have been lost. A lease whose grant was not
+   confirmed, or that could not be released, is requested again under the same name.
+4. A busy lock and a lock that cannot be reached are two errors: StoreBusy and StoreUnavailable.
 """
 
 from __future__ import annotations
@@ -19,89 +19,90 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from unbroken.client.core.record import Lease
+from unbroken.client.stores.base import Lease
 from unbroken.errors import StoreBusy, StoreUnavailable
 
 __all__ = ["LEASE_SECONDS", "LeaseLock"]
 
-LEASE_SECONDS = 20.0  # seconds; one exchange takes ten at most
+LEASE_SECONDS = 20.0  # a refresh request takes ten at most
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.004, 0.1
 
 
 class LeaseStore(Protocol):
-    """The four questions to a store. Each raises StoreUnavailable when it cannot be reached."""
+    """The store of a lease. Each method raises StoreUnavailable if the store cannot be reached."""
 
-    lease: float
+    lease: float  # seconds
 
     def take_lease(self, holder: str) -> bool:
-        """Lends the lock to *holder*, if nobody else has it now."""
+        """Give the lease to *holder*, if no other has it now; return whether *holder* has it."""
 
     def extend_lease(self, holder: str) -> bool:
-        """Lends it for another while, if *holder* was the last to have it."""
+        """Extend the lease, if *holder* was the last to have it; return whether it was."""
 
     def release_lease(self, holder: str) -> object:
-        """Frees it, if *holder* has it."""
+        """Release the lease, if *holder* has it."""
 
 
 class LeaseLock:
-    """Lends the lock of one store."""
+    """The lock of one store, by leases."""
 
-    def __init__(self, lock: LeaseStore) -> None:
-        self._lock = lock
-        self._owed: list[tuple[int, str]] = []  # process and name of holders that may still have the lock
+    def __init__(self, store: LeaseStore) -> None:
+        self._store = store
+        self._unreleased: list[tuple[int, str]] = []  # process id and name of holders that may still have the lease
 
     @contextmanager
     def acquire(self, timeout: float) -> Iterator[Lease]:
-        """Holds the lock. Raises StoreBusy after *timeout* seconds, StoreUnavailable if it cannot be reached."""
-        holder = self._name()
-        ends, pause = time.monotonic() + timeout, 0.004
+        """Hold the lock. Raise StoreBusy after *timeout* seconds, StoreUnavailable if it cannot be reached (rule 4)."""
+        holder = self._holder_name()
+        ends, pause = time.monotonic() + timeout, FIRST_PAUSE_SECONDS
         while True:
-            lease = _HeldLease(self._lock, holder)
+            lease = _HeldLease(self._store, holder)  # before the request: rule 2
             if self._take(holder):
                 break
             if time.monotonic() >= ends:
-                raise StoreBusy(f"the renewal lock stayed busy for {timeout:g} seconds")
+                raise StoreBusy(f"the lock of the store stayed busy for {timeout:g} seconds")
             time.sleep(pause * (0.5 + random.random()))  # noqa: S311  # spreads load only
-            pause = min(pause * 1.5, 0.1)
+            pause = min(pause * 1.5, MAX_PAUSE_SECONDS)
         try:
             yield lease
         finally:
             try:
-                self._lock.release_lease(holder)
+                self._store.release_lease(holder)
             except StoreUnavailable:
-                self._owed.append((os.getpid(), holder))
+                self._unreleased.append((os.getpid(), holder))  # rule 3
 
     def _take(self, holder: str) -> bool:
         try:
-            return self._lock.take_lease(holder)
-        except StoreUnavailable:  # perhaps only its answer was lost
-            self._owed.append((os.getpid(), holder))
+            return self._store.take_lease(holder)
+        except StoreUnavailable:  # perhaps only the response was lost
+            self._unreleased.append((os.getpid(), holder))  # rule 3
             raise
 
-    def _name(self) -> str:
-        """A name to ask under: one that may still have the lock, if there is one; never that of a parent process."""
+    def _holder_name(self) -> str:
+        """Return a name that may still have the lease, or else a new one; never that of a parent process."""
         with suppress(IndexError):
             while True:
-                process, name = self._owed.pop()
+                process, name = self._unreleased.pop()
                 if process == os.getpid():
                     return name
         return secrets.token_hex(8)
 
 
 class _HeldLease:
-    """A lease that was asked for just now."""
+    """A lease that has just been requested."""
 
-    def __init__(self, lock: LeaseStore, holder: str) -> None:
-        self._lock, self._holder = lock, holder
-        self._mono, self._wall = self._from_now()
+    def __init__(self, store: LeaseStore, holder: str) -> None:
+        self._store, self._holder = store, holder
+        self._ends_monotonic, self._ends_wall = self._ends_from_now()
 
-    def _from_now(self) -> tuple[float, float]:
-        return time.monotonic() + self._lock.lease, time.time() + self._lock.lease
+    def _ends_from_now(self) -> tuple[float, float]:
+        return time.monotonic() + self._store.lease, time.time() + self._store.lease
 
     def is_held(self, seconds: float) -> bool:
-        if time.monotonic() + seconds < self._mono and time.time() + seconds < self._wall:
+        if time.monotonic() + seconds < self._ends_monotonic and time.time() + seconds < self._ends_wall:
             return True
-        until = self._from_now()
-        if seconds >= self._lock.lease or not self._lock.extend_lease(self._holder):
+        ends = self._ends_from_now()
+        if seconds >= self._store.lease or not self._store.extend_lease(self._holder):
             return False
-        self._mono, self._wall = until
+        self._ends_monotonic, self._ends_wall = ends
         return True

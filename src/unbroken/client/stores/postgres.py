@@ -1,10 +1,10 @@
 """Tokens in PostgreSQL, shared by hosts.
 
-1. One row a session; the table is made at the first use. A save is one statement that compares and sets, and durable.
-2. The lock is a lease in the same row, by the database's clock: it needs no connection of its own while it is held, and
-   goes through a connection pooler.
-3. One connection a process, made when it is needed, made anew when it broke or the process was forked.
-4. Every call is bounded: a connection that does not answer in time is cut, and a dead database is told by
+1. Each session has one row; the first use creates the table. A save is one durable statement that compares and sets.
+2. The lock is a lease in the same row (``lease.py``), by the clock of the database: while it is held it needs no
+   connection of its own, and it works through a connection pooler.
+3. Each process has one connection, opened when it is needed, and again when it broke or the process was forked.
+4. Every call is bounded: a connection that does not respond in time is cut, and a dead database raises
    StoreUnavailable.
 """
 
@@ -18,40 +18,47 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-import psycopg
+try:
+    import psycopg
+except ImportError as error:
+    raise ImportError("PostgresStore needs psycopg: pip install 'unbroken[postgres]'") from error
 
+from unbroken._durations import Duration, to_seconds
 from unbroken._fork import register_fork_aware
-from unbroken.client.core.record import EMPTY, Lease, StoredSession
+from unbroken.client.core.record import EMPTY, StoredSession
+from unbroken.client.stores.base import Closeable, Lease
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
 from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["PostgresStore"]
 
-TABLE = """
+CREATE_TABLE = """
     CREATE TABLE IF NOT EXISTS unbroken_tokens (
         name text PRIMARY KEY, stamp text NOT NULL, data bytea, holder text, held_until timestamptz
     )
 """
 LOAD = "SELECT data FROM unbroken_tokens WHERE name = %s"
 SAVE = "UPDATE unbroken_tokens SET stamp = %s, data = %s WHERE name = %s AND stamp = %s RETURNING 1"
-BEGIN = "INSERT INTO unbroken_tokens (name, stamp) VALUES (%s, %s) ON CONFLICT DO NOTHING"
-TAKE = """
+INSERT_EMPTY = "INSERT INTO unbroken_tokens (name, stamp) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+TAKE_LEASE = """
     UPDATE unbroken_tokens SET holder = %s, held_until = now() + make_interval(secs => %s)
     WHERE name = %s AND (held_until IS NULL OR held_until < now() OR holder = %s) RETURNING 1
 """
-LENGTHEN = """
+EXTEND_LEASE = """
     UPDATE unbroken_tokens SET held_until = now() + make_interval(secs => %s)
     WHERE name = %s AND holder = %s RETURNING 1
 """
-GIVE_BACK = "UPDATE unbroken_tokens SET holder = NULL, held_until = NULL WHERE name = %s AND holder = %s RETURNING 1"
+RELEASE_LEASE = """
+    UPDATE unbroken_tokens SET holder = NULL, held_until = NULL WHERE name = %s AND holder = %s RETURNING 1
+"""
 
 
-class PostgresStore:
+class PostgresStore(Closeable):
     """Tokens in the PostgreSQL at *url* (``postgresql://``, or any libpq connection string), for the session *name*.
 
-    *key* seals them (``form.py``). *lease* is how long a holder of the renewal lock that died is waited for, *timeout*
-    how long a connection or a statement may take; both in seconds.
+    *key* encrypts them (``codec.py``). *lease* is after how many seconds the lock of a crashed holder expires,
+    *timeout* how many seconds a connection or a statement may take.
     """
 
     def __init__(
@@ -60,80 +67,81 @@ class PostgresStore:
         name: str = "default",
         *,
         key: EncryptionKey | None = None,
-        lease: float = LEASE_SECONDS,
-        timeout: float = 3.0,
+        lease: Duration = LEASE_SECONDS,
+        timeout: Duration = 3.0,
     ) -> None:
-        self._made_of = (url, name, key, lease, timeout)
+        self.name, self.lease = name, to_seconds("lease", lease)
+        self._timeout = to_seconds("timeout", timeout, minimum=0.001)
+        self._arguments = (url, name, key, self.lease, self._timeout)
+        self._lease_lock = LeaseLock(self)
         try:
             psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError:  # its message repeats the string, and the password in it
             raise ConfigurationError("the connection string of the PostgreSQL store cannot be read") from None
-        self.name, self.lease, self._lender = name, lease, LeaseLock(self)
-        self._form = SessionCodec(f"the session {name!r} in PostgreSQL", key)
-        self._timeout = timeout
+        self._codec = SessionCodec(f"the session {name!r} in PostgreSQL", key)
         self.reset_after_fork()
         register_fork_aware(self)
 
     def reset_after_fork(self) -> None:
-        """Also after a fork: the connection, and a lock that was held, are the parent's."""
+        """Start without a connection, and with a lock that is free: those of the parent stay the parent's."""
         self._connection: Any = None
-        self._turn = threading.Lock()  # one statement at a time on the connection
+        self._connection_lock = threading.Lock()  # one statement at a time
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, self._made_of)
+        return (_rebuild, self._arguments)
 
     def load(self) -> StoredSession:
-        """The record as it stands now; ``EMPTY`` when there is none."""
-        found = self._asked(LOAD, (self.name,))
-        if not found or found[0] is None:
+        """Return the record; ``EMPTY`` if there is none."""
+        row = self._query(LOAD, (self.name,))
+        if not row or row[0] is None:
             return EMPTY
         try:
-            return self._form.decode(bytes(found[0]))
+            return self._codec.decode(bytes(row[0]))
         except CorruptRecord as error:
             raise StoreUnavailable(f"{error}: delete the row, and log in again") from error
 
     def save(self, record: StoredSession, expected: StoredSession) -> bool:
-        """Replaces *expected* by *record*, durably; False if it is another one now."""
+        """Replace *expected* by *record*, durably. Return False if another record is there."""
         if expected.same(EMPTY):
-            self._asked(BEGIN, (self.name, EMPTY.stamp))
-        return self._asked(SAVE, (record.stamp, self._form.encode(record), self.name, expected.stamp)) is not None
+            self._query(INSERT_EMPTY, (self.name, EMPTY.stamp))
+        return self._query(SAVE, (record.stamp, self._codec.encode(record), self.name, expected.stamp)) is not None
 
     def lock(self, timeout: float) -> AbstractContextManager[Lease]:
-        """Held by one renewal at a time. Raises StoreBusy after *timeout* seconds, or StoreUnavailable."""
-        return self._lender.acquire(timeout)
+        """Return the lock of a refresh; entering it raises StoreBusy after *timeout* seconds."""
+        return self._lease_lock.acquire(timeout)
 
     def close(self) -> None:
-        """Closes the connection; the next call makes another."""
-        with self._turn:
+        """Close the connection. The next use opens another."""
+        with self._connection_lock:
             self._drop()
 
     def take_lease(self, holder: str) -> bool:
-        """Lends the lock to *holder*, if nobody else has it now."""
-        self._asked(BEGIN, (self.name, EMPTY.stamp))
-        return self._asked(TAKE, (holder, self.lease, self.name, holder)) is not None
+        """Give the lease to *holder*, if no other has it now; return whether *holder* has it."""
+        self._query(INSERT_EMPTY, (self.name, EMPTY.stamp))
+        return self._query(TAKE_LEASE, (holder, self.lease, self.name, holder)) is not None
 
     def extend_lease(self, holder: str) -> bool:
-        """Lends the lock for another while, if *holder* was the last to have it."""
-        return self._asked(LENGTHEN, (self.lease, self.name, holder)) is not None
+        """Extend the lease, if *holder* was the last to have it; return whether it was."""
+        return self._query(EXTEND_LEASE, (self.lease, self.name, holder)) is not None
 
     def release_lease(self, holder: str) -> None:
-        """Frees the lock, if *holder* has it."""
-        self._asked(GIVE_BACK, (self.name, holder))
+        """Release the lease, if *holder* has it."""
+        self._query(RELEASE_LEASE, (self.name, holder))
 
-    def _asked(self, statement: str, values: Sequence[object]) -> Any:
-        """The first row of the answer. A connection that turns out to be broken is made anew, once."""
-        if not self._turn.acquire(timeout=2 * self._timeout):
-            raise StoreUnavailable("the token store in PostgreSQL does not answer")
+    def _query(self, statement: str, values: Sequence[object]) -> Any:
+        """Return the first row. A connection that turns out to be broken is opened again, once."""
+        if not self._connection_lock.acquire(timeout=2 * self._timeout):
+            raise StoreUnavailable("the token store in PostgreSQL does not respond")
         try:
-            return self._answer(statement, values)
+            return self._execute_twice(statement, values)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise StoreUnavailable("the token store in PostgreSQL cannot be reached") from error
         except psycopg.Error as error:
             raise StoreUnavailable(f"the token store in PostgreSQL cannot be used: {type(error).__name__}") from error
         finally:
-            self._turn.release()
+            self._connection_lock.release()
 
-    def _answer(self, statement: str, values: Sequence[object]) -> Any:
+    def _execute_twice(self, statement: str, values: Sequence[object]) -> Any:
         ends = time.monotonic() + self._timeout
         try:
             return self._execute(statement, values)
@@ -156,10 +164,10 @@ class PostgresStore:
     def _connect(self) -> None:
         timeout = self._timeout
         bounds: dict[str, Any] = {"connect_timeout": max(int(timeout), 2), "tcp_user_timeout": int(timeout * 1000)}
-        self._connection = psycopg.connect(self._made_of[0], autocommit=True, prepare_threshold=None, **bounds)
-        made_by_another = contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable)
-        with made_by_another, _cut_after(timeout, self._connection):
-            self._connection.execute(TABLE)
+        self._connection = psycopg.connect(self._arguments[0], autocommit=True, prepare_threshold=None, **bounds)
+        created_by_another = contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable)
+        with created_by_another, _cut_after(timeout, self._connection):
+            self._connection.execute(CREATE_TABLE)
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -170,13 +178,12 @@ class PostgresStore:
 
 @contextlib.contextmanager
 def _cut_after(seconds: float, connection: Any) -> Iterator[None]:
-    """Ends *connection* if it is still needed after so many *seconds*: libpq itself waits for ever."""
-
+    """Cut *connection* if the block takes longer than *seconds*: libpq itself has no such limit (rule 4)."""
     ending, over = threading.Lock(), threading.Event()
 
     def cut() -> None:
         with ending, contextlib.suppress(OSError, psycopg.Error):
-            if not over.is_set():  # else its descriptor may be somebody else's by now
+            if not over.is_set():  # else its descriptor may belong to another connection
                 with socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as copy:
                     copy.shutdown(socket.SHUT_RDWR)
 

@@ -37,9 +37,9 @@ def test_the_file_and_its_locks_are_its_owners_alone(file: Path) -> None:
 def test_lock_files_stay(file: Path) -> None:
     store = FileStore(file)
     with store.lock(1):
-        inode = os.stat(str(file) + ".renewal").st_ino
+        inode = os.stat(str(file) + ".refresh").st_ino
     with store.lock(1):
-        assert os.stat(str(file) + ".renewal").st_ino == inode
+        assert os.stat(str(file) + ".refresh").st_ino == inode
 
 
 def test_nothing_is_left_beside_a_write_that_fails(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ session = Session(sys.argv[1], KeyringStore("unbroken tests", "ada"))
 if sys.argv[2] == "login":
     session.login("ada", "correct horse")
 token = session.token()
-print(sys.argv[2], keyring.get_keyring().name, token, session.renewed(token) if sys.argv[2] == "renew" else "")
+print(sys.argv[2], keyring.get_keyring().name, token, session.newer_token(token) if sys.argv[2] == "renew" else "")
 """
 
 
