@@ -50,5 +50,5 @@ def run(code: str, folder: Path, *command: str) -> subprocess.CompletedProcess[s
         capture_output=True,
         text=True,
         check=False,
-        timeout=90,
+        timeout=240,
     )

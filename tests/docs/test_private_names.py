@@ -261,7 +261,7 @@ def test_the_page_lists_every_private_name_of_others() -> None:
 
 
 def test_the_scan_finds_the_names_that_the_page_is_about() -> None:
-    assert {"_WaitTimeout", "_content_consumed", "_original_response", "_request", "_password"} <= set(private_names())
+    assert {"_WaitTimeout", "_content_consumed", "_original_response", "_password"} <= set(private_names())
 
 
 def test_the_page_names_files_that_exist() -> None:
