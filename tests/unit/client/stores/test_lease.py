@@ -63,9 +63,9 @@ def test_a_child_does_not_ask_under_its_parents_name() -> None:
     parents = lock.holder
     child = os.fork()
     if child == 0:
-        os._exit(lender._name() == parents)
+        os._exit(lender._holder_name() == parents)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert lender._name() == parents
+    assert lender._holder_name() == parents
 
 
 def test_a_lease_must_outlive_a_renewal(tmp_path: Path) -> None:
