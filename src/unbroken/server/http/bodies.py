@@ -1,5 +1,6 @@
 """The JSON bodies of the endpoints. The type checker holds the endpoints to them where they build a body themselves;
 OpenAPI describes the endpoints by them; the contract tests compare both with what is sent.
+
 1. A field that is ``NotRequired`` may be absent; in a request its default is empty or false.
 2. What else a field must satisfy, and what it means, is a ``Constraint`` in its ``Annotated`` type.
 
