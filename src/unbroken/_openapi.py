@@ -1,6 +1,6 @@
 """The endpoints in OpenAPI: their bodies, their responses, and the header that guards cookies against CSRF.
 
-1. Bodies are described from ``server/http/bodies.py``, which the endpoints are type-checked with.
+1. Bodies are declared once, in ``server/http/bodies.py``: the schemas are made from these declarations.
 2. The endpoints read and write JSON by themselves, the same in every framework: FastAPI only describes them.
 """
 

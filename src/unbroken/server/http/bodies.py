@@ -1,5 +1,5 @@
-"""The JSON bodies of the endpoints: one declaration for the type checker, which reads the endpoints by it, and for
-OpenAPI, which describes them.
+"""The JSON bodies of the endpoints. The type checker holds the endpoints to them where they build a body themselves;
+OpenAPI describes the endpoints by them; the contract tests compare both with what is sent.
 
 1. A field that is ``NotRequired`` may be absent; in a request its default is empty or false.
 2. What else a field must satisfy, and what it means, is a ``Constraint`` in its ``Annotated`` type.
@@ -9,7 +9,7 @@ This file has no ``from __future__ import annotations``: with it, ``NotRequired`
 
 from typing import Annotated, NamedTuple, NotRequired, TypedDict
 
-from unbroken.server.http.messages import MAX_LABEL_CHARS
+from unbroken.server.core.session_info import MAX_LABEL_CHARS
 
 __all__ = [
     "ClaimsBody",

@@ -14,6 +14,7 @@ import time
 
 from unbroken._sync import in_sync_context
 from unbroken.errors import ConfigurationError, TryLater
+from unbroken.server.http.bodies import HealthBody
 from unbroken.server.http.messages import NO_STORE, Request, Response, Route, json_response
 from unbroken.server.sessions import Sessions
 from unbroken.server.worker_pool import run_inline
@@ -35,16 +36,17 @@ class HealthEndpoints:
         self.routes = (Route("GET", "/health", self._health), Route("GET", "/health/ready", self._health_ready))
 
     async def _health(self, _request: Request, _sid: str) -> Response:
-        return json_response({"status": "ok"})
+        return json_response(HealthBody(status="ok"))
 
     async def _health_ready(self, _request: Request, _sid: str) -> Response:
         problem = await self._problem()
         if not problem:
-            return json_response({"status": "ok"})
+            return json_response(HealthBody(status="ok"))
         if time.monotonic() - self._logged_at > LOG_INTERVAL_SECONDS:  # rule 1
             self._logged_at = time.monotonic()
             _log.warning("not ready: %s", problem)
-        return json_response({"status": "unavailable"}, 503, {**NO_STORE, "retry-after": str(RETRY_AFTER_SECONDS)})
+        headers = {**NO_STORE, "retry-after": str(RETRY_AFTER_SECONDS)}
+        return json_response(HealthBody(status="unavailable"), 503, headers)
 
     async def _problem(self) -> str:
         """Return what keeps this server from working; empty if nothing does."""

@@ -9,15 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import NamedTuple
 
 from unbroken.errors import InvalidRequest, LoginRefused
-from unbroken.server.core.session_info import NewSession
+from unbroken.server.core.session_info import MAX_LABEL_CHARS, Caller, NewSession
 from unbroken.server.http.bodies import MfaRequiredBody
 from unbroken.server.http.cookies import CookieTransport
 from unbroken.server.http.messages import (
-    MAX_LABEL_CHARS,
     Request,
     Response,
     Route,
@@ -38,9 +36,19 @@ from unbroken.tokens import TokenResponse
 __all__ = ["LoginEndpoints"]
 
 MAX_CLIENT_ID_CHARS = 200  # it is in every access token, which must fit into a header
-FIRST_PARTY = "first-party"  # the client id of clients that send none
 
-Voided = Callable[[], Coroutine[Any, Any, bool]]
+
+class _Login(NamedTuple):
+    """A login whose password was right. *account* and *spelling* are the rate limit's keys of the name."""
+
+    caller: Caller
+    name: str
+    password: str
+    account: bytes
+    spelling: bytes
+    started: float
+    subject: str
+    session: NewSession
 
 
 class LoginEndpoints:
@@ -58,92 +66,91 @@ class LoginEndpoints:
 
     async def _login(self, request: Request, _sid: str) -> Response:
         fields, in_cookies = request.json(), self._cookies.wants_cookies(request)
-        result = await self._tokens_or_mfa(
-            request,
-            text_field(fields, "username"),
-            text_field(fields, "password"),
+        session = NewSession(
+            client_id=text_field(fields, "client_id", required=False) or NewSession().client_id,
             scope=text_field(fields, "scope", required=False),
             label=text_field(fields, "label", required=False)[:MAX_LABEL_CHARS],
-            client_id=text_field(fields, "client_id", required=False) or FIRST_PARTY,
             coordinated=bool_field(fields, "coordinated") and not in_cookies,
         )
+        name, password = text_field(fields, "username"), text_field(fields, "password")
+        result = await self._tokens_or_mfa(request, name, password, session)
         return result if isinstance(result, Response) else self._cookies.issue(request, result)
 
-    async def log_in(self, request: Request, name: str, password: str, *, scope: str, client_id: str) -> TokenResponse:
-        """Return the tokens of a new session, without MFA. Raises LoginRefused, InvalidRequest, InvalidScope or
-        TryLater.
+    async def log_in(self, request: Request, name: str, password: str, session: NewSession) -> TokenResponse:
+        """Return the tokens of a new session, without MFA.
+
+        Raises LoginRefused, InvalidRequest, InvalidScope or TryLater.
         """
-        result = await self._tokens_or_mfa(
-            request, name, password, scope=scope, label="", client_id=client_id or FIRST_PARTY, coordinated=False
-        )
+        result = await self._tokens_or_mfa(request, name, password, session)
         if isinstance(result, Response):
             raise LoginRefused("this account requires MFA: log in at /login", reason="mfa_required")
         return result
 
     async def _tokens_or_mfa(
-        self, request: Request, name: str, password: str, **session: Any
+        self, request: Request, name: str, password: str, session: NewSession
     ) -> TokenResponse | Response:
-        """Return the tokens of a new session with the fields *session*, or the response that asks for a code."""
-        _check_client_id(session["client_id"])
+        """Return the tokens of a new session, or the response that asks for a code."""
+        _check_client_id(session.client_id)
         self._authenticator.check_length(name, password)
         started = self._sessions.clock()
         account, spelling = name_key(name), spelling_key(name)
         identity, attempt = await self._credentials.check(
             request.caller, account, "password", lambda: self._authenticator.authenticate(name, password), spelling
         )
-        session["scope"] = " ".join(dict.fromkeys(session["scope"].split()))
-        session["label"] = session["label"] or identity.label[:MAX_LABEL_CHARS]
-        subject = identity.subject
-
-        def voided() -> Coroutine[Any, Any, bool]:
-            return self._sessions_revoked_since(subject, started)
-
+        scope = " ".join(dict.fromkeys(session.scope.split()))
+        session = session._replace(scope=scope, label=session.label or identity.label[:MAX_LABEL_CHARS])
+        login = _Login(request.caller, name, password, account, spelling, started, identity.subject, session)
         if isinstance(identity, MfaRequired):
             await self._credentials.refund(attempt)  # rule 3
-            response = await self._ask_for_code(identity, account, spelling, session)
-            voided_now = await run_in_worker(self._sessions.store, voided)
-            if voided_now or not await self._authenticator.still_authenticates(subject, name, password):
-                raise self._password_changed(request, account)
-            return response
+            return await self._mfa_response(login, identity)
         await self._credentials.record_success(attempt)
-        await self._authenticator.check_scope(subject, session["scope"])
+        return await self._tokens(login)
+
+    async def _tokens(self, login: _Login) -> TokenResponse:
+        await self._authenticator.check_scope(login.subject, login.session.scope)
         try:
-            granted = await self._create_session(request, subject, session, voided)
+            granted = await self._sessions.acreate_unless(
+                login.subject, login.session, login.caller, voided=lambda: self._is_voided(login)
+            )
         except LoginRefused:
-            raise self._password_changed(request, account) from None
-        if not await self._authenticator.still_authenticates(subject, name, password):  # rule 2
+            raise self._password_changed(login) from None
+        if not await self._authenticator.still_authenticates(login.subject, login.name, login.password):  # rule 2
             await self._sessions.alogout(refresh_token=granted.refresh_token)
-            raise self._password_changed(request, account)
+            raise self._password_changed(login)
         return granted
 
-    async def _sessions_revoked_since(self, subject: str, started: float) -> bool:
-        """Return whether all sessions of *subject* were revoked since *started*. A ``Subject`` knows it better."""
-        return not isinstance(subject, Subject) and await revoked_since(self._sessions.store, subject, started)
-
-    def _password_changed(self, request: Request, account: bytes) -> LoginRefused:
-        """Return the error for a password that was right and may no longer be; report the failed login."""
-        self._credentials.notify_failed(request.caller, account, "changed")
-        return LoginRefused("wrong user name or password")
-
-    async def _ask_for_code(
-        self, mfa: MfaRequired, account: bytes, spelling: bytes, session: dict[str, Any]
-    ) -> Response:
-        await self._authenticator.check_scope(mfa.subject, session["scope"])
+    async def _mfa_response(self, login: _Login, mfa: MfaRequired) -> Response:
+        """Return the response that asks for a code (rule 1)."""
+        await self._authenticator.check_scope(mfa.subject, login.session.scope)
         body: MfaRequiredBody = {
             "error": "mfa_required",
             "error_description": "the password is right: send the code too",
-            "mfa_token": await self._mfa_tokens.issue(mfa, account, spelling, session),
+            "mfa_token": await self._mfa_tokens.issue(mfa, login.account, login.spelling, login.session),
             "expires_in": int(MFA_TOKEN_SECONDS),
             "challenge_type": mfa.kind,
         }
         if mfa.hint:
             body["hint"] = mfa.hint
+        voided = await run_in_worker(self._sessions.store, lambda: self._is_voided(login))
+        if voided or not await self._authenticator.still_authenticates(login.subject, login.name, login.password):
+            raise self._password_changed(login)  # rule 2
         return json_response(body, 403)
+
+    async def _is_voided(self, login: _Login) -> bool:
+        """Return whether all sessions of the subject were revoked since *login* started; a ``Subject`` knows better."""
+        if isinstance(login.subject, Subject):
+            return False
+        return await revoked_since(self._sessions.store, login.subject, login.started)
+
+    def _password_changed(self, login: _Login) -> LoginRefused:
+        """Return the error for a password that was right and may no longer be; report the failed login."""
+        self._credentials.notify_failed(login.caller, login.account, "changed")
+        return LoginRefused("wrong user name or password")
 
     async def _login_step(self, request: Request, _sid: str) -> Response:
         fields, in_cookies = request.json(), self._cookies.wants_cookies(request)
         pending, code = await self._mfa_tokens.read(text_field(fields, "mfa_token")), text_field(fields, "code")
-        if text_field(fields, "client_id", required=False) not in ("", pending.session["client_id"]):
+        if text_field(fields, "client_id", required=False) not in ("", pending.session.client_id):
             raise mfa_token_refused()
         account = marker_key(b"code", pending.subject.encode("utf-8", "replace"))
         _, attempt = await self._credentials.check(
@@ -159,21 +166,15 @@ class LoginEndpoints:
             raise
         await self._credentials.record_success(attempt)
         await self._credentials.record_earlier_success(request.caller, pending.account, pending.spelling)
-        session = {**pending.session, "coordinated": pending.session["coordinated"] and not in_cookies}
+        session = pending.session._replace(coordinated=pending.session.coordinated and not in_cookies)
         try:
-            granted = await self._create_session(
-                request, pending.subject, session, lambda: self._mfa_tokens.is_voided(pending)
+            granted = await self._sessions.acreate_unless(
+                pending.subject, session, request.caller, voided=lambda: self._mfa_tokens.is_voided(pending)
             )
         except LoginRefused:
             self._credentials.notify_failed(request.caller, account, "mfa_token")
             raise mfa_token_refused() from None
         return self._cookies.issue(request, granted)
-
-    async def _create_session(
-        self, request: Request, subject: str, session: dict[str, Any], voided: Voided
-    ) -> TokenResponse:
-        """Return the tokens of a new session. Raises LoginRefused if *voided* returns True once it is stored."""
-        return await self._sessions.acreate_unless(subject, NewSession(**session), request.caller, voided=voided)
 
 
 def _check_client_id(client_id: str) -> None:

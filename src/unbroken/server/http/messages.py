@@ -34,7 +34,6 @@ from unbroken.server.core.session_info import MAX_USER_AGENT_CHARS, Caller
 
 __all__ = [
     "MAX_BODY_BYTES",
-    "MAX_LABEL_CHARS",
     "NO_STORE",
     "Forbidden",
     "Handler",
@@ -53,7 +52,6 @@ _log = logging.getLogger("unbroken")
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 MAX_BODY_BYTES = 64 * 1024
 MAX_FORM_FIELDS = 50
-MAX_LABEL_CHARS = 200
 CONFIGURATION_RETRY_SECONDS = 5.0
 NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}

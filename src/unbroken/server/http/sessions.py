@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from unbroken.errors import InvalidRequest
+from unbroken.server.core.session_info import MAX_LABEL_CHARS
 from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.bodies import ClaimsBody, ErrorBody, RevokedBody
 from unbroken.server.http.messages import (
-    MAX_LABEL_CHARS,
     NO_STORE,
     Request,
     Response,

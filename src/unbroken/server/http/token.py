@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
+from unbroken.server.core.session_info import NewSession
 from unbroken.server.http.bodies import ErrorBody
 from unbroken.server.http.cookies import CookieTransport, ambiguous_cookies
 from unbroken.server.http.login import LoginEndpoints
@@ -62,10 +63,9 @@ class TokenEndpoints:
 
     async def _password_tokens(self, request: Request, fields: dict[str, str], client_id: str) -> Response:
         name, password = text_field(fields, "username"), text_field(fields, "password")
+        session = NewSession(client_id or NewSession().client_id, fields.get("scope", ""))
         try:
-            granted = await self._logins.log_in(
-                request, name, password, scope=fields.get("scope", ""), client_id=client_id
-            )
+            granted = await self._logins.log_in(request, name, password, session)
         except LoginRefused as error:  # RFC 6749 §5.2 has no other code for it; no session is over by it
             body: ErrorBody = {"error": "invalid_grant", "error_description": str(error)}
             return json_response(body, 400)

@@ -10,11 +10,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from unbroken.errors import LoginRefused
+from unbroken.server.core.session_info import NewSession
 from unbroken.server.keys.keyring import Keyring
 from unbroken.server.keys.purpose_token import MALFORMED_ERRORS, PurposeToken
 from unbroken.server.login.authenticator import MfaRequired
@@ -32,15 +31,13 @@ MFA_TOKEN = PurposeToken(
 
 @dataclass(frozen=True, slots=True)
 class PendingLogin:
-    """A login that waits for a code. *session* holds the fields of the session-to-be; *account* and *spelling* are the
-    rate limit's keys of the password.
-    """
+    """A login that waits for a code. *account* and *spelling* are the rate limit's keys of the name."""
 
     subject: str
     kind: str
     account: bytes
     spelling: bytes
-    session: Mapping[str, Any]
+    session: NewSession
     started: float
     jti: str
 
@@ -51,7 +48,7 @@ class MfaTokens:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions, self._audience = sessions, sessions.issuer + "#login"
 
-    async def issue(self, mfa: MfaRequired, account: bytes, spelling: bytes, session: Mapping[str, Any]) -> str:
+    async def issue(self, mfa: MfaRequired, account: bytes, spelling: bytes, session: NewSession) -> str:
         """Return the token for *mfa*. Raises ConfigurationError if it would be too long to be read again."""
         now = self._sessions.clock()
         claims = {
@@ -63,7 +60,7 @@ class MfaTokens:
             "jti": secrets.token_hex(16),
             "account": account.hex(),
             "spelling": spelling.hex(),
-            "about": dict(session),
+            "about": session._asdict(),
         }
         return MFA_TOKEN.encode(claims, await self._sessions.akeyring(), now)
 
@@ -98,9 +95,8 @@ class MfaTokens:
         if claims["aud"] != self._audience:
             raise ValueError
         account, spelling = bytes.fromhex(claims["account"]), bytes.fromhex(claims["spelling"])
-        pending = PendingLogin(
-            claims["sub"], claims["kind"], account, spelling, claims["about"], claims["iat"], claims["jti"]
-        )
+        session = NewSession(**claims["about"])
+        pending = PendingLogin(claims["sub"], claims["kind"], account, spelling, session, claims["iat"], claims["jti"])
         return pending, claims["exp"]
 
 

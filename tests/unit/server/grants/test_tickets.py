@@ -20,6 +20,7 @@ import pytest
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, StoreUnavailable, TryLater
 from unbroken.server import Claims, MemorySessionStore, MfaRequired, Policy, Sessions, open_store
+from unbroken.server.core.session_info import NewSession
 from unbroken.server.grants.tickets import MAX_TICKET_CHARS, TICKET_TOKEN
 from unbroken.server.keys.access_token import AccessTokenVerifier
 from unbroken.server.keys.keyring import Keyring
@@ -297,7 +298,7 @@ def test_another_key_of_this_server_makes_no_ticket(sessions: Sessions) -> None:
 
 def test_the_token_between_two_steps_is_no_ticket_nor_the_other_way_round(sessions: Sessions) -> None:
     steps = MfaTokens(sessions)
-    step = run_sync(steps.issue(MfaRequired("ada", "totp"), b"account", b"spelling", {}))
+    step = run_sync(steps.issue(MfaRequired("ada", "totp"), b"account", b"spelling", NewSession()))
     assert refused(sessions, step) == "malformed"
     with pytest.raises(Refused):
         run_sync(steps.read(bought(sessions)))
