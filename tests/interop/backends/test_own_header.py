@@ -94,7 +94,7 @@ def told(scene: Scene, caplog: pytest.LogCaptureFixture) -> str:
     scene.hands.pass_(60)
     assert scene.get().status == 200
     assert "RefreshFailed" in caplog.text
-    assert "Renewed" in caplog.text
+    assert "TokensRefreshed" in caplog.text
     return caplog.text + repr(scene.events)
 
 
