@@ -84,6 +84,6 @@ def server() -> Iterator[Backend]:
 @pytest.fixture
 def session(server: Backend) -> Session:
     """A session that is logged in there."""
-    made = Session(server.url, refresh_timeout=2.0, wait_timeout=10.0)
+    made = Session(server.url, refresh_timeout=10.0, wait_timeout=20.0)
     made.login("ada", PASSWORD)
     return made

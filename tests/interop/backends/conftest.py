@@ -77,7 +77,7 @@ def stage(run: Callable[[Backend], Backend], adapter: Callable[[Session], Client
         def build(backend: Backend, *, dialect: Callable[[Dialect], Dialect] = replace, **about: Any) -> Scene:
             run(backend)
             hands, over, events = Hands(), list[str](), list[ClientEvent]()
-            about = {"refresh_timeout": 2.0, "wait_timeout": 10.0, "clock": hands.clock()} | about
+            about = {"refresh_timeout": 10.0, "wait_timeout": 20.0, "clock": hands.clock()} | about
             session = Session(
                 dialect(type(backend).dialect(backend.url)),
                 on_session_over=over.append,
