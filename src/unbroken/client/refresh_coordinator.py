@@ -123,7 +123,7 @@ class SessionState:
                 self._cooldown = Cooldown()
 
     def end_session(self, reason: str, *, epoch: int, only_in: int | None = None) -> bool:
-        """Drop the tokens and set *epoch*; with *only_in*, only if that is the current one. Return if there were any."""
+        """Drop the tokens and set *epoch*; with *only_in*, only in that epoch. Return whether there were any tokens."""
         with self._lock:
             if (only_in is not None and only_in != self.epoch) or epoch < self.epoch:
                 return False
