@@ -54,6 +54,30 @@ _HTTP_TOKEN = re.compile(_TOKEN)
 Encoding = Literal["form", "json", "query", "header"]
 
 
+# ---- checks of values (rule 7) ---------------------------------------------------------------------------------------
+
+
+def _require(is_right: bool, message: str) -> None:
+    if not is_right:
+        raise ConfigurationError(message)
+
+
+def _is_status(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599
+
+
+def _is_http_token(value: Any) -> bool:
+    return isinstance(value, str) and _HTTP_TOKEN.fullmatch(value) is not None
+
+
+def _is_text_mapping(value: Mapping[Any, Any]) -> bool:
+    return all(isinstance(text, str) for pair in value.items() for text in pair)
+
+
+def _is_text_tuple(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and all(isinstance(text, str) for text in value)
+
+
 # ---- which responses mean what ---------------------------------------------------------------------------------------
 
 
@@ -453,27 +477,3 @@ def _describe_error(response: HttpResponse) -> str:
 
 def _lower_case_names(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
-
-
-# ---- checks of values (rule 7) ---------------------------------------------------------------------------------------
-
-
-def _require(is_right: bool, message: str) -> None:
-    if not is_right:
-        raise ConfigurationError(message)
-
-
-def _is_status(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599
-
-
-def _is_http_token(value: Any) -> bool:
-    return isinstance(value, str) and _HTTP_TOKEN.fullmatch(value) is not None
-
-
-def _is_text_mapping(value: Mapping[Any, Any]) -> bool:
-    return all(isinstance(text, str) for pair in value.items() for text in pair)
-
-
-def _is_text_tuple(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and all(isinstance(text, str) for text in value)
