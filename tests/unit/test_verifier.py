@@ -328,7 +328,7 @@ def test_useless_keys_do_no_harm_beside_good_ones(identity: Identity, caplog: py
     both = [*identity.sessions.jwks()["keys"], PRIVATE]
     identity.answers(JWKS, body=json.dumps({"keys": both}).encode())
     assert identity.verifier().verify(identity.token()).subject == "ada"
-    assert "a secret is published as the key 'k'" in caplog.text
+    assert "the key 'k' is published with its private part" in caplog.text
     assert PRIVATE["d"] not in caplog.text
 
 

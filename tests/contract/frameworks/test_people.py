@@ -150,7 +150,7 @@ def test_the_password_grant_says_clearly_that_it_is_not_enough(people: People) -
     form = {"grant_type": "password", "username": "careful dan", "password": PASSWORD}
     answer = people.http.post("/auth/token", data=form)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
-    assert "second step" in answer.json()["error_description"]
+    assert "requires MFA" in answer.json()["error_description"]
     assert people.sessions.list_sessions("careful dan") == []
 
 
