@@ -8,7 +8,7 @@
    takes away. Login, logout, revocation, keys and accounts wait until they are on the disk, where the server can tell:
    WAITAOF, from Redis 7.2 on, with ``appendonly yes``, outside of a cluster. With ``appendfsync everysec`` that takes
    up to a second. Elsewhere a power failure takes the writes since the last flush: one second with ``everysec``, none
-   with ``always``. A process that is killed loses nothing.
+   with ``always``. A killed Redis loses nothing either, unless a slow disk delays its log, by up to two seconds.
 3. A session is deleted by Redis when it must have expired; a revoked one stays until then, and at least as long as its
    access tokens. Lists keep nothing longer, and each login deletes up to a hundred of their expired entries.
 4. All sessions of a subject are revoked in one write: a new *epoch*. A session of an earlier epoch is revoked; this

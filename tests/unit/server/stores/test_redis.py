@@ -21,7 +21,7 @@ import redis as driver
 from redis.crc import key_slot
 
 from tests.support.services import Service, free_port, redis_server
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, until
 from unbroken._drivers.redis_errors import ServerInfo
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidRequest, InvalidToken, StoreUnavailable
@@ -177,7 +177,7 @@ from unbroken.server.stores.redis_rows import (
     session_row,
     encode_values,
 )
-store = RedisSessionStore(sys.argv[1])
+store = RedisSessionStore(sys.argv[1], timeout=20.0)
 for _ in range(2):
     asyncio.run(store.health())
 run_sync(store.health())
@@ -458,6 +458,7 @@ def test_a_dead_server_is_told_at_once_and_its_return_noticed(mortal: Service, r
 
     async def main() -> None:
         await store.insert(row())
+        wait_for_the_log(mortal.url)
         mortal.stop(signal.SIGKILL)
         began = time.monotonic()
         for ask in (store.read(row().key), store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0), store.health()):
@@ -529,6 +530,7 @@ def test_kill_9_loses_nothing_that_was_answered(mortal: Service) -> None:
     assert sessions.logout(refresh_token=tokens.pop(0))
     ended = sessions.create("ended")
     assert sessions.revoke_subject("ended") == 1
+    wait_for_the_log(mortal.url)
     mortal.stop(signal.SIGKILL)
     mortal.start()
     fresh = Sessions(RedisSessionStore(mortal.url))
@@ -700,3 +702,9 @@ def test_what_was_promised_waits_for_the_disk_and_a_rotation_does_not(store: Red
     written[0] = 0
     with pytest.raises(StoreUnavailable, match="disk"):
         run_sync(store.insert(row("third")))
+
+
+def wait_for_the_log(url: str) -> None:
+    """Return when Redis has given its log to the system, which a slow disk delays by up to two seconds."""
+    with driver.Redis.from_url(url) as client:
+        until(lambda: client.info("persistence")["aof_buffer_length"] == 0, "the log of Redis is written")

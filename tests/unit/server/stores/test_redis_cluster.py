@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.contract.stores.test_server_stores import rows, tokens
 from tests.support.services import Service, free_port, unavailable
 from tests.support.waiting import until
+from tests.unit.server.stores.test_redis import wait_for_the_log
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidToken, StoreUnavailable
 from unbroken.server import Sessions
@@ -171,6 +172,7 @@ def test_a_node_that_died_is_told_in_time_and_its_return_noticed() -> None:
         everyone = [row(str(number)) for number in range(12)]
         for one in everyone:
             run_sync(store.insert(one))
+        wait_for_the_log(nodes[2].url)
         nodes[2].stop(signal.SIGKILL)
         flows: list[Callable[[], Coroutine[Any, Any, bool]]] = [
             lambda one=one: store.rotate(one.key, PresentedToken(0, 0), NOW + 1, 300.0) for one in everyone
