@@ -28,6 +28,7 @@ from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "extend" / "private-names.md"
 SOURCE = ROOT / "src" / "unbroken"
+OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # documented by Python
 DOCUMENTED = {"_meta", "_state", "_default_manager", "_base_manager"}  # by Django, in spite of their names
 URL = "http://127.0.0.1/"
 
@@ -251,7 +252,7 @@ def private_names() -> dict[str, str]:
                 case ast.Attribute(attr=name) | ast.Constant(value=str(name)):
                     if name.isidentifier() and name.startswith("_") and not name.startswith(("__", "_unbroken_")):
                         used.setdefault(name, f"{file.relative_to(ROOT)}:{node.lineno}")
-    return {name: where for name, where in used.items() if name not in defined}
+    return {name: where for name, where in used.items() if name not in defined | OF_NAMED_TUPLES}
 
 
 def test_the_page_lists_every_private_name_of_others() -> None:
