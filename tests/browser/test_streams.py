@@ -75,7 +75,7 @@ def upload(server, tab, client, kind):
         """Each body that has arrived: ``whole``, or of how many bytes."""
         return ["whole" if body == WHOLE[kind] else len(body) for body in server.arrived]
 
-    send.tab, send.arrived = page, arrived
+    send.tab, send.arrived = page, arrived  # type: ignore[attr-defined]
     yield send
     used = page.run("() => performance.getEntriesByType('resource').map(({ nextHopProtocol }) => nextHopProtocol)")
     assert set(used) == {"h2"}

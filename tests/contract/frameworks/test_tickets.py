@@ -162,9 +162,10 @@ def test_a_store_that_is_away_is_503(face: Any) -> None:
                 raise StoreUnavailable("db.internal does not answer")
             return await super().keys()
 
-    sessions = Sessions(Away())
+    store = Away()
+    sessions = Sessions(store)
     headers = authorization(sessions.create("ada").access_token)
-    sessions.store.gone, sessions._freshness.fresh_until = True, float("-inf")
+    store.gone, sessions._freshness.fresh_until = True, float("-inf")
     with face(sessions) as http:
         answer = http.post(TICKET, headers=headers)
     assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")

@@ -16,7 +16,7 @@ from tests.support.faces import threaded
 from tests.unit.django.pages import PAGES
 from unbroken.django import sessions
 
-User = get_user_model()
+User: Any = get_user_model()
 LOGIN = {"username": "ada", "password": PASSWORD}
 JSON = {"content_type": "application/json"}
 

@@ -26,7 +26,7 @@ from rest_framework_simplejwt.tokens import AccessToken  # noqa: E402
 from unbroken.django import sessions  # noqa: E402
 from unbroken.django.rest import AccessTokenAuthentication, requires_scope  # noqa: E402
 
-User = get_user_model()
+User: Any = get_user_model()
 
 
 class OursFirst(APIView):

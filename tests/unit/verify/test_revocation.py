@@ -53,7 +53,7 @@ def test_without_a_choice_a_revoked_session_lives_as_long_as_its_token(identity:
 @pytest.mark.parametrize("kind", [Introspection, RevocationFeed])
 def test_what_happens_without_an_answer_has_to_be_said(kind: type[RevocationFeed | Introspection]) -> None:
     with pytest.raises(TypeError, match="on_unavailable"):
-        kind("https://id.example.org/x", lambda: "t")
+        kind("https://id.example.org/x", lambda: "t")  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match="'reject' or 'accept'"):
         kind("https://id.example.org/x", lambda: "t", on_unavailable="maybe")
     with pytest.raises(ConfigurationError, match="https"):
@@ -185,7 +185,7 @@ def test_the_feed_tells_of_all_sessions_by_one_request_in_half_a_second(identity
     clock.advance(0.5)
     verifier.verify(tokens[0])  # behind it, the feed is asked
     until(lambda: identity.hits[FEED] == 2)
-    until(lambda: verifier._revocation._state._refresh.done)
+    until(lambda: verifier._revocation._state._refresh.done)  # type: ignore[attr-defined]
     assert refused(verifier, tokens[7]) == "revoked"
     assert verifier.verify(tokens[8]).subject == "u8"
     assert identity.hits[FEED] == 2
@@ -234,7 +234,7 @@ def test_a_lost_feed_is_known_and_then_the_choice_counts(
             with pytest.raises(TryLater):
                 verifier.verify(token)
     assert identity.hits[FEED] <= 3
-    until(lambda: verifier._revocation._state._refresh.done)
+    until(lambda: verifier._revocation._state._refresh.done)  # type: ignore[attr-defined]
     if on_unavailable == "accept":
         assert refused(verifier, gone) == "revoked", "what was known stays known"
     identity.well()
@@ -286,8 +286,8 @@ def test_what_was_revoked_is_forgotten_when_no_token_can_live(identity: Identity
     identity.answers(FEED, body=json.dumps({"cursor": 3, "revoked": revoked}).encode())
     token, verifier = identity.token(), fed(identity, clock)
     verifier.verify(token)
-    assert set(verifier._revocation._state._value.revoked) == {"new"}
+    assert set(verifier._revocation._state._value.revoked) == {"new"}  # type: ignore[attr-defined]
     identity.answers(FEED, body=b'{"cursor": 3, "revoked": []}')
     clock.advance(100)
     verifier.verify(token)
-    assert set(verifier._revocation._state._value.revoked) == set()
+    assert set(verifier._revocation._state._value.revoked) == set()  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from unbroken._sync import run_sync
 from unbroken.errors import InvalidToken, TryLater
 from unbroken.server import Accounts, Endpoints, MemorySessionStore, MfaRequired, Sessions, SqliteSessionStore
 from unbroken.server.http.messages import Request, Response
@@ -80,7 +81,7 @@ DONE, BEGIN_AGAIN, WRONG = (200, ""), (401, "mfa_token"), (401, "code")
 def test_what_was_asked_for_at_the_first_step_is_had_at_the_second(place: Place) -> None:
     token = place.token(scope="read read", label="phone", client_id="app", coordinated=True)
     assert place.step(token) == DONE
-    [row] = place.sessions.store._rows.values()
+    [row] = run_sync(place.sessions.store.sessions())
     assert (row.scope, row.label, row.client_id, row.coordinated) == ("read", "phone", "app", True)
 
 
@@ -127,12 +128,12 @@ def test_it_ends_when_a_user_ends_all_other_sessions(place: Place) -> None:
 
 def test_a_session_that_begins_while_all_are_ended_does_not_live() -> None:
     def second_step(subject: str, _kind: str, _code: str) -> bool:
-        place.sessions.revoke_subject(subject)
+        town.sessions.revoke_subject(subject)
         return True
 
-    place = Place(verify_mfa=second_step)
-    assert place.step(place.token()) == BEGIN_AGAIN
-    assert place.sessions.list_sessions("ada") == []
+    town = Place(verify_mfa=second_step)
+    assert town.step(town.token()) == BEGIN_AGAIN
+    assert town.sessions.list_sessions("ada") == []
 
 
 def test_it_is_not_given_for_a_password_that_is_changed_meanwhile() -> None:
@@ -273,7 +274,7 @@ def test_a_code_that_nobody_could_check_costs_nothing(error: Exception, caplog: 
     def second_step(*_: str) -> bool:
         raise error
 
-    place = Place(verify_mfa=second_step)
+    place: Place = Place(verify_mfa=second_step)
     token = place.token()
     assert {place.step(token)[0] for _ in range(15)} == {503}
     assert ("verify_mfa raised an error" in caplog.text) is isinstance(error, OSError)
