@@ -49,41 +49,41 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def test_nothing_is_wrong_on_ones_own_machine(check: Check) -> None:
-    assert check() == (0, ["nothing is wrong with unbroken.toml"])
+    assert check() == (0, ["no problems with unbroken.toml"])
     assert check("", "--json")[0] == 0
 
 
 def test_nothing_is_wrong_in_production_as_the_guide_describes_it(check: Check) -> None:
-    assert check(RIGHT, UNBROKEN_SEAL_KEY=new_key())[1] == ["nothing is wrong with unbroken.toml"]
+    assert check(RIGHT, UNBROKEN_ENCRYPTION_KEY=new_key())[1] == ["no problems with unbroken.toml"]
 
 
 PROBLEMS: dict[str, tuple[str, str, str]] = {
-    "an unknown name": ("prot = 1", "settings", "is it port?"),
+    "an unknown name": ("prot = 1", "settings", "did you mean port?"),
     "a contradiction": ('issuer = "x"', "settings", "issuer must be a URL"),
     "memory for several": ('store = "memory:"\nworkers = 2', "settings", "cannot share memory"),
     "a store that is none": ('store = "mysql://h/d"', "store", "unknown store"),
     "a folder that is missing": ('store = "sqlite:////no/such/x.db"', "store", "does not exist"),
     "no issuer": ('host = "0.0.0.0"', "issuer", "there is no issuer"),
     "an issuer in the clear": ('host = "0.0.0.0"\nissuer = "http://a.example"', "issuer", "not https"),
-    "an issuer nobody reaches": ('issuer = "https://localhost"', "issuer", "names this machine"),
+    "an issuer nobody reaches": ('issuer = "https://localhost"', "issuer", "is this machine"),
     "an issuer without an address": ('issuer = "https://id.nowhere"', "issuer-name", "has no address"),
     "cookies in the clear": ('host = "0.0.0.0"\n[cookies]\nmode = "both"', "cookies", "need https"),
     "cookies that are not secure": (RIGHT + '[cookies]\nmode = "both"\nsecure = false', "cookies", "not secure"),
     "no proxy": ('issuer = "https://a.example"', "proxy", "forwarded_allow_ips is not set"),
-    "any proxy": ('host = "0.0.0.0"\nforwarded_allow_ips = "*"', "proxy", "can say from where"),
-    "a proxy that is none": ('forwarded_allow_ips = ["nginx"]', "proxy", "is no address"),
-    "no guard": (RIGHT + "[guard]\nenabled = false", "guard", "the guard is off"),
-    "unsealed keys": (RIGHT, "unsealed", "lie unsealed"),
+    "any proxy": ('host = "0.0.0.0"\nforwarded_allow_ips = "*"', "proxy", "can choose the address"),
+    "a proxy that is none": ('forwarded_allow_ips = ["nginx"]', "proxy", "neither an address nor a network"),
+    "no rate limit": (RIGHT + "[rate_limit]\nenabled = false", "rate-limit", "the rate limit is off"),
+    "unencrypted keys": (RIGHT, "unencrypted", "are not encrypted"),
     "memory in production": (RIGHT + 'store = "memory:"', "memory", "when this process ends"),
 }
 
 
 @pytest.mark.parametrize(("toml", "code", "says"), PROBLEMS.values(), ids=PROBLEMS)
 def test_a_problem_is_one_line(check: Check, toml: str, code: str, says: str) -> None:
-    if code == "unsealed":  # there are keys, from before anybody thought of sealing
+    if code == "unencrypted":  # there are keys, from before there was an encryption key
         run(["keys", "list"])
         check_keys = check(toml)
-        assert [line for line in check_keys[1] if line.startswith("unsealed:")], check_keys
+        assert [line for line in check_keys[1] if line.startswith("unencrypted:")], check_keys
     status, lines = check(toml)
     assert status == 1
     [line] = [line for line in lines if line.startswith(f"{code}: ")]
@@ -91,11 +91,11 @@ def test_a_problem_is_one_line(check: Check, toml: str, code: str, says: str) ->
 
 
 def test_all_problems_are_told_at_once_and_what_is_meant_so_is_left_out(check: Check) -> None:
-    toml = 'host = "0.0.0.0"\nforwarded_allow_ips = ["*"]\nprot = 1\n[guard]\nenabled = false'
+    toml = 'host = "0.0.0.0"\nforwarded_allow_ips = ["*"]\nprot = 1\n[rate_limit]\nenabled = false'
     status, lines = check(toml)
     codes = [line.partition(":")[0] for line in lines]
-    assert (status, sorted(codes)) == (1, ["guard", "issuer", "proxy", "settings"])
-    assert check(toml, "--ignore", "guard,issuer proxy,settings")[0] == 0
+    assert (status, sorted(codes)) == (1, ["issuer", "proxy", "rate-limit", "settings"])
+    assert check(toml, "--ignore", "rate-limit,issuer proxy,settings")[0] == 0
     told = json.loads("\n".join(check(toml, "--json")[1]))
     assert told["ok"] is False
     assert [one["code"] for one in told["problems"]] == codes
@@ -104,28 +104,30 @@ def test_all_problems_are_told_at_once_and_what_is_meant_so_is_left_out(check: C
 
 def test_a_variable_that_is_misspelled_is_told(check: Check) -> None:
     status, [line] = check("", UNBROKEN_ACESS_TTL="5m", UNBROKEN_HOME="/x", UNBROKEN_STORE_KEY="x", UNBROKEN_TOKEN="x")
-    assert (status, line) == (1, "settings: UNBROKEN_ACESS_TTL is no setting: is it UNBROKEN_ACCESS_TTL?")
+    assert (status, line) == (1, "settings: UNBROKEN_ACESS_TTL is not a setting: did you mean UNBROKEN_ACCESS_TTL?")
 
 
 def test_an_unknown_code_is_refused(check: Check, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "--ignore", "everything"]) == 2
-    assert "there is no 'everything'" in capsys.readouterr().err
+    assert "there is no code 'everything'" in capsys.readouterr().err
 
 
 def test_files_with_secrets_are_for_their_owner_alone(check: Check, tmp_path: Path) -> None:
-    key = tmp_path / "seal-key"
+    key = tmp_path / "encryption-key"
     key.write_text(new_key())
     key.chmod(0o644)
-    [line] = [line for line in check(RIGHT + 'seal_key_file = "seal-key"')[1] if line.startswith("permissions: ")]
-    assert line.endswith("chmod 600 seal-key")
+    [line] = [
+        line for line in check(RIGHT + 'encryption_key_file = "encryption-key"')[1] if line.startswith("permissions: ")
+    ]
+    assert line.endswith("chmod 600 encryption-key")
     key.chmod(0o600)
-    assert check(RIGHT + 'seal_key_file = "seal-key"')[0] == 0
+    assert check(RIGHT + 'encryption_key_file = "encryption-key"')[0] == 0
     os.chmod(tmp_path / "unbroken.toml", 0o666)
-    assert check(RIGHT + 'seal_key_file = "seal-key"')[1] == [
-        "permissions: others may change unbroken.toml: chmod go-w unbroken.toml"
+    assert check(RIGHT + 'encryption_key_file = "encryption-key"')[1] == [
+        "permissions: other users may change unbroken.toml: chmod go-w unbroken.toml"
     ]
     (tmp_path / "unbroken.toml").chmod(0o644)
-    assert "permissions: unbroken.toml holds secrets" in "\n".join(
+    assert "permissions: unbroken.toml contains secrets" in "\n".join(
         check(RIGHT + f'store = "redis://:hunter2@127.0.0.1:{free_port()}/0"')[1]
     )
 
@@ -139,13 +141,13 @@ def test_no_line_repeats_a_password(check: Check) -> None:
         assert "hunter2" not in str(lines)
 
 
-def test_sealed_keys_that_cannot_be_opened_are_told(check: Check) -> None:
-    [seal_key, other] = new_key(), new_key()
-    assert check(RIGHT, UNBROKEN_SEAL_KEY=seal_key)[0] == 0
+def test_encrypted_keys_that_cannot_be_decrypted_are_told(check: Check) -> None:
+    [right, other] = new_key(), new_key()
+    assert check(RIGHT, UNBROKEN_ENCRYPTION_KEY=right)[0] == 0
     assert run(["keys", "list"]) == 0
-    assert check(RIGHT)[1][-1] == "nothing is wrong with unbroken.toml"
+    assert check(RIGHT)[1][-1] == "no problems with unbroken.toml"
     for key, says in ((other, "was encrypted with another encryption key"), ("", "are encrypted: set encryption_key")):
-        status, [line] = check(RIGHT, UNBROKEN_SEAL_KEY=key)
+        status, [line] = check(RIGHT, UNBROKEN_ENCRYPTION_KEY=key)
         assert (status, line.partition(":")[0]) == (1, "store")
         assert says in line
 
@@ -157,7 +159,7 @@ def test_tables_of_a_newer_unbroken_are_told(check: Check, tmp_path: Path) -> No
     db.close()
     status, [line] = check()
     assert status == 1
-    assert line.startswith("schema: the tables are of schema 99")
+    assert line.startswith("schema: the tables have schema 99")
     assert line.endswith("upgrade unbroken")
 
 

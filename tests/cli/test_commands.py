@@ -18,7 +18,8 @@ import httpx2
 import pytest
 
 from unbroken import Session
-from unbroken.cli.settings import known_settings, variable
+from unbroken.cli.options import environment_variable
+from unbroken.cli.settings import setting_definitions
 
 
 def unbroken(folder: Path, *arguments: str, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +52,10 @@ def serving(folder: Path, *arguments: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_server_a_user_and_a_session_from_nothing(tmp_path: Path, workers: str) -> None:
-    assert unbroken(tmp_path, "users", "add", "ada", "--password-stdin", given="pw\n").stdout == "added ada\n"
+    assert (
+        unbroken(tmp_path, "users", "add", "ada", "--password-stdin", given="pw\n").stdout
+        == "added ada to sqlite:///unbroken.db\n"
+    )
     with serving(tmp_path, "--workers", workers, "--access-ttl", "2s") as url:
         session = Session(url)
         session.login("ada", "pw", label="laptop")
@@ -61,7 +65,7 @@ def test_a_server_a_user_and_a_session_from_nothing(tmp_path: Path, workers: str
         listed = unbroken(tmp_path, "sessions", "list", "--user", "ada").stdout
         assert "laptop" in listed
         sid = listed.splitlines()[1].split()[0]
-        assert unbroken(tmp_path, "sessions", "revoke", sid).stdout == "ended 1 session\n"
+        assert unbroken(tmp_path, "sessions", "revoke", sid).stdout == "revoked 1 session\n"
         time.sleep(1.0)
         for _ in range(4):
             answer = httpx2.get(url + "/auth/session", headers=who)
@@ -76,8 +80,8 @@ def test_users(tmp_path: Path) -> None:
     assert [line.split()[0] for line in listed.splitlines()] == ["NAME", "ada", "bob"]
     assert "argon2" not in listed
     changed = unbroken(tmp_path, "users", "passwd", "ADA", "--password-stdin", given="new\n")
-    assert changed.stdout == "changed the password of ada, ended 0 sessions\n"
-    assert unbroken(tmp_path, "users", "remove", "bob").stdout == "removed bob, ended 0 sessions\n"
+    assert changed.stdout == "changed the password of ada, revoked 0 sessions\n"
+    assert unbroken(tmp_path, "users", "remove", "bob").stdout == "removed bob, revoked 0 sessions\n"
 
 
 def test_keys(tmp_path: Path) -> None:
@@ -99,32 +103,32 @@ def test_every_option_is_an_environment_variable_too(tmp_path: Path) -> None:
     )
     assert added.returncode == 0
     assert (tmp_path / "else" / "x.db").exists()
-    help_text = unbroken(tmp_path, "serve", "--help", COLUMNS="400").stdout
-    for name, setting in known_settings().items():
-        shown = re.search(rf"\[{variable(name)}[;\]]", help_text)
-        assert bool(shown) is ("flag" in setting.places), name
+    help_text = " ".join(unbroken(tmp_path, "serve", "--help").stdout.split())
+    for name, setting in setting_definitions().items():
+        shown = re.search(rf"\[env var: {environment_variable(name)}[;\]]", help_text)
+        assert bool(shown) is ("option" in setting.sources), name
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "a wrong flag": (["serve", "--frob"], "No such option: --frob"),
+    "a wrong flag": (["serve", "--frob"], "No such option '--frob'"),
     "a wrong command": (["frob"], "No such command"),
     "a wrong duration": (["serve", "--access-ttl", "5x"], "is not a duration"),
     "no time at all": (["serve", "--access-ttl", "0"], "above zero"),
     "a wrong port": (["serve", "--port", "99999"], "--port must be between 0 and 65535"),
     "a file that is missing": (["serve", "--config", "no.toml"], "no.toml cannot be read: No such file"),
-    "a secret as an option": (["serve", "--seal-key", "x"], "No such option: --seal-key"),
+    "a secret as an option": (["serve", "--encryption-key", "x"], "No such option '--encryption-key'"),
     "an issuer that is none": (["serve", "--issuer", "x"], "issuer must be a URL"),
-    "nothing to seal with": (["keys", "seal"], "set encryption_key"),
+    "nothing to encrypt with": (["keys", "encrypt"], "set encryption_key"),
     "an address of somebody else": (["serve", "--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
     "an unknown store": (["serve", "--store", "mysql://x"], "unknown store"),
     "a store in no folder": (["users", "list", "--store", "sqlite:////no/such/folder/x.db"], "does not exist"),
     "memory for many": (["serve", "--store", "memory:", "--workers", "2"], "cannot share memory"),
-    "no name": (["users", "add"], "name"),
+    "no name": (["users", "add"], "'NAME'"),
     "an empty password": (["users", "add", "eve", "--password-stdin"], "a password has"),
     "nobody to ask": (["users", "add", "eve"], "--password-stdin"),
     "an unknown user": (["users", "remove", "eve"], "there is no user 'eve'"),
     "an unknown key": (["keys", "retire", "x"], "there is no key 'x'"),
-    "nothing to revoke": (["sessions", "revoke"], "name a session id"),
+    "nothing to revoke": (["sessions", "revoke"], "name either a session id"),
 }
 
 

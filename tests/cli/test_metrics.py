@@ -62,10 +62,10 @@ EXPECTED: dict[tuple[str, str], int] = {
 ROTATIONS = (3, 1)
 
 
-@pytest.mark.parametrize("sealed", [False, True])
-def test_prometheus_counts_what_a_server_does(sealed: bool) -> None:
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_prometheus_counts_what_a_server_does(encrypted: bool) -> None:
     registry, moody = CollectorRegistry(), Moody()
-    sessions = lived(encrypted_keys(moody, new_key()) if sealed else moody)
+    sessions = lived(encrypted_keys(moody, new_key()) if encrypted else moody)
     unbroken.prometheus.observe_sessions(sessions, registry=registry)
     secrets = a_day(sessions)
     for (name, value), count in EXPECTED.items():

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from tests.support.commands import PASSWORD, Server, serving, unbroken
 from tests.support.services import free_port
-from unbroken.cli.application import application, application_of_worker
+from unbroken.cli.application import application, worker_application
 from unbroken.cli.settings import Settings
 
 SLOW = b'{"username": "ada", "password": "correct horse"}'
@@ -26,7 +26,7 @@ SLOW = b'{"username": "ada", "password": "correct horse"}'
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     done = unbroken(tmp_path, "users", "add", "ada", "--password-stdin", given=PASSWORD + "\n")
-    assert done.stdout == "added ada\n", done.stderr
+    assert done.stdout == "added ada to sqlite:///unbroken.db\n", done.stderr
     return tmp_path
 
 
@@ -128,7 +128,7 @@ def test_workers_whose_supervisor_was_killed_stop_too(folder: Path) -> None:
 
 def test_a_worker_that_can_never_start_ends_the_server(folder: Path) -> None:
     with pytest.raises(SystemExit) as ended:
-        application_of_worker(Settings(store="sqlite:////no/such/folder/x.db"), "http://127.0.0.1:1")
+        worker_application(Settings(store="sqlite:////no/such/folder/x.db"), "http://127.0.0.1:1")
     assert ended.value.code == 3, "uvicorn's word for: do not try again"
 
 
@@ -166,9 +166,9 @@ def test_metrics_are_off_unless_asked_for_and_a_busy_port_is_said_so(folder: Pat
 
 def test_logs_are_json_lines_and_no_output_holds_a_secret(folder: Path) -> None:
     secrets = [PASSWORD, "wrong pass", "not ada"]
-    key = unbroken(folder, "keys", "new-seal-key").stdout.strip()
+    key = unbroken(folder, "keys", "new-encryption-key").stdout.strip()
     arguments = ("--log-format", "json", "--log-level", "debug", "--access-log", "--store", "sqlite:///unbroken.db")
-    with serving(folder, *arguments, UNBROKEN_SEAL_KEY=key) as server:
+    with serving(folder, *arguments, UNBROKEN_ENCRYPTION_KEY=key) as server:
         granted = server.login()
         secrets += [key, granted["refresh_token"], granted["access_token"]]
         assert (

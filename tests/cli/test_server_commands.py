@@ -79,7 +79,7 @@ def test_a_user_is_meant_by_any_spelling_of_the_name(
     Accounts(store).add("Ada", "x")
     Sessions(store).create("Ada")
     assert "Ada" in command("sessions", "list", "--user", spelling)[1]
-    assert command("sessions", "revoke", "--user", spelling)[:2] == (0, "ended 1 session\n")
+    assert command("sessions", "revoke", "--user", spelling)[:2] == (0, "revoked 1 session\n")
 
 
 def test_a_user_of_the_applications_own_is_meant_as_it_is(command: Command, store: SqliteSessionStore) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.support.paths import ROOT
-from unbroken.cli.build import contradictions, endpoint_settings
-from unbroken.cli.settings import Settings, SettingsResult, checked_settings, known_settings, read_settings, variable
+from unbroken.cli.build import conflicts, endpoint_options
+from unbroken.cli.options import environment_variable
+from unbroken.cli.settings import Settings, SettingsResult, read_settings, setting_definitions, valid_settings
 from unbroken.errors import ConfigurationError
 from unbroken.server.stores import redact_url
 
@@ -34,7 +35,7 @@ def read(toml: str = "", flags: dict[str, Any] | None = None, **environment: str
 def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(folder: Path) -> None:
     toml = 'audience = "file"\nissuer = "https://file.example"\nhost = "::1"\n'
     found = read(toml, {"audience": "flag"}, UNBROKEN_AUDIENCE="env", UNBROKEN_ISSUER="https://env.example")
-    settings = checked_settings(found)
+    settings = valid_settings(found)
     assert (settings.audience, settings.issuer, settings.host, settings.port) == (
         "flag", "https://env.example", "::1", 8400,
     )  # fmt: skip
@@ -44,7 +45,7 @@ def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(f
 def test_the_same_value_is_read_from_everywhere(folder: Path) -> None:
     texts = {
         "store": "memory:", "port": "9", "access_ttl": "30m", "password_grant": "true", "origins": "https://a.x https://b.x",
-        "cookies_mode": "both", "cookies_secure": "no", "guard_account_every": "90s", "log_format": "json",
+        "cookies_mode": "both", "cookies_secure": "no", "rate_limit_account_every": "90s", "log_format": "json",
     }  # fmt: skip
     toml = """
         store = "memory:"
@@ -56,50 +57,56 @@ def test_the_same_value_is_read_from_everywhere(folder: Path) -> None:
         [cookies]
         mode = "both"
         secure = false
-        [guard]
+        [rate_limit]
         account_every = 90.0
     """
-    by_flags = checked_settings(read(flags=texts))
-    by_environment = checked_settings(read(**{variable(name): text for name, text in texts.items()}))
-    assert by_flags == by_environment == checked_settings(read(toml))
+    by_flags = valid_settings(read(flags=texts))
+    by_environment = valid_settings(read(**{environment_variable(name): text for name, text in texts.items()}))
+    assert by_flags == by_environment == valid_settings(read(toml))
     assert by_flags.access_ttl == 1800.0
     assert by_flags.origins == ("https://a.x", "https://b.x")
     assert by_flags.cookies_secure is False
 
 
 def test_every_setting_has_a_kind_that_reads_its_default(folder: Path) -> None:
-    for name, setting in known_settings().items():
-        if setting.kind.of_text and isinstance(setting.default, (str, int)) and setting.default != "":
-            assert setting.kind.of_text(str(setting.default).lower()) in (setting.default, str(setting.default).lower())
-        assert setting.about, name
+    for name, setting in setting_definitions().items():
+        if setting.type.parse_text and isinstance(setting.default, (str, int)) and setting.default != "":
+            assert setting.type.parse_text(str(setting.default).lower()) in (
+                setting.default,
+                str(setting.default).lower(),
+            )
+        assert setting.help, name
 
 
 def test_an_empty_variable_counts_as_none(folder: Path) -> None:
-    assert checked_settings(read('audience = "file"', UNBROKEN_AUDIENCE="")).audience == "file"
+    assert valid_settings(read('audience = "file"', UNBROKEN_AUDIENCE="")).audience == "file"
 
 
 def test_a_file_that_is_named_must_be_there(folder: Path) -> None:
     assert read_settings({}, {}).file is None
     for found in (read_settings({}, {}, "other.toml"), read_settings({}, {"UNBROKEN_CONFIG": "other.toml"})):
-        assert found.wrong == ("other.toml cannot be read: No such file or directory",)
+        assert found.problems == ("other.toml cannot be read: No such file or directory",)
 
 
 MISTAKES = {
-    "an unknown name": ("prot = 1", "unbroken.toml: prot is no setting: is it port?"),
-    "a name of nothing": ("zzz = 1", "unbroken.toml: zzz is no setting"),
-    "an unknown name in a table": ('[cookies]\nmod = "x"', "cookies.mod is no setting: is it cookies.mode?"),
-    "a table's name outside of it": ('cookies_mode = "x"', "cookies_mode is no setting: is it cookies.mode?"),
-    "a secret": ('seal_key = "x"', "seal_key does not belong in this file: set UNBROKEN_SEAL_KEY, or seal_key_file"),
+    "an unknown name": ("prot = 1", "unbroken.toml: prot is not a setting: did you mean port?"),
+    "a name of nothing": ("zzz = 1", "unbroken.toml: zzz is not a setting"),
+    "an unknown name in a table": ('[cookies]\nmod = "x"', "cookies.mod is not a setting: did you mean cookies.mode?"),
+    "a table's name outside of it": ('cookies_mode = "x"', "cookies_mode is not a setting: did you mean cookies.mode?"),
+    "a secret": (
+        'encryption_key = "x"',
+        "does not belong in this file: set UNBROKEN_ENCRYPTION_KEY, or encryption_key_file",
+    ),
     "a text for a number": ('port = "x"', "unbroken.toml: port must be a whole number"),
     "a flag for a number": ("port = true", "port must be a whole number"),
     "a number too large": ("port = 70000", "port must be between 0 and 65535"),
-    "a number for a text": ("audience = 5", "audience must be a text"),
+    "a number for a text": ("audience = 5", "audience must be a string"),
     "a text for a flag": ('password_grant = "yes"', "password_grant must be true or false"),
     "a wrong duration": ('grace = "5x"', "grace is not a duration"),
     "a list for a duration": ("grace = []", "grace must be a duration"),
     "a wrong choice": ('log_format = "xml"', "log_format must be one of text, json"),
-    "a list of numbers": ("origins = [1]", "origins must be a list of texts"),
-    "a table for a text": ("[store]\nurl = 1", "store must be a text"),
+    "a list of numbers": ("origins = [1]", "origins must be a list of strings"),
+    "a table for a text": ("[store]\nurl = 1", "store must be a string"),
     "no table": ("scopes = 1", "scopes must be a table"),
     "no TOML": ("port = ", "unbroken.toml is not valid TOML"),
 }
@@ -108,35 +115,35 @@ MISTAKES = {
 @pytest.mark.parametrize(("toml", "says"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_in_the_file_is_named_with_its_key(folder: Path, toml: str, says: str) -> None:
     found = read(toml)
-    assert len(found.wrong) == 1
-    assert says in found.wrong[0]
-    assert found.wrong[0].startswith("unbroken.toml")
+    assert len(found.problems) == 1
+    assert says in found.problems[0]
+    assert found.problems[0].startswith("unbroken.toml")
     with pytest.raises(ConfigurationError, match="unbroken"):
-        checked_settings(found)
+        valid_settings(found)
 
 
 def test_all_mistakes_are_found_at_once_and_say_where_they_stand(folder: Path) -> None:
     found = read("prot = 1\nworkers = 0", {"grace": "x"}, UNBROKEN_PORT="y", UNBROKEN_ACCESS_LOG="maybe")
-    assert sorted(line.split()[0] for line in found.wrong) == [
+    assert sorted(line.split()[0] for line in found.problems) == [
         "--grace", "UNBROKEN_ACCESS_LOG", "UNBROKEN_PORT", "unbroken.toml:", "unbroken.toml:",
     ]  # fmt: skip
-    with pytest.raises(ConfigurationError, match=r"and 4 more: see unbroken check"):
-        checked_settings(found)
+    with pytest.raises(ConfigurationError, match=r"and 4 more: see `unbroken check`"):
+        valid_settings(found)
 
 
 def test_no_mistake_repeats_what_may_be_a_secret(folder: Path) -> None:
     found = read("", {"port": "hunter2"}, UNBROKEN_WORKERS="hunter2", UNBROKEN_GRACE="hunter2")
-    assert len(found.wrong) == 3
-    assert "hunter2" not in str(found.wrong)
+    assert len(found.problems) == 3
+    assert "hunter2" not in str(found.problems)
 
 
 def test_bytes_that_are_no_utf8_are_refused(folder: Path) -> None:
     Path("unbroken.toml").write_bytes(b'audience = "\xff"')
-    assert read_settings({}, {}).wrong == ("unbroken.toml is not valid UTF-8",)
+    assert read_settings({}, {}).problems == ("unbroken.toml is not valid UTF-8",)
 
 
 def test_the_settings_show_no_secret_and_go_to_other_processes(folder: Path) -> None:
-    settings = Settings(store="postgresql://u:hunter2@h/d", seal_key=("hunter2",), webhook_secret="hunter2")
+    settings = Settings(store="postgresql://u:hunter2@h/d", encryption_key=("hunter2",), webhook_secret="hunter2")
     assert "hunter2" not in repr(settings)
     assert pickle.loads(pickle.dumps(settings)) == settings
     assert redact_url(settings.store) == "postgresql://h/d"
@@ -150,11 +157,14 @@ CONTRADICTIONS = {
     "an issuer that is none": ({"issuer": "id.example.com"}, "issuer must be a URL"),
     "an issuer with a query": ({"issuer": "https://id.example.com?x=1"}, "issuer must be a URL"),
     "a prefix that is no path": ({"prefix": "auth"}, "prefix must be a path"),
-    "one port for both": ({"port": 9, "metrics_port": 9}, "must not be the server's own port"),
-    "a seal key that is none": ({"seal_key": ("x",)}, "an encryption key is 32 bytes"),
-    "a seal key file that is missing": ({"seal_key_file": "nowhere"}, "encryption key file nowhere cannot be read"),
+    "one port for both": ({"port": 9, "metrics_port": 9}, "must differ"),
+    "an encryption key that is none": ({"encryption_key": ("x",)}, "an encryption key is 32 bytes"),
+    "an encryption key file that is missing": (
+        {"encryption_key_file": "nowhere"},
+        "encryption key file nowhere cannot be read",
+    ),
     "a cookie for nobody": ({"cookies_mode": "both", "cookies_domain": "x"}, "domain is written as"),
-    "a guard without pause": ({"guard_account_every": 0.0}, "guard"),
+    "a rate limit without pause": ({"rate_limit_account_every": 0.0}, "rate_limit"),
     "an origin that is none": ({"origins": ("app.example.com",)}, "is not an origin"),
     "a webhook in the clear": ({"webhook_url": "http://a.example", "webhook_secret": "x" * 24}, "https://"),
     "a webhook without a secret": ({"webhook_url": "https://a.example"}, "secret of a webhook"),
@@ -163,7 +173,7 @@ CONTRADICTIONS = {
 
 @pytest.mark.parametrize(("wrong", "says"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
 def test_what_cannot_be_served_is_said(folder: Path, wrong: dict[str, Any], says: str) -> None:
-    [line] = contradictions(dataclasses.replace(Settings(), **wrong))
+    [line] = conflicts(dataclasses.replace(Settings(), **wrong))
     assert says in line
 
 
@@ -176,27 +186,27 @@ def test_what_is_set_reaches_the_endpoints(folder: Path) -> None:
         [cookies]
         mode = "both"
         same_site = "lax"
-        [guard]
+        [rate_limit]
         account_burst = 3
     """
-    told = endpoint_settings(checked_settings(read(toml)))
-    scopes_of, cookies, guard = told["scopes_of"], told["cookies"], told["guard"]
+    told = endpoint_options(valid_settings(read(toml)))
+    scopes_of, cookies, rate_limit = told["scopes_of"], told["cookies"], told["rate_limit"]
     assert scopes_of is not None
     assert (scopes_of("ada"), scopes_of("bob")) == (("read", "write"), ("read",))
     assert cookies is not None
     assert (cookies.mode, cookies.same_site, told["prefix"]) == ("both", "Lax", "/id")
-    assert guard is not None
-    assert guard.account_burst == 3
-    assert endpoint_settings(Settings(guard_enabled=False))["guard"] is None
-    assert endpoint_settings(Settings())["cookies"] is None
+    assert rate_limit is not None
+    assert rate_limit.account_burst == 3
+    assert endpoint_options(Settings(rate_limit_enabled=False))["rate_limit"] is None
+    assert endpoint_options(Settings())["cookies"] is None
 
 
 def test_the_example_file_says_only_what_can_be_said(folder: Path) -> None:
     example = (ROOT / "deploy" / "unbroken.toml").read_text()
     found = read(example)
-    assert found.wrong == ()
-    assert list(contradictions(found.settings)) == []
+    assert found.problems == ()
+    assert list(conflicts(found.settings)) == []
     named = set(tomllib.loads(example))
-    flat = {name for name, one in known_settings().items() if "file" in one.places and "_file" not in name}
-    missing = {name for name in flat if name.partition("_")[0] not in ("cookies", "guard", "webhook")} - named
+    flat = {name for name, one in setting_definitions().items() if "file" in one.sources and "_file" not in name}
+    missing = {name for name in flat if "." not in setting_definitions()[name].key and name != "webhook_url"} - named
     assert missing == set(), "the example shows every setting of the first level"

@@ -18,9 +18,10 @@ import pytest
 from tests.docs.pages import ROOT, examples, page, run
 from tests.support.commands import PASSWORD, serving, unbroken
 from tests.support.services import Service, free_port, unavailable
-from unbroken.cli.build import contradictions
+from unbroken.cli.build import conflicts
 from unbroken.cli.check import CODES
-from unbroken.cli.settings import known_settings, read_settings, variable
+from unbroken.cli.options import environment_variable
+from unbroken.cli.settings import read_settings, setting_definitions
 from unbroken.server.metrics import COUNTERS
 from unbroken.server.stores.encrypted_keys import new_key
 
@@ -51,10 +52,10 @@ def test_the_commands_of_the_guide_run_in_their_order(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert '{"status":"ok"}' in done.stdout
     assert "added ada" in done.stdout
-    assert "sealed 4 keys" in done.stdout
-    assert done.stdout.count("nothing is wrong with unbroken.toml") == 2
+    assert "encrypted 4 keys" in done.stdout
+    assert done.stdout.count("no problems with unbroken.toml") == 2
     assert (tmp_path / "backup.db").stat().st_size > 0
-    assert not (tmp_path / "seal-key.old").exists()
+    assert not (tmp_path / "encryption-key.old").exists()
 
 
 def test_all_other_commands_of_the_guide_are_well_formed(tmp_path: Path) -> None:
@@ -75,11 +76,11 @@ def test_the_settings_that_the_guide_shows_are_good(tmp_path: Path) -> None:
         file = tmp_path / f"{number}.toml"
         file.write_text(toml)
         found = read_settings({}, {}, str(file))
-        assert found.wrong == ()
-        assert list(contradictions(found.settings)) == []
+        assert found.problems == ()
+        assert list(conflicts(found.settings)) == []
 
 
-SEALED = """
+ENCRYPTED = """
 from unbroken.server.stores.encrypted_keys import count_unencrypted
 
 sessions.create("ada")
@@ -87,15 +88,15 @@ assert sessions.keyring() and count_unencrypted(store) == 0
 """
 
 
-def test_the_server_of_ones_own_keeps_its_keys_sealed(tmp_path: Path) -> None:
-    key = f'import os\nos.environ["UNBROKEN_SEAL_KEY"] = "{new_key()}"\n'
-    done = run(key + page("deployment.md") + SEALED, tmp_path)
+def test_the_server_of_ones_own_encrypts_its_keys(tmp_path: Path) -> None:
+    key = f'import os\nos.environ["UNBROKEN_ENCRYPTION_KEY"] = "{new_key()}"\n'
+    done = run(key + page("deployment.md") + ENCRYPTED, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["Containerfile", "compose.yaml", "unbroken.service", ".env.example"])
 def test_every_variable_in_the_files_for_deployment_is_one_of_ours(name: str) -> None:
-    known = {variable(setting) for setting in known_settings()} | {"UNBROKEN_CONFIG"}
+    known = {environment_variable(setting) for setting in setting_definitions()} | {"UNBROKEN_CONFIG"}
     used = set(re.findall(r"\bUNBROKEN_[A-Z_]+", (DEPLOY / name).read_text()))
     assert used
     assert used - known == set()

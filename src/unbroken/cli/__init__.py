@@ -1,4 +1,4 @@
-"""The command line. Every option is also an environment variable, ``UNBROKEN_…``; every error is one line."""
+"""The command line. Every option is an environment variable too, ``UNBROKEN_…``; every error is one line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Runs ``unbroken``. Exits with 0, 1 (a promise was broken, or nothing was found), or 2 (it could not be done)."""
+    """Run ``unbroken`` and exit: 0 for success, 1 for a negative result (a problem, a failed demo), 2 for an error."""
     try:
-        from unbroken.cli.app import run  # noqa: PLC0415  # so that a missing extra is a clear line
+        from unbroken.cli.app import run  # noqa: PLC0415  # so that a missing extra is one line
     except ModuleNotFoundError as missing:
         sys.exit(f"unbroken: the command line needs {missing.name}: install 'unbroken[cli]'")
     sys.exit(run(sys.argv[1:]))

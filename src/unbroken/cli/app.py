@@ -1,14 +1,8 @@
-"""All commands in one tree, and what becomes of errors.
+"""The tree of commands, and what becomes of errors.
 
-unbroken serve | check | demo
-unbroken users      add | list | remove | passwd
-unbroken sessions   list | revoke
-unbroken keys       list | rotate | retire | seal | new-seal-key
-unbroken db         upgrade | check
-unbroken login | token | fetch | status | logout | exec
-unbroken credential git | docker | kubectl
-
-The client's commands run often, and many at once: they are ready without loading the server.
+1. A command is imported when it runs: the client's commands run often, and must not wait for the server's libraries.
+   So the tree holds the names and summaries of the commands, and where each one is.
+2. Every error is one line on standard error, without a secret; the exit status is 2.
 """
 
 from __future__ import annotations
@@ -17,105 +11,165 @@ import io
 import logging
 import os
 import sys
-from importlib import metadata
-from typing import Annotated
+from importlib import import_module
+from typing import NamedTuple
 
-import typer
+import click
+from click.shell_completion import CompletionItem, get_completion_class
 
-from unbroken.cli.client import CLIENT_COMMANDS, add_client_commands
 from unbroken.cli.terminal import say
 from unbroken.errors import UnbrokenError
 
-__all__ = ["run"]
+__all__ = ["run", "unbroken"]
 
-BROKEN_PIPE = 1  # what Typer says when it notices first
+ERROR = 2
+BROKEN_PIPE = 1  # Click's exit status when it notices first
+
+
+class CommandEntry(NamedTuple):
+    """A command of the tree: where it is, and its line in ``unbroken --help``."""
+
+    location: str  # module:attribute, below unbroken.cli
+    summary: str
+
+
+CLIENT_COMMANDS = {
+    "login": CommandEntry("client.login:login", "Log in and keep the session under a name."),
+    "token": CommandEntry("client.commands:token", "Print a good access token, refreshed if necessary."),
+    "fetch": CommandEntry("client.fetch:fetch", "Send a request with the session's token."),
+    "status": CommandEntry("client.commands:status", "Show the state of the sessions."),
+    "logout": CommandEntry("client.commands:logout", "Log out and forget the session."),
+    "exec": CommandEntry("client.commands:exec_", "Run a command with an access token in its environment."),
+    "credential": CommandEntry("client.credential:credential", "Give tokens to git, docker and kubectl."),
+    "completion": CommandEntry("app:completion", "Print the completion script of a shell."),
+}
+SERVER_COMMANDS = {
+    "serve": CommandEntry("serve:serve", "Serve the endpoints."),
+    "check": CommandEntry("check:check", "Check the configuration; exit status 1 if anything is wrong."),
+    "demo": CommandEntry("demo.command:demo", "Break everything around one session, and show that it holds."),
+    "users": CommandEntry("store_commands:users", "Add, list and remove accounts; change passwords."),
+    "sessions": CommandEntry("store_commands:sessions", "List and revoke sessions."),
+    "keys": CommandEntry("store_commands:keys", "List, rotate, retire and encrypt the keys that sign tokens."),
+    "db": CommandEntry("store_commands:db", "Check and upgrade the tables of the store."),
+}
+PANELS = {"The client": CLIENT_COMMANDS, "The server": SERVER_COMMANDS}
+COMMANDS = CLIENT_COMMANDS | SERVER_COMMANDS
+
+
+class CommandTree(click.Group):
+    """The group of all commands, each of which is imported when it runs (rule 1)."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # Click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, attribute = entry.location.split(":")
+        command: click.Command = getattr(import_module(f"unbroken.cli.{module}"), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.exceptions.NoSuchCommand(name, possibilities=COMMANDS, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        for panel, commands in PANELS.items():
+            with formatter.section(panel):
+                formatter.write_dl([(name, entry.summary) for name, entry in commands.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        items = [CompletionItem(name, help=entry.summary) for name, entry in COMMANDS.items()]
+        options = super(click.Group, self).shell_complete(ctx, incomplete)
+        return [item for item in items if item.value.startswith(incomplete)] + options
+
+
+@click.group(
+    cls=CommandTree,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Two-token sessions that never break.",
+)
+@click.version_option(None, "-V", "--version", package_name="unbroken", message="unbroken %(version)s")
+def unbroken() -> None:
+    """Do nothing: the commands do."""
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    For bash: eval "$(unbroken completion bash)"
+    """
+
+    script = get_completion_class(shell)
+    assert script is not None
+    say(script(unbroken, {}, "unbroken", "_UNBROKEN_COMPLETE").source())
+
+
+# ---- errors (rule 2) -------------------------------------------------------------------------------------------------
 
 
 def run(arguments: list[str]) -> int:
-    """Runs one command line; its exit status."""
+    """Run one command line and return its exit status."""
     _prepare_streams()
-    if arguments and arguments[0] in CLIENT_COMMANDS:
-        logging.basicConfig(format="unbroken: %(message)s")  # a warning looks like any other line of ours
+    logging.basicConfig(format="unbroken: %(message)s")  # a warning looks like the other lines of a command
     try:
-        status = int(_tree(arguments)(arguments, standalone_mode=False) or 0)
+        status = unbroken.main(arguments, "unbroken", standalone_mode=False)
         sys.stdout.flush()
-        return status
-    except typer.Exit as done:
-        return done.exit_code
-    except typer.TyperException as error:
-        return _wrong_use(error)
-    except (typer.Abort, KeyboardInterrupt):
-        return _say("stopped")
+        return int(status or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return ERROR
+    except click.ClickException as error:
+        return _print_error(_usage_error(error))
+    except (click.Abort, KeyboardInterrupt):
+        return _print_error("stopped")
     except BrokenPipeError:
-        _forget_output()
+        _discard_output()
         return BROKEN_PIPE
     except UnbrokenError as error:
-        return _say(str(error))
-    except OSError as error:  # such as a full disk, for which no command has better words
-        _forget_output()
-        return _say(f"{error.filename or 'it could not be done'}: {error.strerror or error}")
+        return _print_error(str(error))
+    except ModuleNotFoundError as missing:
+        return _print_error(f"this command needs {missing.name}: install 'unbroken[cli]'")
+    except OSError as error:  # such as a full disk, which no command expects
+        _discard_output()
+        cause = error.strerror or error
+        return _print_error(f"{error.filename}: {cause}" if error.filename else f"{cause}")
 
 
 def _prepare_streams() -> None:
-    """Streams that can be used, whoever started this: what was closed leads nowhere, and no character is an error."""
+    """Replace closed standard streams by the null device, and let no character be an encoding error."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one, which no file must get
+            # open() returns the lowest free descriptor: this one, which no other file must get.
+            os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  # it stays open
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape" if mode == "r" else "backslashreplace")
 
 
-def _forget_output() -> None:
-    """What is still in the buffer has no reader; Python would complain of that when it ends."""
+def _discard_output() -> None:
+    """Send what is still buffered to the null device, so that the interpreter does not fail to flush it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _tree(arguments: list[str]) -> typer.Typer:
-    app = typer.Typer(
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,  # they can show what variables hold
-        context_settings={"help_option_names": ["-h", "--help"]},
-        help="Two-token sessions that never break.",
-    )
-    app.callback()(_options)
-    add_client_commands(app)
-    if not arguments or arguments[0] not in CLIENT_COMMANDS:
-        from unbroken.cli.database import db  # noqa: PLC0415  # takes 0.4 s, see the top
-        from unbroken.cli.server_commands import PANEL, add_server_commands  # noqa: PLC0415
-
-        add_server_commands(app)
-        app.add_typer(db, name="db", rich_help_panel=PANEL)
-    return app
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        say(f"unbroken {metadata.version('unbroken')}")
-        raise typer.Exit
-
-
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """What comes before a command."""
-
-
-def _wrong_use(error: typer.TyperException) -> int:
+def _usage_error(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "unbroken"
-    message = getattr(error, "format_message", lambda: str(error))().strip().rstrip(".")
-    if not message:  # no command was named, and the help has been shown
-        return 2
+    message = " ".join(error.format_message().split()).rstrip(".")
     if message.startswith("Got unexpected extra argument"):
-        message = "there is an argument too many"  # it is not repeated: it may be a secret that belongs elsewhere
-    return _say(f"{' '.join(message.split())} (see {command} --help)")
+        message = "unexpected argument"  # it is not repeated: it may be a secret
+    return f"{message} (see {command} --help)"
 
 
-def _say(message: str) -> int:
+def _print_error(message: str) -> int:
     print(f"unbroken: {message}", file=sys.stderr)
-    return 2
+    return ERROR

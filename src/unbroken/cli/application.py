@@ -1,4 +1,4 @@
-"""The application that one process of ``unbroken serve`` runs."""
+"""The ASGI application of one process of ``unbroken serve``."""
 
 from __future__ import annotations
 
@@ -15,70 +15,73 @@ import anyio
 from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 
-from unbroken.cli.build import endpoint_settings, open_configured, policy_of, webhook_of
+from unbroken.cli.build import build_policy, build_store, build_webhook, endpoint_options
 from unbroken.cli.settings import Settings
 from unbroken.errors import ConfigurationError, TryLater
 from unbroken.server import Accounts, EventLog, Sessions, Webhook
 from unbroken.server.core.events import EventListener
 from unbroken.starlette import routes
 
-__all__ = ["application", "application_of_worker"]
+__all__ = ["application", "worker_application"]
 
 _log = logging.getLogger("unbroken")
-CLOSING = 5.0  # seconds for the store to be let go of
-PAUSE = 1.0  # seconds before the supervisor hears that a worker could not start, and starts another
+STORE_CLOSE_SECONDS = 5.0
+WORKER_RETRY_SECONDS = 1.0  # the supervisor replaces a worker at once, so a failing worker waits before it exits
 
 
 def application(settings: Settings, issuer: str) -> Starlette:
-    """The endpoints over the configured store. Raises ConfigurationError."""
-    store, webhook = open_configured(settings), webhook_of(settings)
+    """Return the endpoints over the configured store. Raises ConfigurationError or StoreUnavailable."""
+    store, webhook = build_store(settings), build_webhook(settings)
     listeners: list[EventListener] = [EventLog()] if webhook is None else [EventLog(), webhook]
     sessions = Sessions(
-        store, policy=policy_of(settings), issuer=issuer, audience=settings.audience, on_event=listeners
+        store, policy=build_policy(settings), issuer=issuer, audience=settings.audience, on_event=listeners
     )
     if settings.metrics_port:
         from unbroken.prometheus import observe_sessions  # noqa: PLC0415  # an extra
 
         observe_sessions(sessions)
-    _end_with_parent()
-    authenticate = Accounts(store).authenticate
-    endpoints = routes(sessions, authenticate, **endpoint_settings(settings))
+    _stop_with_parent()
+    endpoints = routes(sessions, Accounts(store).authenticate, **endpoint_options(settings))
     if settings.demo:
-        from unbroken.cli.demo.site import Site  # noqa: PLC0415  # nobody else pays for it
+        from unbroken.cli.demo.site import Site  # noqa: PLC0415  # only for the demo
 
         endpoints += Site(issuer).routes()
     app = Starlette(routes=list(endpoints), lifespan=lambda _: _lifespan(sessions, webhook))
-    app.router.redirect_slashes = False  # to where the client's Host says, and without https behind some proxies
+    # Such a redirect would use the client's Host header, and http behind a proxy that speaks https.
+    app.router.redirect_slashes = False
     return app
 
 
-def application_of_worker(settings: Settings, issuer: str) -> Starlette:
-    """The same for one of several workers. What cannot be mended by another try ends the whole server, in one line."""
+def worker_application(settings: Settings, issuer: str) -> Starlette:
+    """Return the application for one of several workers. An error is one log line, and the worker exits.
+
+    ConfigurationError stops the whole server; after TryLater the supervisor starts another worker.
+    """
     try:
         return application(settings, issuer)
     except ConfigurationError as error:
-        _log.error("%s", error)  # whoever has to change the settings needs no traceback
+        _log.error("%s", error)  # an operator who changes the settings needs no traceback
         raise SystemExit(STARTUP_FAILURE) from None
     except TryLater as error:
         _log.error("this worker cannot start now: %s", error)
-        time.sleep(PAUSE)
+        time.sleep(WORKER_RETRY_SECONDS)
         raise SystemExit(1) from None
 
 
 @asynccontextmanager
 async def _lifespan(sessions: Sessions, webhook: Webhook | None) -> AsyncIterator[None]:
-    """After the last request: what waits is sent, and the store is let go of."""
+    """After the last request: send the events that wait, then close the store."""
     yield
     if webhook:
         await anyio.to_thread.run_sync(webhook.close)
-    with anyio.move_on_after(CLOSING) as scope:
+    with anyio.move_on_after(STORE_CLOSE_SECONDS) as scope:
         await sessions.aclose()
     if scope.cancelled_caught:
-        _log.warning("the store did not close in time")
+        _log.warning("the store did not close within %g seconds", STORE_CLOSE_SECONDS)
 
 
-def _end_with_parent() -> None:
-    """A worker whose supervisor was killed stops too: nobody would replace it, and it would hold the port."""
+def _stop_with_parent() -> None:
+    """Stop this worker when its supervisor dies: no other process would stop it, and it would keep the port."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

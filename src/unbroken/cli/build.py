@@ -1,6 +1,6 @@
-"""From settings to what they name: the store, the sessions, what the endpoints are told. And what cannot be.
+"""Makes what the settings describe: the store, the policy, the options of the endpoints, the webhook.
 
-``contradictions`` says all at once what is wrong; everything else raises ConfigurationError for the first thing.
+``conflicts`` reports all settings that cannot be served; the other functions raise ConfigurationError for the first.
 """
 
 from __future__ import annotations
@@ -20,56 +20,65 @@ from unbroken.server.http.settings import EndpointOptions
 from unbroken.server.stores import SessionStore, store_type
 from unbroken.server.stores.encrypted_keys import encrypted_keys, keys_from_file
 
-__all__ = ["contradictions", "endpoint_settings", "open_configured", "policy_of", "webhook_of"]
+__all__ = [
+    "build_policy",
+    "build_store",
+    "build_webhook",
+    "conflicts",
+    "encryption_keys",
+    "endpoint_options",
+]
 
 
-def open_configured(settings: Settings) -> SessionStore:
-    """The store, with its keys sealed if there is a seal key. Raises ConfigurationError, or StoreUnavailable."""
-    keys = with_encrypted_keys(settings)
+def build_store(settings: Settings) -> SessionStore:
+    """Return the store; with an encryption key, it encrypts its keys. Raises ConfigurationError or StoreUnavailable."""
+    keys = encryption_keys(settings)
     store = open_store(settings.store)
     return encrypted_keys(store, keys) if keys else store
 
 
-def with_encrypted_keys(settings: Settings) -> list[str]:
-    """The seal keys, the newest first; none if nothing is to be sealed. Raises ConfigurationError."""
-    return keys_from_file(settings.seal_key_file) if settings.seal_key_file else list(settings.seal_key)
+def encryption_keys(settings: Settings) -> list[str]:
+    """Return the encryption keys, the newest first; an empty list if there are none. Raises ConfigurationError."""
+    if settings.encryption_key_file:
+        return keys_from_file(settings.encryption_key_file)
+    return list(settings.encryption_key)
 
 
-def policy_of(settings: Settings) -> Policy:
-    """How long things live."""
+def build_policy(settings: Settings) -> Policy:
+    """Return the lifetimes. Raises ConfigurationError."""
     return Policy(settings.access_ttl, settings.refresh_ttl, settings.max_age, settings.grace)
 
 
-def endpoint_settings(settings: Settings) -> EndpointOptions:
-    """What the endpoints are told. Raises ConfigurationError."""
+def endpoint_options(settings: Settings) -> EndpointOptions:
+    """Return the options of the endpoints. Raises ConfigurationError."""
     return {
         "prefix": settings.prefix,
         "password_grant": settings.password_grant,
         "scopes_of": _scopes_of(settings),
-        "rate_limit": _guard(settings),
-        "cookies": _cookies(settings),
+        "rate_limit": _build_rate_limit(settings),
+        "cookies": _build_cookies(settings),
         "origins": settings.origins,
     }
 
 
 def _scopes_of(settings: Settings) -> Callable[[str], tuple[str, ...]]:
-    own = dict(settings.scopes)
-    return lambda subject: settings.default_scope + own.get(subject, ())
+    by_user = dict(settings.scopes)
+    return lambda subject: settings.default_scope + by_user.get(subject, ())
 
 
-def _guard(settings: Settings) -> RateLimitPolicy | None:
-    if not settings.guard_enabled:
+def _build_rate_limit(settings: Settings) -> RateLimitPolicy | None:
+    if not settings.rate_limit_enabled:
         return None
     return RateLimitPolicy(
-        settings.guard_account_burst,
-        settings.guard_account_every,
-        settings.guard_address_burst,
-        settings.guard_address_every,
-        settings.guard_known_for,
+        settings.rate_limit_account_burst,
+        settings.rate_limit_account_every,
+        settings.rate_limit_address_burst,
+        settings.rate_limit_address_every,
+        settings.rate_limit_known_for,
     )
 
 
-def _cookies(settings: Settings) -> Cookies | None:
+def _build_cookies(settings: Settings) -> Cookies | None:
     if settings.cookies_mode == "off":
         return None
     return Cookies(
@@ -82,8 +91,8 @@ def _cookies(settings: Settings) -> Cookies | None:
     )
 
 
-def webhook_of(settings: Settings) -> Webhook | None:
-    """What posts the events; None without a URL. Raises ConfigurationError."""
+def build_webhook(settings: Settings) -> Webhook | None:
+    """Return the webhook, or None without a URL. Raises ConfigurationError."""
     return Webhook(settings.webhook_url, _webhook_secret(settings)) if settings.webhook_url else None
 
 
@@ -94,33 +103,33 @@ def _webhook_secret(settings: Settings) -> str:
         with open(settings.webhook_secret_file, encoding="utf-8") as file:
             return file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
-        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "it is no text"
-        raise ConfigurationError(f"the webhook's secret {settings.webhook_secret_file} cannot be read: {why}") from None
+        cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "it is not valid UTF-8"
+        raise ConfigurationError(f"the webhook secret {settings.webhook_secret_file} cannot be read: {cause}") from None
 
 
-def contradictions(settings: Settings) -> Iterator[str]:
-    """What cannot be served, a line each."""
+def conflicts(settings: Settings) -> Iterator[str]:
+    """Yield each reason why the settings cannot be served, as one line."""
     if settings.workers > 1 and (name := _unshared_store(settings.store)):
         yield f"several workers cannot share {name}: use sqlite:///FILE, or one worker"
     if settings.demo and (settings.workers > 1 or settings.prefix.startswith("/demo")):
-        yield "the demo needs one worker, and /demo for itself"
+        yield "the demo needs one worker, and the path /demo for itself"
     if settings.issuer and not _is_url(settings.issuer):
-        yield "issuer must be a URL without query and fragment, as https://id.example.com"
+        yield "issuer must be a URL without query and fragment, such as https://id.example.com"
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", settings.prefix):
-        yield "prefix must be a path, as /auth"
+        yield "prefix must be a path, such as /auth"
     if settings.metrics_port and settings.metrics_port == settings.port:
-        yield "metrics_port must not be the server's own port"
-    for part in (
-        policy_of,
-        with_encrypted_keys,
-        _guard,
-        _cookies,
-        webhook_of,
-        lambda found: AllowedOrigins(found.origins),
-        _sealer,
+        yield "metrics_port and port must differ"
+    for build in (
+        encryption_keys,
+        build_policy,
+        _build_rate_limit,
+        _build_cookies,
+        build_webhook,
+        _check_origins,
+        _check_keys,
     ):
         try:
-            part(settings)
+            build(settings)
         except ConfigurationError as error:
             yield str(error)
 
@@ -130,17 +139,21 @@ def _unshared_store(url: str) -> str:
     try:
         found = store_type(url)
     except ConfigurationError:
-        return ""  # opening the store says what is wrong
+        return ""  # opening the store reports it
     return "" if found.shared else found.name
 
 
-def _sealer(settings: Settings) -> None:
-    from unbroken._encryption import Encryptor  # noqa: PLC0415  # cryptography takes its time to load
+def _check_origins(settings: Settings) -> None:
+    AllowedOrigins(settings.origins)
+
+
+def _check_keys(settings: Settings) -> None:
+    from unbroken._encryption import Encryptor  # noqa: PLC0415  # cryptography is slow to import
 
     try:
-        keys = with_encrypted_keys(settings)
+        keys = encryption_keys(settings)
     except ConfigurationError:
-        return  # that was said already
+        return  # reported already
     if keys:
         Encryptor(keys)
 

@@ -1,83 +1,41 @@
-"""The options of the server's commands, made from ``Settings``: so they are the same in each of them."""
+"""Options of commands. Each one is an environment variable too: ``--max-time`` is ``UNBROKEN_MAX_TIME``."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from inspect import Parameter
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-import typer
+import click
 
-from unbroken.cli.parsers import spelled
-from unbroken.cli.settings import (
-    DEFAULT_FILE,
-    Setting,
-    SettingsResult,
-    checked_settings,
-    known_settings,
-    read_settings,
-    variable,
-)
+from unbroken.cli.parsers import InvalidValue, parse_duration
 
-__all__ = ["with_settings"]
+__all__ = ["DURATION_PARAMETER", "environment_variable", "option"]
 
-R = TypeVar("R")
-
-Config = Annotated[
-    str | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help=f"The file with the settings. [{variable('config')}; default: {DEFAULT_FILE}, if any]",
-    ),
-]
+C = TypeVar("C", bound=Callable[..., Any])
 
 
-def with_settings(*names: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Gives a command the options of the settings called *names*, or of all of them, and ``--config``.
-
-    The command's parameter ``settings`` is the ``Settings``; ConfigurationError is raised if they are wrong. One with a
-    parameter ``read`` gets the ``Read`` instead, and has to look by itself.
-    """
-    known = {name: one for name, one in known_settings().items() if (not names or name in names)}
-    shown = {name: one for name, one in known.items() if "flag" in one.places}
-
-    def decorate(command: Callable[..., R]) -> Callable[..., R]:
-        own = inspect.signature(command, eval_str=True).parameters
-
-        def run(**given: Any) -> R:
-            config, flags = given.pop("config", None), {name: given.pop(name, None) for name in shown}
-            read = read_settings(flags, config=config)
-            return command(**given, **_wanted(own, read))
-
-        run.__doc__, run.__name__ = command.__doc__, command.__name__
-        kept = [one for name, one in own.items() if name not in ("settings", "read")]
-        options = [_parameter(name, _option(one)) for name, one in shown.items()]
-        run.__signature__ = inspect.Signature([*kept, _parameter("config", Config), *options])  # type: ignore[attr-defined]
-        run.__annotations__ = {}
-        return run
-
-    return decorate
+def environment_variable(name: str) -> str:
+    """Return the environment variable of the option or setting *name*."""
+    return f"UNBROKEN_{name.replace('-', '_').upper()}"
 
 
-def _wanted(own: Mapping[str, Parameter], read: SettingsResult) -> dict[str, Any]:
-    return {"read": read} if "read" in own else {"settings": checked_settings(read)}
+def option(*names: str, envvar: str | None = "", **settings: Any) -> Callable[[C], C]:
+    """Return the decorator for an option. *envvar*: its environment variable if the name does not give it, or None."""
+    if envvar == "":
+        envvar = environment_variable(next(name for name in names if name.startswith("--")).lstrip("-"))
+    return click.option(*names, envvar=envvar, show_envvar=envvar is not None, **settings)
 
 
-def _parameter(name: str, annotation: Any) -> Parameter:
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+class _Duration(click.ParamType[float]):
+    """A duration such as ``30m``; its value is in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return parse_duration(str(value))
+        except InvalidValue as error:
+            self.fail(f"{value!r} {error}", param, ctx)
 
 
-def _option(setting: Setting) -> Any:
-    """The option of one setting. It only takes the text: what it means is read where the environment's is, too."""
-    flag = "--" + setting.name.replace("_", "-")
-    help_text = f"{setting.about} [{variable(setting.name)}{_shown(setting.default)}]"
-    if setting.kind.is_flag:
-        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=help_text)]
-    return Annotated[str | None, typer.Option(flag, metavar=setting.kind.shown, help=help_text)]
-
-
-def _shown(default: Any) -> str:
-    shown = spelled(default) if isinstance(default, float) else default
-    return f"; default: {shown}" if default else ""
+DURATION_PARAMETER = _Duration()

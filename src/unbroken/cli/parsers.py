@@ -1,172 +1,162 @@
-"""What kinds of values settings have: how each is read from a text (a flag, the environment) and from TOML.
+"""How the values of settings are read: from text (an option, an environment variable) and from TOML.
 
-What cannot be read is ``Wrong``, whose message goes on after the setting's name: "must be …". It repeats the value
-of no text, which may be a secret in the wrong place.
-
-Options that several commands share, and durations such as ``30m``.
+``InvalidValue`` says what is wrong, to follow the name of the setting: "must be …". It never repeats a value, which
+may be a secret in the wrong place.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-import typer
+from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
+    "BOOLEAN",
     "DURATION",
-    "FLAG",
-    "TABLE",
+    "SCOPES_BY_USER",
     "TEXT",
     "WORDS",
-    "Duration",
     "InvalidValue",
     "SettingType",
-    "Store",
     "choice",
-    "duration",
+    "format_duration",
     "integer",
-    "seconds",
-    "spelled",
+    "parse_duration",
 ]
 
-LONGEST = 36525 * 86400.0  # what no calendar can show is a mistake
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+MAX_DURATION_SECONDS = 36525 * 86400.0  # a hundred years
+SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 class InvalidValue(ValueError):
-    """This is no value of this kind; the message says why."""
+    """A value that does not fit its type; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingType:
-    """How values are read. ``of_text`` is None for what a text cannot spell."""
+    """The type of a setting. *parse_text* is None for a value that only TOML can express."""
 
-    shown: str
-    of_toml: Callable[[object], Any]
-    of_text: Callable[[str], Any] | None = None
-    is_flag: bool = field(default=False)
-
-
-def duration(text: str | float) -> float:
-    """Seconds from ``10s``, ``30m``, ``12h``, ``7d`` or a number of seconds. Raises typer.BadParameter."""
-    try:
-        return seconds(str(text))
-    except InvalidValue as error:
-        raise typer.BadParameter(f"{str(text)!r} {error}") from None
+    metavar: str
+    parse_toml: Callable[[object], Any]
+    parse_text: Callable[[str], Any] | None = None
+    is_flag: bool = False
 
 
-def seconds(text: str) -> float:
-    """The same for settings. Raises Wrong."""
+# ---- durations ---------------------------------------------------------------------------------------------------
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that *text* means: ``10s``, ``30m``, ``12h``, ``7d``, or a number of seconds.
+
+    Raises InvalidValue.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip(), re.ASCII)
     if not match:
         raise InvalidValue("is not a duration: write 10s, 30m, 12h or 7d")
-    found = float(match[1]) * UNITS[match[2] or "s"]
-    if found > LONGEST:
+    seconds = float(match[1]) * SECONDS_PER_UNIT[match[2] or "s"]
+    if seconds > MAX_DURATION_SECONDS:
         raise InvalidValue("is longer than a hundred years")
-    return found
+    return seconds
 
 
-def spelled(found: float) -> str:
-    """A duration as it can be written."""
-    unit = next(unit for unit in ("d", "h", "m", "s") if found % UNITS[unit] == 0 or unit == "s")
-    return f"{found / UNITS[unit]:g}{unit}"
+def format_duration(seconds: float) -> str:
+    """Return the shortest text that ``parse_duration`` reads as *seconds*."""
+    unit = next(unit for unit in ("d", "h", "m", "s") if seconds % SECONDS_PER_UNIT[unit] == 0 or unit == "s")
+    return f"{seconds / SECONDS_PER_UNIT[unit]:g}{unit}"
 
 
-def _duration_of_toml(value: object) -> float:
+def _duration_from_toml(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise InvalidValue("must be a duration, as '30m', or a number of seconds")
-    return seconds(str(value))
+        raise InvalidValue("must be a duration, such as '30m', or a number of seconds")
+    return parse_duration(str(value))
 
 
-def _text_of_toml(value: object) -> str:
+# ---- strings -----------------------------------------------------------------------------------------------------
+
+
+def _string_from_toml(value: object) -> str:
     if not isinstance(value, str):
-        raise InvalidValue("must be a text")
-    return _clean(value)
+        raise InvalidValue("must be a string")
+    return _valid_text(value)
 
 
-def _clean(text: str) -> str:
+def _valid_text(text: str) -> str:
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
         raise InvalidValue("is not valid text")
     return text
 
 
-def _flag_of_toml(value: object) -> bool:
+def _words_from_toml(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return _words_from_text(value)
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise InvalidValue("must be a list of strings")
+    return tuple(map(_valid_text, value))
+
+
+def _words_from_text(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, re.split(r"[,\s]+", _valid_text(text))))
+
+
+def _scopes_from_toml(value: object) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    if not isinstance(value, dict):
+        raise InvalidValue("must be a table")
+    return tuple((_valid_text(name), _words_from_toml(words)) for name, words in value.items())
+
+
+# ---- booleans, numbers, choices ------------------------------------------------------------------------------------
+
+
+def _boolean_from_toml(value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidValue("must be true or false")
     return value
 
 
-def _flag_of_text(text: str) -> bool:
-    if text.strip().lower() not in YES + NO:
+def _boolean_from_text(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in TRUE + FALSE:
         raise InvalidValue("must be true or false")
-    return text.strip().lower() in YES
+    return word in TRUE
 
 
-def _words_of_toml(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return _words_of_text(value)
-    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise InvalidValue("must be a list of texts")
-    return tuple(map(_clean, value))
+def integer(minimum: int, maximum: int) -> SettingType:
+    """Return the type of whole numbers from *minimum* to *maximum*."""
 
-
-def _words_of_text(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, re.split(r"[,\s]+", _clean(text))))
-
-
-def _table_of_toml(value: object) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    if not isinstance(value, dict):
-        raise InvalidValue("must be a table")
-    return tuple((_clean(name), _words_of_toml(words)) for name, words in value.items())
-
-
-TEXT = SettingType("TEXT", _text_of_toml, _clean)
-DURATION = SettingType("DURATION", _duration_of_toml, seconds)
-FLAG = SettingType("", _flag_of_toml, _flag_of_text, is_flag=True)
-WORDS = SettingType("WORDS", _words_of_toml, _words_of_text)
-TABLE = SettingType("", _table_of_toml)
-
-
-def integer(least: int, most: int) -> SettingType:
-    """Whole numbers from *least* to *most*."""
-
-    def check(number: int) -> int:
-        if not least <= number <= most:
-            raise InvalidValue(f"must be between {least} and {most}")
+    def in_range(number: int) -> int:
+        if not minimum <= number <= maximum:
+            raise InvalidValue(f"must be between {minimum} and {maximum}")
         return number
 
-    def of_toml(value: object) -> int:
+    def from_toml(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise InvalidValue("must be a whole number")
-        return check(value)
+        return in_range(value)
 
-    def of_text(text: str) -> int:
+    def from_text(text: str) -> int:
         if not re.fullmatch(r"\d{1,18}", text.strip(), re.ASCII):
             raise InvalidValue("must be a whole number")
-        return check(int(text))
+        return in_range(int(text))
 
-    return SettingType("INTEGER", of_toml, of_text)
+    return SettingType("INTEGER", from_toml, from_text)
 
 
 def choice(*words: str) -> SettingType:
-    """One of *words*, in any case."""
-    known = {word.lower(): word for word in words}
+    """Return the type of a value that is one of *words*, in upper or lower case."""
+    spelling = {word.lower(): word for word in words}
 
-    def of_text(text: str) -> str:
-        if text.lower() not in known:
+    def from_text(text: str) -> str:
+        if text.lower() not in spelling:
             raise InvalidValue(f"must be one of {', '.join(words)}")
-        return known[text.lower()]
+        return spelling[text.lower()]
 
-    return SettingType("|".join(words), lambda value: of_text(_text_of_toml(value)), of_text)
-
-
-Store = Annotated[str, typer.Option("--store", envvar="UNBROKEN_STORE", help="Where the sessions are: sqlite:///FILE.")]
+    return SettingType("|".join(words), lambda value: from_text(_string_from_toml(value)), from_text)
 
 
-def Duration(envvar: str, about: str, **more: Any) -> Any:  # noqa: N802  # it stands for a type of option
-    """An option that takes a duration; its value is in seconds."""
-    return typer.Option(parser=duration, metavar="DURATION", envvar=envvar, help=about, **more)
+TEXT = SettingType("TEXT", _string_from_toml, _valid_text)
+WORDS = SettingType("WORDS", _words_from_toml, _words_from_text)
+DURATION = SettingType("DURATION", _duration_from_toml, parse_duration)
+BOOLEAN = SettingType("", _boolean_from_toml, _boolean_from_text, is_flag=True)
+SCOPES_BY_USER = SettingType("", _scopes_from_toml)

@@ -1,201 +1,248 @@
-"""What ``unbroken serve`` serves, and how: one frozen value, from flags, the environment and one TOML file.
+"""The settings of the server's commands: one frozen value, from options, the environment and one TOML file.
 
-1. A flag goes before the environment, that before the file, that before the default.
+1. An option overrides the environment, the environment the file, the file the default.
 2. A setting has one name everywhere: ``access_ttl`` is ``--access-ttl``, ``UNBROKEN_ACCESS_TTL``, and ``access_ttl`` in
-   the file. What belongs together is a table there: ``cookies_mode`` is ``mode`` of ``[cookies]``.
-3. An unknown name and a wrong value are refused, in one line that says where it stands.
-4. Secrets come from the environment, or from a file of their own: never from a flag, which other users can read.
+   the file. Some are in tables of the file: ``cookies_mode`` is ``mode`` in ``[cookies]``.
+3. Every unknown name and every wrong value is reported, in one line that says where it was found. No line repeats a
+   value, which may be a secret.
+4. Secrets come from the environment or from a file of their own, never from an option: other users of the machine can
+   read command lines.
 
-The file is ``--config``, ``UNBROKEN_CONFIG``, or ``unbroken.toml`` of the working directory if there is one.
+The file is ``--config``, ``UNBROKEN_CONFIG``, or ``unbroken.toml`` in the working directory if it exists.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from unbroken.cli.parsers import DURATION, FLAG, TABLE, TEXT, WORDS, InvalidValue, SettingType, choice, integer
+import click
+
+from unbroken.cli.options import environment_variable
+from unbroken.cli.parsers import (
+    BOOLEAN,
+    DURATION,
+    SCOPES_BY_USER,
+    TEXT,
+    WORDS,
+    InvalidValue,
+    SettingType,
+    choice,
+    format_duration,
+    integer,
+)
 from unbroken.errors import ConfigurationError
 
 __all__ = [
     "DEFAULT_FILE",
-    "TABLES",
     "Setting",
     "Settings",
     "SettingsResult",
-    "checked_settings",
-    "known_settings",
     "read_settings",
-    "variable",
+    "setting_definitions",
+    "valid_settings",
+    "with_settings",
 ]
 
 DEFAULT_FILE = "unbroken.toml"
-TABLES = ("cookies", "guard")
+TABLES = ("cookies", "rate_limit")
 DAY = 86400.0
+
+Source = Literal["option", "environment", "file"]
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is known of one setting. *places*: where it may come from."""
+    """The definition of one setting: its type, what it means, its default, and where it may come from."""
 
     name: str
-    kind: SettingType
-    about: str
+    type: SettingType
+    help: str
     default: Any
-    places: tuple[str, ...]
+    sources: tuple[Source, ...]
+
+    @property
+    def option(self) -> str:
+        """The option of the setting."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """The key of the setting in the file, with a dot after its table."""
+        table = next((table for table in TABLES if self.name.startswith(f"{table}_")), "")
+        return f"{table}.{self.name.removeprefix(f'{table}_')}" if table else self.name
 
 
-def _of(kind: SettingType, default: Any, about: str, *places: str, secret: bool = False) -> Any:
-    metadata = {"kind": kind, "about": about, "places": places or ("flag", "environment", "file")}
+def _setting(type_: SettingType, default: Any, help_: str, *sources: Source, secret: bool = False) -> Any:
+    metadata = {"type": type_, "help": help_, "sources": sources or ("option", "environment", "file")}
     return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings. Times are in seconds; an empty text means that there is none."""
+    """All settings. Times are in seconds; an empty text means that a setting is not set."""
 
-    store: str = _of(  # there may be a password in it
-        TEXT, "sqlite:///unbroken.db", "Where the sessions are: sqlite:///FILE, postgresql://…, redis://…", secret=True
+    store: str = _setting(  # it may contain a password
+        TEXT, "sqlite:///unbroken.db", "URL of the store: sqlite:///FILE, postgresql://…, redis://…", secret=True
     )
-    host: str = _of(TEXT, "127.0.0.1", "Address to listen on.")
-    port: int = _of(integer(0, 65535), 8400, "Port; 0 takes a free one.")
-    workers: int = _of(integer(1, 64), 1, "Server processes.")
-    shutdown_timeout: float = _of(DURATION, 20.0, "How long requests in flight may take when the server is stopped.")
-    forwarded_allow_ips: tuple[str, ...] = _of(
-        WORDS, (), "Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses, networks, or *."
+    host: str = _setting(TEXT, "127.0.0.1", "Address to listen on.")
+    port: int = _setting(integer(0, 65535), 8400, "Port to listen on; 0 picks a free one.")
+    workers: int = _setting(integer(1, 64), 1, "Number of server processes.")
+    shutdown_timeout: float = _setting(DURATION, 20.0, "Time for requests in flight to finish when the server stops.")
+    forwarded_allow_ips: tuple[str, ...] = _setting(
+        WORDS, (), "Proxies to trust for X-Forwarded-For and X-Forwarded-Proto: addresses, networks, or *."
     )
 
-    access_ttl: float = _of(DURATION, 1800.0, "Life of an access token.")
-    refresh_ttl: float = _of(DURATION, 7 * DAY, "Life of an unused refresh token.")
-    max_age: float = _of(DURATION, 90 * DAY, "Life of a session, however active.")
-    grace: float = _of(DURATION, 10.0, "How long a just-used refresh token is forgiven.")
-    issuer: str = _of(TEXT, "", "`iss` of the tokens: the URL that clients know; without it, the address.")
-    audience: str = _of(TEXT, "unbroken", "`aud` of the tokens.")
+    access_ttl: float = _setting(DURATION, 1800.0, "Lifetime of an access token.")
+    refresh_ttl: float = _setting(DURATION, 7 * DAY, "Idle lifetime of a session: without a refresh it expires.")
+    max_age: float = _setting(DURATION, 90 * DAY, "Absolute lifetime of a session.")
+    grace: float = _setting(DURATION, 10.0, "Time for which a used refresh token gets the same response again.")
+    issuer: str = _setting(TEXT, "", "`iss` of the tokens: the URL that clients use. Without it: the address.")
+    audience: str = _setting(TEXT, "unbroken", "`aud` of the tokens.")
 
-    prefix: str = _of(TEXT, "/auth", "Where the endpoints are.")
-    password_grant: bool = _of(FLAG, False, "Open RFC 6749 §4.3 at /auth/token.")
-    default_scope: tuple[str, ...] = _of(WORDS, (), "The words of scope that every user may ask for.")
-    scopes: tuple[tuple[str, tuple[str, ...]], ...] = _of(TABLE, (), "Further words for some users, by name.", "file")
-    origins: tuple[str, ...] = _of(WORDS, (), "Other sites whose pages may call the endpoints.")
-    cookies_mode: str = _of(choice("off", "refresh", "both"), "off", "Which tokens browsers may keep in cookies.")
-    cookies_secure: bool = _of(FLAG, True, "Cookies for https only; off is for this machine alone.")
-    cookies_same_site: str = _of(choice("Strict", "Lax", "None"), "Strict", "Which sites' requests carry the cookies.")
-    cookies_domain: str = _of(TEXT, "", "A domain whose hosts all get the cookies.")
-    cookies_path: str = _of(TEXT, "", "Where browsers see the endpoints, if not at the prefix.")
-    cookies_name: str = _of(TEXT, "unbroken", "How the cookies' names begin.")
-    guard_enabled: bool = _of(FLAG, True, "Slow down who guesses passwords.")
-    guard_account_burst: int = _of(integer(1, 10**6), 10, "Wrong passwords at once, for an account.")
-    guard_account_every: float = _of(DURATION, 60.0, "After those: one each.")
-    guard_address_burst: int = _of(integer(1, 10**6), 50, "Wrong passwords at once, from an address.")
-    guard_address_every: float = _of(DURATION, 10.0, "After those: one each.")
-    guard_known_for: float = _of(DURATION, 90 * DAY, "How long an address stays known to an account.")
-
-    seal_key: tuple[str, ...] = _of(
-        WORDS, (), "The keys that seal the store's keys, the newest first.", "environment", secret=True
+    prefix: str = _setting(TEXT, "/auth", "Path of the endpoints.")
+    password_grant: bool = _setting(BOOLEAN, False, "Accept the password grant (RFC 6749 §4.3) at /auth/token.")
+    default_scope: tuple[str, ...] = _setting(WORDS, (), "Scope that every user may ask for.")
+    scopes: tuple[tuple[str, tuple[str, ...]], ...] = _setting(
+        SCOPES_BY_USER, (), "More scope for some users, by name.", "file"
     )
-    seal_key_file: str = _of(TEXT, "", "A file with such keys, in place of UNBROKEN_SEAL_KEY.")
-    webhook_url: str = _of(TEXT, "", "Where events are posted.")
-    webhook_secret: str = _of(TEXT, "", "The secret that signs them.", "environment", secret=True)
-    webhook_secret_file: str = _of(TEXT, "", "A file with the secret that signs them.")
-    log_format: str = _of(choice("text", "json"), "text", "How log lines look.")
-    log_level: str = _of(choice("debug", "info", "warning", "error"), "info", "From where on something is logged.")
-    access_log: bool = _of(FLAG, False, "Log every request.")
-    metrics_port: int = _of(integer(0, 65535), 0, "Where Prometheus finds the metrics; 0: nowhere.")
-    metrics_host: str = _of(TEXT, "127.0.0.1", "The address of that port.")
-    demo: bool = _of(FLAG, False, "Serve the demo page at /demo too, with sessions of its own.", "flag", "environment")
+    origins: tuple[str, ...] = _setting(WORDS, (), "Other origins whose pages may call the endpoints (CORS).")
+    cookies_mode: str = _setting(choice("off", "refresh", "both"), "off", "Tokens that browsers may keep in cookies.")
+    cookies_secure: bool = _setting(BOOLEAN, True, "Send cookies over https only. Off: for http on loopback.")
+    cookies_same_site: str = _setting(choice("Strict", "Lax", "None"), "Strict", "SameSite of the cookies.")
+    cookies_domain: str = _setting(TEXT, "", "Domain of the cookies, to share them with all hosts below it.")
+    cookies_path: str = _setting(TEXT, "", "Path of the endpoints as browsers see it. Without it: the prefix.")
+    cookies_name: str = _setting(TEXT, "unbroken", "Beginning of the cookies' names.")
+    rate_limit_enabled: bool = _setting(BOOLEAN, True, "Limit how often passwords and codes may be wrong.")
+    rate_limit_account_burst: int = _setting(integer(1, 10**6), 10, "Wrong attempts in a row for one account.")
+    rate_limit_account_every: float = _setting(DURATION, 60.0, "Time for one more attempt on that account.")
+    rate_limit_address_burst: int = _setting(integer(1, 10**6), 50, "Wrong attempts in a row from one address.")
+    rate_limit_address_every: float = _setting(DURATION, 10.0, "Time for one more attempt from that address.")
+    rate_limit_known_for: float = _setting(
+        DURATION, 90 * DAY, "Time for which an account remembers the addresses of its logins."
+    )
+
+    encryption_key: tuple[str, ...] = _setting(
+        WORDS, (), "Keys that encrypt the signing keys in the store, newest first.", "environment", secret=True
+    )
+    encryption_key_file: str = _setting(
+        TEXT, "", "File with the keys that encrypt the signing keys, instead of UNBROKEN_ENCRYPTION_KEY."
+    )
+    webhook_url: str = _setting(TEXT, "", "URL to which events are posted.")
+    webhook_secret: str = _setting(TEXT, "", "Secret that signs the posted events.", "environment", secret=True)
+    webhook_secret_file: str = _setting(TEXT, "", "File with the secret that signs the posted events.")
+    log_format: str = _setting(choice("text", "json"), "text", "Format of log lines.")
+    log_level: str = _setting(choice("debug", "info", "warning", "error"), "info", "Lowest level to log.")
+    access_log: bool = _setting(BOOLEAN, False, "Log every request.")
+    metrics_port: int = _setting(integer(0, 65535), 0, "Port of the Prometheus metrics; 0: no metrics.")
+    metrics_host: str = _setting(TEXT, "127.0.0.1", "Address of the Prometheus metrics.")
+    demo: bool = _setting(
+        BOOLEAN, False, "Serve the demo page at /demo too, with sessions of its own.", "option", "environment"
+    )
 
 
-def known_settings() -> dict[str, Setting]:
-    """All settings, by name."""
+@functools.cache
+def setting_definitions() -> dict[str, Setting]:
+    """Return the definitions of all settings, by name."""
     return {
-        one.name: Setting(one.name, one.metadata["kind"], one.metadata["about"], one.default, one.metadata["places"])
+        one.name: Setting(one.name, one.metadata["type"], one.metadata["help"], one.default, one.metadata["sources"])
         for one in fields(Settings)
     }
 
 
-def variable(name: str) -> str:
-    """The environment variable of a setting."""
-    return f"UNBROKEN_{name.upper()}"
+# ---- reading (rules 1 to 3) ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsResult:
-    """What was read: the settings, the file they came from, and all that is wrong with them, a line each."""
+    """The settings, the file they came from, and the problems with them, one line each."""
 
     settings: Settings
     file: Path | None
-    wrong: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def read_settings(
-    flags: Mapping[str, str | bool | None], environment: Mapping[str, str] | None = None, config: str | None = None
+    options: Mapping[str, str | bool | None], environment: Mapping[str, str] | None = None, config: str | None = None
 ) -> SettingsResult:
-    """The settings that *flags*, the environment and the file give. What is wrong keeps its default."""
+    """Return the settings from *options*, the environment and the file. A wrong value is a problem, not an error."""
     environment = os.environ if environment is None else environment
-    wrong: list[str] = []
-    file, table = _file(config or environment.get("UNBROKEN_CONFIG", ""), wrong)
-    values = _values_of_file(file, table, wrong)
-    for name, setting in known_settings().items():
-        place, found = _found(name, flags.get(name), environment)
-        if place and "environment" in setting.places:
-            _take(values, setting, place, found, wrong)
-    return SettingsResult(Settings(**values), file, tuple(wrong))
+    problems: list[str] = []
+    file, document = _read_file(config or environment.get("UNBROKEN_CONFIG", ""), problems)
+    values = _parse_document(file, document, problems)
+    for name, setting in setting_definitions().items():
+        given = _given(setting, options.get(name), environment)
+        if given and "environment" in setting.sources:
+            _parse_given(values, setting, *given, problems)
+    return SettingsResult(Settings(**values), file, tuple(problems))
 
 
-def _found(name: str, flag: str | bool | None, environment: Mapping[str, str]) -> tuple[str, str | bool]:
-    """Where a flag or the environment gives *name*, and what; an empty variable counts as none."""
-    if flag is not None:
-        return "--" + name.replace("_", "-"), flag
-    if found := environment.get(variable(name), ""):
-        return variable(name), found
-    return "", ""
+def valid_settings(result: SettingsResult) -> Settings:
+    """Return the settings of *result*. Raises ConfigurationError if there are problems."""
+    if result.problems:
+        others = len(result.problems) - 1
+        more = f" (and {others} more: see `unbroken check`)" if others else ""
+        raise ConfigurationError(result.problems[0] + more)
+    return result.settings
 
 
-def _take(values: dict[str, Any], setting: Setting, place: str, found: str | bool, wrong: list[str]) -> None:
+def _given(setting: Setting, value: str | bool | None, environment: Mapping[str, str]) -> tuple[str, str | bool] | None:
+    """Return where the setting is given, an option before the environment, and its value."""
+    if value is not None:
+        return setting.option, value
+    variable = environment_variable(setting.name)
+    text = environment.get(variable, "")  # an empty variable counts as not set
+    return (variable, text) if text else None
+
+
+def _parse_given(values: dict[str, Any], setting: Setting, place: str, value: str | bool, problems: list[str]) -> None:
+    parse = setting.type.parse_text
     try:
-        values[setting.name] = setting.kind.of_text(found) if isinstance(found, str) and setting.kind.of_text else found
+        values[setting.name] = parse(value) if isinstance(value, str) and parse else value
     except InvalidValue as error:
-        wrong.append(f"{place} {error}")
+        problems.append(f"{place} {error}")
 
 
-def _file(config: str, wrong: list[str]) -> tuple[Path | None, dict[str, Any]]:
+def _read_file(config: str, problems: list[str]) -> tuple[Path | None, dict[str, Any]]:
     path = Path(config or DEFAULT_FILE)
     if not config and not path.is_file():
         return None, {}
     try:
         return path, tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        wrong.append(f"{path} cannot be read: {error.strerror}")
+        problems.append(f"{path} cannot be read: {error.strerror}")
     except tomllib.TOMLDecodeError as error:
-        wrong.append(f"{path} is not valid TOML: {error}")
+        problems.append(f"{path} is not valid TOML: {error}")
     except UnicodeDecodeError:
-        wrong.append(f"{path} is not valid UTF-8")
+        problems.append(f"{path} is not valid UTF-8")
     return path, {}
 
 
-def _values_of_file(file: Path | None, table: dict[str, Any], wrong: list[str]) -> dict[str, Any]:
-    known, values = known_settings(), {}
-    for key, value in _flat(table):
-        setting = known.get(key.replace(".", "_"))
-        if setting is None or "file" not in setting.places or not _is_spelled(key, setting.name):
-            wrong.append(f"{file}: {key} {_unknown(key, setting)}")
+def _parse_document(file: Path | None, document: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    by_key = {one.key: one for one in setting_definitions().values()}
+    values: dict[str, Any] = {}
+    for key, value in _flatten(document):
+        setting = by_key.get(key)
+        if setting is None or "file" not in setting.sources:
+            problems.append(f"{file}: {key} {_unknown_key(key, setting)}")
             continue
         try:
-            values[setting.name] = setting.kind.of_toml(value)
+            values[setting.name] = setting.type.parse_toml(value)
         except InvalidValue as error:
-            wrong.append(f"{file}: {key} {error}")
+            problems.append(f"{file}: {key} {error}")
     return values
 
 
-def _flat(table: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The keys of the file, with a dot between a table and its key."""
+def _flatten(document: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return the keys and values of the file, with a dot between a table and its key."""
     found: list[tuple[str, Any]] = []
-    for key, value in table.items():
+    for key, value in document.items():
         if key in TABLES and isinstance(value, dict):
             found += [(f"{key}.{inner}", one) for inner, one in value.items()]
         else:
@@ -203,27 +250,58 @@ def _flat(table: dict[str, Any]) -> list[tuple[str, Any]]:
     return found
 
 
-def _is_spelled(key: str, name: str) -> bool:
-    return key == _key(name)
+def _unknown_key(key: str, setting: Setting | None) -> str:
+    if setting is not None:
+        return f"does not belong in this file: set {environment_variable(setting.name)}, or {setting.name}_file"
+    definitions = setting_definitions()
+    keys = [one.key for one in definitions.values() if "file" in one.sources]
+    misplaced = definitions.get(key)  # such as cookies_mode, outside of its table
+    near = get_close_matches(misplaced.key if misplaced else key, keys, 1, 0.7)
+    return f"is not a setting{f': did you mean {near[0]}?' if near else ''}"
 
 
-def _key(name: str) -> str:
-    """How a setting is called in the file."""
-    table, _, rest = name.partition("_")
-    return f"{table}.{rest}" if table in TABLES else name
+# ---- options of commands ---------------------------------------------------------------------------------------------
 
 
-def _unknown(key: str, setting: Setting | None) -> str:
-    if setting is not None and "file" not in setting.places:
-        return f"does not belong in this file: set {variable(setting.name)}, or {setting.name}_file"
-    keys = [_key(name) for name, known in known_settings().items() if "file" in known.places]
-    near = get_close_matches(_key(key), keys, 1, 0.7)
-    return f"is no setting{f': is it {near[0]}?' if near else ''}"
+def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that gives a command ``--config`` and the options of the settings *names*, or of all settings.
+
+    The command takes a parameter ``settings``, the valid ``Settings``: ConfigurationError is raised if there are
+    problems. The one command that reports them itself takes ``result``, the ``SettingsResult``.
+    """
+    chosen = [one for name, one in setting_definitions().items() if not names or name in names]
+    shown = [one for one in chosen if "option" in one.sources]
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        takes_result = "result" in command.__annotations__
+
+        @functools.wraps(command)
+        def read_and_run(config: str | None, **given: Any) -> Any:
+            options = {one.name: given.pop(one.name) for one in shown}
+            result = read_settings(options, config=config)
+            if takes_result:
+                return command(result=result, **given)
+            return command(settings=valid_settings(result), **given)
+
+        run: Callable[..., Any] = read_and_run
+        for one in reversed(shown):
+            run = _option_of(one)(run)
+        return _config_option(run)
+
+    return decorate
 
 
-def checked_settings(read: SettingsResult) -> Settings:
-    """The settings. Raises ConfigurationError if anything is wrong with them."""
-    if read.wrong:
-        more = f" (and {len(read.wrong) - 1} more: see unbroken check)" if len(read.wrong) > 1 else ""
-        raise ConfigurationError(read.wrong[0] + more)
-    return read.settings
+_config_option = click.option(
+    "--config", metavar="FILE", help=f"File with the settings.  [env var: UNBROKEN_CONFIG; default: {DEFAULT_FILE}]"
+)
+
+
+def _option_of(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option of *setting*. It takes text: ``read_settings`` parses it, like that of the environment."""
+    shown = format_duration(setting.default) if isinstance(setting.default, float) else setting.default
+    default = f"; default: {shown}" if setting.default else ""
+    help_ = f"{setting.help}  [env var: {environment_variable(setting.name)}{default}]"
+    if setting.type.is_flag:
+        names = f"{setting.option}/--no-{setting.option.removeprefix('--')}"
+        return click.option(names, setting.name, default=None, help=help_)
+    return click.option(setting.option, setting.name, metavar=setting.type.metavar, default=None, help=help_)

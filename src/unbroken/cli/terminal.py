@@ -1,4 +1,4 @@
-"""What commands ask of a terminal, and the lines and tables they print there."""
+"""Questions that commands ask at a terminal, and the lines and tables they print."""
 
 from __future__ import annotations
 
@@ -8,72 +8,81 @@ from getpass import getpass
 
 from unbroken.errors import ConfigurationError, InvalidRequest
 
-__all__ = ["ask", "ask_new_password", "ask_secret", "say", "table"]
+__all__ = ["ask", "ask_new_password", "ask_secret", "confirm", "print_table", "say"]
 
 
 def say(text: str) -> None:
-    """Prints *text* and the end of its line at once: many commands may write into one pipe, each its own lines."""
+    """Print *text* and the end of the line in one write, so that commands that share a pipe write whole lines."""
     sys.stdout.write(f"{text}\n")
 
 
-def ask(what: str, option: str) -> str:
-    """A line of text that is no secret. Raises ConfigurationError, which names *option*, without a terminal.
+def ask(label: str, option: str) -> str:
+    """Ask for a line of text that is no secret. Raises ConfigurationError without a terminal: it names *option*.
 
-    Raises InvalidRequest when there is nothing on the line, and EOFError when somebody ends the input.
+    Raises InvalidRequest for an empty line, and EOFError at the end of the input.
     """
-    _needs_terminal(what, option)
-    print(f"{what.capitalize()}: ", end="", file=sys.stderr, flush=True)
+    _require_terminal(label, option)
+    return _require_text(label, _read_answer(f"{label.capitalize()}: ").strip())
+
+
+def confirm(question: str) -> bool:
+    """Ask a yes-or-no question; return False without a terminal. Raises EOFError at the end of the input."""
+    return sys.stdin.isatty() and _read_answer(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def ask_secret(label: str, *, from_stdin: bool, option: str) -> str:
+    """Ask for a secret without echo; *from_stdin*: without a terminal, read one line of standard input.
+
+    Raises ConfigurationError, which names *option*, if there is neither, and InvalidRequest for an empty secret.
+    """
+    if not from_stdin:
+        _require_terminal(label, option)
+    secret = getpass(f"{label.capitalize()}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    return _require_text(label, secret)
+
+
+def ask_new_password(*, from_stdin: bool) -> str:
+    """Ask twice for a new password; *from_stdin*: read one line of standard input."""
+    if from_stdin:
+        return _decodable("password", sys.stdin.readline().rstrip("\r\n"))
+    _require_terminal("password", "--password-stdin")
+    password = getpass("Password: ")
+    if getpass("Again: ") != password:
+        raise InvalidRequest("the two passwords differ")
+    return password
+
+
+def _read_answer(prompt: str) -> str:
+    print(prompt, end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()
     if not line:
         print(file=sys.stderr)
         raise EOFError
-    return _some_text(what, line.strip())
+    return line
 
 
-def ask_secret(what: str, *, from_stdin: bool, option: str) -> str:
-    """A secret, unseen: from the terminal, or one line of standard input if that is none and *from_stdin*.
-
-    Raises ConfigurationError, which names *option*, with nobody to ask, and InvalidRequest when the secret is empty.
-    """
-    if not from_stdin:
-        _needs_terminal(what, option)
-    secret = getpass(f"{what.capitalize()}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
-    return _some_text(what, secret)
-
-
-def ask_new_password(*, from_stdin: bool) -> str:
-    """A password that is to be set: asked for twice, or the first line of standard input."""
-    if from_stdin:
-        return _text("password", sys.stdin.readline().rstrip("\r\n"))
-    _needs_terminal("password", "--password-stdin")
-    password = getpass("Password: ")
-    if getpass("Again: ") != password:
-        raise InvalidRequest("the two passwords are not the same")
-    return password
-
-
-def _some_text(what: str, text: str) -> str:
+def _require_text(label: str, text: str) -> str:
     if not text:
-        raise InvalidRequest(f"the {what} is empty")
-    return _text(what, text)
+        raise InvalidRequest(f"the {label} is empty")
+    return _decodable(label, text)
 
 
-def _text(what: str, text: str) -> str:
-    """*text*, if all of it could be read: no server understands the rest."""
+def _decodable(label: str, text: str) -> str:
+    """Return *text*. Raises InvalidRequest if it has bytes that are not in the terminal's encoding."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidRequest(f"the {what} is not in the terminal's encoding, {sys.stdin.encoding}") from None
+        raise InvalidRequest(f"the {label} is not in the terminal's encoding, {sys.stdin.encoding}") from None
     return text
 
 
-def _needs_terminal(what: str, option: str) -> None:
+def _require_terminal(label: str, option: str) -> None:
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"there is no terminal to ask for a {what}: use {option}")
+        raise ConfigurationError(f"there is no terminal to ask for a {label}: use {option}")
 
 
-def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Prints columns for people and for ``cut`` alike; what others sent is shown without control characters."""
+def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print aligned columns. Control characters are replaced: clients choose some of the texts."""
     clean = [tuple("".join(c if c.isprintable() else "?" for c in cell) for cell in row) for row in (head, *rows)]
     widths = [max(len(row[column]) for row in clean) for column in range(len(head))]
     for row in clean:

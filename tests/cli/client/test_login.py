@@ -77,7 +77,7 @@ def test_a_refused_login_changes_nothing(api: Shell, server: Backend) -> None:
     refused = api("login", server.url, "--as", "api", "--user", "ada", "--password-stdin", given="wrong\n")
     assert "the login was refused" in one_line(refused)
     pasted = api("login", server.url, "--as", "api", "--paste", given="nonsense\n")
-    assert "the server did not take the refresh token" in one_line(pasted)
+    assert "the server did not accept the refresh token" in one_line(pasted)
     assert "nonsense" not in pasted.stderr
     assert api.secrets() == before
     assert api("token", "api").stdout.strip() == before[0]
@@ -134,7 +134,7 @@ def test_a_refresh_token_of_any_oauth_server_is_taken_over(shell: Shell, oauth: 
     assert oauth.sessions.verify(shell("token", "shop").stdout.strip()).subject == "ada"
     done = shell("logout", "shop")
     assert done.returncode == 1
-    assert "it has no --revocation-endpoint" in done.stdout
+    assert "there is no --revocation-endpoint" in done.stdout
 
 
 def test_who_ends_the_input_is_not_asked_for_more(shell: Shell, server: Backend) -> None:

@@ -18,12 +18,14 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "an unknown name to ask for": (["credential", "kubectl", "hunter2"], "known are: api"),
     "a password as an argument": ([*LOGIN, "hunter2"], "login takes one URL and no secrets"),
     "a password as an option": ([*LOGIN, "--password=hunter2"], "--password-stdin"),
+    "a code as an option": ([*LOGIN, "--code=hunter2"], "--code-stdin"),
     "a client secret as an option": ([*LOGIN, "--client-secret=hunter2"], "--client-secret-stdin"),
-    "a token as an argument": (["token", "api", "hunter2"], "an argument too many"),
-    "a password in the URL": (["login", "https://ada:hunter2@example.org", "--as", "x"], "must not have a user"),
-    "a password in the URL to fetch": (["fetch", "api", "https://ada:hunter2@example.org"], "must not have a user"),
-    "a password for a URL": (["login", "hunter2", "--as", "x"], "an address is wrong"),
-    "half an address": (["login", "http://[hunter2", "--as", "x"], "an address is wrong"),
+    "a token as an argument": (["token", "api", "hunter2"], "unexpected argument"),
+    "a password in the URL": (["login", "https://ada:hunter2@example.org", "--as", "x"], "must not contain a user"),
+    "a password in the URL to fetch": (["fetch", "api", "https://ada:hunter2@example.org"], "must not contain a user"),
+    "a password for a URL": (["login", "hunter2", "--as", "x"], "URL must start with https://"),
+    "half an address": (["login", "http://[hunter2", "--as", "x"], "URL must start with https://"),
+    "half another address": ([*LOGIN, "--origin", "http://[hunter2"], "--origin must start with https://"),
     "no name": (["login", "https://example.org"], "--as"),
     "in the clear": (["login", "http://example.org", "--as", "x", "--user", "a", "--password-stdin"], "use https"),
     "nobody to ask": ([*LOGIN, "--user", "a"], "--password-stdin"),
@@ -38,12 +40,12 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a file in no folder": (["fetch", "api", "URL/stream", "-o", "no/file"], "no/file cannot be written"),
     "nobody there": (["fetch", "api", "http://127.0.0.1:1/"], "cannot be reached"),
     "nobody there, said plainly": (["fetch", "api", "http://127.0.0.1:1/"], "cannot be reached: Connection refused"),
-    "a scheme that is none": (["fetch", "api", "ftp://example.org"], "the URL is wrong"),
+    "a scheme that is none": (["fetch", "api", "ftp://example.org"], "the URL must be a path, or start with https://"),
     "a time that is none": (["fetch", "api", "https://example.org", "--max-time", "x"], "is not a duration"),
     "no command": (["exec", "api"], "COMMAND"),
     "a variable that is none": (["exec", "api", "--env", "A=B", "--", "true"], "the name of a variable"),
     "an unknown action of docker": (["credential", "docker", "api", "frob"], "docker's actions are"),
-    "junk from kubectl": (["credential", "kubectl", "api"], "KUBERNETES_EXEC_INFO is no JSON"),
+    "junk from kubectl": (["credential", "kubectl", "api"], "KUBERNETES_EXEC_INFO is not JSON"),
 }
 
 
@@ -79,8 +81,8 @@ def test_every_option_is_an_environment_variable_too(shell: Shell, server: Backe
 
 
 EXPECTED = {
-    "login": "AS USER PASSWORD_STDIN PASTE SCOPE LABEL PREFIX TOKEN_ENDPOINT REVOCATION_ENDPOINT CLIENT_ID "
-    "CLIENT_SECRET_STDIN ORIGIN ALLOW_PLAIN_HTTP",
+    "login": "AS USER PASSWORD_STDIN CODE_STDIN PASTE SCOPE LABEL PREFIX TOKEN_ENDPOINT REVOCATION_ENDPOINT CLIENT_ID "
+    "CLIENT_SECRET_STDIN ORIGIN ALLOW_PLAIN_HTTP REPLACE",
     "fetch": "REQUEST HEADER DATA DATA_RAW JSON_DATA OUTPUT INCLUDE HEAD FAIL LOCATION MAX_TIME",
     "status": "JSON",
     "exec": "ENV",

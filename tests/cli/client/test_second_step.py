@@ -25,13 +25,13 @@ def url() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def test_the_code_may_be_given_with_the_command(shell: Shell, url: str) -> None:
+def test_the_code_may_come_from_standard_input(shell: Shell, url: str) -> None:
     login = ("login", url, "--as", "api", "--user", "ada", "--password-stdin")
-    assert shell(*login, "--code", "123456", given="pw\n").returncode == 0
+    assert shell(*login, "--code-stdin", given="pw\n123456\n").returncode == 0
     assert shell("token", "api").returncode == 0
 
 
 def test_a_wrong_code_and_no_code_are_told_apart(shell: Shell, url: str) -> None:
     login = ("login", url, "--as", "api", "--user", "ada", "--password-stdin")
-    assert "wrong code" in one_line(shell(*login, "--code", "1", given="pw\n"))
-    assert "no terminal to ask for a code (your phone): use --code" in one_line(shell(*login, given="pw\n"))
+    assert "wrong code" in one_line(shell(*login, "--code-stdin", given="pw\n1\n"))
+    assert "no terminal to ask for a code (your phone): use --code-stdin" in one_line(shell(*login, given="pw\n"))

@@ -16,13 +16,13 @@ def test_status_shows_all_sessions_and_no_secret(api: Shell, server: Backend) ->
     api.age(3600, "gone")
     api("token", "gone")
     head, *rows = api("status").stdout.splitlines()
-    assert head.split() == ["NAME", "SERVER", "STATE", "EXPIRES", "IN", "SCOPE"]
-    assert [row.split()[:3] for row in rows] == [
-        ["api", server.url, "good"],
-        ["gone", server.url, "over"],
-        ["old", server.url, "expired"],
+    assert head.split() == ["NAME", "SERVER", "USER", "STATE", "EXPIRES", "IN", "SCOPE"]
+    assert [row.split()[:4] for row in rows] == [
+        ["api", server.url, "ada", "good"],
+        ["gone", server.url, "ada", "over"],
+        ["old", server.url, "ada", "expired"],
     ]
-    assert rows[0].split()[3] in ("29m", "30m")
+    assert rows[0].split()[4] in ("29m", "30m")
     told = json.loads(api("status", "gone", "--json").stdout)
     assert (told["state"], told["reason"], told["expires_in"]) == ("over", "revoked", None)
     everything = api("status").stdout + api("status", "--json").stdout

@@ -81,7 +81,7 @@ def test_a_password_that_is_no_text_is_said_so(shell: Shell, server: Backend, en
     login = ["login", server.url, "--as", "api", "--user", "ada", "--password-stdin"]
     assert "the password is not in" in one_line(shell(*login, given=b"\xff\n", PYTHONIOENCODING=encoding))
     done = shell.raw([*COMMAND, "login", server.url, "--as", "api", "--user", b"\xff", "--password-stdin"], b"x\n")
-    assert b"unbroken: the user, the scope and the label are printable" in done.stderr
+    assert b"unbroken: the user, the scope and the label must be printable" in done.stderr
     assert server.sessions.list_sessions() == []
 
 
@@ -116,9 +116,9 @@ def test_without_a_home_it_is_said_what_to_set(shell: Shell, tmp_path_factory: p
 def test_what_is_no_folder_is_not_to_be_chmodded(shell: Shell) -> None:
     (shell.home / "file").write_text("")
     for place in ("/dev/null", str(shell.home / "file")):
-        assert f"{place} is no folder" in one_line(shell("status", UNBROKEN_HOME=place))
+        assert f"{place} is not a folder" in one_line(shell("status", UNBROKEN_HOME=place))
         login = ["login", "https://example.org", "--as", "x", "--user", "a", "--password-stdin"]
-        assert "is no folder" in one_line(shell(*login, given="x", UNBROKEN_HOME=place))
+        assert "is not a folder" in one_line(shell(*login, given="x", UNBROKEN_HOME=place))
 
 
 @contextmanager
@@ -140,9 +140,9 @@ def plain(shell: Shell, *arguments: str) -> Done:
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="nothing stops root here")
 def test_a_folder_that_cannot_be_used_is_said_so(api: Shell, server: Backend) -> None:
     with mode(api.folder, 0o500):
-        assert "is read-only: renewed tokens have to be kept there" in one_line(plain(api, "token", "api"))
+        assert "is read-only: refreshed tokens are stored there" in one_line(plain(api, "token", "api"))
         done = plain(api, "status")
-        assert done.stdout.splitlines()[1].split()[:3] == ["api", server.url, "unreadable"]
+        assert done.stdout.splitlines()[1].split()[:4] == ["api", server.url, "ada", "unreadable"]
         assert "is read-only" in done.stderr
     with mode(api.folder, 0):
         assert "cannot be read: Permission denied" in one_line(plain(api, "status"))
@@ -200,7 +200,7 @@ def test_help_and_version_are_where_people_look(shell: Shell) -> None:
 def test_the_address_that_serve_prints_can_be_logged_in_to(shell: Shell, server: Backend, prefix: str) -> None:
     login = ["login", server.url + prefix, "--as", "api", "--user", "ada", "--password-stdin"]
     done = shell(*login, given=PASSWORD)
-    assert done.stdout == f"logged in at {server.url}; the session is called api\n"
+    assert done.stdout == f"logged in at {server.url} as ada; the session is called api\n"
 
 
 @pytest.mark.parametrize("prefix", ["auth", "/auth/", "auth/"])

@@ -1,7 +1,7 @@
-"""``unbroken token``, ``status``, ``logout`` and ``exec``: what a shell does with a session it has by name.
+"""``unbroken token``, ``status``, ``logout`` and ``exec``: what a shell does with a session by name.
 
-A token is renewed before it is handed out, not behind the caller's back: a command ends, and takes its threads along.
-However many commands ask at once, the store's lock lets one of them renew, and the others adopt what it got.
+A command never refreshes in the background: it exits, and its threads with it. Commands that run at the same time
+share one refresh through the lock of the store.
 """
 
 from __future__ import annotations
@@ -12,130 +12,150 @@ import re
 import signal
 import sys
 from dataclasses import asdict, dataclass
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-import typer
+import click
 
-from unbroken.cli.client.profiles import Name, Profile, find, names, remove, using
-from unbroken.cli.terminal import say, table
+from unbroken.cli.client.profiles import (
+    Profile,
+    complete_name,
+    delete_profile,
+    find_profile,
+    open_session,
+    profile_names,
+    session_name,
+)
+from unbroken.cli.options import option
+from unbroken.cli.terminal import print_table, say
 from unbroken.errors import InvalidRequest, UnbrokenError
 
 __all__ = ["exec_", "logout", "status", "token"]
 
-NOT_FOUND, NOT_RUNNABLE = 127, 126  # what every shell says
-
-AsJson = Annotated[bool, typer.Option("--json", envvar="UNBROKEN_JSON", help="As JSON, for programs.")]
+NOT_FOUND, NOT_RUNNABLE = 127, 126  # exit statuses of every shell
 
 
-def token(name: Name) -> None:
-    """Print a good access token, renewed if need be."""
-    with using(name) as (_, session):
+@click.command()
+@session_name
+def token(name: str) -> None:
+    """Print a good access token, refreshed if necessary."""
+    with open_session(name) as (_, session):
         say(session._authorize(fresh=True).tokens.access_token)
 
 
+# ---- status ----------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
-class Line:
-    """How one session stands; ``expires_in`` in seconds. No secret is in it."""
+class SessionLine:
+    """The state of one session, without secrets. *expires_in* is in seconds."""
 
     name: str
     server: str
+    user: str
     state: str
     reason: str = ""
     expires_in: float | None = None
     scope: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        """The line as people read it."""
+        """Return the cells of the table."""
         state = f"{self.state} ({self.reason})" if self.reason else self.state
-        return (self.name, self.server, state, _spoken(self.expires_in), self.scope or "-")
+        return (self.name, self.server, self.user or "-", state, _two_units(self.expires_in), self.scope or "-")
 
 
-def status(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this session; exit status 1 if it is over.")] = "",
-    as_json: AsJson = False,
-) -> int:
-    """Show how the sessions stand: good, ageing, expired (it will be renewed), over. Asks no server.
+@click.command()
+@click.argument("name", metavar="[NAME]", default="", shell_complete=complete_name)
+@option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(name: str, as_json: bool) -> int:
+    """Show the state of the sessions, or of the session NAME. No server is contacted.
 
-    What cannot be read is also said, with the reason, on standard error.
+    good: the access token is valid. ageing: it is refreshed soon. expired: the next command refreshes it.
+    over: log in again. The exit status is 1 if the session NAME is over.
     """
-    known = names()
-    lines = [_line(one) for one in (known if not name else [name] if name in known else [find(name).name])]
+    names = profile_names()
+    lines = [_read_line(one) for one in (names if not name else [name] if name in names else [find_profile(name).name])]
     if as_json:
         say(json.dumps(asdict(lines[0]) if name else [asdict(line) for line in lines], indent=2))
     else:
-        table(("NAME", "SERVER", "STATE", "EXPIRES IN", "SCOPE"), [line.cells() for line in lines])
+        print_table(("NAME", "SERVER", "USER", "STATE", "EXPIRES IN", "SCOPE"), [line.cells() for line in lines])
     return int(bool(name) and lines[0].state in ("over", "unreadable"))
 
 
-def _line(name: str) -> Line:
-    """How the session stands; one that cannot be read does not hide the others."""
-    server = "-"
+def _read_line(name: str) -> SessionLine:
+    """Return the line of a session. An error is printed, and does not hide the other sessions."""
+    server, user = "-", ""
     try:
-        server = find(name).url
-        with using(name) as (_, session):
+        profile = find_profile(name)
+        server, user = profile.url, profile.user
+        with open_session(name) as (_, session):
             now = session.status
     except UnbrokenError as error:
         print(f"unbroken: {name}: {error}", file=sys.stderr)
-        return Line(name, server, "unreadable", error.code)
-    return Line(name, server, now.state, now.reason, now.expires_in, now.scope)
+        return SessionLine(name, server, user, "unreadable", error.code)
+    return SessionLine(name, server, user, now.state, now.reason, now.expires_in, now.scope)
 
 
-def _spoken(seconds: float | None) -> str:
-    """The two largest units of a duration."""
+def _two_units(seconds: float | None) -> str:
+    """Return a duration in its two largest units."""
     if seconds is None:
         return "-"
-    rest, words = int(seconds), []
+    rest, parts = int(seconds), []
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, rest = divmod(rest, length)
-        words += [f"{count}{unit}"] if count else []
-    return " ".join(words[:2]) or "0s"
+        parts += [f"{count}{unit}"] if count else []
+    return " ".join(parts[:2]) or "0s"
 
 
-def logout(name: Name) -> int:
-    """End a session, here and at the server, and forget its name. Exit status 1 if the server did not confirm."""
-    with using(name) as (profile, session):
-        alive = session.status.state != "over"
-        told = session.logout()
-        remove(name)
-    return _say_how_it_ended(profile, alive=alive, told=told)
+# ---- logout ----------------------------------------------------------------------------------------------------------
 
 
-def _say_how_it_ended(profile: Profile, *, alive: bool, told: bool) -> int:
-    if told:
-        say(f"{profile.name}: logged out; the server confirmed it")
-    elif not alive:
-        say(f"{profile.name}: forgotten; the session was over already")
-    else:
-        asked = profile.kind == "unbroken" or profile.revocation_endpoint
-        why = "the server did not confirm it" if asked else "the server was not told, it has no --revocation-endpoint"
-        say(f"{profile.name}: logged out here; {why}: the session may live on there until it expires")
-    return int(alive and not told)
+@click.command()
+@session_name
+def logout(name: str) -> int:
+    """Log out and forget the session. Exit status 1: the server did not confirm it."""
+    with open_session(name) as (profile, session):
+        is_over = session.status.state == "over"
+        is_confirmed = session.logout()
+        delete_profile(name)
+    say(f"{name}: {_logout_result(profile, is_over=is_over, is_confirmed=is_confirmed)}")
+    return int(not is_over and not is_confirmed)
 
 
-def exec_(
-    name: Name,
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")],
-    env: Annotated[
-        str, typer.Option("--env", envvar="UNBROKEN_ENV", metavar="VARIABLE", help="The variable the token is in.")
-    ] = "UNBROKEN_TOKEN",
-) -> None:
-    """Run a command with a good access token in an environment variable. Its exit status is the command's own."""
+def _logout_result(profile: Profile, *, is_over: bool, is_confirmed: bool) -> str:
+    if is_confirmed:
+        return "logged out; the server confirmed it"
+    if is_over:
+        return "forgotten; the session was over already"
+    has_endpoint = profile.kind == "unbroken" or profile.revocation_endpoint
+    cause = "the server did not confirm it" if has_endpoint else "there is no --revocation-endpoint to tell the server"
+    return f"logged out here; {cause}: the session may stay valid there until it expires"
+
+
+# ---- exec ------------------------------------------------------------------------------------------------------------
+
+
+@click.command("exec")
+@option("--env", default="UNBROKEN_TOKEN", show_default=True, metavar="VARIABLE", help="The variable for the token.")
+@session_name
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(name: str, command: tuple[str, ...], env: str) -> None:
+    """Run a command with an access token in its environment. The exit status is that of the command."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", env):
-        raise InvalidRequest("the name of a variable has letters, digits and '_', and begins with no digit")
-    with using(name) as (_, session):
+        raise InvalidRequest("the name of a variable has letters, digits and '_', and does not start with a digit")
+    with open_session(name) as (_, session):
         environment = {**os.environ, env: session._authorize(fresh=True).tokens.access_token}
     sys.stdout.flush()
-    _become(command, environment)
+    _replace_process(list(command), environment)
 
 
-def _become(command: list[str], environment: dict[str, str]) -> NoReturn:
-    """Replaces this process, with the signals as a shell would leave them: Python ignores these two for itself."""
+def _replace_process(command: list[str], environment: dict[str, str]) -> NoReturn:
+    """Replace this process by *command*, with the default actions of the signals that Python ignores for itself."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     try:
-        os.execvpe(command[0], command, environment)  # noqa: S606  # no shell: the arguments are the command's own
-    except (OSError, ValueError) as error:  # ValueError: the name of the command is empty
-        why = error.strerror if isinstance(error, OSError) else "it has no name"
-        print(f"unbroken: {command[0]} cannot be run: {why}", file=sys.stderr)
-        missing = isinstance(error, (FileNotFoundError, ValueError))
-        raise typer.Exit(NOT_FOUND if missing else NOT_RUNNABLE) from error
+        os.execvpe(command[0], command, environment)  # noqa: S606  # no shell: the arguments belong to the command
+    except (OSError, ValueError) as error:  # ValueError: the command is empty
+        cause = error.strerror if isinstance(error, OSError) else "it has no name"
+        print(f"unbroken: {command[0]} cannot be run: {cause}", file=sys.stderr)
+        is_missing = isinstance(error, (FileNotFoundError, ValueError))
+        raise click.exceptions.Exit(NOT_FOUND if is_missing else NOT_RUNNABLE) from error

@@ -1,11 +1,11 @@
-"""``unbroken credential``: tokens for programs that ask a helper for a password, each in its own language.
+"""``unbroken credential``: tokens for programs that ask a helper for credentials, each in its own protocol.
 
     git      credential.helper = !unbroken credential git NAME
     docker   a program ``docker-credential-NAME``:  exec unbroken credential docker NAME "$@"
     kubectl  users[].user.exec:  command: unbroken  args: [credential, kubectl, NAME]
 
-1. Who asks for another address than an origin of the session gets nothing.
-2. What such a program wants to have stored or erased is read and forgotten: the session keeps its own tokens.
+1. A request for an address that is not an origin of the session gets no token.
+2. The session keeps its own tokens: credentials to store or erase are read and ignored.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import json
 import os
 import sys
 from datetime import UTC, datetime
-from typing import Annotated
 
-import typer
+import click
 
 from unbroken._origins import origin_of
-from unbroken.cli.client.profiles import Name, using
+from unbroken.cli.client.profiles import open_session, session_name
+from unbroken.cli.options import option
 from unbroken.cli.terminal import say
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidRequest, UnbrokenError
@@ -27,48 +27,63 @@ from unbroken.tokens import Tokens, value_at
 
 __all__ = ["credential"]
 
-credential = typer.Typer(no_args_is_help=True, help="Answer git, docker and kubectl, which ask helpers for passwords.")
+user_option = option(
+    "--username", default="oauth2", show_default=True, help="User name to return; the password is the token."
+)
+action_argument = click.argument("action", metavar="ACTION")
 
-Action = Annotated[str, typer.Argument(metavar="ACTION", help="What to do: get, or store or erase, which do nothing.")]
-Username = Annotated[
-    str, typer.Option(envvar="UNBROKEN_USERNAME", help="The user's name to answer; the password is the token.")
-]
+
+@click.group()
+def credential() -> None:
+    """Give tokens to git, docker and kubectl, which ask helpers for passwords."""
 
 
 # ---- git ---------------------------------------------------------------------------------------------------------
 
 
 @credential.command("git")
-def git(name: Name, action: Action, username: Username = "oauth2") -> None:
-    """Answer `git credential`, if the host it asks for is an origin of the session."""
-    asked = dict(line.rstrip("\r\n").partition("=")[::2] for line in sys.stdin if "=" in line)
+@session_name
+@action_argument
+@user_option
+def git(name: str, action: str, username: str) -> None:
+    """Return the token to `git credential`, if the host is an origin of the session.
+
+    ACTION: get; git's other actions are ignored.
+    """
+    fields = dict(line.rstrip("\r\n").partition("=")[::2] for line in sys.stdin if "=" in line)
     if action != "get":
-        return  # git wants unknown actions to be ignored, too
-    with using(name) as (_, session):
-        if not _covers(session, f"{asked.get('protocol', '')}://{asked.get('host', '')}"):
+        return  # git's protocol: ignore unknown actions too
+    with open_session(name) as (_, session):
+        if not _allows(session, f"{fields.get('protocol', '')}://{fields.get('host', '')}"):
             return
         tokens = session._authorize(fresh=True).tokens
-    ends = "" if tokens.expires_at is None else f"\npassword_expiry_utc={int(tokens.expires_at)}"
-    say(f"username={asked.get('username') or username}\npassword={tokens.access_token}{ends}")
+    expiry = "" if tokens.expires_at is None else f"\npassword_expiry_utc={int(tokens.expires_at)}"
+    say(f"username={fields.get('username') or username}\npassword={tokens.access_token}{expiry}")
 
 
 # ---- docker ------------------------------------------------------------------------------------------------------
 
-# Docker's own words, which its client compares. It reads errors, too, from standard output.
+# Docker compares these texts. It reads errors from standard output too.
 NO_CREDENTIALS = "credentials not found in native keychain"
 NO_SERVER = "no credentials server URL"
 
 
 @credential.command("docker")
-def docker(name: Name, action: Action, username: Username = "oauth2") -> int:
-    """Answer docker, if the registry it asks for is an origin of the session. `list` is known as well."""
+@session_name
+@action_argument
+@user_option
+def docker(name: str, action: str, username: str) -> int:
+    """Return the token to docker, if the registry is an origin of the session.
+
+    ACTION: get or list; store and erase are ignored.
+    """
     given = sys.stdin.read().strip() if action in ("get", "store", "erase") else ""
     match action:
         case "store" | "erase":
             return 0
         case "get" | "list":
             try:
-                return _registry(name, given, username) if action == "get" else _registries(name, username)
+                return _print_registry(name, given, username) if action == "get" else _print_registries(name, username)
             except UnbrokenError as error:
                 say(str(error))
                 raise
@@ -76,12 +91,12 @@ def docker(name: Name, action: Action, username: Username = "oauth2") -> int:
             raise InvalidRequest("docker's actions are get, store, erase and list")
 
 
-def _registry(name: str, server: str, username: str) -> int:
+def _print_registry(name: str, server: str, username: str) -> int:
     if not server:
         say(NO_SERVER)
         return 1
-    with using(name) as (_, session):
-        if not any(_covers(session, url) for url in _addresses(server)):
+    with open_session(name) as (_, session):
+        if not any(_allows(session, url) for url in _possible_urls(server)):
             say(NO_CREDENTIALS)
             return 1
         secret = session._authorize(fresh=True).tokens.access_token
@@ -89,14 +104,14 @@ def _registry(name: str, server: str, username: str) -> int:
     return 0
 
 
-def _registries(name: str, username: str) -> int:
-    with using(name) as (_, session):
+def _print_registries(name: str, username: str) -> int:
+    with open_session(name) as (_, session):
         say(json.dumps({f"{scheme}://{host}:{port}": username for scheme, host, port in sorted(session.origins)}))
     return 0
 
 
-def _addresses(server: str) -> list[str]:
-    """Docker leaves the scheme out for most registries; http can match only what http was allowed for."""
+def _possible_urls(server: str) -> list[str]:
+    """Return the URLs that *server* may mean: docker omits the scheme. Sessions seldom allow http."""
     return [server] if "://" in server else [f"https://{server}", f"http://{server}"]
 
 
@@ -106,28 +121,32 @@ API = "client.authentication.k8s.io/"
 
 
 @credential.command("kubectl")
-def kubectl(name: Name) -> None:
-    """Answer kubectl with an ExecCredential; to other clusters than the session's, if it tells which it asks for."""
-    version, server = _asked_by_kubectl()
-    with using(name) as (_, session):
-        if server and not _covers(session, server):
-            raise ConfigurationError(f"this cluster is none of the origins of {name}: log in with --origin for it")
+@session_name
+def kubectl(name: str) -> None:
+    """Return the token to kubectl as an ExecCredential.
+
+    If kubectl names its cluster (provideClusterInfo), the cluster must be an origin of the session.
+    """
+    version, server = _kubectl_request()
+    with open_session(name) as (_, session):
+        if server and not _allows(session, server):
+            raise ConfigurationError(f"this cluster is not an origin of {name}: log in with --origin for it")
         tokens = session._authorize(fresh=True).tokens
-    status = {"token": tokens.access_token, **_expiry(tokens)}
+    status = {"token": tokens.access_token, **_expiration(tokens)}
     say(json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status}))
 
 
-def _asked_by_kubectl() -> tuple[str, str]:
-    """The version of the answer, and the cluster's address, if kubectl was set to provide it."""
+def _kubectl_request() -> tuple[str, str]:
+    """Return the API version for the response, and the URL of the cluster if kubectl provides it."""
     try:
-        asked = json.loads(os.environ.get("KUBERNETES_EXEC_INFO") or "{}")
+        request = json.loads(os.environ.get("KUBERNETES_EXEC_INFO") or "{}")
     except ValueError as error:
-        raise InvalidRequest("KUBERNETES_EXEC_INFO is no JSON") from error
-    version = API + "v1beta1" if value_at(asked, "apiVersion") == API + "v1beta1" else API + "v1"
-    return version, str(value_at(asked, "spec.cluster.server") or "")
+        raise InvalidRequest("KUBERNETES_EXEC_INFO is not JSON") from error
+    version = API + "v1beta1" if value_at(request, "apiVersion") == API + "v1beta1" else API + "v1"
+    return version, str(value_at(request, "spec.cluster.server") or "")
 
 
-def _expiry(tokens: Tokens) -> dict[str, str]:
+def _expiration(tokens: Tokens) -> dict[str, str]:
     if tokens.expires_at is None:
         return {}
     return {"expirationTimestamp": datetime.fromtimestamp(int(tokens.expires_at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
@@ -136,8 +155,8 @@ def _expiry(tokens: Tokens) -> dict[str, str]:
 # ---- all of them -------------------------------------------------------------------------------------------------
 
 
-def _covers(session: Session, url: str) -> bool:
-    """Whether the session's tokens may go to *url*, which anybody may have written."""
+def _allows(session: Session, url: str) -> bool:
+    """Return whether the tokens may be sent to *url*, which another program wrote (rule 1)."""
     try:
         scheme, host, port = origin_of(url)
     except (ValueError, ConfigurationError):

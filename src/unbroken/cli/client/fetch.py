@@ -6,169 +6,170 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, NoReturn
+from typing import NoReturn
 from urllib.parse import quote, urlsplit, urlunsplit
 
-import typer
+import click
 
 from unbroken._origins import origin_of
-from unbroken.cli.client.fetch_transfer import FetchRequest
-from unbroken.cli.client.profiles import Name, using
-from unbroken.cli.parsers import duration
+from unbroken.cli.client.fetch_transfer import FetchRequest, transfer
+from unbroken.cli.client.profiles import open_session, session_name
+from unbroken.cli.options import DURATION_PARAMETER, option
 from unbroken.errors import ConfigurationError, InvalidRequest, TryLater
 
 __all__ = ["fetch"]
 
-ASCII = "".join(map(chr, range(0x21, 0x7F)))
-FORM = "application/x-www-form-urlencoded"
+PRINTABLE_ASCII = "".join(map(chr, range(0x21, 0x7F)))
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 
 
+@click.command()
+@session_name
+@click.argument("url", metavar="URL")
+@option("-X", "--request", "method", default="", help="Method.  [default: GET, or POST with a body]")
+@option(
+    "-H",
+    "--header",
+    multiple=True,
+    envvar=None,  # Click would split the variable at spaces
+    help="'Name: value'; 'Name:' omits a default header.  [env var: UNBROKEN_HEADER, one header a line]",
+)
+@option(
+    "-d",
+    "--data",
+    "--data-binary",
+    multiple=True,
+    envvar=None,
+    help="Body: a text, @FILE byte for byte, or - for standard input.  [env var: UNBROKEN_DATA]",
+)
+@option(
+    "--data-raw", multiple=True, envvar=None, help="Body: a text that may start with @.  [env var: UNBROKEN_DATA_RAW]"
+)
+@option("--json", "json", envvar="UNBROKEN_JSON_DATA", help="Body, as --data, sent as JSON.")
+@option("-o", "--output", default="-", metavar="FILE", help="File for the response.  [default: standard output]")
+@option("-i", "--include", is_flag=True, help="Write status and headers of the response too.")
+@option("-I", "--head", is_flag=True, help="Send HEAD; write status and headers.")
+@option("-f", "--fail", is_flag=True, help="Exit status 22 and no body if the response has status 400 or above.")
+@option("-L", "--location", is_flag=True, help="Follow redirects.")
+@option(
+    "-m",
+    "--max-time",
+    type=DURATION_PARAMETER,
+    default="0",
+    metavar="DURATION",
+    help="Time limit for all of it.  [default: none]",
+)
+@option(
+    "-s",
+    "-S",
+    "--silent",
+    "--show-error",
+    is_flag=True,
+    expose_value=False,
+    envvar=None,
+    help="No effect: as curl -sS.",
+)
 def fetch(
-    name: Name,
-    url: Annotated[str, typer.Argument(metavar="URL", help="What to fetch.")],
-    method: Annotated[
-        str, typer.Option("-X", "--request", envvar="UNBROKEN_REQUEST", help="The method. (default: GET, or POST)")
-    ] = "",
-    header: Annotated[
-        list[str] | None,
-        # Not by Typer, which would take a header apart at its spaces.
-        typer.Option(
-            "-H",
-            "--header",
-            help="'Name: value'; 'Name:' leaves out one of ours. (env var: UNBROKEN_HEADER, one a line)",
-        ),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-d",
-            "--data",
-            "--data-binary",
-            help="The body: a text, @FILE byte for byte, or - for standard input. (env var: UNBROKEN_DATA)",
-        ),
-    ] = None,
-    data_raw: Annotated[
-        list[str] | None,
-        typer.Option("--data-raw", help="The body: a text, whatever it begins with. (env var: UNBROKEN_DATA_RAW)"),
-    ] = None,
-    json: Annotated[
-        str | None, typer.Option("--json", envvar="UNBROKEN_JSON_DATA", help="The same, sent as JSON.")
-    ] = None,
-    output: Annotated[
-        str, typer.Option("-o", "--output", envvar="UNBROKEN_OUTPUT", metavar="FILE", help="Where the answer goes.")
-    ] = "-",
-    include: Annotated[
-        bool, typer.Option("-i", "--include", envvar="UNBROKEN_INCLUDE", help="The head of the answer, too.")
-    ] = False,
-    head: Annotated[
-        bool, typer.Option("-I", "--head", envvar="UNBROKEN_HEAD", help="Only the head of the answer, by HEAD.")
-    ] = False,
-    fail: Annotated[
-        bool, typer.Option("-f", "--fail", envvar="UNBROKEN_FAIL", help="Exit status 22, no body, from status 400 on.")
-    ] = False,
-    location: Annotated[
-        bool, typer.Option("-L", "--location", envvar="UNBROKEN_LOCATION", help="Follow redirects.")
-    ] = False,
-    max_time: Annotated[
-        float,
-        typer.Option(
-            "-m",
-            "--max-time",
-            parser=duration,
-            metavar="DURATION",
-            envvar="UNBROKEN_MAX_TIME",
-            help="For all of it; 0 is for ever.",
-        ),
-    ] = 0,
-    silent: Annotated[  # noqa: ARG001  # so that what was written for curl can stay as it is
-        bool, typer.Option("-s", "-S", "--silent", "--show-error", help="As it is: only errors are shown.")
-    ] = False,
+    name: str,
+    url: str,
+    method: str,
+    header: tuple[str, ...],
+    data: tuple[str, ...],
+    data_raw: tuple[str, ...],
+    json: str | None,
+    output: str,
+    include: bool,
+    head: bool,
+    fail: bool,
+    location: bool,
+    max_time: float,
 ) -> int:
-    """Send a request with the session's token, renewed if need be, and write the answer to standard output."""
-    url = _checked_url(url)
-    texts = data if data is not None else _environment("UNBROKEN_DATA")
-    raw = data_raw if data_raw is not None else _environment("UNBROKEN_DATA_RAW")
-    form = None if texts is None and raw is None else tuple(texts or ())
+    """Send a request with the token of session NAME, and write the response to standard output.
+
+    URL may be a path such as /orders: then it is one of the session's server.
+    """
+    texts = data or _from_environment("UNBROKEN_DATA")
+    raw_texts = data_raw or _from_environment("UNBROKEN_DATA_RAW")
+    form = texts if texts or raw_texts else None
     if (form is not None) + (json is not None) + head > 1:
         raise InvalidRequest("a request has one body: give --data or --json, and none with --head")
     body = form if json is None else (json,)
-    lines = header if header is not None else (_environment("UNBROKEN_HEADER") or [""])[0].splitlines()
-    asked = FetchRequest(
-        method=method or ("HEAD" if head else "GET" if body is None else "POST"),
-        url=url,
-        headers=_headers(lines, "" if body is None else FORM if json is None else "application/json"),
-        data=body,
-        raw=tuple(raw or ()),
-        output=output,
-        include=include or head,
-        fail=fail,
-        follow=location,
-    )
-    with using(name) as (_, session), _at_most(max_time):
-        from unbroken.cli.client.fetch_transfer import transfer  # noqa: PLC0415  # httpx2 is slow to load: not for the others
+    header = header or tuple("\n".join(_from_environment("UNBROKEN_HEADER")).splitlines())
+    content_type = "" if body is None else FORM if json is None else JSON
+    with open_session(name) as (profile, session), _time_limit(max_time):
+        request = FetchRequest(
+            method=method or ("HEAD" if head else "GET" if body is None else "POST"),
+            url=_ascii_url(profile.url + url if url.startswith("/") else url),
+            headers=_headers(header, content_type),
+            data=body,
+            raw=raw_texts,
+            output=output,
+            include=include or head,
+            fail=fail,
+            follow=location,
+        )
+        return transfer(session, request)
 
-        return transfer(session, asked)
+
+def _from_environment(name: str) -> tuple[str, ...]:
+    return (os.environ[name],) if name in os.environ else ()
 
 
-def _headers(lines: list[str], kind: str) -> tuple[tuple[str, str], ...]:
-    """The headers of *lines*, and those that go without saying. What is wrong is not repeated: it may be a secret."""
+def _headers(lines: tuple[str, ...], content_type: str) -> tuple[tuple[str, str], ...]:
+    """Return the headers of *lines* and the default headers. Errors do not repeat them: they may contain a secret."""
     given = []
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
             raise InvalidRequest("a header is written 'Name: value'")
         if not value.strip().replace("\t", " ").isprintable():
-            raise InvalidRequest(f"the header {name} has control characters in it, or bytes that are no UTF-8")
+            raise InvalidRequest(f"the header {name} has control characters, or bytes that are not UTF-8")
         given.append((name, value.strip()))
-    # Bytes come as the server sent them: they are not unpacked here, so they are not asked for packed.
-    usual = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "unbroken"}
-    usual |= {"content-type": kind} if kind else {}
-    usual |= {"accept": kind} if kind == "application/json" else {}
+    # The response is written byte for byte and not decompressed, so compression is not offered.
+    defaults = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "unbroken"}
+    defaults |= {"content-type": content_type} if content_type else {}
+    defaults |= {"accept": JSON} if content_type == JSON else {}
     named = {name.lower() for name, _ in given}
-    left_out = {name.lower() for name, value in given if not value} & usual.keys()  # as curl does it
-    ours = ((name, value) for name, value in usual.items() if name not in named)
-    return (*ours, *((name, value) for name, value in given if name.lower() not in left_out))
+    omitted = {name.lower() for name, value in given if not value} & defaults.keys()  # as in curl
+    ours = ((name, value) for name, value in defaults.items() if name not in named)
+    return (*ours, *((name, value) for name, value in given if name.lower() not in omitted))
 
 
-def _environment(name: str) -> list[str] | None:
-    return [os.environ[name]] if name in os.environ else None
-
-
-def _checked_url(url: str) -> str:
-    """*url* in ASCII. Raises InvalidRequest, which does not repeat what may be a secret."""
+def _ascii_url(url: str) -> str:
+    """Return *url* percent-encoded. Raises InvalidRequest without the URL: it may contain a secret."""
     try:
         parts = urlsplit(url)
         if parts.username is not None:
-            raise InvalidRequest("the URL must not have a user or a password in it: others can read command lines")
-        path, query = (quote(os.fsencode(text), safe=ASCII) for text in (parts.path, parts.query))
+            raise InvalidRequest("the URL must not contain a user or a password: other users can read command lines")
+        path, query = (quote(os.fsencode(text), safe=PRINTABLE_ASCII) for text in (parts.path, parts.query))
         url = urlunsplit(parts._replace(path=path, query=query, fragment=""))
         url.encode()
         origin_of(url)
         return url
     except (ValueError, ConfigurationError):
-        raise InvalidRequest("the URL is wrong: it has to begin with https:// and a host") from None
+        raise InvalidRequest("the URL must be a path, or start with https:// and a host") from None
 
 
 class _DeadlineReached(BaseException):
-    """The time is over. No handler of ours or of a library's may take this for something else."""
+    """The time limit is over. Not an Exception, so that no handler on the way takes it for another error."""
 
 
 @contextmanager
-def _at_most(seconds: float) -> Iterator[None]:
-    """Raises TryLater inside after so many seconds, whatever is being waited for; 0: never.
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TryLater in the block after *seconds*, whatever it waits for; 0: no limit.
 
-    A renewal under way is still finished before the process ends, so that its tokens are not lost.
+    A refresh that is under way still finishes before the process exits, so that its tokens are not lost.
     """
 
-    def ring(*_: object) -> NoReturn:
+    def stop(*_: object) -> NoReturn:
         raise _DeadlineReached
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     except _DeadlineReached:
-        raise TryLater(f"it took longer than {seconds:g} seconds") from None
+        raise TryLater(f"no response within {seconds:g} seconds") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -1,10 +1,7 @@
-"""One request and its answer, by httpx2. What goes wrong is one clear line.
+"""Sends the request of ``unbroken fetch`` with httpx2, and writes the response. Every error is one line.
 
-1. A body can always be sent again, so that no challenge and no redirect ever costs it: what cannot be wound back
-   (a pipe) is first copied into a temporary file that has no name.
-2. The answer is written as it comes, byte for byte, and is never held in memory.
-
-What a request is to be, as a value between the command line and whoever sends it.
+1. A body can be sent again, after a challenge or a redirect: a pipe is first copied to an unnamed temporary file.
+2. The response is written as it arrives, byte for byte, and never held in memory.
 """
 
 from __future__ import annotations
@@ -27,10 +24,13 @@ from unbroken.httpx2 import SessionAuth
 
 __all__ = ["FetchRequest", "transfer"]
 
+HTTP_ERROR = 22  # curl's exit status for --fail
+CONNECT_SECONDS = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """What the command line asked for. ``data``: texts, ``@FILE``, ``@-``; None without a body. ``raw``: only texts."""
+    """The request of a command line. *data*: texts, ``@FILE`` or ``-``, None without a body. *raw*: texts only."""
 
     method: str
     url: str
@@ -43,70 +43,72 @@ class FetchRequest:
     follow: bool
 
 
-FAILED = 22  # curl's exit status for --fail
-
-
 def transfer(session: Session, asked: FetchRequest) -> int:
-    """Sends what was *asked* and writes the answer; the exit status. Raises TryLater, SessionOver, InvalidRequest."""
-    where = asked.url.partition("?")[0]
-    # As long as the server likes, as with curl; --max-time is for those who like it shorter.
-    patience = httpx2.Timeout(None, connect=30.0)
+    """Send the request, write the response, and return the exit status.
+
+    Raises TryLater, SessionOver, InvalidRequest or ConfigurationError.
+    """
+    target = asked.url.partition("?")[0]
+    timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)  # as in curl, only --max-time limits the response
     headers = [(name.encode(), value.encode()) for name, value in asked.headers]
     with ExitStack() as stack:
-        client = stack.enter_context(httpx2.Client(auth=SessionAuth(session), timeout=patience))
+        client = stack.enter_context(httpx2.Client(auth=SessionAuth(session), timeout=timeout))
         client.headers.clear()
-        body = None if asked.data is None else stack.enter_context(_body(asked.data, asked.raw))
+        body = None if asked.data is None else stack.enter_context(_open_body(asked.data, asked.raw))
         if body is not None:
-            client.event_hooks["request"] = [_winding_back(body)]
+            client.event_hooks["request"] = [_rewind(body)]
         try:
             request = client.build_request(asked.method, asked.url, headers=headers, content=body)
-            answer = client.send(request, stream=True, follow_redirects=asked.follow)
-            stack.callback(answer.close)
-            _tell_if_foreign(answer, session)
-            return _show(answer, asked)
+            response = client.send(request, stream=True, follow_redirects=asked.follow)
+            stack.callback(response.close)
+            _explain_missing_token(response, session)
+            return _write_response(response, asked)
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
-            raise InvalidRequest(f"this cannot be sent to {where}") from error
+            raise InvalidRequest(f"this request cannot be sent to {target}") from error
         except httpx2.TooManyRedirects as error:
-            raise ConfigurationError(f"{where} redirects without end") from error
+            raise ConfigurationError(f"too many redirects from {target}") from error
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            why = str(error).rpartition("] ")[2] or "it does not answer"  # without "[Errno 111]"
-            raise TryLater(f"{where} cannot be reached: {why}") from error
+            cause = str(error).rpartition("] ")[2] or "no response"  # without "[Errno 111]"
+            raise TryLater(f"{target} cannot be reached: {cause}") from error
         except httpx2.RemoteProtocolError as error:
-            raise TryLater(f"the answer of {where} broke off, or is none of HTTP") from error
+            raise TryLater(f"the response of {target} broke off, or is not HTTP") from error
         except httpx2.TransportError as error:
-            raise TryLater(f"the answer of {where} broke off ({type(error).__name__})") from error
+            raise TryLater(f"the response of {target} broke off ({type(error).__name__})") from error
 
 
-def _tell_if_foreign(answer: httpx2.Response, session: Session) -> None:
-    """Explains a 401 to who wonders where the token was."""
-    url = answer.request.url
-    if answer.status_code == 401 and not session.allows_origin(url.scheme, url.host, url.port):
-        there = f"{url.scheme}://{url.host}{f':{url.port}' if url.port else ''}"
-        print(f"unbroken: sent without a token: {there} is no origin of this session", file=sys.stderr)
+def _explain_missing_token(response: httpx2.Response, session: Session) -> None:
+    """Print why a request that got a 401 had no token."""
+    url = response.request.url
+    if response.status_code == 401 and not session.allows_origin(url.scheme, url.host, url.port):
+        origin = f"{url.scheme}://{url.host}{f':{url.port}' if url.port else ''}"
+        print(f"unbroken: sent without a token: {origin} is not an origin of this session", file=sys.stderr)
 
 
-def _show(answer: httpx2.Response, asked: FetchRequest) -> int:
-    if asked.fail and answer.status_code >= 400:
-        print(f"unbroken: the server answered with status {answer.status_code}", file=sys.stderr)
-        return FAILED
-    with _opened(asked.output) as out:
+# ---- the response ----------------------------------------------------------------------------------------------------
+
+
+def _write_response(response: httpx2.Response, asked: FetchRequest) -> int:
+    if asked.fail and response.status_code >= 400:
+        print(f"unbroken: the server responded with status {response.status_code}", file=sys.stderr)
+        return HTTP_ERROR
+    with _open_output(asked.output) as out:
         if asked.include:
-            out.write(_head(answer))
-        # A challenge that was final has been read already.
-        for piece in [answer.content] if answer.is_stream_consumed else answer.iter_raw():
-            out.write(piece)
+            out.write(_head(response))
+        # The body of a final challenge has been read already.
+        for chunk in [response.content] if response.is_stream_consumed else response.iter_raw():
+            out.write(chunk)
             out.flush()
     return 0
 
 
-def _head(answer: httpx2.Response) -> bytes:
-    first = f"{answer.http_version} {answer.status_code} {answer.reason_phrase}".rstrip().encode()
-    return b"\r\n".join([first, *(name + b": " + value for name, value in answer.headers.raw), b"", b""])
+def _head(response: httpx2.Response) -> bytes:
+    status = f"{response.http_version} {response.status_code} {response.reason_phrase}".rstrip().encode()
+    return b"\r\n".join([status, *(name + b": " + value for name, value in response.headers.raw), b"", b""])
 
 
 @contextmanager
-def _opened(output: str) -> Iterator[BinaryIO]:
-    """The file called *output*, ``-`` being standard output. Raises ConfigurationError if it cannot be written."""
+def _open_output(output: str) -> Iterator[BinaryIO]:
+    """Yield the file *output*; ``-`` is standard output. Raises ConfigurationError if it cannot be written."""
     try:
         if output == "-":
             yield sys.stdout.buffer
@@ -115,24 +117,27 @@ def _opened(output: str) -> Iterator[BinaryIO]:
                 yield file
     except BrokenPipeError:
         raise
-    except OSError as error:  # of the file: what goes wrong on the network has classes of its own
+    except OSError as error:  # of the file: errors of the network have httpx2's classes
         shown = "standard output" if output == "-" else output
         raise ConfigurationError(f"{shown} cannot be written: {error.strerror}") from error
 
 
+# ---- the body (rule 1) -----------------------------------------------------------------------------------------------
+
+
 @contextmanager
-def _body(data: tuple[str, ...], raw: tuple[str, ...]) -> Iterator[BinaryIO]:
-    """The texts and files of *data*, and the texts *raw*, joined by ``&`` like the fields of a form."""
+def _open_body(data: tuple[str, ...], raw: tuple[str, ...]) -> Iterator[BinaryIO]:
+    """Yield the texts and files of *data* and the texts of *raw*, joined by ``&`` like the fields of a form."""
     with ExitStack() as stack:
         try:
-            files = [stack.enter_context(_part(text)) if _is_file(text) else os.fsencode(text) for text in data]
-            files += [os.fsencode(text) for text in raw]
-            [first, *more] = files
+            parts = [stack.enter_context(_open_file(text)) if _is_file(text) else os.fsencode(text) for text in data]
+            parts += [os.fsencode(text) for text in raw]
+            [first, *more] = parts
             if not more and not isinstance(first, bytes) and first.seekable():
                 yield first
                 return
             whole = stack.enter_context(tempfile.TemporaryFile())
-            for number, part in enumerate(files):
+            for number, part in enumerate(parts):
                 whole.write(b"&" if number else b"")
                 shutil.copyfileobj(io.BytesIO(part) if isinstance(part, bytes) else part, whole)
             whole.seek(0)
@@ -141,8 +146,8 @@ def _body(data: tuple[str, ...], raw: tuple[str, ...]) -> Iterator[BinaryIO]:
         yield whole
 
 
-def _winding_back(body: BinaryIO) -> Callable[[object], object]:
-    """What has to be done before each request that carries *body*: also one to where a redirect leads."""
+def _rewind(body: BinaryIO) -> Callable[[object], object]:
+    """Return the hook that runs before each request, also that of a redirect: it rewinds *body*."""
     start = body.tell()
     return lambda _: body.seek(start)
 
@@ -152,9 +157,9 @@ def _is_file(text: str) -> bool:
 
 
 @contextmanager
-def _part(text: str) -> Iterator[BinaryIO]:
+def _open_file(text: str) -> Iterator[BinaryIO]:
     if text in ("-", "@-"):
-        # Unbuffered: at a terminal, a buffer would have the end of the input typed twice.
+        # Unbuffered: at a terminal, a buffer would need the end of the input twice.
         with open(0, "rb", buffering=0, closefd=False) as file:
             yield file
     else:

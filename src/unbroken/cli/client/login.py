@@ -1,168 +1,239 @@
-"""``unbroken login``: a session by password, or by a refresh token that somebody else has.
+"""``unbroken login``: a session by password, or by a refresh token from another program.
 
-1. Nothing here is changed before the server has said yes: the login happens in memory, and is then put into the folder.
-2. Secrets are asked for, or come by standard input: one a line, first the client secret, then the password or token.
-   On a command line other users could read them, so they are refused there, and not repeated in the error.
-3. A login by password under a name that is in use ends the session that was there, also at the server.
-4. Tokens whose profile is gone belong to nobody knows which server: they are deleted, and sent to none.
+1. Nothing in the folder changes before the server has accepted the login: it happens in memory, and is then stored.
+   So the folder is checked first: a login that cannot be stored would stay alive at the server.
+2. Secrets are asked for, or come from standard input, one a line: the client secret, then the password or the refresh
+   token, then the MFA code. Other users can read command lines, so a secret there is refused, and not repeated.
+3. A login by password revokes the session that had the name. If that was another user's session, it asks first.
+4. Tokens without a profile are deleted: which server they belong to is unknown, so they are sent to none.
 """
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-import typer
+import click
 
+from unbroken import _base64
 from unbroken._origins import origin_of
-from unbroken.cli.client.profiles import Profile, checked_name, find, names, remove, save, store_of
-from unbroken.cli.terminal import ask, ask_secret, say
+from unbroken.cli.client.profiles import (
+    DEFAULT_PREFIX,
+    Profile,
+    delete_profile,
+    find_profile,
+    prepare_folder,
+    profile_names,
+    save_profile,
+    token_store,
+    valid_name,
+)
+from unbroken.cli.options import option
+from unbroken.cli.terminal import ask, ask_secret, confirm, say
 from unbroken.client.session import Session
-from unbroken.errors import ConfigurationError, InvalidRequest, SessionOver
-from unbroken.tokens import Tokens
+from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, SessionOver
+from unbroken.tokens import Tokens, value_at
 
 __all__ = ["login"]
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How the user logs in: whether to paste a refresh token, and where password and code come from."""
+
+    user: str
+    paste: bool
+    password_stdin: bool
+    code_stdin: bool
+
+
+# A second argument is refused by the command itself: it may be a password, and must not be repeated.
+@click.command(context_settings={"allow_extra_args": True})
+@click.argument("url", metavar="URL")
+@option("--as", "name", required=True, metavar="NAME", help="Name of the session from now on.")
+@option("--user", default="", metavar="NAME", help="User name.  [default: ask]")
+@option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@option("--code-stdin", is_flag=True, help="Read the MFA code from standard input, after the password.")
+@option("--paste", is_flag=True, help="Take over a refresh token instead of a password.")
+@option("--scope", default="", help="Scope to ask for.")
+@option("--label", default="", help="Name of the session at the server.  [default: this machine]")
+@option("--prefix", default=DEFAULT_PREFIX, show_default=True, help="Path of an unbroken server's endpoints.")
+@option("--token-endpoint", default="", metavar="URL", help="Token endpoint of any OAuth 2.0 server (RFC 6749).")
+@option("--revocation-endpoint", default="", metavar="URL", help="Its revocation endpoint (RFC 7009), for logout.")
+@option("--client-id", default="", help="Its id for this client.")
+@option("--client-secret-stdin", is_flag=True, help="Read the client secret from standard input, before the password.")
+@option("--origin", multiple=True, metavar="URL", help="Another origin that may get the tokens. May be repeated.")
+@option("--allow-plain-http", is_flag=True, help="Allow tokens to be sent unencrypted.")
+@option("--replace", "may_replace", is_flag=True, help="Replace another user's session without a question.")
+@click.pass_context
 def login(
-    context: typer.Context,
-    url: Annotated[str, typer.Argument(metavar="URL", help="The server; with --token-endpoint, the API.")],
-    name: Annotated[
-        str, typer.Option("--as", envvar="UNBROKEN_AS", metavar="NAME", help="What the session is called from now on.")
-    ],
-    user: Annotated[str, typer.Option(envvar="UNBROKEN_USER", help="The user's name. (default: it is asked for)")] = "",
-    password_stdin: Annotated[
-        bool,
-        typer.Option(
-            "--password-stdin", envvar="UNBROKEN_PASSWORD_STDIN", help="Read the password from standard input."
-        ),
-    ] = False,
-    paste: Annotated[
-        bool, typer.Option("--paste", envvar="UNBROKEN_PASTE", help="Take over a refresh token instead of a password.")
-    ] = False,
-    code: Annotated[
-        str, typer.Option(envvar="UNBROKEN_CODE", help="The code of a second step. (default: asked for, if wanted)")
-    ] = "",
-    scope: Annotated[str, typer.Option(envvar="UNBROKEN_SCOPE", help="The scope to ask for.")] = "",
-    label: Annotated[
-        str, typer.Option(envvar="UNBROKEN_LABEL", help="What the server calls the session. (default: this machine)")
-    ] = "",
-    prefix: Annotated[str, typer.Option(envvar="UNBROKEN_PREFIX", help="Where an unbroken server answers.")] = "/auth",
-    token_endpoint: Annotated[
-        str, typer.Option(envvar="UNBROKEN_TOKEN_ENDPOINT", metavar="URL", help="For any OAuth 2.0 server (RFC 6749).")
-    ] = "",
-    revocation_endpoint: Annotated[
-        str, typer.Option(envvar="UNBROKEN_REVOCATION_ENDPOINT", metavar="URL", help="Where it logs out (RFC 7009).")
-    ] = "",
-    client_id: Annotated[str, typer.Option(envvar="UNBROKEN_CLIENT_ID", help="This client, as it knows it.")] = "",
-    client_secret_stdin: Annotated[
-        bool,
-        typer.Option(
-            "--client-secret-stdin",
-            envvar="UNBROKEN_CLIENT_SECRET_STDIN",
-            help="Read the client secret from standard input, before all else.",
-        ),
-    ] = False,
-    origin: Annotated[
-        list[str] | None,
-        typer.Option(envvar="UNBROKEN_ORIGIN", metavar="URL", help="Tokens may go there too. May be repeated."),
-    ] = None,
-    allow_plain_http: Annotated[
-        bool,
-        typer.Option("--allow-plain-http", envvar="UNBROKEN_ALLOW_PLAIN_HTTP", help="Send tokens in the clear."),
-    ] = False,
+    context: click.Context,
+    url: str,
+    name: str,
+    user: str,
+    password_stdin: bool,
+    code_stdin: bool,
+    paste: bool,
+    scope: str,
+    label: str,
+    prefix: str,
+    token_endpoint: str,
+    revocation_endpoint: str,
+    client_id: str,
+    client_secret_stdin: bool,
+    origin: tuple[str, ...],
+    allow_plain_http: bool,
+    may_replace: bool,
 ) -> None:
-    """Log in, and keep the session under a name."""
+    """Log in at URL and keep the session under a name.
+
+    URL is the address of an unbroken server; with --token-endpoint, of the API.
+    """
     if context.args:
         raise ConfigurationError(
-            "login takes one URL and no secrets: others can read command lines; use --password-stdin or --paste"
+            "login takes one URL and no secrets, because other users can read command lines: "
+            "use --password-stdin or --paste"
         )
     if not token_endpoint and (revocation_endpoint or client_id or client_secret_stdin):
-        raise ConfigurationError("these options of OAuth 2.0 servers need --token-endpoint")
-    _check_addresses(url, *(origin or ()), query=False)
-    _check_addresses(*filter(None, (token_endpoint, revocation_endpoint)), query=True)
+        raise ConfigurationError("the options of OAuth 2.0 servers need --token-endpoint")
+    _check_url(url, "URL")
+    for one in origin:
+        _check_url(one, "--origin")
+    _check_url(token_endpoint, "--token-endpoint", query=True)
+    _check_url(revocation_endpoint, "--revocation-endpoint", query=True)
     url, prefix = url.rstrip("/"), f"/{prefix.strip('/')}".rstrip("/")
     if prefix and not token_endpoint:
-        url = url.removesuffix(prefix)  # the address of the endpoints, as `unbroken serve` prints it, will do as well
+        url = url.removesuffix(prefix)  # `unbroken serve` prints the URL of the endpoints
     profile = Profile(
-        name=checked_name(name),
+        name=valid_name(name),
         url=url,
         kind="oauth2" if token_endpoint else "unbroken",
         prefix=prefix,
         token_endpoint=token_endpoint,
         revocation_endpoint=revocation_endpoint,
         client_id=client_id,
-        client_secret=ask_secret("client secret", from_stdin=True, option="") if client_secret_stdin else "",
-        origins=tuple(origin or ()),
+        origins=origin,
         plain_http=allow_plain_http,
+        pasted=paste,
     )
+    prepare_folder()  # rule 1
     _check_same_server(profile)
-    if paste:
-        fresh = _taken_over(profile.session())
+    if client_secret_stdin:
+        profile = _with_client_secret(profile)
+    fields = {"label": label or platform.node()} if profile.kind == "unbroken" else {}
+    fields |= {"scope": scope} if scope else {}
+    _log_in(profile, Credentials(user, paste, password_stdin, code_stdin), fields, may_replace=may_replace)
+
+
+def _with_client_secret(profile: Profile) -> Profile:
+    return replace(profile, client_secret=ask_secret("client secret", from_stdin=True, option=""))
+
+
+def _log_in(profile: Profile, credentials: Credentials, fields: Mapping[str, str], *, may_replace: bool) -> None:
+    if credentials.paste:
+        tokens = _log_in_by_refresh_token(profile.session())
+        profile = replace(profile, user=_subject(tokens))
     else:
-        about = {"label": label or platform.node()} if profile.kind == "unbroken" else {}
-        fresh = _by_password(profile.session(), user, password_stdin, code, about | ({"scope": scope} if scope else {}))
-    _keep(profile, fresh, end_old=not paste)
-    say(f"logged in at {url}; the session is called {name}")
+        user = credentials.user or ask("user", "--user")
+        profile = replace(profile, user=user)
+        _confirm_replacement(profile, may_replace=may_replace)  # rule 3
+        tokens = _log_in_by_password(profile, credentials, fields)
+    _store(profile, tokens, revoke_old=not credentials.paste)
+    by = f" as {profile.user}" if profile.user else ""
+    say(f"logged in at {profile.url}{by}; the session is called {profile.name}")
 
 
-def _by_password(session: Session, user: str, from_stdin: bool, code: str, about: dict[str, str]) -> Tokens:
-    user = user or ask("user", "--user")
-    if not all(text.isprintable() for text in (user, *about.values())):
-        raise InvalidRequest("the user, the scope and the label are printable texts")
-    password = ask_secret("password", from_stdin=from_stdin, option="--password-stdin")
+def _log_in_by_password(profile: Profile, credentials: Credentials, fields: Mapping[str, str]) -> Tokens:
+    if not all(text.isprintable() for text in (profile.user, *fields.values())):
+        raise InvalidRequest("the user, the scope and the label must be printable text")
+    password = ask_secret("password", from_stdin=credentials.password_stdin, option="--password-stdin")
 
-    def second_step(kind: str, hint: str) -> str:
-        return code or ask(f"code ({hint or kind})" if hint or kind else "code", "--code")
+    def mfa_prompt(kind: str, hint: str) -> str:
+        label = f"code ({hint or kind})" if hint or kind else "code"
+        if credentials.code_stdin:
+            return ask_secret(label, from_stdin=True, option="--code-stdin").strip()
+        return ask(label, "--code-stdin")
 
-    return session.login(user, password, mfa_prompt=second_step, **about)
+    try:
+        return profile.session().login(profile.user, password, mfa_prompt=mfa_prompt, **fields)
+    except BadResponse as error:
+        if profile.kind != "unbroken":
+            raise
+        raise BadResponse(
+            f"no unbroken server responds at {profile.url}{profile.prefix} ({error}); see --prefix"
+        ) from error
 
 
-def _taken_over(session: Session) -> Tokens:
-    """The tokens that the server gives for a refresh token from elsewhere."""
+def _log_in_by_refresh_token(session: Session) -> Tokens:
+    """Return the tokens that the server gives for a refresh token."""
     refresh_token = ask_secret("refresh token", from_stdin=True, option="").strip()
     if not (refresh_token.isascii() and refresh_token.isprintable()):
-        raise InvalidRequest("this is no refresh token: it has characters that no token has")
-    # It comes without an access token, so the first one counts as challenged.
+        raise InvalidRequest("this is not a refresh token: it has characters that no token has")
+    # There is no access token yet, so the session gets one that counts as rejected, and refreshes.
     session.import_tokens(Tokens(access_token="none", refresh_token=refresh_token))
     try:
         session._handle_challenge(session._authorize(), "login")
     except SessionOver as over:
-        raise InvalidRequest(f"the server did not take the refresh token ({over.reason})") from over
+        raise InvalidRequest(f"the server did not accept the refresh token ({over.reason})") from over
     return session._authorize().tokens
 
 
-def _keep(profile: Profile, fresh: Tokens, *, end_old: bool) -> None:
-    """Puts the login into the folder. A pasted token may be of the very session that was there: that one lives on."""
-    if profile.name not in names():
-        remove(profile.name)
-    save(profile)
-    store = store_of(profile.name)
+def _subject(tokens: Tokens) -> str:
+    """Return the subject in an access token that is a JWT, or an empty text."""
+    try:
+        claims = json.loads(_base64.decode(tokens.access_token.split(".")[1].rstrip("=")))
+    except (ValueError, IndexError, RecursionError):
+        return ""
+    subject = value_at(claims, "sub")
+    return subject if isinstance(subject, str) and subject.isprintable() else ""
+
+
+# ---- the folder ------------------------------------------------------------------------------------------------------
+
+
+def _store(profile: Profile, tokens: Tokens, *, revoke_old: bool) -> None:
+    """Store the login. A pasted token may belong to the session that had the name: that session is not revoked."""
+    if profile.name not in profile_names():
+        delete_profile(profile.name)  # rule 4
+    save_profile(profile)
+    store = token_store(profile.name)
     before = store.load().tokens
-    profile.session(store).import_tokens(fresh)
-    if before and end_old:
+    profile.session(store).import_tokens(tokens)
+    if before and revoke_old:
         old = profile.session()
         old.import_tokens(before)
         if not old.logout():
-            print("unbroken: the session of before was replaced, but may live on at the server", file=sys.stderr)
+            print("unbroken: the replaced session may stay valid at the server until it expires", file=sys.stderr)
 
 
 def _check_same_server(profile: Profile) -> None:
-    if profile.name in names() and find(profile.name).server != profile.server:
+    if profile.name in profile_names() and find_profile(profile.name).server != profile.server:
         raise InvalidRequest(
-            f"{profile.name} is a session at {find(profile.name).url}: log it out first, or use another name"
+            f"{profile.name} is a session at {find_profile(profile.name).url}: log it out first, or use another name"
         )
 
 
-def _check_addresses(*urls: str, query: bool) -> None:
-    """Raises InvalidRequest, which does not repeat what may be a secret. *query*: an endpoint may have one."""
-    for url in urls:
-        try:
-            parts = urlsplit(url)
-            if parts.username is not None or parts.fragment or (parts.query and not query):
-                raise InvalidRequest("an address must not have a user, a password, a query or a fragment in it")
-            origin_of(url)
-        except (ValueError, ConfigurationError):
-            raise InvalidRequest("an address is wrong: it has to begin with https:// and a host") from None
+def _confirm_replacement(profile: Profile, *, may_replace: bool) -> None:
+    """Raise InvalidRequest if the name belongs to another user's session, and the user does not want to replace it."""
+    before = find_profile(profile.name).user if profile.name in profile_names() else ""
+    if not before or before == profile.user or may_replace:
+        return
+    if not confirm(f"{profile.name} is a session of {before}: log {before} out and replace it?"):
+        raise InvalidRequest(f"{profile.name} is a session of {before}: use another name, or --replace")
+
+
+def _check_url(url: str, where: str, *, query: bool = False) -> None:
+    """Raise InvalidRequest for a wrong URL, without the URL: it may contain a secret. *query*: it may have one."""
+    if not url and where != "URL":
+        return
+    try:
+        parts = urlsplit(url)
+        if parts.username is not None or parts.fragment or (parts.query and not query):
+            raise InvalidRequest(f"{where} must not contain a user, a password, a query or a fragment")
+        origin_of(url)
+    except (ValueError, ConfigurationError):
+        raise InvalidRequest(f"{where} must start with https:// and a host (http:// is for this machine)") from None

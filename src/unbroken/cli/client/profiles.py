@@ -1,12 +1,12 @@
-"""Profiles: the sessions that this user's command line knows by name, all in one folder.
+"""Profiles: the sessions that the command line of this user knows by name, in one folder.
 
     $UNBROKEN_HOME, or $XDG_CONFIG_HOME/unbroken, or ~/.config/unbroken               0700
-    ├── NAME.json          where the server is, how it speaks, and a client secret    0600
-    └── NAME.tokens.json   the tokens, by ``FileStore``, with its lock files          0600
+    ├── NAME.json          the server, how to speak with it, and a client secret      0600
+    └── NAME.tokens.json   the tokens, in a ``FileStore``, with its lock files        0600
 
-1. A folder that others may write to is refused: who can replace a profile can have its tokens sent anywhere.
-2. A name stays with its server until it is logged out, so that no server is ever sent another one's tokens.
-3. A profile is only ever replaced whole. The store's lock files stay behind, for the reason that it gives.
+1. A folder that other users may write to is refused: whoever replaces a profile decides where its tokens are sent.
+2. A name belongs to its server until it is logged out, so that no server gets another server's tokens.
+3. A profile is replaced as a whole file. The lock files of the store are kept; ``FileStore`` says why.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
+from click.shell_completion import CompletionItem
 
 from unbroken.client.core.dialect import Dialect, oauth2, unbroken_server
 from unbroken.client.session import Session
@@ -33,36 +33,60 @@ from unbroken.client.stores.base import TokenStore
 from unbroken.client.stores.file import FileStore
 from unbroken.errors import SESSION_OVER_MESSAGES, ConfigurationError, InvalidRequest, SessionOver
 
-__all__ = ["Name", "Profile", "checked_name", "find", "names", "remove", "save", "store_of", "using"]
+__all__ = [
+    "Profile",
+    "complete_name",
+    "delete_profile",
+    "find_profile",
+    "open_session",
+    "prepare_folder",
+    "profile_names",
+    "save_profile",
+    "session_name",
+    "token_store",
+    "valid_name",
+]
 
 FORMAT = 1
+DEFAULT_PREFIX = "/auth"
 NAME = re.compile(r"(?!\.)(?!.*\.tokens$)[A-Za-z0-9._-]{1,64}", re.IGNORECASE)  # NAME.tokens.json is taken
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The session's name, from `unbroken status`.")]
+
+def complete_name(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the names of sessions that begin with *incomplete*, for the completion of a shell."""
+    return [CompletionItem(name) for name in profile_names() if name.startswith(incomplete)]
+
+
+session_name = click.argument("name", metavar="NAME", shell_complete=complete_name)
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """All that is needed to speak with the server of one session. ``url``: the server, or with oauth2 the API."""
+    """How to speak with the server of one session. *url*: the server, or the API of a server that speaks OAuth 2.0.
+
+    *user*: who logged in; empty if unknown. *pasted*: the login was a refresh token, not a password.
+    """
 
     name: str
     url: str
     kind: str = "unbroken"
-    prefix: str = "/auth"
+    prefix: str = DEFAULT_PREFIX
     token_endpoint: str = ""
     revocation_endpoint: str = ""
     client_id: str = ""
     client_secret: str = field(default="", repr=False)
     origins: tuple[str, ...] = ()
     plain_http: bool = False
+    user: str = ""
+    pasted: bool = False
 
     @property
     def server(self) -> tuple[str, ...]:
-        """What a name stays with (rule 2)."""
+        """What identifies the server (rule 2)."""
         return (self.kind, self.url, self.prefix, self.token_endpoint)
 
     def dialect(self) -> Dialect:
-        """How the server speaks."""
+        """Return the dialect of the server."""
         if self.kind == "unbroken":
             return unbroken_server(self.url, prefix=self.prefix)
         return oauth2(
@@ -74,52 +98,73 @@ class Profile:
         )
 
     def session(self, store: TokenStore | None = None) -> Session:
-        """A session there, with its tokens in *store*, or in memory."""
+        """Return a session with its tokens in *store*, or in memory. Raises ConfigurationError."""
         try:
             return Session(self.dialect(), store, origins=self.origins, allow_plain_http=self.plain_http)
-        except ConfigurationError as error:  # which names what a program would write
+        except ConfigurationError as error:  # it names the parameter of a program, not the option
             message = str(error).replace("say allow_plain_http=True", "log in with --allow-plain-http")
             raise ConfigurationError(message) from error
 
     def login_command(self) -> str:
-        """What to type to log in there again."""
-        words = ["unbroken", "login", self.url, "--as", self.name]
-        more = {"--prefix": self.prefix.removeprefix("/auth"), "--token-endpoint": self.token_endpoint}
-        for option, value in (more | {"--client-id": self.client_id}).items():
-            words += [option, value] if value else []
-        return shlex.join(words)
+        """Return the command that logs in again."""
+        values = {
+            "--as": self.name,
+            "--user": "" if self.pasted else self.user,
+            "--prefix": "" if self.prefix == DEFAULT_PREFIX else self.prefix,
+            "--token-endpoint": self.token_endpoint,
+            "--revocation-endpoint": self.revocation_endpoint,
+            "--client-id": self.client_id,
+        }
+        flags = {
+            "--client-secret-stdin": bool(self.client_secret),
+            "--paste": self.pasted,
+            "--allow-plain-http": self.plain_http,
+        }
+        words = ["unbroken", "login", self.url]
+        words += [word for option, value in values.items() if value for word in (option, value)]
+        words += [word for origin in self.origins for word in ("--origin", origin)]
+        return shlex.join([*words, *(flag for flag, is_given in flags.items() if is_given)])
 
 
 class LogInAgain(SessionOver):
-    """The session of *profile* is over; the message says what to type."""
+    """The session of *profile* is over; the message contains the command that logs in again."""
 
     def __init__(self, reason: str, profile: Profile) -> None:
         super().__init__(reason)
-        why = SESSION_OVER_MESSAGES.get(reason, f"the session has ended ({reason})")
-        self.args = (f"{why}: run `{profile.login_command()}` again",)
+        cause = SESSION_OVER_MESSAGES.get(reason, f"the session is over ({reason})")
+        self.args = (f"{cause}: run `{profile.login_command()}`",)
 
 
 @contextmanager
-def using(name: str) -> Iterator[tuple[Profile, Session]]:
-    """The profile and the session called *name*. What is over inside is raised as LogInAgain."""
-    profile = find(name)
-    session = profile.session(store_of(name))
+def open_session(name: str) -> Iterator[tuple[Profile, Session]]:
+    """Yield the profile and the session *name*. SessionOver in the block is raised as LogInAgain."""
+    profile = find_profile(name)
+    session = profile.session(token_store(name))
     try:
         yield profile, session
     except SessionOver as over:
         raise LogInAgain(over.reason, profile) from over
 
 
-def store_of(name: str) -> FileStore:
-    """The store of the session called *name*. Raises ConfigurationError if no tokens can be kept there."""
+def token_store(name: str) -> FileStore:
+    """Return the token store of the session *name*. Raises ConfigurationError if it cannot be written."""
     folder = _folder()
-    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"the folder {folder} is read-only: renewed tokens have to be kept there")
+    _require_writable(folder)
     return FileStore(folder / f"{name}.tokens.json")
 
 
-def names() -> list[str]:
-    """The names of all profiles."""
+def prepare_folder() -> None:
+    """Make the folder if it is missing. Raises ConfigurationError if no session can be kept there."""
+    _require_writable(_folder(make=True))
+
+
+def _require_writable(folder: Path) -> None:
+    if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"the folder {folder} is read-only: refreshed tokens are stored there")
+
+
+def profile_names() -> list[str]:
+    """Return the names of all profiles. Raises ConfigurationError if the folder cannot be read."""
     try:
         found = (file.removesuffix(".json") for file in os.listdir(_folder()) if file.endswith(".json"))
         return sorted(name for name in found if NAME.fullmatch(name))
@@ -129,14 +174,15 @@ def names() -> list[str]:
         raise ConfigurationError(f"the profiles in {_folder()} cannot be read: {error.strerror}") from error
 
 
-def find(name: str) -> Profile:
-    """The profile called *name*. Raises InvalidRequest, which lists the names there are."""
-    file = _folder() / f"{checked_name(name)}.json"
+def find_profile(name: str) -> Profile:
+    """Return the profile *name*. Raises InvalidRequest, which lists the names, or ConfigurationError."""
+    file = _folder() / f"{valid_name(name)}.json"
     try:
-        return _profile_of(name, json.loads(file.read_bytes()))
+        return _parse_profile(name, json.loads(file.read_bytes()))
     except FileNotFoundError:
-        known = f"known are: {', '.join(names())}" if names() else "make one with `unbroken login URL --as NAME`"
-        # The name is not repeated: it may be a token that was put in the wrong place.
+        names = profile_names()
+        known = f"known are: {', '.join(names)}" if names else "make one with `unbroken login URL --as NAME`"
+        # The name is not repeated: it may be a token in the wrong place.
         raise InvalidRequest(f"there is no session of that name; {known}") from None
     except OSError as error:
         raise ConfigurationError(f"the profile {file} cannot be read: {error.strerror}") from error
@@ -144,55 +190,52 @@ def find(name: str) -> Profile:
         raise ConfigurationError(f"the profile {file} is damaged: delete it, and log in again") from error
 
 
-def save(profile: Profile) -> None:
-    """Puts *profile* into the folder, which is made if it is missing."""
-    folder, form = _folder(make=True), asdict(profile)
-    del form["name"]
+def save_profile(profile: Profile) -> None:
+    """Write *profile* into the folder, which is made if it is missing (rule 3). Raises ConfigurationError."""
+    folder, fields = _folder(make=True), asdict(profile)
+    del fields["name"]
     try:
-        handle, beside = tempfile.mkstemp(prefix=f".{profile.name}.", dir=folder)  # mkstemp makes it 0600
+        handle, temporary = tempfile.mkstemp(prefix=f".{profile.name}.", dir=folder)  # mkstemp makes it 0600
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"unbroken": FORMAT, **form}, file, indent=2)
+            json.dump({"unbroken": FORMAT, **fields}, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, folder / f"{profile.name}.json")
+        os.replace(temporary, folder / f"{profile.name}.json")
     except OSError as error:
         raise ConfigurationError(f"the profile cannot be written to {folder}: {error.strerror}") from error
 
 
-def remove(name: str) -> None:
-    """Forgets the profile and its tokens, also those in files that were damaged and set aside."""
+def delete_profile(name: str) -> None:
+    """Delete the profile and its tokens, also token files that were damaged and set aside."""
     folder = _folder()
-    for file in (
-        folder / f"{name}.json",
-        folder / f"{name}.tokens.json",
-        *folder.glob(f"{name}.tokens.json.damaged-*"),
-    ):
+    tokens = folder / f"{name}.tokens.json"
+    for file in (folder / f"{name}.json", tokens, *folder.glob(f"{tokens.name}.damaged-*")):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(file)
 
 
-def checked_name(name: str) -> str:
-    """*name*, if it can be one. Raises InvalidRequest."""
+def valid_name(name: str) -> str:
+    """Return *name*. Raises InvalidRequest if no session may have that name."""
     if not NAME.fullmatch(name):
         raise InvalidRequest(
-            "a session's name has 1 to 64 letters, digits, '.', '_' and '-', and neither begins with '.' "
-            "nor ends with '.tokens'"
+            "the name of a session has 1 to 64 letters, digits, '.', '_' and '-'; it does not start with '.' "
+            "or end with '.tokens'"
         )
     return name
 
 
 def _folder(*, make: bool = False) -> Path:
-    """The folder of the profiles. Raises ConfigurationError if it cannot be made, or trusted (rule 1)."""
-    folder = _where()
+    """Return the folder of the profiles. Raises ConfigurationError if it cannot be made, or trusted (rule 1)."""
+    folder = _folder_path()
     try:
         if make:
-            with contextlib.suppress(FileExistsError):  # what it is will be seen
+            with contextlib.suppress(FileExistsError):  # a file of that name is reported below
                 folder.mkdir(mode=0o700, parents=True)
         mode = folder.stat().st_mode
         if not stat.S_ISDIR(mode):
-            raise ConfigurationError(f"{folder} is no folder: name one in UNBROKEN_HOME")
+            raise ConfigurationError(f"{folder} is not a folder: set UNBROKEN_HOME to one")
         if mode & 0o022:
-            raise ConfigurationError(f"others may write to {folder}: run `chmod 700 {shlex.quote(str(folder))}`")
+            raise ConfigurationError(f"other users may write to {folder}: run `chmod 700 {shlex.quote(str(folder))}`")
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -200,31 +243,39 @@ def _folder(*, make: bool = False) -> Path:
     return folder
 
 
-def _where() -> Path:
+def _folder_path() -> Path:
     home, config = os.environ.get("UNBROKEN_HOME", ""), os.environ.get("XDG_CONFIG_HOME", "")
     if home:
-        return Path(_home(), home[2:]) if home.startswith("~/") else Path(home)
-    # A relative XDG_CONFIG_HOME is to be ignored (XDG Base Directory Specification).
-    return Path(config if os.path.isabs(config) else os.path.join(_home(), ".config")) / "unbroken"
+        return Path(_user_home(), home[2:]) if home.startswith("~/") else Path(home)
+    # The XDG Base Directory Specification says to ignore a relative XDG_CONFIG_HOME.
+    return Path(config if os.path.isabs(config) else os.path.join(_user_home(), ".config")) / "unbroken"
 
 
-def _home() -> str:
-    """The user's own folder. Raises ConfigurationError for a user without one, such as those of some containers."""
+def _user_home() -> str:
+    """Return the home of the user. Raises ConfigurationError for a user without one, as in some containers."""
     try:
         return os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
         raise ConfigurationError("this user has no home: set HOME, or UNBROKEN_HOME to a folder for sessions") from None
 
 
-def _profile_of(name: str, form: dict[str, object]) -> Profile:
-    if int(str(form.pop("unbroken"))) > FORMAT:
+def _parse_profile(name: str, document: dict[str, object]) -> Profile:
+    if int(str(document.pop("unbroken"))) > FORMAT:
         raise ConfigurationError(f"the profile {name} was written by a newer version of unbroken: upgrade this one")
-    origins = form.pop("origins", [])
+    origins = document.pop("origins", [])
     if not isinstance(origins, list):
         raise TypeError("not a profile")
-    profile = Profile(name=name, origins=tuple(origins), **form)  # type: ignore[arg-type]  # checked below
-    texts = (*profile.server, profile.revocation_endpoint, profile.client_id, profile.client_secret, *origins)
-    known = profile.kind in ("unbroken", "oauth2") and isinstance(profile.plain_http, bool)
-    if not known or not all(isinstance(text, str) for text in texts):
+    profile = Profile(name=name, origins=tuple(origins), **document)  # type: ignore[arg-type]  # checked below
+    texts = (
+        *profile.server,
+        profile.revocation_endpoint,
+        profile.client_id,
+        profile.client_secret,
+        profile.user,
+        *origins,
+    )
+    flags = (profile.plain_http, profile.pasted)
+    is_valid = profile.kind in ("unbroken", "oauth2") and all(isinstance(flag, bool) for flag in flags)
+    if not is_valid or not all(isinstance(text, str) for text in texts):
         raise TypeError("not a profile")
     return profile

@@ -9,7 +9,3 @@ Until the theft no task may see a 401, a SessionOver or a wrong body. Then the t
 
 ``unbroken demo --page`` shows the same to people: a page with a naive client beside ours (``site.py``, ``page/``).
 """
-
-from unbroken.cli.demo.command import demo
-
-__all__ = ["demo"]

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from unbroken.cli.demo.site import PREFIX, Site
-from unbroken.cli.runner import listen, run_one
+from unbroken.cli.serve import listen, run_server
 
 __all__ = ["show_page"]
 
@@ -27,4 +27,4 @@ def show_page(port: int, *, open_browser: bool) -> int:
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1
     )
-    return run_one(config, listening)
+    return run_server(config, listening)

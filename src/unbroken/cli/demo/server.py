@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from unbroken.cli.runner import listen
+from unbroken.cli.serve import listen
 from unbroken.server import Accounts, Policy, Sessions, SqliteSessionStore
 from unbroken.starlette import AccessTokenMiddleware, current_claims, routes
 
