@@ -29,6 +29,6 @@ def test_sessions_that_are_over_take_no_room_in_memory(hands: Hands) -> None:
         hands.now += 86400
         sessions.logout(access_token=sessions.create(f"user {number}").access_token)
     held = {name: len(value) for name, value in vars(store).items() if isinstance(value, (dict, list, deque))}
-    assert held["_revoked"] <= 2, "a revocation is needed for as long as an access token lives"
+    assert held["_revocations"] <= 2, "a revocation is needed for as long as an access token lives"
     assert max(held.values()) <= 92, "a row for as long as a session may"
     assert len(sessions._freshness.revoked) <= 2
