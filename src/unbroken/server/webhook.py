@@ -218,8 +218,9 @@ def _checked(url: str) -> str:
         origin = origin_of(url)
         if is_secure(origin):
             return origin.host
+    # It does not show the URL, whose path may be a secret.
     raise ConfigurationError(
-        "the URL of a webhook must begin with https:// (http:// on loopback), and hold no password"
+        "the URL of a webhook must begin with https:// (http:// on loopback), be percent-encoded, and hold no password"
     )
 
 

@@ -230,7 +230,7 @@ def test_after_a_fork_the_child_sends_its_own(receiver: Receiver) -> None:
 @pytest.mark.parametrize(
     "url",
     ["http://example.com/x", "ftp://127.0.0.1/", "example.com", "https://", "https://u:p@example.com/", "",
-     "http://127.0.0.1.example.com/", "https://[::1", "http://localhost.example.com/"],
+     "http://127.0.0.1.example.com/", "https://[::1", "http://localhost.example.com/", "https://127.0.0.1:1/\u00fc"],
 )  # fmt: skip
 def test_a_url_that_is_not_safe_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError):
@@ -299,13 +299,13 @@ def hook(request: pytest.FixtureRequest) -> Iterator[Webhook]:
     made.close(timeout=5)
 
 
-@pytest.mark.parametrize("hook", ["https://a..b/x", "https://127.0.0.1:1/\u00fc"], indirect=True)
+@pytest.mark.parametrize("hook", ["https://a..b/x", "https://127.0.0.1:1/x"], indirect=True)
 def test_a_url_that_cannot_be_sent_to_does_not_end_the_thread_that_sends(
     hook: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:
     for count in (1, 2):
         hook(SessionCreated("s1", "ada"))
         until = time.monotonic() + 10
-        while caplog.text.count("was given up") < count and time.monotonic() < until:
+        while caplog.text.count("was dropped") < count and time.monotonic() < until:
             time.sleep(0.01)
-    assert caplog.text.count("was given up") == 2
+    assert caplog.text.count("was dropped") == 2
