@@ -9,6 +9,7 @@ import ast
 import http.client
 import inspect
 import io
+import re
 import urllib.request
 from collections.abc import Iterator
 from types import ModuleType
@@ -250,7 +251,7 @@ def private_names() -> dict[str, str]:
                 case ast.Attribute(attr=name, ctx=ast.Store()) | ast.Name(id=name, ctx=ast.Store()):
                     defined.add(name)
                 case ast.Attribute(attr=name) | ast.Constant(value=str(name)):
-                    if name.isidentifier() and name.startswith("_") and not name.startswith(("__", "_unbroken_")):
+                    if re.fullmatch(r"_(?!_|unbroken_)[a-zA-Z0-9_]*[a-z][a-zA-Z0-9_]*", name):
                         used.setdefault(name, f"{file.relative_to(ROOT)}:{node.lineno}")
     return {name: where for name, where in used.items() if name not in defined | OF_NAMED_TUPLES}
 
