@@ -13,10 +13,11 @@ from tests.support.paths import ROOT
 
 NAMES = {
     "unbroken": """
-        BadResponse ConfigurationError Dialect FileStore HttpRequest HttpResponse InvalidGrant InvalidRequest
-        InvalidScope InvalidToken Leeway LoginRefused MemoryStore NotReplayable RefreshStorm RefreshWindow Refused
-        RequestTemplate ResponseMatch Session SessionOver Status StoreBusy StoreUnavailable TokenFields
-        TokenResponse Tokens TryLater UnbrokenError oauth2 unbroken_server
+        BadResponse ClientEvent Clock ConfigurationError Dialect FileStore HttpRequest HttpResponse InvalidGrant
+        InvalidRequest InvalidScope InvalidToken Lease Leeway LoginRefused MemoryStore MfaPrompt NotReplayable
+        NotSent RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost ResponseMatch Send Session
+        SessionOver Status StoreBusy StoreUnavailable StoredSession TokenFields TokenResponse TokenStore Tokens
+        TooManyAttempts TryLater UnbrokenError oauth2 open_token_store unbroken_server
     """,
     "unbroken.errors": """
         BadResponse ConfigurationError InvalidGrant InvalidRequest InvalidScope InvalidToken LoginRefused
@@ -24,19 +25,25 @@ NAMES = {
         UnbrokenError
     """,
     "unbroken.tokens": "TokenFields TokenResponse Tokens",
-    "unbroken.server": """
-        Accounts Caller Claims Cookies Endpoints EventListener EventLog Identity KeyRecord Keyring MemorySessionStore
-        MfaRequired NewSession Policy RateLimitPolicy RefreshInspection Revocation RevocationPage ServerEvent
-        SessionInfo SessionRow SessionStore Sessions SqliteSessionStore Ticket Webhook encrypted_keys open_store
-    """,
-    "unbroken.server.http": """
-        Cookies EndpointOptions EndpointSettings Endpoints MAX_BODY_BYTES Request RequestAuthenticator Response Route
-        TokenVerifier challenge error_response is_foreign_token require_scope
-    """,
-    "unbroken.client.core.events": """
+    "unbroken.events": """
         ClientEvent LateChallenge LateTokensDiscarded LoggedIn LoggedOut RefreshFailed RefreshFinished RefreshJoined
         RefreshStarted RefreshStormStopped RequestNotReplayed RequestReplayed RequestWaited SessionEnded
         TokensAdopted TokensRefreshed
+    """,
+    "unbroken.server": """
+        Accounts Caller Claims Cookies Endpoints EventListener EventLog Identity KeyRecord Keyring
+        MemorySessionStore MfaRequired NewSession Policy RateLimitPolicy RefreshInspection Revocation RevocationPage
+        ServerEvent SessionInfo SessionRow SessionStore Sessions SqliteSessionStore Ticket Webhook encrypted_keys
+        open_store
+    """,
+    "unbroken.server.http": """
+        Cookies EndpointOptions EndpointSettings Endpoints MAX_BODY_BYTES Request RequestAuthenticator Response
+        Route TokenVerifier challenge error_response is_foreign_token require_scope
+    """,
+    "unbroken.client.core.events": """
+        ClientEvent LateChallenge LateTokensDiscarded LoggedIn LoggedOut RefreshFailed RefreshFinished RefreshJoined
+        RefreshReason RefreshResult RefreshStarted RefreshStormStopped RequestNotReplayed RequestReplayed
+        RequestWaited SessionEnded TokensAdopted TokensRefreshed
     """,
     "unbroken.server.events": """
         EventListener LoginFailed LoginRateLimited RefreshRejected ReuseDetected ServerEvent SessionCreated
@@ -47,7 +54,7 @@ NAMES = {
     "unbroken.requests": "SessionAuth no_auth why_not_replayed",
     "unbroken.aiohttp": "SessionMiddleware why_not_replayed",
     "unbroken.starlette": """
-        AccessTokenMiddleware BearerBackend AccessTokenUser claims_from_ticket current_claims routes
+        AccessTokenMiddleware AccessTokenUser BearerBackend claims_from_ticket current_claims routes
     """,
     "unbroken.fastapi": "Auth Bearer TicketAuth",
     "unbroken.verifier": "Claims Introspection RevocationCheck RevocationFeed Verifier",
