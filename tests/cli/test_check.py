@@ -17,7 +17,7 @@ from tests.support.services import Service, free_port
 from unbroken._sync import run_sync
 from unbroken.cli import check as check_store
 from unbroken.cli.app import run
-from unbroken.cli.check import _proxy
+from unbroken.cli.check import _check_proxy
 from unbroken.cli.settings import Settings
 from unbroken.server import open_store
 from unbroken.server.stores.encrypted_keys import new_key
@@ -227,5 +227,5 @@ def test_clocks_that_differ_are_told(redis: Service, monkeypatch: pytest.MonkeyP
 
 
 def test_check_warns_of_clients_that_say_from_where_they_come_behind_a_local_proxy_too() -> None:
-    told = list(_proxy(Settings(host="127.0.0.1", issuer="https://id.example.com", forwarded_allow_ips=("*",))))
+    told = list(_check_proxy(Settings(host="127.0.0.1", issuer="https://id.example.com", forwarded_allow_ips=("*",))))
     assert [problem.code for problem in told] == ["proxy"]
