@@ -1,7 +1,7 @@
-"""For the tests of whoever uses unbroken: a real server with faults on request, and a clock that obeys.
+"""For tests of programs that use unbroken: a real server with faults on request, and a clock that a test moves.
 
-The pytest plugin gives them as fixtures: ``unbroken_server``, ``unbroken_session`` and ``unbroken_clock``. It is loaded
-wherever this package is installed, so nothing here is imported before somebody uses it.
+The pytest plugin provides them as fixtures: ``unbroken_server``, ``unbroken_session`` and ``unbroken_clock``. pytest
+loads it wherever this package is installed, so nothing here is imported before its first use.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopbackServer", "ManualClock", "Network", "running"]
 
-WHERE = {"LoopbackServer": "server", "ManualClock": "clock", "Network": "network", "running": "server"}
+_MODULES = {"LoopbackServer": "server", "ManualClock": "clock", "Network": "network", "running": "server"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{WHERE[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

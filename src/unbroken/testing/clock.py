@@ -1,4 +1,4 @@
-"""A clock that stands still until it is told to go: for tests of what happens in half an hour."""
+"""A clock that stands still until a test moves it: for tests of what happens in half an hour."""
 
 from __future__ import annotations
 
@@ -11,29 +11,37 @@ __all__ = ["ManualClock"]
 
 
 class ManualClock(Clock):
-    """``Session(..., clock=ManualClock())``. Times are in seconds; it starts at the time of day."""
+    """A clock for both ends: ``Session(..., clock=clock)`` and ``Sessions(..., clock=clock)``.
 
-    def __new__(cls) -> Self:
-        now = {"wall": time.time(), "mono": 1000.0}
-        made = super().__new__(cls, lambda: now["wall"], lambda: now["mono"])
-        made._now = now
-        return made
+    Times are in seconds. It starts at the current time of day.
+    """
 
     _now: dict[str, float]
 
+    def __new__(cls) -> Self:
+        now = {"wall": time.time(), "monotonic": 1000.0}
+        made = super().__new__(cls, lambda: now["wall"], lambda: now["monotonic"])
+        made._now = now
+        return made
+
+    def __call__(self) -> float:
+        """Return the time of day in seconds since the Unix epoch: the server's clocks are functions."""
+        return self._now["wall"]
+
     def advance(self, seconds: float) -> None:
-        """Time passes. Raises ValueError for less than nothing: that is what ``set`` is for."""
-        if seconds < 0:
-            raise ValueError("time does not run backwards: set() changes the time of day")
-        self._now["wall"] += seconds
-        self._now["mono"] += seconds
+        """Let time pass. Raises ValueError for a negative number."""
+        self.sleep(seconds)
+        self._now["monotonic"] += seconds
 
     def sleep(self, seconds: float) -> None:
-        """The machine sleeps: the time of day goes on, the monotonic clock stands still. Raises ValueError, too."""
+        """Let the machine sleep: the time of day advances, the monotonic clock stands still.
+
+        Raises ValueError for a negative number.
+        """
         if seconds < 0:
             raise ValueError("time does not run backwards: set() changes the time of day")
         self._now["wall"] += seconds
 
     def set(self, seconds: float) -> None:
-        """Somebody sets the time of day, forwards or backwards by so many seconds."""
+        """Set the time of day forward, or back if *seconds* is negative."""
         self._now["wall"] += seconds

@@ -1,7 +1,7 @@
-"""A network that can lose answers: a small proxy on loopback, in a thread of its own.
+"""A network that loses responses: a small proxy on loopback, in a thread of its own.
 
-It looks at the first line of each connection, to know an exchange when it sees one. Our own client makes a connection
-for each exchange; one on a connection that was kept open is passed on unseen.
+It recognizes a refresh by the first bytes of a connection. Unbroken's client opens a connection for each refresh; a
+refresh on a connection that was kept open is passed on and not counted.
 """
 
 from __future__ import annotations
@@ -13,32 +13,34 @@ from typing import cast
 
 __all__ = ["Network"]
 
+CHUNK_BYTES = 65536
+
 
 class Network:
-    """Passes bytes between clients and ``127.0.0.1:upstream``; swallows the answers to the next ``lose`` exchanges.
+    """Passes bytes between clients and ``127.0.0.1:upstream``, and drops the responses to the next ``lose`` refreshes.
 
-    An exchange is known by how its request begins: one of *exchanges*.
+    *refresh_starts*: how the request of a refresh starts. ``refreshes`` and ``lost`` count.
     """
 
     def __init__(
-        self, upstream: int, exchanges: tuple[bytes, ...] = (b"POST /auth/refresh", b"POST /auth/token")
+        self, upstream: int, refresh_starts: tuple[bytes, ...] = (b"POST /auth/refresh", b"POST /auth/token")
     ) -> None:
-        self._upstream, self._starts = upstream, exchanges
+        self._upstream, self._starts = upstream, refresh_starts
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="network", daemon=True)
-        self._busy: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.lose = 0
         self.exchanges = 0
         self.lost = 0
 
     def start(self) -> None:
-        """Starts, and returns when ``port`` can be connected to."""
+        """Start, and return when ``port`` accepts connections."""
         self._thread.start()
         self._ready.wait()
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """Close all connections and end the thread."""
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(timeout=5)
 
@@ -49,39 +51,39 @@ class Network:
         self._ready.set()
         await self._end.wait()
         server.close()
-        for task in self._busy:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._busy)
-        await asyncio.sleep(0.01)  # what was closed is closed before the loop ends
+        await asyncio.gather(*self._tasks)
+        await asyncio.sleep(0.01)  # transports close in the next turn of the loop, which must still run
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up, me = None, cast("asyncio.Task[None]", asyncio.current_task())
-        self._busy.add(me)
+        upstream_writer, task = None, cast("asyncio.Task[None]", asyncio.current_task())
+        self._tasks.add(task)
         try:
-            first = await reader.read(65536)
-            refresh = first.startswith(self._starts)
-            self.exchanges += refresh
-            up_reader, up = await asyncio.open_connection("127.0.0.1", self._upstream)
-            up.write(first)
-            there = asyncio.create_task(_copy(reader, up))
-            if refresh and self.lose:
+            first = await reader.read(CHUNK_BYTES)
+            is_refresh = first.startswith(self._starts)
+            self.exchanges += is_refresh
+            upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+            upstream_writer.write(first)
+            request = asyncio.create_task(_copy(reader, upstream_writer))
+            if is_refresh and self.lose:
                 self.lose -= 1
-                await up_reader.read(65536)  # the server has answered; nobody will know
+                await upstream_reader.read(CHUNK_BYTES)  # the server has responded, and the client never learns it
                 self.lost += 1
             else:
-                await _copy(up_reader, writer)
-            there.cancel()
+                await _copy(upstream_reader, writer)
+            request.cancel()
         except (OSError, asyncio.CancelledError):
-            pass  # the server is down, somebody hung up, or it is over: that is what this network is like
+            pass  # the server is down, a client hung up, or stop() was called: the connections are closed
         finally:
-            self._busy.discard(me)
-            for end in (writer, up):
+            self._tasks.discard(task)
+            for end in (writer, upstream_writer):
                 if end is not None:
                     end.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
+        while data := await reader.read(CHUNK_BYTES):
             writer.write(data)
             await writer.drain()

@@ -1,4 +1,4 @@
-"""The pytest plugin; installed with the package, it gives three fixtures."""
+"""The pytest plugin, with three fixtures. pytest finds it by the package's entry point."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def unbroken_server() -> Iterator[LoopbackServer]:
-    """A real server on loopback with rotation, a reuse alarm, and faults on request."""
-    with _needing_more():
-        from unbroken.testing.server import LoopbackServer  # noqa: PLC0415  # only for who uses it
+    """A real server on loopback with rotation, reuse detection, and faults on request."""
+    with _require_extra():
+        from unbroken.testing.server import LoopbackServer  # noqa: PLC0415  # the plugin is loaded everywhere
     with LoopbackServer() as server:
         yield server
 
 
 @pytest.fixture
 def unbroken_clock() -> ManualClock:
-    """A clock that stands still until it is told to go."""
-    with _needing_more():
+    """A clock that stands still until a test moves it."""
+    with _require_extra():
         from unbroken.testing.clock import ManualClock  # noqa: PLC0415
     return ManualClock()
 
 
 @pytest.fixture
 def unbroken_session(unbroken_server: LoopbackServer, unbroken_clock: ManualClock) -> Session:
-    """A session that is logged in at ``unbroken_server`` and lives by ``unbroken_clock``."""
+    """A session that is logged in at ``unbroken_server`` and uses ``unbroken_clock``."""
     return unbroken_server.login(clock=unbroken_clock)
 
 
 @contextmanager
-def _needing_more() -> Iterator[None]:
-    """Says what to install, if it is not there: the plugin comes with the package, and is loaded everywhere."""
+def _require_extra() -> Iterator[None]:
+    """Fail the test with the extra to install if a package is missing."""
     try:
         yield
     except ModuleNotFoundError as missing:

@@ -1,8 +1,8 @@
-"""A real server on loopback with rotation, a reuse alarm, and faults on request. What counts is counted here.
+"""A real server on loopback with rotation, reuse detection, faults on request, and counters for assertions.
 
-1. It is unbroken's own server, unchanged: what it says about reuse is what production says.
-2. A fault is for the next exchange, or for the next few: then the server is well again.
-3. Everything that waits is bounded; leaving the ``with`` block ends it all.
+1. It is unbroken's own server, unchanged: it decides about reuse as in production.
+2. A fault applies to the next refresh, or the next few; then the server works again.
+3. Every wait is bounded; leaving the ``with`` block stops the server.
 """
 
 from __future__ import annotations
@@ -34,16 +34,15 @@ __all__ = ["PASSWORD", "LoopbackServer", "running"]
 
 PASSWORD = "correct horse"
 ISSUER = "http://127.0.0.1:8400"  # nothing listens there: the server's own port is not known yet
-PATIENCE = 2.0  # seconds; a renewal behind a request may begin when the request is over
+BACKGROUND_REFRESH_SECONDS = 2.0  # a background refresh may start after the response to the request
 
 
 class LoopbackServer:
     """``with LoopbackServer() as server: session = server.login()``.
 
-    Any user may log in with ``PASSWORD``. ``/echo`` needs a session and tells what it received; ``/never`` rejects
-    every token; ``/stream`` sends three lines, slowly; ``/redirect?to=URL`` redirects. *more*: your own routes.
-    ``exchanges`` counts refresh requests, ``alarms()`` sessions that were ended because a token was used twice.
-    Times are in seconds.
+    Any user name may log in, with ``PASSWORD``. ``/echo`` needs a session and returns what it received; ``/never``
+    rejects every token; ``/stream`` sends three lines, slowly; ``/redirect?to=URL`` redirects. *more*: routes of your
+    own. ``exchanges`` counts refresh requests, ``alarms()`` sessions that were revoked for reuse. Times are in seconds.
     """
 
     def __init__(self, access_ttl: float = 1800.0, *, grace: float = 10.0, more: list[Route] | None = None) -> None:
@@ -51,9 +50,9 @@ class LoopbackServer:
         self.url = ""
         self._network: Network | None = None
         self.exchanges = 0
-        self.bodies: list[str] = []  # SHA-256 of each body that /echo received from a session that is alive
+        self.bodies: list[str] = []  # SHA-256 of each body that /echo received with a valid token
         self.seen: list[tuple[str, str]] = []  # path and Authorization of each request to the API
-        self._faults: list[Callable[[], Awaitable[Response | None]]] = []  # for the next exchanges, in order
+        self._faults: list[Callable[[], Awaitable[Response | None]]] = []  # for the next refreshes, in order
         self._skew = 0.0
         self._more = more or []
         self._open: Any = None
@@ -68,9 +67,9 @@ class LoopbackServer:
 
     @property
     def network(self) -> Network:
-        """What loses answers. Raises RuntimeError before the ``with`` block."""
+        """The network that loses responses. Raises RuntimeError before the ``with`` block."""
         if self._network is None:
-            raise RuntimeError("the server does not run yet: open it, `with LoopbackServer() as server:`")
+            raise RuntimeError("the server does not run yet: start it, `with LoopbackServer() as server:`")
         return self._network
 
     @network.setter
@@ -80,8 +79,8 @@ class LoopbackServer:
     # ---- sessions ----------------------------------------------------------------------------------------------
 
     def login(self, username: str = "ada", *, foreign: bool = False, **settings: Any) -> Session:
-        """A session that is logged in here. *foreign*: as a plain OAuth 2.0 client, without our own extras."""
-        self.network  # noqa: B018  # raises if there is no server yet
+        """Return a new session that is logged in. *foreign*: as a client that knows OAuth 2.0 only."""
+        self.network  # noqa: B018  # raises RuntimeError if the server does not run
         dialect = unbroken_server(self.url)
         session = Session(dialect, **settings)
         granted = session.login(username, PASSWORD)
@@ -91,34 +90,34 @@ class LoopbackServer:
         return session
 
     def expire(self) -> None:
-        """All access tokens die now, whatever their clients' clocks say."""
+        """Make all access tokens invalid now, whatever their clients' clocks say."""
         [*_, old] = self.sessions.keyring().signing
         self.sessions.rotate_keys(publish_ahead=0.0)
         self.sessions.retire_key(old.kid)
 
     def alarms(self) -> int:
-        """How many sessions were ended because a refresh token was used twice."""
+        """Return the number of sessions that were revoked because a refresh token was reused."""
         return sum(info.revoked_why == "reuse" for info in self.sessions.list_sessions(include_revoked=True))
 
     @contextmanager
     def assert_one_refresh(self) -> Iterator[None]:
-        """Fails unless exactly one refresh request arrives in the ``with`` block, and no reuse alarm is raised.
+        """Raise AssertionError unless the ``with`` block makes exactly one refresh request, and no reuse is detected.
 
-        One that was begun behind a request is waited for, but not for its answer.
+        It waits for the request of a background refresh, but not for its response.
         """
         exchanges, alarms = self.exchanges, self.alarms()
         yield
-        ends = time.monotonic() + PATIENCE
-        while self.exchanges == exchanges and time.monotonic() < ends:
+        deadline = time.monotonic() + BACKGROUND_REFRESH_SECONDS
+        while self.exchanges == exchanges and time.monotonic() < deadline:
             time.sleep(0.01)
         made, raised = self.exchanges - exchanges, self.alarms() - alarms
         if made != 1 or raised:
-            raise AssertionError(f"expected one exchange and no alarm; exchanges: {made}, alarms: {raised}")
+            raise AssertionError(f"expected one refresh and no reuse; refreshes: {made}, reuse: {raised}")
 
     # ---- faults ------------------------------------------------------------------------------------------------
 
     def fail_next(self, status: int, *, headers: dict[str, str] | None = None, body: bytes = b"{}") -> None:
-        """The next exchange is answered with *status*, and does not happen."""
+        """Respond to the next refresh with *status*, and do not carry it out."""
 
         async def fault() -> Response:
             return Response(body, status, headers)
@@ -126,29 +125,29 @@ class LoopbackServer:
         self._faults.append(fault)
 
     def junk_next(self, body: bytes = b"<html>it works</html>") -> None:
-        """The next exchange is answered with 200 and something that is no token response."""
+        """Respond to the next refresh with 200 and a body that is no token response, and do not carry it out."""
         self.fail_next(200, body=body)
 
     def slow_next(self, seconds: float) -> None:
-        """The next exchange happens *seconds* later."""
+        """Delay the next refresh by *seconds*."""
 
         async def fault() -> None:
             await asyncio.sleep(seconds)
 
         self._faults.append(fault)
 
-    def lose_next(self, answers: int = 1) -> None:
-        """The next exchange happens, and its answer never arrives."""
-        self.network.lose += answers
+    def lose_next(self, count: int = 1) -> None:
+        """Carry out the next *count* refreshes, and lose their responses."""
+        self.network.lose += count
 
     def skew(self, seconds: float) -> None:
-        """The server's clock goes wrong: its ``Date`` is *seconds* ahead, or behind if negative."""
+        """Set the server's ``Date`` *seconds* ahead, or behind if negative."""
         self._skew = seconds
 
     # ---- the application ---------------------------------------------------------------------------------------
 
     def app(self) -> Any:
-        """The ASGI application, for a server of one's own."""
+        """Return the ASGI application, to serve it yourself."""
         api = [
             Route("/echo", self._echo, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             Route("/never", self._never),
@@ -162,8 +161,8 @@ class LoopbackServer:
         async def with_faults(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "http" and scope["path"] in ("/auth/refresh", "/auth/token"):
                 self.exchanges += 1
-                if self._faults and (answer := await self._faults.pop(0)()) is not None:
-                    await answer(scope, receive, send)
+                if self._faults and (response := await self._faults.pop(0)()) is not None:
+                    await response(scope, receive, send)
                     return
             await app(scope, receive, self._dated(send))
 
@@ -206,12 +205,13 @@ class LoopbackServer:
 
 @contextmanager
 def running(app: Any) -> Iterator[int]:
-    """*app* by a real uvicorn in a thread; its port."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, for TCP_NODELAY
+    """Serve *app* with a real uvicorn in a thread; yield its port."""
+    # The protocol is named because asyncio switches TCP_NODELAY on only for sockets that name it.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
-        http="h11",  # the same wherever it runs, and the one that hands on whatever comes
+        http="h11",  # the same on every machine; it also passes malformed headers on
         log_level="critical",
         lifespan="off",
         timeout_graceful_shutdown=0,

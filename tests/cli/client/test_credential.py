@@ -92,8 +92,8 @@ def test_docker_reads_our_error_where_it_looks_for_it(api: Shell, server: Backen
     server.sessions.revoke_subject("ada")
     api.age(3600)
     done = api("credential", "docker", "api", "get", given=server.url)
-    assert "--as api` again" in one_line(done)
-    assert "--as api` again" in done.stdout
+    assert "--as api --user ada`" in one_line(done)
+    assert "--as api --user ada`" in done.stdout
 
 
 @pytest.mark.skipif(not shutil.which("docker"), reason="no docker here; the tests named docker_ speak its protocol")

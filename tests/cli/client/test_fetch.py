@@ -100,7 +100,7 @@ def test_fetch_fails_if_told_to(both: Shell, echo: Echo) -> None:
     assert (kind.returncode, kind.stdout) == (0, "what?")
     done = both("fetch", "api", echo.url + "/missing", "--fail", "-o", "answer")
     assert (done.returncode, done.stdout) == (22, "")
-    assert done.stderr == "unbroken: the server answered with status 404\n"
+    assert done.stderr == "unbroken: the server responded with status 404\n"
     assert not (both.home / "answer").exists()
 
 
@@ -197,3 +197,9 @@ def test_fetch_does_not_take_a_broken_answer_for_a_whole_one(api: Shell) -> None
         done = api("fetch", "api", f"http://127.0.0.1:{port}/")
     assert "broke off" in one_line(done)
     assert done.stdout == "half"
+
+
+def test_a_path_is_one_of_the_sessions_server(api: Shell, server: Backend) -> None:
+    done = api("fetch", "api", "/echo?x=1")
+    assert json.loads(done.stdout)["sub"] == "ada"
+    assert server.seen[-1][0] == "/echo"

@@ -36,7 +36,7 @@ def test_the_folder_can_be_elsewhere(shell: Shell, server: Backend, variable: st
 
 def test_a_folder_that_others_may_write_to_is_refused(api: Shell) -> None:
     api.folder.chmod(0o770)
-    assert "others may write to" in one_line(api("token", "api"))
+    assert "other users may write to" in one_line(api("token", "api"))
 
 
 def test_a_damaged_profile_is_said_so_and_hides_no_other(api: Shell, server: Backend) -> None:
@@ -54,5 +54,5 @@ NAMES = {"a path": "../x", "hidden": ".x", "nothing": "", "too long": "x" * 65, 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_a_name_that_cannot_be_one_is_refused(shell: Shell, name: str) -> None:
     done = shell("login", "https://example.org", "--as", name, "--user", "ada", "--password-stdin", given="x\n")
-    assert "a session's name has" in one_line(done)
-    assert "a session's name has" in one_line(shell("token", name))
+    assert "the name of a session has" in one_line(done)
+    assert "the name of a session has" in one_line(shell("token", name))

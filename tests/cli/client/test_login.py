@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 
-from tests.cli.client.shell import COMMAND, OAuth, Shell, one_line
+import pytest
+
+from tests.cli.client.shell import COMMAND, Echo, OAuth, Shell, one_line
+from tests.cli.client.test_surroundings import mode, plain
 from tests.support.backend import PASSWORD, Backend
 
 
@@ -154,3 +159,72 @@ def test_who_ends_the_input_is_not_asked_for_more(shell: Shell, server: Backend)
         process.wait()
         os.close(ours)
     assert b"Password" not in seen
+
+
+# ---- whose session it is ---------------------------------------------------------------------------------------------
+
+
+def test_a_login_says_as_whom_and_status_shows_it(shell: Shell, server: Backend) -> None:
+    login = ("login", server.url, "--as", "api", "--user", "ada", "--password-stdin")
+    assert f"logged in at {server.url} as ada;" in shell(*login, given=PASSWORD + "\n").stdout
+    granted = server.sessions.create("eve")
+    assert "as eve;" in shell("login", server.url, "--as", "two", "--paste", given=f"{granted.refresh_token}\n").stdout
+    users = {line["name"]: line["user"] for line in json.loads(shell("status", "--json").stdout)}
+    assert users == {"api": "ada", "two": "eve"}
+
+
+def test_another_users_session_is_replaced_only_if_that_is_wanted(api: Shell, server: Backend) -> None:
+    login = ("login", server.url, "--as", "api", "--user", "bob", "--password-stdin")
+    refused = one_line(api(*login, given=PASSWORD + "\n"))
+    assert "api is a session of ada: use another name, or --replace" in refused
+    assert [info.subject for info in server.sessions.list_sessions()] == ["ada"]
+    assert api(*login, "--replace", given=PASSWORD + "\n").returncode == 0
+    assert [info.subject for info in server.sessions.list_sessions()] == ["bob"]
+
+
+@pytest.mark.parametrize(("said", "user"), [(b"y\n", "bob"), (b"\n", "ada")], ids=["yes", "no"])
+def test_at_a_terminal_it_is_asked_before_another_users_session_is_replaced(
+    api: Shell, server: Backend, said: bytes, user: str
+) -> None:
+    own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", own, *COMMAND, "login", server.url, "--as", "api", "--user", "bob"]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=api.environment(), cwd=api.home, start_new_session=True
+    )
+    os.close(theirs)
+    try:
+        read_until(ours, b"api is a session of ada: log ada out and replace it? [y/N] ")
+        os.write(ours, said)
+        if user == "bob":
+            read_until(ours, b"Password: ")
+            os.write(ours, PASSWORD.encode() + b"\n")
+        assert process.wait(60) == (0 if user == "bob" else 2)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert [info.subject for info in server.sessions.list_sessions()] == [user]
+
+
+def test_a_session_that_is_over_says_how_it_was_logged_in(shell: Shell, oauth: OAuth) -> None:
+    granted = oauth.sessions.create("ada", client_id="shop")
+    where = ["login", oauth.url, "--as", "shop", "--token-endpoint", oauth.url + "/auth/token", "--client-id", "shop"]
+    assert shell(*where, "--paste", given=f"{granted.refresh_token}\n").returncode == 0
+    oauth.sessions.revoke_subject("ada")
+    shell.age(3600, "shop")
+    words = f"--as shop --token-endpoint {oauth.url}/auth/token --client-id shop --paste`"
+    assert words in one_line(shell("token", "shop"))
+
+
+def test_another_kind_of_server_is_named(shell: Shell, echo: Echo) -> None:
+    login = ("login", echo.url, "--as", "api", "--user", "ada", "--password-stdin")
+    assert f"no unbroken server responds at {echo.url}/auth (" in one_line(shell(*login, given="x\n"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="nothing stops root here")
+def test_a_login_that_could_not_be_stored_is_not_begun(api: Shell, server: Backend) -> None:
+    with mode(api.folder, 0o500):
+        done = plain(api, "login", server.url, "--as", "new", "--user", "ada", "--password-stdin")
+    assert "is read-only" in one_line(done)
+    assert len(server.sessions.list_sessions()) == 1

@@ -99,7 +99,7 @@ def test_a_session_that_is_over_says_what_to_type(api: Shell, server: Backend, a
     api.age(3600)
     given = f"protocol=http\nhost={server.url.removeprefix('http://')}\n"
     done = api(*(word.replace("URL", server.url) for word in arguments), given=given)
-    assert f"the session was revoked: run `unbroken login {server.url} --as api` again" in one_line(done)
+    assert f"the session was revoked: run `unbroken login {server.url} --as api --user ada`" in one_line(done)
     assert done.stdout == ""
 
 

@@ -117,7 +117,7 @@ def test_another_number_of_exchanges_is_told(
                 unbroken_server.expire()
                 assert by_httpx2(unbroken_session, unbroken_server.url + "/echo") == [200] * 3
 
-    with pytest.raises(AssertionError, match=f"expected one exchange and no alarm; exchanges: {times}, alarms: 0"):
+    with pytest.raises(AssertionError, match=f"expected one refresh and no reuse; refreshes: {times}, reuse: 0"):
         renewals()
 
 

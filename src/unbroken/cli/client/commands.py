@@ -67,7 +67,9 @@ class SessionLine:
 @click.argument("name", metavar="[NAME]", default="", shell_complete=complete_name)
 @option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(name: str, as_json: bool) -> int:
-    """Show the state of the sessions, or of the session NAME. No server is contacted.
+    """Show the state of the sessions.
+
+    With NAME: of that session. No server is contacted.
 
     good: the access token is valid. ageing: it is refreshed soon. expired: the next command refreshes it.
     over: log in again. The exit status is 1 if the session NAME is over.

@@ -35,7 +35,7 @@ action_argument = click.argument("action", metavar="ACTION")
 
 @click.group()
 def credential() -> None:
-    """Give tokens to git, docker and kubectl, which ask helpers for passwords."""
+    """Give tokens to git, docker and kubectl."""
 
 
 # ---- git ---------------------------------------------------------------------------------------------------------

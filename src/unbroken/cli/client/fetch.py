@@ -84,9 +84,9 @@ def fetch(
     location: bool,
     max_time: float,
 ) -> int:
-    """Send a request with the token of session NAME, and write the response to standard output.
+    """Send a request with the session's token.
 
-    URL may be a path such as /orders: then it is one of the session's server.
+    The response is written to standard output. URL may be a path of the session's server, such as /orders.
     """
     texts = data or _from_environment("UNBROKEN_DATA")
     raw_texts = data_raw or _from_environment("UNBROKEN_DATA_RAW")

@@ -20,7 +20,9 @@ from urllib.parse import urlsplit
 import click
 
 from unbroken import _base64
+from unbroken._http import HttpRequest
 from unbroken._origins import origin_of
+from unbroken._transport import NotSent, ResponseLost, http_sender
 from unbroken.cli.client.profiles import (
     DEFAULT_PREFIX,
     Profile,
@@ -35,10 +37,12 @@ from unbroken.cli.client.profiles import (
 from unbroken.cli.options import option
 from unbroken.cli.terminal import ask, ask_secret, confirm, say
 from unbroken.client.session import Session
-from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, SessionOver
+from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, SessionOver, TryLater
 from unbroken.tokens import Tokens, value_at
 
 __all__ = ["login"]
+
+PROBE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ def login(
     allow_plain_http: bool,
     may_replace: bool,
 ) -> None:
-    """Log in at URL and keep the session under a name.
+    """Log in and keep the session under a name.
 
     URL is the address of an unbroken server; with --token-endpoint, of the API.
     """
@@ -134,20 +138,23 @@ def _with_client_secret(profile: Profile) -> Profile:
 
 
 def _log_in(profile: Profile, credentials: Credentials, fields: Mapping[str, str], *, may_replace: bool) -> None:
+    session = profile.session()  # raises ConfigurationError, before any secret is asked for
     if credentials.paste:
-        tokens = _log_in_by_refresh_token(profile.session())
+        tokens = _log_in_by_refresh_token(session)
         profile = replace(profile, user=_subject(tokens))
     else:
         user = credentials.user or ask("user", "--user")
         profile = replace(profile, user=user)
         _confirm_replacement(profile, may_replace=may_replace)  # rule 3
-        tokens = _log_in_by_password(profile, credentials, fields)
+        tokens = _log_in_by_password(session, profile, credentials, fields)
     _store(profile, tokens, revoke_old=not credentials.paste)
     by = f" as {profile.user}" if profile.user else ""
     say(f"logged in at {profile.url}{by}; the session is called {profile.name}")
 
 
-def _log_in_by_password(profile: Profile, credentials: Credentials, fields: Mapping[str, str]) -> Tokens:
+def _log_in_by_password(
+    session: Session, profile: Profile, credentials: Credentials, fields: Mapping[str, str]
+) -> Tokens:
     if not all(text.isprintable() for text in (profile.user, *fields.values())):
         raise InvalidRequest("the user, the scope and the label must be printable text")
     password = ask_secret("password", from_stdin=credentials.password_stdin, option="--password-stdin")
@@ -159,13 +166,22 @@ def _log_in_by_password(profile: Profile, credentials: Credentials, fields: Mapp
         return ask(label, "--code-stdin")
 
     try:
-        return profile.session().login(profile.user, password, mfa_prompt=mfa_prompt, **fields)
-    except BadResponse as error:
-        if profile.kind != "unbroken":
-            raise
-        raise BadResponse(
-            f"no unbroken server responds at {profile.url}{profile.prefix} ({error}); see --prefix"
-        ) from error
+        return session.login(profile.user, password, mfa_prompt=mfa_prompt, **fields)
+    except (BadResponse, InvalidRequest, TryLater) as error:
+        if profile.kind == "unbroken" and not _is_unbroken_server(profile):
+            url = profile.url + profile.prefix
+            raise ConfigurationError(f"no unbroken server responds at {url} ({error}); see --prefix") from error
+        raise
+
+
+def _is_unbroken_server(profile: Profile) -> bool:
+    """Return whether the server has unbroken's endpoints. A server that cannot be reached counts as one."""
+    request = HttpRequest("GET", f"{profile.url}{profile.prefix}/health", {"accept": "application/json"})
+    try:
+        response = http_sender()(request, PROBE_SECONDS)
+    except (NotSent, ResponseLost):
+        return True
+    return value_at(response.json(), "status") is not None
 
 
 def _log_in_by_refresh_token(session: Session) -> Tokens:
