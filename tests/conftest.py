@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import certifi
 import hypothesis
 import pytest
 
@@ -29,6 +32,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="no databases, no browser, no Node.js, no chaos")
     parser.addoption("--sim-full", action="store_true", help="run the large simulations too")
     parser.addoption("--chaos-full", action="store_true", help="kill, fail over and race as often as it takes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Each HTTP client reads all authorities of the world, in 30 ms: tests, which run on loopback, do with one."""
+    if not hasattr(config, "workerinput"):  # workers have it from the process that starts them
+        one, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----")
+        folder = tempfile.TemporaryDirectory(prefix="unbroken-certificates-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["SSL_CERT_FILE"] = os.path.join(folder.name, "one.pem")
+        Path(os.environ["SSL_CERT_FILE"]).write_text(one + end)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
