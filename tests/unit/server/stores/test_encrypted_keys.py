@@ -179,20 +179,22 @@ def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: p
 
 
 def test_the_commands_of_sealing(tmp_path: Path) -> None:
-    old, new = (unbroken(tmp_path, "keys", "new-seal-key").stdout.strip() for _ in range(2))
+    old, new = (unbroken(tmp_path, "keys", "new-encryption-key").stdout.strip() for _ in range(2))
     assert unbroken(tmp_path, "keys", "list").returncode == 0
-    refused = unbroken(tmp_path, "keys", "seal")
+    refused = unbroken(tmp_path, "keys", "encrypt")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "set encryption_key" in refused.stderr
-    assert unbroken(tmp_path, "keys", "seal", UNBROKEN_SEAL_KEY=old).stdout == "sealed 2 keys\n"
-    (tmp_path / "seal-key").write_text(f"{new}\n{old}\n")
-    assert unbroken(tmp_path, "keys", "seal", "--seal-key-file", "seal-key").stdout == "sealed 2 keys\n"
+    assert unbroken(tmp_path, "keys", "encrypt", UNBROKEN_ENCRYPTION_KEY=old).stdout == "encrypted 2 keys\n"
+    (tmp_path / "encryption-key").write_text(f"{new}\n{old}\n")
+    assert (
+        unbroken(tmp_path, "keys", "encrypt", "--encryption-key-file", "encryption-key").stdout == "encrypted 2 keys\n"
+    )
     for command in (("keys", "list"), ("serve", "--port", "0"), ("users", "remove", "x"), ("keys", "rotate")):
         done = unbroken(tmp_path, *command)
         if command[0] != "users":
             assert "are encrypted: set encryption_key" in done.stderr, command
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        wrong = unbroken(tmp_path, *command, UNBROKEN_SEAL_KEY=old)
+        wrong = unbroken(tmp_path, *command, UNBROKEN_ENCRYPTION_KEY=old)
         assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     with sqlite3.connect(tmp_path / "unbroken.db") as db:
         secrets = [secret for (secret,) in db.execute("SELECT secret FROM key")]
@@ -205,7 +207,7 @@ def test_sessions_survive_a_rotation_of_keys_on_two_processes(
     service: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     url, key = _database_of_its_own(request.getfixturevalue(service).url), new_key()
-    environment = {"UNBROKEN_STORE": url, "UNBROKEN_SEAL_KEY": key}
+    environment = {"UNBROKEN_STORE": url, "UNBROKEN_ENCRYPTION_KEY": key}
     unbroken(tmp_path, "users", "add", "ada", "--password-stdin", given=PASSWORD, **environment)
     with serving(tmp_path, "--issuer", "https://id.example", **environment) as one, serving(
         tmp_path, "--issuer", "https://id.example", **environment
