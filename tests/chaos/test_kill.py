@@ -13,7 +13,7 @@ CLIENTS = 128
 _log = logging.getLogger("unbroken.chaos")  # figures, for --log-cli-level=INFO
 
 
-def test_nobody_is_logged_out_by_a_node_that_is_killed(store: str, node: Callable[[str], Node], full: bool) -> None:
+def test_no_session_ends_by_a_node_that_is_killed(store: str, node: Callable[[str], Node], full: bool) -> None:
     alone, chance = node(store), random.Random(store.partition(":")[0])
     visitor = Visitor(alone.url, "visitor")
     with Herd(alone.url, CLIENTS) as herd:

@@ -58,7 +58,7 @@ def test_sixty_four_tabs_refresh_at_once_and_share_one_session(pair: Pair) -> No
 
 @pytest.mark.parametrize("seconds", [0.0, 11.0, 3600.0], ids=["at-once", "after-11-s", "after-an-hour"])
 @pytest.mark.parametrize("coordinated", [False, True], ids=["foreign", "ours"])
-def test_an_answer_that_got_lost_is_asked_for_again(
+def test_a_response_that_was_lost_is_asked_for_again(
     pair: Pair, row_of: Callable[[str], SessionRow], coordinated: bool, seconds: float
 ) -> None:
     """At the other node. Ours asks under the same attempt id, others know none."""

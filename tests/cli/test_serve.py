@@ -96,7 +96,7 @@ def test_an_interrupt_is_a_stop_too(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres", "redis"])
-def test_a_worker_that_dies_is_replaced_and_nobody_is_logged_out(
+def test_a_worker_that_dies_is_replaced_and_ends_no_session(
     kind: str, folder: Path, request: pytest.FixtureRequest
 ) -> None:
     store = [] if kind == "sqlite" else ["--store", request.getfixturevalue(kind).url]
@@ -268,7 +268,7 @@ def test_readiness_follows_the_store_and_says_nothing_secret(folder: Path) -> No
     assert threading.active_count() < 50
 
 
-def test_serve_redirects_nobody_to_where_a_host_header_says(tmp_path: Path) -> None:
+def test_serve_sends_no_redirect_to_a_host_named_in_a_header(tmp_path: Path) -> None:
     served = application(Settings(store=f"sqlite:///{tmp_path}/s.db"), "https://id.example.com")
     with TestClient(served, base_url="http://evil.example", follow_redirects=False) as client:
         answer = client.post("/auth/login/", json={})

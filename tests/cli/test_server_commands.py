@@ -82,7 +82,7 @@ def test_a_user_is_meant_by_any_spelling_of_the_name(
     assert command("sessions", "revoke", "--user", spelling)[:2] == (0, "revoked 1 session\n")
 
 
-def test_a_user_of_the_applications_own_is_meant_as_it_is(command: Command, store: SqliteSessionStore) -> None:
+def test_a_subject_of_the_applications_own_is_taken_literally(command: Command, store: SqliteSessionStore) -> None:
     Sessions(store).create("user-17")
     assert command("sessions", "revoke", "--user", "USER-17")[0] == 1
     assert command("sessions", "revoke", "--user", "user-17")[0] == 0

@@ -45,7 +45,7 @@ def test_the_commands_of_a_page_run_in_their_order(shell: Path, api: LoopbackSer
 LOGIN = f"unbroken login {API} --as api --user ada --password-stdin < password >&2\n"
 
 
-def test_the_helpers_of_a_page_answer_as_they_are_configured(shell: Path, api: LoopbackServer) -> None:
+def test_the_helpers_of_the_page_work_as_configured(shell: Path, api: LoopbackServer) -> None:
     if shutil.which("git") is None:
         unavailable("git", "apt-get install git")
     [git], [docker], [kubectl] = (examples(ROOT / "docs" / "command-line.md", name) for name in ("ini", "json", "yaml"))

@@ -143,7 +143,7 @@ def nginx_of_the_guide(folder: Path, nodes: list[str]) -> Iterator[str]:
         nginx.stop()
 
 
-def test_behind_the_nginx_of_the_guide_nobody_notices_that_a_node_was_killed(tmp_path: Path) -> None:
+def test_behind_the_nginx_of_the_guide_a_killed_node_fails_no_request(tmp_path: Path) -> None:
     unbroken(tmp_path, "users", "add", "ada", "--password-stdin", given=PASSWORD + "\n")
     given = {"UNBROKEN_FORWARDED_ALLOW_IPS": "127.0.0.1"}
     with (

@@ -17,12 +17,12 @@ def test_its_examples_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_it_names_every_event_with_its_kind() -> None:
+def test_the_page_names_every_event_with_its_kind() -> None:
     told = dict(re.findall(r"^\| `(\w+)` \| `(\w+\.\w+)` \|", PAGE, re.MULTILINE))
     kinds = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.ServerEvent)]
     assert told == {kind.__name__: kind.kind for kind in kinds if kind is not events.ServerEvent}
 
 
-def test_it_names_every_field_of_the_rate_limit() -> None:
+def test_the_page_names_every_field_of_the_rate_limit() -> None:
     section = PAGE.partition("## The rate limit")[2].partition("\n## ")[0]
     assert {field.name for field in fields(RateLimitPolicy)} <= set(re.findall(r"`(\w+)`", section))

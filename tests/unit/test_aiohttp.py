@@ -14,7 +14,7 @@ from unbroken import ResponseMatch, Session
 
 
 @pytest.mark.parametrize("size", [0, 20, 300_000])
-def test_an_answer_that_was_looked_into_can_still_be_streamed(size: int) -> None:
+def test_a_response_that_was_looked_into_can_still_be_streamed(size: int) -> None:
     text = json.dumps({"code": 200, "pad": "x" * size}).encode()
 
     async def stream(session: Session, url: str) -> tuple[bytes, bytes, bytes]:

@@ -154,7 +154,7 @@ def test_the_schemes_are_what_the_docs_page_needs() -> None:
     assert plain == {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
 
 
-def test_requests_answers_and_refusals_are_described() -> None:
+def test_requests_responses_and_refusals_are_described() -> None:
     paths = application()[0].openapi()["paths"]
     login = paths["/auth/login"]["post"]
     assert login["requestBody"]["content"]["application/json"]["schema"]["required"] == ["username", "password"]

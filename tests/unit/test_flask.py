@@ -94,7 +94,7 @@ def test_no_token_and_a_bad_token_are_challenged_with_a_json_body(http: httpx2.C
     assert bad.headers["cache-control"] == "no-store"
 
 
-def test_nobody_is_challenged_where_no_session_is_needed(http: httpx2.Client) -> None:
+def test_a_route_that_needs_no_session_sends_no_challenge(http: httpx2.Client) -> None:
     assert http.get("/public", headers={"authorization": "Bearer nonsense"}).json() == {"open": True}
 
 
@@ -118,7 +118,7 @@ def test_a_revoked_session_is_refused_at_once(http: httpx2.Client, sessions: Ses
     assert http.get("/orders", headers=headers).json()["reason"] == "revoked"
 
 
-def test_a_store_that_does_not_answer_is_503_and_not_a_logout() -> None:
+def test_a_store_that_does_not_respond_is_503_and_not_a_logout() -> None:
     sessions = Sessions(MemorySessionStore())
     headers = bearer(sessions)
 
@@ -139,7 +139,7 @@ def test_a_token_is_looked_at_once_a_request(monkeypatch: pytest.MonkeyPatch) ->
     assert len(seen) == 1
 
 
-def test_an_error_handler_of_the_application_may_answer_and_keep_the_challenge(sessions: Sessions) -> None:
+def test_an_error_handler_of_the_application_may_respond_and_keep_the_challenge(sessions: Sessions) -> None:
     app = application(sessions)
 
     @app.errorhandler(401)
@@ -153,7 +153,7 @@ def test_an_error_handler_of_the_application_may_answer_and_keep_the_challenge(s
     assert answer.headers["www-authenticate"] == 'Bearer realm="unbroken"'
 
 
-def test_a_whole_blueprint_can_be_guarded(sessions: Sessions) -> None:
+def test_a_whole_blueprint_can_be_protected(sessions: Sessions) -> None:
     app, auth = flask.Flask(__name__), Auth(sessions, lambda name, _: name)
     page = flask.Blueprint("private", __name__)
     page.before_request(auth.required(lambda: None))

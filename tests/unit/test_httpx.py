@@ -55,7 +55,7 @@ def test_a_challenged_request_is_sent_again_with_a_new_token(client: Any, server
     assert (server.exchanges, len(server.seen)) == (1, 2)
 
 
-def test_a_late_challenge_is_answered_without_an_exchange(client: Any, server: Backend, session: Session) -> None:
+def test_a_late_challenge_needs_no_refresh(client: Any, server: Backend, session: Session) -> None:
     sent = session._authorize()
     server.expire()
     client.get(server.url + "/echo")
@@ -224,14 +224,14 @@ def test_a_request_object_can_be_sent_twice(client: Any, server: Backend) -> Non
     assert client.send(request).status_code == 200
 
 
-def test_a_streamed_answer_stays_lazy(client: Any, server: Backend) -> None:
+def test_a_streamed_response_stays_lazy(client: Any, server: Backend) -> None:
     server.expire()
     with client.stream("GET", server.url + "/stream") as answer:
         assert not answer.is_stream_consumed
         assert "".join(answer.iter_text()) == "0\n1\n2\n"
 
 
-def test_the_exchange_goes_through_none_of_the_users_hooks(library: Any, server: Backend, session: Session) -> None:
+def test_the_refresh_goes_through_none_of_the_users_hooks(library: Any, server: Backend, session: Session) -> None:
     module, auth = library
     seen: list[str] = []
     hooks = {"request": [lambda request: seen.append(request.url.path)]}

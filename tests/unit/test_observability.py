@@ -12,7 +12,7 @@ from unbroken.client.core.events import ClientEvent
 from unbroken.httpx2 import SessionAuth
 
 
-def test_in_steady_use_nobody_waits_and_nobody_is_challenged() -> None:
+def test_in_steady_use_no_request_waits_or_is_challenged() -> None:
     """Four tokens of two seconds, ten threads that never pause: each renewal runs behind the requests."""
     events: list[ClientEvent] = []
     with Backend(access_ttl=2.0) as server:

@@ -39,7 +39,7 @@ def a_lively_day(server: Backend, session: Session) -> None:
             client.get(server.url + "/echo")
 
 
-def test_open_telemetry_gets_a_span_a_renewal(server: Backend) -> None:
+def test_open_telemetry_gets_a_span_a_refresh(server: Backend) -> None:
     spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
     tracers, meters = TracerProvider(), MeterProvider([reader])
     tracers.add_span_processor(SimpleSpanProcessor(spans))

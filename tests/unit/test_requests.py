@@ -21,7 +21,7 @@ def plain() -> Iterator[requests.Session]:
         yield made
 
 
-def test_a_prepared_request_is_renewed_for_each_time_it_is_sent(plain: requests.Session) -> None:
+def test_a_prepared_request_gets_new_tokens_each_time_it_is_sent(plain: requests.Session) -> None:
     with SmallApi() as backend:
         plain.auth = unbroken.requests.SessionAuth(session_at(backend, "old"))
         prepared = plain.prepare_request(requests.Request("POST", backend.url + "/items", data=b"pay"))
@@ -31,7 +31,7 @@ def test_a_prepared_request_is_renewed_for_each_time_it_is_sent(plain: requests.
         assert set(backend.bodies) == {b"pay"}
 
 
-def test_a_hop_behind_a_redirect_is_renewed_for_after_the_first_one_was(plain: requests.Session) -> None:
+def test_a_redirected_request_gets_new_tokens_after_the_first_one_did(plain: requests.Session) -> None:
     def page(path: str) -> Said | None:
         if path != "/go":
             return None

@@ -116,7 +116,7 @@ def test_a_revoked_session_is_refused_at_once(http: httpx2.Client, sessions: Ses
     assert http.get("/orders", headers=headers).json()["reason"] == "revoked"
 
 
-def test_a_store_that_does_not_answer_is_503_and_not_a_logout() -> None:
+def test_a_store_that_does_not_respond_is_503_and_not_a_logout() -> None:
     sessions = Sessions(MemorySessionStore())
     headers = bearer(sessions)
 

@@ -32,7 +32,7 @@ def test_odd_lifetimes(value: object, seconds: float | None) -> None:
     assert TokenResponse.from_response({"access_token": "a", "expires_in": value}).expires_in == seconds
 
 
-def test_a_lifetime_comes_from_the_jwt_if_nobody_says() -> None:
+def test_a_missing_lifetime_is_read_from_the_jwt() -> None:
     token = "e30.eyJpYXQiOjEwMCwiZXhwIjoxNjB9.c2ln"
     assert TokenResponse.from_response({"access_token": token}).expires_in == 60
 

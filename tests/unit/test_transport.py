@@ -137,13 +137,13 @@ def test_a_response_that_is_too_long_is_lost() -> None:
         assert http_sender(max_body_bytes=64)(get(f"http://{address}/"), SECONDS).body == b"." * 64
 
 
-def test_a_body_that_nobody_wants_stays_unread() -> None:
+def test_an_unwanted_body_stays_unread() -> None:
     with serving(Responder) as address:
         response = http_sender(max_body_bytes=1, read_body=False)(get(f"http://{address}/"), SECONDS)
     assert (response.status, response.body) == (200, None)
 
 
-def test_the_time_of_an_exchange_covers_all_addresses_of_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_a_refresh_covers_all_addresses_of_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 9))] * 3
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: nowhere)
     waited: list[float] = []

@@ -150,7 +150,7 @@ def test_a_forked_child_asks_for_itself(identity: Identity) -> None:
 # ---- keys that change ------------------------------------------------------------------------------------------------
 
 
-def test_keys_are_renewed_behind_the_requests_before_they_go_stale(identity: Identity, clock: ManualClock) -> None:
+def test_keys_are_refreshed_in_the_backgrounds_before_they_go_stale(identity: Identity, clock: ManualClock) -> None:
     token, verifier = identity.token(), identity.verifier(clock=clock)
     verifier.verify(token)
     clock.advance(0.6 * 300)
@@ -205,7 +205,9 @@ def test_tokens_of_unknown_keys_cause_no_storm(identity: Identity, clock: Manual
     assert verifier.verify(good).subject == "ada"
 
 
-def test_of_an_unknown_key_nobody_knows_while_the_server_is_down(identity: Identity, clock: ManualClock) -> None:
+def test_a_token_of_an_unknown_key_is_try_later_while_the_server_is_down(
+    identity: Identity, clock: ManualClock
+) -> None:
     good, verifier = identity.token(), identity.verifier(clock=clock)
     verifier.verify(good)
     clock.advance(5)
@@ -272,7 +274,7 @@ def test_a_server_that_hangs_costs_one_wait_and_not_one_a_request(identity: Iden
     assert identity.hits[JWKS] == 1
 
 
-def test_nobody_waits_again_for_new_keys_while_the_old_ones_will_do(identity: Identity, clock: ManualClock) -> None:
+def test_no_request_waits_again_for_new_keys_while_the_old_ones_will_do(identity: Identity, clock: ManualClock) -> None:
     token, verifier = identity.token(), identity.verifier(clock=clock)
     verifier.verify(token)
     identity.answers(JWKS, 500)
@@ -318,7 +320,7 @@ USELESS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("what", USELESS.values(), ids=USELESS)
-def test_a_useless_set_of_keys_is_no_answer(identity: Identity, what: Any) -> None:
+def test_a_useless_set_of_keys_is_try_later(identity: Identity, what: Any) -> None:
     identity.answers(JWKS, body=what if isinstance(what, bytes) else json.dumps(what).encode())
     with pytest.raises(TryLater):
         identity.verifier().verify(of_unknown_key(identity.token()))

@@ -15,13 +15,13 @@ from tests.cli.client.shell import COMMAND, Echo, Shell, one_line, serving
 from tests.support.backend import Backend
 
 
-def test_fetch_sends_the_token_and_writes_the_answer(api: Shell, server: Backend) -> None:
+def test_fetch_sends_the_token_and_writes_the_response(api: Shell, server: Backend) -> None:
     done = api("fetch", "api", server.url + "/echo")
     assert json.loads(done.stdout)["sub"] == "ada"
     assert done.stderr == ""
 
 
-def test_fetch_renews_and_sends_a_piped_body_again(api: Shell, server: Backend) -> None:
+def test_fetch_refreshes_and_sends_a_piped_body_again(api: Shell, server: Backend) -> None:
     server.expire()
     body = os.urandom(200_000)
     done = api("fetch", "api", server.url + "/echo", "-d", "-", given=body)
@@ -182,7 +182,7 @@ def test_fetch_ends_when_its_time_is_over(api: Shell) -> None:
     assert set(done.stdout) == {"."}
 
 
-def test_fetch_does_not_take_a_broken_answer_for_a_whole_one(api: Shell) -> None:
+def test_fetch_fails_when_the_response_breaks_off(api: Shell) -> None:
     class Short(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)

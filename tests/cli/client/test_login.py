@@ -13,7 +13,7 @@ import time
 import pytest
 
 from tests.cli.client.shell import COMMAND, Echo, OAuth, Shell, one_line
-from tests.cli.client.test_surroundings import mode, plain
+from tests.cli.client.test_environment import mode, plain
 from tests.support.backend import PASSWORD, Backend
 
 

@@ -18,7 +18,7 @@ from unbroken import FileStore
 
 
 @pytest.mark.parametrize("age", [3600, 1700], ids=["expired", "ageing"])
-def test_shells_that_ask_at_once_cost_one_exchange(api: Shell, server: Backend, age: float) -> None:
+def test_shells_that_ask_at_once_cost_one_refresh(api: Shell, server: Backend, age: float) -> None:
     api.age(age)
     [old, _] = api.secrets()
     server.slow_next(0.5)
@@ -42,7 +42,7 @@ def waits(process: subprocess.Popen[bytes], lock: Path) -> bool:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="who waits is seen in /proc; twelve shells are above")
-def test_fifty_shells_that_wait_together_cost_one_exchange(api: Shell, server: Backend) -> None:
+def test_fifty_shells_that_wait_together_cost_one_refresh(api: Shell, server: Backend) -> None:
     """The lock is held until all of them want it, or half of them on a machine that takes half a minute for that."""
     api.age(3600)
     tokens, asked = api.folder / "api.tokens.json", subprocess.PIPE

@@ -159,7 +159,7 @@ def test_what_only_looks_like_a_collection_is_sent_once(server: Api, client: Cli
     assert len(server.seen) == 1
 
 
-def test_before_a_body_that_can_be_sent_once_an_ageing_token_is_renewed(
+def test_before_a_body_that_can_be_sent_once_an_ageing_token_is_refreshed(
     server: Api, client: Client, session: Session, clock: ManualClock
 ) -> None:
     old = session.token()
@@ -169,7 +169,7 @@ def test_before_a_body_that_can_be_sent_once_an_ageing_token_is_renewed(
     assert server.exchanges == 1
 
 
-def test_a_body_that_could_not_be_sent_again_while_renewal_fails(server: Api, client: Client) -> None:
+def test_a_body_that_could_not_be_sent_again_while_refresh_fails(server: Api, client: Client) -> None:
     server.expire()
     for _ in range(3):
         server.fail_next(500)

@@ -77,7 +77,7 @@ def test_when_the_leader_is_cancelled_its_followers_get_their_tokens(held: Waiti
 
 
 @pytest.mark.parametrize("connect", IN_LOOPS, indirect=True)
-def test_when_a_follower_is_cancelled_nobody_else_notices(held: Waiting, pool: ThreadPoolExecutor) -> None:
+def test_when_a_follower_is_cancelled_no_other_request_notices(held: Waiting, pool: ThreadPoolExecutor) -> None:
     leader = pool.submit(held.get)
     until(lambda: held.server.exchanges == 1)
     follower, other = begun(held.client, held.url), pool.submit(held.get)
@@ -89,7 +89,7 @@ def test_when_a_follower_is_cancelled_nobody_else_notices(held: Waiting, pool: T
 
 
 @pytest.mark.parametrize("connect", IN_LOOPS, indirect=True)
-def test_when_all_are_cancelled_the_renewal_is_still_of_use(held: Waiting) -> None:
+def test_when_all_are_cancelled_the_refresh_is_still_of_use(held: Waiting) -> None:
     all_of_them = [begun(held.client, held.url) for _ in range(3)]
     until(lambda: held.server.exchanges == 1 and held.joined() == 2)
     for one in all_of_them:
@@ -158,7 +158,9 @@ def test_when_a_blocking_leader_is_interrupted_its_followers_get_their_tokens(
 
 
 @pytest.mark.parametrize("connect", BLOCKING, indirect=True)
-def test_when_a_blocking_follower_is_interrupted_nobody_else_notices(held: Waiting, pool: ThreadPoolExecutor) -> None:
+def test_when_a_blocking_follower_is_interrupted_no_other_request_notices(
+    held: Waiting, pool: ThreadPoolExecutor
+) -> None:
     leader = pool.submit(held.get)
     until(lambda: held.server.exchanges == 1)
     with interrupted_when(lambda: held.joined() == 1), pytest.raises(Interrupted):

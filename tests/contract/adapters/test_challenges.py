@@ -20,22 +20,20 @@ from unbroken.testing import ManualClock
 from unbroken.testing.server import PASSWORD
 
 
-def test_a_challenged_request_is_served_by_one_exchange(server: Api, client: Client) -> None:
+def test_a_challenged_request_is_served_by_one_refresh(server: Api, client: Client) -> None:
     server.expire()
     assert client.request("GET", server.url + "/echo").status == 200
     assert (server.exchanges, len(server.seen)) == (1, 2)
 
 
-def test_fifty_challenges_at_once_make_one_exchange(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
+def test_fifty_challenges_at_once_make_one_refresh(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
     server.expire()
     with server.assert_one_refresh():
         answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 50)
     assert [answer.status for answer in answers] == [200] * 50
 
 
-def test_a_late_challenge_is_answered_without_an_exchange(
-    server: Api, client: Client, pool: ThreadPoolExecutor
-) -> None:
+def test_a_late_challenge_needs_no_refresh(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
     server.expire()  # so that /late rejects the first token
     late = parked(pool, server, lambda: client.request("GET", server.url + "/late"))
     assert client.request("GET", server.url + "/echo").status == 200
@@ -44,7 +42,7 @@ def test_a_late_challenge_is_answered_without_an_exchange(
     assert server.exchanges == 1
 
 
-def test_a_challenge_that_comes_two_renewals_late_is_answered_without_an_exchange(
+def test_a_challenge_that_comes_two_refreshes_late_needs_no_refresh(
     server: Api, client: Client, pool: ThreadPoolExecutor
 ) -> None:
     server.expire()
@@ -83,7 +81,7 @@ def test_two_cycles_in_a_row(server: Api, client: Client) -> None:
     assert (server.exchanges, server.alarms()) == (2, 0)
 
 
-def test_a_parked_request_that_is_challenged_after_all_is_renewed_for(
+def test_a_parked_request_that_is_challenged_after_all_gets_new_tokens(
     server: Api, client: Client, session: Session, clock: ManualClock
 ) -> None:
     clock.advance(1800)

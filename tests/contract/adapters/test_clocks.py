@@ -15,7 +15,7 @@ from unbroken.testing import ManualClock
 
 
 @pytest.mark.parametrize("jump", [3600, -3600])
-def test_a_clock_that_is_set_costs_one_exchange_at_most(
+def test_a_clock_that_is_set_costs_one_refresh_at_most(
     server: Api, client: Client, clock: ManualClock, jump: float
 ) -> None:
     clock.set(jump)
@@ -25,7 +25,9 @@ def test_a_clock_that_is_set_costs_one_exchange_at_most(
     assert server.exchanges <= 1
 
 
-def test_a_machine_that_slept_renews_first(server: Api, client: Client, clock: ManualClock, session: Session) -> None:
+def test_a_machine_that_slept_refreshes_first(
+    server: Api, client: Client, clock: ManualClock, session: Session
+) -> None:
     old = session.token()
     clock.sleep(8 * 3600)
     assert client.request("GET", server.url + "/echo").status == 200

@@ -83,7 +83,7 @@ def fail_soon(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
     assert server.exchanges == 0, "no refresh token is spent that could not be replaced"
 
 
-def test_with_a_good_token_nobody_asks_the_store(server: Api, client: Client, dies: Callable[[], None]) -> None:
+def test_with_a_good_token_no_request_reads_the_store(server: Api, client: Client, dies: Callable[[], None]) -> None:
     dies()
     for _ in range(3):
         assert client.request("GET", server.url + "/echo").status == 200

@@ -21,7 +21,7 @@ from unbroken.testing import ManualClock
 from unbroken.testing.server import PASSWORD
 
 
-def test_after_a_challenge_a_failing_renewal_is_one_error_for_each(
+def test_after_a_challenge_a_failing_refresh_is_one_error_for_each(
     server: Api, client: Client, pool: ThreadPoolExecutor
 ) -> None:
     server.expire()
@@ -34,7 +34,7 @@ def test_after_a_challenge_a_failing_renewal_is_one_error_for_each(
     assert server.exchanges == 1, "a long Retry-After is the caller's to wait for"
 
 
-def test_a_failure_is_not_for_ever(server: Api, client: Client, clock: ManualClock) -> None:
+def test_a_failure_is_not_forever(server: Api, client: Client, clock: ManualClock) -> None:
     server.expire()
     for _ in range(3):
         server.fail_next(500)
@@ -60,7 +60,7 @@ def test_tokens_that_are_handed_in_after_a_failure_are_used_at_once(
     assert server.exchanges == 3
 
 
-def test_an_exchange_that_is_refused_with_a_401_does_not_go_in_circles(server: Api, client: Client) -> None:
+def test_a_refresh_that_is_refused_with_a_401_does_not_go_in_circles(server: Api, client: Client) -> None:
     server.expire()
     for _ in range(3):
         server.fail_next(401, headers={"www-authenticate": "Bearer"})
@@ -86,9 +86,7 @@ def test_a_dead_session_is_told_to_all_who_wait_and_once_to_the_hook(
     assert over == ["revoked"]
 
 
-def test_a_lost_answer_is_asked_for_again_and_nobody_notices(
-    server: Api, client: Client, pool: ThreadPoolExecutor
-) -> None:
+def test_a_lost_response_is_asked_for_again_unnoticed(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
     server.expire()
     server.lose_next(2)
     answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 20)
@@ -96,7 +94,7 @@ def test_a_lost_answer_is_asked_for_again_and_nobody_notices(
     assert (server.network.lost, server.alarms()) == (2, 0)
 
 
-def test_a_hook_that_raises_hurts_nobody(server: Api, clock: ManualClock, connect: Any) -> None:
+def test_a_hook_that_raises_does_no_harm(server: Api, clock: ManualClock, connect: Any) -> None:
     def raises(_: object) -> None:
         raise ValueError("a hook of the user's own")
 

@@ -39,7 +39,7 @@ def client(request: pytest.FixtureRequest, server: Api, connect: Callable[[Sessi
     ],
     ids=["long", "unannounced", "another type", "another type, announced"],
 )
-def test_an_answer_that_is_too_long_or_of_another_type_stays_lazy(server: Api, client: Client, about: str) -> None:
+def test_a_response_that_is_too_long_or_of_another_type_stays_lazy(server: Api, client: Client, about: str) -> None:
     """It says that the token is no good, and nobody believes it; its end is sent when its head was seen."""
     with streaming(client, f"{server.url}/told?{about}") as (status, rest):
         server.opened.set()
@@ -67,7 +67,7 @@ def test_a_body_that_unfolds_beyond_the_limit_is_not_looked_at(server: Api, clie
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_an_answer_that_breaks_off_is_the_librarys_own_error(server: Api, client: Client, size: int) -> None:
+def test_a_response_that_breaks_off_is_the_librarys_own_error(server: Api, client: Client, size: int) -> None:
     with pytest.raises(client.broken) as caught:
         client.request("GET", f"{server.url}/told?size={size}&broken=1")
     if isinstance(caught.value, (httpx.TransportError, httpx2.TransportError)):
@@ -75,7 +75,7 @@ def test_an_answer_that_breaks_off_is_the_librarys_own_error(server: Api, client
     assert server.exchanges == 0
 
 
-def test_a_long_answer_may_be_left_in_its_midst(server: Api, client: Client) -> None:
+def test_a_long_response_may_be_left_in_its_midst(server: Api, client: Client) -> None:
     for _ in range(3):
         with streaming(client, f"{server.url}/told?size={LARGE}&hold={LARGE * 3 // 4}") as (status, _):
             assert status == 200
@@ -86,7 +86,7 @@ def test_a_long_answer_may_be_left_in_its_midst(server: Api, client: Client) -> 
 
 @pytest.mark.parametrize("connect", ["httpx2", "httpx", "requests"], indirect=True)
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_cookies_and_the_time_it_took_are_those_of_the_answer(server: Api, client: Client, size: int) -> None:
+def test_cookies_and_the_time_it_took_are_those_of_the_response(server: Api, client: Client, size: int) -> None:
     assert isinstance(client, (Httpx, Requests))
     response = client.client.get(f"{server.url}/told?size={size}")
     assert response.elapsed.total_seconds() > 0
@@ -94,6 +94,6 @@ def test_cookies_and_the_time_it_took_are_those_of_the_answer(server: Api, clien
     assert response.content == coded(200 if size == SMALL else 401, size)
 
 
-def test_an_answer_without_a_body_is_no_trouble(server: Api, client: Client) -> None:
+def test_a_response_without_a_body_is_no_trouble(server: Api, client: Client) -> None:
     answer = client.request("HEAD", f"{server.url}/told?size={SMALL}&announced=1")
     assert (answer.status, answer.body, server.exchanges) == (200, b"", 0)

@@ -15,14 +15,14 @@ from unbroken import (
 from unbroken.testing.server import PASSWORD
 
 
-def test_a_streamed_answer_stays_lazy(server: Api, client: Client) -> None:
+def test_a_streamed_response_stays_lazy(server: Api, client: Client) -> None:
     assert client.lines(server.url + "/stream") == (200, ["0", "1", "2"])
     server.expire()
     assert client.lines(server.url + "/stream") == (200, ["0", "1", "2"])
     assert server.exchanges == 1
 
 
-def test_a_renewal_goes_on_while_an_answer_is_being_read(server: Api, client: Client) -> None:
+def test_a_refresh_goes_on_while_a_response_is_being_read(server: Api, client: Client) -> None:
     """The answers end when the renewal has; a renewal that waited for one of them would wait for ten seconds."""
     server.expire()  # so that the first of them is itself an answer to a request that was sent again
     with ExitStack() as opened:

@@ -230,7 +230,7 @@ def test_no_refused_refresh_clears_a_cookie(site: Site) -> None:
         assert not [answer for answer in (late, dead, nonsense) if "set-cookie" in answer.headers]
 
 
-def test_without_any_token_the_answer_says_so_and_is_no_end_of_a_session(site: Site) -> None:
+def test_without_any_token_the_response_says_so_and_is_no_end_of_a_session(site: Site) -> None:
     assert error(httpx2.post(site.url + "/auth/refresh", headers=SCRIPT)) == (
         400,
         "invalid_request",
@@ -238,7 +238,7 @@ def test_without_any_token_the_answer_says_so_and_is_no_end_of_a_session(site: S
     )
 
 
-def test_a_token_in_the_body_goes_before_the_cookie_and_is_answered_in_the_body(site: Site) -> None:
+def test_a_token_in_the_body_goes_before_the_cookie_and_is_gets_a_body(site: Site) -> None:
     own = site.sessions.create("native")
     with site.logged_in() as browser:
         answer = browser.post("/auth/refresh", json={"refresh_token": own.refresh_token}, headers=SCRIPT)
@@ -287,7 +287,7 @@ def test_an_old_token_of_the_same_session_does_not_end_it(site: Site) -> None:
     assert site.sessions.list_sessions("shadow"), "it was not taken for a theft"
 
 
-def test_a_session_that_a_neighbour_put_in_does_not_take_the_place_of_ones_own(both: Site) -> None:
+def test_a_session_cookie_set_by_a_sibling_site_does_not_replace_the_own_one(both: Site) -> None:
     own, tossed = both.sessions.create("ada"), both.sessions.create("mallory")
     pairs = [
         (tossed.refresh_token or "", own.refresh_token or ""),
@@ -474,7 +474,7 @@ def test_a_server_without_cookies_says_so_instead_of_showing_tokens_to_a_script(
 
 
 @pytest.mark.parametrize("face", sorted(FACES))
-def test_secure_cookies_have_the_names_that_browsers_guard(face: str) -> None:
+def test_secure_cookies_have_the_prefixes_that_browsers_enforce(face: str) -> None:
     for site in served(face, Cookies("both")):
         answer = site.login()
         found = set_cookies(answer)
@@ -486,7 +486,7 @@ def test_secure_cookies_have_the_names_that_browsers_guard(face: str) -> None:
         assert httpx2.post(site.url + "/auth/refresh", headers=with_cookies).json()["refresh_seq"] == 1
 
 
-def test_whoever_logs_out_is_logged_out_however_many_cookies_a_neighbour_has_set(case_sensitive: Wire) -> None:
+def test_a_logout_works_however_many_cookies_a_sibling_site_has_set(case_sensitive: Wire) -> None:
     secure = "__Secure-unbroken-refresh"
     answer = case_sensitive.http.post("/auth/login", json={"username": "bob", "password": PASSWORD}, headers=SCRIPT)
     assert answer.status_code == 200

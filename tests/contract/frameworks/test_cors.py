@@ -97,7 +97,7 @@ def test_no_other_origin_is_granted_or_repeated(http: httpx2.Client, origin: str
         assert not origin or origin not in [*answer.headers.values(), answer.text]
 
 
-def test_answers_good_and_bad_can_be_read_by_an_allowed_page(http: httpx2.Client) -> None:
+def test_responses_good_and_bad_can_be_read_by_an_allowed_page(http: httpx2.Client) -> None:
     answers = [
         http.post("/auth/login", json=LOGIN, headers={"origin": APP}),
         http.post("/auth/login", json=LOGIN | {"password": "wrong"}, headers={"origin": APP}),

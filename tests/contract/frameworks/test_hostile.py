@@ -280,7 +280,7 @@ def test_an_access_token_does_not_refresh(wire: Wire) -> None:
     assert (answer.status_code, answer.json()["reason"]) == (400, "malformed")
 
 
-def test_no_answer_repeats_a_secret(wire: Wire) -> None:
+def test_no_response_repeats_a_secret(wire: Wire) -> None:
     secret = "s3cret-of-mine"
     answers = [
         wire.http.post("/auth/login", json={"username": "ada", "password": secret}),

@@ -79,14 +79,16 @@ def bearer(known: bool) -> dict[str, str]:
 @pytest.mark.parametrize("known", [False, True], ids=["stranger", "operator"])
 @plain.parametrize()
 @FEW
-def test_every_answer_is_one_that_is_described(case: schemathesis.Case, plain_url: str, known: bool) -> None:
+def test_every_response_is_one_that_is_described(case: schemathesis.Case, plain_url: str, known: bool) -> None:
     case.call_and_validate(base_url=plain_url, headers=bearer(known), checks=CHECKS, timeout=10)
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["stranger", "operator"])
 @with_cookies.parametrize()
 @FEW
-def test_so_it_is_at_a_server_with_cookies(case: schemathesis.Case, cookies_url: str, known: bool) -> None:
+def test_every_response_of_a_server_with_cookies_is_one_that_is_described(
+    case: schemathesis.Case, cookies_url: str, known: bool
+) -> None:
     case.call_and_validate(base_url=cookies_url, headers=bearer(known), checks=CHECKS, timeout=10)
 
 
@@ -106,7 +108,7 @@ class Caller:
         return answer.json() if "json" in answer.headers.get("content-type", [""])[0] and answer.content else answer
 
 
-def test_what_is_asked_rightly_is_answered_as_it_is_described(plain_url: str) -> None:
+def test_valid_requests_get_the_described_responses(plain_url: str) -> None:
     call = Caller(plain, plain_url)
     who = {"username": "operator", "password": PASSWORD, "scope": "introspect"}
     first = call("POST", "/auth/login", 200, body={**who, "label": "till", "client_id": "app"}, media_type=JSON)
@@ -141,7 +143,7 @@ def test_what_is_asked_rightly_is_answered_as_it_is_described(plain_url: str) ->
     assert described == call.asked
 
 
-def test_tokens_in_cookies_are_answered_as_it_is_described(cookies_url: str) -> None:
+def test_requests_with_cookies_get_the_described_responses(cookies_url: str) -> None:
     call = Caller(with_cookies, cookies_url)
     who, ours = {"username": "ada", "password": PASSWORD}, {"X-Unbroken": "1"}
     answer = call("POST", "/auth/login", 200, body=who, media_type=JSON, headers=ours)

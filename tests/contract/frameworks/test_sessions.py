@@ -221,7 +221,7 @@ def test_the_metadata_names_endpoints_that_exist(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("sid", ["%00", "a" * 500, "%ff", "%ed%a0%80"])
-def test_what_can_be_no_sid_is_not_found(wire: Wire, sid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_malformed_sid_is_not_found(wire: Wire, sid: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bearer = authorization(wire.login()["access_token"])
 
     def asked(*_: Any, **__: Any) -> Any:

@@ -18,7 +18,7 @@ ORIGIN = "https://app.example.com"
 
 
 @pytest.mark.parametrize("path", [MODULE, SOURCE_MAP])
-def test_a_client_that_accepts_gzip_gets_it_compressed(wire: Wire, path: str) -> None:
+def test_a_client_that_accepts_gzip_gets_the_module_compressed(wire: Wire, path: str) -> None:
     with wire.http.stream("GET", path, headers={"accept-encoding": "br, gzip"}) as sent:
         raw = b"".join(sent.iter_raw())
     plain = wire.http.get(path, headers={"accept-encoding": "identity"})
@@ -104,7 +104,7 @@ def test_accept_encoding_decides_by_its_weights(accepted: str, is_compressed: bo
     assert (response.body == module_source()) is not is_compressed
 
 
-def test_pages_of_allowed_origins_may_load_it_and_caches_keep_them_apart() -> None:
+def test_pages_of_allowed_origins_may_load_the_module_and_caches_keep_them_apart() -> None:
     endpoints = Endpoints(Sessions(MemorySessionStore()), authenticate, origins=[ORIGIN])
     response = endpoints.handle_blocking(Request("GET", MODULE, {"origin": ORIGIN, "accept-encoding": "gzip"}))
     assert response is not None

@@ -108,7 +108,7 @@ def test_another_method_is_405(wire: Wire, method: str) -> None:
     assert "POST" in answer.headers["allow"].split(", ")
 
 
-def test_a_body_says_nothing_unless_it_is_too_long(wire: Wire) -> None:
+def test_the_body_of_a_ticket_request_is_ignored_unless_it_is_too_long(wire: Wire) -> None:
     headers = authorization(wire.login()["access_token"])
     for body in (b"{}", b"\xff\x00", b"scope=admin"):
         assert wire.http.post(TICKET, content=body, headers=headers).json()["expires_in"] == 30
@@ -130,7 +130,7 @@ def face(request: pytest.FixtureRequest) -> Any:
     return run
 
 
-def test_an_application_may_leave_it_out(face: Any) -> None:
+def test_an_application_may_leave_tickets_out(face: Any) -> None:
     sessions = Sessions(MemorySessionStore())
     with face(sessions, tickets=False) as http:
         headers = authorization(sessions.create("ada").access_token)
@@ -138,7 +138,7 @@ def test_an_application_may_leave_it_out(face: Any) -> None:
         assert http.get("/auth/session", headers=headers).status_code == 200
 
 
-def test_by_cookie_it_needs_the_header_and_an_origin(face: Any) -> None:
+def test_a_ticket_by_cookie_needs_the_header_and_an_origin(face: Any) -> None:
     sessions, script = Sessions(MemorySessionStore()), {"x-unbroken": "1"}
     with face(sessions, cookies=Cookies("both", secure=False), origins=[ALLOWED]) as http:
         http.post("/auth/login", json={"username": "ada", "password": PASSWORD}, headers=script)
@@ -258,7 +258,7 @@ def test_the_rest_of_the_query_stays(live: Live, query: str, below: str) -> None
     assert live.greeted(query.format(live.ticket()), below + "/live") == "ada a=1&b=2"
 
 
-def test_the_second_time_it_is_refused(live: Live) -> None:
+def test_a_ticket_is_refused_the_second_time(live: Live) -> None:
     ticket = live.ticket()
     assert live.greeted(f"ticket={ticket}") == "ada "
     assert live.greeted(f"ticket={ticket}") == 401
@@ -267,7 +267,7 @@ def test_the_second_time_it_is_refused(live: Live) -> None:
     assert 'reason="used"' in answer.headers["www-authenticate"]
 
 
-def test_without_one_and_with_several_nobody_comes_in(live: Live) -> None:
+def test_no_ticket_and_several_tickets_are_refused(live: Live) -> None:
     tickets = [live.ticket(), live.ticket()]
     bare = live.get("/report")
     assert (bare.status_code, bare.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
@@ -298,7 +298,7 @@ def test_scope_counts_as_ever(live: Live) -> None:
     assert 'error="insufficient_scope", scope="write"' in answer.headers["www-authenticate"]
 
 
-def test_a_store_that_is_away_lets_nobody_in(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_ticket_is_accepted_while_the_store_is_away(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object) -> float:
         raise StoreUnavailable("db.internal does not answer")
 
@@ -311,7 +311,7 @@ def test_a_store_that_is_away_lets_nobody_in(live: Live, monkeypatch: pytest.Mon
     assert live.greeted(f"ticket={ticket}") == "ada "
 
 
-def test_no_log_shows_a_ticket_whether_it_was_good_or_not(live: Live) -> None:
+def test_no_log_shows_a_ticket_good_or_bad(live: Live) -> None:
     tickets = [live.ticket() for _ in range(3)]
     del live.lines[:]
     for ticket in (tickets[0], tickets[0], tickets[1][:-3]):

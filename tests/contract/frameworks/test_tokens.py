@@ -29,7 +29,7 @@ def has(answer: httpx2.Response, headers: dict[str, str]) -> bool:
 # ---- login -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_login_answers_a_token_response_that_nobody_may_store(wire: Wire) -> None:
+def test_a_login_returns_a_token_response_that_may_not_be_cached(wire: Wire) -> None:
     answer = wire.http.post("/auth/login", json={"username": "ada", "password": PASSWORD, "scope": "read"})
     body = answer.json()
     assert body.keys() == {
@@ -58,7 +58,7 @@ def test_a_login_keeps_what_the_device_is_called_and_where_it_is(wire: Wire) -> 
 
 
 @pytest.mark.parametrize("scope", ["introspect", "read introspect", "admin"])
-def test_nobody_gets_a_scope_by_asking_for_it(wire: Wire, scope: str) -> None:
+def test_a_scope_is_not_granted_because_it_was_requested(wire: Wire, scope: str) -> None:
     before = len(wire.sessions.list_sessions("eve"))
     fields = {"username": "eve", "password": PASSWORD, "scope": scope}
     login = wire.http.post("/auth/login", json=fields)
@@ -77,7 +77,7 @@ def test_a_client_id_that_would_not_fit_into_a_token_is_refused(wire: Wire, clie
 
 
 @pytest.mark.parametrize("path", REFRESHES)
-def test_a_refresh_answers_the_next_generation(wire: Wire, path: str) -> None:
+def test_a_refresh_returns_the_next_generation(wire: Wire, path: str) -> None:
     tokens = wire.login(scope="read write")
     answer = exchanged(wire, path, tokens["refresh_token"])
     body = answer.json()
@@ -89,7 +89,7 @@ def test_a_refresh_answers_the_next_generation(wire: Wire, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", REFRESHES)
-def test_the_same_attempt_gets_the_same_answer_however_late(wire: Wire, path: str) -> None:
+def test_the_same_idempotency_key_gets_the_same_response_however_late(wire: Wire, path: str) -> None:
     tokens = wire.login(coordinated=True)
     first = exchanged(wire, path, tokens["refresh_token"], **{"idempotency-key": "attempt-1"}).json()
     again = exchanged(wire, path, tokens["refresh_token"], **{"idempotency-key": "attempt-1"}).json()
@@ -160,7 +160,7 @@ def test_another_clients_token_is_refused_and_not_spent(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("header", ["Basic %%%", "Basic " + b64encode(b"\xff\xfe:").decode(), "Basic é"])
-def test_a_basic_header_that_is_none_is_invalid_request(wire: Wire, header: str) -> None:
+def test_a_malformed_basic_header_is_invalid_request(wire: Wire, header: str) -> None:
     fields = {"grant_type": "refresh_token", "refresh_token": "x"}
     answer = wire.http.post("/auth/token", data=fields, headers={"authorization": header.encode()})
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")

@@ -109,7 +109,7 @@ def test_a_service_challenges_revoked_and_forged_tokens(identity: Identity, http
     assert (answer.status_code, 'reason="malformed"' in answer.headers["www-authenticate"]) == (401, True)
 
 
-def test_a_service_that_cannot_know_answers_503(identity: Identity, http: httpx2.Client) -> None:
+def test_a_service_that_cannot_verify_a_token_responds_503(identity: Identity, http: httpx2.Client) -> None:
     token = authorization(identity.token(scope="read"))
     identity.stop()
     answer = http.get("/orders", headers=token)

@@ -74,6 +74,6 @@ def test_an_unreachable_store_shows_no_password() -> None:
 @pytest.mark.parametrize(
     "make", [lambda: RedisStore("http://127.0.0.1"), lambda: PostgresStore("nonsense with spaces")]
 )
-def test_a_url_that_is_none_is_told_when_the_store_is_made(make: Callable[[], object]) -> None:
+def test_a_malformed_url_is_refused_when_the_store_is_made(make: Callable[[], object]) -> None:
     with pytest.raises(ConfigurationError):
         make()

@@ -47,7 +47,7 @@ def secrets_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.mark.usefixtures("secrets_in_a_file")
 @pytest.mark.parametrize("kind", ["file", "sqlite", "keyring", "redis", "postgres"])
-def test_four_processes_make_one_exchange_a_generation(
+def test_four_processes_make_one_refresh_a_generation(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     stores: dict[str, Callable[[], Any]] = {

@@ -75,7 +75,7 @@ def test_a_record_comes_back_as_it_went_in(store: Any) -> None:
         assert store.load() == record
 
 
-def test_only_who_knows_the_record_replaces_it(store: Any) -> None:
+def test_a_record_is_replaced_only_by_a_writer_that_has_read_it(store: Any) -> None:
     assert store.save(RECORD, EMPTY) is True
     assert store.save(StoredSession(9, 9), EMPTY) is False
     assert store.save(replace(RECORD, idempotency_key="mine"), RECORD) is True
@@ -125,7 +125,7 @@ def test_a_lock_is_freed_by_an_error(store: Any) -> None:
         pass
 
 
-def test_a_record_can_be_written_while_somebody_renews(store: Any) -> None:
+def test_a_record_can_be_written_during_a_refresh(store: Any) -> None:
     with store.lock(1):
         assert store.save(RECORD, EMPTY) is True
 
@@ -141,7 +141,7 @@ def test_what_one_writes_another_reads(make: Callable[[], Any], store: Any) -> N
     getattr(other, "close", lambda: None)()
 
 
-def test_whoever_reads_while_another_writes_sees_one_record_or_the_next(make: Callable[[], Any], store: Any) -> None:
+def test_a_read_during_a_write_sees_one_record_or_the_next(make: Callable[[], Any], store: Any) -> None:
     other = store if isinstance(store, MemoryStore) else make()
     records = [RECORD, *(replace(RECORD, idempotency_key=f"id {number}") for number in range(40))]
     store.save(RECORD, EMPTY)
@@ -177,7 +177,7 @@ def test_a_lock_that_is_held_by_a_dead_process_is_free_again(make: Callable[[], 
     getattr(other, "close", lambda: None)()
 
 
-def test_a_lease_is_lengthened_for_whoever_still_has_it(make: Callable[[], Any], store: Any) -> None:
+def test_a_lease_is_extended_for_its_holder_only(make: Callable[[], Any], store: Any) -> None:
     if not hasattr(store, "lease"):
         return
     store.lease = 1.2
@@ -191,7 +191,7 @@ def test_a_lease_is_lengthened_for_whoever_still_has_it(make: Callable[[], Any],
     getattr(other, "close", lambda: None)()
 
 
-def test_whoever_lost_his_lease_does_not_take_it_from_the_next(make: Callable[[], Any], store: Any) -> None:
+def test_a_lost_lease_is_not_taken_from_the_next_holder(make: Callable[[], Any], store: Any) -> None:
     if not hasattr(store, "lease"):
         return
     store.lease = 0.2

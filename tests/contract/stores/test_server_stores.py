@@ -237,7 +237,7 @@ def test_what_is_given_to_revoke_is_what_must_fit(store: Any) -> None:
     assert sorted(end()) == ["b", "c"]
 
 
-def test_revocations_that_nobody_needs_are_forgotten(store: Any) -> None:
+def test_revocations_are_forgotten_when_no_token_can_live(store: Any) -> None:
     for number in range(50):
         store.insert(row(str(number)))
         store.revoke(NOW + number, "revoked", NOW + number + 5, sid=str(number))
@@ -298,7 +298,7 @@ def test_the_first_keys_are_made_once(store: Any) -> None:
     assert (ended.verifies_until, ended.token_ttl) == (5.0, 60.0), "a key that ended does not come back"
 
 
-def test_accounts(store: Any) -> None:
+def test_accounts_are_stored_changed_and_removed(store: Any) -> None:
     account = Account("ada", "Ada", "hash", 1.0)
     assert store.add_account(account) is True
     assert store.add_account(replace(account, shown="ADA")) is False

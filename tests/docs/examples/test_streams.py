@@ -44,9 +44,7 @@ def test_a_websocket_that_is_closed_for_another_reason_does_not_come_back(shop: 
     assert len(shop.used["feed"]) == 1
 
 
-def test_a_websocket_whose_good_looking_token_is_refused_does_not_come_back_for_ever(
-    shop: Shop, login: Session
-) -> None:
+def test_a_websocket_whose_good_looking_token_is_refused_does_not_come_back_forever(shop: Shop, login: Session) -> None:
     shop.sessions.revoke_subject("ada")
     with pytest.raises(websockets.ConnectionClosedError):
         asyncio.run(collect(login, shop))

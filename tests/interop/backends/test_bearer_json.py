@@ -27,7 +27,7 @@ FAULTS = {"503": DOWN, "500": Fault(status=500), "429": Fault(status=429), "junk
 
 @pytest.mark.defect("S2.1")
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_renewal_that_fails_logs_nobody_out(scene: Scene, fault: Fault) -> None:
+def test_a_refresh_that_fails_ends_no_session(scene: Scene, fault: Fault) -> None:
     before = scene.stored
     scene.backend.expire()
     scene.backend.spoil(fault, times=3)
@@ -66,7 +66,7 @@ class SlowStore(MemoryStore):
 
 
 @pytest.mark.defect("S2.3")
-def test_only_the_owner_of_a_renewal_ends_it_even_over_a_slow_store(stage: Stage) -> None:
+def test_only_the_owner_of_a_refresh_ends_it_even_over_a_slow_store(stage: Stage) -> None:
     scene = stage(BearerJson(), store=SlowStore())
     for _ in range(4):
         scene.backend.expire()
@@ -77,7 +77,7 @@ def test_only_the_owner_of_a_renewal_ends_it_even_over_a_slow_store(stage: Stage
 
 
 @pytest.mark.defect("S2.4")
-def test_an_answer_without_a_refresh_token_keeps_the_old_one(stage: Stage) -> None:
+def test_a_response_without_a_refresh_token_keeps_the_old_one(stage: Stage) -> None:
     scene = stage(BearerJson(rotates=False))
     for _ in range(3):
         scene.backend.expire()
@@ -86,7 +86,7 @@ def test_an_answer_without_a_refresh_token_keeps_the_old_one(stage: Stage) -> No
 
 
 @pytest.mark.defect("S2.5")
-def test_a_logout_during_a_renewal_stays_a_logout(scene: Scene) -> None:
+def test_a_logout_during_a_refresh_stays_a_logout(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(held=True))
     waits = scene.begin(scene.get)
@@ -100,7 +100,7 @@ def test_a_logout_during_a_renewal_stays_a_logout(scene: Scene) -> None:
 
 
 @pytest.mark.defect("S2.6")
-def test_a_late_challenge_is_answered_without_an_exchange(scene: Scene) -> None:
+def test_a_late_challenge_needs_no_refresh(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.held = True
     late = [scene.begin(scene.get, "/api/late") for _ in range(5)]
@@ -123,7 +123,7 @@ def test_requests_on_an_expired_token_are_held_and_sent_once(stage: Stage) -> No
 
 
 @pytest.mark.defect("S2.8")
-def test_an_exchange_that_is_never_answered_holds_nobody(stage: Stage) -> None:
+def test_a_refresh_that_is_never_responded_to_blocks_no_request(stage: Stage) -> None:
     scene = stage(BearerJson(), refresh_timeout=0.1)
     scene.backend.expire()
     scene.backend.spoil(Fault(held=True, lost=True), times=3)
@@ -153,7 +153,7 @@ def test_without_a_refresh_token_nothing_is_asked_for(scene: Scene) -> None:
 
 
 @pytest.mark.defect("S2.12")
-def test_the_same_request_is_renewed_for_each_time_it_is_sent(scene: Scene) -> None:
+def test_the_same_request_gets_new_tokens_each_time_it_is_sent(scene: Scene) -> None:
     about = {"headers": {"x-mark": "7"}, "json": {"a": 1}}
     for _ in range(3):
         scene.backend.expire()

@@ -30,7 +30,7 @@ def scene(stage: Stage) -> Scene:
     [(DOWN, TryLater), (LOST, TryLater), (CODE_500, TryLater), (NO_DATA, BadResponse)],
     ids=["503", "lost", "code 500", "no data"],
 )
-def test_a_renewal_that_fails_is_raised_and_is_no_answer(scene: Scene, fault: Fault, error: type[Exception]) -> None:
+def test_a_refresh_that_fails_is_raised_and_is_no_response(scene: Scene, fault: Fault, error: type[Exception]) -> None:
     scene.backend.expire()
     scene.backend.spoil(fault, times=3)
     with pytest.raises(error):
@@ -40,7 +40,7 @@ def test_a_renewal_that_fails_is_raised_and_is_no_answer(scene: Scene, fault: Fa
 
 @pytest.mark.defect("S1.2")
 @pytest.mark.parametrize("code", [401, 402, 403])
-def test_a_refused_renewal_is_raised_and_is_no_answer(scene: Scene, code: int) -> None:
+def test_a_refused_refresh_is_raised_and_is_no_response(scene: Scene, code: int) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(status=200, body=b'{"code": %d, "data": null}' % code))
     with pytest.raises(SessionOver):
@@ -50,7 +50,7 @@ def test_a_refused_renewal_is_raised_and_is_no_answer(scene: Scene, code: int) -
 
 @pytest.mark.defect("S1.3")
 @pytest.mark.parametrize("fault", [DOWN, JUNK, LOST, CODE_500], ids=["503", "junk", "lost", "code 500"])
-def test_nobody_waits_for_ever_whatever_the_failure(scene: Scene, fault: Fault) -> None:
+def test_every_failure_ends_every_wait(scene: Scene, fault: Fault) -> None:
     scene.backend.expire()
     scene.backend.spoil(fault, times=60)
     assert [type(outcome) for outcome in scene.together(20)] == [TryLater] * 20
@@ -70,7 +70,7 @@ def test_nothing_left_over_is_sent_after_another_login(scene: Scene) -> None:
 
 
 @pytest.mark.defect("S1.5")
-def test_a_challenge_just_after_a_renewal_finds_no_dead_queue(stage: Stage) -> None:
+def test_a_challenge_just_after_a_refresh_finds_no_dead_queue(stage: Stage) -> None:
     scene = stage(CodeIn200(), window=None)
     stop = threading.Event()
 
@@ -99,7 +99,7 @@ def test_a_challenge_just_after_a_renewal_finds_no_dead_queue(stage: Stage) -> N
 
 
 @pytest.mark.defect("S1.6")
-def test_a_repeated_request_that_is_challenged_again_holds_up_nobody(scene: Scene) -> None:
+def test_a_repeated_request_that_is_challenged_again_blocks_no_other(scene: Scene) -> None:
     scene.backend.expire()
     stubborn = [scene.begin(scene.get, "/api/never") for _ in range(5)]
     assert [answer.json["code"] for answer in map(scene.get, ["/api/echo"] * 5)] == [200] * 5
@@ -112,7 +112,7 @@ def everything_said(error: BaseException, caplog: pytest.LogCaptureFixture) -> s
 
 
 @pytest.mark.defect("S1.7")
-def test_the_query_of_an_exchange_is_shown_nowhere(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_query_of_a_refresh_is_shown_nowhere(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     scene.backend.expire()
     scene.backend.spoil(LOST, times=3)
@@ -164,7 +164,7 @@ def test_a_challenge_by_status_counts_as_well_as_one_by_code(stage: Stage) -> No
 
 
 @pytest.mark.defect("S1.11")
-def test_nobody_sees_one_token_of_one_pair_and_one_of_another(stage: Stage, tmp_path: Path) -> None:
+def test_the_tokens_of_two_pairs_are_never_mixed(stage: Stage, tmp_path: Path) -> None:
     scene = stage(CodeIn200(), store=FileStore(tmp_path / "tokens"), window=None)
     elsewhere, seen, stop = FileStore(tmp_path / "tokens"), set[tuple[str, str | None]](), threading.Event()
 
@@ -205,7 +205,7 @@ def test_late_challenges_loops_and_silence_all_have_an_end(stage: Stage) -> None
         scene.begin(scene.get).result(20)
 
 
-def test_a_login_through_the_client_itself_renews_nothing(scene: Scene) -> None:
+def test_a_login_through_the_client_itself_refreshes_nothing(scene: Scene) -> None:
     asked = {"username": "ada", "password": PASSWORD}
     answer = scene.client.request("POST", scene.backend.url + "/login", json=asked, skip=True)
     assert (answer.json["code"], scene.backend.exchanges) == (200, 0)

@@ -63,7 +63,7 @@ print(session._handle_challenge(sent, "echo").tokens.access_token)
 
 
 @pytest.mark.defect("C1")
-def test_processes_share_one_exchange(run: Callable[[Backend], Backend], tmp_path: Path) -> None:
+def test_processes_share_one_refresh(run: Callable[[Backend], Backend], tmp_path: Path) -> None:
     backend = run(BearerJson())
     path = tmp_path / "tokens"
     pair = backend.issue("ada", "one family")
@@ -113,7 +113,7 @@ def test_a_request_waits_no_longer_than_it_may(stage: Stage) -> None:
 
 
 @pytest.mark.defect("C4")
-def test_an_exchange_has_an_end_and_the_next_one_waits_a_while(stage: Stage) -> None:
+def test_a_refresh_has_an_end_and_the_next_one_waits_a_while(stage: Stage) -> None:
     scene = stage(BearerJson(), refresh_timeout=0.1)
     scene.backend.expire()
     scene.backend.spoil(Fault(held=True, lost=True), times=3)
@@ -130,7 +130,7 @@ def test_an_exchange_has_an_end_and_the_next_one_waits_a_while(stage: Stage) -> 
 
 
 @pytest.mark.defect("C6")
-def test_renewal_is_ahead_of_time_and_survives_a_sleeping_machine(stage: Stage) -> None:
+def test_refresh_is_ahead_of_time_and_survives_a_sleeping_machine(stage: Stage) -> None:
     scene = stage(BearerJson(lifetime=1800))
     scene.hands.pass_(1785)
     assert scene.get().status == 200
@@ -202,7 +202,7 @@ def test_a_session_leaves_no_thread_behind_and_needs_no_closing(run: Callable[[B
 
 
 @pytest.mark.defect("C11")
-def test_two_clients_of_one_session_share_its_renewal(scene: Scene, adapter: Callable[[Session], Client]) -> None:
+def test_two_clients_of_one_session_share_its_refresh(scene: Scene, adapter: Callable[[Session], Client]) -> None:
     second = adapter(scene.session)
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=0.1))

@@ -21,7 +21,7 @@ def scene(stage: Stage) -> Scene:
 
 
 @pytest.mark.defect("S4.1")
-def test_many_challenges_make_one_exchange_and_no_alarm(scene: Scene) -> None:
+def test_many_challenges_make_one_refresh_and_no_alarm(scene: Scene) -> None:
     scene.backend.expire()
     assert statuses(scene.together(30)) == [200] * 30
     assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
@@ -70,7 +70,7 @@ def test_no_refresh_token_is_never_sent_and_silence_has_an_end(stage: Stage) -> 
 
 
 @pytest.mark.defect("S4.6")
-def test_late_challenges_need_no_exchange_and_new_requests_are_held(stage: Stage) -> None:
+def test_late_challenges_need_no_refresh_and_new_requests_are_held(stage: Stage) -> None:
     scene = stage(KeptRefresh(lifetime=1800))
     scene.backend.expire()
     scene.backend.held = True

@@ -28,7 +28,7 @@ def test_a_challenge_in_a_400_is_seen(scene: Scene) -> None:
 
 
 @pytest.mark.defect("S3.2")
-def test_an_error_keeps_its_answer_and_a_broken_connection_its_type(scene: Scene) -> None:
+def test_an_error_keeps_its_response_and_a_broken_connection_its_type(scene: Scene) -> None:
     answer = scene.get("/api/error/400")
     assert (answer.status, answer.json) == (400, {"code": 400, "msg": "no"})
     with pytest.raises(scene.client.broken):
@@ -37,7 +37,7 @@ def test_an_error_keeps_its_answer_and_a_broken_connection_its_type(scene: Scene
 
 
 @pytest.mark.defect("S3.3")
-def test_the_next_renewal_sends_no_old_request_again(scene: Scene) -> None:
+def test_the_next_refresh_sends_no_old_request_again(scene: Scene) -> None:
     for round_ in (1, 2):
         scene.backend.expire()
         scene.backend.spoil(Fault(seconds=0.1))
@@ -48,7 +48,7 @@ def test_the_next_renewal_sends_no_old_request_again(scene: Scene) -> None:
 
 
 @pytest.mark.defect("S3.4")
-def test_a_renewal_that_is_challenged_itself_does_not_wait_for_itself(scene: Scene) -> None:
+def test_a_refresh_that_is_challenged_itself_does_not_wait_for_itself(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(status=400, body=b'{"code": 401}', headers={"retry-after": "30"}))
     with pytest.raises(TryLater):
@@ -73,7 +73,7 @@ def test_what_is_presented_is_the_refresh_token(scene: Scene) -> None:
 
 
 @pytest.mark.defect("S3.7")
-def test_a_request_can_go_without_its_token_and_the_exchange_always_does(scene: Scene) -> None:
+def test_a_request_can_go_without_its_token_and_the_refresh_always_does(scene: Scene) -> None:
     body = b'{"a": 1}'
     answer = scene.post(body, "/api/raw/200", skip=True)
     [seen] = scene.backend.seen
@@ -106,7 +106,7 @@ def test_the_refresh_token_in_a_query_is_logged_nowhere(scene: Scene, caplog: py
 
 
 @pytest.mark.defect("S3.9")
-def test_the_answer_with_the_tokens_is_logged_nowhere(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_response_with_the_tokens_is_logged_nowhere(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     log = told(scene, caplog)
     [_, fresh] = scene.backend.issued
     assert fresh.access not in log
@@ -130,7 +130,7 @@ def test_a_400_of_any_other_form_is_handed_over_as_it_is(scene: Scene, media_typ
 
 
 @pytest.mark.defect("S3.11")
-def test_the_new_tokens_are_stored_and_the_next_renewal_uses_them(scene: Scene) -> None:
+def test_the_new_tokens_are_stored_and_the_next_refresh_uses_them(scene: Scene) -> None:
     for _ in range(3):
         scene.backend.expire()
         assert scene.get().status == 200
@@ -154,7 +154,7 @@ def test_late_challenges_and_loops_have_an_end(scene: Scene) -> None:
     assert scene.backend.exchanges == 2
 
 
-def test_an_exchange_that_fails_is_not_an_answer_to_the_request(scene: Scene) -> None:
+def test_a_refresh_that_fails_is_not_a_response_to_the_request(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(DOWN)
     with pytest.raises(TryLater):

@@ -55,7 +55,7 @@ def test_a_challenged_request_is_sent_again_byte_for_byte(scene: Scene) -> None:
     assert first.value != again.value
 
 
-def test_each_renewal_presents_the_newest_refresh_token(scene: Scene) -> None:
+def test_each_refresh_presents_the_newest_refresh_token(scene: Scene) -> None:
     issued = [pair.refresh for pair in scene.backend.issued]
     for _ in range(3):
         scene.backend.expire()
@@ -66,7 +66,7 @@ def test_each_renewal_presents_the_newest_refresh_token(scene: Scene) -> None:
     assert scene.backend.alarms == 0
 
 
-def test_fifty_requests_at_once_make_one_exchange(scene: Scene) -> None:
+def test_fifty_requests_at_once_make_one_refresh(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=0.1))
     assert statuses(scene.together(50)) == [200] * 50
@@ -114,7 +114,7 @@ def test_a_wrong_description_is_named_at_the_login_and_hurts_no_session(scene: S
     assert scene.get().json["user"] == "ada"
 
 
-def test_a_wrong_description_is_named_at_the_renewal_and_sets_off_no_alarm(
+def test_a_wrong_description_is_named_at_the_refresh_and_sets_off_no_alarm(
     scene: Scene, adapter: Callable[[Session], Client]
 ) -> None:
     before = scene.stored
@@ -137,7 +137,7 @@ def test_what_stands_before_the_token_is_taken_to_the_letter(stage: Stage, head:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_an_exchange_may_be_refused_by_either_status(stage: Stage, status: int) -> None:
+def test_a_refresh_may_be_refused_by_either_status(stage: Stage, status: int) -> None:
     scene = stage(BearerJson(status=status))
     scene.backend.end_sessions()
     with pytest.raises(SessionOver):

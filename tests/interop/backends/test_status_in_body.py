@@ -27,7 +27,7 @@ def test_a_broken_connection_arrives_as_the_librarys_own_error(scene: Scene) -> 
 
 
 @pytest.mark.defect("S0.2")
-def test_any_error_during_a_renewal_is_not_replayed(scene: Scene) -> None:
+def test_any_error_during_a_refresh_is_not_replayed(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(held=True))
     waits = scene.begin(scene.get)
@@ -42,7 +42,7 @@ def test_any_error_during_a_renewal_is_not_replayed(scene: Scene) -> None:
 
 @pytest.mark.defect("S0.3")
 @pytest.mark.parametrize("status", [401, 500])
-def test_a_renewal_that_is_answered_by_an_error_does_not_wait_for_itself(scene: Scene, status: int) -> None:
+def test_a_refresh_that_gets_an_error_does_not_wait_for_itself(scene: Scene, status: int) -> None:
     scene.backend.expire()
     body = b'{"statusCode": %d}' % status
     scene.backend.spoil(Fault(status=status, body=body, headers={"retry-after": "30"}))
@@ -52,7 +52,7 @@ def test_a_renewal_that_is_answered_by_an_error_does_not_wait_for_itself(scene: 
 
 
 @pytest.mark.defect("S0.4")
-def test_a_renewal_that_fails_leaves_no_flag_behind(scene: Scene) -> None:
+def test_a_refresh_that_fails_leaves_no_flag_behind(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(LOST, times=3)
     with pytest.raises(TryLater):
@@ -72,7 +72,7 @@ def test_all_who_wait_hear_of_a_failure(scene: Scene) -> None:
 
 
 @pytest.mark.defect("S0.6")
-def test_the_next_renewal_sends_no_old_request_again(scene: Scene) -> None:
+def test_the_next_refresh_sends_no_old_request_again(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=0.1))
     posts = [scene.begin(scene.post, b"%d" % number) for number in range(5)]
@@ -107,7 +107,7 @@ def test_an_endpoint_that_always_challenges_makes_no_loop(scene: Scene) -> None:
 
 
 @pytest.mark.defect("S0.10")
-def test_a_late_challenge_is_answered_without_an_exchange(scene: Scene) -> None:
+def test_a_late_challenge_needs_no_refresh(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.held = True
     late = scene.begin(scene.get, "/api/late")
@@ -119,7 +119,7 @@ def test_a_late_challenge_is_answered_without_an_exchange(scene: Scene) -> None:
 
 
 @pytest.mark.defect("S0.11")
-def test_a_wrong_password_renews_nothing_and_only_the_exchange_itself_is_exempt(scene: Scene) -> None:
+def test_a_wrong_password_refreshes_nothing_and_only_the_refresh_itself_is_exempt(scene: Scene) -> None:
     with pytest.raises(LoginRefused):
         scene.session.login("ada", "wrong")
     login = scene.backend.url + "/login"
@@ -140,7 +140,7 @@ def test_the_end_is_told_once_and_the_tokens_are_gone(scene: Scene) -> None:
 
 
 @pytest.mark.defect("S0.13")
-def test_new_requests_wait_for_the_renewal_and_tokens_stay_with_their_origin(
+def test_new_requests_wait_for_the_refresh_and_tokens_stay_with_their_origin(
     stage: Stage, run: Callable[[Backend], Backend]
 ) -> None:
     scene = stage(StatusInBody(lifetime=1800))
@@ -156,7 +156,7 @@ def test_new_requests_wait_for_the_renewal_and_tokens_stay_with_their_origin(
 
 
 @pytest.mark.defect("S0.14")
-def test_many_requests_share_one_exchange(scene: Scene) -> None:
+def test_many_requests_share_one_refresh(scene: Scene) -> None:
     scene.backend.expire()
     assert statuses(scene.together(30)) == [200] * 30
     assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)

@@ -48,7 +48,7 @@ def metadata(server: Server) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", [OAuth2Client, AuthlibSession])
-def test_authlib_renews_each_expired_token_by_itself(server: Server, kind: Callable[..., Any]) -> None:
+def test_authlib_refreshes_each_expired_token_by_itself(server: Server, kind: Callable[..., Any]) -> None:
     told: list[dict[str, Any]] = []
     endpoint = metadata(server)["token_endpoint"]
     with kind(
@@ -61,7 +61,7 @@ def test_authlib_renews_each_expired_token_by_itself(server: Server, kind: Calla
 
 
 @pytest.mark.parametrize("kind", [OAuth2Client, AuthlibSession])
-def test_authlib_in_threads_that_all_renew_at_once(server: Server, kind: Callable[..., Any]) -> None:
+def test_authlib_in_threads_that_all_refresh_at_once(server: Server, kind: Callable[..., Any]) -> None:
     token = server.expired()
 
     def one() -> int:
@@ -72,7 +72,7 @@ def test_authlib_in_threads_that_all_renew_at_once(server: Server, kind: Callabl
 
 
 @pytest.mark.anyio
-async def test_authlib_in_tasks_renews_once(server: Server) -> None:
+async def test_authlib_in_tasks_refreshes_once(server: Server) -> None:
     answers: list[int] = []
     before = server.hits["/auth/token"]
     async with AsyncOAuth2Client(**PUBLIC, token=server.expired(), token_endpoint=server.token_url) as client:
@@ -112,7 +112,7 @@ def test_authlib_logs_in_introspects_and_revokes(server: Server, kind: Callable[
 # ---- requests-oauthlib -----------------------------------------------------------------------------------------------
 
 
-def test_requests_oauthlib_renews_each_expired_token_by_itself(server: Server) -> None:
+def test_requests_oauthlib_refreshes_each_expired_token_by_itself(server: Server) -> None:
     told: list[dict[str, Any]] = []
     with OAuth2Session(
         CLIENT,
@@ -127,7 +127,7 @@ def test_requests_oauthlib_renews_each_expired_token_by_itself(server: Server) -
     assert [token["refresh_seq"] for token in told] == [1, 2, 3, 4]
 
 
-def test_requests_oauthlib_in_threads_that_all_renew_at_once(server: Server) -> None:
+def test_requests_oauthlib_in_threads_that_all_refresh_at_once(server: Server) -> None:
     token = server.expired()
 
     def one() -> int:

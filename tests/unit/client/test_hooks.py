@@ -34,7 +34,7 @@ def test_an_async_hook_runs_in_the_loop_in_which_a_blocking_call_was_made(
     assert heard == ["A"]
 
 
-def test_a_renewal_is_told_before_what_it_led_to(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+def test_a_refresh_is_told_before_what_it_led_to(endpoint: TokenEndpoint, clock: ManualClock) -> None:
     events: list[ClientEvent] = []
     session = logged_in_at(endpoint, clock, on_event=events.append)
     clock.advance(1800)
@@ -47,7 +47,7 @@ def test_a_renewal_is_told_before_what_it_led_to(endpoint: TokenEndpoint, clock:
     assert next(event for event in events if isinstance(event, RefreshStarted)).why == "expired"
 
 
-def test_a_request_that_tells_of_itself_does_not_run_the_hooks_of_a_renewal() -> None:
+def test_a_request_that_tells_of_itself_does_not_run_the_hooks_of_a_refresh() -> None:
     told: list[object] = []
     hooks = EventDispatcher(told.append, None, told.append)
     hooks.tokens_changed(Tokens("A"))
@@ -87,7 +87,7 @@ def _thread() -> str:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_does_not_tell_its_parents_news() -> None:
+def test_a_child_does_not_tell_its_parents_events() -> None:
     told: list[object] = []
     hooks = EventDispatcher(None, told.append, told.append)
     hooks.emit(RequestWaited(1, seconds=0.1))

@@ -13,7 +13,7 @@ from unbroken.testing import ManualClock
 from unbroken.tokens import Tokens
 
 
-def test_a_renewal_that_was_given_up_does_not_send_under_the_lock_of_the_next(
+def test_a_refresh_that_was_given_up_does_not_send_under_the_lock_of_the_next(
     endpoint: TokenEndpoint, clock: ManualClock
 ) -> None:
     class Lost:

@@ -11,7 +11,9 @@ from unbroken import BadResponse, MemoryStore, RefreshStorm, Session, SessionOve
 from unbroken.testing import ManualClock
 
 
-def test_tokens_that_died_in_the_store_are_not_adopted_but_renewed(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+def test_tokens_that_died_in_the_store_are_not_adopted_but_refreshed(
+    endpoint: TokenEndpoint, clock: ManualClock
+) -> None:
     store = MemoryStore()
     mine = logged_in_at(endpoint, clock, store)
     theirs = Session(URL, store, send=endpoint, clock=clock)
@@ -21,7 +23,7 @@ def test_tokens_that_died_in_the_store_are_not_adopted_but_renewed(endpoint: Tok
     assert mine.token() == "A3"
 
 
-def test_a_cool_down_does_not_hide_what_a_sibling_has_renewed(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+def test_a_cool_down_does_not_hide_what_a_sibling_has_refreshed(endpoint: TokenEndpoint, clock: ManualClock) -> None:
     store = MemoryStore()
     mine, theirs = logged_in_at(endpoint, clock, store), Session(URL, store, send=endpoint, clock=clock)
     clock.advance(1800)
@@ -33,9 +35,7 @@ def test_a_cool_down_does_not_hide_what_a_sibling_has_renewed(endpoint: TokenEnd
     assert endpoint.count("refresh") == 2
 
 
-def test_without_a_sibling_a_cool_down_asks_the_store_and_nobody_else(
-    endpoint: TokenEndpoint, clock: ManualClock
-) -> None:
+def test_during_a_cool_down_only_the_store_is_read(endpoint: TokenEndpoint, clock: ManualClock) -> None:
     session = logged_in_at(endpoint, clock)
     clock.advance(1800)
     endpoint.next = [lambda: json_response({}, 503, **{"retry-after": "100"})]
@@ -47,7 +47,7 @@ def test_without_a_sibling_a_cool_down_asks_the_store_and_nobody_else(
     assert caught.value.retry_after == pytest.approx(60)
 
 
-def test_a_late_challenge_is_not_answered_with_tokens_that_are_dead_too(
+def test_a_late_challenge_does_not_get_newer_tokens_that_have_expired_too(
     endpoint: TokenEndpoint, clock: ManualClock
 ) -> None:
     session = logged_in_at(endpoint, clock)
@@ -164,7 +164,7 @@ def test_a_wrong_description_does_not_stop_requests_while_the_token_lives(
     assert session.token() == "A1"
 
 
-def test_tokens_that_are_not_newer_are_not_offered_for_ever(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+def test_tokens_that_are_not_newer_are_not_offered_forever(endpoint: TokenEndpoint, clock: ManualClock) -> None:
     session = Session(URL, send=endpoint, clock=clock)
     session.import_tokens({"access_token": "A", "refresh_token": "R", "expires_in": 60, "refresh_seq": 5})
     clock.advance(60)
@@ -176,7 +176,7 @@ def test_tokens_that_are_not_newer_are_not_offered_for_ever(endpoint: TokenEndpo
     assert session.token() == "C"
 
 
-def test_an_endpoint_that_rejects_one_renewal_for_many_requests_does_not_speak_for_the_others(
+def test_an_endpoint_that_rejects_one_refresh_for_many_requests_does_not_speak_for_the_others(
     endpoint: TokenEndpoint, clock: ManualClock
 ) -> None:
     session = logged_in_at(endpoint, clock)
@@ -188,7 +188,7 @@ def test_an_endpoint_that_rejects_one_renewal_for_many_requests_does_not_speak_f
     assert session._handle_challenge(fresh, "/other") is not None, "one renewal helped nobody, not ten"
 
 
-def test_a_late_challenge_is_answered_with_tokens_that_are_still_good_while_the_server_is_down(
+def test_a_late_challenge_gets_newer_tokens_that_are_still_good_while_the_server_is_down(
     endpoint: TokenEndpoint, clock: ManualClock
 ) -> None:
     session = logged_in_at(endpoint, clock)

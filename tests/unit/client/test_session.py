@@ -43,7 +43,7 @@ def logged_in(server: Backend, **about: Any) -> Session:
 # ---- one flight ------------------------------------------------------------------------------------------------------
 
 
-def test_fifty_threads_on_an_expired_token_make_one_exchange(server: Backend) -> None:
+def test_fifty_threads_on_an_expired_token_make_one_refresh(server: Backend) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
     clock.advance(1800)
@@ -54,7 +54,7 @@ def test_fifty_threads_on_an_expired_token_make_one_exchange(server: Backend) ->
 
 
 @pytest.mark.anyio
-async def test_a_thousand_tasks_on_an_expired_token_make_one_exchange(server: Backend) -> None:
+async def test_a_thousand_tasks_on_an_expired_token_make_one_refresh(server: Backend) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
     clock.advance(1800)
@@ -70,7 +70,7 @@ async def test_a_thousand_tasks_on_an_expired_token_make_one_exchange(server: Ba
     assert server.exchanges == 1
 
 
-def test_threads_two_loops_and_trio_share_one_exchange(server: Backend) -> None:
+def test_threads_two_loops_and_trio_share_one_refresh(server: Backend) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
     clock.advance(1800)
@@ -106,7 +106,7 @@ def test_threads_two_loops_and_trio_share_one_exchange(server: Backend) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_cancelled_leader_leaves_at_once_and_its_exchange_goes_on(server: Backend) -> None:
+async def test_a_cancelled_leader_leaves_at_once_and_its_refresh_goes_on(server: Backend) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
     clock.advance(1800)
@@ -126,7 +126,7 @@ async def test_a_cancelled_leader_leaves_at_once_and_its_exchange_goes_on(server
     assert server.alarms() == 0
 
 
-def test_an_event_loop_that_ends_in_mid_exchange_loses_nothing(server: Backend) -> None:
+def test_an_event_loop_that_ends_in_mid_refresh_loses_nothing(server: Backend) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
     clock.advance(1800)
@@ -144,7 +144,7 @@ def test_an_event_loop_that_ends_in_mid_exchange_loses_nothing(server: Backend) 
     assert server.exchanges == 1
 
 
-def test_an_ageing_token_is_renewed_behind_the_request(server: Backend) -> None:
+def test_an_ageing_token_is_refreshed_in_the_background(server: Backend) -> None:
     clock = ManualClock()
     changed = threading.Event()
     session = logged_in(server, clock=clock, on_tokens_changed=lambda tokens: tokens.refresh_seq and changed.set())
@@ -159,7 +159,7 @@ def test_an_ageing_token_is_renewed_behind_the_request(server: Backend) -> None:
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
-def test_a_clock_that_jumps_an_hour_costs_at_most_one_exchange(server: Backend, jump: float) -> None:
+def test_a_clock_that_jumps_an_hour_costs_at_most_one_refresh(server: Backend, jump: float) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
     clock.set(jump)
@@ -180,7 +180,7 @@ def test_a_sleeping_machine_wakes_with_an_expired_token_and_notices(server: Back
 # ---- failure ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_lost_answer_is_asked_for_again_with_the_same_result(server: Backend) -> None:
+def test_a_lost_response_is_asked_for_again_with_the_same_result(server: Backend) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
     clock.advance(1800)
@@ -217,7 +217,7 @@ def test_whatever_else_the_server_says_the_tokens_are_kept(server: Backend, stat
     assert over == []
 
 
-def test_a_wrong_answer_names_its_field(server: Backend) -> None:
+def test_a_wrong_response_names_its_field(server: Backend) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
     clock.advance(1800)
@@ -228,7 +228,7 @@ def test_a_wrong_answer_names_its_field(server: Backend) -> None:
     assert session.token(), "and the next renewal works"
 
 
-def test_waiters_of_a_failed_renewal_get_one_error_each_and_make_no_further_exchange(server: Backend) -> None:
+def test_waiters_of_a_failed_refresh_get_one_error_each_and_make_no_further_refresh(server: Backend) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
     clock.advance(1800)
@@ -278,7 +278,7 @@ def test_a_token_that_is_still_good_is_used_while_the_server_is_down(server: Bac
     assert session.token() == old
 
 
-def test_a_server_that_never_answers_does_not_hold_anybody(server: Backend) -> None:
+def test_a_server_that_never_responds_does_not_hold_anybody(server: Backend) -> None:
     clock = ManualClock()
     session = Session(server.url, refresh_timeout=0.3, clock=clock)
     session.login("ada", PASSWORD)
@@ -348,7 +348,7 @@ def test_short_lives_are_no_storm(server: Backend) -> None:
 # ---- logging in and out ----------------------------------------------------------------------------------------------
 
 
-def test_nobody_is_logged_in_at_first(server: Backend) -> None:
+def test_a_new_session_is_not_logged_in(server: Backend) -> None:
     with pytest.raises(SessionOver) as caught:
         Session(server.url).token()
     assert caught.value.reason == "not_logged_in"
@@ -360,7 +360,7 @@ def test_a_wrong_password_is_refused_and_hurts_no_session(server: Backend, sessi
     assert session.token()
 
 
-def test_logout_wins_over_a_renewal_under_way(server: Backend) -> None:
+def test_logout_wins_over_a_refresh_under_way(server: Backend) -> None:
     clock = ManualClock()
     store = MemoryStore()
     session = logged_in(server, store=store, clock=clock)
@@ -439,7 +439,7 @@ def test_tokens_from_elsewhere_are_adopted(server: Backend) -> None:
 # ---- two processes' worth of sessions on one store -------------------------------------------------------------------
 
 
-def test_two_sessions_on_one_file_make_one_exchange(server: Backend, tmp_path: Any) -> None:
+def test_two_sessions_on_one_file_make_one_refresh(server: Backend, tmp_path: Any) -> None:
     clock = ManualClock()
     one = logged_in(server, store=FileStore(tmp_path / "tokens.json"), clock=clock)
     two = Session(server.url, FileStore(tmp_path / "tokens.json"), clock=clock)
@@ -476,7 +476,7 @@ def test_tokens_that_cannot_be_saved_are_not_lost(server: Backend) -> None:
     assert server.exchanges == 1, "the tokens that were granted were saved later, not asked for again"
 
 
-def test_a_child_process_does_not_wait_for_its_parents_renewal(server: Backend) -> None:
+def test_a_child_process_does_not_wait_for_its_parents_refresh(server: Backend) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
     clock.advance(1800)
@@ -523,7 +523,7 @@ def test_plain_http_is_refused_except_on_loopback() -> None:
         Session("example.org")
 
 
-def test_a_hook_that_raises_hurts_nobody(server: Backend, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hook_that_raises_does_no_harm(server: Backend, caplog: pytest.LogCaptureFixture) -> None:
     def broken(_: object) -> None:
         raise ValueError("the hook's own fault")
 

@@ -55,13 +55,13 @@ def test_a_code_is_asked_for_once_by_its_kind_and_the_servers_hint(url: str) -> 
     assert session.token()
 
 
-def test_in_an_event_loop_too(url: str) -> None:
+def test_an_async_login_asks_for_a_code(url: str) -> None:
     session = Session(url)
     anyio.run(lambda: session.alogin("ada", "right", mfa_prompt=lambda *_: "123456"))
     assert session.token()
 
 
-def test_a_wrong_code_is_a_refused_login_and_nobody_is_asked_after_a_wrong_password(url: str) -> None:
+def test_a_wrong_code_is_a_refused_login_and_a_wrong_password_asks_for_no_code(url: str) -> None:
     session = Session(url)
     with pytest.raises(LoginRefused, match="wrong code") as refused:
         session.login("ada", "right", mfa_prompt=lambda *_: "000000")
@@ -70,13 +70,13 @@ def test_a_wrong_code_is_a_refused_login_and_nobody_is_asked_after_a_wrong_passw
         session.login("ada", "wrong", mfa_prompt=lambda *_: pytest.fail("asked for a code"))
 
 
-def test_without_anybody_to_ask_the_reason_says_what_is_wanted(url: str) -> None:
+def test_without_an_mfa_prompt_the_reason_is_mfa_required(url: str) -> None:
     with pytest.raises(LoginRefused) as refused:
         Session(url).login("ada", "right")
     assert refused.value.reason == "mfa_required"
 
 
-def test_a_dialect_without_a_second_step_says_what_to_set(url: str) -> None:
+def test_a_dialect_without_mfa_says_what_to_set(url: str) -> None:
     session = Session(
         Dialect(refresh=RequestTemplate(url + "/auth/refresh"), login=RequestTemplate(url + "/auth/login"))
     )
@@ -170,7 +170,7 @@ def test_retry_after_may_be_anything(endpoint: TokenEndpoint, clock: ManualClock
         logged_in_at(endpoint, clock)
 
 
-def test_a_logout_reaches_the_server_also_when_the_store_doubts_that_it_wrote(
+def test_a_logout_reaches_the_server_when_the_store_cannot_confirm_a_write(
     endpoint: TokenEndpoint, clock: ManualClock
 ) -> None:
     class Doubts(MemoryStore):

@@ -36,7 +36,7 @@ def test_a_child_uses_its_parents_token_but_does_not_spend_its_refresh_token(
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_fork_in_the_middle_of_a_renewal_frees_all_locks(
+def test_a_fork_in_the_middle_of_a_refresh_frees_all_locks(
     endpoint: TokenEndpoint, clock: ManualClock, tmp_path: Path
 ) -> None:
     store = FileStore(tmp_path / "tokens.json")

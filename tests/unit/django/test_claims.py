@@ -42,7 +42,7 @@ def headers(scope: str = "") -> dict[str, str]:
     return {"authorization": f"Bearer {sessions().create('ada', scope=scope).access_token}"}
 
 
-def test_it_gives_the_claims_of_the_request() -> None:
+def test_current_claims_are_those_of_the_request() -> None:
     assert Client().get("/plain", headers=headers()).content == b"ada"
     assert Client().get("/later", headers=headers("write")).content == b"ada"
 
@@ -60,7 +60,7 @@ def test_too_little_scope_is_a_403_with_a_challenge() -> None:
     assert (answer.status_code, answer.json()) == (403, {"error": "insufficient_scope", "scope": "write"})
 
 
-def test_so_it_is_in_an_event_loop() -> None:
+def test_current_claims_work_in_an_event_loop() -> None:
     with (
         running(django_project.application("asgi")) as port,
         httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http,
@@ -70,12 +70,12 @@ def test_so_it_is_in_an_event_loop() -> None:
             assert http.get(page, headers=headers("write")).text == "ada"
 
 
-def test_behind_the_decorator_no_middleware_is_needed() -> None:
+def test_current_claims_need_no_middleware_behind_the_decorator() -> None:
     with override_settings(MIDDLEWARE=WITHOUT):
         assert Client().get("/decorated", headers=headers()).content == b"ada"
 
 
-def test_with_neither_the_error_says_what_to_add() -> None:
+def test_without_middleware_and_decorator_the_error_says_what_to_add() -> None:
     with (
         override_settings(MIDDLEWARE=WITHOUT),
         pytest.raises(RuntimeError, match="AccessTokenMiddleware in MIDDLEWARE"),

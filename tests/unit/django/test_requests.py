@@ -26,7 +26,7 @@ from unbroken.server.http.messages import Response as Value
 
 
 @pytest.mark.parametrize("page", ["/public", "/public-async"])
-def test_every_request_knows_whose_it_is(http: httpx2.Client, ada: Any, page: str) -> None:
+def test_every_request_has_the_user_of_its_token(http: httpx2.Client, ada: Any, page: str) -> None:
     assert http.get(page, headers=login(http)).json() == {"user": "ada", "auth": str(ada.pk)}
     for headers in ({}, {"authorization": "Bearer nonsense"}):
         assert http.get(page, headers=headers).json() == {"user": "AnonymousUser", "auth": None}
@@ -69,7 +69,7 @@ def test_neither_the_endpoints_nor_views_for_tokens_ask_for_a_csrf_token(ada: An
     assert strict.post("/class").status_code == 401
 
 
-def test_a_store_that_does_not_answer_is_503_and_not_a_logout(http: httpx2.Client, ada: Any) -> None:
+def test_a_store_that_does_not_respond_is_503_and_not_a_logout(http: httpx2.Client, ada: Any) -> None:
     headers = token_of(ada)
 
     async def dead(_: str) -> Any:
@@ -124,7 +124,7 @@ def test_a_smaller_limit_of_the_project_holds_too(http: httpx2.Client) -> None:
     assert (answer.status_code, answer.json()["error"]) == (413, "invalid_request")
 
 
-def test_head_is_answered_as_get_is() -> None:
+def test_head_gets_the_status_and_headers_of_get() -> None:
     assert Client().head("/.well-known/jwks.json").status_code == 200
 
 

@@ -162,7 +162,7 @@ def test_the_check_for_deployment_names_what_is_for_trying_out(capsys: pytest.Ca
     assert "unbroken." not in capsys.readouterr().err
 
 
-def test_keys_are_sealed_and_the_check_says_where_they_are_not(
+def test_keys_are_encrypted_and_the_check_says_where_they_are_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def unsealed(**setting: Any) -> int:
@@ -186,7 +186,7 @@ def test_keys_are_sealed_and_the_check_says_where_they_are_not(
     assert "unbroken.W003" in capsys.readouterr().err
 
 
-def test_what_is_no_seal_key_is_a_wrong_setting_and_is_not_shown() -> None:
+def test_a_malformed_encryption_key_is_a_wrong_setting_and_is_not_shown() -> None:
     with (
         chosen(STORE="memory:", ENCRYPTION_KEY="hush"),
         pytest.raises(ImproperlyConfigured, match="encryption key") as caught,

@@ -31,7 +31,7 @@ def test_a_user_logs_in_and_is_known_by_the_primary_key(http: httpx2.Client, ada
 
 
 @pytest.mark.parametrize(("name", "password"), [("ada", "wrong"), ("nobody", PASSWORD), ("inactive", PASSWORD)])
-def test_who_may_not_log_in_gets_one_and_the_same_answer(http: httpx2.Client, name: str, password: str) -> None:
+def test_every_refused_login_gets_the_same_response(http: httpx2.Client, name: str, password: str) -> None:
     User.objects.create_user("inactive", password=PASSWORD, is_active=False)
     answer = http.post("/auth/login", json={"username": name, "password": password})
     assert (answer.status_code, answer.json()["error"]) == (401, "access_denied")
@@ -53,7 +53,7 @@ class Curious:
         self.heard.append(request.headers["user-agent"])
 
 
-def test_an_old_hash_is_renewed_at_login_and_no_session_ends_by_it(http: httpx2.Client, ada: Any) -> None:
+def test_an_old_hash_is_replaced_at_login_and_no_session_ends_by_it(http: httpx2.Client, ada: Any) -> None:
     headers = login(http)
     User.objects.filter(pk=ada.pk).update(password=make_password(PASSWORD, hasher="pbkdf2_sha256"))
     login(http)
@@ -202,7 +202,7 @@ def test_what_is_rolled_back_ends_nothing(ada: Any) -> None:
     assert Client().get("/orders", headers=headers).status_code == 200
 
 
-def test_a_user_changed_behind_djangos_back_is_nobody(http: httpx2.Client, ada: Any) -> None:
+def test_a_user_deactivated_without_a_signal_is_refused(http: httpx2.Client, ada: Any) -> None:
     headers = token_of(ada, "read write")
     User.objects.filter(pk=ada.pk).update(is_active=False)
     assert http.get("/public", headers=headers).json()["user"] == "AnonymousUser"
@@ -228,7 +228,7 @@ def taken_away(user: Any) -> None:
 
 @pytest.mark.parametrize("change", [in_bulk, updated, taken_away])
 @pytest.mark.parametrize("path", ["/auth/refresh", "/auth/token"])
-def test_a_user_changed_behind_djangos_back_is_logged_out_by_the_next_refresh(
+def test_a_user_deactivated_without_a_signal_is_logged_out_by_the_next_refresh(
     http: httpx2.Client, ada: Any, change: Callable[[Any], None], path: str
 ) -> None:
     other = User.objects.create_user("grace", password=PASSWORD)
@@ -280,7 +280,7 @@ def test_a_view_that_asks_for_the_user_too_looks_it_up_once(ada: Any) -> None:
         ({}, 401),
     ],
 )
-def test_who_is_no_django_user_is_somebody_where_others_say_who_is_who(setting: Any, expected: int) -> None:
+def test_subjects_may_be_others_than_django_users(setting: Any, expected: int) -> None:
     with chosen(*PAGES, STORE="memory:", **setting):
         granted = sessions().create("31337")
         headers = {"authorization": f"Bearer {granted.access_token}"}

@@ -120,7 +120,7 @@ def test_what_is_revoked_is_forgotten_when_its_last_token_is_dead() -> None:
     assert set(watch.revoked) == {"a"}, "the later end counts"
 
 
-def test_an_answer_that_was_overtaken_brings_no_retired_key_back() -> None:
+def test_a_response_that_was_overtaken_brings_no_retired_key_back() -> None:
     store = MemorySessionStore()
     sessions = Sessions(store)
     kid = sessions.keyring().signing[0].kid
@@ -177,7 +177,7 @@ async def test_tasks_that_wait_for_one_that_is_cancelled_ask_for_themselves() ->
 
 
 @pytest.mark.anyio
-async def test_a_store_that_does_not_answer_fails_all_that_wait_at_once() -> None:
+async def test_a_store_that_does_not_respond_fails_all_that_wait_at_once() -> None:
     store = Slow()
     store.error = StoreUnavailable("gone", retry_after=1.0)
     sessions, failed = Sessions(store), []
@@ -197,7 +197,7 @@ async def test_a_store_that_does_not_answer_fails_all_that_wait_at_once() -> Non
 # ---- keys ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_rotation_of_keys_logs_nobody_out_of_another_process(two: tuple[Sessions, Sessions]) -> None:
+def test_a_rotation_of_keys_ends_no_session_of_another_process(two: tuple[Sessions, Sessions]) -> None:
     here, there = two
     granted = here.create("ada")
     there.verify(granted.access_token)  # so it has just looked
@@ -223,7 +223,7 @@ def test_a_key_that_was_made_a_moment_ago_is_looked_for(two: tuple[Sessions, Ses
     assert there.logout(refresh_token=granted.refresh_token) is True
 
 
-def test_keys_that_nobody_has_are_looked_for_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_keys_are_looked_up_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freshness, "UNKNOWN_KEY_RETRY_SECONDS", 3600.0)
     sessions, other = Sessions(MemorySessionStore()), Sessions(MemorySessionStore())
     other.rotate_keys(publish_ahead=0)

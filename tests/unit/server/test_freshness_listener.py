@@ -112,7 +112,7 @@ def threads() -> int:
 
 
 @pytest.mark.usefixtures("nobody_asks", "no_routine")
-def test_a_revocation_is_heard_on_another_node(nodes: tuple[Sessions, Sessions], url: str) -> None:
+def test_a_revocation_reaches_another_node(nodes: tuple[Sessions, Sessions], url: str) -> None:
     here, there = nodes
     granted = [here.create("ada") for _ in range(3)]
     for one in granted:
@@ -127,7 +127,7 @@ def test_a_revocation_is_heard_on_another_node(nodes: tuple[Sessions, Sessions],
 
 
 @pytest.mark.usefixtures("nobody_asks", "no_routine")
-def test_a_reuse_is_heard_on_another_node(nodes: tuple[Sessions, Sessions], url: str) -> None:
+def test_a_reuse_reaches_another_node(nodes: tuple[Sessions, Sessions], url: str) -> None:
     here, there = nodes
     first = here.create("ada", coordinated=True)
     there.verify(first.access_token)
@@ -140,7 +140,7 @@ def test_a_reuse_is_heard_on_another_node(nodes: tuple[Sessions, Sessions], url:
 
 
 @pytest.mark.usefixtures("nobody_asks", "no_routine")
-def test_a_new_key_is_heard_on_another_node(nodes: tuple[Sessions, Sessions], url: str) -> None:
+def test_a_new_key_reaches_another_node(nodes: tuple[Sessions, Sessions], url: str) -> None:
     here, there = nodes
     there.verify(here.create("ada").access_token)
     until(lambda: len(listening(url)) == 2)
@@ -149,7 +149,7 @@ def test_a_new_key_is_heard_on_another_node(nodes: tuple[Sessions, Sessions], ur
 
 
 @pytest.mark.usefixtures("nobody_asks", "no_routine")
-def test_many_announcements_are_heard_in_few_looks(
+def test_many_notifications_cause_few_polls(
     nodes: tuple[Sessions, Sessions], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = nodes
@@ -257,7 +257,7 @@ def test_whatever_fails_in_the_listener_its_thread_goes_on(
     assert store.closed >= 1
 
 
-def test_between_attempts_to_listen_it_asks_as_often_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_listening_fails_a_node_polls_as_often_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freshness, "LISTENER_POLL_SECONDS", 0.01)
     attempts = 0
 
@@ -282,7 +282,7 @@ def test_no_thread_listens_to_a_store_without_notifications() -> None:
     assert threads() == 0
 
 
-def test_it_begins_with_the_first_request_and_stops_with_the_sessions(url: str) -> None:
+def test_the_listener_starts_with_the_first_request_and_stops_with_the_sessions(url: str) -> None:
     sessions = Sessions(open_store(url))
     assert threads() == 0
     for _ in range(3):
@@ -299,7 +299,7 @@ def test_it_begins_with_the_first_request_and_stops_with_the_sessions(url: str) 
 
 
 @pytest.mark.anyio
-async def test_aclose_stops_it_and_lets_go_of_all_connections(url: str) -> None:
+async def test_aclose_stops_the_listener_and_closes_all_connections(url: str) -> None:
     sessions = Sessions(open_store(url))
     granted = await sessions.acreate("ada")
     await sessions.averify(granted.access_token)
@@ -313,7 +313,7 @@ async def test_aclose_stops_it_and_lets_go_of_all_connections(url: str) -> None:
     await sessions.aclose()
 
 
-def test_it_ends_with_the_last_who_wants_to_know(url: str) -> None:
+def test_the_listener_ends_with_its_last_subscriber(url: str) -> None:
     sessions = Sessions(open_store(url))
     sessions.create("ada")
     assert threads() == 1

@@ -117,14 +117,14 @@ def test_sixteen_threads_with_one_token_get_one_successor(sessions: Sessions, ev
     assert sorted(verdicts) == ["converged"] * 15 + ["rotated"]
 
 
-def test_a_lost_answer_in_an_hour_the_same_attempt_gets_the_same_token(sessions: Sessions, hands: Hands) -> None:
+def test_after_a_lost_response_the_same_idempotency_key_gets_the_same_token(sessions: Sessions, hands: Hands) -> None:
     token = sessions.create("ada", coordinated=True).refresh_token or ""
     first = sessions.refresh(token, idempotency_key="one").refresh_token
     hands.now += 3600
     assert sessions.refresh(token, idempotency_key="one").refresh_token == first
 
 
-def test_another_attempt_gets_a_branch_and_only_one_branch_goes_on(
+def test_another_idempotency_key_gets_a_branch_and_only_one_branch_goes_on(
     sessions: Sessions, events: list[ServerEvent]
 ) -> None:
     token = sessions.create("ada", coordinated=True).refresh_token or ""
@@ -407,7 +407,7 @@ def test_other_algorithms_by_choice(store: Any, alg: str) -> None:
 # ---- keys ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_rotation_of_keys_logs_nobody_out(sessions: Sessions, hands: Hands) -> None:
+def test_a_rotation_of_keys_ends_no_session(sessions: Sessions, hands: Hands) -> None:
     granted = sessions.create("ada")
     old = jwt.get_unverified_header(granted.access_token)["kid"]
     sessions.rotate_keys(publish_ahead=600)
@@ -484,7 +484,7 @@ def test_the_set_of_revoked_sessions_is_bounded_by_one_access_lifetime(store: An
     assert len(sessions._freshness.revoked) <= 4
 
 
-def test_a_restored_database_is_healed_and_nobody_notices(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_restored_database_is_healed_unnoticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     sessions = Sessions(SqliteSessionStore(tmp_path / "s.db"), issuer="https://id.example.com")
     token = sessions.create("ada", coordinated=True).refresh_token or ""
@@ -534,7 +534,7 @@ async def test_sixty_four_tasks_with_one_token_get_one_successor(store: Any) -> 
 
 
 @pytest.mark.anyio
-async def test_an_empty_name_names_nobody_in_either_spelling() -> None:
+async def test_an_empty_sid_or_subject_matches_no_session() -> None:
     sessions = Sessions(MemorySessionStore())
     sid = sessions.verify(sessions.create("ada").access_token).sid
     sessions.create("bob")
@@ -547,7 +547,7 @@ async def test_an_empty_name_names_nobody_in_either_spelling() -> None:
     assert await sessions.arevoke(sid, subject="ada") is True
 
 
-def test_a_retired_key_logs_nobody_out(hands: Hands) -> None:
+def test_a_retired_key_ends_no_session(hands: Hands) -> None:
     sessions = Sessions(MemorySessionStore(), clock=hands)
     granted = sessions.create("ada")
     sessions.verify(granted.access_token)

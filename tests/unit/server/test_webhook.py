@@ -188,7 +188,7 @@ def test_the_oldest_message_makes_room_with_one_line_in_the_log(
     assert caplog.text.count("the oldest are dropped") == 1
 
 
-def test_nobody_waits_for_a_receiver_that_does_not_answer(receiver: Receiver) -> None:
+def test_a_receiver_that_does_not_respond_blocks_no_request(receiver: Receiver) -> None:
     receiver.gate.clear()
     hook = Webhook(receiver.url, SECRET)
     sessions = Sessions(MemorySessionStore(), on_event=hook)
@@ -238,7 +238,7 @@ def test_a_url_that_is_not_safe_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("secret", ["", "short", "whsec_", "whsec_c2hvcnQ=", "whsec_not base64, but long enough it is"])
-def test_a_secret_that_is_none_is_refused(secret: str) -> None:
+def test_a_malformed_secret_is_refused(secret: str) -> None:
     with pytest.raises(ConfigurationError):
         Webhook("https://example.com/", secret)
 

@@ -16,7 +16,7 @@ FORK = "ignore:This process:DeprecationWarning"  # later Pythons warn of forks o
 
 
 @pytest.mark.filterwarnings(FORK)
-def test_a_child_that_is_forked_while_its_lanes_are_full_has_them_to_itself() -> None:
+def test_a_forked_child_has_empty_worker_pools() -> None:
     lane, inside, leave = WorkerPool(1), threading.Event(), threading.Event()
 
     def stays() -> None:
@@ -34,7 +34,7 @@ def test_a_child_that_is_forked_while_its_lanes_are_full_has_them_to_itself() ->
 
 
 @pytest.mark.anyio
-async def test_a_lane_has_so_many_at_work_and_so_many_waiting() -> None:
+async def test_a_worker_pool_bounds_running_and_waiting_calls() -> None:
     lane, gate, answers = WorkerPool(2, 3), threading.Event(), []
     at_work, most, lock, full = 0, 0, threading.Lock(), threading.Event()
 
@@ -66,7 +66,7 @@ async def test_a_lane_has_so_many_at_work_and_so_many_waiting() -> None:
     assert await lane.run(lambda: "again") == "again"
 
 
-def test_without_a_loop_a_lane_is_as_narrow_as_with_one() -> None:
+def test_a_worker_pool_is_as_narrow_without_an_event_loop() -> None:
     lane, inside, most = WorkerPool(2), 0, 0
     lock, full = threading.Lock(), threading.Barrier(2)
 

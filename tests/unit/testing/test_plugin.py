@@ -96,7 +96,7 @@ def test_a_fault_is_over_when_it_has_happened(
     assert unbroken_session.token()
 
 
-def test_an_exchange_behind_a_request_is_waited_for(
+def test_a_refresh_behind_a_request_is_waited_for(
     unbroken_server: LoopbackServer, unbroken_session: Session, unbroken_clock: ManualClock
 ) -> None:
     unbroken_clock.advance(1700)
@@ -108,7 +108,7 @@ def test_an_exchange_behind_a_request_is_waited_for(
 
 
 @pytest.mark.parametrize("times", [0, 2])
-def test_another_number_of_exchanges_is_told(
+def test_another_number_of_refreshes_is_told(
     unbroken_server: LoopbackServer, unbroken_session: Session, times: int
 ) -> None:
     def renewals() -> None:

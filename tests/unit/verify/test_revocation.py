@@ -51,7 +51,7 @@ def test_without_a_choice_a_revoked_session_lives_as_long_as_its_token(identity:
 
 
 @pytest.mark.parametrize("kind", [Introspection, RevocationFeed])
-def test_what_happens_without_an_answer_has_to_be_said(kind: type[RevocationFeed | Introspection]) -> None:
+def test_on_unavailable_must_be_chosen(kind: type[RevocationFeed | Introspection]) -> None:
     with pytest.raises(TypeError, match="on_unavailable"):
         kind("https://id.example.org/x", lambda: "t")  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match="'reject' or 'accept'"):
@@ -119,7 +119,7 @@ def test_many_tokens_at_once_are_asked_about_by_a_few(identity: Identity, clock:
 
 @pytest.mark.parametrize("fault", ["503", "junk", "hangs", "redirect", "silent"])
 @pytest.mark.parametrize("on_unavailable", ["reject", "accept"])
-def test_without_an_introspection_the_choice_counts(
+def test_on_unavailable_decides_when_introspection_fails(
     identity: Identity, clock: ManualClock, fault: str, on_unavailable: str
 ) -> None:
     token, verifier = identity.token(), introspecting(identity, clock, on_unavailable, timeout=0.3)
@@ -143,7 +143,7 @@ def test_without_an_introspection_the_choice_counts(
     assert refused(verifier, token) == "revoked"
 
 
-def test_a_service_renews_its_own_token_when_it_is_refused(identity: Identity, clock: ManualClock) -> None:
+def test_a_service_refreshes_its_own_token_when_it_is_refused(identity: Identity, clock: ManualClock) -> None:
     service = identity.service()
     asks = Introspection(identity.url + INTROSPECT, service, on_unavailable="reject", clock=clock)
     verifier = identity.verifier(clock=clock, revocation=asks)
@@ -177,7 +177,7 @@ def test_a_function_may_give_the_token_and_may_fail(identity: Identity, clock: M
 # ---- the feed --------------------------------------------------------------------------------------------------------
 
 
-def test_the_feed_tells_of_all_sessions_by_one_request_in_half_a_second(identity: Identity, clock: ManualClock) -> None:
+def test_one_request_in_half_a_second_reads_all_revocations(identity: Identity, clock: ManualClock) -> None:
     tokens, verifier = [identity.token(f"u{n}") for n in range(20)], fed(identity, clock)
     assert [verifier.verify(token).subject for token in tokens] == [f"u{n}" for n in range(20)]
     assert identity.hits[FEED] == 1
@@ -191,7 +191,7 @@ def test_the_feed_tells_of_all_sessions_by_one_request_in_half_a_second(identity
     assert identity.hits[FEED] == 2
 
 
-def test_after_a_pause_the_first_request_waits_for_the_feed(identity: Identity, clock: ManualClock) -> None:
+def test_after_a_pause_the_first_request_waits_for_the_revocation_list(identity: Identity, clock: ManualClock) -> None:
     token, verifier = identity.token(), fed(identity, clock)
     verifier.verify(token)
     identity.sessions.logout(access_token=token)
@@ -200,7 +200,9 @@ def test_after_a_pause_the_first_request_waits_for_the_feed(identity: Identity, 
     assert identity.hits[FEED] == 2
 
 
-def test_the_feed_goes_on_where_it_was_but_after_a_pause_asks_for_all(identity: Identity, clock: ManualClock) -> None:
+def test_the_revocation_list_is_read_from_the_cursor_and_after_a_pause_from_the_start(
+    identity: Identity, clock: ManualClock
+) -> None:
     gone, token, verifier = identity.token(), identity.token(), fed(identity, clock)
     identity.sessions.logout(access_token=gone)
     for pause, after in ((0, 0), (2, 1), (29, 1), (31, 0)):
@@ -216,7 +218,7 @@ def test_a_session_that_was_revoked_before_the_service_began_is_known(identity: 
 
 
 @pytest.mark.parametrize("on_unavailable", ["reject", "accept"])
-def test_a_lost_feed_is_known_and_then_the_choice_counts(
+def test_on_unavailable_decides_when_the_revocation_list_is_lost(
     identity: Identity, clock: ManualClock, on_unavailable: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     token, gone, verifier = identity.token(), identity.token(), fed(identity, clock, on_unavailable, lost_after=10.0)
@@ -266,14 +268,14 @@ def test_a_server_that_counts_from_the_beginning_again_is_asked_for_all(identity
 @pytest.mark.parametrize(
     "answer", ["<html>", "[]", "{}", '{"cursor": true, "revoked": []}', '{"cursor": 1, "revoked": [{"sid": "x"}]}']
 )
-def test_an_answer_that_is_no_list_is_none(identity: Identity, clock: ManualClock, answer: str) -> None:
+def test_a_malformed_revocation_list_is_refused(identity: Identity, clock: ManualClock, answer: str) -> None:
     verifier = fed(identity, clock)
     identity.answers(FEED, body=answer.encode())
     with pytest.raises(TryLater):
         verifier.verify(identity.token())
 
 
-def test_a_service_without_the_scope_cannot_read_the_feed(identity: Identity, clock: ManualClock) -> None:
+def test_a_service_without_the_scope_cannot_read_the_revocation_list(identity: Identity, clock: ManualClock) -> None:
     feed = RevocationFeed(identity.url + FEED, identity.service("read"), on_unavailable="reject")
     with pytest.raises(TryLater) as error:
         identity.verifier(revocation=feed).verify(identity.token())

@@ -46,7 +46,7 @@ def reply(status: int, body: bytes = b"", **headers: str) -> HttpResponse:
         (200, None, False),
     ],
 )
-def test_which_answers_are_about_our_token(status: int, header: str | None, ours: bool) -> None:
+def test_which_responses_are_bearer_challenges(status: int, header: str | None, ours: bool) -> None:
     assert is_bearer_challenge(HttpResponse(status, {} if header is None else {"www-authenticate": header})) is ours
 
 
@@ -140,7 +140,7 @@ def test_oauth2_speaks_rfc_6749() -> None:
         (200, b'{"access_token":"a","refresh_token":["r"]}', None),
     ],
 )
-def test_only_a_definite_answer_ends_a_session(status: int, body: bytes, meaning: GrantRejected | None) -> None:
+def test_only_a_definite_response_ends_a_session(status: int, body: bytes, meaning: GrantRejected | None) -> None:
     answer = unbroken_server("https://a.example").read_refresh_response(reply(status, body))
     assert answer == meaning if meaning else isinstance(answer, Indeterminate)
 

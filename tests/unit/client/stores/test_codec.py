@@ -19,7 +19,7 @@ TOKENS = Tokens("the access token", "the refresh token", 60.0, 1000.0, version=7
 RECORD = StoredSession(7, 2, TOKENS)
 
 
-def test_a_sealed_file_holds_no_token_in_clear(tmp_path: Path) -> None:
+def test_a_encrypted_file_holds_no_token_in_clear(tmp_path: Path) -> None:
     FileStore(tmp_path / "t", key=new_key()).save(RECORD, EMPTY)
     written = (tmp_path / "t").read_bytes()
     assert b"token" not in written.removeprefix(b"unbroken-encrypted:")
@@ -34,7 +34,7 @@ def test_another_key_opens_nothing_and_harms_nothing(tmp_path: Path) -> None:
     assert FileStore(tmp_path / "t", key=key).load() == RECORD
 
 
-def test_keys_can_be_changed_and_what_lay_unsealed_is_sealed_next_time(tmp_path: Path) -> None:
+def test_keys_can_be_changed_and_what_lay_unencrypted_is_encrypted_next_time(tmp_path: Path) -> None:
     old, new = new_key(), new_key()
     FileStore(tmp_path / "t").save(RECORD, EMPTY)
     with_old = FileStore(tmp_path / "t", key=old)
@@ -45,7 +45,7 @@ def test_keys_can_be_changed_and_what_lay_unsealed_is_sealed_next_time(tmp_path:
     assert FileStore(tmp_path / "t", key=new).load() == RECORD
 
 
-def test_a_key_that_is_none_says_how_to_make_one(tmp_path: Path) -> None:
+def test_a_malformed_key_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="create one with"):
         FileStore(tmp_path / "t", key="password")
 

@@ -63,7 +63,9 @@ def test_nothing_is_left_beside_a_write_that_fails(file: Path, monkeypatch: pyte
      b'{"unbroken":1,"version":1,"epoch":1,"tokens":{"access_token":7},"idempotency_key":null,"over":""}',
      b'{"unbroken":1,"version":1,"epoch":1,"tokens":{"access_token":"a","expires_in":"x","version":1},"idempotency_key":null,"over":""}'],
 )  # fmt: skip
-def test_a_damaged_file_is_set_aside_and_said_so(file: Path, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_set_aside_with_a_warning(
+    file: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     store = FileStore(file)
     file.write_bytes(damage)
     assert store.load() == EMPTY

@@ -40,7 +40,7 @@ class Lock:
             raise StoreUnavailable("no answer")
 
 
-def test_a_loan_whose_answer_was_lost_is_taken_up_again() -> None:
+def test_a_lease_whose_response_was_lost_is_acquired_again() -> None:
     lock = Lock()
     lender = LeaseLock(lock)
     lock.fail = "take"
@@ -54,7 +54,7 @@ def test_a_loan_whose_answer_was_lost_is_taken_up_again() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_does_not_ask_under_its_parents_name() -> None:
+def test_a_forked_child_acquires_leases_under_a_name_of_its_own() -> None:
     lock = Lock()
     lender = LeaseLock(lock)
     lock.fail = "release"
@@ -68,6 +68,6 @@ def test_a_child_does_not_ask_under_its_parents_name() -> None:
     assert lender._holder_name() == parents
 
 
-def test_a_lease_must_outlive_a_renewal(tmp_path: Path) -> None:
+def test_a_lease_must_outlive_a_refresh(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="lease of 10 seconds"):
         Session("https://api.example", SqliteStore(tmp_path / "t.db", lease=10.0))

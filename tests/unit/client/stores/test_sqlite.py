@@ -13,7 +13,7 @@ from unbroken.client.stores.keyring import KeyringStore
 from unbroken.client.stores.sqlite import SqliteStore
 
 
-def test_whoever_could_not_give_a_sqlite_lease_back_takes_it_up_again(tmp_path: Path) -> None:
+def test_the_holder_of_a_sqlite_lease_may_acquire_it_again(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "tokens.db")
     assert store.take_lease("me")
     assert store.take_lease("me")
@@ -32,7 +32,7 @@ def test_a_program_that_changes_its_folder_keeps_its_store(tmp_path: Path, monke
     assert list((tmp_path / "other").iterdir()) == []
 
 
-def test_a_sqlite_store_is_for_its_owner_alone_and_says_when_it_is_none(tmp_path: Path) -> None:
+def test_a_sqlite_store_is_readable_by_its_owner_only_and_refuses_other_files(tmp_path: Path) -> None:
     SqliteStore(tmp_path / "t.db")
     assert (tmp_path / "t.db").stat().st_mode & 0o777 == 0o600
     (tmp_path / "text").write_text("this is no database, only a text that is long enough to be read as its header" * 9)

@@ -172,7 +172,7 @@ def test_when_the_store_cannot_say_the_device_counts_as_new(
     assert "cannot tell whether the device" in caplog.text
 
 
-def test_nothing_is_asked_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_listeners_the_store_is_not_read_for_events(monkeypatch: pytest.MonkeyPatch) -> None:
     async def dead(*_: Any) -> None:
         raise StoreUnavailable("gone")
 
@@ -253,7 +253,7 @@ def test_a_login_that_ends_while_its_session_begins_is_told(monkeypatch: pytest.
     assert (told, place.sessions.list_sessions("ada")) == (["mfa_token"], [])
 
 
-def test_a_flood_of_guesses_is_no_flood_of_news(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_of_guesses_is_no_flood_of_notifications(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(credential_check, "monotonic", lambda: now[0])
     place = Place()

@@ -111,12 +111,12 @@ def test_r2_a_window_of_no_seconds_is_empty_at_any_clock(behind: float) -> None:
         assert present(used, PresentedToken(4, 0), NOW - behind, policy)[1] is Verdict.REUSED
 
 
-def test_r3_the_same_attempt_gets_the_same_answer_however_late() -> None:
+def test_r3_the_same_idempotency_key_gets_the_same_response_however_late() -> None:
     late = row(rotated_at=1.0, first_used_branch=0)
     assert present(late, PresentedToken(4, 0, b"a"), NOW, POLICY) == (late, Verdict.RETRIED)
 
 
-def test_r3_no_attempt_is_not_the_same_attempt() -> None:
+def test_r3_no_idempotency_key_is_not_the_same_key() -> None:
     assert (
         present(
             row(rotated_at=1.0, idempotency_hash=None, first_used_branch=0), PresentedToken(4, 0, None), NOW, POLICY

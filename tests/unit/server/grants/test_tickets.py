@@ -108,7 +108,7 @@ def test_a_ticket_says_on_another_node_all_that_its_access_token_said(nodes: Nod
     assert ticket.to_response() == {"ticket": ticket.text, "expires_in": 30}
 
 
-def test_it_is_the_same_in_an_event_loop(nodes: Nodes, anyio_backend: str) -> None:
+def test_a_ticket_is_redeemed_in_an_event_loop(nodes: Nodes, anyio_backend: str) -> None:
     async def both() -> tuple[Claims, Claims, str]:
         token = (await nodes.here.acreate("ada")).access_token
         ticket = await nodes.here.aticket(token)
@@ -122,14 +122,14 @@ def test_it_is_the_same_in_an_event_loop(nodes: Nodes, anyio_backend: str) -> No
     assert again == "used"
 
 
-def test_it_goes_into_a_url_as_it_is_and_shows_in_no_repr(sessions: Sessions) -> None:
+def test_a_ticket_is_safe_in_urls_and_hidden_from_reprs(sessions: Sessions) -> None:
     ticket = sessions.ticket(sessions.create("ada").access_token)
     assert ticket.text.replace("-", "").replace("_", "").replace(".", "").isalnum()
     assert ticket.text.isascii()
     assert ticket.text not in repr(ticket)
 
 
-def test_it_can_be_had_for_claims_that_were_verified(sessions: Sessions) -> None:
+def test_a_ticket_is_issued_for_verified_claims(sessions: Sessions) -> None:
     claims = sessions.verify(sessions.create("ada").access_token)
     assert sessions.redeem(sessions.ticket(claims).text) == claims
 
@@ -162,7 +162,7 @@ def test_of_sixteen_at_once_on_two_nodes_exactly_one_wins(nodes: Nodes) -> None:
 
 
 @pytest.mark.parametrize("later", [0.0, 1.0, 28.9, 29.0, 29.5, 29.99])
-def test_it_stays_used_up_to_its_last_moment(nodes: Nodes, later: float) -> None:
+def test_a_used_ticket_stays_used_until_it_expires(nodes: Nodes, later: float) -> None:
     ticket = bought(nodes.here)
     nodes.here.redeem(ticket)
     for clock in (nodes.clock, nodes.there_clock):
@@ -171,7 +171,7 @@ def test_it_stays_used_up_to_its_last_moment(nodes: Nodes, later: float) -> None
 
 
 @pytest.mark.parametrize("apart", [-25.0, 25.0])
-def test_nodes_whose_clocks_differ_do_not_take_it_twice(nodes: Nodes, apart: float) -> None:
+def test_nodes_whose_clocks_differ_do_not_redeem_a_ticket_twice(nodes: Nodes, apart: float) -> None:
     ticket = bought(nodes.here)
     nodes.there_clock.ahead = apart
     assert nodes.there.redeem(ticket).subject == "ada"
@@ -183,7 +183,7 @@ def test_nodes_whose_clocks_differ_do_not_take_it_twice(nodes: Nodes, apart: flo
 # ---- how long --------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_good_for_thirty_seconds(sessions: Sessions, clock: Clock) -> None:
+def test_a_ticket_lives_for_thirty_seconds(sessions: Sessions, clock: Clock) -> None:
     early, late = bought(sessions), bought(sessions)
     clock.ahead += 29.9
     assert sessions.redeem(early).subject == "ada"
@@ -191,7 +191,7 @@ def test_it_is_good_for_thirty_seconds(sessions: Sessions, clock: Clock) -> None
     assert refused(sessions, late) == "expired"
 
 
-def test_it_does_not_outlive_its_access_token(clock: Clock) -> None:
+def test_a_ticket_does_not_outlive_its_access_token(clock: Clock) -> None:
     sessions = Sessions(MemorySessionStore(), clock=clock, policy=Policy(access_ttl=60.0))
     claims = sessions.verify(sessions.create("ada").access_token)
     clock.ahead += 50.0
@@ -205,7 +205,7 @@ def test_it_does_not_outlive_its_access_token(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("how", ["logout", "revoke", "others", "all"])
-def test_it_dies_with_its_session(nodes: Nodes, how: str) -> None:
+def test_a_ticket_dies_with_its_session(nodes: Nodes, how: str) -> None:
     granted = nodes.here.create(f"eve {secrets.token_hex(4)}")
     claims = nodes.here.verify(granted.access_token)
     ticket = nodes.here.ticket(granted.access_token).text
@@ -222,7 +222,7 @@ def test_it_dies_with_its_session(nodes: Nodes, how: str) -> None:
         nodes.here.ticket(granted.access_token)
 
 
-def test_it_survives_new_keys_and_dies_with_a_key_that_is_retired(sessions: Sessions) -> None:
+def test_a_ticket_survives_new_keys_and_dies_with_a_retired_key(sessions: Sessions) -> None:
     first, second = bought(sessions), bought(sessions)
     [old] = [record for record in sessions.keyring().records if record.use == "mac"]
     sessions.rotate_keys(publish_ahead=0.0)
@@ -231,7 +231,7 @@ def test_it_survives_new_keys_and_dies_with_a_key_that_is_retired(sessions: Sess
     assert refused(sessions, second) == "malformed"
 
 
-def test_a_node_learns_of_a_key_by_the_first_ticket_it_made(nodes: Nodes) -> None:
+def test_a_node_learns_of_a_key_by_the_first_ticket_it_signed(nodes: Nodes) -> None:
     nodes.there.keyring()
     nodes.here.rotate_keys(publish_ahead=0.0)
     assert nodes.there.redeem(bought(nodes.here)).subject == "ada"
@@ -276,12 +276,12 @@ def ticket_key(sessions: Sessions) -> bytes:
     return TICKET_TOKEN.key(mac_of(sessions)).raw_value
 
 
-def test_what_a_forgery_differs_by_is_what_it_is_refused_for(sessions: Sessions) -> None:
+def test_a_forged_ticket_is_refused_for_what_was_forged(sessions: Sessions) -> None:
     assert sessions.redeem(forged(sessions)).subject == "ada"
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "JWT", "TICKET+JWT", "login-step+jwt", "", None, 3])
-def test_another_type_is_refused_whoever_signed_it(sessions: Sessions, typ: str | None) -> None:
+def test_a_token_of_another_type_is_no_ticket_even_if_we_signed_it(sessions: Sessions, typ: str | None) -> None:
     assert parts(bought(sessions))[0]["typ"] == TICKET_TOKEN.typ
     assert refused(sessions, forged(sessions, header={"typ": typ})) == "malformed"
 
@@ -296,7 +296,7 @@ def test_another_key_of_this_server_makes_no_ticket(sessions: Sessions) -> None:
         assert refused(sessions, forged(sessions, secret)) == "malformed"
 
 
-def test_the_token_between_two_steps_is_no_ticket_nor_the_other_way_round(sessions: Sessions) -> None:
+def test_mfa_tokens_and_tickets_do_not_stand_for_each_other(sessions: Sessions) -> None:
     steps = MfaTokens(sessions)
     step = run_sync(steps.issue(MfaRequired("ada", "totp"), b"account", b"spelling", NewSession()))
     assert refused(sessions, step) == "malformed"
@@ -325,19 +325,19 @@ def test_a_ticket_without_a_signature_is_refused(sessions: Sessions) -> None:
 
 @pytest.mark.parametrize("said", [{"iss": "https://evil.example"}, {"aud": "bank"}, {"aud": ["unbroken"]}, {"jti": 3},
                                   {"exp": None}, {"access": {}}, {"access": None}])  # fmt: skip
-def test_claims_of_somebody_else_are_refused(sessions: Sessions, said: dict[str, Any]) -> None:
+def test_a_ticket_for_claims_of_another_issuer_is_refused(sessions: Sessions, said: dict[str, Any]) -> None:
     assert refused(sessions, forged(sessions, said=said)) == "malformed"
 
 
 @pytest.mark.parametrize("about", [{"audience": "bank"}, {"issuer": "https://bank.example"}])
-def test_another_server_on_the_same_store_does_not_take_it(sessions: Sessions, about: dict[str, str]) -> None:
+def test_another_issuer_on_the_same_store_refuses_the_ticket(sessions: Sessions, about: dict[str, str]) -> None:
     other = Sessions(sessions.store, **about)
     ticket = bought(sessions)
     assert refused(other, ticket) == "malformed"
     assert sessions.redeem(ticket).subject == "ada", "nothing was spent"
 
 
-def test_a_changed_character_makes_it_worthless(sessions: Sessions) -> None:
+def test_a_ticket_with_a_changed_character_is_refused(sessions: Sessions) -> None:
     ticket = bought(sessions)
     for place in range(len(ticket) - 1):  # the last one of a signature has bits that say nothing
         other = "A" if ticket[place] != "A" else "B"
@@ -345,7 +345,7 @@ def test_a_changed_character_makes_it_worthless(sessions: Sessions) -> None:
     assert sessions.redeem(ticket).subject == "ada"
 
 
-def test_another_spelling_of_it_is_no_other_ticket(sessions: Sessions) -> None:
+def test_another_spelling_of_a_ticket_is_the_same_ticket_or_refused(sessions: Sessions) -> None:
     ticket = bought(sessions)
     sessions.redeem(ticket)
     for spelling in (ticket + "=", ticket + "==", ticket + "\n", " " + ticket, ticket[:-1] + chr(ord(ticket[-1]) + 1)):
@@ -377,7 +377,7 @@ async def away(*_: object) -> float:
     raise StoreUnavailable("the store does not answer")
 
 
-def test_a_store_that_is_down_lets_nobody_in_and_spends_nothing(
+def test_a_store_that_is_down_refuses_tickets_and_spends_none(
     nodes: Nodes, monkeypatch: Any, anyio_backend: str
 ) -> None:
     ticket = bought(nodes.here)
@@ -397,7 +397,7 @@ def test_more_claims_than_a_url_takes_are_the_operators_to_know(clock: Clock) ->
         sessions.ticket(token)
 
 
-def test_a_verifier_that_looks_at_no_type_does_not_take_it_either(sessions: Sessions) -> None:
+def test_a_ticket_is_refused_by_verifiers_that_ignore_the_type(sessions: Sessions) -> None:
     """Nothing that is published has signed it."""
     ticket = bought(sessions)
     kid = parts(ticket)[0]["kid"]

@@ -58,7 +58,7 @@ def test_a_name_has_the_strongest_prefix_that_its_cookie_may_have(
     assert names(kept.issue(login(), granted())) == names(kept.cleared(Response())) == wanted
 
 
-def test_every_cookie_is_guarded_and_is_cleared_where_it_was_set() -> None:
+def test_every_cookie_is_protected_and_is_cleared_where_it_was_set() -> None:
     kept = jar(mode="both", same_site="Lax", domain="example.com")
     for cookie in (*kept.issue(login(), granted()).cookies, *kept.cleared(Response()).cookies):
         _, *attributes = cookie.split("; ")
@@ -74,7 +74,7 @@ def test_a_cookie_lives_as_long_as_the_refresh_token() -> None:
     )
 
 
-def test_the_repr_of_an_answer_shows_no_cookie() -> None:
+def test_the_repr_of_a_response_shows_no_cookie() -> None:
     found = granted()
     shown = repr(jar(mode="both").issue(login(), found))
     assert found.access_token not in shown

@@ -159,7 +159,7 @@ async def test_a_body_may_be_64_kib_and_no_longer() -> None:
         assert answer.status == status
 
 
-async def test_a_store_that_does_not_answer_is_503_and_says_when_to_come_back(monkeypatch: Any) -> None:
+async def test_a_store_that_does_not_respond_is_503_and_says_when_to_come_back(monkeypatch: Any) -> None:
     endpoints = endpoints_of()
     _, tokens = await post(endpoints, "/auth/login", username="ada", password="x")
 

@@ -40,7 +40,7 @@ def test_a_session_lives_and_ends_without_an_event_loop(kind: str, tmp_path: Pat
     assert post(endpoints, "/auth/login", username="ada", password="wrong").status == 401
 
 
-def test_an_async_authenticate_is_refused_where_nobody_can_await_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_async_authenticate_is_refused_without_an_event_loop(caplog: pytest.LogCaptureFixture) -> None:
     async def authenticate(name: str, _: str) -> str:
         return name
 
@@ -49,7 +49,7 @@ def test_an_async_authenticate_is_refused_where_nobody_can_await_it(caplog: pyte
     assert "plain one" in caplog.text
 
 
-def test_whether_it_blocks_is_known_to_each_thread_and_ends_with_the_call() -> None:
+def test_the_blocking_mode_belongs_to_a_thread_and_ends_with_the_call() -> None:
     async def ask() -> tuple[bool, bool]:
         elsewhere: list[bool] = []
         thread = threading.Thread(target=lambda: elsewhere.append(in_sync_context()))

@@ -52,7 +52,7 @@ def test_an_unknown_setting_is_refused_and_the_nearest_one_is_named(
         make(**{name: None})
 
 
-def test_a_setting_that_resembles_none_is_answered_with_all_names() -> None:
+def test_an_unknown_setting_is_refused_with_the_names_of_all() -> None:
     with pytest.raises(ConfigurationError, match="the settings are prefix, password_grant, scopes_of"):
         EndpointSettings.of(xyzzy=1)  # type: ignore[call-arg]
 

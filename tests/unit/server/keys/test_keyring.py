@@ -39,7 +39,7 @@ def test_a_key_that_is_retired_before_its_successor_may_start_is_replaced_at_onc
 
 @pytest.mark.parametrize("publish_ahead", [None, 0.0, 600.0])
 @pytest.mark.parametrize("behind", [0.3, 1.0, 900.0])
-def test_a_clock_that_is_behind_stops_nobody(
+def test_a_clock_that_is_behind_stops_no_request(
     sessions: Sessions, now: list[float], publish_ahead: float | None, behind: float
 ) -> None:
     granted = sessions.create("ada")

@@ -55,7 +55,7 @@ def test_an_unknown_name_costs_a_hash_too(accounts: Accounts, checked: list[str]
     assert len(checked) == 2
 
 
-def test_hashes_are_argon2id_and_renewed_when_the_parameters_change(accounts: Accounts) -> None:
+def test_hashes_are_argon2id_and_replaced_when_the_parameters_change(accounts: Accounts) -> None:
     store = accounts._store
     before = accounts.list()[0].password_hash
     assert before.startswith("$argon2id$")
@@ -150,7 +150,7 @@ def test_a_name_that_is_too_long_is_not_even_folded(accounts: Accounts, checked:
     assert len(checked) == 1, "it costs a hash all the same"
 
 
-def test_no_name_is_looked_up_before_the_hash_of_nobody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hash_for_unknown_names_is_made_before_the_first_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemorySessionStore()
     Accounts(store, CHEAP).add("ada", "x")
     made: dict[str, int] = {}
@@ -177,7 +177,7 @@ def test_a_damaged_hash_costs_as_much_as_any(accounts: Accounts, checked: list[s
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a\ud800"])
-def test_a_name_that_is_no_text_is_nobodys(accounts: Accounts, name: str) -> None:
+def test_a_name_that_is_no_text_has_no_account(accounts: Accounts, name: str) -> None:
     assert accounts.authenticate(name, "x") is None
     assert accounts.subject(name) is None
     with pytest.raises(InvalidRequest):

@@ -42,7 +42,7 @@ async def status_of(endpoints: Endpoints, request: Request) -> int:
 # ---- how many --------------------------------------------------------------------------------------------------------
 
 
-async def test_logins_have_a_lane_as_wide_as_the_machine() -> None:
+async def test_logins_have_a_worker_pool_as_wide_as_the_machine() -> None:
     assert (LOGIN_POOL._max_threads, LOGIN_POOL._max_tasks) == (CORES, 65 * CORES)
 
 
@@ -93,7 +93,7 @@ async def test_too_many_logins_are_told_to_come_back(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(("name", "password"), [("x" * 321, "x"), ("x", "x" * 1025)])
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/token"])
-async def test_a_long_name_or_password_is_refused_before_anybody_reads_it(path: str, name: str, password: str) -> None:
+async def test_a_long_name_or_password_is_refused_unread(path: str, name: str, password: str) -> None:
     asked: list[str] = []
     endpoints = Endpoints(Sessions(MemorySessionStore()), lambda name, _: asked.append(name), password_grant=True)
     form = f"grant_type=password&username={name}&password={password}".encode()
@@ -129,7 +129,7 @@ async def test_a_login_under_way_does_not_outlive_the_end_of_all_sessions(
     assert await status_of(other, logging_in()) == 200, "who logs in afterwards is welcome"
 
 
-async def test_who_is_told_of_a_login_may_end_all_other_sessions() -> None:
+async def test_a_listener_of_a_login_may_end_all_other_sessions() -> None:
     def only_one(event: Any) -> None:
         if isinstance(event, SessionCreated):
             sessions.revoke_others(event.subject, keep=event.sid)
@@ -140,7 +140,7 @@ async def test_who_is_told_of_a_login_may_end_all_other_sessions() -> None:
     assert len(sessions.list_sessions("ada")) == 1
 
 
-async def test_so_they_may_where_a_login_has_two_steps() -> None:
+async def test_a_listener_of_a_login_with_mfa_may_end_all_other_sessions() -> None:
     def only_one(event: Any) -> None:
         if isinstance(event, SessionCreated):
             sessions.revoke_others(event.subject, keep=event.sid)
@@ -240,7 +240,7 @@ class ServerDown(Exception):
         (ExceptionGroup("both", [OSError(), OSError()]), 503, "temporarily_unavailable", None),
     ],
 )
-async def test_what_authenticate_answers_and_raises_means(
+async def test_what_authenticate_returns_and_raises_means(
     spelling: str, outcome: Any, status: int, error: str | None, reason: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     def plain(_name: str, _password: str) -> Any:
@@ -264,7 +264,7 @@ async def test_what_authenticate_answers_and_raises_means(
     assert [info.label for info in sessions.list_sessions()] == labels
 
 
-async def test_what_scopes_of_raises_is_no_answer_either(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_in_scopes_of_is_503_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     def scopes_of(_: str) -> list[str]:
         raise OSError("no answer")
 
@@ -312,10 +312,10 @@ class Town:
 
 @pytest.mark.parametrize("subject", [5, b"ada", None, "", "\ud800"])
 @pytest.mark.parametrize("kind", [Identity, MfaRequired])
-def test_a_subject_that_fits_into_no_token_is_503_before_the_second_step_too(kind: Any, subject: Any) -> None:
+def test_a_subject_that_fits_into_no_token_is_503_also_before_mfa(kind: Any, subject: Any) -> None:
     assert Town(lambda _name, _password: kind(subject)).login("ada") == 503
 
 
 @pytest.mark.parametrize("who", [Identity("ada", label=None), MfaRequired("ada", kind=7), MfaRequired("ada", hint=[1])])  # type: ignore[arg-type]
-def test_so_is_what_is_no_text(who: Any) -> None:
+def test_labels_kinds_and_hints_that_are_no_text_are_503(who: Any) -> None:
     assert Town(lambda _name, _password: who).login("ada") == 503

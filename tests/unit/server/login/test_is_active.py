@@ -46,14 +46,14 @@ class Shop:
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_subject_that_is_somebody_is_asked_about_and_goes_on(path: str) -> None:
+async def test_a_refresh_of_an_active_subject_goes_on(path: str) -> None:
     shop = Shop()
     assert (await shop.refresh(path)).status == 200
     assert shop.asked == ["ada"]
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_subject_that_is_nobody_any_more_is_logged_out_by_its_next_refresh(path: str) -> None:
+async def test_a_deactivated_subject_is_logged_out_by_its_next_refresh(path: str) -> None:
     shop = Shop()
     shop.gone.add("ada")
     answer = await shop.refresh(path)
@@ -66,7 +66,7 @@ async def test_a_subject_that_is_nobody_any_more_is_logged_out_by_its_next_refre
     assert (await shop.refresh(path)).status == 400, "who is somebody again logs in again"
 
 
-async def test_a_refresh_token_in_a_cookie_is_asked_about_too() -> None:
+async def test_is_active_is_called_for_a_refresh_token_in_a_cookie() -> None:
     shop = Shop(cookies=Cookies())
     shop.gone.add("ada")
     headers = {"cookie": f"__Secure-unbroken-refresh={shop.token}", "x-unbroken": "1"}
@@ -77,7 +77,7 @@ async def test_a_refresh_token_in_a_cookie_is_asked_about_too() -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("trouble", [OSError("the directory is away"), StoreUnavailable("so is the store")])
-async def test_where_nobody_can_say_nothing_is_spent(path: str, trouble: Exception) -> None:
+async def test_a_refresh_spends_nothing_while_is_active_fails(path: str, trouble: Exception) -> None:
     def away(_: str) -> bool:
         raise trouble
 
@@ -88,7 +88,7 @@ async def test_where_nobody_can_say_nothing_is_spent(path: str, trouble: Excepti
     assert shop.sessions.refresh(shop.token).refresh_seq == 1, "the same token is good for the first exchange"
 
 
-async def test_a_function_that_forgets_to_answer_logs_nobody_out(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_is_active_that_returns_none_ends_no_session(caplog: pytest.LogCaptureFixture) -> None:
     shop = Shop(is_active=lambda _: None)
     assert (await shop.refresh()).status == 503
     assert "is_active must return True or False, not NoneType" in caplog.text
@@ -111,7 +111,7 @@ async def test_a_plain_function_runs_in_a_thread_and_an_async_one_in_the_loop() 
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_token_that_is_no_good_says_why_and_nobody_is_asked(path: str) -> None:
+async def test_is_active_is_not_called_for_a_bad_token(path: str) -> None:
     shop = Shop()
     shop.sessions.logout(refresh_token=shop.token)
     assert json.loads((await shop.refresh(path)).body)["reason"] == "logged_out"

@@ -78,19 +78,19 @@ DONE, BEGIN_AGAIN, WRONG = (200, ""), (401, "mfa_token"), (401, "code")
 # ---- what it is good for ---------------------------------------------------------------------------------------------
 
 
-def test_what_was_asked_for_at_the_first_step_is_had_at_the_second(place: Place) -> None:
+def test_what_was_requested_with_the_password_is_granted_with_the_code(place: Place) -> None:
     token = place.token(scope="read read", label="phone", client_id="app", coordinated=True)
     assert place.step(token) == DONE
     [row] = run_sync(place.sessions.store.sessions())
     assert (row.scope, row.label, row.client_id, row.coordinated) == ("read", "phone", "app", True)
 
 
-def test_a_scope_that_the_subject_may_not_have_is_refused_at_the_first_step(place: Place) -> None:
+def test_a_scope_that_the_subject_may_not_have_is_refused_with_the_password(place: Place) -> None:
     status, body = place.post("/auth/login", username="ada", password="right", scope="admin")
     assert (status, body["error"]) == (400, "invalid_scope")
 
 
-def test_it_is_good_for_five_minutes(place: Place) -> None:
+def test_an_mfa_token_lives_for_five_minutes(place: Place) -> None:
     token = place.token()
     place.now += MFA_TOKEN_SECONDS - 1
     assert place.step(token, "wrong") == WRONG
@@ -98,13 +98,13 @@ def test_it_is_good_for_five_minutes(place: Place) -> None:
     assert place.step(token) == BEGIN_AGAIN
 
 
-def test_it_is_good_for_its_own_client(place: Place) -> None:
+def test_an_mfa_token_is_bound_to_its_client(place: Place) -> None:
     token = place.token(client_id="app")
     assert place.step(token, client_id="other") == BEGIN_AGAIN
     assert place.step(token, client_id="app") == DONE
 
 
-def test_it_ends_with_all_sessions_of_its_subject(place: Place) -> None:
+def test_an_mfa_token_ends_with_all_sessions_of_its_subject(place: Place) -> None:
     tokens = [place.token(), place.token("ada two")]
     place.sessions.revoke_subject("ada")
     assert [place.step(token) for token in tokens] == [BEGIN_AGAIN, DONE]
@@ -112,7 +112,7 @@ def test_it_ends_with_all_sessions_of_its_subject(place: Place) -> None:
     assert place.step(place.token()) == DONE
 
 
-def test_nobody_is_asked_about_the_code_of_a_login_that_was_ended() -> None:
+def test_the_code_of_a_login_that_was_ended_is_not_verified() -> None:
     asked: list[str] = []
     place = Place(verify_mfa=lambda _subject, _kind, code: asked.append(code))
     token = place.token()
@@ -120,7 +120,7 @@ def test_nobody_is_asked_about_the_code_of_a_login_that_was_ended() -> None:
     assert (place.step(token), asked) == (BEGIN_AGAIN, [])
 
 
-def test_it_ends_when_a_user_ends_all_other_sessions(place: Place) -> None:
+def test_an_mfa_token_ends_when_its_user_ends_all_other_sessions(place: Place) -> None:
     token = place.token()
     place.sessions.revoke_others("ada", keep="this one")
     assert place.step(token) == BEGIN_AGAIN
@@ -136,7 +136,7 @@ def test_a_session_that_begins_while_all_are_ended_does_not_live() -> None:
     assert town.sessions.list_sessions("ada") == []
 
 
-def test_it_is_not_given_for_a_password_that_is_changed_meanwhile() -> None:
+def test_no_mfa_token_is_issued_for_a_password_that_changes_meanwhile() -> None:
     store = MemorySessionStore()
     accounts = Accounts(store)
     accounts.add("ada", "old")
@@ -154,14 +154,14 @@ def test_it_is_not_given_for_a_password_that_is_changed_meanwhile() -> None:
 # ---- what it is not --------------------------------------------------------------------------------------------------
 
 
-def test_every_changed_letter_is_noticed(place: Place) -> None:
+def test_an_mfa_token_with_a_changed_character_is_refused(place: Place) -> None:
     token = place.token()
     others = [token[:n] + ("A" if token[n] != "A" else "B") + token[n + 1 :] for n in range(0, len(token), 7)]
     assert {place.step(other) for other in others} == {BEGIN_AGAIN}
     assert place.step(token) == DONE
 
 
-def test_it_is_no_access_token_and_an_access_token_is_none(place: Place) -> None:
+def test_mfa_tokens_and_access_tokens_do_not_stand_for_each_other(place: Place) -> None:
     token = place.token()
     with pytest.raises(InvalidToken):
         place.sessions.verify(token)
@@ -170,7 +170,7 @@ def test_it_is_no_access_token_and_an_access_token_is_none(place: Place) -> None
     assert place.step(granted.refresh_token) == BEGIN_AGAIN
 
 
-def test_a_token_under_the_bare_key_or_of_another_issuer_is_none(place: Place) -> None:
+def test_an_mfa_token_under_the_bare_key_or_of_another_issuer_is_refused(place: Place) -> None:
     token = place.token()
     mac = place.sessions.keyring().mac(place.now)
     said = {"aud": place.sessions.issuer + "#login", "sub": "ada", "kind": "totp", "iat": place.now, "jti": "x",
@@ -183,7 +183,7 @@ def test_a_token_under_the_bare_key_or_of_another_issuer_is_none(place: Place) -
     assert other.step(token) == BEGIN_AGAIN
 
 
-def test_a_retired_key_takes_its_step_tokens_with_it(place: Place) -> None:
+def test_a_retired_key_takes_its_mfa_tokens_with_it(place: Place) -> None:
     token = place.token()
     [mac] = [record for record in place.sessions.keyring().records if record.use == "mac"]
     place.sessions.retire_key(mac.kid)
@@ -217,7 +217,7 @@ async def test_of_right_codes_at_once_one_begins_a_session(kind: str, tmp_path: 
 
 
 @pytest.mark.parametrize("later", [0.0, 1.0, 100.0, 200.0, 298.9])
-def test_it_is_spent_for_as_long_as_it_could_be_good(place: Place, later: float) -> None:
+def test_a_spent_mfa_token_stays_spent_until_it_expires(place: Place, later: float) -> None:
     token = place.token()
     place.now += 1
     assert place.step(token) == DONE
@@ -226,7 +226,7 @@ def test_it_is_spent_for_as_long_as_it_could_be_good(place: Place, later: float)
     assert len(place.sessions.list_sessions("ada")) == 1
 
 
-def test_threads_get_no_more_out_of_it(tmp_path: Path) -> None:
+def test_of_right_codes_in_threads_at_once_one_begins_a_session(tmp_path: Path) -> None:
     place, begin = Place(SqliteSessionStore(tmp_path / "s.db")), threading.Barrier(8)
     token, statuses = place.token(), []
 
@@ -261,7 +261,7 @@ def test_codes_are_counted_by_subject_and_forgiven_by_a_right_one(place: Place) 
     assert [place.step(place.token(), "wrong")[0] for _ in range(11)] == [401] * 10 + [429]
 
 
-def test_after_both_steps_the_address_is_known_to_the_account(place: Place) -> None:
+def test_after_password_and_code_the_address_is_known_to_the_account(place: Place) -> None:
     assert place.step(place.token()) == DONE
     for _ in range(12):
         place.post("/auth/login", FAR, username="ada", password="wrong")
@@ -270,7 +270,7 @@ def test_after_both_steps_the_address_is_known_to_the_account(place: Place) -> N
 
 
 @pytest.mark.parametrize("error", [OSError("down"), TryLater("later")])
-def test_a_code_that_nobody_could_check_costs_nothing(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_code_that_could_not_be_verified_costs_nothing(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     def second_step(*_: str) -> bool:
         raise error
 
@@ -280,21 +280,21 @@ def test_a_code_that_nobody_could_check_costs_nothing(error: Exception, caplog: 
     assert ("verify_mfa raised an error" in caplog.text) is isinstance(error, OSError)
 
 
-def test_a_long_code_is_refused_before_anybody_reads_it(place: Place) -> None:
+def test_a_long_code_is_refused_unread(place: Place) -> None:
     assert place.post("/auth/login/step", mfa_token=place.token(), code="1" * 1025)[1]["error"] == "invalid_request"
 
 
 # ---- how it is set up ------------------------------------------------------------------------------------------------
 
 
-def test_an_application_that_wants_a_step_and_checks_none_is_503_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_mfa_required_without_verify_mfa_is_503_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     endpoints = Endpoints(Sessions(MemorySessionStore()), Place.authenticate)
     answer = endpoints.handle_blocking(request("/auth/login", username="ada", password="right"))
     assert facts(answer)[0] == 503
     assert "verify_mfa" in caplog.text
 
 
-def test_everybody_else_logs_in_with_one_step(place: Place) -> None:
+def test_a_user_without_mfa_logs_in_by_password_alone(place: Place) -> None:
     assert place.post("/auth/login", username="bob", password="right")[0] == 200
 
 

@@ -107,7 +107,7 @@ def test_who_waits_as_long_as_told_may_try(burst: int, every: float, tries: int)
 
 @pytest.mark.parametrize("wrong", [{"account_burst": 0}, {"address_every": 0.0}, {"account_every": float("inf")},
                                    {"known_for": 0.0}])  # fmt: skip
-def test_a_policy_that_lets_nobody_in_is_refused(wrong: dict[str, Any]) -> None:
+def test_a_rate_limit_that_admits_no_login_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         RateLimitPolicy(**wrong)
 
@@ -129,7 +129,7 @@ def test_ten_wrong_passwords_then_one_a_minute(place: Place) -> None:
     assert place.statuses(2) == [401, 429]
 
 
-def test_who_is_throttled_is_told_when_to_come_back_and_nothing_else(place: Place) -> None:
+def test_a_rate_limited_login_is_told_when_to_try_again_and_nothing_else(place: Place) -> None:
     place.statuses(10)
     answer = place.login()
     assert (answer.status, answer.headers["retry-after"], answer.headers["cache-control"]) == (429, "60", "no-store")
@@ -137,7 +137,7 @@ def test_who_is_throttled_is_told_when_to_come_back_and_nothing_else(place: Plac
     assert "www-authenticate" not in answer.headers
 
 
-def test_while_it_is_throttled_nobody_looks_at_a_password_not_even_at_the_right_one(place: Place) -> None:
+def test_while_rate_limited_no_password_is_checked_not_even_the_right_one(place: Place) -> None:
     place.statuses(10)
     place.asked.clear()
     assert place.login(password="right").status == 429
@@ -153,7 +153,7 @@ def test_asking_again_and_again_makes_the_wait_no_longer(place: Place) -> None:
     assert place.login(password="right").status == 200
 
 
-def test_an_account_that_does_not_exist_is_answered_alike(place: Place) -> None:
+def test_an_account_that_does_not_exist_gets_the_same_response(place: Place) -> None:
     answers = [[(r.status, r.headers, r.body) for r in map(lambda _, n=n: place.login(n), range(12))]
                for n in ("ada", "nobody")]  # fmt: skip
     assert answers[0] == answers[1]
@@ -173,11 +173,11 @@ def test_a_right_password_forgives_the_wrong_ones(place: Place) -> None:
     assert place.statuses(11)[-1] == 429
 
 
-def test_without_a_guard_there_is_no_limit() -> None:
+def test_without_a_rate_limit_guesses_are_unlimited() -> None:
     assert set(Place(rate_limit=None).statuses(80)) == {401}
 
 
-def test_the_password_grant_is_guarded_too() -> None:
+def test_the_password_grant_is_rate_limited_too() -> None:
     place = Place(password_grant=True)
     place.statuses(10)
     form = b"grant_type=password&username=ada&password=right"
@@ -207,7 +207,7 @@ async def test_of_a_hundred_guesses_at_once_ten_are_looked_at(store: Any) -> Non
     assert (statuses.count(401), statuses.count(429), len(place.asked)) == (10, 90, 10)
 
 
-def test_nor_do_threads_get_more_in_than_that(tmp_path: Path) -> None:
+def test_of_a_hundred_guesses_in_threads_ten_are_looked_at(tmp_path: Path) -> None:
     place, begin = Place(SqliteSessionStore(tmp_path / "s.db")), threading.Barrier(20)
     statuses: list[int] = []
 
@@ -263,7 +263,7 @@ def test_a_user_logs_in_from_home_while_others_guess(place: Place) -> None:
         assert place.login(ip=FAR).status == 429, "and that gives the others nothing"
 
 
-def test_not_even_a_neighbour_with_the_same_address_locks_a_user_out(place: Place) -> None:
+def test_guesses_from_the_same_address_do_not_lock_a_user_out(place: Place) -> None:
     assert place.login(password="right", ip=HOME).status == 200
     assert [place.login(f"user {n}", ip=HOME).status for n in range(60)][-1] == 429
     assert place.login(password="right", ip=HOME).status == 200
@@ -298,7 +298,7 @@ def test_an_address_is_known_to_the_account_that_logged_in_there_and_to_no_other
 
 
 @pytest.mark.parametrize("error", [OSError("no route"), TryLater("later"), ConfigurationError("unset"), KeyError("x")])
-def test_what_nobody_could_check_costs_nothing(error: Exception) -> None:
+def test_a_login_that_could_not_be_checked_costs_nothing(error: Exception) -> None:
     def authenticate(name: str, _: str) -> str:
         raise error
 
@@ -343,7 +343,7 @@ def test_neither_names_nor_addresses_are_stored(tmp_path: Path) -> None:
     assert b"192.0.2.77" not in files
 
 
-def test_every_store_strikes_gives_back_and_forgives(store: Any) -> None:
+def test_every_store_advances_refunds_and_clears_markers(store: Any) -> None:
     account, address = token_bytes(32), f"address {uuid4()}"
     guard = LoginRateLimiter(store, RateLimitPolicy(account_burst=1), Hands())
     one = run_sync(guard.acquire(account, address))
@@ -359,13 +359,13 @@ def test_every_store_strikes_gives_back_and_forgives(store: Any) -> None:
     assert run_sync(guard.acquire(account, address)) == again
 
 
-def test_every_store_knows_what_comes_for_the_first_time(store: Any) -> None:
+def test_every_store_marks_once(store: Any) -> None:
     key, now = token_bytes(32), 1_800_000_000.123456
     times = [(0.0, True), (0.0, False), (599.0, False), (1800.0, True), (2398.0, False)]
     assert [run_sync(mark_once(store, key, now + later, 600.0)) for later, _ in times] == [was for _, was in times]
 
 
-def test_the_guards_of_two_processes_count_together(tmp_path: Path) -> None:
+def test_the_rate_limits_of_two_processes_count_together(tmp_path: Path) -> None:
     first, second = (Place(SqliteSessionStore(tmp_path / "s.db")) for _ in range(2))
     logins: list[Callable[[], Response]] = [first.login, second.login]
     assert [logins[n % 2]().status for n in range(12)] == [401] * 10 + [429] * 2
@@ -408,7 +408,7 @@ def test_an_account_that_is_called_nearly_the_same_buys_no_guesses() -> None:
     assert town.asked.count("ada") <= 10
 
 
-def test_nor_does_one_with_a_second_step() -> None:
+def test_an_account_with_mfa_that_is_called_nearly_the_same_buys_no_guesses() -> None:
     def authenticate(name: str, password: str) -> Any:
         town.asked.append(name)
         return MfaRequired(name) if town.people.get(name) == password else None
@@ -423,7 +423,7 @@ def test_nor_does_one_with_a_second_step() -> None:
     assert town.asked.count("ada") <= 10
 
 
-def test_where_another_spelling_is_at_home_this_one_is_a_stranger() -> None:
+def test_an_address_known_to_one_spelling_is_unknown_to_another() -> None:
     town = Town()
     assert town.login("Ada", "mine", ip=THERE) == 200
     for _ in range(12):
@@ -433,7 +433,7 @@ def test_where_another_spelling_is_at_home_this_one_is_a_stranger() -> None:
 
 
 @given(st.lists(st.sampled_from(["guess", "guess", "guess", "own", "wait"]), min_size=30, max_size=60))
-def test_whatever_an_own_account_does_a_namesake_is_guessed_as_rarely_as_ever(steps: list[str]) -> None:
+def test_logins_to_an_own_account_buy_no_guesses_at_a_namesake(steps: list[str]) -> None:
     town = Town()
     began = town.now
     for number, step in enumerate(steps):
@@ -486,14 +486,14 @@ def test_a_port_behind_an_address_makes_no_other_address() -> None:
     assert address_key("[fe80::1%eth0]:443") == address_key("fe80::2")
 
 
-def test_an_address_that_tries_ever_new_names_makes_no_flood_of_news() -> None:
+def test_an_address_that_tries_ever_new_names_makes_no_flood_of_notifications() -> None:
     town = Town()
     for number in range(300):
         town.login(f"user {number}")
     assert [type(event) for event in town.events] == [LoginFailed] * 50 + [LoginRateLimited] * 10
 
 
-def test_nor_does_one_that_changes_within_its_network() -> None:
+def test_an_address_that_changes_within_its_network_makes_no_flood_of_notifications() -> None:
     town = Town()
     for number in range(50):
         town.login("ada", ip=f"2001:db8::{number:x}")

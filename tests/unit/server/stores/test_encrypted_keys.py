@@ -75,7 +75,7 @@ def records(store: SessionStore) -> list[KeyRecord]:
     return run_sync(store.keys())
 
 
-def test_what_lies_in_the_store_is_sealed_and_sessions_are_as_ever(store: SessionStore) -> None:
+def test_what_lies_in_the_store_is_encrypted_and_sessions_are_as_ever(store: SessionStore) -> None:
     sessions = Sessions(encrypted_keys(store, new_key()))
     granted = sessions.create("ada")
     assert sessions.verify(sessions.refresh(granted.refresh_token).access_token).subject == "ada"
@@ -85,7 +85,7 @@ def test_what_lies_in_the_store_is_sealed_and_sessions_are_as_ever(store: Sessio
         assert '"d"' not in record.secret
 
 
-def test_sealed_keys_without_the_seal_key_are_one_clear_line(store: SessionStore) -> None:
+def test_encrypted_keys_without_the_encryption_key_are_one_clear_line(store: SessionStore) -> None:
     key = new_key()
     granted = Sessions(encrypted_keys(store, key)).create("ada")
     for opened, says in ((store, "the keys in the store are encrypted: set encryption_key"),
@@ -96,7 +96,7 @@ def test_sealed_keys_without_the_seal_key_are_one_clear_line(store: SessionStore
     assert Sessions(encrypted_keys(store, key)).refresh(granted.refresh_token).refresh_seq == 1
 
 
-def test_keys_that_lie_unsealed_are_used_and_are_sealed_when_that_is_asked_for(store: SessionStore) -> None:
+def test_keys_that_lie_unencrypted_are_used_and_are_encrypted_when_that_is_asked_for(store: SessionStore) -> None:
     granted = Sessions(store).create("ada")
     key = new_key()
     opened = encrypted_keys(store, key)
@@ -110,7 +110,7 @@ def test_keys_that_lie_unsealed_are_used_and_are_sealed_when_that_is_asked_for(s
     assert Sessions(encrypted_keys(store, key)).refresh(granted.refresh_token).refresh_seq == 2
 
 
-def test_the_seal_key_is_changed_by_putting_a_new_one_before_it(store: SessionStore) -> None:
+def test_the_encryption_key_is_changed_by_putting_a_new_one_before_it(store: SessionStore) -> None:
     old, new = new_key(), new_key()
     granted = Sessions(encrypted_keys(store, old)).create("ada")
     both = encrypted_keys(store, [new, old])
@@ -121,7 +121,7 @@ def test_the_seal_key_is_changed_by_putting_a_new_one_before_it(store: SessionSt
         Sessions(encrypted_keys(store, old)).keyring()
 
 
-def test_a_rotation_and_a_retirement_keep_everything_sealed(store: SessionStore) -> None:
+def test_a_rotation_and_a_retirement_keep_everything_encrypted(store: SessionStore) -> None:
     sessions = Sessions(encrypted_keys(store, new_key()))
     granted = sessions.create("ada")
     sessions.rotate_keys(publish_ahead=0.0)
@@ -133,7 +133,7 @@ def test_a_rotation_and_a_retirement_keep_everything_sealed(store: SessionStore)
     assert ends[kid] is not None
 
 
-def test_an_unsealed_secret_never_takes_the_place_of_a_sealed_one(store: SessionStore) -> None:
+def test_an_unencrypted_secret_never_takes_the_place_of_a_encrypted_one(store: SessionStore) -> None:
     opened = encrypted_keys(store, new_key())
     Sessions(opened).keyring()
     sealed = records(store)
@@ -228,7 +228,7 @@ def test_sessions_survive_a_rotation_of_keys_on_two_processes(
         assert [one.stop(), two.stop()] == [0, 0]
 
 
-def test_a_sealed_secret_that_was_opened_once_cannot_take_another_keys_place() -> None:
+def test_a_encrypted_secret_that_was_opened_once_cannot_take_another_keys_place() -> None:
     store = MemorySessionStore()
     sealed = encrypted_keys(store, new_key())
     Sessions(sealed).rotate_keys(publish_ahead=0.0)

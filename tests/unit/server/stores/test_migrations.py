@@ -84,7 +84,7 @@ def use(database: str) -> None:
         store.close()
 
 
-def test_an_empty_database_is_made_ready_by_whoever_opens_it(database: str) -> None:
+def test_an_empty_database_gets_its_tables_at_first_use(database: str) -> None:
     assert schema_version(database) == SchemaVersion(0, NEWEST)
     use(database)
     assert schema_version(database) == SchemaVersion(NEWEST, NEWEST)

@@ -151,7 +151,7 @@ def test_only_a_rotation_does_not_wait_for_the_disk(
     sql.close()
 
 
-def test_clearing_away_waits_for_nobody(url: str, store: PostgresSessionStore) -> None:
+def test_clearing_away_waits_for_no_lock(url: str, store: PostgresSessionStore) -> None:
     for number in range(20):
         run_sync(store.insert(row(str(number), expires_at=50.0)))
     with psycopg.connect(url) as other:
@@ -198,7 +198,7 @@ def test_a_session_costs_at_most_400_bytes_with_its_indexes(
     assert size <= 400
 
 
-def test_every_question_is_answered_by_an_index(store: PostgresSessionStore, db: psycopg.Connection[Any]) -> None:
+def test_every_question_gets_an_index(store: PostgresSessionStore, db: psycopg.Connection[Any]) -> None:
     keys = copied(db, 5000)
     db.execute("ANALYZE unbroken_session")
     found = run_sync(store.sessions("user-77"))
@@ -252,7 +252,7 @@ def kill_connections(db: psycopg.Connection[Any]) -> int:
     return len(found)
 
 
-def test_connections_that_the_server_has_closed_fail_nobody(
+def test_connections_that_the_server_has_closed_fail_no_request(
     store: PostgresSessionStore, db: psycopg.Connection[Any]
 ) -> None:
     run_sync(store.insert(row()))
@@ -271,7 +271,7 @@ async def killed_and_asked(store: PostgresSessionStore, db: psycopg.Connection[A
 
 
 @pytest.mark.parametrize("run", [run_sync, asyncio.run], ids=["blocking", "asyncio"])
-def test_a_server_that_stops_in_mid_answer_is_given_up(
+def test_a_server_that_stops_in_mid_response_is_given_up(
     url: str, db: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, run: Callable[[Any], Any]
 ) -> None:
     monkeypatch.setattr(BlockingConnection, "response_seconds", 0.5)
@@ -391,7 +391,7 @@ def test_several_event_loops_and_threads_share_a_store(store: PostgresSessionSto
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_nobody_runs_is_unavailable_and_its_password_unsaid() -> None:
+def test_a_server_that_does_not_run_is_unavailable_and_its_password_is_not_shown() -> None:
     store = open_store("postgresql://ada:secret@127.0.0.1:1/shop")
     with pytest.raises(StoreUnavailable, match=r"PostgreSQL at 127.0.0.1:1/shop does not respond") as caught:
         run_sync(store.health())
@@ -402,7 +402,7 @@ def test_a_server_that_nobody_runs_is_unavailable_and_its_password_unsaid() -> N
     "url",
     ["postgresql://ada:secret@[::1", "postgresql://ada:secret@h/db?no_such_setting=1"],
 )
-def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
+def test_a_malformed_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         open_store(url)
     assert "secret" not in str(caught.value)
@@ -561,7 +561,7 @@ def wait_for_a_lock(url: str) -> None:
     raise AssertionError("nobody waits")
 
 
-def test_a_transaction_whose_client_is_gone_holds_no_lock_for_ever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_whose_client_is_gone_holds_no_lock_forever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bounded = sql_connection.CONFIGURE.replace(f"'{sql_connection.IDLE_TRANSACTION_SECONDS}s'", "'0.2s'")
     monkeypatch.setattr(sql_connection, "CONFIGURE", bounded)
     store = PostgresSessionStore(url)

@@ -154,7 +154,7 @@ def test_tables_are_brought_forward_by_several_at_once(url: str, direct: str, tm
     assert done.stdout == "nothing is wrong\n"
 
 
-def test_what_is_asked_often_is_prepared_where_nobody_is_in_between(url: str, direct: str) -> None:
+def test_frequent_statements_are_prepared_on_direct_connections(url: str, direct: str) -> None:
     for asked, prepared in ((direct, True), (url, False)):
         sql = PostgresDriver(asked)
         for _ in range(20):

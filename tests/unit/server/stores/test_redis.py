@@ -135,7 +135,7 @@ def test_of_many_tasks_and_threads_with_one_token_one_rotates_it(store: RedisSes
     assert sorted(rotated) == [False] * 71 + [True]
 
 
-def test_who_stops_waiting_leaves_the_others_their_answers(store: RedisSessionStore) -> None:
+def test_who_stops_waiting_leaves_the_others_their_responses(store: RedisSessionStore) -> None:
     rows = [row(str(number)) for number in range(40)]
     for one in rows:
         run_sync(store.insert(one))
@@ -351,7 +351,7 @@ def test_a_refresh_that_races_a_logout_never_survives_it(store: RedisSessionStor
 
 
 @pytest.mark.parametrize("by", ["revoke", "compare_and_set"])
-def test_an_end_that_was_not_announced_is_by_whoever_meets_it(
+def test_a_revocation_that_was_not_announced_is_announced_by_the_next_reader(
     store: RedisSessionStore, url: str, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     run_sync(store.insert(row()))
@@ -383,7 +383,7 @@ def test_a_change_that_is_asked_for_twice_is_made_once(store: RedisSessionStore)
     assert [run_sync(store._execute(*end, name, 1000)) for name in ("one", "one", "other")] == [1, 1, 2]
 
 
-def test_news_arrive_at_once(store: RedisSessionStore, url: str) -> None:
+def test_notifications_arrive_at_once(store: RedisSessionStore, url: str) -> None:
     run_sync(store.insert(row()))
     other = RedisSessionStore(url)
     news = other.notifications()
@@ -436,7 +436,7 @@ def test_scripts_that_the_server_forgot_are_sent_again(store: RedisSessionStore,
     run(main)
 
 
-def test_a_connection_that_was_closed_while_idle_fails_nobody(mortal: Service, run: Any) -> None:
+def test_a_connection_that_was_closed_while_idle_fails_no_request(mortal: Service, run: Any) -> None:
     store = RedisSessionStore(mortal.url)
 
     async def main() -> None:
@@ -495,7 +495,7 @@ def test_a_server_that_hangs_is_waited_for_a_bounded_time(mortal: Service, run: 
     run(main)
 
 
-def test_however_many_ask_a_server_that_hangs_nobody_waits_longer(mortal: Service) -> None:
+def test_many_callers_of_a_hanging_server_wait_no_longer_than_one(mortal: Service) -> None:
     store, refused_ones = RedisSessionStore(mortal.url, timeout=0.5), 0
 
     async def ask() -> None:
@@ -522,7 +522,7 @@ def test_however_many_ask_a_server_that_hangs_nobody_waits_longer(mortal: Servic
     assert refused_ones == 5000
 
 
-def test_kill_9_loses_nothing_that_was_answered(mortal: Service) -> None:
+def test_kill_9_loses_nothing_that_was_confirmed(mortal: Service) -> None:
     sessions = Sessions(RedisSessionStore(mortal.url))
     tokens = {number: sessions.create(f"user {number}", coordinated=True).refresh_token for number in range(30)}
     for _ in range(3):
@@ -651,7 +651,7 @@ def refused(store: RedisSessionStore, why: str) -> None:
         "redis+wrong://h",
     ],
 )
-def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
+def test_a_malformed_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError, match="redis") as caught:
         RedisSessionStore(url)
     assert "hunter2" not in str(caught.value)

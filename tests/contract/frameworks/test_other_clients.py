@@ -39,7 +39,7 @@ def test_authlib_refreshes_by_every_way_to_name_a_public_client(wire: Wire, meth
     assert wire.whoami(fresh["access_token"]).status_code == 200
 
 
-def test_authlib_renews_an_expired_token_by_itself(wire: Wire) -> None:
+def test_authlib_refreshes_an_expired_token_by_itself(wire: Wire) -> None:
     token = {**wire.login(client_id="app"), "expires_at": int(time.time()) - 10}
     told: list[dict[str, Any]] = []
     with client_of(

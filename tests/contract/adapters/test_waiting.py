@@ -32,7 +32,7 @@ def test_a_request_that_needs_no_session_is_not_held_up(server: Api, client: Cli
     assert waiting.result(10).status == 200
 
 
-def test_a_waiter_may_give_up_before_the_renewal_does(server: Api, clock: ManualClock, connect: Any) -> None:
+def test_a_waiter_may_give_up_before_the_refresh_does(server: Api, clock: ManualClock, connect: Any) -> None:
     session = server.login(clock=clock, wait_timeout=0.1)
     client = connect(session)
     clock.advance(1800)
@@ -45,7 +45,7 @@ def test_a_waiter_may_give_up_before_the_renewal_does(server: Api, clock: Manual
     assert server.exchanges == 1
 
 
-def test_an_exchange_that_hangs_is_given_up(server: Api, clock: ManualClock, connect: Any) -> None:
+def test_a_refresh_that_hangs_is_given_up(server: Api, clock: ManualClock, connect: Any) -> None:
     client = connect(server.login(clock=clock, refresh_timeout=0.2))
     clock.advance(1800)
     server.hold_next(3)
@@ -59,7 +59,7 @@ def test_an_exchange_that_hangs_is_given_up(server: Api, clock: ManualClock, con
 # ---- logging in and out meanwhile ------------------------------------------------------------------------------------
 
 
-def test_a_logout_wins_over_a_renewal_under_way(server: Api, connect: Any, pool: ThreadPoolExecutor) -> None:
+def test_a_logout_wins_over_a_refresh_under_way(server: Api, connect: Any, pool: ThreadPoolExecutor) -> None:
     store = MemoryStore()
     session = Session(server.url, store)
     session.login("ada", PASSWORD)
@@ -94,7 +94,7 @@ def test_what_waits_for_one_user_is_never_sent_for_the_next(
     assert server.bodies == [sha(b"")]
 
 
-def test_a_challenge_that_arrives_after_a_logout_renews_nothing(
+def test_a_challenge_that_arrives_after_a_logout_refreshes_nothing(
     server: Api, client: Client, session: Session, pool: ThreadPoolExecutor
 ) -> None:
     server.expire()

@@ -25,7 +25,7 @@ def test_a_good_token_is_attached_once_and_nothing_else_happens(server: Api, cli
     assert server.exchanges == 0
 
 
-def test_requests_park_while_an_expired_token_is_renewed(
+def test_requests_park_while_an_expired_token_is_refreshed(
     server: Api, client: Client, clock: ManualClock, pool: ThreadPoolExecutor
 ) -> None:
     old = client.request("GET", server.url + "/echo") and used(server).pop()
@@ -37,7 +37,7 @@ def test_requests_park_while_an_expired_token_is_renewed(
     assert old not in used(server)[1:], "nothing was sent with the old token"
 
 
-def test_a_renewal_that_fails_is_one_error_for_each_that_waits_and_nothing_is_sent(
+def test_a_refresh_that_fails_is_one_error_for_each_that_waits_and_nothing_is_sent(
     server: Api, client: Client, clock: ManualClock, pool: ThreadPoolExecutor
 ) -> None:
     clock.advance(1800)
@@ -65,7 +65,7 @@ def test_after_a_logout_nothing_is_sent(server: Api, client: Client, session: Se
     assert len(server.seen) == 1
 
 
-def test_an_ageing_token_is_renewed_behind_the_request(
+def test_an_ageing_token_is_refreshed_in_the_background(
     server: Api, client: Client, session: Session, clock: ManualClock
 ) -> None:
     old = session.token()
@@ -79,7 +79,7 @@ def test_an_ageing_token_is_renewed_behind_the_request(
     assert server.exchanges == 1
 
 
-def test_behind_the_request_a_failure_hurts_nobody(server: Api, client: Client, clock: ManualClock) -> None:
+def test_in_the_background_a_failure_does_no_harm(server: Api, client: Client, clock: ManualClock) -> None:
     clock.advance(1700)
     for _ in range(3):
         server.fail_next(500)

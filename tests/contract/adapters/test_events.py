@@ -59,7 +59,7 @@ def test_no_secret_is_logged_or_shown(
     assert not [secret for secret in secrets if secret in shown]
 
 
-def test_all_libraries_at_once_share_one_exchange(server: Api, pool: ThreadPoolExecutor) -> None:
+def test_all_libraries_at_once_share_one_refresh(server: Api, pool: ThreadPoolExecutor) -> None:
     session = server.login(leeway=Leeway())
     with ExitStack() as opened:
         clients = [opened.enter_context(connect(session)) for connect in MORE_ADAPTERS.values()]

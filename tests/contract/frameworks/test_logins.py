@@ -98,7 +98,7 @@ def test_who_has_logged_in_here_is_not_locked_out_by_strangers(people: People) -
     assert [people.login("frank", "wrong").status_code for _ in range(4)] == [401, 401, 401, 429]
 
 
-def test_a_directory_that_does_not_answer_is_503_and_no_wrong_password(people: People) -> None:
+def test_a_directory_that_does_not_respond_is_503_and_no_wrong_password(people: People) -> None:
     for _ in range(6):
         answer = people.login("outage")
         assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
@@ -108,7 +108,7 @@ def test_a_directory_that_does_not_answer_is_503_and_no_wrong_password(people: P
 # ---- the second step -------------------------------------------------------------------------------------------------
 
 
-def test_a_login_of_two_steps(people: People) -> None:
+def test_a_login_with_mfa(people: People) -> None:
     asked = people.login("careful ada", label="phone", client_id="app")
     body = asked.json()
     assert (asked.status_code, body["error"], body["challenge_type"]) == (403, "mfa_required", "totp")
@@ -140,13 +140,13 @@ def test_codes_cannot_be_guessed_by_logging_in_again_and_again(people: People) -
 
 
 @pytest.mark.parametrize("token", ["x", "a.b.c", "", "ü", "é" * 20000])
-def test_what_is_no_step_token_is_refused(people: People, token: str) -> None:
+def test_what_is_no_mfa_token_is_refused(people: People, token: str) -> None:
     answer = people.step(token)
     assert answer.status_code == (401 if token else 400)
     assert answer.json()["error"] == ("access_denied" if token else "invalid_request")
 
 
-def test_the_password_grant_says_clearly_that_it_is_not_enough(people: People) -> None:
+def test_the_password_grant_of_a_user_with_mfa_says_mfa_required(people: People) -> None:
     form = {"grant_type": "password", "username": "careful dan", "password": PASSWORD}
     answer = people.http.post("/auth/token", data=form)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
@@ -222,7 +222,7 @@ def test_the_end_of_a_session_is_told(people: People) -> None:
     assert SessionRevoked(sid, "mia", "revoked") in people.events
 
 
-def test_without_a_second_step_there_is_no_place_for_codes(wire: faces.Wire) -> None:
+def test_without_verify_mfa_there_is_no_endpoint_for_codes(wire: faces.Wire) -> None:
     answer = wire.http.post("/auth/login/step", json={"mfa_token": "x", "code": "y"})
     assert answer.status_code in (404, 405)
 

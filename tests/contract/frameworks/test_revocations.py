@@ -11,7 +11,7 @@ from tests.support.faces import Wire, authorization
 FEED = "/auth/revocations"
 
 
-def test_it_tells_what_was_revoked_since_the_cursor(wire: Wire) -> None:
+def test_the_revocation_list_has_what_was_revoked_since_the_cursor(wire: Wire) -> None:
     me = authorization(wire.login("operator", scope="introspect")["access_token"])
     before = wire.http.get(FEED, headers=me).json()
     token = wire.login()["access_token"]
@@ -26,7 +26,7 @@ def test_it_tells_what_was_revoked_since_the_cursor(wire: Wire) -> None:
     assert sid in {one["sid"] for one in wire.http.get(f"{FEED}?after=0", headers=me).json()["revoked"]}
 
 
-def test_it_is_for_services_with_the_scope_only(wire: Wire) -> None:
+def test_the_revocation_list_needs_the_scope_introspect(wire: Wire) -> None:
     assert wire.http.get(FEED).status_code == 401
     answer = wire.http.get(FEED, headers=authorization(wire.login(scope="read write")["access_token"]))
     assert (answer.status_code, answer.json()["error"]) == (403, "insufficient_scope")
@@ -34,7 +34,7 @@ def test_it_is_for_services_with_the_scope_only(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("after", ["x", "-1", "1.5", "²", "9" * 19, "1" * 5000, "1&after=2", "%00"])
-def test_a_cursor_that_nobody_gave_is_invalid_request(wire: Wire, after: str) -> None:
+def test_a_cursor_that_was_never_issued_is_invalid_request(wire: Wire, after: str) -> None:
     me = authorization(wire.login("operator", scope="introspect")["access_token"])
     answer = wire.http.get(f"{FEED}?after={after}", headers=me)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")

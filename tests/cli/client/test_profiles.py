@@ -11,7 +11,7 @@ from tests.cli.client.shell import COMMAND, OAuth, Shell, one_line
 from tests.support.backend import PASSWORD, Backend
 
 
-def test_nobody_else_can_read_the_folder_or_what_is_in_it(shell: Shell, oauth: OAuth) -> None:
+def test_the_folder_and_its_files_are_readable_by_their_owner_only(shell: Shell, oauth: OAuth) -> None:
     command = ["login", oauth.url, "--as", "x", "--token-endpoint", oauth.url + "/auth/token", "--client-id", "x"]
     umasked = ["sh", "-c", 'umask 0; exec "$@"', "sh", *COMMAND, *command, "--client-secret-stdin", "--user", "ada"]
     done = shell.raw([*umasked, "--password-stdin"], b"hush-hush\npw\n")
@@ -39,7 +39,7 @@ def test_a_folder_that_others_may_write_to_is_refused(api: Shell) -> None:
     assert "other users may write to" in one_line(api("token", "api"))
 
 
-def test_a_damaged_profile_is_said_so_and_hides_no_other(api: Shell, server: Backend) -> None:
+def test_a_damaged_profile_is_named_and_hides_no_other(api: Shell, server: Backend) -> None:
     (api.folder / "bad.json").write_text('{"unbroken": 1, "url": 5}')
     (api.folder / "new.json").write_text('{"unbroken": 2, "url": "https://example.org"}')
     assert "is damaged" in one_line(api("token", "bad"))

@@ -74,7 +74,7 @@ async def ask(server: Running, session: Session, requests: int) -> list[tuple[in
 
 
 @pytest.mark.anyio
-async def test_ten_expiries_under_a_hundred_requests_cost_one_exchange_each(
+async def test_ten_expiries_under_a_hundred_requests_cost_one_refresh_each(
     server: Running, session: Session, watch: Watch
 ) -> None:
     start, held = server.count()["exchanges"], {stored(session).refresh_token}
