@@ -14,8 +14,9 @@ import hypothesis
 import pytest
 
 from tests.support.backend import PASSWORD, Backend
+from tests.support.identity import Identity
 from tests.support.paths import ROOT
-from tests.support.services import Service, postgres_server, redis_server
+from tests.support.services import Service, new_database, postgres_server, redis_server
 from tests.support.summary import tell_missing, tell_times
 from unbroken import Session
 
@@ -88,6 +89,13 @@ def postgres() -> Iterator[Service]:
 
 
 @pytest.fixture
+def database(postgres: Service) -> Iterator[str]:
+    """The URL of an empty database in that PostgreSQL."""
+    with new_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture
 def server() -> Iterator[Backend]:
     """A real server on loopback, with faults on request."""
     with Backend() as built:
@@ -100,3 +108,10 @@ def session(server: Backend) -> Session:
     made = Session(server.url, refresh_timeout=10.0, wait_timeout=20.0)
     made.login("ada", PASSWORD)
     return made
+
+
+@pytest.fixture
+def identity() -> Iterator[Identity]:
+    """A real server that issues tokens, for services that only verify them."""
+    with Identity() as running:
+        yield running

@@ -6,11 +6,12 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from unbroken.testing import LoopbackServer, running
 from unbroken.testing.server import PASSWORD
 
-__all__ = ["PASSWORD", "Backend", "as_json", "running"]
+__all__ = ["PASSWORD", "Backend", "RunningApp", "as_json", "running"]
 
 
 class Backend(LoopbackServer):
@@ -25,6 +26,17 @@ class Backend(LoopbackServer):
 
         self._faults.append(fault)
         return go_on.set
+
+
+class RunningApp:
+    """An application that runs for all tests of a file; each test puts its own behind it, as ``app``."""
+
+    def __init__(self) -> None:
+        self.app: Any = None
+        self.url = ""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
 
 
 def as_json(value: object) -> bytes:

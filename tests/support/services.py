@@ -12,6 +12,7 @@ import glob
 import os
 import pwd
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -22,9 +23,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
-__all__ = ["Service", "free_port", "postgres_server", "redis_server", "unavailable"]
+__all__ = ["Service", "free_port", "new_database", "postgres_server", "redis_server", "unavailable"]
 
 
 class Service:
@@ -116,6 +118,19 @@ def postgres_server() -> Iterator[Service]:
             yield service
         finally:
             service.stop(signal.SIGINT)
+
+
+@contextmanager
+def new_database(service: Service) -> Iterator[str]:
+    """The URL of an empty database, which is dropped with all its connections."""
+    name = f"of_a_test_{secrets.token_hex(4)}"
+    with psycopg.connect(service.url, autocommit=True) as db:
+        db.execute(f"CREATE DATABASE {name}".encode())
+    try:
+        yield service.url.rpartition("/")[0] + f"/{name}"
+    finally:
+        with psycopg.connect(service.url, autocommit=True) as db:
+            db.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 def _postgres_programs() -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx2
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -15,28 +13,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import unbroken.otel
 from tests.support.backend import Backend
+from tests.support.lively_day import a_lively_day
 from tests.support.waiting import until
-from unbroken import RefreshStorm, RefreshWindow, Session, TryLater
+from unbroken import RefreshWindow, TryLater
 from unbroken.client.core.events import ClientEvent
-from unbroken.httpx2 import SessionAuth
-
-
-def a_lively_day(server: Backend, session: Session) -> None:
-    """Two exchanges, a sibling's renewal, waiters, replays, a failure and a storm."""
-    with httpx2.Client(auth=SessionAuth(session), timeout=20) as client, ThreadPoolExecutor(8) as pool:
-        server.expire()
-        server.slow_next(0.2)
-        assert set(pool.map(lambda _: client.get(server.url + "/echo").status_code, range(8))) == {200}
-        server.expire()
-        assert client.post(server.url + "/echo", content=iter([b"once"])).status_code == 401
-        sent = session._authorize()
-        server.expire()
-        Session(server.url, session.store).newer_token(sent.tokens.access_token)
-        assert client.get(server.url + "/echo").status_code == 200
-        session._handle_challenge(sent, "a late one")
-        server.expire()
-        with pytest.raises(RefreshStorm):
-            client.get(server.url + "/echo")
 
 
 def test_open_telemetry_gets_a_span_a_refresh(server: Backend) -> None:
@@ -48,14 +28,14 @@ def test_open_telemetry_gets_a_span_a_refresh(server: Backend) -> None:
     a_lively_day(server, session)
     until(lambda: len(spans.get_finished_spans()) == 3)
     first, _, third = (dict(span.attributes or {}) for span in spans.get_finished_spans())
-    assert first == {"unbroken.reason": "challenge", "unbroken.tries": 1, "unbroken.outcome": "renewed"}
+    assert first == {"unbroken.reason": "challenge", "unbroken.tries": 1, "unbroken.outcome": "refreshed"}
     assert third["unbroken.outcome"] == "adopted"
     slow = spans.get_finished_spans()[0]
     assert (slow.end_time or 0) - (slow.start_time or 0) >= 0.2e9
     counted = {metric.name: _sum(metric) for metric in _metrics(reader)}
-    assert counted["unbroken.client.exchanges"] == 2
+    assert counted["unbroken.client.refreshes"] == 3
     assert counted["unbroken.client.replays"] == 9
-    assert counted["unbroken.client.storms"] == 1
+    assert counted["unbroken.client.refresh_storms"] == 1
     tracers.shutdown()
     meters.shutdown()
 

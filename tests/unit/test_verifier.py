@@ -7,7 +7,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -19,12 +18,6 @@ from tests.support.waiting import until
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.testing import ManualClock
 from unbroken.verifier import Verifier
-
-
-@pytest.fixture
-def identity() -> Iterator[Identity]:
-    with Identity() as running:
-        yield running
 
 
 @pytest.fixture

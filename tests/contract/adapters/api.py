@@ -19,6 +19,7 @@ from starlette.routing import Route
 from werkzeug.formparser import parse_form_data
 
 from tests.support.adapters import Aiohttp, Answer, AsyncHttpx, Client, Httpx, Requests
+from tests.support.backend import RunningApp
 from unbroken.testing import LoopbackServer, Network
 
 PIXELS = bytes(range(256)) * 300
@@ -170,19 +171,9 @@ class Api(LoopbackServer):
             return False
 
 
-class Door:
-    """A server that runs for all tests; each test puts its own behind it."""
-
-    def __init__(self) -> None:
-        self.app: Any = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.app(scope, receive, send)
-
-
-def behind(door: tuple[Door, Network]) -> Api:
+def behind(running_app: tuple[RunningApp, Network]) -> Api:
     api = Api()
-    door[0].app, api.network, api.url = api.app(), door[1], f"http://127.0.0.1:{door[1].port}"
+    running_app[0].app, api.network, api.url = api.app(), running_app[1], f"http://127.0.0.1:{running_app[1].port}"
     api.network.lose = api.network.lost = api.network.exchanges = 0
     return api
 

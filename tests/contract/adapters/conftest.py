@@ -12,8 +12,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.contract.adapters.api import Api, Door, behind
+from tests.contract.adapters.api import Api, behind
 from tests.support.adapters import MORE_ADAPTERS, Client
+from tests.support.backend import RunningApp
 from unbroken import (
     Session,
 )
@@ -22,16 +23,16 @@ from unbroken.testing import ManualClock, Network, running
 
 
 @pytest.fixture(scope="module")
-def doors() -> Iterator[list[tuple[Door, Network]]]:
+def running_apps() -> Iterator[list[tuple[RunningApp, Network]]]:
     """Two of them, for redirects from one origin to another; each behind a network that can lose answers."""
     with ExitStack() as opened:
         made = []
         for _ in range(2):
-            door = Door()
-            network = Network(opened.enter_context(running(door)))
+            app = RunningApp()
+            network = Network(opened.enter_context(running(app)))
             network.start()
             opened.callback(network.stop)
-            made.append((door, network))
+            made.append((app, network))
         yield made
 
 
@@ -42,14 +43,14 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def server(doors: list[tuple[Door, Network]]) -> Api:
-    return behind(doors[0])
+def server(running_apps: list[tuple[RunningApp, Network]]) -> Api:
+    return behind(running_apps[0])
 
 
 @pytest.fixture
-def elsewhere(doors: list[tuple[Door, Network]]) -> Api:
+def elsewhere(running_apps: list[tuple[RunningApp, Network]]) -> Api:
     """Another origin."""
-    return behind(doors[1])
+    return behind(running_apps[1])
 
 
 @pytest.fixture

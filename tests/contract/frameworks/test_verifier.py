@@ -77,12 +77,6 @@ SERVICES: dict[str, Callable[[Verifier], AbstractContextManager[int]]] = {
 }
 
 
-@pytest.fixture
-def identity() -> Iterator[Identity]:
-    with Identity() as running_there:
-        yield running_there
-
-
 @pytest.fixture(params=SERVICES.values(), ids=SERVICES)
 def http(request: pytest.FixtureRequest, identity: Identity) -> Iterator[httpx2.Client]:
     feed = RevocationFeed(identity.url + FEED, identity.service(), on_unavailable="reject")

@@ -504,23 +504,13 @@ def test_a_database_that_stopped_is_unavailable_and_one_that_is_back_serves(
         assert store.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0) is True
 
 
-@pytest.fixture
-def url(postgres: Service) -> Iterator[str]:
-    """The URL of an empty database."""
-    with psycopg.connect(postgres.url, autocommit=True) as db:
-        db.execute("CREATE DATABASE of_server_stores")
-    yield postgres.url.removesuffix("postgres") + "of_server_stores"
-    with psycopg.connect(postgres.url, autocommit=True) as db:
-        db.execute("DROP DATABASE of_server_stores WITH (FORCE)")
-
-
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres", "redis"])
 def test_a_session_that_is_renamed_while_its_refresh_is_decided_keeps_its_name(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     where = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/store.db"}.get(kind)
     if where is None:
-        where = request.getfixturevalue("url") if kind == "postgres" else request.getfixturevalue("redis").url
+        where = request.getfixturevalue("database") if kind == "postgres" else request.getfixturevalue("redis").url
     store = open_store(where)
     before = row(f"renamed in {kind}", generation=1, rotated_at=2.0, promoted_branch=0)
     run_sync(store.insert(before))

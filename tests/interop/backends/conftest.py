@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from tests.interop.backends.base import Backend
-from tests.interop.backends.scene import Hands, Scene, Stage
+from tests.interop.backends.scene import Scene, Stage
 from tests.support.adapters import ADAPTERS, Client
-from tests.support.backend import running
+from tests.support.backend import RunningApp, running
 from unbroken import Dialect, Session
 from unbroken.client.core import refresh_rules as rules
 from unbroken.client.core.events import ClientEvent
+from unbroken.testing import ManualClock
 
 
 @pytest.fixture(autouse=True)
@@ -32,35 +33,24 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[Callable[[Session], Clie
         yield lambda session: opened.enter_context(ADAPTERS[request.param](session))
 
 
-class Door:
-    """A server that runs for all tests; each test puts a backend of its own behind it."""
-
-    def __init__(self) -> None:
-        self.app: Any = None
-        self.url = ""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.app(scope, receive, send)
-
-
 @pytest.fixture(scope="session")
-def doors() -> Iterator[list[Door]]:
+def running_apps() -> Iterator[list[RunningApp]]:
     """Two of them: some tests need another origin."""
-    made = [Door(), Door()]
+    made = [RunningApp(), RunningApp()]
     with ExitStack() as opened:
-        for door in made:
-            door.url = f"http://127.0.0.1:{opened.enter_context(running(door))}"
+        for app in made:
+            app.url = f"http://127.0.0.1:{opened.enter_context(running(app))}"
         yield made
 
 
 @pytest.fixture
-def run(doors: list[Door]) -> Callable[[Backend], Backend]:
+def run(running_apps: list[RunningApp]) -> Callable[[Backend], Backend]:
     """Runs a backend; two at most in one test."""
-    free = iter(doors)
+    free = iter(running_apps)
 
     def start(backend: Backend) -> Backend:
-        door = next(free)
-        door.app, backend.url = backend.app(), door.url
+        app = next(free)
+        app.app, backend.url = backend.app(), app.url
         return backend
 
     return start
@@ -76,15 +66,15 @@ def stage(run: Callable[[Backend], Backend], adapter: Callable[[Session], Client
 
         def build(backend: Backend, *, dialect: Callable[[Dialect], Dialect] = replace, **about: Any) -> Scene:
             run(backend)
-            hands, over, events = Hands(), list[str](), list[ClientEvent]()
-            about = {"refresh_timeout": 10.0, "wait_timeout": 20.0, "clock": hands.clock()} | about
+            clock, over, events = ManualClock(), list[str](), list[ClientEvent]()
+            about = {"refresh_timeout": 10.0, "wait_timeout": 20.0, "clock": clock} | about
             session = Session(
                 dialect(type(backend).dialect(backend.url)),
                 on_session_over=over.append,
                 on_event=events.append,
                 **about,
             )
-            scene = Scene(backend, session, adapter(session), hands, pool, over, events)
+            scene = Scene(backend, session, adapter(session), clock, pool, over, events)
             scene.log_in()
             return scene
 

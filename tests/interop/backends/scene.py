@@ -13,27 +13,13 @@ from tests.interop.backends.base import PASSWORD, Backend, Fault
 from tests.support.adapters import Answer, Client
 from tests.support.waiting import until
 from unbroken import Session, Tokens
-from unbroken._clock import Clock
 from unbroken.client.core.events import ClientEvent
+from unbroken.testing import ManualClock
 
 # What a backend may say to an exchange without meaning anything by it. The session lives on.
 DOWN = Fault(status=503, headers={"retry-after": "30"})
 JUNK = Fault(status=200, body=b"<html>come back later</html>")
 LOST = Fault(lost=True)
-
-
-class Hands:
-    """A clock with hands."""
-
-    def __init__(self) -> None:
-        self.wall, self.mono = 1_000_000.0, 50.0
-
-    def clock(self) -> Clock:
-        return Clock(lambda: self.wall, lambda: self.mono)
-
-    def pass_(self, seconds: float) -> None:
-        self.wall += seconds
-        self.mono += seconds
 
 
 @dataclass
@@ -43,7 +29,7 @@ class Scene:
     backend: Backend
     session: Session
     client: Client
-    hands: Hands
+    clock: ManualClock
     pool: ThreadPoolExecutor = field(repr=False)
     over: list[str]
     events: list[ClientEvent]

@@ -35,7 +35,7 @@ def test_a_refresh_that_fails_ends_no_session(scene: Scene, fault: Fault) -> Non
         scene.get()
     assert (scene.stored, scene.over) == (before, [])
     scene.backend.faults.clear()
-    scene.hands.pass_(60)
+    scene.clock.advance(60)
     assert scene.get().status == 200
 
 
@@ -115,7 +115,7 @@ def test_a_late_challenge_needs_no_refresh(scene: Scene) -> None:
 def test_requests_on_an_expired_token_are_held_and_sent_once(stage: Stage) -> None:
     scene = stage(BearerJson(lifetime=1800))
     scene.backend.expire()
-    scene.hands.pass_(1800)
+    scene.clock.advance(1800)
     scene.backend.spoil(Fault(seconds=0.2))
     assert statuses(scene.together(10)) == [200] * 10
     fresh = scene.backend.issued[-1].access
@@ -146,7 +146,7 @@ def test_without_a_refresh_token_nothing_is_asked_for(scene: Scene) -> None:
     assert scene.get().status == 200
     scene.backend.expire()
     assert scene.get().status == 401
-    scene.hands.pass_(61)
+    scene.clock.advance(61)
     with pytest.raises(SessionOver) as caught:
         scene.get()
     assert (caught.value.reason, scene.backend.presented) == ("no_refresh_token", [])

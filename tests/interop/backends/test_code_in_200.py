@@ -82,7 +82,7 @@ def test_a_challenge_just_after_a_refresh_finds_no_dead_queue(stage: Stage) -> N
         return done
 
     def renewed(times: int) -> bool:
-        scene.hands.pass_(31)  # an endpoint that was challenged twice in a row is asked again
+        scene.clock.advance(31)  # an endpoint that was challenged twice in a row is asked again
         return len(scene.backend.issued) > times
 
     workers = [scene.pool.submit(work) for _ in range(8)]
@@ -93,7 +93,7 @@ def test_a_challenge_just_after_a_refresh_finds_no_dead_queue(stage: Stage) -> N
     finally:
         stop.set()
     assert all(worker.result(10) for worker in workers)
-    scene.hands.pass_(31)
+    scene.clock.advance(31)
     assert scene.get().json["code"] == 200
     assert scene.backend.alarms == 0
 
@@ -151,7 +151,7 @@ def test_a_missing_field_is_named_and_the_tokens_are_kept(scene: Scene, data: st
     assert caught.value.field == field
     assert (scene.stored, scene.backend.exchanges) == (before, 1)
     scene.backend.faults.clear()
-    scene.hands.pass_(60)
+    scene.clock.advance(60)
     assert scene.get().json["code"] == 200
 
 

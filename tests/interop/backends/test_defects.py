@@ -125,19 +125,19 @@ def test_a_refresh_has_an_end_and_the_next_one_waits_a_while(stage: Stage) -> No
             scene.get()
         assert caught.value.retry_after > 0
     assert scene.backend.exchanges == 3
-    scene.hands.pass_(60)
+    scene.clock.advance(60)
     assert scene.get().status == 200
 
 
 @pytest.mark.defect("C6")
 def test_refresh_is_ahead_of_time_and_survives_a_sleeping_machine(stage: Stage) -> None:
     scene = stage(BearerJson(lifetime=1800))
-    scene.hands.pass_(1785)
+    scene.clock.advance(1785)
     assert scene.get().status == 200
     until(lambda: scene.stored and scene.stored.access_token == scene.backend.issued[-1].access)
     until(lambda: not scene.session.status.refreshing)
     scene.backend.expire()
-    scene.hands.wall += 8 * 3600  # the monotonic clock has stood still
+    scene.clock.sleep(8 * 3600)  # the monotonic clock has stood still
     assert scene.get().status == 200
     assert scene.backend.exchanges == 2
     assert len(scene.backend.seen) == 2, "no request was challenged"
@@ -164,7 +164,7 @@ def test_errors_have_types_and_the_end_is_one_event(scene: Scene) -> None:
     scene.backend.spoil(DOWN)
     with pytest.raises(UnbrokenError) as later:
         scene.get()
-    scene.hands.pass_(60)
+    scene.clock.advance(60)
     scene.backend.end_sessions()
     with pytest.raises(UnbrokenError) as over:
         scene.get()

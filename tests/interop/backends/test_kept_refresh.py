@@ -76,7 +76,7 @@ def test_late_challenges_need_no_refresh_and_new_requests_are_held(stage: Stage)
     scene.backend.held = True
     late = scene.begin(scene.get, "/api/late")
     until(lambda: scene.backend.requests_to("/api/late"))
-    scene.hands.pass_(1800)
+    scene.clock.advance(1800)
     scene.backend.spoil(Fault(seconds=0.2))
     assert statuses(scene.together(5)) == [200] * 5
     scene.backend.held = False

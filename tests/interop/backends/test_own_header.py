@@ -91,7 +91,7 @@ def told(scene: Scene, caplog: pytest.LogCaptureFixture) -> str:
     scene.backend.spoil(JUNK, times=3)
     with pytest.raises(TryLater):
         scene.get()
-    scene.hands.pass_(60)
+    scene.clock.advance(60)
     assert scene.get().status == 200
     assert "RefreshFailed" in caplog.text
     assert "TokensRefreshed" in caplog.text

@@ -38,7 +38,7 @@ def misreading(scene: Scene) -> Session:
     """Another session on the same tokens, whose dialect looks for the access token in the wrong place."""
     right = scene.session.dialect
     wrong = replace(right, tokens=replace(right.tokens, access_token=ELSEWHERE))
-    return Session(wrong, scene.session.store, clock=scene.hands.clock())
+    return Session(wrong, scene.session.store, clock=scene.clock)
 
 
 def test_a_login_that_was_done_elsewhere_is_taken_over(scene: Scene) -> None:
@@ -59,7 +59,7 @@ def test_each_refresh_presents_the_newest_refresh_token(scene: Scene) -> None:
     issued = [pair.refresh for pair in scene.backend.issued]
     for _ in range(3):
         scene.backend.expire()
-        scene.hands.pass_(60)
+        scene.clock.advance(60)
         assert scene.get().json["user"] == "ada"
         issued += [pair.refresh or issued[-1] for pair in scene.backend.issued[-1:]]
     assert scene.backend.presented == issued[:3]
@@ -92,7 +92,7 @@ def test_whatever_is_no_refusal_loses_nothing(scene: Scene, fault: Fault) -> Non
         scene.get()
     assert scene.stored == before
     scene.backend.faults.clear()
-    scene.hands.pass_(60)
+    scene.clock.advance(60)
     assert scene.get().json["user"] == "ada"
     assert (scene.over, scene.backend.alarms) == ([], 0)
     assert len(set(scene.backend.presented)) == 1

@@ -58,7 +58,7 @@ def test_a_refresh_that_fails_leaves_no_flag_behind(scene: Scene) -> None:
     with pytest.raises(TryLater):
         scene.get()
     assert not scene.session.status.refreshing
-    scene.hands.pass_(60)
+    scene.clock.advance(60)
     assert scene.get().status == 200
 
 
@@ -146,7 +146,7 @@ def test_new_requests_wait_for_the_refresh_and_tokens_stay_with_their_origin(
     scene = stage(StatusInBody(lifetime=1800))
     other = run(StatusInBody())
     old = scene.backend.issued[0].access
-    scene.hands.pass_(1800)
+    scene.clock.advance(1800)
     scene.backend.spoil(Fault(seconds=0.2))
     assert statuses(scene.together(10)) == [200] * 10
     assert len(scene.backend.seen) == 10, "none was sent with the old token first"
@@ -184,5 +184,5 @@ def test_a_server_that_is_down_for_a_while_is_survived(scene: Scene) -> None:
     with pytest.raises(TryLater) as caught:
         scene.get()
     assert caught.value.retry_after == pytest.approx(30, abs=1)
-    scene.hands.pass_(31)
+    scene.clock.advance(31)
     assert scene.get().status == 200

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -35,13 +35,9 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 @pytest.fixture
-def url(postgres: Service) -> Iterator[str]:
+def url(database: str) -> str:
     """The URL of an empty database."""
-    with psycopg.connect(postgres.url, autocommit=True) as db:
-        db.execute("CREATE DATABASE of_drivers")
-    yield postgres.url.removesuffix("postgres") + "of_drivers"
-    with psycopg.connect(postgres.url, autocommit=True) as db:
-        db.execute("DROP DATABASE of_drivers WITH (FORCE)")
+    return database
 
 
 def tables(url: str) -> int:

@@ -17,7 +17,6 @@ from weakref import WeakMethod
 import psycopg
 import pytest
 
-from tests.support.services import Service
 from tests.support.waiting import until
 from unbroken.errors import InvalidToken, StoreUnavailable
 from unbroken.server import MemorySessionStore, Sessions, freshness, open_store
@@ -59,13 +58,9 @@ there.close()
 
 
 @pytest.fixture
-def url(postgres: Service) -> Iterator[str]:
+def url(database: str) -> str:
     """The URL of an empty database."""
-    with psycopg.connect(postgres.url, autocommit=True) as db:
-        db.execute("CREATE DATABASE of_feed")
-    yield postgres.url.removesuffix("postgres") + "of_feed"
-    with psycopg.connect(postgres.url, autocommit=True) as db:
-        db.execute("DROP DATABASE of_feed WITH (FORCE)")
+    return database
 
 
 @pytest.fixture
@@ -100,12 +95,25 @@ def is_dead(sessions: Sessions, token: str) -> bool:
 def listening(url: str) -> list[int]:
     """The server's processes that serve those who listen."""
     with psycopg.connect(url, autocommit=True) as db:
-        found = db.execute("SELECT pid FROM pg_stat_activity WHERE datname = 'of_feed' AND query LIKE 'LISTEN%%'")
+        found = db.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%%'"
+        )
         return [pid for (pid,) in found]
 
 
+earlier: set[threading.Thread] = set()  # of other tests, whose sessions are not collected yet
+
+
+@pytest.fixture(autouse=True)
+def _note_earlier_threads() -> None:
+    earlier.clear()
+    earlier.update(threading.enumerate())
+
+
 def threads() -> int:
-    return sum(thread.name == "unbroken revocation listener" for thread in threading.enumerate())
+    """How many listeners this test has started that still run."""
+    ours = set(threading.enumerate()) - earlier
+    return sum(thread.name == "unbroken revocation listener" for thread in ours)
 
 
 # ---- what is announced -----------------------------------------------------------------------------------------------
@@ -307,7 +315,7 @@ async def test_aclose_stops_the_listener_and_closes_all_connections(url: str) ->
     await sessions.aclose()
     assert threads() == 0
     with psycopg.connect(url, autocommit=True) as db:
-        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'of_feed' AND pid <> pg_backend_pid()"
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         until(lambda: db.execute(others).fetchone() == (0,))
     assert (await sessions.arefresh(granted.refresh_token or "")).refresh_seq == 1
     await sessions.aclose()

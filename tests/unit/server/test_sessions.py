@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.clock import ServerClock
 from unbroken._sync import run_sync
 from unbroken.errors import (
     ConfigurationError,
@@ -41,12 +42,9 @@ from unbroken.server.events import ReuseDetected, ServerEvent, SessionCreated, S
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA")
 
 
-class Hands:
-    def __init__(self) -> None:
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> ServerClock:
+    return ServerClock(time.time())  # other libraries verify our tokens by the time of day
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -57,18 +55,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def hands() -> Hands:
-    return Hands()
-
-
-@pytest.fixture
 def events() -> list[ServerEvent]:
     return []
 
 
 @pytest.fixture
-def sessions(store: Any, hands: Hands, events: list[ServerEvent]) -> Sessions:
-    return Sessions(store, clock=hands, on_event=events.append)
+def sessions(store: Any, clock: ServerClock, events: list[ServerEvent]) -> Sessions:
+    return Sessions(store, clock=clock, on_event=events.append)
 
 
 def refused(sessions: Sessions, token: str | None, **about: Any) -> str:
@@ -94,17 +87,17 @@ def test_a_login_gives_tokens_that_say_who_and_for_how_long(sessions: Sessions) 
     assert (response["expires_in"], response["refresh_expires_in"], response["refresh_seq"]) == (1800, 604800, 0)
 
 
-def test_a_refresh_moves_on_and_leaves_the_old_access_token_good(sessions: Sessions, hands: Hands) -> None:
+def test_a_refresh_moves_on_and_leaves_the_old_access_token_good(sessions: Sessions, clock: ServerClock) -> None:
     first = sessions.create("ada")
-    hands.now += 60
+    clock.now += 60
     second = sessions.refresh(first.refresh_token or "")
     assert second.refresh_seq == 1
     assert sessions.verify(first.access_token).sid == sessions.verify(second.access_token).sid
-    assert dead_after(sessions, hands, first.access_token, 1741) == "expired"
+    assert dead_after(sessions, clock, first.access_token, 1741) == "expired"
 
 
-def dead_after(sessions: Sessions, hands: Hands, token: str, seconds: float) -> str:
-    hands.now += seconds
+def dead_after(sessions: Sessions, clock: ServerClock, token: str, seconds: float) -> str:
+    clock.now += seconds
     return dead(sessions, token)
 
 
@@ -117,10 +110,12 @@ def test_sixteen_threads_with_one_token_get_one_successor(sessions: Sessions, ev
     assert sorted(verdicts) == ["converged"] * 15 + ["rotated"]
 
 
-def test_after_a_lost_response_the_same_idempotency_key_gets_the_same_token(sessions: Sessions, hands: Hands) -> None:
+def test_after_a_lost_response_the_same_idempotency_key_gets_the_same_token(
+    sessions: Sessions, clock: ServerClock
+) -> None:
     token = sessions.create("ada", coordinated=True).refresh_token or ""
     first = sessions.refresh(token, idempotency_key="one").refresh_token
-    hands.now += 3600
+    clock.now += 3600
     assert sessions.refresh(token, idempotency_key="one").refresh_token == first
 
 
@@ -139,25 +134,25 @@ def test_another_idempotency_key_gets_a_branch_and_only_one_branch_goes_on(
     assert alarm.evidence
 
 
-def test_the_first_use_settles_the_branch_where_that_is_wanted(store: Any, hands: Hands) -> None:
-    sessions = Sessions(store, clock=hands, confirm_first_use=True)
+def test_the_first_use_settles_the_branch_where_that_is_wanted(store: Any, clock: ServerClock) -> None:
+    sessions = Sessions(store, clock=clock, confirm_first_use=True)
     token = sessions.create("ada", coordinated=True).refresh_token or ""
     sessions.verify(sessions.refresh(token, idempotency_key="one").access_token)
     assert refused(sessions, token, idempotency_key="two") == "reuse"
 
 
-def test_idle_and_absolute_expiry(sessions: Sessions, hands: Hands) -> None:
+def test_idle_and_absolute_expiry(sessions: Sessions, clock: ServerClock) -> None:
     token = sessions.create("ada").refresh_token or ""
-    hands.now += 7 * 86400
+    clock.now += 7 * 86400
     assert refused(sessions, token) == "expired"
     granted = sessions.create("ada")
     for _ in range(17):
-        hands.now += 5 * 86400
+        clock.now += 5 * 86400
         granted = sessions.refresh(granted.refresh_token or "")
-    hands.now += 5 * 86400 - 60
+    clock.now += 5 * 86400 - 60
     granted = sessions.refresh(granted.refresh_token or "")
     assert granted.to_response()["expires_in"] == 60, "no access token outlives its session"
-    hands.now += 61
+    clock.now += 61
     assert refused(sessions, granted.refresh_token) == "expired"
 
 
@@ -165,11 +160,11 @@ def test_idle_and_absolute_expiry(sessions: Sessions, hands: Hands) -> None:
 
 
 @pytest.mark.parametrize("how", ["access", "refresh", "both", "an old refresh token", "an expired access token"])
-def test_logout_by_any_genuine_token_ends_the_session_at_once(sessions: Sessions, hands: Hands, how: str) -> None:
+def test_logout_by_any_genuine_token_ends_the_session_at_once(sessions: Sessions, clock: ServerClock, how: str) -> None:
     first = sessions.create("ada")
     now = sessions.refresh(first.refresh_token or "")
     if how == "an expired access token":
-        hands.now += 1900
+        clock.now += 1900
         now = sessions.refresh(now.refresh_token or "")
     tokens = {
         "access": {"access_token": now.access_token},
@@ -201,9 +196,9 @@ def test_revoking_one_others_and_all(sessions: Sessions, events: list[ServerEven
     assert sum(isinstance(event, SessionCreated) for event in events) == 5
 
 
-def test_a_session_list_tells_what_a_user_recognises(sessions: Sessions, hands: Hands) -> None:
+def test_a_session_list_tells_what_a_user_recognises(sessions: Sessions, clock: ServerClock) -> None:
     token = sessions.create("ada", label="laptop", caller=Caller("192.0.2.1", "browser")).refresh_token or ""
-    hands.now += 10
+    clock.now += 10
     sessions.refresh(token)
     [info] = sessions.list_sessions("ada")
     assert (info.label, info.ip, info.user_agent, info.used_at - info.created_at) == (
@@ -407,16 +402,16 @@ def test_other_algorithms_by_choice(store: Any, alg: str) -> None:
 # ---- keys ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_rotation_of_keys_ends_no_session(sessions: Sessions, hands: Hands) -> None:
+def test_a_rotation_of_keys_ends_no_session(sessions: Sessions, clock: ServerClock) -> None:
     granted = sessions.create("ada")
     old = jwt.get_unverified_header(granted.access_token)["kid"]
     sessions.rotate_keys(publish_ahead=600)
     assert len(sessions.jwks()["keys"]) == 2, "published before it signs"  # type: ignore[arg-type]
     assert jwt.get_unverified_header(sessions.create("ada").access_token)["kid"] == old
-    hands.now += 601
+    clock.now += 601
     granted = sessions.refresh(granted.refresh_token or "")
     assert jwt.get_unverified_header(granted.access_token)["kid"] != old
-    hands.now += 1802
+    clock.now += 1802
     assert len(sessions.jwks()["keys"]) == 1, "the last token of the old key is dead"  # type: ignore[arg-type]
     assert sessions.refresh(granted.refresh_token or "")
 
@@ -442,17 +437,17 @@ def test_the_last_key_that_is_retired_has_a_successor(sessions: Sessions) -> Non
     assert sessions.verify(sessions.refresh(sessions.create("ada").refresh_token or "").access_token)
 
 
-def test_a_process_that_does_not_know_the_lifetimes_revokes_for_long_enough(store: Any, hands: Hands) -> None:
-    server = Sessions(store, clock=hands, policy=Policy(access_ttl=12 * 3600, refresh_ttl=30 * 86400))
+def test_a_process_that_does_not_know_the_lifetimes_revokes_for_long_enough(store: Any, clock: ServerClock) -> None:
+    server = Sessions(store, clock=clock, policy=Policy(access_ttl=12 * 3600, refresh_ttl=30 * 86400))
     granted = server.create("ada")
-    command_line = Sessions(store, clock=hands)
+    command_line = Sessions(store, clock=clock)
     command_line.rotate_keys(publish_ahead=0)
     command_line.revoke_subject("ada")
-    hands.now += 11 * 3600
-    assert dead(Sessions(store, clock=hands), granted.access_token) == "revoked", "also after a restart"
+    clock.now += 11 * 3600
+    assert dead(Sessions(store, clock=clock), granted.access_token) == "revoked", "also after a restart"
     other = server.create("bob").refresh_token or ""
     command_line.rotate_keys(publish_ahead=0)
-    hands.now += 29 * 86400
+    clock.now += 29 * 86400
     assert server.refresh(other).refresh_seq == 1, "no rotation of keys logs anybody out"
 
 
@@ -476,11 +471,11 @@ def test_a_revocation_is_known_after_a_restart(tmp_path: Path) -> None:
     assert dead(Sessions(SqliteSessionStore(tmp_path / "s.db")), granted.access_token) == "revoked"
 
 
-def test_the_set_of_revoked_sessions_is_bounded_by_one_access_lifetime(store: Any, hands: Hands) -> None:
-    sessions = Sessions(store, clock=hands, policy=Policy(access_ttl=60))
+def test_the_set_of_revoked_sessions_is_bounded_by_one_access_lifetime(store: Any, clock: ServerClock) -> None:
+    sessions = Sessions(store, clock=clock, policy=Policy(access_ttl=60))
     for _ in range(50):
         sessions.logout(access_token=sessions.create("ada").access_token)
-        hands.now += 30
+        clock.now += 30
     assert len(sessions._freshness.revoked) <= 4
 
 
@@ -547,11 +542,11 @@ async def test_an_empty_sid_or_subject_matches_no_session() -> None:
     assert await sessions.arevoke(sid, subject="ada") is True
 
 
-def test_a_retired_key_ends_no_session(hands: Hands) -> None:
-    sessions = Sessions(MemorySessionStore(), clock=hands)
+def test_a_retired_key_ends_no_session(clock: ServerClock) -> None:
+    sessions = Sessions(MemorySessionStore(), clock=clock)
     granted = sessions.create("ada")
     sessions.verify(granted.access_token)
-    sessions.retire_key(sessions.keyring().signer(hands.now).kid)
+    sessions.retire_key(sessions.keyring().signer(clock.now).kid)
     assert sessions.logout(access_token=granted.access_token) is False
     assert len(sessions.list_sessions()) == 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 
 import anyio
 import pytest
@@ -15,12 +14,6 @@ from tests.unit.test_verifier import refused
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.testing import ManualClock
 from unbroken.verifier import Introspection, RevocationFeed, Verifier
-
-
-@pytest.fixture
-def identity() -> Iterator[Identity]:
-    with Identity() as running:
-        yield running
 
 
 @pytest.fixture

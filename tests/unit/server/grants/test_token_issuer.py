@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.clock import ServerClock
 from unbroken.errors import ConfigurationError
 from unbroken.server import Claims, MemorySessionStore, SessionInfo, Sessions
-
-
-class Hands:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def hands() -> Hands:
-    return Hands()
 
 
 def test_a_token_that_is_too_long_is_not_made_and_nothing_is_spent() -> None:
@@ -42,21 +30,21 @@ def test_a_subject_that_fits_into_no_token_is_refused_at_login() -> None:
     assert sessions.list_sessions() == []
 
 
-def test_the_claims_hook_sees_the_session_as_the_refresh_will_leave_it(hands: Hands) -> None:
+def test_the_claims_hook_sees_the_session_as_the_refresh_will_leave_it(clock: ServerClock) -> None:
     seen: list[SessionInfo] = []
 
     def claims(info: SessionInfo) -> dict[str, object]:
         seen.append(info)
         return {}
 
-    sessions = Sessions(MemorySessionStore(), claims=claims, clock=hands)
+    sessions = Sessions(MemorySessionStore(), claims=claims, clock=clock)
     token = sessions.create("ada").refresh_token or ""
     for _ in range(20):
-        hands.now += 86400
+        clock.now += 86400
         token = sessions.refresh(token).refresh_token or ""
         [listed] = sessions.list_sessions("ada")
         assert seen[-1] == listed
-    assert (seen[-1].used_at, seen[-1].idle_expires_at) == (hands.now, hands.now + 7 * 86400)
+    assert (seen[-1].used_at, seen[-1].idle_expires_at) == (clock.now, clock.now + 7 * 86400)
 
 
 @pytest.fixture

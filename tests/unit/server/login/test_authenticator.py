@@ -7,17 +7,18 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 from argon2 import PasswordHasher
 
+from tests.support.logins import CaseSensitiveLogins
 from unbroken.errors import ConfigurationError, LoginRefused, TryLater
 from unbroken.server import Accounts, Endpoints, Identity, MemorySessionStore, MfaRequired, Sessions, SqliteSessionStore
-from unbroken.server.events import ServerEvent, SessionCreated
-from unbroken.server.http.messages import Request, Response
+from unbroken.server.events import SessionCreated
+from unbroken.server.http.messages import Request
 from unbroken.server.login import authenticator
 from unbroken.server.worker_pool import CORES, LOGIN_POOL, WorkerPool
 from unbroken.testing import ManualClock
@@ -282,40 +283,12 @@ async def test_a_login_is_no_slower_for_a_name_that_is_work_to_fold() -> None:
     assert time.process_time() - began < 0.3
 
 
-HERE, THERE = "192.0.2.1", "203.0.113.9"
-
-
-class Town:
-    """Endpoints over a directory that knows capitals apart, as Django's and most others do; and what it was asked."""
-
-    people: ClassVar = {"ada": "secret", "Ada": "mine"}
-
-    def __init__(self, authenticate: Callable[[str, str], Any] | None = None) -> None:
-        self.now, self.asked, self.events = 1_800_000_000.0, list[str](), list[ServerEvent]()
-        sessions = Sessions(MemorySessionStore(), clock=lambda: self.now, on_event=self.events.append)
-        settings: Any = {"verify_mfa": lambda _subject, _kind, code: code == "42"}
-        self.endpoints = Endpoints(sessions, authenticate or self.authenticate, **settings)
-
-    def authenticate(self, name: str, password: str) -> Any:
-        self.asked.append(name)
-        return name if self.people.get(name) == password else None
-
-    def post(self, path: str, ip: str = THERE, agent: str = "", **fields: str) -> Response:
-        headers = JSON | {"user-agent": agent}
-        answer = self.endpoints.handle_blocking(Request("POST", path, headers, json.dumps(fields).encode(), ip))
-        assert answer is not None
-        return answer
-
-    def login(self, name: str, password: str = "wrong", ip: str = THERE, agent: str = "") -> int:
-        return self.post("/auth/login", ip, agent, username=name, password=password).status
-
-
 @pytest.mark.parametrize("subject", [5, b"ada", None, "", "\ud800"])
 @pytest.mark.parametrize("kind", [Identity, MfaRequired])
 def test_a_subject_that_fits_into_no_token_is_503_also_before_mfa(kind: Any, subject: Any) -> None:
-    assert Town(lambda _name, _password: kind(subject)).login("ada") == 503
+    assert CaseSensitiveLogins(lambda _name, _password: kind(subject)).login("ada") == 503
 
 
 @pytest.mark.parametrize("who", [Identity("ada", label=None), MfaRequired("ada", kind=7), MfaRequired("ada", hint=[1])])  # type: ignore[arg-type]
 def test_labels_kinds_and_hints_that_are_no_text_are_503(who: Any) -> None:
-    assert Town(lambda _name, _password: who).login("ada") == 503
+    assert CaseSensitiveLogins(lambda _name, _password: who).login("ada") == 503

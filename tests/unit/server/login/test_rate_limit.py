@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from secrets import token_bytes, token_hex
-from typing import Any, ClassVar
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -18,10 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.clock import ServerClock
+from tests.support.logins import HERE, THERE, CaseSensitiveLogins
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, StoreUnavailable, TooManyAttempts, TryLater
 from unbroken.server import Endpoints, MemorySessionStore, MfaRequired, RateLimitPolicy, Sessions, SqliteSessionStore
-from unbroken.server.events import LoginFailed, LoginRateLimited, ServerEvent
+from unbroken.server.events import LoginFailed, LoginRateLimited
 from unbroken.server.http.messages import Request, Response
 from unbroken.server.login.rate_limit import LoginRateLimiter, Rate, address_key, name_key, spelling_key
 from unbroken.server.stores import open_store
@@ -32,21 +34,11 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
 HOME, CAFE, FAR = "192.0.2.1", "198.51.100.7", "203.0.113.9"
 
 
-class Hands:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Place:
     """Endpoints whose passwords are ``right``, and what was asked of them."""
 
     def __init__(self, store: Any = None, **settings: Any) -> None:
-        self.clock, self.asked = Hands(), []
+        self.clock, self.asked = ServerClock(), []
         self.sessions = Sessions(store or MemorySessionStore(), clock=self.clock)
         self.endpoints = Endpoints(self.sessions, self.authenticate, **settings)
 
@@ -345,7 +337,7 @@ def test_neither_names_nor_addresses_are_stored(tmp_path: Path) -> None:
 
 def test_every_store_advances_refunds_and_clears_markers(store: Any) -> None:
     account, address = token_bytes(32), f"address {uuid4()}"
-    guard = LoginRateLimiter(store, RateLimitPolicy(account_burst=1), Hands())
+    guard = LoginRateLimiter(store, RateLimitPolicy(account_burst=1), ServerClock())
     one = run_sync(guard.acquire(account, address))
     with pytest.raises(TooManyAttempts) as refused:
         run_sync(guard.acquire(account, address))
@@ -371,78 +363,50 @@ def test_the_rate_limits_of_two_processes_count_together(tmp_path: Path) -> None
     assert [logins[n % 2]().status for n in range(12)] == [401] * 10 + [429] * 2
 
 
-HERE, THERE = "192.0.2.1", "203.0.113.9"
-
-
-class Town:
-    """Endpoints over a directory that knows capitals apart, as Django's and most others do; and what it was asked."""
-
-    people: ClassVar = {"ada": "secret", "Ada": "mine"}
-
-    def __init__(self, authenticate: Callable[[str, str], Any] | None = None) -> None:
-        self.now, self.asked, self.events = 1_800_000_000.0, list[str](), list[ServerEvent]()
-        sessions = Sessions(MemorySessionStore(), clock=lambda: self.now, on_event=self.events.append)
-        settings: Any = {"verify_mfa": lambda _subject, _kind, code: code == "42"}
-        self.endpoints = Endpoints(sessions, authenticate or self.authenticate, **settings)
-
-    def authenticate(self, name: str, password: str) -> Any:
-        self.asked.append(name)
-        return name if self.people.get(name) == password else None
-
-    def post(self, path: str, ip: str = THERE, agent: str = "", **fields: str) -> Response:
-        headers = JSON | {"user-agent": agent}
-        answer = self.endpoints.handle_blocking(Request("POST", path, headers, json.dumps(fields).encode(), ip))
-        assert answer is not None
-        return answer
-
-    def login(self, name: str, password: str = "wrong", ip: str = THERE, agent: str = "") -> int:
-        return self.post("/auth/login", ip, agent, username=name, password=password).status
-
-
 def test_an_account_that_is_called_nearly_the_same_buys_no_guesses() -> None:
-    town = Town()
+    logins = CaseSensitiveLogins()
     for _ in range(5):
         for _ in range(9):
-            town.login("ada")
-        town.login("Ada", "mine")
-    assert town.asked.count("ada") <= 10
+            logins.login("ada")
+        logins.login("Ada", "mine")
+    assert logins.asked.count("ada") <= 10
 
 
 def test_an_account_with_mfa_that_is_called_nearly_the_same_buys_no_guesses() -> None:
     def authenticate(name: str, password: str) -> Any:
-        town.asked.append(name)
-        return MfaRequired(name) if town.people.get(name) == password else None
+        logins.asked.append(name)
+        return MfaRequired(name) if logins.people.get(name) == password else None
 
-    town = Town(authenticate)
+    logins = CaseSensitiveLogins(authenticate)
     for _ in range(5):
         for _ in range(9):
-            town.login("ada")
-        asked = json.loads(town.post("/auth/login", username="Ada", password="mine").body)
+            logins.login("ada")
+        asked = json.loads(logins.post("/auth/login", username="Ada", password="mine").body)
         if "mfa_token" in asked:
-            assert town.post("/auth/login/step", mfa_token=asked["mfa_token"], code="42").status == 200
-    assert town.asked.count("ada") <= 10
+            assert logins.post("/auth/login/step", mfa_token=asked["mfa_token"], code="42").status == 200
+    assert logins.asked.count("ada") <= 10
 
 
 def test_an_address_known_to_one_spelling_is_unknown_to_another() -> None:
-    town = Town()
-    assert town.login("Ada", "mine", ip=THERE) == 200
+    logins = CaseSensitiveLogins()
+    assert logins.login("Ada", "mine", ip=THERE) == 200
     for _ in range(12):
-        town.login("ada", ip=THERE)
-    assert town.asked.count("ada") == 10, "10 and no more: its own logins from there count apart"
-    assert town.login("Ada", "mine", ip=THERE) == 200, "and are not locked out by them"
+        logins.login("ada", ip=THERE)
+    assert logins.asked.count("ada") == 10, "10 and no more: its own logins from there count apart"
+    assert logins.login("Ada", "mine", ip=THERE) == 200, "and are not locked out by them"
 
 
 @given(st.lists(st.sampled_from(["guess", "guess", "guess", "own", "wait"]), min_size=30, max_size=60))
 def test_logins_to_an_own_account_buy_no_guesses_at_a_namesake(steps: list[str]) -> None:
-    town = Town()
-    began = town.now
+    logins = CaseSensitiveLogins()
+    began = logins.now
     for number, step in enumerate(steps):
         ip = f"198.51.100.{number}"  # a fresh one each time, so that the account's limit is what counts
         if step == "wait":
-            town.now += 30.0
+            logins.now += 30.0
         else:
-            town.login(*(("ada", "wrong") if step == "guess" else ("Ada", "mine")), ip=ip)
-        assert town.asked.count("ada") <= 10 + (town.now - began) / 60.0 + 0.1
+            logins.login(*(("ada", "wrong") if step == "guess" else ("Ada", "mine")), ip=ip)
+        assert logins.asked.count("ada") <= 10 + (logins.now - began) / 60.0 + 0.1
 
 
 def test_right_passwords_at_once_give_an_account_back_no_more_than_they_cost(store: Any) -> None:
@@ -487,14 +451,14 @@ def test_a_port_behind_an_address_makes_no_other_address() -> None:
 
 
 def test_an_address_that_tries_ever_new_names_makes_no_flood_of_notifications() -> None:
-    town = Town()
+    logins = CaseSensitiveLogins()
     for number in range(300):
-        town.login(f"user {number}")
-    assert [type(event) for event in town.events] == [LoginFailed] * 50 + [LoginRateLimited] * 10
+        logins.login(f"user {number}")
+    assert [type(event) for event in logins.events] == [LoginFailed] * 50 + [LoginRateLimited] * 10
 
 
 def test_an_address_that_changes_within_its_network_makes_no_flood_of_notifications() -> None:
-    town = Town()
+    logins = CaseSensitiveLogins()
     for number in range(50):
-        town.login("ada", ip=f"2001:db8::{number:x}")
-    assert [type(event) for event in town.events] == [LoginFailed] * 10 + [LoginRateLimited]
+        logins.login("ada", ip=f"2001:db8::{number:x}")
+    assert [type(event) for event in logins.events] == [LoginFailed] * 10 + [LoginRateLimited]

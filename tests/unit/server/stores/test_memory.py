@@ -4,29 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 
-import pytest
-
+from tests.support.clock import ServerClock
 from unbroken.server import MemorySessionStore, Sessions
 
 
-class Hands:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def hands() -> Hands:
-    return Hands()
-
-
-def test_sessions_that_are_over_take_no_room_in_memory(hands: Hands) -> None:
+def test_sessions_that_are_over_take_no_room_in_memory(clock: ServerClock) -> None:
     store = MemorySessionStore()
-    sessions = Sessions(store, clock=hands)
+    sessions = Sessions(store, clock=clock)
     for number in range(300):
-        hands.now += 86400
+        clock.now += 86400
         sessions.logout(access_token=sessions.create(f"user {number}").access_token)
     held = {name: len(value) for name, value in vars(store).items() if isinstance(value, (dict, list, deque))}
     assert held["_revocations"] <= 2, "a revocation is needed for as long as an access token lives"

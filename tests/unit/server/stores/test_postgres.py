@@ -21,7 +21,6 @@ import anyio
 import psycopg
 import pytest
 
-from tests.support.services import Service
 from unbroken._drivers import postgres as sql_module
 from unbroken._drivers import postgres_connection as sql_connection
 from unbroken._drivers.postgres import PostgresDriver
@@ -80,13 +79,9 @@ print("ended")
 
 
 @pytest.fixture
-def url(postgres: Service) -> Iterator[str]:
+def url(database: str) -> str:
     """The URL of an empty database."""
-    with psycopg.connect(postgres.url, autocommit=True) as db:
-        db.execute("CREATE DATABASE of_postgres")
-    yield postgres.url.removesuffix("postgres") + "of_postgres"
-    with psycopg.connect(postgres.url, autocommit=True) as db:
-        db.execute("DROP DATABASE of_postgres WITH (FORCE)")
+    return database
 
 
 @pytest.fixture
@@ -142,7 +137,7 @@ def test_a_cursor_is_good_for_the_server_that_gave_it_only(store: PostgresSessio
 def test_only_a_rotation_does_not_wait_for_the_disk(
     url: str, store: PostgresSessionStore, db: psycopg.Connection[Any]
 ) -> None:
-    db.execute("ALTER DATABASE of_postgres SET synchronous_commit = off")  # which would lose logins
+    db.execute(f"ALTER DATABASE {db.info.dbname} SET synchronous_commit = off".encode())  # which would lose logins
     sql = PostgresDriver(url)
     run_sync(store.insert(row()))
     values = {"key": b"sid", "generation": 0, "branch": 0, "idempotency_hash": None, "now": NOW, "refresh_ttl": 300.0}
@@ -535,7 +530,7 @@ def test_the_list_of_revocations_can_be_followed_over_http(
 
 def test_the_loser_of_a_rotation_is_told_so_however_the_database_isolates(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as db:
-        db.execute("ALTER DATABASE of_postgres SET default_transaction_isolation = 'repeatable read'")
+        db.execute(f"ALTER DATABASE {db.info.dbname} SET default_transaction_isolation = 'repeatable read'".encode())
     store = PostgresSessionStore(url)
     run_sync(store.insert(row()))
     answers: list[bool] = []
