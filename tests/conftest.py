@@ -24,13 +24,16 @@ from unbroken import Session
 hypothesis.settings.register_profile("unbroken", deadline=None)
 hypothesis.settings.load_profile("unbroken")
 
-# What --quick leaves out: folders, and tests that use a database, by fixture or by parameter.
-NOT_QUICK = ("browser", "chaos", "interop/clients", "interop/servers", "docs")
-DATABASES = re.compile("redis|postgres|mortal")
+# What --quick leaves out: tests that start programs, and those that use a database, as their names or fixtures say.
+NOT_QUICK = (
+    *("browser", "chaos", "cli", "docs", "interop/clients", "interop/servers"),
+    *("contract/stores/test_client_store_processes.py", "unit/server/stores/test_migrations.py"),
+)
+DATABASE = re.compile(r"\b(redis|postgres|pgbouncer|mortal|cluster)\b")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="no databases, no browser, no Node.js, no chaos")
+    parser.addoption("--quick", action="store_true", help="no databases, browsers or other programs: about a minute")
     parser.addoption("--sim-full", action="store_true", help="run the large simulations too")
     parser.addoption("--chaos-full", action="store_true", help="kill, fail over and race as often as it takes")
 
@@ -58,9 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def uses_a_database(item: Any) -> bool:
-    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    names = [*item.fixturenames, *(value for value in parameters if isinstance(value, str))]
-    return any(DATABASES.fullmatch(name) for name in names)
+    case = item.callspec.id if hasattr(item, "callspec") else ""
+    return any(DATABASE.search(name) for name in (*item.fixturenames, case))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
