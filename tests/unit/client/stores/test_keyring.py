@@ -16,7 +16,7 @@ from tests.support.services import unavailable
 SCRIPT = """
 printf secret | gnome-keyring-daemon --unlock --components=secrets --foreground >/dev/null 2>&1 &
 daemon=$!
-for work in login renew read; do "$PYTHON" -c "$WORK" "$URL" "$work" || break; done
+for work in login refresh read; do "$PYTHON" -c "$WORK" "$URL" "$work" || break; done
 kill $daemon
 wait $daemon
 """
@@ -28,7 +28,6 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import open_dbus_connection
 from unbroken import Session
 from unbroken.client.stores.keyring import KeyringStore
-from tests.support.paths import ROOT
 
 ends = time.monotonic() + 20
 with open_dbus_connection() as bus:
@@ -40,7 +39,7 @@ session = Session(sys.argv[1], KeyringStore("unbroken tests", "ada"))
 if sys.argv[2] == "login":
     session.login("ada", "correct horse")
 token = session.token()
-print(sys.argv[2], keyring.get_keyring().name, token, session.newer_token(token) if sys.argv[2] == "renew" else "")
+print(sys.argv[2], keyring.get_keyring().name, token, session.newer_token(token) if sys.argv[2] == "refresh" else "")
 """
 
 
@@ -61,11 +60,11 @@ def test_processes_share_a_session_that_the_secret_service_keeps(server: Backend
         check=False,
     )
     lines = [line.split(" ") for line in done.stdout.splitlines()]
-    assert [line[0] for line in lines] == ["login", "renew", "read"], done.stderr
+    assert [line[0] for line in lines] == ["login", "refresh", "read"], done.stderr
     assert {line[1] for line in lines} == {"SecretService"}
-    (first, _), (second, renewed), (third, _) = [line[-2:] for line in lines]
-    assert (first, renewed) == (second, third), "each process finds what the one before it has kept"
-    assert first != renewed
+    (first, _), (second, refreshed), (third, _) = [line[-2:] for line in lines]
+    assert (first, refreshed) == (second, third), "each process finds what the one before it has kept"
+    assert first != refreshed
     assert (server.exchanges, server.alarms()) == (1, 0)
     kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
-    assert third.encode() not in kept, "the daemon seals what it keeps"
+    assert third.encode() not in kept, "the daemon encrypts what it keeps"
