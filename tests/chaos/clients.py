@@ -1,8 +1,8 @@
 """Users who refresh without end, whatever happens to the server, and who notice if they are logged out.
 
-1. Half of a ``Herd`` are sessions of our own client, coordinated, with attempt ids. The others are foreign: they know
+1. Half of a ``Herd`` are sessions of our own client, coordinated, with idempotency keys. Others are foreign: they know
    nothing of attempts, and ask again at once when an answer is lost.
-2. Each is a thread. Our own clients' clocks jump ahead before each use, so that each use needs a renewal.
+2. Each is a thread. Our own clients' clocks jump ahead before each use, so that each use needs a refresh.
 3. A client that is refused, or answered with anything but tokens or 503, is ``lost``, with what it was told.
 """
 

@@ -49,7 +49,7 @@ class Postgres(Killed):
 
     def start(self) -> None:
         super().start()
-        until(self._answers, "an answer from PostgreSQL")
+        until(self._answers, "a response from PostgreSQL")
 
     def ask(self, statement: str) -> Any:
         """The first value of the first row that *statement* gives, if it gives any."""
@@ -81,7 +81,7 @@ class Redis(Killed):
     def start(self, *, appends: bool = True) -> None:
         self._command = [*self._plain, "--appendonly", "yes" if appends else "no"]
         super().start()
-        until(self._answers, "an answer from Redis")
+        until(self._answers, "a response from Redis")
 
     def save(self) -> None:
         """Writes a snapshot (RDB) of all that there is."""

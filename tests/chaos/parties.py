@@ -37,7 +37,7 @@ def whoami(url: str, access_token: str) -> Answer:
 
 
 def send_and_hang_up(url: str, token: str, attempt: str, has_happened: Callable[[], bool]) -> None:
-    """Sends a refresh, and hangs up when it *has happened*, without having read the answer."""
+    """Sends a refresh, and hangs up when it *has happened*, without having read the response."""
     connection = http.client.HTTPConnection(*host_and_port(url), timeout=30.0)
     headers = {"content-type": "application/json"} | ({"idempotency-key": f'"{attempt}"'} if attempt else {})
     try:

@@ -33,7 +33,7 @@ def race(pair: Pair, dead: Dead, chance: random.Random) -> bool:
     tokens = log_in(here, f"racer {chance.random()}", coordinated=coordinated)
     old, attempt = tokens["refresh_token"], "the attempt" if coordinated else ""
     mine = [tokens]
-    if chance.random() < 0.5:  # then it is another rule that races: this answer was lost, they say
+    if chance.random() < 0.5:  # then it is another rule that races: this response was lost, they say
         status, told = refresh(here, old, attempt)
         assert status == 200, told
         mine.append(told)

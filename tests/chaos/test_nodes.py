@@ -48,11 +48,11 @@ def test_sixty_four_tabs_refresh_at_once_and_share_one_session(pair: Pair) -> No
     tokens = log_in(pair.urls[0])
     for seq in (1, 2, 3):
         tabs = [partial(refresh, pair.urls[n % 2], tokens["refresh_token"]) for n in range(TABS)]
-        answers = at_once(*tabs)
-        assert [status for status, _ in answers] == [200] * TABS
-        assert {told["refresh_seq"] for _, told in answers} == {seq}
-        assert len({told["refresh_token"] for _, told in answers}) == 1
-        tokens = answers[-1][1]
+        responses = at_once(*tabs)
+        assert [status for status, _ in responses] == [200] * TABS
+        assert {told["refresh_seq"] for _, told in responses} == {seq}
+        assert len({told["refresh_token"] for _, told in responses}) == 1
+        tokens = responses[-1][1]
     assert reuse_alarms(pair.store) == before
 
 
@@ -61,7 +61,7 @@ def test_sixty_four_tabs_refresh_at_once_and_share_one_session(pair: Pair) -> No
 def test_a_response_that_was_lost_is_asked_for_again(
     pair: Pair, row_of: Callable[[str], SessionRow], coordinated: bool, seconds: float
 ) -> None:
-    """At the other node. Ours asks under the same attempt id, others know none."""
+    """At the other node. Ours asks under the same idempotency key, others know none."""
     before = reuse_alarms(pair.store)
     here, there = pair.urls
     name = f"late by {seconds}, {coordinated}"

@@ -1,7 +1,7 @@
 """A thief has copied the tokens: whoever comes first, it is found out, and his access tokens are dead everywhere.
 
 The two present their newest token in turn, each at a node of their own, with more than the grace between them: nobody
-else can be told from one who has lost an answer. They are found out when one of them presents what the other one's has
+else can be told from one who has lost a response. They are found out when one of them presents what the other one's has
 replaced; that is in the third cycle at the latest.
 """
 
@@ -23,11 +23,11 @@ LATER = 11.0  # seconds: the grace is over
 
 @dataclass
 class Party:
-    """Victim or thief: their node, their newest tokens, and whether they send attempt ids."""
+    """Victim or thief: their node, their newest tokens, and whether they send idempotency keys."""
 
     url: str
     token: str
-    attempts: str = ""  # the beginning of their attempt ids; empty: they send none
+    attempts: str = ""  # the beginning of their idempotency keys; empty: they send none
     copied: str = ""  # the id to be sent with the first request
     given: list[str] = field(default_factory=list)  # access tokens
     _numbers: count[int] = field(default_factory=count)
@@ -36,11 +36,11 @@ class Party:
         """Presents *token*, or the newest, and takes what is given for it."""
         attempt = self.copied or (self.attempts and f"{self.attempts} {next(self._numbers)}")
         self.copied = ""
-        status, told = answer = refresh(self.url, token or self.token, attempt)
+        status, told = response = refresh(self.url, token or self.token, attempt)
         if status == 200:
             self.token = told["refresh_token"]
             self.given.append(told["access_token"])
-        return answer
+        return response
 
 
 Tick = Callable[[float], None]
@@ -64,24 +64,24 @@ def simultaneously(victim: Party, thief: Party, _: Tick) -> list[Answer]:
 
 
 def old_generation(victim: Party, thief: Party, tick: Tick) -> list[Answer]:
-    answers = []
+    responses = []
     for _ in range(3):
-        answers.append(victim.present())
+        responses.append(victim.present())
         tick(LATER)
-    return [*answers, thief.present()]
+    return [*responses, thief.present()]
 
 
 def during_grace(victim: Party, thief: Party, _: Tick) -> list[Answer]:
     return [victim.present(), thief.present()]
 
 
-# Whether the session is coordinated; the attempt ids of the victim, and of the thief.
+# Whether the session is coordinated; the idempotency keys of the victim, and of the thief.
 KINDS = {
     "foreign": (False, "", ""),
-    "foreign, a thief with attempt ids": (False, "", "thief"),
-    "ours, a thief without attempt ids": (True, "victim", ""),
-    "ours, a thief with attempt ids": (True, "victim", "thief"),
-    "ours, a thief who has copied the attempt id": (True, "victim", "copied"),
+    "foreign, a thief with idempotency keys": (False, "", "thief"),
+    "ours, a thief without idempotency keys": (True, "victim", ""),
+    "ours, a thief with idempotency keys": (True, "victim", "thief"),
+    "ours, a thief who has copied the idempotency key": (True, "victim", "copied"),
 }
 
 
@@ -115,22 +115,22 @@ def parties(pair: Pair, kind: str, name: str) -> tuple[Party, Party]:
 
 def find_out(pair: Pair, order: Order, victim: Party, thief: Party, *, thief_begins: bool) -> bool:
     """Whether a reuse was found: in the given order first, then in turn."""
-    answers = order(victim, thief, pair.tick)
+    responses = order(victim, thief, pair.tick)
     for _ in range(CYCLES):
-        if any(refused(answer) for answer in answers):
+        if any(refused(response) for response in responses):
             return True
-        answers = []
+        responses = []
         for party in (thief, victim) if thief_begins else (victim, thief):
             pair.tick(LATER)
-            answers.append(party.present())
-            if refused(answers[-1]):
+            responses.append(party.present())
+            if refused(responses[-1]):
                 break
-    return any(refused(answer) for answer in answers)
+    return any(refused(response) for response in responses)
 
 
-def refused(answer: Answer) -> bool:
+def refused(response: Answer) -> bool:
     """Whether it says that two have used one token; any other refusal is a fault."""
-    status, told = answer
+    status, told = response
     assert status == 200 or told.get("reason") == "reuse", told
     return status != 200
 

@@ -68,8 +68,8 @@ def test_a_server_a_user_and_a_session_from_nothing(tmp_path: Path, workers: str
         assert unbroken(tmp_path, "sessions", "revoke", sid).stdout == "revoked 1 session\n"
         time.sleep(1.0)
         for _ in range(4):
-            answer = httpx2.get(url + "/auth/session", headers=who)
-            assert 'reason="revoked"' in answer.headers["www-authenticate"] or "expired" in answer.text
+            response = httpx2.get(url + "/auth/session", headers=who)
+            assert 'reason="revoked"' in response.headers["www-authenticate"] or "expired" in response.text
     assert unbroken(tmp_path, "sessions", "revoke", sid).returncode == 1
 
 

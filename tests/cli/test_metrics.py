@@ -28,7 +28,7 @@ class Moody(MemorySessionStore):
 
     async def health(self) -> None:
         if self.fails:
-            raise StoreUnavailable("it does not answer")
+            raise StoreUnavailable("it does not respond")
 
 
 def a_day(sessions: Sessions) -> list[str]:

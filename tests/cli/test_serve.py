@@ -48,13 +48,13 @@ class HalfSent:
         self.socket.sendall(SLOW[:20])
 
     def finish(self) -> bytes:
-        """The answer."""
+        """The response."""
         self.socket.sendall(SLOW[20:])
-        answer = b""
+        response = b""
         with self.socket, contextlib.suppress(ConnectionError):
             while part := self.socket.recv(65536):
-                answer += part
-        return answer
+                response += part
+        return response
 
 
 def refuses(url: str) -> bool:
@@ -75,8 +75,8 @@ def test_a_server_that_is_stopped_finishes_what_it_has_begun_and_takes_nothing_n
         while not refuses(server.url) and workers == "1":  # the supervisor of several holds the socket, too
             assert time.monotonic() < ends
             time.sleep(0.05)
-        answers = [one.finish() for one in begun]
-        assert all(answer.startswith(b"HTTP/1.1 200") and b"refresh_token" in answer for answer in answers)
+        responses = [one.finish() for one in begun]
+        assert all(response.startswith(b"HTTP/1.1 200") and b"refresh_token" in response for response in responses)
         assert server.stop() == 0
 
 
@@ -109,8 +109,8 @@ def test_a_worker_that_dies_is_replaced_and_ends_no_session(
         os.kill(victim := min(before), signal.SIGKILL)
         server.until(lambda: len(workers_of(server)) == 2 and victim not in workers_of(server))
         with httpx2.Client(base_url=server.url) as http:
-            answer = http.post("/auth/refresh", json={"refresh_token": token})
-        assert answer.status_code == 200
+            response = http.post("/auth/refresh", json={"refresh_token": token})
+        assert response.status_code == 200
         assert server.stop() == 0
 
 
@@ -212,13 +212,13 @@ def test_the_file_of_settings_serves_and_is_what_other_commands_use(folder: Path
     assert (folder / "mine.db").exists()
     (folder / "unbroken.toml").write_text('store = "sqlite:///mine.db"\ndefault_scope = "read"\n')
     with serving(folder) as server:
-        answer = server.http.post("/auth/login", json={"username": "bob", "password": PASSWORD, "scope": "read"})
-        assert answer.json()["scope"] == "read"
+        response = server.http.post("/auth/login", json={"username": "bob", "password": PASSWORD, "scope": "read"})
+        assert response.json()["scope"] == "read"
         assert server.stop() == 0
 
 
 def test_a_store_that_hangs_makes_a_server_unready_not_dead(folder: Path) -> None:
-    """A PostgreSQL that accepts connections and never answers: the check ends in time, with a 503."""
+    """A PostgreSQL that accepts connections and never responds: the check ends in time, with a 503."""
     import anyio
 
     from unbroken.server import MemorySessionStore, Sessions
@@ -236,9 +236,9 @@ def test_a_store_that_hangs_makes_a_server_unready_not_dead(folder: Path) -> Non
         ready = HealthEndpoints(sessions, store_timeout=0.05)
         live = await endpoints.handle(Request("GET", "/auth/health"))
         assert live is not None
-        answer = await ready.routes[1].handler(Request("GET", "/auth/health/ready"), "")
-        assert json.loads(answer.body) == {"status": "unavailable"}
-        return live.status, answer.status
+        response = await ready.routes[1].handler(Request("GET", "/auth/health/ready"), "")
+        assert json.loads(response.body) == {"status": "unavailable"}
+        return live.status, response.status
 
     for backend in ("asyncio", "trio"):
         assert anyio.run(asked, backend=backend) == (200, 503)
@@ -255,21 +255,21 @@ def test_readiness_follows_the_store_and_says_nothing_secret(folder: Path) -> No
 
         async def health(self) -> None:
             if self.away:
-                raise StoreUnavailable("postgresql at db.internal does not answer")
+                raise StoreUnavailable("postgresql at db.internal does not respond")
 
     store, before = Away(), threading.active_count()
     endpoints = Endpoints(Sessions(store), lambda name, password: name)
     for store.away, status in ((False, 200), (True, 503), (False, 200)):
-        answer = endpoints.handle_blocking(Request("GET", "/auth/health/ready"))
-        assert answer is not None
-        assert answer.status == status
-        assert b"internal" not in answer.body
-        assert answer.headers["cache-control"] == "no-store"
+        response = endpoints.handle_blocking(Request("GET", "/auth/health/ready"))
+        assert response is not None
+        assert response.status == status
+        assert b"internal" not in response.body
+        assert response.headers["cache-control"] == "no-store"
     assert threading.active_count() < before + 10
 
 
 def test_serve_sends_no_redirect_to_a_host_named_in_a_header(tmp_path: Path) -> None:
     served = application(Settings(store=f"sqlite:///{tmp_path}/s.db"), "https://id.example.com")
     with TestClient(served, base_url="http://evil.example", follow_redirects=False) as client:
-        answer = client.post("/auth/login/", json={})
-        assert (answer.status_code, answer.headers.get("location")) == (404, None)
+        response = client.post("/auth/login/", json={})
+        assert (response.status_code, response.headers.get("location")) == (404, None)

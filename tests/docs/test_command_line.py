@@ -38,7 +38,7 @@ def test_the_commands_of_a_page_run_in_their_order(shell: Path, api: LoopbackSer
     done = run("set -e\n" + page("command-line.md", api.url, "sh"), shell, "sh")
     assert done.returncode == 0, done.stderr
     assert "deployed" in done.stdout
-    assert b'{"of":"ada"}' in (shell / "answer.txt").read_bytes()
+    assert b'{"of":"ada"}' in (shell / "response.txt").read_bytes()
     assert "work: logged out; the server confirmed it" in done.stdout
 
 

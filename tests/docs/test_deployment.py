@@ -160,9 +160,9 @@ def test_behind_the_nginx_of_the_guide_a_killed_node_fails_no_request(tmp_path: 
             if number == 30:
                 assert "/auth/refresh" in one.errors.read_text()
                 one.stop(signal.SIGKILL)
-            answer = http.post("/auth/refresh", json={"refresh_token": token})
-            assert answer.status_code == 200, answer.text
-            token = answer.json()["refresh_token"]
+            response = http.post("/auth/refresh", json={"refresh_token": token})
+            assert response.status_code == 200, response.text
+            token = response.json()["refresh_token"]
         assert "/auth/refresh" in two.errors.read_text()
 
 

@@ -28,16 +28,16 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
 
 
 def tokens(http: httpx2.Client) -> dict[str, Any]:
-    answer = http.post("/auth/login", json=LOGIN)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    response = http.post("/auth/login", json=LOGIN)
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
 def test_a_view_needs_an_access_token(http: httpx2.Client) -> None:
     bare = http.get("/orders")
     assert (bare.status_code, bare.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
-    answer = http.get("/orders", headers=authorization(tokens(http)["access_token"]))
-    assert (answer.status_code, answer.text) == (200, "orders of ada")
+    response = http.get("/orders", headers=authorization(tokens(http)["access_token"]))
+    assert (response.status_code, response.text) == (200, "orders of ada")
 
 
 def test_a_session_is_refreshed_and_logged_out(http: httpx2.Client) -> None:
@@ -50,8 +50,8 @@ def test_a_session_is_refreshed_and_logged_out(http: httpx2.Client) -> None:
 
 
 def test_each_cookie_is_a_header_of_its_own_and_opens_the_view(http: httpx2.Client) -> None:
-    answer = http.post("/auth/login", json=LOGIN, headers={"x-unbroken": "1"})
-    cookies = [cookie.partition(";")[0] for cookie in answer.headers.get_list("set-cookie")]
+    response = http.post("/auth/login", json=LOGIN, headers={"x-unbroken": "1"})
+    cookies = [cookie.partition(";")[0] for cookie in response.headers.get_list("set-cookie")]
     assert [cookie.partition("=")[0] for cookie in cookies] == ["__Secure-unbroken-refresh", "__Host-unbroken-access"]
     # The client keeps no secure cookie that came over http, so it is sent by hand.
     assert http.get("/orders", headers={"cookie": "; ".join(cookies)}).text == "orders of ada"

@@ -1,7 +1,7 @@
 """Tries every interleaving of some programs in a world of plain values.
 
-1. A program is a coroutine over a port that suspends at every call. What it does next is a function of the answers it
-   got so far, so those answers are its state: nothing has to be copied, and equal states are explored once.
+1. A program is a coroutine over a port that suspends at every call. What it does next is a function of the responses it
+   got so far, so those responses are its state: nothing has to be copied, and equal states are explored once.
 2. A world is an immutable value. It says what each call can lead to, and what can happen by itself.
 3. The search is exhaustive within the world's budgets. A problem comes with the steps that lead to it.
 """
@@ -42,10 +42,10 @@ class End(NamedTuple):
 
 @dataclass(eq=False)
 class Step:
-    """One program after some answers: what it asks next, or how it ended."""
+    """One program after some responses: what it asks next, or how it ended."""
 
     program: int
-    answers: tuple[tuple[float, Any], ...]
+    responses: tuple[tuple[float, Any], ...]
     op: Op | None = None
     end: End | None = None
     events: tuple[Any, ...] = ()
@@ -65,7 +65,7 @@ class Report:
 
 
 class Base:
-    """The part of a simulated port that is the same in every world: time and events travel with the answers."""
+    """The part of a simulated port that is the same in every world: time and events travel with the responses."""
 
     def __init__(self, who: int, start: float) -> None:
         self.who, self.time, self.attempts = who, start, 0
@@ -125,37 +125,37 @@ class Explorer:
 
     def _judge(self, world: Any, steps: tuple[Step, ...]) -> Iterable[str]:
         if not all(step.end for step in steps):
-            return ["somebody waits for ever"]
+            return ["somebody waits forever"]
         return self.check(world, list(steps))
 
     def _moves(self, world: Any, steps: tuple[Step, ...]) -> Iterable[tuple[str, Any, tuple[Step, ...]]]:
         for who, step in enumerate(steps):
             if step.op is None:
                 continue
-            for label, after, answer in world.outcomes(who, step.op):
-                then = self._next(step, after.now(), answer)
+            for label, after, response in world.outcomes(who, step.op):
+                then = self._next(step, after.now(), response)
                 yield f"{who}: {label}", after, (*steps[:who], then, *steps[who + 1 :])
             if (after := world.crashed(who)) is not None:
-                dead = step.after.setdefault("crash", Step(step.program, step.answers, None, End("crash")))
+                dead = step.after.setdefault("crash", Step(step.program, step.responses, None, End("crash")))
                 yield f"{who}: crashes before {step.op[0]}", after, (*steps[:who], dead, *steps[who + 1 :])
         for label, after in world.happenings([step.op for step in steps]):
             yield label, after, steps
 
-    def _next(self, step: Step, time: float, answer: Any) -> Step:
-        at = (time, answer)
+    def _next(self, step: Step, time: float, response: Any) -> Step:
+        at = (time, response)
         if at not in step.after:
-            step.after[at] = self._step(step.program, (*step.answers, at), self.world.now())
+            step.after[at] = self._step(step.program, (*step.responses, at), self.world.now())
         return step.after[at]
 
-    def _step(self, program: int, answers: tuple[tuple[float, Any], ...], start: float) -> Step:
+    def _step(self, program: int, responses: tuple[tuple[float, Any], ...], start: float) -> Step:
         port = self.port(program, start)
         coroutine = self.programs[program](port)
-        step = Step(program, answers)
+        step = Step(program, responses)
         try:
             step.op = coroutine.send(None)
-            for time, answer in answers:
+            for time, response in responses:
                 port.time = time
-                step.op = coroutine.send(answer)
+                step.op = coroutine.send(response)
         except StopIteration as done:
             step.op, step.end = None, End("ok", done.value)
         except Exception as error:  # noqa: BLE001  # any error of the rules is an end to be judged

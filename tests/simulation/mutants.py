@@ -128,9 +128,9 @@ def heals_nothing(row: SessionRow, token: PresentedToken) -> SessionRow:
 async def no_second_look(port: Port, seen: Tokens) -> Tokens:
     async with port.lock():
         record = await port.load()
-        answer, _ = await rules._send_with_retries(port, seen, record.idempotency_key or port.new_idempotency_key())
-        if isinstance(answer, TokenResponse):
-            return await rules._save_response(port, record, seen, answer, 1)
+        response, _ = await rules._send_with_retries(port, seen, record.idempotency_key or port.new_idempotency_key())
+        if isinstance(response, TokenResponse):
+            return await rules._save_response(port, record, seen, response, 1)
         raise SessionOver("invalid_grant")
 
 
@@ -139,9 +139,9 @@ async def looks_before_the_lock(port: Port, seen: Tokens) -> Tokens:
     if adopted := rules.newer_than(seen, record):
         return adopted
     async with port.lock():
-        answer, _ = await rules._send_with_retries(port, seen, port.new_idempotency_key())
-        if isinstance(answer, TokenResponse):
-            return await rules._save_response(port, record, seen, answer, 1)
+        response, _ = await rules._send_with_retries(port, seen, port.new_idempotency_key())
+        if isinstance(response, TokenResponse):
+            return await rules._save_response(port, record, seen, response, 1)
         raise SessionOver("invalid_grant")
 
 
@@ -150,15 +150,15 @@ async def stores_no_attempt(port: Port, seen: Tokens) -> StoredSession:
 
 
 async def another_attempt_each_try(port: Port, tokens: Tokens, attempt: str) -> Any:
-    answer = await port.send_refresh(tokens, attempt)
-    if isinstance(answer, Indeterminate):
-        answer = await port.send_refresh(tokens, port.new_idempotency_key())
-    return answer, 2
+    response = await port.send_refresh(tokens, attempt)
+    if isinstance(response, Indeterminate):
+        response = await port.send_refresh(tokens, port.new_idempotency_key())
+    return response, 2
 
 
 async def gives_up_at_once(port: Port, tokens: Tokens, attempt: str) -> Any:
-    answer = await port.send_refresh(tokens, attempt)
-    return (GrantRejected("invalid_grant") if isinstance(answer, Indeterminate) else answer), 1
+    response = await port.send_refresh(tokens, attempt)
+    return (GrantRejected("invalid_grant") if isinstance(response, Indeterminate) else response), 1
 
 
 async def uses_before_saving(
@@ -227,20 +227,20 @@ async def never_releases(port: Port, seen: Tokens) -> Tokens:
     record = await rules._start_refresh(port, seen)
     if adopted := rules.newer_than(seen, record):
         return adopted
-    answer, tries = await rules._send_with_retries(port, seen, record.idempotency_key or "")
-    assert isinstance(answer, TokenResponse)
-    return await rules._save_response(port, record, seen, answer, tries)
+    response, tries = await rules._send_with_retries(port, seen, record.idempotency_key or "")
+    assert isinstance(response, TokenResponse)
+    return await rules._save_response(port, record, seen, response, tries)
 
 
 LOSSES, CRASHES = "two, losses", "two, crashes and losses"
 DOUBTS = "a logout, saves in doubt"
-THIEF, THIEF_2 = "a thief with the attempt id", "a thief with his own"
+THIEF, THIEF_2 = "a thief with the idempotency key", "a thief with his own"
 
 MUTANTS = (
     Mutant("a restored store is taken for theft", _in_server("present", never_heals), ("two restores",)),
-    Mutant("the server ignores attempt ids", _in_server("present", forgets_the_attempt), (LOSSES, CRASHES)),
+    Mutant("the server ignores idempotency keys", _in_server("present", forgets_the_attempt), (LOSSES, CRASHES)),
     Mutant(
-        "a late retry is taken for theft", _in_server("present", never_branches), ("a foreign client, lost answers",)
+        "a late retry is taken for theft", _in_server("present", never_branches), ("a foreign client, lost responses",)
     ),
     Mutant("a displaced branch may go on", _in_server("present", branches_from_any_branch), (THIEF, THIEF_2)),
     Mutant("used tokens may be branched from", _in_server("present", branches_after_use), ("a thief after use",)),
@@ -252,9 +252,11 @@ MUTANTS = (
     Mutant("healing goes on from the old count", _in_server("heal", heals_nothing), ("two restores",)),
     Mutant("no second look under the lock", _in_client("refresh", no_second_look), ("two at once",)),
     Mutant("the look is taken before the lock", _in_client("refresh", looks_before_the_lock), ("two at once",)),
-    Mutant("the attempt id is not stored", _in_client("_start_refresh", stores_no_attempt), (CRASHES,)),
-    Mutant("each try has its own attempt id", _in_client("_send_with_retries", another_attempt_each_try), (LOSSES,)),
-    Mutant("no answer ends the session", _in_client("_send_with_retries", gives_up_at_once), (LOSSES,)),
+    Mutant("the idempotency key is not stored", _in_client("_start_refresh", stores_no_attempt), (CRASHES,)),
+    Mutant(
+        "each try has its own idempotency key", _in_client("_send_with_retries", another_attempt_each_try), (LOSSES,)
+    ),
+    Mutant("no response ends the session", _in_client("_send_with_retries", gives_up_at_once), (LOSSES,)),
     Mutant("tokens are used before they are saved", _in_client("_save_response", uses_before_saving), ("two at once",)),
     Mutant("late tokens overwrite a logout", _in_client("_save_response", saves_over_anything), ("a logout",)),
     Mutant("late tokens stay alive", _in_client("_save_response", keeps_late_tokens_alive), ("a logout, losses",)),
@@ -266,7 +268,7 @@ MUTANTS = (
     Mutant("a request is sent for another login", _in_client("newer_than", ignores_the_epoch), ("another login",)),
     Mutant("logout forgets last", _in_client("log_out", logs_out_at_the_server_first), ("a logout",)),
     Mutant("a save in doubt is taken for another's", _in_client("_clear_tokens", forgets_what_it_forgot), (DOUBTS,)),
-    Mutant("a lost lease goes unnoticed", _in_world("LEASES_ARE_CHECKED", False), ("a lost lease, twice renewed",)),
+    Mutant("a lost lease goes unnoticed", _in_world("LEASES_ARE_CHECKED", False), ("a lost lease, twice refreshed",)),
     Mutant("a store set back is believed", _in_client("newer_than", believes_the_store), ("a store set back",)),
     Mutant("the lock is never released", _in_client("refresh", never_releases), ("two at once",)),
 )

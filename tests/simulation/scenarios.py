@@ -19,7 +19,7 @@ from unbroken.tokens import TokenResponse, Tokens
 
 
 async def request(port: Port) -> str:
-    """One request of the user who is logged in now: sent, renewed for if challenged, sent again."""
+    """One request of the user who is logged in now: sent, refreshed for if challenged, sent again."""
     tokens = _there(await port.load())
     if await ask("send", tokens, tokens.epoch):
         return "served"
@@ -36,7 +36,7 @@ async def parked(port: Port) -> str:
 
 
 async def parked_twice(port: Port) -> str:
-    """Two renewals in a row, by one process."""
+    """Two refreshes in a row, by one process."""
     tokens = FIRST.tokens
     assert tokens is not None
     for _ in range(2):
@@ -62,26 +62,26 @@ async def logout_and_login(port: Port) -> str:
 
 
 async def foreign_tab(port: Port) -> str:
-    """A client of somebody else: no lock, no attempt id; the strictly newer answer wins in the shared store."""
+    """A client of somebody else: no lock, no idempotency key; the strictly newer response wins in the shared store."""
     record = await port.load()
     tokens = _there(record)
-    answer: Any = Indeterminate("not yet")
+    response: Any = Indeterminate("not yet")
     for _ in range(3):
-        answer = await port.send_refresh(tokens, None)
-        if not isinstance(answer, Indeterminate):
+        response = await port.send_refresh(tokens, None)
+        if not isinstance(response, Indeterminate):
             break
-    if isinstance(answer, GrantRejected):
-        raise SessionOver(answer.reason)
-    if isinstance(answer, Indeterminate):
+    if isinstance(response, GrantRejected):
+        raise SessionOver(response.reason)
+    if isinstance(response, Indeterminate):
         raise TryLater("lost")
     now = await port.load()
-    if (_there(now).refresh_seq or 0) < (answer.refresh_seq or 0):
-        await ask("overwrite", _kept(answer, now))
+    if (_there(now).refresh_seq or 0) < (response.refresh_seq or 0):
+        await ask("overwrite", _kept(response, now))
     return "served"
 
 
 def thief(times: int, *, with_attempt: bool) -> Program:
-    """Copies the store, and goes on with what he found, with the victim's attempt id or with his own."""
+    """Copies the store, and goes on with what he found, with the victim's idempotency key or with his own."""
 
     async def steal(port: Port) -> str:
         record: StoredSession = await ask("steal")
@@ -90,10 +90,10 @@ def thief(times: int, *, with_attempt: bool) -> Program:
         refresh_token = record.tokens.refresh_token
         for turn in range(times):
             attempt = record.idempotency_key if with_attempt and turn == 0 else port.new_idempotency_key()
-            answer = await ask("misuse", refresh_token, attempt)
-            if not isinstance(answer, TokenResponse):
+            response = await ask("misuse", refresh_token, attempt)
+            if not isinstance(response, TokenResponse):
                 return "refused"
-            refresh_token = answer.refresh_token
+            refresh_token = response.refresh_token
         return "goes on"
 
     return steal
@@ -141,7 +141,7 @@ def honest(world: World, steps: list[Step]) -> Iterable[str]:
         if step.end and step.end.how == "error" and not isinstance(step.end.value, TryLater):
             yield f"an honest client was told {_told(step)}"
         if step.end and step.end.value == "went back":
-            yield "a renewal gave older tokens than it was asked to renew"
+            yield "a refresh gave older tokens than it was asked to refresh"
         if step.end and step.end.value == "challenged again" and not world.clock > START:
             yield "a fresh token was challenged"
     if Verdict.REUSED in world.verdicts:
@@ -158,10 +158,10 @@ def one_refresh(world: World, steps: list[Step]) -> Iterable[str]:
 
 
 def same_result(world: World, steps: list[Step]) -> Iterable[str]:
-    """Whoever finishes a renewal that another began gets the same tokens: no branch is ever made."""
+    """Whoever finishes a refresh that another began gets the same tokens: no branch is ever made."""
     yield from honest(world, steps)
     if Verdict.BRANCHED in world.verdicts:
-        yield "a renewal that was finished by another had another result"
+        yield "a refresh that was finished by another had another result"
 
 
 def healed(world: World, steps: list[Step]) -> Iterable[str]:
@@ -204,7 +204,7 @@ def found_out(world: World, steps: list[Step]) -> Iterable[str]:
 
 
 def _was_granted(step: Step) -> bool:
-    return any(isinstance(answer, TokenResponse) for _, answer in step.answers)
+    return any(isinstance(response, TokenResponse) for _, response in step.responses)
 
 
 def _told(step: Step) -> str:
@@ -218,8 +218,8 @@ def _there(record: StoredSession) -> Tokens:
     return record.tokens
 
 
-def _kept(answer: TokenResponse, now: StoredSession) -> StoredSession:
-    tokens = rules.tokens_from_response(answer, START, now.version + 1, now.epoch)
+def _kept(response: TokenResponse, now: StoredSession) -> StoredSession:
+    tokens = rules.tokens_from_response(response, START, now.version + 1, now.epoch)
     return StoredSession(tokens.version, tokens.epoch, tokens)
 
 
@@ -234,7 +234,7 @@ SCENARIOS = (
     Scenario("requests that are confirmed, a copy", (request, parked), honest, Budget(ticks=1, repeated=1)),
     Scenario("requests, a copy and a loss", (request, request), honest, Budget(lost=1, ticks=1, repeated=1)),
     Scenario("a lost lease", (parked, parked), honest, Budget(leases=1)),
-    Scenario("a lost lease, twice renewed", (parked, parked_twice), honest, Budget(leases=1)),
+    Scenario("a lost lease, twice refreshed", (parked, parked_twice), honest, Budget(leases=1)),
     Scenario("two lost leases", (parked, parked, parked), honest, Budget(leases=2)),
     Scenario("a store set back", (parked, parked_twice), honest, Budget(set_backs=1)),
     Scenario("a store set back, a loss", (parked_twice,), honest, Budget(set_backs=1, lost=1)),
@@ -250,9 +250,9 @@ SCENARIOS = (
     Scenario("another login, a loss", (parked, request, other_login), after_other_login, Budget(lost=1)),
     Scenario("another login, saves in doubt", (parked, request, other_login), after_other_login, Budget(doubts=2)),
     Scenario("a logout and another login", (parked, logout_and_login), after_other_login, Budget(lost=1)),
-    Scenario("a foreign client, lost answers", (foreign_tab,), honest, Budget(lost=3, ticks=3), coordinated=False),
+    Scenario("a foreign client, lost responses", (foreign_tab,), honest, Budget(lost=3, ticks=3), coordinated=False),
     Scenario("three foreign tabs within the grace", (foreign_tab,) * 3, honest, coordinated=False),
-    Scenario("a thief with the attempt id", (victim(4), thief(4, with_attempt=True)), found_out, Budget(ticks=1)),
+    Scenario("a thief with the idempotency key", (victim(4), thief(4, with_attempt=True)), found_out, Budget(ticks=1)),
     Scenario("a thief with his own", (victim(4), thief(4, with_attempt=False)), found_out, Budget(ticks=1)),
     Scenario("a thief after use", (victim(3, uses=True), thief(4, with_attempt=False)), found_out, Budget(ticks=1)),
     Scenario("a thief, losses", (victim(4), thief(4, with_attempt=True)), found_out, Budget(lost=1)),

@@ -1,7 +1,7 @@
 """The world of the simulation: server, store, lock, network, clock and thief as one immutable value.
 
 The server runs the shipped ``present``; the programs run the shipped rules. Everything that can go wrong is a move
-with a budget, so that a search is bounded: an answer or a request is lost, repeated or late, a process dies, the server
+within a budget that bounds a search: a request or a response is lost, repeated or late, a process dies, a server
 comes back with an older row, a lease is lost, time passes, somebody copies the client's store.
 """
 
@@ -28,14 +28,14 @@ LEASES_ARE_CHECKED = True  # what the port promises: an exchange is sent only wh
 class Budget(NamedTuple):
     """How often each thing may still happen."""
 
-    lost: int = 0  # a request or an answer is lost
+    lost: int = 0  # a request or a response is lost
     repeated: int = 0  # a proxy delivers a request once more, while it is still the newest exchange
     crashes: int = 0
     restores: int = 0  # the server's store forgets its newest writes of a rotation
     leases: int = 0  # the holder of the lock loses it, and does not know
     set_backs: int = 0  # the clients' store is restored to an earlier record
     ticks: int = 0
-    doubts: int = 0  # a save happens, and its answer says that it did not
+    doubts: int = 0  # a save happens, and its response says that it did not
 
 
 @dataclass(frozen=True)
@@ -93,22 +93,22 @@ class World:
         yield "overwrites the store", replace(self, record=record), None
 
     def _do_refresh(self, who: int, tokens: Tokens, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
-        """The request arrives and is answered; the answer arrives by ``_do_arrive``, later or never."""
+        """The request arrives and is answered; the response arrives by ``_do_arrive``, later or never."""
         if attempt is not None and self.holder != who and LEASES_ARE_CHECKED:
             yield "does not send: the lock is lost", self, Indeterminate("the lock was lost", may_retry=False)
             return
-        after, answer = self._presented(tokens.refresh_token or "", attempt, honest=True)
-        yield f"presents {tokens.refresh_token}", after._count(answer, honest=True), answer
+        after, response = self._presented(tokens.refresh_token or "", attempt, honest=True)
+        yield f"presents {tokens.refresh_token}", after._count(response, honest=True), response
         if self.budget.repeated:
             again = replace(after, repeatable=(*after.repeatable, _token(tokens.refresh_token or "", attempt)[1]))
-            yield "presents, and a proxy keeps a copy", again._spend("repeated"), answer
+            yield "presents, and a proxy keeps a copy", again._spend("repeated"), response
         if self.budget.lost:
             lost = Indeterminate("lost", lost=True)
             yield "sends a request that is lost", self._spend("lost"), lost
-            yield "presents, and the answer is lost", after._spend("lost"), lost
+            yield "presents, and the response is lost", after._spend("lost"), lost
 
     def _do_arrive(self, who: int) -> Iterable[tuple[str, World, Any]]:
-        yield "gets the answer", self, None
+        yield "gets the response", self, None
 
     def _do_revoke(self, who: int, tokens: Tokens) -> Iterable[tuple[str, World, Any]]:
         number = _token(tokens.refresh_token or "", None)[0]
@@ -137,8 +137,8 @@ class World:
 
     def _do_misuse(self, who: int, refresh_token: str, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
         """The thief presents a token."""
-        after, answer = self._presented(refresh_token, attempt, honest=False)
-        yield f"misuses {refresh_token}", after._count(answer, honest=False), answer
+        after, response = self._presented(refresh_token, attempt, honest=False)
+        yield f"misuses {refresh_token}", after._count(response, honest=False), response
 
     # ---- what can happen by itself -----------------------------------------------------------------------------
 
@@ -179,14 +179,14 @@ class World:
         world = replace(world, refreshes=self.refreshes + 1)
         if verdict in (Verdict.DEAD, Verdict.REUSED):
             return world, GrantRejected(rotation.why_inactive(row, self.clock) or "reuse")
-        answer = granted(number, row)
+        response = granted(number, row)
         if (
             not honest
             and verdict in (Verdict.BRANCHED, Verdict.CONVERGED)
             and self.rows[number].first_used_branch is not None
         ):
-            return replace(world, problem="a thief was served after the victim had used newer tokens"), answer
-        return world, answer
+            return replace(world, problem="a thief was served after the victim had used newer tokens"), response
+        return world, response
 
     def _decide(self, number: int, token: PresentedToken) -> tuple[World, Verdict, SessionRow]:
         before = self.rows[number]
@@ -216,11 +216,11 @@ class World:
         problem = "the store went back to older tokens" if backwards else self.problem
         return replace(self, record=record, records=records, problem=problem)
 
-    def _count(self, answer: RefreshOutcome, *, honest: bool) -> World:
+    def _count(self, response: RefreshOutcome, *, honest: bool) -> World:
         """Counts the rounds since the theft in which victim and thief both were given tokens they had not had."""
-        if not self.thieves or not isinstance(answer, TokenResponse):
+        if not self.thieves or not isinstance(response, TokenResponse):
             return self
-        mine, text = (0 if honest else 1), answer.refresh_token or ""
+        mine, text = (0 if honest else 1), response.refresh_token or ""
         new = text not in self.given[mine]
         given = (self.given[0] | {text}, self.given[1]) if honest else (self.given[0], self.given[1] | {text})
         if self.stolen is None or not new:
@@ -245,9 +245,9 @@ class Port(Base):
         return await ask("save", record, expected)
 
     async def send_refresh(self, tokens: Tokens, attempt: str | None) -> RefreshOutcome:
-        answer = await ask("refresh", tokens, attempt)
+        response = await ask("refresh", tokens, attempt)
         await ask("arrive")
-        return answer
+        return response
 
     async def revoke(self, tokens: Tokens) -> bool:
         return await ask("revoke", tokens)
@@ -281,7 +281,7 @@ def new_row(number: int = 0, *, coordinated: bool = True, g: int = 0) -> Session
 
 
 def granted(number: int, row: SessionRow) -> TokenResponse:
-    """What the server answers: tokens that say in clear where they stand."""
+    """What the server responds: tokens that say in clear where they stand."""
     place = f"{number}/{row.generation}/{row.branch}"
     return TokenResponse(f"A {place}", f"R {place}", POLICY.access_ttl, 1e6, row.generation)
 

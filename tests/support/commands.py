@@ -78,9 +78,9 @@ class Server:
         raise AssertionError(f"it did not happen: {self.errors.read_text()}")
 
     def login(self, name: str = "ada", **headers: str) -> dict[str, Any]:
-        answer = self.http.post("/auth/login", json={"username": name, "password": PASSWORD}, headers=headers)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
+        response = self.http.post("/auth/login", json={"username": name, "password": PASSWORD}, headers=headers)
+        assert response.status_code == 200, response.text
+        found: dict[str, Any] = response.json()
         return found
 
     def refresh(self, token: str) -> httpx2.Response:

@@ -52,7 +52,7 @@ def set_up() -> None:
         MIDDLEWARE=MIDDLEWARE,
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": folder / "users.sqlite3"}},
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-        PASSWORD_HASHERS=[  # slow hashes are not what is tested; one can be renewed by the other
+        PASSWORD_HASHERS=[  # slow hashes are not what is tested; one can be refreshed by the other
             "django.contrib.auth.hashers.MD5PasswordHasher",
             "django.contrib.auth.hashers.PBKDF2PasswordHasher",
         ],

@@ -35,9 +35,9 @@ class Wire:
     sessions: Sessions = field(repr=False)
 
     def login(self, name: str = "ada", **more: Any) -> dict[str, Any]:
-        answer = self.http.post("/auth/login", json={"username": name, "password": PASSWORD, **more})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        response = self.http.post("/auth/login", json={"username": name, "password": PASSWORD, **more})
+        assert response.status_code == 200, response.text
+        return response.json()
 
     def form(self, path: str, bearer: str = "", **fields: str) -> httpx2.Response:
         return self.http.post(path, data=fields, headers=authorization(bearer))

@@ -72,7 +72,7 @@ class Identity:
     def token(self, subject: str = "ada", **about: Any) -> str:
         return self.sessions.create(subject, **about).access_token
 
-    def answers(self, path: str, status: int = 200, body: bytes = b"", **headers: str) -> None:
+    def responds(self, path: str, status: int = 200, body: bytes = b"", **headers: str) -> None:
         """From now on *path* answers this."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
 

@@ -33,9 +33,9 @@ class CaseSensitiveLogins:
 
     def post(self, path: str, ip: str = THERE, agent: str = "", **fields: str) -> Response:
         headers = JSON | {"user-agent": agent}
-        answer = self.endpoints.handle_blocking(Request("POST", path, headers, json.dumps(fields).encode(), ip))
-        assert answer is not None
-        return answer
+        response = self.endpoints.handle_blocking(Request("POST", path, headers, json.dumps(fields).encode(), ip))
+        assert response is not None
+        return response
 
     def login(self, name: str, password: str = "wrong", ip: str = THERE, agent: str = "") -> int:
         return self.post("/auth/login", ip, agent, username=name, password=password).status

@@ -167,4 +167,4 @@ def _until_it_answers(program: str, port: int) -> None:
         if subprocess.run([program, "-q", "-h", "127.0.0.1", "-p", str(port)], check=False).returncode == 0:
             return
         time.sleep(0.05)
-    raise RuntimeError("PostgreSQL does not answer")
+    raise RuntimeError("PostgreSQL does not respond")

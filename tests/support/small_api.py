@@ -36,12 +36,12 @@ class SmallApi:
         self._http.shutdown()
         self._http.server_close()
 
-    def renew(self, call: HttpRequest, timeout: float) -> HttpResponse:
+    def refresh(self, call: HttpRequest, timeout: float) -> HttpResponse:
         """The exchange, for ``Session(send=…)``."""
         self.good = f"A{int(self.good[1:]) + 1}"
         return HttpResponse(200, {}, json.dumps({"access_token": self.good, "refresh_token": "R"}).encode())
 
-    def answer(self, path: str, token: str | None, body: bytes) -> Said:
+    def response(self, path: str, token: str | None, body: bytes) -> Said:
         self.seen.append((path, token))
         self.bodies.append(body)
         if path != "/open" and (token or "").removeprefix("Bearer ") != self.good:
@@ -55,7 +55,7 @@ def _handler(backend: SmallApi) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             sent = self.rfile.read(int(self.headers.get("content-length") or 0))
-            status, headers, body = backend.answer(self.path, self.headers.get(backend.header), sent)
+            status, headers, body = backend.response(self.path, self.headers.get(backend.header), sent)
             self.send_response(status)
             for name, value in [*headers, ("content-length", str(len(body)))]:
                 self.send_header(name, value)
@@ -71,6 +71,6 @@ def _handler(backend: SmallApi) -> type[BaseHTTPRequestHandler]:
 
 def session_at(backend: SmallApi, token: str = "A1", *, clock: ManualClock | None = None, **about: Any) -> Session:
     dialect = Dialect(refresh=RequestTemplate(backend.url + "/refresh"), **about)
-    session = Session(dialect, send=backend.renew, **({"clock": clock} if clock else {}))
+    session = Session(dialect, send=backend.refresh, **({"clock": clock} if clock else {}))
     session.import_tokens({"access_token": token, "refresh_token": "R", "expires_in": 1800})
     return session

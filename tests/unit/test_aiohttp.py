@@ -38,5 +38,5 @@ def test_a_refusal_that_is_handed_over_can_still_be_streamed() -> None:
 
     with SmallApi() as backend:
         session = session_at(backend)
-        session.import_tokens({"access_token": "old"})  # with nothing to renew it by
+        session.import_tokens({"access_token": "old"})  # with nothing to refresh it by
         assert anyio.run(stream, session, backend.url + "/items") == (401, b"{}")

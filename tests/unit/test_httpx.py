@@ -43,10 +43,10 @@ def sha(data: bytes) -> str:
 
 
 def test_a_good_token_is_attached_and_nothing_else_happens(client: Any, server: Backend) -> None:
-    answer = client.get(server.url + "/echo")
-    assert answer.json()["sub"] == "ada"
+    response = client.get(server.url + "/echo")
+    assert response.json()["sub"] == "ada"
     assert len(server.seen) == 1
-    assert answer.history == []
+    assert response.history == []
 
 
 def test_a_challenged_request_is_sent_again_with_a_new_token(client: Any, server: Backend) -> None:
@@ -134,8 +134,8 @@ def test_an_open_file_is_sent_again_from_where_it_stood(client: Any, server: Bac
 
 def test_a_multipart_upload_is_sent_again_whole(client: Any, server: Backend) -> None:
     server.expire()
-    answer = client.post(server.url + "/echo", files={"file": ("pixels", io.BytesIO(PIXELS))})
-    assert answer.json()["length"] > len(PIXELS)
+    response = client.post(server.url + "/echo", files={"file": ("pixels", io.BytesIO(PIXELS))})
+    assert response.json()["length"] > len(PIXELS)
 
 
 class Pipe(io.RawIOBase):
@@ -164,13 +164,13 @@ def test_a_body_that_can_be_sent_once_is_never_sent_twice_nor_empty(
     client: Any, server: Backend, session: Session, body: Callable[[], dict[str, Any]]
 ) -> None:
     server.expire()
-    answer = client.post(server.url + "/echo", **body())
-    assert answer.status_code == 401
+    response = client.post(server.url + "/echo", **body())
+    assert response.status_code == 401
     assert len(server.seen) == 1
-    why = answer.extensions["unbroken.error"]
+    why = response.extensions["unbroken.error"]
     assert isinstance(why, NotReplayable)
     assert "only once" in str(why)
-    assert server.exchanges == 1, "the session is renewed, so that the next request works"
+    assert server.exchanges == 1, "the session is refreshed, so that the next request works"
     assert client.post(server.url + "/echo", **body()).status_code == 200
 
 
@@ -184,9 +184,9 @@ async def test_an_async_generator_is_sent_once(library: Any, server: Backend, se
 
     server.expire()
     async with module.AsyncClient(auth=auth(session)) as client:
-        answer = await client.post(server.url + "/echo", content=chunks())
-        assert (answer.status_code, len(server.seen)) == (401, 1)
-        assert isinstance(answer.extensions["unbroken.error"], NotReplayable)
+        response = await client.post(server.url + "/echo", content=chunks())
+        assert (response.status_code, len(server.seen)) == (401, 1)
+        assert isinstance(response.extensions["unbroken.error"], NotReplayable)
         assert (await client.post(server.url + "/echo", content=chunks())).json()["length"] == 2
 
 
@@ -204,15 +204,15 @@ def test_tokens_do_not_go_to_another_origin(client: Any, server: Backend) -> Non
     other = Backend(1800)
     with running(other.app()) as port:
         assert client.get(f"http://127.0.0.1:{port}/echo").status_code == 401
-        answer = client.get(f"{server.url}/redirect?to=http://127.0.0.1:{port}/echo", follow_redirects=True)
-        assert answer.status_code == 401
+        response = client.get(f"{server.url}/redirect?to=http://127.0.0.1:{port}/echo", follow_redirects=True)
+        assert response.status_code == 401
     assert [authorization for _, authorization in other.seen] == ["", ""]
     assert server.exchanges == 0, "the challenge of another origin is not about our token"
 
 
 def test_a_users_own_authorization_is_left_alone(client: Any, server: Backend) -> None:
-    answer = client.get(server.url + "/echo", headers={"authorization": "Bearer theirs"})
-    assert answer.status_code == 401
+    response = client.get(server.url + "/echo", headers={"authorization": "Bearer theirs"})
+    assert response.status_code == 401
     assert server.seen == [("/echo", "Bearer theirs")]
     assert server.exchanges == 0
 
@@ -226,9 +226,9 @@ def test_a_request_object_can_be_sent_twice(client: Any, server: Backend) -> Non
 
 def test_a_streamed_response_stays_lazy(client: Any, server: Backend) -> None:
     server.expire()
-    with client.stream("GET", server.url + "/stream") as answer:
-        assert not answer.is_stream_consumed
-        assert "".join(answer.iter_text()) == "0\n1\n2\n"
+    with client.stream("GET", server.url + "/stream") as response:
+        assert not response.is_stream_consumed
+        assert "".join(response.iter_text()) == "0\n1\n2\n"
 
 
 def test_the_refresh_goes_through_none_of_the_users_hooks(library: Any, server: Backend, session: Session) -> None:
@@ -237,9 +237,9 @@ def test_the_refresh_goes_through_none_of_the_users_hooks(library: Any, server: 
     hooks = {"request": [lambda request: seen.append(request.url.path)]}
     server.expire()
     with module.Client(auth=auth(session), event_hooks=hooks) as client:
-        answer = client.get(server.url + "/echo")
+        response = client.get(server.url + "/echo")
     assert set(seen) == {"/echo"}
-    assert [past.status_code for past in answer.history] == [401]
+    assert [past.status_code for past in response.history] == [401]
 
 
 def test_errors_reach_the_caller(client: Any, server: Backend, session: Session) -> None:

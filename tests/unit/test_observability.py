@@ -13,7 +13,7 @@ from unbroken.httpx2 import SessionAuth
 
 
 def test_in_steady_use_no_request_waits_or_is_challenged() -> None:
-    """Four tokens of two seconds, ten threads that never pause: each renewal runs behind the requests."""
+    """Four tokens of two seconds, ten threads that never pause: each refresh runs behind the requests."""
     events: list[ClientEvent] = []
     with Backend(access_ttl=2.0) as server:
         session = server.login(on_event=events.append)

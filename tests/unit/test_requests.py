@@ -40,8 +40,8 @@ def test_a_redirected_request_gets_new_tokens_after_the_first_one_did(plain: req
 
     with SmallApi(page) as backend:
         plain.auth = unbroken.requests.SessionAuth(session_at(backend, "old"))
-        answer = plain.post(backend.url + "/go", data=io.BytesIO(b"pay"))
-        assert answer.status_code == 200
+        response = plain.post(backend.url + "/go", data=io.BytesIO(b"pay"))
+        assert response.status_code == 200
         assert [path for path, _ in backend.seen] == ["/go", "/go", "/items", "/items"]
         assert set(backend.bodies) == {b"pay"}
 
@@ -62,18 +62,18 @@ def test_a_hop_that_lost_its_token_on_the_way_waits_without_a_connection(plain: 
         return 302, [("location", backend.url + "/items")], b""
 
     with SmallApi(page) as elsewhere, SmallApi() as backend:
-        elsewhere.answer = lambda path, token, body: page(path)  # type: ignore[method-assign,assignment,return-value]
+        elsewhere.response = lambda path, token, body: page(path)  # type: ignore[method-assign,assignment,return-value]
         backend._page = lambda path: (302, [("location", elsewhere.url)], b"") if path == "/go" else None
         session = session_at(backend, clock=clock)
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=1, pool_block=True)
         plain.mount(backend.url, adapter)
         plain.auth = unbroken.requests.SessionAuth(session)
-        renew = session._port._send
+        refresh = session._port._send
 
         def look(call: HttpRequest, timeout: float) -> HttpResponse:
             pools = adapter.poolmanager.pools
             free.extend(pools[key].pool.qsize() for key in pools.keys())  # noqa: SIM118  # it is no dict
-            return renew(call, timeout)
+            return refresh(call, timeout)
 
         session._port._send = look
         assert plain.get(backend.url + "/go").status_code == 200

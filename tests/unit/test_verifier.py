@@ -168,7 +168,7 @@ def test_how_long_keys_are_fresh_says_the_server_within_bounds(
     identity: Identity, clock: ManualClock, said: str, seconds: float
 ) -> None:
     published = json.dumps(identity.sessions.jwks()).encode()
-    identity.answers(JWKS, body=published, **{"cache-control": said})
+    identity.responds(JWKS, body=published, **{"cache-control": said})
     token, verifier = identity.token(), identity.verifier(clock=clock, keep=7200.0)
     verifier.verify(token)
     for age, hits in ((0.6, 1), (0.35, 2)):
@@ -204,7 +204,7 @@ def test_a_token_of_an_unknown_key_is_try_later_while_the_server_is_down(
     good, verifier = identity.token(), identity.verifier(clock=clock)
     verifier.verify(good)
     clock.advance(5)
-    identity.answers(JWKS, 503, retry_after="7")
+    identity.responds(JWKS, 503, retry_after="7")
     for _ in range(50):
         with pytest.raises(TryLater) as error:
             verifier.verify(of_unknown_key(good))
@@ -218,18 +218,18 @@ def test_a_withdrawn_key_counts_no_more_not_even_for_tokens_seen_before(identity
     verifier.verify(token)
     [key] = identity.sessions.keyring().signing
     identity.sessions.retire_key(key.kid)
-    clock.advance(301)  # nobody was there to renew the keys behind: so this request waits for them
+    clock.advance(301)  # nobody was there to refresh the keys behind: so this request waits for them
     assert refused(verifier, token) == "malformed"
     assert verifier.verify(identity.token()).subject == "ada"
 
 
-# ---- a server that does not answer -----------------------------------------------------------------------------------
+# ---- a server that does not respond ----------------------------------------------------------------------------------
 
 
 def test_keys_stay_in_use_for_a_bounded_time_while_the_server_is_down(identity: Identity, clock: ManualClock) -> None:
     token, verifier = identity.token(), identity.verifier(clock=clock, keep=1200.0)
     verifier.verify(token)
-    identity.answers(JWKS, 500)
+    identity.responds(JWKS, 500)
     for _ in range(11):
         clock.advance(100)
         assert verifier.verify(token).subject == "ada"
@@ -270,7 +270,7 @@ def test_a_server_that_hangs_costs_one_wait_and_not_one_a_request(identity: Iden
 def test_no_request_waits_again_for_new_keys_while_the_old_ones_will_do(identity: Identity, clock: ManualClock) -> None:
     token, verifier = identity.token(), identity.verifier(clock=clock)
     verifier.verify(token)
-    identity.answers(JWKS, 500)
+    identity.responds(JWKS, 500)
     clock.advance(301)
     verifier.verify(token)
     identity.hangs(JWKS)
@@ -314,14 +314,14 @@ USELESS: dict[str, Any] = {
 
 @pytest.mark.parametrize("what", USELESS.values(), ids=USELESS)
 def test_a_useless_set_of_keys_is_try_later(identity: Identity, what: Any) -> None:
-    identity.answers(JWKS, body=what if isinstance(what, bytes) else json.dumps(what).encode())
+    identity.responds(JWKS, body=what if isinstance(what, bytes) else json.dumps(what).encode())
     with pytest.raises(TryLater):
         identity.verifier().verify(of_unknown_key(identity.token()))
 
 
 def test_useless_keys_do_no_harm_beside_good_ones(identity: Identity, caplog: pytest.LogCaptureFixture) -> None:
     both = [*identity.sessions.jwks()["keys"], PRIVATE]
-    identity.answers(JWKS, body=json.dumps({"keys": both}).encode())
+    identity.responds(JWKS, body=json.dumps({"keys": both}).encode())
     assert identity.verifier().verify(identity.token()).subject == "ada"
     assert "the key 'k' is published with its private part" in caplog.text
     assert PRIVATE["d"] not in caplog.text
@@ -330,7 +330,7 @@ def test_useless_keys_do_no_harm_beside_good_ones(identity: Identity, caplog: py
 def test_useless_keys_do_not_replace_good_ones(identity: Identity, clock: ManualClock) -> None:
     token, verifier = identity.token(), identity.verifier(clock=clock)
     verifier.verify(token)
-    identity.answers(JWKS, body=b'{"keys": []}')
+    identity.responds(JWKS, body=b'{"keys": []}')
     clock.advance(400)
     assert verifier.verify(token).subject == "ada"
     assert identity.hits[JWKS] == 2

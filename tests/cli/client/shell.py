@@ -82,7 +82,7 @@ class OAuth:
 
 @dataclass
 class Echo:
-    """A server that answers with what it got."""
+    """A server that responds with what it got."""
 
     url: str
     got: list[dict[str, Any]]

@@ -87,21 +87,21 @@ def test_fetch_of_the_head_alone(api: Shell, server: Backend) -> None:
 
 
 def test_fetch_writes_to_a_file_with_the_head(both: Shell, echo: Echo) -> None:
-    done = both("fetch", "api", echo.url + "/x", "-i", "-o", "answer")
+    done = both("fetch", "api", echo.url + "/x", "-i", "-o", "response")
     assert (done.returncode, done.stdout) == (0, "")
-    head, _, body = (both.home / "answer").read_bytes().partition(b"\r\n\r\n")
+    head, _, body = (both.home / "response").read_bytes().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"x-answer: yes" in head
+    assert b"x-response: yes" in head
     assert json.loads(body)["method"] == "GET"
 
 
 def test_fetch_fails_if_told_to(both: Shell, echo: Echo) -> None:
     kind = both("fetch", "api", echo.url + "/missing")
     assert (kind.returncode, kind.stdout) == (0, "what?")
-    done = both("fetch", "api", echo.url + "/missing", "--fail", "-o", "answer")
+    done = both("fetch", "api", echo.url + "/missing", "--fail", "-o", "response")
     assert (done.returncode, done.stdout) == (22, "")
     assert done.stderr == "unbroken: the server responded with status 404\n"
-    assert not (both.home / "answer").exists()
+    assert not (both.home / "response").exists()
 
 
 def test_fetch_follows_redirects_if_told_to_and_sends_the_body_again(both: Shell, echo: Echo) -> None:
@@ -131,7 +131,7 @@ def test_fetch_sends_no_token_to_another_origin(api: Shell, server: Backend, ech
 
 
 def test_fetch_streams(api: Shell) -> None:
-    """The first half of the answer is out while the server still waits to send the second."""
+    """The first half of the response is out while the server still waits to send the second."""
     go_on = threading.Event()
 
     class Slow(BaseHTTPRequestHandler):

@@ -33,7 +33,7 @@ def test_shells_that_ask_at_once_cost_one_refresh(api: Shell, server: Backend, a
 
 
 def waits(process: subprocess.Popen[bytes], lock: Path) -> bool:
-    """Whether *process* has the lock file open: it does so when it wants to renew, and nowhere else."""
+    """Whether *process* has the lock file open: it does so when it wants to refresh, and nowhere else."""
     assert process.poll() is None, "it ended without waiting"
     folder = Path(f"/proc/{process.pid}/fd")
     with suppress(FileNotFoundError):  # a descriptor that was closed meanwhile

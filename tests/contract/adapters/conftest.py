@@ -24,7 +24,7 @@ from unbroken.testing import ManualClock, Network, running
 
 @pytest.fixture(scope="module")
 def running_apps() -> Iterator[list[tuple[RunningApp, Network]]]:
-    """Two of them, for redirects from one origin to another; each behind a network that can lose answers."""
+    """Two of them, for redirects from one origin to another; each behind a network that can lose responses."""
     with ExitStack() as opened:
         made = []
         for _ in range(2):
@@ -38,7 +38,7 @@ def running_apps() -> Iterator[list[tuple[RunningApp, Network]]]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A renewal that fails tries three times as always, but no test waits a second for that."""
+    """A refresh that fails tries three times as always, but no test waits a second for that."""
     monkeypatch.setattr(rules, "RETRY_PAUSES_SECONDS", (0.01, 0.02))
 
 

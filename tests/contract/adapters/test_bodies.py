@@ -108,7 +108,7 @@ def test_an_upload_that_cannot_be_wound_back_is_sent_once_and_whole(server: Api,
     assert refused.status == 401
     assert "only once" in str(refused.why_not_replayed)
     assert server.uploads == [{"note": NOTE[1], "file": ("pixels", sha(PIXELS))}], "never twice, and never empty"
-    assert server.exchanges == 1, "the session is renewed, so that the next request works"
+    assert server.exchanges == 1, "the session is refreshed, so that the next request works"
     again = client.request("POST", server.url + "/upload", files={"note": NOTE, "file": ("pixels", Pipe())})
     assert (again.status, server.uploads[1]) == (200, server.uploads[0])
 
@@ -148,7 +148,7 @@ def test_a_body_that_can_be_sent_once_is_never_sent_twice_nor_empty(
     assert len(server.seen) == 1
     assert refused.why_not_replayed is not None
     assert "only once" in str(refused.why_not_replayed)
-    assert server.exchanges == 1, "the session is renewed, so that the next request works"
+    assert server.exchanges == 1, "the session is refreshed, so that the next request works"
     assert client.request("POST", server.url + "/echo", content=body()).json["length"] == 2
 
 

@@ -1,4 +1,4 @@
-"""Whoever gives up waiting for a renewal, first in line or not, leaves the renewal and everybody else alone."""
+"""Whoever gives up waiting for a refresh, first in line or not, leaves the refresh and everybody else alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BLOCKING = ["httpx2", "httpx", "requests"]
 
 
 class Waiting:
-    """A server that holds one renewal, a client, and how many wait for it beside the first."""
+    """A server that holds one refresh, a client, and how many wait for it beside the first."""
 
     def __init__(self, server: Api, connect: Callable[[Session], Client], clock: ManualClock) -> None:
         self.events: list[ClientEvent] = []
@@ -48,7 +48,7 @@ class Waiting:
 def held(
     request: pytest.FixtureRequest, server: Api, connect: Callable[[Session], Client], clock: ManualClock
 ) -> Iterator[Waiting]:
-    """The token is no good: the server says so, or the clock does. The renewal is held."""
+    """The token is no good: the server says so, or the clock does. The refresh is held."""
     waiting = Waiting(server, connect, clock)
     server.expire() if request.param == "challenged" else clock.advance(1800)
     server.hold_next()
@@ -57,7 +57,7 @@ def held(
 
 
 def gives_up(future: Any) -> None:
-    """Cancels a request, which ends at once although the renewal is still held."""
+    """Cancels a request, which ends at once although the refresh is still held."""
     assert future.cancel()
     with pytest.raises(CancelledError):
         future.result(10)
@@ -70,7 +70,7 @@ def test_when_the_leader_is_cancelled_its_followers_get_their_tokens(held: Waiti
     followers = [pool.submit(held.get) for _ in range(3)]
     until(lambda: held.joined() == 3)
     gives_up(leader)
-    assert held.session.status.refreshing, "the renewal goes on"
+    assert held.session.status.refreshing, "the refresh goes on"
     held.server.opened.set()
     assert [one.result(10).status for one in followers] == [200] * 3
     held.all_is_well()
@@ -151,7 +151,7 @@ def test_when_a_blocking_leader_is_interrupted_its_followers_get_their_tokens(
 
     with interrupted_when(all_wait), pytest.raises(Interrupted):
         held.get()
-    assert held.session.status.refreshing, "the renewal goes on"
+    assert held.session.status.refreshing, "the refresh goes on"
     held.server.opened.set()
     assert [one.result(10).status for one in followers] == [200] * 3
     held.all_is_well()

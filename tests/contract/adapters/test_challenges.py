@@ -29,8 +29,8 @@ def test_a_challenged_request_is_served_by_one_refresh(server: Api, client: Clie
 def test_fifty_challenges_at_once_make_one_refresh(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
     server.expire()
     with server.assert_one_refresh():
-        answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 50)
-    assert [answer.status for answer in answers] == [200] * 50
+        responses = burst(pool, lambda: client.request("GET", server.url + "/echo"), 50)
+    assert [response.status for response in responses] == [200] * 50
 
 
 def test_a_late_challenge_needs_no_refresh(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
@@ -105,8 +105,8 @@ def test_a_parked_request_that_is_challenged_after_all_gets_new_tokens(
 )
 def test_which_challenges_are_about_our_token(server: Api, client: Client, challenges: list[str], ours: bool) -> None:
     asked = "&".join(f"challenge={challenge.replace(' ', '%20')}" for challenge in challenges)
-    answer = client.request("GET", f"{server.url}/says?{asked}")
-    assert (answer.status, server.exchanges) == ((200, 1) if ours else (401, 0))
+    response = client.request("GET", f"{server.url}/says?{asked}")
+    assert (response.status, server.exchanges) == ((200, 1) if ours else (401, 0))
 
 
 def test_a_dialect_may_name_another_status(server: Api, clock: ManualClock, connect: Any) -> None:

@@ -18,7 +18,7 @@ from unbroken.client.core.record import StoredSession
 from unbroken.testing import ManualClock
 from unbroken.testing.server import PASSWORD
 
-SOON = 8.0  # seconds; a renewal that cannot be made is told without any of its timeouts
+SOON = 8.0  # seconds; a refresh that cannot be made is told without any of its timeouts
 
 
 class Mortal(MemoryStore):
@@ -76,10 +76,10 @@ def dies(request: pytest.FixtureRequest, store: Mortal, session: Session) -> Cal
 def fail_soon(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
     """Five requests at once get the documented error, each its own, and no exchange is made."""
     began = time.monotonic()
-    answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 5)
+    responses = burst(pool, lambda: client.request("GET", server.url + "/echo"), 5)
     assert time.monotonic() - began < SOON
-    assert [type(answer) for answer in answers] == [StoreUnavailable] * 5
-    assert len({id(answer) for answer in answers}) == 5, "each has its own"
+    assert [type(response) for response in responses] == [StoreUnavailable] * 5
+    assert len({id(response) for response in responses}) == 5, "each has its own"
     assert server.exchanges == 0, "no refresh token is spent that could not be replaced"
 
 

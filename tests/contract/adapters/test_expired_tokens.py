@@ -31,8 +31,8 @@ def test_requests_park_while_an_expired_token_is_refreshed(
     old = client.request("GET", server.url + "/echo") and used(server).pop()
     clock.advance(1800)
     server.slow_next(0.2)
-    answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 6)
-    assert [answer.status for answer in answers] == [200] * 6
+    responses = burst(pool, lambda: client.request("GET", server.url + "/echo"), 6)
+    assert [response.status for response in responses] == [200] * 6
     assert server.exchanges == 1
     assert old not in used(server)[1:], "nothing was sent with the old token"
 
@@ -43,11 +43,11 @@ def test_a_refresh_that_fails_is_one_error_for_each_that_waits_and_nothing_is_se
     clock.advance(1800)
     for _ in range(3):
         server.fail_next(503)
-    answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 3)
-    assert [type(answer) for answer in answers] == [TryLater] * 3
-    assert len({id(answer) for answer in answers}) == 3, "each has its own"
+    responses = burst(pool, lambda: client.request("GET", server.url + "/echo"), 3)
+    assert [type(response) for response in responses] == [TryLater] * 3
+    assert len({id(response) for response in responses}) == 3, "each has its own"
     assert server.seen == []
-    assert server.exchanges == 3, "one renewal, tried three times"
+    assert server.exchanges == 3, "one refresh, tried three times"
 
 
 def test_without_a_login_nothing_is_sent(server: Api, connect: Callable[[Session], Client]) -> None:

@@ -1,4 +1,4 @@
-"""When renewal does not work, and storms."""
+"""When refresh does not work, and storms."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def test_after_a_challenge_a_failing_refresh_is_one_error_for_each(
     server.expire()
     for _ in range(3):
         server.fail_next(503, headers={"retry-after": "7"})
-    answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 3)
-    assert [type(answer) for answer in answers] == [TryLater] * 3
-    assert [answer.retry_after for answer in answers] == [pytest.approx(7, abs=1)] * 3
+    responses = burst(pool, lambda: client.request("GET", server.url + "/echo"), 3)
+    assert [type(response) for response in responses] == [TryLater] * 3
+    assert [response.retry_after for response in responses] == [pytest.approx(7, abs=1)] * 3
     assert len(server.seen) == 3, "nothing was sent a second time"
     assert server.exchanges == 1, "a long Retry-After is the caller's to wait for"
 
@@ -77,8 +77,8 @@ def test_a_dead_session_is_told_to_all_who_wait_and_once_to_the_hook(
     client = connect(session)
     server.expire()
     server.sessions.revoke_subject("ada")
-    answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 10)
-    assert [(type(answer), answer.reason) for answer in answers] == [(SessionOver, "revoked")] * 10
+    responses = burst(pool, lambda: client.request("GET", server.url + "/echo"), 10)
+    assert [(type(response), response.reason) for response in responses] == [(SessionOver, "revoked")] * 10
     assert server.exchanges == 1
     until(lambda: over == ["revoked"])
     with pytest.raises(SessionOver):
@@ -89,8 +89,8 @@ def test_a_dead_session_is_told_to_all_who_wait_and_once_to_the_hook(
 def test_a_lost_response_is_asked_for_again_unnoticed(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
     server.expire()
     server.lose_next(2)
-    answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 20)
-    assert [answer.status for answer in answers] == [200] * 20
+    responses = burst(pool, lambda: client.request("GET", server.url + "/echo"), 20)
+    assert [response.status for response in responses] == [200] * 20
     assert (server.network.lost, server.alarms()) == (2, 0)
 
 
@@ -128,8 +128,8 @@ def test_a_storm_ends_in_an_error_for_all(server: Api, connect: Any, pool: Threa
         server.expire()
         assert client.request("GET", server.url + "/echo").status == 200
     server.expire()
-    answers = burst(pool, lambda: client.request("GET", server.url + "/echo"), 3)
-    assert [type(answer) for answer in answers] == [RefreshStorm] * 3
+    responses = burst(pool, lambda: client.request("GET", server.url + "/echo"), 3)
+    assert [type(response) for response in responses] == [RefreshStorm] * 3
     assert server.exchanges == attempts
 
 

@@ -1,4 +1,4 @@
-"""Streamed answers, and redirects."""
+"""Streamed responses, and redirects."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_a_streamed_response_stays_lazy(server: Api, client: Client) -> None:
 
 
 def test_a_refresh_goes_on_while_a_response_is_being_read(server: Api, client: Client) -> None:
-    """The answers end when the renewal has; a renewal that waited for one of them would wait for ten seconds."""
-    server.expire()  # so that the first of them is itself an answer to a request that was sent again
+    """The responses end when the refresh has; a refresh that waited for one of them would wait for ten seconds."""
+    server.expire()  # so that the first of them is itself a response to a request that was sent again
     with ExitStack() as opened:
         reading = [opened.enter_context(streaming(client, server.url + "/held")) for _ in range(3)]
         server.expire()

@@ -1,4 +1,4 @@
-"""Nobody is hostage to a renewal, nor to a login or a logout meanwhile."""
+"""Nobody is hostage to a refresh, nor to a login or a logout meanwhile."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ class Site:
     @contextmanager
     def logged_in(self, name: str = "ada", **more: Any) -> Iterator[httpx2.Client]:
         with httpx2.Client(base_url=self.url) as browser:
-            answer = browser.post("/auth/login", json={**LOGIN, "username": name, **more}, headers=SCRIPT)
-            assert answer.status_code == 200, answer.text
+            response = browser.post("/auth/login", json={**LOGIN, "username": name, **more}, headers=SCRIPT)
+            assert response.status_code == 200, response.text
             yield browser
 
 
@@ -61,9 +61,9 @@ def both(request: pytest.FixtureRequest) -> Iterator[Site]:
     yield from served(request.param, Cookies("both", secure=False))
 
 
-def set_cookies(answer: httpx2.Response) -> dict[str, Morsel[str]]:
+def set_cookies(response: httpx2.Response) -> dict[str, Morsel[str]]:
     found: dict[str, Morsel[str]] = {}
-    for line in answer.headers.get_list("set-cookie"):
+    for line in response.headers.get_list("set-cookie"):
         found |= SimpleCookie(line)
     return found
 
@@ -74,20 +74,20 @@ def cookie_of(browser: httpx2.Client, name: str = REFRESH) -> str:
     return value or ""
 
 
-def error(answer: httpx2.Response) -> tuple[int, str, str]:
-    body = answer.json()
+def error(response: httpx2.Response) -> tuple[int, str, str]:
+    body = response.json()
     assert body["error_description"]
-    return answer.status_code, body["error"], body.get("reason", "")
+    return response.status_code, body["error"], body.get("reason", "")
 
 
 def raw(site: Site, head: str, body: bytes = b"") -> tuple[int, bytes, bytes]:
-    """What no HTTP client sends: *head* as it is. Status, head and body of the answer."""
+    """What no HTTP client sends: *head* as it is. Status, head and body of the response."""
     port = int(site.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
         lines = head.format(port=port) + f"\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         peer.sendall(lines.encode("latin-1") + body)
-        answer = b"".join(iter(lambda: peer.recv(65536), b""))
-    top, _, rest = answer.partition(b"\r\n\r\n")
+        response = b"".join(iter(lambda: peer.recv(65536), b""))
+    top, _, rest = response.partition(b"\r\n\r\n")
     return int(top.split(b" ", 2)[1]), top.lower(), rest
 
 
@@ -95,8 +95,8 @@ def raw(site: Site, head: str, body: bytes = b"") -> tuple[int, bytes, bytes]:
 
 
 def test_a_login_that_asks_gets_its_refresh_token_in_a_cookie_and_nowhere_else(site: Site) -> None:
-    answer = site.login()
-    body, found = answer.json(), set_cookies(answer)
+    response = site.login()
+    body, found = response.json(), set_cookies(response)
     assert body.keys() == {"access_token", "token_type", "expires_in", "refresh_expires_in", "refresh_seq", "sid"}
     assert found.keys() == {REFRESH}
     morsel = found[REFRESH]
@@ -104,27 +104,27 @@ def test_a_login_that_asks_gets_its_refresh_token_in_a_cookie_and_nowhere_else(s
     assert (morsel["httponly"], morsel["domain"], morsel["secure"]) == (True, "", "")
     assert site.sessions.inspect_refresh(morsel.value)
     assert body["sid"] == site.sessions.verify(body["access_token"]).sid
-    assert answer.headers["cache-control"] == "no-store"
+    assert response.headers["cache-control"] == "no-store"
 
 
 def test_in_mode_both_no_body_shows_a_token(both: Site) -> None:
-    answer = both.login()
-    found = set_cookies(answer)
-    assert answer.json().keys() == {"expires_in", "refresh_expires_in", "refresh_seq", "sid"}
+    response = both.login()
+    found = set_cookies(response)
+    assert response.json().keys() == {"expires_in", "refresh_expires_in", "refresh_seq", "sid"}
     assert (found[ACCESS]["path"], found[ACCESS]["httponly"], found[REFRESH]["path"]) == ("/", True, "/auth")
-    assert both.sessions.verify(found[ACCESS].value).sid == answer.json()["sid"]
-    assert not any(morsel.value in answer.text for morsel in found.values())
+    assert both.sessions.verify(found[ACCESS].value).sid == response.json()["sid"]
+    assert not any(morsel.value in response.text for morsel in found.values())
 
 
 def test_a_native_client_of_the_same_server_gets_its_tokens_in_the_body(both: Site) -> None:
     with httpx2.Client(base_url=both.url) as native:
-        answer = native.post("/auth/login", json=LOGIN)
-        tokens = answer.json()
-        assert "set-cookie" not in answer.headers
-        answer = native.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
-        assert answer.json()["refresh_seq"] == 1
-        assert "set-cookie" not in answer.headers
-        bearer = authorization(answer.json()["access_token"])
+        response = native.post("/auth/login", json=LOGIN)
+        tokens = response.json()
+        assert "set-cookie" not in response.headers
+        response = native.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
+        assert response.json()["refresh_seq"] == 1
+        assert "set-cookie" not in response.headers
+        bearer = authorization(response.json()["access_token"])
         assert native.post("/auth/sessions/revoke-others", headers=bearer).status_code == 200
         assert native.post("/auth/logout", headers=bearer).status_code == 204
 
@@ -134,9 +134,9 @@ def test_a_native_client_of_the_same_server_gets_its_tokens_in_the_body(both: Si
 )
 def test_another_sites_page_cannot_log_a_browser_in(site: Site, origin: str) -> None:
     asked = len(site.sessions.list_sessions("ada"))
-    answer = site.login({**SCRIPT, "origin": origin})
-    assert error(answer) == (403, "forbidden", "foreign_origin")
-    assert "set-cookie" not in answer.headers
+    response = site.login({**SCRIPT, "origin": origin})
+    assert error(response) == (403, "forbidden", "foreign_origin")
+    assert "set-cookie" not in response.headers
     assert len(site.sessions.list_sessions("ada")) == asked, "it was refused before anybody looked at the password"
 
 
@@ -148,23 +148,23 @@ def test_pages_of_the_server_and_of_allowed_origins_can(site: Site, fetched: str
         {"origin": ALLOWED},
         {"origin": ALLOWED, "sec-fetch-site": "same-site"},
     ):
-        answer = site.login({**SCRIPT, **headers})
-        assert (answer.status_code, set_cookies(answer).keys()) == (200, {REFRESH})
+        response = site.login({**SCRIPT, **headers})
+        assert (response.status_code, set_cookies(response).keys()) == (200, {REFRESH})
 
 
 def test_a_form_of_another_site_gets_no_cookie(site: Site) -> None:
     body = json.dumps({**LOGIN, "x": "="}).encode()
     posted = {"content-type": "text/plain", "origin": FOREIGN}
-    answer = httpx2.post(site.url + "/auth/login", content=body, headers=posted)
-    assert answer.status_code == 400
-    assert "set-cookie" not in answer.headers
+    response = httpx2.post(site.url + "/auth/login", content=body, headers=posted)
+    assert response.status_code == 400
+    assert "set-cookie" not in response.headers
 
 
 def test_a_wrong_password_sets_and_clears_nothing(site: Site) -> None:
     with site.logged_in() as browser:
-        answer = browser.post("/auth/login", json={**LOGIN, "password": "wrong"}, headers=SCRIPT)
-        assert answer.status_code == 401
-        assert "set-cookie" not in answer.headers
+        response = browser.post("/auth/login", json={**LOGIN, "password": "wrong"}, headers=SCRIPT)
+        assert response.status_code == 401
+        assert "set-cookie" not in response.headers
 
 
 # ---- refresh ---------------------------------------------------------------------------------------------------------
@@ -174,28 +174,30 @@ def test_a_wrong_password_sets_and_clears_nothing(site: Site) -> None:
 def test_a_refresh_needs_no_body_and_moves_the_cookie_on(site: Site, body: dict[str, Any]) -> None:
     with site.logged_in() as browser:
         before = cookie_of(browser)
-        answer = browser.post("/auth/refresh", headers=SCRIPT, **body)
-        assert (answer.status_code, answer.json()["refresh_seq"]) == (200, 1)
-        assert "refresh_token" not in answer.json()
+        response = browser.post("/auth/refresh", headers=SCRIPT, **body)
+        assert (response.status_code, response.json()["refresh_seq"]) == (200, 1)
+        assert "refresh_token" not in response.json()
         assert cookie_of(browser) not in ("", before)
-        assert site.sessions.verify(answer.json()["access_token"]).sid == answer.json()["sid"]
+        assert site.sessions.verify(response.json()["access_token"]).sid == response.json()["sid"]
 
 
 def test_many_tabs_refresh_with_one_cookie_and_all_go_on(both: Site) -> None:
     with both.logged_in(coordinated=True) as browser:
         old = {REFRESH: cookie_of(browser)}
-        answers = [httpx2.post(both.url + "/auth/refresh", headers=SCRIPT, cookies=old) for _ in range(3)]
-        assert [answer.json()["refresh_seq"] for answer in answers] == [1, 1, 1], "grace, though it said coordinated"
-        assert len({set_cookies(answer)[REFRESH].value for answer in answers}) == 1
+        responses = [httpx2.post(both.url + "/auth/refresh", headers=SCRIPT, cookies=old) for _ in range(3)]
+        assert [response.json()["refresh_seq"] for response in responses] == [1, 1, 1], (
+            "grace, though it said coordinated"
+        )
+        assert len({set_cookies(response)[REFRESH].value for response in responses}) == 1
 
 
 @pytest.mark.parametrize("headers", [{}, {"origin": ALLOWED}, {"sec-fetch-site": "same-origin"}])
 def test_a_cookie_without_the_header_is_403_and_spends_nothing(site: Site, headers: dict[str, str]) -> None:
     with site.logged_in() as browser:
         before = cookie_of(browser)
-        answer = browser.post("/auth/refresh", headers=headers)
-        assert error(answer) == (403, "forbidden", "no_header")
-        assert "set-cookie" not in answer.headers
+        response = browser.post("/auth/refresh", headers=headers)
+        assert error(response) == (403, "forbidden", "no_header")
+        assert "set-cookie" not in response.headers
         assert browser.post("/auth/refresh", headers=SCRIPT).json()["refresh_seq"] == 1
         assert cookie_of(browser) != before
 
@@ -209,9 +211,9 @@ def test_a_cookie_without_the_header_is_403_and_spends_nothing(site: Site, heade
 def test_another_sites_page_cannot_refresh_nor_log_out(site: Site, headers: dict[str, str]) -> None:
     with site.logged_in() as browser:
         for path in ("/auth/refresh", "/auth/logout"):
-            answer = browser.post(path, headers={**SCRIPT, **headers})
-            assert error(answer) == (403, "forbidden", "foreign_origin")
-            assert "set-cookie" not in answer.headers
+            response = browser.post(path, headers={**SCRIPT, **headers})
+            assert error(response) == (403, "forbidden", "foreign_origin")
+            assert "set-cookie" not in response.headers
         assert browser.post("/auth/refresh", headers=SCRIPT).json()["refresh_seq"] == 1
 
 
@@ -227,7 +229,7 @@ def test_no_refused_refresh_clears_a_cookie(site: Site) -> None:
         assert error(dead)[:2] == (400, "invalid_grant")
         nonsense = httpx2.post(site.url + "/auth/refresh", headers=SCRIPT, cookies={REFRESH: "x" * 5000})
         assert error(nonsense) == (400, "invalid_grant", "malformed")
-        assert not [answer for answer in (late, dead, nonsense) if "set-cookie" in answer.headers]
+        assert not [response for response in (late, dead, nonsense) if "set-cookie" in response.headers]
 
 
 def test_without_any_token_the_response_says_so_and_is_no_end_of_a_session(site: Site) -> None:
@@ -241,10 +243,10 @@ def test_without_any_token_the_response_says_so_and_is_no_end_of_a_session(site:
 def test_a_token_in_the_body_goes_before_the_cookie_and_is_gets_a_body(site: Site) -> None:
     own = site.sessions.create("native")
     with site.logged_in() as browser:
-        answer = browser.post("/auth/refresh", json={"refresh_token": own.refresh_token}, headers=SCRIPT)
-        assert site.sessions.verify(answer.json()["access_token"]).subject == "native"
-        assert answer.json()["refresh_token"]
-        assert "set-cookie" not in answer.headers
+        response = browser.post("/auth/refresh", json={"refresh_token": own.refresh_token}, headers=SCRIPT)
+        assert site.sessions.verify(response.json()["access_token"]).subject == "native"
+        assert response.json()["refresh_token"]
+        assert "set-cookie" not in response.headers
 
 
 # ---- two cookies of one name -----------------------------------------------------------------------------------------
@@ -263,8 +265,8 @@ def test_a_shadowed_cookie_is_found_behind_dead_and_foreign_ones(site: Site) -> 
     site.sessions.logout(refresh_token=ended)
     for shadow in (ended, "junk", "", "rt_AAAA", good):
         for pair in ((shadow, good), (good, shadow)):
-            answer = httpx2.post(site.url + "/auth/refresh", headers=cookies(*pair))
-            assert answer.status_code == 200, (shadow, answer.text)
+            response = httpx2.post(site.url + "/auth/refresh", headers=cookies(*pair))
+            assert response.status_code == 200, (shadow, response.text)
 
 
 def test_cookies_of_nothing_but_ended_sessions_are_the_end(site: Site) -> None:
@@ -280,8 +282,8 @@ def test_an_old_token_of_the_same_session_does_not_end_it(site: Site) -> None:
         site.now[0] += 60
         tokens.append(site.sessions.refresh(tokens[-1]).refresh_token or "")
     site.now[0] += 60
-    answer = httpx2.post(site.url + "/auth/refresh", headers=cookies(tokens[0], tokens[-1]))
-    assert (answer.status_code, answer.json()["refresh_seq"]) == (200, 4)
+    response = httpx2.post(site.url + "/auth/refresh", headers=cookies(tokens[0], tokens[-1]))
+    assert (response.status_code, response.json()["refresh_seq"]) == (200, 4)
     stale = httpx2.post(site.url + "/auth/refresh", headers=cookies(tokens[0], tokens[1]))
     assert error(stale) == (400, "invalid_request", "ambiguous_cookies")
     assert site.sessions.list_sessions("shadow"), "it was not taken for a theft"
@@ -294,12 +296,12 @@ def test_a_session_cookie_set_by_a_sibling_site_does_not_replace_the_own_one(bot
         (own.refresh_token or "", tossed.refresh_token or ""),
     ]
     for pair in pairs:
-        answer = httpx2.post(both.url + "/auth/refresh", headers=cookies(*pair))
-        assert error(answer) == (400, "invalid_request", "ambiguous_cookies")
-        assert "set-cookie" not in answer.headers
+        response = httpx2.post(both.url + "/auth/refresh", headers=cookies(*pair))
+        assert error(response) == (400, "invalid_request", "ambiguous_cookies")
+        assert "set-cookie" not in response.headers
     for pair in ((tossed.access_token, own.access_token), (own.access_token, tossed.access_token)):
-        answer = httpx2.get(both.url + "/auth/session", headers=cookies(*pair, name=ACCESS))
-        assert error(answer) == (400, "invalid_request", "ambiguous_cookies")
+        response = httpx2.get(both.url + "/auth/session", headers=cookies(*pair, name=ACCESS))
+        assert error(response) == (400, "invalid_request", "ambiguous_cookies")
     assert httpx2.post(both.url + "/auth/logout", headers=cookies(*pairs[0])).status_code == 204
     assert not both.sessions.list_sessions("mallory"), "logging out ends both, and so helps"
 
@@ -309,16 +311,16 @@ def test_a_dead_or_older_access_cookie_beside_the_good_one_does_no_harm(both: Si
     both.now[0] += 1
     newer = both.sessions.refresh(first.refresh_token or "")
     for pair in ((first.access_token, newer.access_token), ("junk", newer.access_token), (newer.access_token, "junk")):
-        answer = httpx2.get(both.url + "/auth/session", headers=cookies(*pair, name=ACCESS))
-        assert answer.json()["exp"] == int(both.now[0]) + 1800
+        response = httpx2.get(both.url + "/auth/session", headers=cookies(*pair, name=ACCESS))
+        assert response.json()["exp"] == int(both.now[0]) + 1800
     both.now[0] += 4000
-    answer = httpx2.get(both.url + "/auth/session", headers=cookies("junk", newer.access_token, name=ACCESS))
-    assert answer.json()["reason"] == "expired", "which a client knows how to mend"
+    response = httpx2.get(both.url + "/auth/session", headers=cookies("junk", newer.access_token, name=ACCESS))
+    assert response.json()["reason"] == "expired", "which a client knows how to mend"
 
 
 def test_a_flood_of_cookies_of_one_name_is_refused(site: Site) -> None:
-    answer = httpx2.post(site.url + "/auth/refresh", headers=cookies(*(f"v{number}" for number in range(5))))
-    assert error(answer) == (400, "invalid_request", "ambiguous_cookies")
+    response = httpx2.post(site.url + "/auth/refresh", headers=cookies(*(f"v{number}" for number in range(5))))
+    assert error(response) == (400, "invalid_request", "ambiguous_cookies")
 
 
 @pytest.mark.parametrize(
@@ -359,9 +361,9 @@ def test_an_odd_origin_is_no_allowed_one(site: Site, line: str) -> None:
 
 def test_a_logout_ends_the_session_and_clears_what_was_set(site: Site) -> None:
     with site.logged_in("leaver") as browser:
-        answer = browser.post("/auth/logout", headers=SCRIPT)
-        assert answer.status_code == 204
-        assert (set_cookies(answer)[REFRESH]["path"], set_cookies(answer)[REFRESH]["max-age"]) == ("/auth", "0")
+        response = browser.post("/auth/logout", headers=SCRIPT)
+        assert response.status_code == 204
+        assert (set_cookies(response)[REFRESH]["path"], set_cookies(response)[REFRESH]["max-age"]) == ("/auth", "0")
         assert not list(browser.cookies.jar)
         assert not site.sessions.list_sessions("leaver")
 
@@ -379,17 +381,17 @@ def test_a_logout_clears_both_cookies(both: Site) -> None:
 
 def test_a_logout_by_cookie_without_the_header_is_403_and_ends_nothing(site: Site) -> None:
     with site.logged_in("stayer") as browser:
-        answer = browser.post("/auth/logout")
-        assert error(answer) == (403, "forbidden", "no_header")
-        assert "set-cookie" not in answer.headers
+        response = browser.post("/auth/logout")
+        assert error(response) == (403, "forbidden", "no_header")
+        assert "set-cookie" not in response.headers
         assert site.sessions.list_sessions("stayer")
 
 
 def test_a_logout_with_the_access_token_ends_the_cookies_session_too(site: Site) -> None:
     with site.logged_in("twice") as browser:
         access = browser.post("/auth/refresh", headers=SCRIPT).json()["access_token"]
-        answer = browser.post("/auth/logout", headers={**SCRIPT, **authorization(access)})
-        assert (answer.status_code, set_cookies(answer).keys()) == (204, {REFRESH})
+        response = browser.post("/auth/logout", headers={**SCRIPT, **authorization(access)})
+        assert (response.status_code, set_cookies(response).keys()) == (204, {REFRESH})
         assert not site.sessions.list_sessions("twice")
 
 
@@ -414,8 +416,8 @@ def test_writing_needs_the_header_and_an_origin(both: Site) -> None:
         sid = browser.get("/auth/session").json()["sid"]
         for method, path in (("POST", "/auth/sessions/revoke-others"), ("DELETE", f"/auth/sessions/{sid}")):
             assert error(browser.request(method, path))[1:] == ("forbidden", "no_header")
-            answer = browser.request(method, path, headers={**SCRIPT, "origin": FOREIGN})
-            assert error(answer) == (403, "forbidden", "foreign_origin")
+            response = browser.request(method, path, headers={**SCRIPT, "origin": FOREIGN})
+            assert error(response) == (403, "forbidden", "foreign_origin")
             assert browser.request(method, path, headers={**SCRIPT, "origin": ALLOWED}).status_code in (200, 204)
 
 
@@ -430,9 +432,9 @@ def test_a_bearer_token_goes_before_the_cookie_and_needs_no_header(both: Site) -
 def test_an_expired_cookie_says_so_and_a_refresh_mends_it(both: Site) -> None:
     with both.logged_in() as browser:
         both.now[0] += 3600
-        answer = browser.get("/auth/session")
-        assert (answer.status_code, answer.json()["reason"]) == (401, "expired")
-        assert "set-cookie" not in answer.headers
+        response = browser.get("/auth/session")
+        assert (response.status_code, response.json()["reason"]) == (401, "expired")
+        assert "set-cookie" not in response.headers
         assert browser.post("/auth/refresh", headers=SCRIPT).status_code == 200
         assert browser.get("/auth/session").json()["sub"] == "ada"
 
@@ -445,8 +447,8 @@ def test_in_mode_refresh_no_cookie_stands_for_an_access_token(site: Site) -> Non
 
 def test_the_token_endpoint_knows_no_cookies(both: Site) -> None:
     with both.logged_in() as browser:
-        answer = browser.post("/auth/token", data={"grant_type": "refresh_token"}, headers=SCRIPT)
-        assert error(answer)[:2] == (400, "invalid_request")
+        response = browser.post("/auth/token", data={"grant_type": "refresh_token"}, headers=SCRIPT)
+        assert error(response)[:2] == (400, "invalid_request")
 
 
 # ---- set up wrongly --------------------------------------------------------------------------------------------------
@@ -459,25 +461,25 @@ def test_insecure_cookies_are_for_this_machine_only(face: str) -> None:
         head = (
             "POST /auth/login HTTP/1.1\r\nHost: shop.example:{port}\r\nX-Unbroken: 1\r\nContent-Type: application/json"
         )
-        status, top, answer = raw(site, head, body)
+        status, top, response = raw(site, head, body)
         assert status in (400, 403)  # some frameworks refuse the Host by themselves
         assert b"set-cookie" not in top
-        assert PASSWORD.encode() not in answer
+        assert PASSWORD.encode() not in response
 
 
 @pytest.mark.parametrize("face", sorted(FACES))
 def test_a_server_without_cookies_says_so_instead_of_showing_tokens_to_a_script(face: str) -> None:
     with FACES[face](Sessions(MemorySessionStore())) as port:
-        answer = httpx2.post(f"http://127.0.0.1:{port}/auth/login", json=LOGIN, headers=SCRIPT)
-        assert error(answer) == (400, "invalid_request", "")
-        assert "X-Unbroken" in answer.json()["error_description"]
+        response = httpx2.post(f"http://127.0.0.1:{port}/auth/login", json=LOGIN, headers=SCRIPT)
+        assert error(response) == (400, "invalid_request", "")
+        assert "X-Unbroken" in response.json()["error_description"]
 
 
 @pytest.mark.parametrize("face", sorted(FACES))
 def test_secure_cookies_have_the_prefixes_that_browsers_enforce(face: str) -> None:
     for site in served(face, Cookies("both")):
-        answer = site.login()
-        found = set_cookies(answer)
+        response = site.login()
+        found = set_cookies(response)
         assert found.keys() == {"__Host-unbroken-access", "__Secure-unbroken-refresh"}
         assert [morsel["secure"] for morsel in found.values()] == [True, True]
         pairs = "; ".join(f"{name}={morsel.value}" for name, morsel in found.items())
@@ -488,17 +490,17 @@ def test_secure_cookies_have_the_prefixes_that_browsers_enforce(face: str) -> No
 
 def test_a_logout_works_however_many_cookies_a_sibling_site_has_set(case_sensitive: Wire) -> None:
     secure = "__Secure-unbroken-refresh"
-    answer = case_sensitive.http.post("/auth/login", json={"username": "bob", "password": PASSWORD}, headers=SCRIPT)
-    assert answer.status_code == 200
-    ours = dict(cookie.split(";")[0].split("=", 1) for cookie in answer.headers.get_list("set-cookie"))
+    response = case_sensitive.http.post("/auth/login", json={"username": "bob", "password": PASSWORD}, headers=SCRIPT)
+    assert response.status_code == 200
+    ours = dict(cookie.split(";")[0].split("=", 1) for cookie in response.headers.get_list("set-cookie"))
     case_sensitive.http.cookies.clear()
     tossed = "; ".join([f"{secure}={number}" for number in range(8)] + [f"{secure}={ours[secure]}"])
     assert (
         case_sensitive.http.post("/auth/refresh", headers={**SCRIPT, "cookie": tossed}).json()["reason"]
         == "ambiguous_cookies"
     )
-    answer = case_sensitive.http.post("/auth/logout", headers={**SCRIPT, "cookie": tossed})
-    assert answer.status_code == 204
-    assert all("Max-Age=0" in cookie for cookie in answer.headers.get_list("set-cookie"))
+    response = case_sensitive.http.post("/auth/logout", headers={**SCRIPT, "cookie": tossed})
+    assert response.status_code == 204
+    assert all("Max-Age=0" in cookie for cookie in response.headers.get_list("set-cookie"))
     assert case_sensitive.sessions.list_sessions("bob") == []
     case_sensitive.http.cookies.clear()

@@ -1,4 +1,4 @@
-"""Health, on every face of the server: alive, and ready as long as the store answers."""
+"""Health, on every face of the server: alive, and ready as long as the store responds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from unbroken.errors import StoreUnavailable
 
 def test_a_server_says_that_it_is_alive_and_ready(wire: Wire) -> None:
     for path in ("/auth/health", "/auth/health/ready"):
-        answer = wire.http.get(path)
-        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
-        assert NO_STORE.items() <= dict(answer.headers).items()
+        response = wire.http.get(path)
+        assert (response.status_code, response.json()) == (200, {"status": "ok"})
+        assert NO_STORE.items() <= dict(response.headers).items()
         assert wire.http.post(path).status_code == 405
 
 
@@ -38,12 +38,16 @@ def test_head_is_refused_as_get_is_and_where_there_is_no_get(wire: Wire) -> None
 
 def test_a_server_whose_store_is_away_is_alive_and_not_ready(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away() -> None:
-        raise StoreUnavailable("db.internal does not answer")
+        raise StoreUnavailable("db.internal does not respond")
 
     monkeypatch.setattr(wire.sessions.store, "health", away)
     assert wire.http.get("/auth/health").status_code == 200
-    answer = wire.http.get("/auth/health/ready")
-    assert (answer.status_code, answer.json()) == (503, {"status": "unavailable"})
-    assert 0 < int(answer.headers["retry-after"]) <= 30
+    response = wire.http.get("/auth/health/ready")
+    assert (response.status_code, response.json()) == (503, {"status": "unavailable"})
+    assert 0 < int(response.headers["retry-after"]) <= 30
     asked = wire.http.head("/auth/health/ready")
-    assert (asked.status_code, asked.content, asked.headers["retry-after"]) == (503, b"", answer.headers["retry-after"])
+    assert (asked.status_code, asked.content, asked.headers["retry-after"]) == (
+        503,
+        b"",
+        response.headers["retry-after"],
+    )

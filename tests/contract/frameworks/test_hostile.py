@@ -79,30 +79,30 @@ def database_of(url: str) -> Iterator[str]:
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/refresh"])
 @pytest.mark.parametrize("body", BAD_JSON.values(), ids=BAD_JSON)
 def test_bad_json_is_invalid_request(wire: Wire, path: str, body: bytes) -> None:
-    answer = wire.http.post(path, content=body, headers=JSON)
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
-    assert answer.headers["cache-control"] == "no-store"
+    response = wire.http.post(path, content=body, headers=JSON)
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
+    assert response.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["/auth/token", "/auth/revoke"])
 @pytest.mark.parametrize("body", BAD_FORMS.values(), ids=BAD_FORMS)
 def test_a_bad_form_is_invalid_request(wire: Wire, path: str, body: bytes) -> None:
-    answer = wire.http.post(path, content=body, headers=FORM)
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    response = wire.http.post(path, content=body, headers=FORM)
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "", "application/json+x", "multipart/form-data; boundary=x"])
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/token", "/auth/refresh", "/auth/revoke"])
 def test_another_content_type_is_invalid_request_and_says_what_to_send(wire: Wire, path: str, kind: str) -> None:
-    answer = wire.http.post(path, content=b"{}", headers={"content-type": kind})
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
-    assert "application/" in answer.json()["error_description"]
+    response = wire.http.post(path, content=b"{}", headers={"content-type": kind})
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
+    assert "application/" in response.json()["error_description"]
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/token", "/auth/refresh", "/auth/logout", "/auth/revoke"])
 def test_a_body_above_64_kib_is_413(wire: Wire, path: str) -> None:
-    answer = wire.http.post(path, content=b"x" * (64 * 1024 + 1), headers=JSON)
-    assert (answer.status_code, answer.json()["error"]) == (413, "invalid_request")
+    response = wire.http.post(path, content=b"x" * (64 * 1024 + 1), headers=JSON)
+    assert (response.status_code, response.json()["error"]) == (413, "invalid_request")
 
 
 def head_of(length: int) -> bytes:
@@ -137,17 +137,17 @@ def test_a_client_that_hangs_up_is_no_error_of_the_server(wire: Wire, caplog: py
      ("BREW", "/auth/login", "POST")],
 )  # fmt: skip
 def test_another_method_is_405_with_allow(wire: Wire, method: str, path: str, allow: str) -> None:
-    answer = wire.http.request(method, path)
-    assert answer.status_code == 405
-    assert allow in answer.headers["allow"].split(", ")
+    response = wire.http.request(method, path)
+    assert response.status_code == 405
+    assert allow in response.headers["allow"].split(", ")
 
 
 @pytest.mark.parametrize("key", ["", "x" * 10_000, '"quoted"', "\xe9", "a, b"])
 def test_any_idempotency_key_will_do(wire: Wire, key: str) -> None:
     tokens = wire.login()
     headers = [("idempotency-key", key.encode("latin-1"))]
-    answer = wire.http.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]}, headers=headers)
-    assert answer.status_code == 200
+    response = wire.http.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]}, headers=headers)
+    assert response.status_code == 200
 
 
 # ---- mutated tokens --------------------------------------------------------------------------------------------------
@@ -187,8 +187,8 @@ def mutants(token: str, count: int) -> Iterator[str]:
 def test_a_thousand_mutated_access_tokens_are_refused(wire: Wire) -> None:
     token = wire.login()["access_token"]
     for mutant in mutants(token, 1000):
-        answer = wire.whoami(mutant)
-        assert (answer.status_code, answer.json()["reason"]) == (401, "malformed"), mutant
+        response = wire.whoami(mutant)
+        assert (response.status_code, response.json()["reason"]) == (401, "malformed"), mutant
     assert wire.whoami(token).status_code == 200
 
 
@@ -196,10 +196,10 @@ def test_a_thousand_mutated_access_tokens_are_refused(wire: Wire) -> None:
 def test_a_thousand_mutated_refresh_tokens_are_refused_and_spend_nothing(wire: Wire) -> None:
     token = wire.login()["refresh_token"]
     for number, mutant in enumerate(mutants(token, 1000)):
-        answer = wire.refresh(mutant) if number % 2 else wire.form(
+        response = wire.refresh(mutant) if number % 2 else wire.form(
             "/auth/token", grant_type="refresh_token", refresh_token=mutant
         )  # fmt: skip
-        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant"), mutant
+        assert (response.status_code, response.json()["error"]) == (400, "invalid_grant"), mutant
     assert wire.refresh(token).json()["refresh_seq"] == 1
 
 
@@ -259,8 +259,8 @@ def forgeries(wire: Wire, good: dict[str, Any]) -> dict[str, str]:
 def test_forged_tokens_are_refused(wire: Wire) -> None:
     good = wire.login()
     for name, forged in forgeries(wire, good).items():
-        answer = wire.whoami(forged)
-        assert (answer.status_code, answer.json()["reason"]) == (401, "malformed"), name
+        response = wire.whoami(forged)
+        assert (response.status_code, response.json()["reason"]) == (401, "malformed"), name
     assert wire.whoami(good["access_token"]).status_code == 200
 
 
@@ -276,13 +276,13 @@ def test_an_expired_token_says_so(wire: Wire) -> None:
 
 
 def test_an_access_token_does_not_refresh(wire: Wire) -> None:
-    answer = wire.refresh(wire.login()["access_token"])
-    assert (answer.status_code, answer.json()["reason"]) == (400, "malformed")
+    response = wire.refresh(wire.login()["access_token"])
+    assert (response.status_code, response.json()["reason"]) == (400, "malformed")
 
 
 def test_no_response_repeats_a_secret(wire: Wire) -> None:
     secret = "s3cret-of-mine"
-    answers = [
+    responses = [
         wire.http.post("/auth/login", json={"username": "ada", "password": secret}),
         wire.http.post("/auth/login", json={"username": "ada", "password": [secret]}),
         wire.form("/auth/token", grant_type="password", username="ada", password=secret),
@@ -290,9 +290,9 @@ def test_no_response_repeats_a_secret(wire: Wire) -> None:
         wire.whoami(secret),
         wire.http.post("/auth/login", content=f'{{"password": "{PASSWORD}", {secret}', headers=JSON),
     ]
-    for answer in answers:
-        assert answer.status_code in (400, 401)
-        assert secret not in answer.text + str(answer.headers)
+    for response in responses:
+        assert response.status_code in (400, 401)
+        assert secret not in response.text + str(response.headers)
 
 
 def test_a_body_that_is_framed_wrongly_is_no_error_of_the_server(wire: Wire) -> None:

@@ -1,4 +1,4 @@
-"""Logins, the guard, second steps, devices and events, over HTTP on every face of the server."""
+"""Logins, the guard, MFA, devices and events, over HTTP on every face of the server."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class People:
         return self.http.post("/auth/login/step", json={"mfa_token": mfa_token, "code": code, **more})
 
     def tokens(self, name: str, **more: Any) -> dict[str, Any]:
-        answer = self.login(name, **more)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        response = self.login(name, **more)
+        assert response.status_code == 200, response.text
+        return response.json()
 
     def devices(self, tokens: dict[str, Any]) -> list[dict[str, Any]]:
         return self.http.get("/auth/sessions", headers=authorization(tokens["access_token"])).json()["sessions"]
@@ -49,7 +49,7 @@ class People:
 
 def authenticate(name: str, password: str) -> Any:
     if name.startswith("outage"):
-        raise OSError("the directory does not answer")
+        raise OSError("the directory does not respond")
     if password != PASSWORD:
         return None
     if name.startswith("careful"):
@@ -83,10 +83,10 @@ def people(request: pytest.FixtureRequest) -> Iterator[People]:
 def test_who_guesses_too_often_has_to_wait(people: People) -> None:
     statuses = [people.login("eve the guesser", "wrong").status_code for _ in range(5)]
     assert statuses == [401, 401, 401, 429, 429]
-    answer = people.login("eve the guesser")
-    assert (answer.status_code, answer.json()["error"]) == (429, "too_many_attempts"), "the right password too"
-    assert 3500 < int(answer.headers["retry-after"]) <= 3700
-    assert NO_STORE.items() <= dict(answer.headers).items()
+    response = people.login("eve the guesser")
+    assert (response.status_code, response.json()["error"]) == (429, "too_many_attempts"), "the right password too"
+    assert 3500 < int(response.headers["retry-after"]) <= 3700
+    assert NO_STORE.items() <= dict(response.headers).items()
     told = [type(event) for event in people.events if event.kind.startswith("login.") and not event.sid]
     assert told.count(LoginRateLimited) == 1, "once a minute"
     assert told.count(LoginFailed) >= 3
@@ -100,12 +100,12 @@ def test_who_has_logged_in_here_is_not_locked_out_by_strangers(people: People) -
 
 def test_a_directory_that_does_not_respond_is_503_and_no_wrong_password(people: People) -> None:
     for _ in range(6):
-        answer = people.login("outage")
-        assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
-        assert answer.headers["retry-after"] == "5"
+        response = people.login("outage")
+        assert (response.status_code, response.json()["error"]) == (503, "temporarily_unavailable")
+        assert response.headers["retry-after"] == "5"
 
 
-# ---- the second step -------------------------------------------------------------------------------------------------
+# ---- MFA -------------------------------------------------------------------------------------------------
 
 
 def test_a_login_with_mfa(people: People) -> None:
@@ -141,16 +141,16 @@ def test_codes_cannot_be_guessed_by_logging_in_again_and_again(people: People) -
 
 @pytest.mark.parametrize("token", ["x", "a.b.c", "", "ü", "é" * 20000])
 def test_what_is_no_mfa_token_is_refused(people: People, token: str) -> None:
-    answer = people.step(token)
-    assert answer.status_code == (401 if token else 400)
-    assert answer.json()["error"] == ("access_denied" if token else "invalid_request")
+    response = people.step(token)
+    assert response.status_code == (401 if token else 400)
+    assert response.json()["error"] == ("access_denied" if token else "invalid_request")
 
 
 def test_the_password_grant_of_a_user_with_mfa_says_mfa_required(people: People) -> None:
     form = {"grant_type": "password", "username": "careful dan", "password": PASSWORD}
-    answer = people.http.post("/auth/token", data=form)
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
-    assert "requires MFA" in answer.json()["error_description"]
+    response = people.http.post("/auth/token", data=form)
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_grant")
+    assert "requires MFA" in response.json()["error_description"]
     assert people.sessions.list_sessions("careful dan") == []
 
 
@@ -198,8 +198,8 @@ def test_a_device_is_renamed_by_its_owner_alone(people: People) -> None:
 def test_what_is_no_label_is_refused(people: People, fields: dict[str, Any]) -> None:
     tokens = people.tokens("kim", label="stays")
     path = f"/auth/sessions/{people.sessions.verify(tokens['access_token']).sid}"
-    answer = people.http.patch(path, json=fields, headers=authorization(tokens["access_token"]))
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    response = people.http.patch(path, json=fields, headers=authorization(tokens["access_token"]))
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
     assert {one["label"] for one in people.devices(tokens)} == {"stays"}
 
 
@@ -223,8 +223,8 @@ def test_the_end_of_a_session_is_told(people: People) -> None:
 
 
 def test_without_verify_mfa_there_is_no_endpoint_for_codes(wire: faces.Wire) -> None:
-    answer = wire.http.post("/auth/login/step", json={"mfa_token": "x", "code": "y"})
-    assert answer.status_code in (404, 405)
+    response = wire.http.post("/auth/login/step", json={"mfa_token": "x", "code": "y"})
+    assert response.status_code in (404, 405)
 
 
 def test_an_account_that_is_called_nearly_the_same_buys_no_guesses(case_sensitive: Wire) -> None:

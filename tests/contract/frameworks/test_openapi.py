@@ -46,7 +46,7 @@ FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 
 
 def application(sessions: Sessions, cookies: Cookies | None) -> FastAPI:
-    """Without a guard: it would answer 429 to nearly everything that is tried here."""
+    """Without a guard: it would respond 429 to nearly everything that is tried here."""
     own: dict[str, Any] = {"password_grant": True, "scopes_of": scopes_of, "cookies": cookies, "rate_limit": None}
     app = FastAPI()
     app.include_router(unbroken.fastapi.Auth(sessions, authenticate, **own).router)
@@ -93,7 +93,7 @@ def test_every_response_of_a_server_with_cookies_is_one_that_is_described(
 
 
 class Caller:
-    """Makes requests from the description, and sees that the answers are as it says."""
+    """Makes requests from the description, and sees that the responses are as it says."""
 
     def __init__(self, described: Any, url: str) -> None:
         self._described, self._url, self.asked = described, url, set[tuple[str, str]]()
@@ -101,11 +101,15 @@ class Caller:
     def __call__(self, method: str, path: str, status: int, token: str = "", **parts: Any) -> Any:
         headers = {**parts.pop("headers", {}), **authorization(token)}
         case = self._described[path][method].Case(**parts)
-        answer = case.call(base_url=self._url, headers=headers, timeout=10)
-        assert answer.status_code == status, answer.text
-        case.validate_response(answer, checks=GOOD)
+        response = case.call(base_url=self._url, headers=headers, timeout=10)
+        assert response.status_code == status, response.text
+        case.validate_response(response, checks=GOOD)
         self.asked.add((method, path))
-        return answer.json() if "json" in answer.headers.get("content-type", [""])[0] and answer.content else answer
+        return (
+            response.json()
+            if "json" in response.headers.get("content-type", [""])[0] and response.content
+            else response
+        )
 
 
 def test_valid_requests_get_the_described_responses(plain_url: str) -> None:
@@ -146,8 +150,8 @@ def test_valid_requests_get_the_described_responses(plain_url: str) -> None:
 def test_requests_with_cookies_get_the_described_responses(cookies_url: str) -> None:
     call = Caller(with_cookies, cookies_url)
     who, ours = {"username": "ada", "password": PASSWORD}, {"X-Unbroken": "1"}
-    answer = call("POST", "/auth/login", 200, body=who, media_type=JSON, headers=ours)
-    assert answer.keys() >= {"sid", "refresh_seq"}
-    assert "refresh_token" not in answer
+    response = call("POST", "/auth/login", 200, body=who, media_type=JSON, headers=ours)
+    assert response.keys() >= {"sid", "refresh_seq"}
+    assert "refresh_token" not in response
     call("POST", "/auth/refresh", 400, headers=ours)
     call("POST", "/auth/logout", 204, headers=ours)

@@ -17,8 +17,8 @@ def test_a_logout_ends_the_session_at_once_and_can_be_repeated(wire: Wire, by: s
     headers = authorization(tokens["access_token"]) if by != "body" else {}
     body = {"refresh_token": tokens["refresh_token"]} if by != "bearer" else None
     for _ in range(2):
-        answer = wire.http.post("/auth/logout", headers=headers, **({"json": body} if body else {}))
-        assert (answer.status_code, answer.content) == (204, b"")
+        response = wire.http.post("/auth/logout", headers=headers, **({"json": body} if body else {}))
+        assert (response.status_code, response.content) == (204, b"")
     assert wire.whoami(tokens["access_token"]).json()["reason"] == "revoked"
     assert wire.refresh(tokens["refresh_token"]).json()["reason"] == "logged_out"
 
@@ -31,14 +31,14 @@ def test_an_old_generation_logs_out_too(wire: Wire) -> None:
 
 
 def test_a_logout_of_nothing_is_invalid_request(wire: Wire) -> None:
-    answer = wire.http.post("/auth/logout")
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    response = wire.http.post("/auth/logout")
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
 
 
 def test_a_logout_by_rubbish_is_challenged_and_by_an_unknown_refresh_token_is_not(wire: Wire) -> None:
-    answer = wire.http.post("/auth/logout", headers=authorization("rubbish"))
-    assert (answer.status_code, answer.json()["reason"]) == (401, "malformed")
-    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+    response = wire.http.post("/auth/logout", headers=authorization("rubbish"))
+    assert (response.status_code, response.json()["reason"]) == (401, "malformed")
+    assert 'error="invalid_token"' in response.headers["www-authenticate"]
     assert wire.http.post("/auth/logout", json={"refresh_token": "rubbish"}).status_code == 204
 
 
@@ -46,26 +46,26 @@ def test_a_logout_by_rubbish_is_challenged_and_by_an_unknown_refresh_token_is_no
 @pytest.mark.parametrize("hint", ["", "access_token", "refresh_token", "unheard_of"])
 def test_revoking_either_token_ends_the_session_whatever_the_hint(wire: Wire, which: str, hint: str) -> None:
     tokens = wire.login()
-    answer = wire.form("/auth/revoke", token=tokens[which], token_type_hint=hint)
-    assert (answer.status_code, answer.content) == (200, b"")
+    response = wire.form("/auth/revoke", token=tokens[which], token_type_hint=hint)
+    assert (response.status_code, response.content) == (200, b"")
     assert wire.whoami(tokens["access_token"]).status_code == 401
     assert wire.refresh(tokens["refresh_token"]).status_code == 400
 
 
 def test_revoking_an_unknown_token_is_200_and_none_is_invalid_request(wire: Wire) -> None:
     assert wire.form("/auth/revoke", token="unknown").status_code == 200
-    answer = wire.form("/auth/revoke", token_type_hint="access_token")
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    response = wire.form("/auth/revoke", token_type_hint="access_token")
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
 
 
 # ---- introspection (RFC 7662) ----------------------------------------------------------------------------------------
 
 
 def introspected(wire: Wire, caller: dict[str, Any], token: str) -> dict[str, Any]:
-    answer = wire.form("/auth/introspect", caller["access_token"], token=token)
-    assert answer.status_code == 200
-    assert NO_STORE.items() <= dict(answer.headers).items()
-    return answer.json()
+    response = wire.form("/auth/introspect", caller["access_token"], token=token)
+    assert response.status_code == 200
+    assert NO_STORE.items() <= dict(response.headers).items()
+    return response.json()
 
 
 def test_a_caller_sees_its_own_tokens(wire: Wire) -> None:
@@ -118,19 +118,19 @@ def test_who_am_i(wire: Wire) -> None:
 
 def test_no_token_gets_a_bare_challenge(wire: Wire) -> None:
     for headers in ({}, {"authorization": "Bearer"}, {"authorization": "Basic YTpi"}):
-        answer = wire.http.get("/auth/session", headers=headers)
-        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
-        assert answer.json() == {"error": "unauthorized"}
+        response = wire.http.get("/auth/session", headers=headers)
+        assert (response.status_code, response.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
+        assert response.json() == {"error": "unauthorized"}
 
 
 def test_a_bad_token_gets_a_challenge_with_its_reason(wire: Wire) -> None:
-    answer = wire.whoami("rubbish")
-    assert answer.headers["www-authenticate"] == (
+    response = wire.whoami("rubbish")
+    assert response.headers["www-authenticate"] == (
         'Bearer realm="unbroken", error="invalid_token", '
         'error_description="this is not an access token of this server", reason="malformed"'
     )
-    assert (answer.json()["error"], answer.json()["reason"]) == ("invalid_token", "malformed")
-    assert NO_STORE.items() <= dict(answer.headers).items()
+    assert (response.json()["error"], response.json()["reason"]) == ("invalid_token", "malformed")
+    assert NO_STORE.items() <= dict(response.headers).items()
 
 
 def test_a_token_of_a_retired_key_is_revoked(wire: Wire) -> None:
@@ -145,8 +145,8 @@ def test_a_token_of_a_retired_key_is_revoked(wire: Wire) -> None:
 def test_the_authorization_header_counts_once(wire: Wire) -> None:
     good = f"Bearer {wire.login()['access_token']}"
     for both in ([good, "Bearer other"], ["Bearer other", good], [good, good]):
-        answer = wire.http.get("/auth/session", headers=[("authorization", value) for value in both])
-        assert answer.status_code == 401
+        response = wire.http.get("/auth/session", headers=[("authorization", value) for value in both])
+        assert response.status_code == 401
 
 
 def test_my_devices_are_mine_and_the_current_one_is_marked(wire: Wire) -> None:
@@ -172,15 +172,15 @@ def test_a_session_is_ended_by_its_owner_alone(wire: Wire) -> None:
 
 @pytest.mark.parametrize("sid", ["unknown", "revoke-others", "%00", "..", "x" * 500])
 def test_an_unknown_session_is_404(wire: Wire, sid: str) -> None:
-    answer = wire.http.delete(f"/auth/sessions/{sid}", headers=authorization(wire.login()["access_token"]))
-    assert answer.status_code in (404, 405)  # ".." is another path
+    response = wire.http.delete(f"/auth/sessions/{sid}", headers=authorization(wire.login()["access_token"]))
+    assert response.status_code in (404, 405)  # ".." is another path
 
 
 def test_all_others_are_ended_and_this_one_stays(wire: Wire) -> None:
     wire.sessions.revoke_subject("judy")
     here, others = wire.login("judy"), [wire.login("judy") for _ in range(3)]
-    answer = wire.http.post("/auth/sessions/revoke-others", headers=authorization(here["access_token"]))
-    assert answer.json() == {"revoked": 3}
+    response = wire.http.post("/auth/sessions/revoke-others", headers=authorization(here["access_token"]))
+    assert response.json() == {"revoked": 3}
     assert wire.whoami(here["access_token"]).status_code == 200
     assert {wire.whoami(other["access_token"]).status_code for other in others} == {401}
 
@@ -191,28 +191,28 @@ def test_all_others_are_ended_and_this_one_stays(wire: Wire) -> None:
      ("POST", "/auth/sessions/revoke-others"), ("POST", "/auth/introspect")],
 )  # fmt: skip
 def test_what_is_protected_challenges(wire: Wire, method: str, path: str) -> None:
-    answer = wire.http.request(method, path)
-    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
+    response = wire.http.request(method, path)
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
 
 
 # ---- what others need to know ----------------------------------------------------------------------------------------
 
 
 def test_the_keys_are_public_cacheable_and_without_secrets(wire: Wire) -> None:
-    answer = wire.http.get("/.well-known/jwks.json")
-    assert answer.headers["cache-control"] == "public, max-age=300"
-    assert answer.json()["keys"]
-    for key in answer.json()["keys"]:
+    response = wire.http.get("/.well-known/jwks.json")
+    assert response.headers["cache-control"] == "public, max-age=300"
+    assert response.json()["keys"]
+    for key in response.json()["keys"]:
         assert key.keys() == {"kty", "crv", "x", "kid", "use", "alg"}
 
 
 def test_the_metadata_names_endpoints_that_exist(wire: Wire) -> None:
-    answer = wire.http.get("/.well-known/oauth-authorization-server")
-    facts = answer.json()
+    response = wire.http.get("/.well-known/oauth-authorization-server")
+    facts = response.json()
     assert facts["issuer"] == "https://id.example.org"
     assert facts["grant_types_supported"] == ["refresh_token", "password"]
     assert "response_types_supported" in facts
-    assert answer.headers["cache-control"] == "public, max-age=300"
+    assert response.headers["cache-control"] == "public, max-age=300"
     for name, url in facts.items():
         if name.endswith("_endpoint"):
             path = url.removeprefix("https://id.example.org")

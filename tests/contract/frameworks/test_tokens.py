@@ -22,31 +22,31 @@ def basic(client_id: str, secret: str = "") -> dict[str, str]:
     return {"authorization": "Basic " + b64encode(f"{client_id}:{secret}".encode()).decode()}
 
 
-def has(answer: httpx2.Response, headers: dict[str, str]) -> bool:
-    return headers.items() <= dict(answer.headers).items()
+def has(response: httpx2.Response, headers: dict[str, str]) -> bool:
+    return headers.items() <= dict(response.headers).items()
 
 
 # ---- login -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_login_returns_a_token_response_that_may_not_be_cached(wire: Wire) -> None:
-    answer = wire.http.post("/auth/login", json={"username": "ada", "password": PASSWORD, "scope": "read"})
-    body = answer.json()
+    response = wire.http.post("/auth/login", json={"username": "ada", "password": PASSWORD, "scope": "read"})
+    body = response.json()
     assert body.keys() == {
         "access_token", "token_type", "expires_in", "refresh_token", "refresh_expires_in", "refresh_seq", "scope",
     }  # fmt: skip
     assert (body["token_type"], body["expires_in"], body["refresh_expires_in"]) == ("Bearer", 1800, 7 * 86400)
     assert (body["refresh_seq"], body["scope"]) == (0, "read")
-    assert has(answer, NO_STORE)
-    assert answer.headers["content-type"] == "application/json"
+    assert has(response, NO_STORE)
+    assert response.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize(("name", "password"), [("ada", "wrong"), ("ada", PASSWORD + " ")])
 def test_a_wrong_password_is_access_denied_without_a_challenge(wire: Wire, name: str, password: str) -> None:
-    answer = wire.http.post("/auth/login", json={"username": name, "password": password})
-    assert (answer.status_code, answer.json()["error"]) == (401, "access_denied")
-    assert "www-authenticate" not in answer.headers
-    assert has(answer, NO_STORE)
+    response = wire.http.post("/auth/login", json={"username": name, "password": password})
+    assert (response.status_code, response.json()["error"]) == (401, "access_denied")
+    assert "www-authenticate" not in response.headers
+    assert has(response, NO_STORE)
 
 
 def test_a_login_keeps_what_the_device_is_called_and_where_it_is(wire: Wire) -> None:
@@ -63,14 +63,16 @@ def test_a_scope_is_not_granted_because_it_was_requested(wire: Wire, scope: str)
     fields = {"username": "eve", "password": PASSWORD, "scope": scope}
     login = wire.http.post("/auth/login", json=fields)
     granted = wire.form("/auth/token", grant_type="password", **fields)
-    assert {(answer.status_code, answer.json()["error"]) for answer in (login, granted)} == {(400, "invalid_scope")}
+    assert {(response.status_code, response.json()["error"]) for response in (login, granted)} == {
+        (400, "invalid_scope")
+    }
     assert len(wire.sessions.list_sessions("eve")) == before
 
 
 @pytest.mark.parametrize("client_id", ["x" * 201, "naïve", "a\nb"])
 def test_a_client_id_that_would_not_fit_into_a_token_is_refused(wire: Wire, client_id: str) -> None:
-    answer = wire.http.post("/auth/login", json={"username": "ada", "password": PASSWORD, "client_id": client_id})
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    response = wire.http.post("/auth/login", json={"username": "ada", "password": PASSWORD, "client_id": client_id})
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
 
 
 # ---- refresh ---------------------------------------------------------------------------------------------------------
@@ -79,11 +81,11 @@ def test_a_client_id_that_would_not_fit_into_a_token_is_refused(wire: Wire, clie
 @pytest.mark.parametrize("path", REFRESHES)
 def test_a_refresh_returns_the_next_generation(wire: Wire, path: str) -> None:
     tokens = wire.login(scope="read write")
-    answer = exchanged(wire, path, tokens["refresh_token"])
-    body = answer.json()
-    assert (answer.status_code, body["refresh_seq"], body["scope"]) == (200, 1, "read write")
+    response = exchanged(wire, path, tokens["refresh_token"])
+    body = response.json()
+    assert (response.status_code, body["refresh_seq"], body["scope"]) == (200, 1, "read write")
     assert body["refresh_token"] != tokens["refresh_token"]
-    assert has(answer, NO_STORE)
+    assert has(response, NO_STORE)
     assert wire.whoami(body["access_token"]).status_code == 200
     assert wire.whoami(tokens["access_token"]).status_code == 200, "the old access token lives to its own end"
 
@@ -111,9 +113,13 @@ def test_a_token_used_again_much_later_ends_the_session(wire: Wire, path: str) -
 @pytest.mark.parametrize("path", REFRESHES)
 @pytest.mark.parametrize("token", ["nonsense", "rt_", "rt_AAAA", "x" * 5000])
 def test_what_is_no_refresh_token_is_invalid_grant_malformed(wire: Wire, path: str, token: str) -> None:
-    answer = exchanged(wire, path, token)
-    assert (answer.status_code, answer.json()["error"], answer.json()["reason"]) == (400, "invalid_grant", "malformed")
-    assert answer.json()["error_description"]
+    response = exchanged(wire, path, token)
+    assert (response.status_code, response.json()["error"], response.json()["reason"]) == (
+        400,
+        "invalid_grant",
+        "malformed",
+    )
+    assert response.json()["error_description"]
 
 
 @pytest.mark.parametrize("path", REFRESHES)
@@ -155,22 +161,24 @@ def test_another_clients_token_is_refused_and_not_spent(wire: Wire) -> None:
     fields = {"grant_type": "refresh_token", "refresh_token": token}
     by_basic = wire.http.post("/auth/token", data=fields, headers=basic("other"))
     by_field = wire.form("/auth/token", client_id="other", **fields)
-    assert {answer.json()["reason"] for answer in (by_basic, by_field)} == {"wrong_client"}
+    assert {response.json()["reason"] for response in (by_basic, by_field)} == {"wrong_client"}
     assert wire.form("/auth/token", client_id="app", **fields).json()["refresh_seq"] == 1
 
 
 @pytest.mark.parametrize("header", ["Basic %%%", "Basic " + b64encode(b"\xff\xfe:").decode(), "Basic é"])
 def test_a_malformed_basic_header_is_invalid_request(wire: Wire, header: str) -> None:
     fields = {"grant_type": "refresh_token", "refresh_token": "x"}
-    answer = wire.http.post("/auth/token", data=fields, headers={"authorization": header.encode()})
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    response = wire.http.post("/auth/token", data=fields, headers={"authorization": header.encode()})
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
 
 
 def test_a_repeated_parameter_is_invalid_request(wire: Wire) -> None:
     token = wire.login()["refresh_token"]
     body = f"grant_type=refresh_token&refresh_token={token}&refresh_token={token}"
-    answer = wire.http.post("/auth/token", content=body, headers={"content-type": "application/x-www-form-urlencoded"})
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    response = wire.http.post(
+        "/auth/token", content=body, headers={"content-type": "application/x-www-form-urlencoded"}
+    )
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
     assert wire.refresh(token).json()["refresh_seq"] == 1, "nothing was spent"
 
 
@@ -181,15 +189,15 @@ def test_a_parameter_without_a_value_counts_as_absent(wire: Wire) -> None:
 
 
 def test_json_at_the_token_endpoint_is_invalid_request(wire: Wire) -> None:
-    answer = wire.http.post("/auth/token", json={"grant_type": "refresh_token", "refresh_token": "x"})
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
-    assert "application/x-www-form-urlencoded" in answer.json()["error_description"]
+    response = wire.http.post("/auth/token", json={"grant_type": "refresh_token", "refresh_token": "x"})
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
+    assert "application/x-www-form-urlencoded" in response.json()["error_description"]
 
 
 @pytest.mark.parametrize("grant", ["authorization_code", "client_credentials", "REFRESH_TOKEN"])
 def test_other_grants_are_unsupported(wire: Wire, grant: str) -> None:
-    answer = wire.form("/auth/token", grant_type=grant, refresh_token="x")
-    assert (answer.status_code, answer.json()["error"]) == (400, "unsupported_grant_type")
+    response = wire.form("/auth/token", grant_type=grant, refresh_token="x")
+    assert (response.status_code, response.json()["error"]) == (400, "unsupported_grant_type")
 
 
 def test_no_grant_type_is_invalid_request(wire: Wire) -> None:
@@ -197,12 +205,12 @@ def test_no_grant_type_is_invalid_request(wire: Wire) -> None:
 
 
 def test_the_password_grant_logs_in(wire: Wire) -> None:
-    answer = wire.form("/auth/token", grant_type="password", username="ada", password=PASSWORD, scope="read")
-    assert (answer.status_code, answer.json()["scope"], answer.json()["refresh_seq"]) == (200, "read", 0)
-    assert has(answer, NO_STORE)
+    response = wire.form("/auth/token", grant_type="password", username="ada", password=PASSWORD, scope="read")
+    assert (response.status_code, response.json()["scope"], response.json()["refresh_seq"]) == (200, "read", 0)
+    assert has(response, NO_STORE)
 
 
 def test_a_wrong_password_in_the_password_grant_is_invalid_grant(wire: Wire) -> None:
-    answer = wire.form("/auth/token", grant_type="password", username="ada", password="wrong")
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
-    assert "www-authenticate" not in answer.headers
+    response = wire.form("/auth/token", grant_type="password", username="ada", password="wrong")
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_grant")
+    assert "www-authenticate" not in response.headers

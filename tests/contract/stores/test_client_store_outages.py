@@ -46,7 +46,7 @@ def test_a_dead_store_is_told_at_once_and_a_good_token_goes_on(
     service.start()
     eventually(store.load, StoreUnavailable)
     clock.advance(60)
-    assert session.token(), "and when it is back, renewal works"
+    assert session.token(), "and when it is back, refresh works"
     assert server.exchanges == 1
     assert server.alarms() == 0
 

@@ -360,8 +360,8 @@ def test_sixteen_threads_with_one_token_get_one_successor(about: tuple[str, str,
         sessions = Sessions(store.it)
         token = sessions.create("ada").refresh_token or ""
         with ThreadPoolExecutor(16) as pool:
-            answers = set(pool.map(lambda _: sessions.refresh(token).refresh_token, range(16)))
-        assert len(answers) == 1
+            responses = set(pool.map(lambda _: sessions.refresh(token).refresh_token, range(16)))
+        assert len(responses) == 1
         assert [info.revoked_at for info in sessions.list_sessions("ada")] == [None]
         sessions.close()
 
@@ -370,10 +370,10 @@ def test_sixty_four_tasks_with_one_token_get_one_successor(about: tuple[str, str
     with opened(*about) as store:
         sessions = Sessions(store.it)
         token = sessions.create("ada").refresh_token or ""
-        answers: set[str | None] = set()
+        responses: set[str | None] = set()
 
         async def one() -> None:
-            answers.add((await sessions.arefresh(token)).refresh_token)
+            responses.add((await sessions.arefresh(token)).refresh_token)
 
         async def all_at_once() -> None:
             async with anyio.create_task_group() as group:
@@ -383,7 +383,7 @@ def test_sixty_four_tasks_with_one_token_get_one_successor(about: tuple[str, str
 
         kind = "trio" if about[1] == "trio" else "asyncio"
         anyio.run(all_at_once, backend=kind)
-        assert len(answers) == 1
+        assert len(responses) == 1
 
 
 def test_a_logout_that_races_a_refresh_wins(about: tuple[str, str, str]) -> None:

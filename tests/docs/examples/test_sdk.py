@@ -13,8 +13,8 @@ from unbroken import Session
 
 
 def ask(client: openai.OpenAI) -> str | None:
-    answer = client.chat.completions.create(model="small", messages=[{"role": "user", "content": "Who am I?"}])
-    return answer.choices[0].message.content
+    response = client.chat.completions.create(model="small", messages=[{"role": "user", "content": "Who am I?"}])
+    return response.choices[0].message.content
 
 
 @pytest.fixture

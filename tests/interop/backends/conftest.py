@@ -22,7 +22,7 @@ from unbroken.testing import ManualClock
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A renewal that fails tries three times as always, but no test waits a second for that."""
+    """A refresh that fails tries three times as always, but no test waits a second for that."""
     monkeypatch.setattr(rules, "RETRY_PAUSES_SECONDS", (0.01, 0.02))
 
 

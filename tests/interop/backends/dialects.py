@@ -1,7 +1,7 @@
 """How to describe five backends that nobody wrote for this library: about five lines each, by the public names alone.
 
 Each takes the backend's URL. In all of them only ``over`` ends a session: what is not listed there, a 500 in whatever
-place, an answer without tokens, means try later, and keeps the tokens.
+place, a response without tokens, means try later, and keeps the tokens.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from unbroken import Dialect, RequestTemplate, ResponseMatch, TokenFields
 def status_in_body(url: str) -> Dialect:
     """Errors repeat their status in the body; the exchange is a GET with the refresh token in its query.
 
-    A 401 of somebody else, a gateway's page for one, has no such body, and neither renews nor ends anything.
+    A 401 of somebody else, a gateway's page for one, has no such body, and neither refreshes nor ends anything.
     """
     return Dialect(
         refresh=RequestTemplate(url + "/user/refresh", "GET", "query"),
@@ -23,7 +23,7 @@ def status_in_body(url: str) -> Dialect:
 
 
 def code_in_200(url: str) -> Dialect:
-    """Every answer is a 200 with a code in its body; the answer with the tokens says what stands before the token.
+    """Every response is a 200 with a code in its body; the response with the tokens says what stands before the token.
 
     The codes 401, 402 and 403 end the session; 500, or a 200 without tokens, is the backend's trouble and passes.
     """
@@ -60,7 +60,7 @@ def own_header(url: str) -> Dialect:
 
 
 def kept_refresh(url: str) -> Dialect:
-    """Bearer tokens and plain 401; an answer without a refresh token leaves the old one in force (RFC 6749 §6)."""
+    """Bearer tokens and plain 401; a response without a refresh token leaves the old one in force (RFC 6749 §6)."""
     return Dialect(
         refresh=RequestTemplate(url + "/refresh-token", rename={"refresh_token": "refreshToken"}),
         login=RequestTemplate(url + "/login"),

@@ -50,7 +50,7 @@ class Scene:
         return self.pool.submit(work, *about)
 
     def together(self, count: int, path: str = "/api/echo") -> list[Answer | Exception]:
-        """What *count* requests at once came to: the answer, or what was raised."""
+        """What *count* requests at once came to: the response, or what was raised."""
         begun = [self.begin(self.get, path) for _ in range(count)]
         return [one.exception(20) or one.result() for one in begun]
 
@@ -60,7 +60,7 @@ class Scene:
         return self.over
 
     def log_in(self, user: str = "ada") -> None:
-        """Logs in the plain way, and hands the answer to the session."""
+        """Logs in the plain way, and hands the response to the session."""
         self.session.import_tokens(self.login_answer(user))
 
     def login_answer(self, user: str = "ada") -> dict[str, Any]:
@@ -71,6 +71,6 @@ Stage = Callable[..., Scene]  # stage(backend, dialect=…, **about_the_session)
 
 
 def statuses(outcomes: list[Answer | Exception]) -> list[int]:
-    """The statuses of *outcomes*, every one of which is an answer."""
+    """The statuses of *outcomes*, every one of which is a response."""
     assert all(isinstance(outcome, Answer) for outcome in outcomes), outcomes
     return [outcome.status for outcome in outcomes if isinstance(outcome, Answer)]

@@ -1,4 +1,4 @@
-"""The defects of a list of callbacks, against a backend that answers 200 to everything."""
+"""The defects of a list of callbacks, against a backend that responds 200 to everything."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_challenge_just_after_a_refresh_finds_no_dead_queue(stage: Stage) -> N
             done += 1
         return done
 
-    def renewed(times: int) -> bool:
+    def refreshed(times: int) -> bool:
         scene.clock.advance(31)  # an endpoint that was challenged twice in a row is asked again
         return len(scene.backend.issued) > times
 
@@ -89,7 +89,7 @@ def test_a_challenge_just_after_a_refresh_finds_no_dead_queue(stage: Stage) -> N
     try:
         for times in range(1, 6):
             scene.backend.expire()
-            until(lambda at_least=times: renewed(at_least))
+            until(lambda at_least=times: refreshed(at_least))
     finally:
         stop.set()
     assert all(worker.result(10) for worker in workers)
@@ -102,7 +102,7 @@ def test_a_challenge_just_after_a_refresh_finds_no_dead_queue(stage: Stage) -> N
 def test_a_repeated_request_that_is_challenged_again_blocks_no_other(scene: Scene) -> None:
     scene.backend.expire()
     stubborn = [scene.begin(scene.get, "/api/never") for _ in range(5)]
-    assert [answer.json["code"] for answer in map(scene.get, ["/api/echo"] * 5)] == [200] * 5
+    assert [response.json["code"] for response in map(scene.get, ["/api/echo"] * 5)] == [200] * 5
     assert [one.result(10).json["code"] for one in stubborn] == [401] * 5
     assert not scene.session.status.refreshing
 
@@ -122,7 +122,7 @@ def test_the_query_of_a_refresh_is_shown_nowhere(scene: Scene, caplog: pytest.Lo
     [secret] = set(scene.backend.presented)
     assert secret == scene.backend.issued[0].refresh
     assert secret not in said
-    assert "cache-control" not in scene.backend.beside[0], "nothing in between is asked to keep the answer"
+    assert "cache-control" not in scene.backend.beside[0], "nothing in between is asked to keep the response"
 
 
 @pytest.mark.defect("S1.8")
@@ -207,6 +207,6 @@ def test_late_challenges_loops_and_silence_all_have_an_end(stage: Stage) -> None
 
 def test_a_login_through_the_client_itself_refreshes_nothing(scene: Scene) -> None:
     asked = {"username": "ada", "password": PASSWORD}
-    answer = scene.client.request("POST", scene.backend.url + "/login", json=asked, skip=True)
-    assert (answer.json["code"], scene.backend.exchanges) == (200, 0)
+    response = scene.client.request("POST", scene.backend.url + "/login", json=asked, skip=True)
+    assert (response.json["code"], scene.backend.exchanges) == (200, 0)
     assert statuses(scene.together(3)) == [200] * 3

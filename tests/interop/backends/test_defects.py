@@ -109,7 +109,7 @@ def test_a_request_waits_no_longer_than_it_may(stage: Stage) -> None:
     scene.backend.go_on.set()
     until(lambda: not scene.session.status.refreshing)
     assert scene.get().status == 200
-    assert scene.backend.exchanges == 1, "the renewal went on without anybody waiting"
+    assert scene.backend.exchanges == 1, "the refresh went on without anybody waiting"
 
 
 @pytest.mark.defect("C4")
@@ -180,11 +180,11 @@ def test_a_body_that_can_be_sent_once_is_sent_neither_twice_nor_empty(stage: Sta
     whole = scene.post(iter([b"a", b"b"])).json["sha256"]
     scene.backend.expire()
     challenge = scene.backend.challenge()
-    answer = scene.post(iter([b"a", b"b"]))
-    assert (answer.status, answer.body) == (challenge.status_code, challenge.body)
+    response = scene.post(iter([b"a", b"b"]))
+    assert (response.status, response.body) == (challenge.status_code, challenge.body)
     assert [seen.sha256 for seen in scene.backend.seen] == [whole, whole]
     assert scene.post(iter([b"a", b"b"])).json["sha256"] == whole
-    assert scene.backend.exchanges == 1, "the session was renewed for the next request"
+    assert scene.backend.exchanges == 1, "the session was refreshed for the next request"
 
 
 @pytest.mark.defect("C10")

@@ -1,4 +1,4 @@
-"""The defects of an interceptor that answers for itself, against a backend with a header of its own and 400 for all."""
+"""The defects of an interceptor that responds by itself, against a backend with its own header and 400 for all."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_a_challenge_in_a_400_is_seen(scene: Scene) -> None:
 
 @pytest.mark.defect("S3.2")
 def test_an_error_keeps_its_response_and_a_broken_connection_its_type(scene: Scene) -> None:
-    answer = scene.get("/api/error/400")
-    assert (answer.status, answer.json) == (400, {"code": 400, "msg": "no"})
+    response = scene.get("/api/error/400")
+    assert (response.status, response.json) == (400, {"code": 400, "msg": "no"})
     with pytest.raises(scene.client.broken):
         scene.get("/api/torn")
     assert scene.backend.exchanges == 0
@@ -75,9 +75,9 @@ def test_what_is_presented_is_the_refresh_token(scene: Scene) -> None:
 @pytest.mark.defect("S3.7")
 def test_a_request_can_go_without_its_token_and_the_refresh_always_does(scene: Scene) -> None:
     body = b'{"a": 1}'
-    answer = scene.post(body, "/api/raw/200", skip=True)
+    response = scene.post(body, "/api/raw/200", skip=True)
     [seen] = scene.backend.seen
-    assert (answer.status, seen.value) == (200, "")
+    assert (response.status, seen.value) == (200, "")
     assert seen.sha256 == hashlib.sha256(body).hexdigest(), "no control field went along"
     scene.backend.expire()
     assert scene.get().status == 200
@@ -85,7 +85,7 @@ def test_a_request_can_go_without_its_token_and_the_refresh_always_does(scene: S
 
 
 def told(scene: Scene, caplog: pytest.LogCaptureFixture) -> str:
-    """All that is logged about one renewal that fails and one that works."""
+    """All that is logged about one refresh that fails and one that works."""
     caplog.set_level(logging.DEBUG)
     scene.backend.expire()
     scene.backend.spoil(JUNK, times=3)
@@ -124,8 +124,8 @@ def test_the_response_with_the_tokens_is_logged_nowhere(scene: Scene, caplog: py
     ],
 )
 def test_a_400_of_any_other_form_is_handed_over_as_it_is(scene: Scene, media_type: str, body: str) -> None:
-    answer = scene.get("/api/raw/400?" + urlencode({"type": media_type, "body": body}))
-    assert (answer.status, answer.body) == (400, body.encode())
+    response = scene.get("/api/raw/400?" + urlencode({"type": media_type, "body": body}))
+    assert (response.status, response.body) == (400, body.encode())
     assert scene.backend.exchanges == 0
 
 

@@ -48,9 +48,9 @@ def test_a_login_that_was_done_elsewhere_is_taken_over(scene: Scene) -> None:
 
 def test_a_challenged_request_is_sent_again_byte_for_byte(scene: Scene) -> None:
     scene.backend.expire()
-    answer = scene.client.request("PUT", scene.backend.url + "/api/echo", content=b"pixels" * 1000)
+    response = scene.client.request("PUT", scene.backend.url + "/api/echo", content=b"pixels" * 1000)
     first, again = scene.backend.seen
-    assert answer.json["sha256"] == first.sha256 == again.sha256
+    assert response.json["sha256"] == first.sha256 == again.sha256
     assert (first.method, again.method, scene.backend.exchanges) == ("PUT", "PUT", 1)
     assert first.value != again.value
 

@@ -35,7 +35,7 @@ def test_any_error_during_a_refresh_is_not_replayed(scene: Scene) -> None:
     for status in (500, 404, 403):
         assert scene.post(b"once", f"/api/error/{status}").status == status
         assert len(scene.backend.requests_to(f"/api/error/{status}")) == 1
-    assert not waits.done(), "the errors came while the renewal was under way"
+    assert not waits.done(), "the errors came while the refresh was under way"
     scene.backend.go_on.set()
     assert waits.result(10).status == 200
 
@@ -86,15 +86,15 @@ def test_the_next_refresh_sends_no_old_request_again(scene: Scene) -> None:
 @pytest.mark.defect("S0.7")
 @pytest.mark.parametrize("status", [400, 403, 404, 500, 503])
 def test_an_error_stays_an_error(scene: Scene, status: int) -> None:
-    answer = scene.get(f"/api/error/{status}")
-    assert (answer.status, answer.json["statusCode"]) == (status, status)
+    response = scene.get(f"/api/error/{status}")
+    assert (response.status, response.json["statusCode"]) == (status, status)
 
 
 @pytest.mark.defect("S0.8")
 @pytest.mark.parametrize(("query", "body"), [("", b""), ("?body=null&type=application/json", b"null")])
 def test_a_401_without_a_code_is_handed_over_as_a_401(scene: Scene, query: str, body: bytes) -> None:
-    answer = scene.get(f"/api/raw/401{query}")
-    assert (answer.status, answer.body) == (401, body)
+    response = scene.get(f"/api/raw/401{query}")
+    assert (response.status, response.body) == (401, body)
     assert scene.backend.exchanges == 0
 
 

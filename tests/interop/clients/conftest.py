@@ -45,7 +45,7 @@ class Server:
         return httpx2.post(self.url + "/auth/login", json=about).raise_for_status().json()
 
     def expired(self, **about: str) -> dict[str, Any]:
-        """The same, as a client sees it whose token has to be renewed."""
+        """The same, as a client sees it whose token has to be refreshed."""
         return {**self.login(**about), "expires_at": time.time() - 10}
 
     def sid(self, access_token: str) -> str:

@@ -31,16 +31,16 @@ def told_by(server: Server, program: str) -> tuple[str, dict[str, Any]]:
 def test_a_client_discovers_refreshes_and_revokes(server: Server, program: str) -> None:
     before = server.hits.copy()
     sid, found = told_by(server, program)
-    answers = found["tokens"] + found["together"]
-    assert len(answers) == 3 + 8
-    for answer in answers:
-        claims = jwt.decode(answer["access_token"], options={"verify_signature": False})
-        assert (claims["sid"], claims["scope"], answer["scope"]) == (sid, "read", "read")
-        assert answer["token_type"].lower() == "bearer"
-        assert 1700 < answer["expires_in"] <= 1800
-    refresh_tokens = [answer["refresh_token"] for answer in found["tokens"]]
+    responses = found["tokens"] + found["together"]
+    assert len(responses) == 3 + 8
+    for response in responses:
+        claims = jwt.decode(response["access_token"], options={"verify_signature": False})
+        assert (claims["sid"], claims["scope"], response["scope"]) == (sid, "read", "read")
+        assert response["token_type"].lower() == "bearer"
+        assert 1700 < response["expires_in"] <= 1800
+    refresh_tokens = [response["refresh_token"] for response in found["tokens"]]
     assert len(set(refresh_tokens)) == 3, "the server rotates"
-    assert {answer["refresh_token"] for answer in found["together"]}.isdisjoint(refresh_tokens)
+    assert {response["refresh_token"] for response in found["together"]}.isdisjoint(refresh_tokens)
     assert found["refused"]["error"] == "invalid_grant"
     assert found["refused"].get("status", 400) == 400, "not every client says it"
     assert server.hits[METADATA] - before[METADATA] == 1

@@ -40,8 +40,8 @@ def _loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def metadata(server: Server) -> dict[str, Any]:
     """Where everything is, as RFC 8414 says."""
-    with urllib.request.urlopen(server.url + METADATA, timeout=10) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(server.url + METADATA, timeout=10) as response:
+        return json.load(response)
 
 
 # ---- Authlib ---------------------------------------------------------------------------------------------------------
@@ -73,20 +73,20 @@ def test_authlib_in_threads_that_all_refresh_at_once(server: Server, kind: Calla
 
 @pytest.mark.anyio
 async def test_authlib_in_tasks_refreshes_once(server: Server) -> None:
-    answers: list[int] = []
+    responses: list[int] = []
     before = server.hits["/auth/token"]
     async with AsyncOAuth2Client(**PUBLIC, token=server.expired(), token_endpoint=server.token_url) as client:
 
         async def one() -> None:
-            answers.append((await client.get(server.me)).status_code)
+            responses.append((await client.get(server.me)).status_code)
 
-        for renewal in range(3):
+        for refresh in range(3):
             async with create_task_group() as group:
                 for _ in range(20):
                     group.start_soon(one)
-            assert server.hits["/auth/token"] - before == renewal + 1
+            assert server.hits["/auth/token"] - before == refresh + 1
             client.token = {**client.token, "expires_at": time.time() - 10}
-    assert answers == [200] * 60
+    assert responses == [200] * 60
 
 
 @pytest.mark.parametrize("kind", [OAuth2Client, AuthlibSession])
@@ -163,18 +163,18 @@ def test_oauthlib_by_hand_over_the_standard_library(server: Server, scope: str) 
     for seq in range(1, 4):
         url, headers, body = client.prepare_refresh_token_request(server.token_url, client.token["refresh_token"])
         request = urllib.request.Request(url, f"{body}&client_id={CLIENT}".encode(), headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            fresh = client.parse_request_body_response(answer.read().decode(), scope=scope.split())
+        with urllib.request.urlopen(request, timeout=10) as response:
+            fresh = client.parse_request_body_response(response.read().decode(), scope=scope.split())
         assert fresh["refresh_seq"] == seq
         url, headers, _ = client.add_token(server.me, http_method="GET")
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
-            assert json.load(answer)["scope"] == scope
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as response:
+            assert json.load(response)["scope"] == scope
     client.populate_token_attributes({**client.token, "expires_at": time.time() - 10})
     with pytest.raises(TokenExpiredError):
         client.add_token(server.me, http_method="GET")
     url, headers, body = client.prepare_token_revocation_request(server.revoke_url, client.refresh_token)
-    with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers), timeout=10) as answer:
-        assert answer.status == 200
+    with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers), timeout=10) as response:
+        assert response.status == 200
 
 
 def test_a_scope_may_be_narrowed_by_a_refresh(server: Server) -> None:
@@ -182,8 +182,8 @@ def test_a_scope_may_be_narrowed_by_a_refresh(server: Server) -> None:
     client = WebApplicationClient(CLIENT, token=token, scope=["read", "write"])
     _, headers, body = client.prepare_refresh_token_request(server.token_url, token["refresh_token"], scope=["read"])
     request = urllib.request.Request(server.token_url, f"{body}&client_id={CLIENT}".encode(), headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        assert client.parse_request_body_response(answer.read().decode(), scope=["read"])["scope"] == ["read"]
+    with urllib.request.urlopen(request, timeout=10) as response:
+        assert client.parse_request_body_response(response.read().decode(), scope=["read"])["scope"] == ["read"]
 
 
 # ---- access tokens, by our published keys ----------------------------------------------------------------------------
@@ -200,8 +200,8 @@ def test_pyjwt_verifies_by_the_jwks_url(server: Server) -> None:
 @pytest.mark.filterwarnings("ignore:EdDSA is deprecated")  # in favour of a name that few verifiers know yet
 def test_joserfc_verifies_by_the_jwks(server: Server) -> None:
     token = server.login()["access_token"]
-    with urllib.request.urlopen(metadata(server)["jwks_uri"], timeout=10) as answer:
-        keys = KeySet.import_key_set(json.load(answer))
+    with urllib.request.urlopen(metadata(server)["jwks_uri"], timeout=10) as response:
+        keys = KeySet.import_key_set(json.load(response))
     [alg] = [key.get("alg") for key in keys.keys]
     found = decode(token, keys, algorithms=[str(alg)])
     needed: dict[str, Any] = {"essential": True}
@@ -216,5 +216,5 @@ def test_a_body_by_any_common_encoder_is_understood(server: Server) -> None:
     for body in (urllib.parse.urlencode(form), "&".join(f"{name}={value}" for name, value in form.items())):
         headers = {"content-type": "application/x-www-form-urlencoded; charset=UTF-8"}
         request = urllib.request.Request(server.token_url, body.encode(), headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            assert json.load(answer)["refresh_seq"] == 1
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert json.load(response)["refresh_seq"] == 1

@@ -50,7 +50,7 @@ def stored(session: Session) -> Tokens:
 
 
 def another(server: Running, tokens: Tokens) -> Session:
-    """Somebody else who holds *tokens*, and whose clock says that they have to be renewed."""
+    """Somebody else who holds *tokens*, and whose clock says that they have to be refreshed."""
     watch = Watch()
     other = Session(server.dialect, clock=watch.clock)
     other.import_tokens(tokens)
@@ -60,17 +60,17 @@ def another(server: Running, tokens: Tokens) -> Session:
 
 async def ask(server: Running, session: Session, requests: int) -> list[tuple[int, str]]:
     """Status and user of so many concurrent requests."""
-    answers: list[tuple[int, str]] = []
+    responses: list[tuple[int, str]] = []
     async with httpx2.AsyncClient(auth=SessionAuth(session), timeout=60) as client:
 
         async def one() -> None:
-            answer = await client.get(server.me)
-            answers.append((answer.status_code, answer.json().get("sub")))
+            response = await client.get(server.me)
+            responses.append((response.status_code, response.json().get("sub")))
 
         async with anyio.create_task_group() as group:
             for _ in range(requests):
                 group.start_soon(one)
-    return answers
+    return responses
 
 
 @pytest.mark.anyio

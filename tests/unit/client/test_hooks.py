@@ -63,7 +63,7 @@ def test_a_slow_hook_runs_in_no_request(endpoint: TokenEndpoint, clock: ManualCl
 
     def hear(event: ClientEvent) -> None:
         events.append(event)
-        time.sleep(0.005)  # so that requests overtake the renewal's own thread
+        time.sleep(0.005)  # so that requests overtake the refresh's own thread
 
     session = Session(
         URL, send=endpoint, clock=clock, on_event=hear, on_tokens_changed=lambda _: where.append(_thread())

@@ -38,8 +38,8 @@ def test_a_refresh_that_was_given_up_does_not_send_under_the_lock_of_the_next(
     first, second = port.for_one_refresh(), port.for_one_refresh()
     run_sync(first.lock().__aenter__())
     run_sync(second.lock().__aenter__())
-    answer = run_sync(first.send_refresh(Tokens("A", "R"), "x"))
-    assert isinstance(answer, Indeterminate)
+    response = run_sync(first.send_refresh(Tokens("A", "R"), "x"))
+    assert isinstance(response, Indeterminate)
     assert endpoint.calls == []
     run_sync(second.send_refresh(Tokens("A", "R"), "x"))
     assert (first.granted, second.granted) == (False, True)

@@ -100,7 +100,7 @@ def test_an_endpoint_that_refused_an_old_token_is_not_called_stubborn(
     fresh = session._handle_challenge(sent, "here")
     assert fresh is not None
     session._state.record_acceptance("here", fresh, False)
-    assert session._handle_challenge(fresh, "here") is not None, "the revoked token is renewed, not passed through"
+    assert session._handle_challenge(fresh, "here") is not None, "the revoked token is refreshed, not passed through"
     assert endpoint.count("refresh") == 2
 
 
@@ -139,14 +139,14 @@ def test_an_odd_field_does_not_cost_the_tokens(
     assert next(iter(odd)) in caplog.text
 
 
-@pytest.mark.parametrize("answer", [{}, {"access_token": 7}, {"token": "A"}])
+@pytest.mark.parametrize("response", [{}, {"access_token": 7}, {"token": "A"}])
 def test_a_wrong_description_is_told_at_once_and_asked_once(
-    endpoint: TokenEndpoint, clock: ManualClock, answer: dict[str, object]
+    endpoint: TokenEndpoint, clock: ManualClock, response: dict[str, object]
 ) -> None:
     store = MemoryStore()
     session = logged_in_at(endpoint, clock, store)
     clock.advance(1800)
-    endpoint.next = [lambda: json_response(answer)] * 3
+    endpoint.next = [lambda: json_response(response)] * 3
     with pytest.raises(BadResponse, match="'access_token'"):
         session.token()
     assert endpoint.count("refresh") == 1, "asking again would spend the same refresh token twice"
@@ -185,7 +185,7 @@ def test_an_endpoint_that_rejects_one_refresh_for_many_requests_does_not_speak_f
     for _ in range(10):  # as many requests as were challenged at once
         session._state.record_acceptance("/never", fresh, False)
     assert session._handle_challenge(fresh, "/never") is None
-    assert session._handle_challenge(fresh, "/other") is not None, "one renewal helped nobody, not ten"
+    assert session._handle_challenge(fresh, "/other") is not None, "one refresh helped nobody, not ten"
 
 
 def test_a_late_challenge_gets_newer_tokens_that_are_still_good_while_the_server_is_down(

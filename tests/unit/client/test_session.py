@@ -213,7 +213,7 @@ def test_whatever_else_the_server_says_the_tokens_are_kept(server: Backend, stat
     with pytest.raises(TryLater):
         session.token()
     clock.advance(60)
-    assert session.token(), "and the next renewal works"
+    assert session.token(), "and the next refresh works"
     assert over == []
 
 
@@ -225,7 +225,7 @@ def test_a_wrong_response_names_its_field(server: Backend) -> None:
     with pytest.raises(BadResponse, match="'access_token'"):
         session.token()
     clock.advance(60)
-    assert session.token(), "and the next renewal works"
+    assert session.token(), "and the next refresh works"
 
 
 def test_waiters_of_a_failed_refresh_get_one_error_each_and_make_no_further_refresh(server: Backend) -> None:

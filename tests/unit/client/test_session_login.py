@@ -174,12 +174,12 @@ def test_a_logout_reaches_the_server_when_the_store_cannot_confirm_a_write(
     endpoint: TokenEndpoint, clock: ManualClock
 ) -> None:
     class Doubts(MemoryStore):
-        """Writes, loses the answer, asks again and says no: as a driver does that repeats a statement."""
+        """Writes, loses the response, asks again and says no: as a driver does that repeats a statement."""
 
-        answers = iter([True, False, True])  # to the login, to the logout, to its second look
+        responses = iter([True, False, True])  # to the login, to the logout, to its second look
 
         def save(self, record: StoredSession, expected: StoredSession) -> bool:
-            return super().save(record, expected) and next(self.answers)
+            return super().save(record, expected) and next(self.responses)
 
     store = Doubts()
     session = logged_in_at(endpoint, clock, store)

@@ -42,9 +42,9 @@ def http(request: pytest.FixtureRequest) -> Iterator[httpx2.Client]:
 
 
 def login(http: httpx2.Client, **more: str) -> dict[str, str]:
-    answer = http.post("/auth/login", json={**LOGIN, **more})
-    assert answer.status_code == 200, answer.text
-    return {"authorization": f"Bearer {answer.json()['access_token']}"}
+    response = http.post("/auth/login", json={**LOGIN, **more})
+    assert response.status_code == 200, response.text
+    return {"authorization": f"Bearer {response.json()['access_token']}"}
 
 
 def token_of(user: Any, scope: str = "") -> dict[str, str]:

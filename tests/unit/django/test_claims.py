@@ -56,8 +56,8 @@ def test_a_request_without_a_good_token_gets_a_challenge(page: str) -> None:
 
 
 def test_too_little_scope_is_a_403_with_a_challenge() -> None:
-    answer = Client().get("/later", headers=headers("read"))
-    assert (answer.status_code, answer.json()) == (403, {"error": "insufficient_scope", "scope": "write"})
+    response = Client().get("/later", headers=headers("read"))
+    assert (response.status_code, response.json()) == (403, {"error": "insufficient_scope", "scope": "write"})
 
 
 def test_current_claims_work_in_an_event_loop() -> None:

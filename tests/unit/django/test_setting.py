@@ -86,9 +86,9 @@ def test_every_setting_arrives_where_it_belongs(tmp_path: Path) -> None:
         PASSWORD_GRANT=True,
     ):
         assert sessions().policy == Policy(access_ttl=300, grace=0)
-        answer = Client().generic("POST", "/auth/token", "grant_type=password&username=ada&password=correct+horse",
+        response = Client().generic("POST", "/auth/token", "grant_type=password&username=ada&password=correct+horse",
                                   content_type="application/x-www-form-urlencoded")  # fmt: skip
-        seen = sessions().verify(answer.json()["access_token"])
+        seen = sessions().verify(response.json()["access_token"])
         assert (seen.issuer, seen.audience) == ("https://shop.example", "shop")
         assert told
         sessions().close()

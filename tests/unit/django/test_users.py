@@ -33,8 +33,8 @@ def test_a_user_logs_in_and_is_known_by_the_primary_key(http: httpx2.Client, ada
 @pytest.mark.parametrize(("name", "password"), [("ada", "wrong"), ("nobody", PASSWORD), ("inactive", PASSWORD)])
 def test_every_refused_login_gets_the_same_response(http: httpx2.Client, name: str, password: str) -> None:
     User.objects.create_user("inactive", password=PASSWORD, is_active=False)
-    answer = http.post("/auth/login", json={"username": name, "password": password})
-    assert (answer.status_code, answer.json()["error"]) == (401, "access_denied")
+    response = http.post("/auth/login", json={"username": name, "password": password})
+    assert (response.status_code, response.json()["error"]) == (401, "access_denied")
 
 
 def test_a_backend_gets_the_request_that_the_login_came_by(http: httpx2.Client) -> None:
@@ -71,8 +71,8 @@ def test_another_field_may_name_the_user() -> None:
 def test_something_else_than_the_users_may_be_asked() -> None:
     with chosen(*PAGES, STORE="memory:", AUTHENTICATE=f"{__name__}.anybody"):
         token = Client().post("/auth/login", {"username": "eve", "password": "x"}, **JSON).json()["access_token"]
-        answer = Client().get("/orders", headers={"authorization": f"Bearer {token}"})
-        assert answer.json() == {"sub": "eve", "user": ""}
+        response = Client().get("/orders", headers={"authorization": f"Bearer {token}"})
+        assert response.json() == {"sub": "eve", "user": ""}
 
 
 def anybody(name: str, password: str) -> str:
@@ -86,8 +86,8 @@ def test_users_that_cannot_be_looked_up_are_try_later_and_named_in_the_log(
         raise OperationalError("no route to host")
 
     monkeypatch.setattr("django.contrib.auth.authenticate", dead)
-    answer = http.post("/auth/login", json=LOGIN)
-    assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+    response = http.post("/auth/login", json=LOGIN)
+    assert (response.status_code, response.json()["error"]) == (503, "temporarily_unavailable")
     assert "the database of the users does not answer" in caplog.text
 
 
@@ -207,9 +207,9 @@ def test_a_user_deactivated_without_a_signal_is_refused(http: httpx2.Client, ada
     User.objects.filter(pk=ada.pk).update(is_active=False)
     assert http.get("/public", headers=headers).json()["user"] == "AnonymousUser"
     for path in ("/orders", "/later", "/rest"):
-        answer = http.get(path, headers=headers)
-        assert (answer.status_code, answer.json()["reason"]) == (401, "revoked"), path
-        assert 'reason="revoked"' in answer.headers["www-authenticate"]
+        response = http.get(path, headers=headers)
+        assert (response.status_code, response.json()["reason"]) == (401, "revoked"), path
+        assert 'reason="revoked"' in response.headers["www-authenticate"]
     assert http.post("/class", headers=headers).status_code == 401
 
 
@@ -259,8 +259,8 @@ def test_while_the_users_cannot_be_looked_up_nothing_is_refused_for_good(
         patch.setattr(type(runtime().users), "get", dead)
         view = http.get("/orders", headers={"authorization": f"Bearer {granted.access_token}"})
         refused = refresh(http, "/auth/refresh", granted.refresh_token)
-    for answer in (view, refused):
-        assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+    for response in (view, refused):
+        assert (response.status_code, response.json()["error"]) == (503, "temporarily_unavailable")
     assert refresh(http, "/auth/refresh", granted.refresh_token).json()["refresh_seq"] == 1
 
 
@@ -285,8 +285,8 @@ def test_subjects_may_be_others_than_django_users(setting: Any, expected: int) -
         granted = sessions().create("31337")
         headers = {"authorization": f"Bearer {granted.access_token}"}
         assert Client().get("/orders", headers=headers).status_code == expected
-        answer = Client().post("/auth/refresh", {"refresh_token": granted.refresh_token}, **JSON)
-        assert answer.status_code == (200 if expected == 200 else 400)
+        response = Client().post("/auth/refresh", {"refresh_token": granted.refresh_token}, **JSON)
+        assert response.status_code == (200 if expected == 200 else 400)
 
 
 @pytest.mark.parametrize("change", [new_password, deactivated, deleted])
@@ -297,7 +297,7 @@ def test_a_store_that_is_down_does_not_undo_a_change_and_the_log_says_what_to_ru
     token_of(ada)
 
     async def away(*_: Any, **__: Any) -> None:
-        raise StoreUnavailable("the store does not answer")
+        raise StoreUnavailable("the store does not respond")
 
     with monkeypatch.context() as patch:
         patch.setattr(sessions().store, "revoke", away)

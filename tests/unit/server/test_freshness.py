@@ -44,7 +44,7 @@ class Stopped(dict[str, float]):
 
 
 class Slow(MemorySessionStore):
-    """A store whose answers take their time, as over a network."""
+    """A store whose responses take their time, as over a network."""
 
     asked = 0
     error: Exception | None = None

@@ -345,7 +345,7 @@ def test_the_attacks_of_rfc_8725_are_refused(sessions: Sessions) -> None:
         "a list of audiences": forge(sessions, header, good | {"aud": ["unbroken", "other"]}, sign),
         "no exp": forge(sessions, header, {k: v for k, v in good.items() if k != "exp"}, sign),
         "exp as text": forge(sessions, header, good | {"exp": "9999999999"}, sign),
-        "exp for ever": forge(sessions, header, good | {"exp": True}, sign),
+        "exp forever": forge(sessions, header, good | {"exp": True}, sign),
         "no sid": forge(sessions, header, {k: v for k, v in good.items() if k != "sid"}, sign),
         "a number for a subject": forge(sessions, header, good | {"sub": 7}, sign),
         "not an object": forge(sessions, header, ["a"], sign),  # type: ignore[arg-type]

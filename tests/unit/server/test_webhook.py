@@ -33,10 +33,10 @@ SOON = (0.01, 0.01, 0.01)
 
 
 class Receiver:
-    """An HTTP server that takes messages, and answers with the next of ``answers``, or with 204."""
+    """An HTTP server that takes messages, and responds with the next of ``responses``, or with 204."""
 
     def __init__(self) -> None:
-        self.answers: list[int] = []
+        self.responses: list[int] = []
         self.led_astray: list[str] = []  # where somebody has followed a redirect to
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.changed, self.gate = threading.Condition(), threading.Event()
@@ -48,7 +48,7 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 assert receiver.gate.wait(20)
                 with receiver.changed:
-                    status = receiver.answers.pop(0) if receiver.answers else 204
+                    status = receiver.responses.pop(0) if receiver.responses else 204
                     receiver.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
                     receiver.changed.notify_all()
                 self.send_response(status)
@@ -141,7 +141,7 @@ def test_messages_arrive_in_order(receiver: Receiver) -> None:
 
 @pytest.mark.parametrize("status", [302, 400, 410, 500, 503])
 def test_what_is_not_received_comes_again_under_the_same_id(receiver: Receiver, status: int) -> None:
-    receiver.answers = [status, status]
+    receiver.responses = [status, status]
     hook = Webhook(receiver.url, SECRET, delays=SOON)
     hook(started())
     messages = receiver.messages(3)
@@ -151,7 +151,7 @@ def test_what_is_not_received_comes_again_under_the_same_id(receiver: Receiver, 
 
 
 def test_a_message_is_given_up_after_the_last_try(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
-    receiver.answers = [500] * 4
+    receiver.responses = [500] * 4
     hook = Webhook(receiver.url, SECRET, delays=SOON)
     hook(started("first"))
     receiver.messages(4)
@@ -163,7 +163,7 @@ def test_a_message_is_given_up_after_the_last_try(receiver: Receiver, caplog: py
 
 
 def test_one_message_that_waits_does_not_hold_up_the_next(receiver: Receiver) -> None:
-    receiver.answers = [500]
+    receiver.responses = [500]
     hook = Webhook(receiver.url, SECRET, delays=[600.0])
     hook(started("first"))
     receiver.messages(1)

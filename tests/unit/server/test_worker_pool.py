@@ -35,7 +35,7 @@ def test_a_forked_child_has_empty_worker_pools() -> None:
 
 @pytest.mark.anyio
 async def test_a_worker_pool_bounds_running_and_waiting_calls() -> None:
-    lane, gate, answers = WorkerPool(2, 3), threading.Event(), []
+    lane, gate, responses = WorkerPool(2, 3), threading.Event(), []
     at_work, most, lock, full = 0, 0, threading.Lock(), threading.Event()
 
     def work() -> None:
@@ -51,17 +51,17 @@ async def test_a_worker_pool_bounds_running_and_waiting_calls() -> None:
 
     async def one() -> None:
         try:
-            answers.append(await lane.run(work))
+            responses.append(await lane.run(work))
         except TryLater as error:
-            answers.append(error.retry_after)
+            responses.append(error.retry_after)
 
     async with anyio.create_task_group() as group:
         for _ in range(8):
             group.start_soon(one)
         assert await anyio.to_thread.run_sync(full.wait, 10)
-        assert answers == [1.0] * 3, "refused at once"
+        assert responses == [1.0] * 3, "refused at once"
         gate.set()
-    assert answers == [1.0] * 3 + [None] * 5
+    assert responses == [1.0] * 3 + [None] * 5
     assert most == 2
     assert await lane.run(lambda: "again") == "again"
 

@@ -39,8 +39,8 @@ def by_aiohttp(session: Session, url: str) -> list[int]:
         async with aiohttp.ClientSession(middlewares=[unbroken.aiohttp.SessionMiddleware(session)]) as client:
 
             async def one() -> int:
-                async with client.get(url) as answer:
-                    return answer.status
+                async with client.get(url) as response:
+                    return response.status
 
             return await asyncio.gather(*(one() for _ in range(3)))
 
@@ -50,7 +50,7 @@ def by_aiohttp(session: Session, url: str) -> list[int]:
 def by_async_httpx2(session: Session, url: str) -> list[int]:
     async def all_at_once() -> list[int]:
         async with httpx2.AsyncClient(auth=unbroken.httpx2.SessionAuth(session)) as client:
-            return [answer.status_code for answer in await asyncio.gather(*(client.get(url) for _ in range(3)))]
+            return [response.status_code for response in await asyncio.gather(*(client.get(url) for _ in range(3)))]
 
     return asyncio.run(all_at_once())
 
@@ -111,14 +111,14 @@ def test_a_refresh_behind_a_request_is_waited_for(
 def test_another_number_of_refreshes_is_told(
     unbroken_server: LoopbackServer, unbroken_session: Session, times: int
 ) -> None:
-    def renewals() -> None:
+    def refreshes() -> None:
         with unbroken_server.assert_one_refresh():
             for _ in range(times):
                 unbroken_server.expire()
                 assert by_httpx2(unbroken_session, unbroken_server.url + "/echo") == [200] * 3
 
     with pytest.raises(AssertionError, match=f"expected one refresh and no reuse; refreshes: {times}, reuse: 0"):
-        renewals()
+        refreshes()
 
 
 def test_a_failure_in_the_block_is_the_tests_own(unbroken_server: LoopbackServer) -> None:
@@ -134,8 +134,8 @@ def test_a_thief_raises_the_alarm(
     stolen = {"refresh_token": tokens.refresh_token}
     reason = ""
     for _ in range(4):
-        answer = httpx2.post(unbroken_server.url + "/auth/refresh", json=stolen)
-        stolen = {"refresh_token": answer.json().get("refresh_token", stolen["refresh_token"])}
+        response = httpx2.post(unbroken_server.url + "/auth/refresh", json=stolen)
+        stolen = {"refresh_token": response.json().get("refresh_token", stolen["refresh_token"])}
         unbroken_clock.advance(1800)
         try:
             unbroken_session.token()

@@ -117,9 +117,9 @@ def test_on_unavailable_decides_when_introspection_fails(
 ) -> None:
     token, verifier = identity.token(), introspecting(identity, clock, on_unavailable, timeout=0.3)
     {
-        "503": lambda: identity.answers(INTROSPECT, 503),
-        "junk": lambda: identity.answers(INTROSPECT, body=b"<html>"),
-        "silent": lambda: identity.answers(INTROSPECT, body=b'{"active": "true"}'),
+        "503": lambda: identity.responds(INTROSPECT, 503),
+        "junk": lambda: identity.responds(INTROSPECT, body=b"<html>"),
+        "silent": lambda: identity.responds(INTROSPECT, body=b'{"active": "true"}'),
         "hangs": lambda: identity.hangs(INTROSPECT),
         "redirect": lambda: identity.redirects(INTROSPECT, identity.url + "/x"),
     }[fault]()
@@ -129,7 +129,7 @@ def test_on_unavailable_decides_when_introspection_fails(
         else:
             with pytest.raises(TryLater):
                 verifier.verify(token)
-    assert identity.hits[INTROSPECT] == 1, "while it does not answer, it is not asked"
+    assert identity.hits[INTROSPECT] == 1, "while it does not respond, it is not asked"
     identity.well()
     identity.sessions.logout(access_token=token)
     clock.advance(10)
@@ -217,7 +217,7 @@ def test_on_unavailable_decides_when_the_revocation_list_is_lost(
     token, gone, verifier = identity.token(), identity.token(), fed(identity, clock, on_unavailable, lost_after=10.0)
     identity.sessions.logout(access_token=gone)
     assert verifier.verify(token).subject == "ada"
-    identity.answers(FEED, 503)
+    identity.responds(FEED, 503)
     clock.advance(3)
     assert verifier.verify(token).subject == "ada", "it is not lost yet"
     until(lambda: "the list of revoked sessions cannot be fetched" in caplog.text)
@@ -250,7 +250,7 @@ def _is_refused(verifier: Verifier, token: str) -> bool:
 
 def test_a_server_that_counts_from_the_beginning_again_is_asked_for_all(identity: Identity, clock: ManualClock) -> None:
     token, verifier = identity.token(), fed(identity, clock)
-    identity.answers(FEED, body=b'{"cursor": 7000, "revoked": []}')
+    identity.responds(FEED, body=b'{"cursor": 7000, "revoked": []}')
     verifier.verify(token)
     identity.well()
     identity.sessions.logout(access_token=token)
@@ -259,11 +259,11 @@ def test_a_server_that_counts_from_the_beginning_again_is_asked_for_all(identity
 
 
 @pytest.mark.parametrize(
-    "answer", ["<html>", "[]", "{}", '{"cursor": true, "revoked": []}', '{"cursor": 1, "revoked": [{"sid": "x"}]}']
+    "response", ["<html>", "[]", "{}", '{"cursor": true, "revoked": []}', '{"cursor": 1, "revoked": [{"sid": "x"}]}']
 )
-def test_a_malformed_revocation_list_is_refused(identity: Identity, clock: ManualClock, answer: str) -> None:
+def test_a_malformed_revocation_list_is_refused(identity: Identity, clock: ManualClock, response: str) -> None:
     verifier = fed(identity, clock)
-    identity.answers(FEED, body=answer.encode())
+    identity.responds(FEED, body=response.encode())
     with pytest.raises(TryLater):
         verifier.verify(identity.token())
 
@@ -278,11 +278,11 @@ def test_a_service_without_the_scope_cannot_read_the_revocation_list(identity: I
 def test_what_was_revoked_is_forgotten_when_no_token_can_live(identity: Identity, clock: ManualClock) -> None:
     now = clock.wall()
     revoked = [{"sid": "old", "until": now - 100}, {"sid": "new", "until": now + 50}]
-    identity.answers(FEED, body=json.dumps({"cursor": 3, "revoked": revoked}).encode())
+    identity.responds(FEED, body=json.dumps({"cursor": 3, "revoked": revoked}).encode())
     token, verifier = identity.token(), fed(identity, clock)
     verifier.verify(token)
     assert set(verifier._revocation._state._value.revoked) == {"new"}  # type: ignore[attr-defined]
-    identity.answers(FEED, body=b'{"cursor": 3, "revoked": []}')
+    identity.responds(FEED, body=b'{"cursor": 3, "revoked": []}')
     clock.advance(100)
     verifier.verify(token)
     assert set(verifier._revocation._state._value.revoked) == set()  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """Serves a WSGI application on loopback: what the Python servers of this folder share, and no part of any of them.
 
-    GET  /count              {"exchanges": hits of the token endpoint, "challenges": answers with 401 elsewhere}
+    GET  /count              {"exchanges": hits of the token endpoint, "challenges": responses with 401 elsewhere}
     POST /forward?seconds=N  moves the clock of this process ahead, so that tokens expire without a wait
 
 1. The port goes into the file ``port`` of the folder as soon as the server listens; port 0 picks a free one.

@@ -43,7 +43,7 @@ def test_a_database_that_is_asleep_is_told_in_time(postgres: Service) -> None:
         before = _others(watch)
         store.load()
         [ours] = _others(watch) - before
-        os.kill(ours, signal.SIGSTOP)  # it lives, and does not answer
+        os.kill(ours, signal.SIGSTOP)  # it lives, and does not respond
         try:
             began = time.monotonic()
             with pytest.raises(StoreUnavailable):

@@ -196,9 +196,9 @@ class Place:
 
     def post(self, path: str, **fields: Any) -> dict[str, Any]:
         request = Request("POST", path, JSON, json.dumps(fields).encode(), "192.0.2.1")
-        answer = self.endpoints.handle_blocking(request)
-        assert answer is not None
-        return json.loads(answer.body)
+        response = self.endpoints.handle_blocking(request)
+        assert response is not None
+        return json.loads(response.body)
 
 
 def test_a_refused_login_tells_from_where_but_not_the_name() -> None:

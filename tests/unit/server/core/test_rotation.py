@@ -150,7 +150,7 @@ def test_r5_a_used_token_closes_the_generation() -> None:
 
 
 class Life(RuleBasedStateMachine):
-    """A victim whose answers get lost at any time, and a thief, on one coordinated session."""
+    """A victim whose responses get lost at any time, and a thief, on one coordinated session."""
 
     @initialize()
     def log_in(self) -> None:

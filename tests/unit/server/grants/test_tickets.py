@@ -374,7 +374,7 @@ def test_rubbish_is_refused_and_the_store_is_not_asked(sessions: Sessions, rubbi
 
 
 async def away(*_: object) -> float:
-    raise StoreUnavailable("the store does not answer")
+    raise StoreUnavailable("the store does not respond")
 
 
 def test_a_store_that_is_down_refuses_tickets_and_spends_none(

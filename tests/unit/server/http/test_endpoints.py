@@ -29,9 +29,9 @@ def endpoints_of(authenticate: Any = anybody, issuer: str = "https://id.example.
 
 async def post(endpoints: Endpoints, path: str, bearer: str = "", **fields: Any) -> tuple[int, dict[str, Any]]:
     headers = JSON | ({"authorization": f"Bearer {bearer}"} if bearer else {})
-    answer = await endpoints.handle(Request("POST", path, headers, json.dumps(fields).encode(), "192.0.2.1"))
-    assert answer is not None
-    return answer.status, json.loads(answer.body or b"{}")
+    response = await endpoints.handle(Request("POST", path, headers, json.dumps(fields).encode(), "192.0.2.1"))
+    assert response is not None
+    return response.status, json.loads(response.body or b"{}")
 
 
 async def get(endpoints: Endpoints, path: str, method: str = "GET") -> Response | None:
@@ -127,11 +127,11 @@ async def test_the_password_grant_is_off_unless_switched_on() -> None:
     body = b"grant_type=password&username=ada&password=x"
     for on, status, error in ((False, 400, "unsupported_grant_type"), (True, 200, None)):
         endpoints = endpoints_of(password_grant=on)
-        answer = await endpoints.handle(Request("POST", "/auth/token", FORM, body))
+        response = await endpoints.handle(Request("POST", "/auth/token", FORM, body))
         facts = await get(endpoints, "/.well-known/oauth-authorization-server")
-        assert answer is not None
+        assert response is not None
         assert facts is not None
-        assert (answer.status, json.loads(answer.body).get("error")) == (status, error)
+        assert (response.status, json.loads(response.body).get("error")) == (status, error)
         assert ("password" in json.loads(facts.body)["grant_types_supported"]) is on
 
 
@@ -154,9 +154,9 @@ async def test_an_issuer_without_a_path_has_one_place_for_its_metadata() -> None
 async def test_a_body_may_be_64_kib_and_no_longer() -> None:
     endpoints = endpoints_of()
     for length, status in ((MAX_BODY_BYTES, 400), (MAX_BODY_BYTES + 1, 413)):
-        answer = await endpoints.handle(Request("POST", "/auth/login", JSON, b" " * length))
-        assert answer is not None
-        assert answer.status == status
+        response = await endpoints.handle(Request("POST", "/auth/login", JSON, b" " * length))
+        assert response is not None
+        assert response.status == status
 
 
 async def test_a_store_that_does_not_respond_is_503_and_says_when_to_come_back(monkeypatch: Any) -> None:
@@ -169,10 +169,14 @@ async def test_a_store_that_does_not_respond_is_503_and_says_when_to_come_back(m
     for name in ("rotate", "rotate_returning"):
         monkeypatch.setattr(endpoints.sessions.store, name, dead)
     request = Request("POST", "/auth/refresh", JSON, json.dumps({"refresh_token": tokens["refresh_token"]}).encode())
-    answer = await endpoints.handle(request)
-    assert answer is not None
-    assert (answer.status, answer.headers["retry-after"], answer.headers["cache-control"]) == (503, "3", "no-store")
-    assert json.loads(answer.body)["error"] == "temporarily_unavailable"
+    response = await endpoints.handle(request)
+    assert response is not None
+    assert (response.status, response.headers["retry-after"], response.headers["cache-control"]) == (
+        503,
+        "3",
+        "no-store",
+    )
+    assert json.loads(response.body)["error"] == "temporarily_unavailable"
 
 
 async def test_a_server_that_is_set_up_wrongly_is_503_and_its_log_says_why(monkeypatch: Any, caplog: Any) -> None:

@@ -20,9 +20,9 @@ JSON = {"content-type": "application/json"}
 
 
 def post(endpoints: Endpoints, path: str, **fields: Any) -> Response:
-    answer = endpoints.handle_blocking(Request("POST", path, JSON, json.dumps(fields).encode()))
-    assert answer is not None
-    return answer
+    response = endpoints.handle_blocking(Request("POST", path, JSON, json.dumps(fields).encode()))
+    assert response is not None
+    return response
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
@@ -44,8 +44,10 @@ def test_an_async_authenticate_is_refused_without_an_event_loop(caplog: pytest.L
     async def authenticate(name: str, _: str) -> str:
         return name
 
-    answer = post(Endpoints(Sessions(MemorySessionStore()), authenticate), "/auth/login", username="ada", password="x")
-    assert answer.status == 503
+    response = post(
+        Endpoints(Sessions(MemorySessionStore()), authenticate), "/auth/login", username="ada", password="x"
+    )
+    assert response.status == 503
     assert "plain one" in caplog.text
 
 

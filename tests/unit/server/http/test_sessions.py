@@ -16,7 +16,7 @@ def test_a_malformed_sid_reaches_no_store(sid: str) -> None:
     logins = CaseSensitiveLogins()
     for route in logins.endpoints.routes:
         if "{sid}" in route.path:
-            answer = run_sync(
+            response = run_sync(
                 logins.endpoints.respond(route, Request(route.method, "/auth/sessions/x", JSON, b"{}"), sid)
             )
-            assert answer.status == 404
+            assert response.status == 404

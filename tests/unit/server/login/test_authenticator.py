@@ -35,9 +35,9 @@ def logging_in(name: str = "ada", password: str = "x") -> Request:
 
 
 async def status_of(endpoints: Endpoints, request: Request) -> int:
-    answer = await endpoints.handle(request)
-    assert answer is not None
-    return answer.status
+    response = await endpoints.handle(request)
+    assert response is not None
+    return response.status
 
 
 # ---- how many --------------------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ async def test_a_logout_does_not_wait_behind_logins(tmp_path: Path) -> None:
 
 async def test_too_many_logins_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authenticator, "LOGIN_POOL", WorkerPool(1, 1))
-    gate, answers = threading.Event(), []
+    gate, responses = threading.Event(), []
 
     def slow(_name: str, _password: str) -> str:
         assert gate.wait(10)
@@ -77,16 +77,16 @@ async def test_too_many_logins_are_told_to_come_back(monkeypatch: pytest.MonkeyP
     endpoints = Endpoints(Sessions(MemorySessionStore()), slow)
 
     async def one() -> None:
-        answer = await endpoints.handle(logging_in())
-        assert answer is not None
-        answers.append((answer.status, answer.headers.get("retry-after")))
+        response = await endpoints.handle(logging_in())
+        assert response is not None
+        responses.append((response.status, response.headers.get("retry-after")))
 
     async with anyio.create_task_group() as group:
         for _ in range(3):
             group.start_soon(one)
         await anyio.wait_all_tasks_blocked()
         gate.set()
-    assert sorted(answers, key=str) == [(200, None), (200, None), (503, "1")]
+    assert sorted(responses, key=str) == [(200, None), (200, None), (503, "1")]
 
 
 # ---- how long --------------------------------------------------------------------------------------------------------
@@ -99,9 +99,9 @@ async def test_a_long_name_or_password_is_refused_unread(path: str, name: str, p
     endpoints = Endpoints(Sessions(MemorySessionStore()), lambda name, _: asked.append(name), password_grant=True)
     form = f"grant_type=password&username={name}&password={password}".encode()
     request = logging_in(name, password) if path == "/auth/login" else Request("POST", path, FORM, form)
-    answer = await endpoints.handle(request)
-    assert answer is not None
-    assert (answer.status, json.loads(answer.body)["error"], asked) == (400, "invalid_request", [])
+    response = await endpoints.handle(request)
+    assert response is not None
+    assert (response.status, json.loads(response.body)["error"], asked) == (400, "invalid_request", [])
 
 
 # ---- plain subjects, whose password nobody can look at --------------------------------------------------------------
@@ -153,9 +153,9 @@ async def test_a_listener_of_a_login_with_mfa_may_end_all_other_sessions() -> No
         assert asked is not None
         token = json.loads(asked.body)["mfa_token"]
         body = json.dumps({"mfa_token": token, "code": "1"}).encode()
-        answer = await endpoints.handle(Request("POST", "/auth/login/step", JSON, body))
-        assert answer is not None
-        assert answer.status == 200
+        response = await endpoints.handle(Request("POST", "/auth/login/step", JSON, body))
+        assert response is not None
+        assert response.status == 200
     assert len(sessions.list_sessions("ada")) == 1
 
 
@@ -253,21 +253,21 @@ async def test_what_authenticate_returns_and_raises_means(
         return plain(name, password)
 
     sessions = Sessions(MemorySessionStore())
-    answer = await Endpoints(sessions, plain if spelling == "plain" else awaited).handle(logging_in())
-    assert answer is not None
-    body = json.loads(answer.body)
-    assert (answer.status, body.get("error"), body.get("reason")) == (status, error, reason)
+    response = await Endpoints(sessions, plain if spelling == "plain" else awaited).handle(logging_in())
+    assert response is not None
+    body = json.loads(response.body)
+    assert (response.status, body.get("error"), body.get("reason")) == (status, error, reason)
     assert ("authenticate raised an error" in caplog.text) is isinstance(
         outcome, ServerDown | TimeoutError | ExceptionGroup
     )
-    assert "10.0.0.1" not in answer.body.decode()
+    assert "10.0.0.1" not in response.body.decode()
     labels = [outcome.label if isinstance(outcome, Identity) else ""] if status == 200 else []
     assert [info.label for info in sessions.list_sessions()] == labels
 
 
 async def test_an_error_in_scopes_of_is_503_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     def scopes_of(_: str) -> list[str]:
-        raise OSError("no answer")
+        raise OSError("no response")
 
     endpoints = Endpoints(Sessions(MemorySessionStore()), lambda name, _: name, scopes_of=scopes_of)
     body = json.dumps({"username": "ada", "password": "x", "scope": "read"}).encode()

@@ -40,9 +40,9 @@ class Shop:
         body = json.dumps({"refresh_token": token}) if path == "/auth/refresh" else f"refresh_token={token}"
         kind = JSON if path == "/auth/refresh" else FORM
         body += "" if path == "/auth/refresh" else "&grant_type=refresh_token"
-        answer = await self.endpoints.handle(Request("POST", path, kind, body.encode(), "192.0.2.1"))
-        assert answer is not None
-        return answer
+        response = await self.endpoints.handle(Request("POST", path, kind, body.encode(), "192.0.2.1"))
+        assert response is not None
+        return response
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -56,9 +56,9 @@ async def test_a_refresh_of_an_active_subject_goes_on(path: str) -> None:
 async def test_a_deactivated_subject_is_logged_out_by_its_next_refresh(path: str) -> None:
     shop = Shop()
     shop.gone.add("ada")
-    answer = await shop.refresh(path)
-    said = json.loads(answer.body)
-    assert (answer.status, said["error"], said["reason"]) == (400, "invalid_grant", "revoked")
+    response = await shop.refresh(path)
+    said = json.loads(response.body)
+    assert (response.status, said["error"], said["reason"]) == (400, "invalid_grant", "revoked")
     assert shop.sessions.list_sessions("ada") == []
     assert SessionRevoked(shop.sid, "ada", "revoked") in shop.events
     assert RefreshRejected(reason="revoked", ip="192.0.2.1", user_agent="") in shop.events
@@ -70,9 +70,9 @@ async def test_is_active_is_called_for_a_refresh_token_in_a_cookie() -> None:
     shop = Shop(cookies=Cookies())
     shop.gone.add("ada")
     headers = {"cookie": f"__Secure-unbroken-refresh={shop.token}", "x-unbroken": "1"}
-    answer = await shop.endpoints.handle(Request("POST", "/auth/refresh", headers))
-    assert answer is not None
-    assert json.loads(answer.body)["reason"] == "revoked"
+    response = await shop.endpoints.handle(Request("POST", "/auth/refresh", headers))
+    assert response is not None
+    assert json.loads(response.body)["reason"] == "revoked"
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -82,8 +82,8 @@ async def test_a_refresh_spends_nothing_while_is_active_fails(path: str, trouble
         raise trouble
 
     shop = Shop(is_active=away)
-    answer = await shop.refresh(path)
-    assert (answer.status, "retry-after" in answer.headers) == (503, True)
+    response = await shop.refresh(path)
+    assert (response.status, "retry-after" in response.headers) == (503, True)
     assert [info.sid for info in shop.sessions.list_sessions("ada")] == [shop.sid]
     assert shop.sessions.refresh(shop.token).refresh_seq == 1, "the same token is good for the first exchange"
 

@@ -62,9 +62,9 @@ def request(path: str, ip: str = HOME, **fields: Any) -> Request:
     return Request("POST", path, JSON, json.dumps(fields).encode(), ip)
 
 
-def facts(answer: Response | None) -> tuple[int, dict[str, Any]]:
-    assert answer is not None
-    return answer.status, json.loads(answer.body)
+def facts(response: Response | None) -> tuple[int, dict[str, Any]]:
+    assert response is not None
+    return response.status, json.loads(response.body)
 
 
 @pytest.fixture
@@ -206,8 +206,8 @@ async def test_of_right_codes_at_once_one_begins_a_session(kind: str, tmp_path: 
     statuses: list[int] = []
 
     async def one() -> None:
-        answer = await place.endpoints.handle(request("/auth/login/step", mfa_token=body["mfa_token"], code="42"))
-        statuses.append(facts(answer)[0])
+        response = await place.endpoints.handle(request("/auth/login/step", mfa_token=body["mfa_token"], code="42"))
+        statuses.append(facts(response)[0])
 
     async with anyio.create_task_group() as group:
         for _ in range(8):
@@ -289,8 +289,8 @@ def test_a_long_code_is_refused_unread(place: Place) -> None:
 
 def test_mfa_required_without_verify_mfa_is_503_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     endpoints = Endpoints(Sessions(MemorySessionStore()), Place.authenticate)
-    answer = endpoints.handle_blocking(request("/auth/login", username="ada", password="right"))
-    assert facts(answer)[0] == 503
+    response = endpoints.handle_blocking(request("/auth/login", username="ada", password="right"))
+    assert facts(response)[0] == 503
     assert "verify_mfa" in caplog.text
 
 

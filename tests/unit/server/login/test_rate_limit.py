@@ -48,9 +48,9 @@ class Place:
 
     def login(self, name: str = "ada", password: str = "wrong", ip: str = HOME) -> Response:
         body = json.dumps({"username": name, "password": password}).encode()
-        answer = self.endpoints.handle_blocking(Request("POST", "/auth/login", JSON, body, ip))
-        assert answer is not None
-        return answer
+        response = self.endpoints.handle_blocking(Request("POST", "/auth/login", JSON, body, ip))
+        assert response is not None
+        return response
 
     def statuses(self, times: int, *args: str, **more: str) -> list[int]:
         return [self.login(*args, **more).status for _ in range(times)]
@@ -123,10 +123,14 @@ def test_ten_wrong_passwords_then_one_a_minute(place: Place) -> None:
 
 def test_a_rate_limited_login_is_told_when_to_try_again_and_nothing_else(place: Place) -> None:
     place.statuses(10)
-    answer = place.login()
-    assert (answer.status, answer.headers["retry-after"], answer.headers["cache-control"]) == (429, "60", "no-store")
-    assert json.loads(answer.body)["error"] == "too_many_attempts"
-    assert "www-authenticate" not in answer.headers
+    response = place.login()
+    assert (response.status, response.headers["retry-after"], response.headers["cache-control"]) == (
+        429,
+        "60",
+        "no-store",
+    )
+    assert json.loads(response.body)["error"] == "too_many_attempts"
+    assert "www-authenticate" not in response.headers
 
 
 def test_while_rate_limited_no_password_is_checked_not_even_the_right_one(place: Place) -> None:
@@ -146,9 +150,9 @@ def test_asking_again_and_again_makes_the_wait_no_longer(place: Place) -> None:
 
 
 def test_an_account_that_does_not_exist_gets_the_same_response(place: Place) -> None:
-    answers = [[(r.status, r.headers, r.body) for r in map(lambda _, n=n: place.login(n), range(12))]
+    responses = [[(r.status, r.headers, r.body) for r in map(lambda _, n=n: place.login(n), range(12))]
                for n in ("ada", "nobody")]  # fmt: skip
-    assert answers[0] == answers[1]
+    assert responses[0] == responses[1]
 
 
 def test_other_spellings_of_a_name_are_the_same_account(place: Place) -> None:
@@ -173,9 +177,9 @@ def test_the_password_grant_is_rate_limited_too() -> None:
     place = Place(password_grant=True)
     place.statuses(10)
     form = b"grant_type=password&username=ada&password=right"
-    answer = place.endpoints.handle_blocking(Request("POST", "/auth/token", FORM, form, HOME))
-    assert answer is not None
-    assert answer.status == 429
+    response = place.endpoints.handle_blocking(Request("POST", "/auth/token", FORM, form, HOME))
+    assert response is not None
+    assert response.status == 429
 
 
 # ---- at once ---------------------------------------------------------------------------------------------------------
@@ -188,9 +192,9 @@ async def test_of_a_hundred_guesses_at_once_ten_are_looked_at(store: Any) -> Non
     address, statuses = f"address {uuid4()}", []
 
     async def one() -> None:
-        answer = await place.endpoints.handle(Request("POST", "/auth/login", JSON, body, address))
-        assert answer is not None
-        statuses.append(answer.status)
+        response = await place.endpoints.handle(Request("POST", "/auth/login", JSON, body, address))
+        assert response is not None
+        statuses.append(response.status)
 
     async with anyio.create_task_group() as group:
         for _ in range(100):
@@ -306,8 +310,8 @@ def test_a_login_that_cannot_be_counted_is_503(place: Place, monkeypatch: pytest
     for name in ("read_markers", "advance_marker"):
         with monkeypatch.context() as patched:
             patched.setattr(place.sessions.store, name, dead)
-            answer = place.login(password="right")
-            assert (answer.status, answer.headers["retry-after"]) == (503, "3")
+            response = place.login(password="right")
+            assert (response.status, response.headers["retry-after"]) == (503, "3")
     assert place.asked == []
 
 

@@ -217,9 +217,9 @@ def test_sessions_survive_a_rotation_of_keys_on_two_processes(
             done = unbroken(tmp_path, "keys", "rotate", "--now", **environment)
             assert done.returncode == 0, done.stderr
             for here, there in ((one, two), (two, one)):
-                answer = here.refresh(granted["refresh_token"])
-                assert answer.status_code == 200, answer.text
-                granted = answer.json()
+                response = here.refresh(granted["refresh_token"])
+                assert response.status_code == 200, response.text
+                granted = response.json()
                 who = there.http.get("/auth/session", headers={"authorization": f"Bearer {granted['access_token']}"})
                 assert who.status_code == 200, who.text
         kids = {key["kid"] for key in two.http.get("/.well-known/jwks.json").json()["keys"]}

@@ -162,7 +162,7 @@ def test_clearing_away_waits_for_no_lock(url: str, store: PostgresSessionStore) 
 
 
 def copied(db: psycopg.Connection[Any], count: int) -> list[bytes]:
-    """Stores sessions of a client that sends attempt ids; their keys. Then each is refreshed twice."""
+    """Stores sessions of a client that sends idempotency keys; their keys. Then each is refreshed twice."""
     keys, now = [token_bytes(32) for _ in range(count)], time.time()
     statement = f"COPY unbroken_session ({postgres_module.COLUMNS}) FROM STDIN"
     about = {"coordinated": True, "scope": "read write", "ip": "203.0.113.77", "user_agent": "python-httpx2/2.16.2"}

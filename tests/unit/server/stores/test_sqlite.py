@@ -51,9 +51,9 @@ def test_processes_with_one_token_get_one_successor(tmp_path: Path) -> None:
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    answers = {process.communicate("go\n", timeout=20)[0] for process in processes}
-    assert len(answers) == 1
-    assert "".join(answers).startswith("rt_")
+    responses = {process.communicate("go\n", timeout=20)[0] for process in processes}
+    assert len(responses) == 1
+    assert "".join(responses).startswith("rt_")
 
 
 def test_processes_that_start_at_once_on_a_new_file_agree_on_the_keys(tmp_path: Path) -> None:
