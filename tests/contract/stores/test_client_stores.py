@@ -113,7 +113,7 @@ def test_a_busy_lock_is_given_up_in_time(store: Any) -> None:
         began = time.monotonic()
         with pytest.raises(StoreBusy, match="busy"), store.lock(0.1):
             pytest.fail("two hold the lock")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
     with store.lock(1):
         pass
 
@@ -180,12 +180,12 @@ def test_a_lock_that_is_held_by_a_dead_process_is_free_again(make: Callable[[], 
 def test_a_lease_is_extended_for_its_holder_only(make: Callable[[], Any], store: Any) -> None:
     if not hasattr(store, "lease"):
         return
-    store.lease = 1.2
+    store.lease = 3.0
     other = make()
     with store.lock(1) as lease:
-        for _ in range(4):
-            time.sleep(0.4)
-            assert lease.is_held(0.9)
+        for _ in range(5):
+            time.sleep(0.8)
+            assert lease.is_held(2.5)
         with pytest.raises(StoreBusy), other.lock(0.05):
             pass
     getattr(other, "close", lambda: None)()

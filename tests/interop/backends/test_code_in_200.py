@@ -188,7 +188,7 @@ def test_the_tokens_of_two_pairs_are_never_mixed(stage: Stage, tmp_path: Path) -
 
 @pytest.mark.defect("S1.12")
 def test_late_challenges_loops_and_silence_all_have_an_end(stage: Stage) -> None:
-    scene = stage(CodeIn200(), refresh_timeout=0.1)
+    scene = stage(CodeIn200(), refresh_timeout=0.5)
     scene.backend.expire()
     scene.backend.held = True
     late = scene.begin(scene.get, "/api/late")
@@ -200,9 +200,10 @@ def test_late_challenges_loops_and_silence_all_have_an_end(stage: Stage) -> None
     assert [scene.get("/api/never").json["code"] for _ in range(10)] == [401] * 10
     assert scene.backend.exchanges == 2, "nor does an endpoint that always challenges, after the first time"
     scene.backend.expire()
-    scene.backend.spoil(Fault(seconds=2, lost=True), times=3)
+    scene.backend.spoil(Fault(held=True, lost=True), times=3)
     with pytest.raises(TryLater):
         scene.begin(scene.get).result(20)
+    scene.backend.go_on.set()
 
 
 def test_a_login_through_the_client_itself_refreshes_nothing(scene: Scene) -> None:

@@ -114,7 +114,7 @@ def test_a_request_waits_no_longer_than_it_may(stage: Stage) -> None:
 
 @pytest.mark.defect("C4")
 def test_a_refresh_has_an_end_and_the_next_one_waits_a_while(stage: Stage) -> None:
-    scene = stage(BearerJson(), refresh_timeout=0.1)
+    scene = stage(BearerJson(), refresh_timeout=0.5)
     scene.backend.expire()
     scene.backend.spoil(Fault(held=True, lost=True), times=3)
     with pytest.raises(TryLater):

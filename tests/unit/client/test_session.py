@@ -280,8 +280,7 @@ def test_a_token_that_is_still_good_is_used_while_the_server_is_down(server: Bac
 
 def test_a_server_that_never_responds_does_not_hold_anybody(server: Backend) -> None:
     clock = ManualClock()
-    session = Session(server.url, refresh_timeout=0.3, clock=clock)
-    session.login("ada", PASSWORD)
+    session = Session(server.url, logged_in(server, clock=clock).store, refresh_timeout=0.3, clock=clock)
     clock.advance(1800)
     held = [server.hold_next() for _ in range(3)]
     with pytest.raises(TryLater):

@@ -159,8 +159,17 @@ async def test_a_store_that_takes_its_time_is_asked_once_for_all_tasks() -> None
 
 @pytest.mark.anyio
 async def test_tasks_that_wait_for_one_that_is_cancelled_ask_for_themselves() -> None:
-    sessions = Sessions(Slow())
-    with anyio.fail_after(5):
+    class Gated(MemorySessionStore):
+        """A store whose keys come when the test says so."""
+
+        async def keys(self) -> Any:
+            asked.set()
+            await go_on.wait()
+            return await super().keys()
+
+    asked, go_on = anyio.Event(), anyio.Event()
+    sessions = Sessions(Gated())
+    with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
             gone = anyio.CancelScope()
 
@@ -169,10 +178,11 @@ async def test_tasks_that_wait_for_one_that_is_cancelled_ask_for_themselves() ->
                     await sessions.acreate("ada")
 
             group.start_soon(first)
-            await anyio.sleep(0.005)
+            await asked.wait()
             group.start_soon(sessions.acreate, "bob")
-            await anyio.sleep(0.002)
+            await anyio.wait_all_tasks_blocked()
             gone.cancel()
+            go_on.set()
     assert [info.subject for info in sessions.list_sessions()] == ["bob"]
 
 

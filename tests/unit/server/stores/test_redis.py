@@ -474,7 +474,7 @@ def test_a_dead_server_is_told_at_once_and_its_return_noticed(mortal: Service, r
 
 
 def test_a_server_that_hangs_is_waited_for_a_bounded_time(mortal: Service, run: Any) -> None:
-    store = RedisSessionStore(mortal.url, timeout=0.3)
+    store = RedisSessionStore(mortal.url, timeout=1.0)
 
     async def main() -> None:
         await store.insert(row())
@@ -496,7 +496,7 @@ def test_a_server_that_hangs_is_waited_for_a_bounded_time(mortal: Service, run: 
 
 
 def test_many_callers_of_a_hanging_server_wait_no_longer_than_one(mortal: Service) -> None:
-    store, refused_ones = RedisSessionStore(mortal.url, timeout=0.5), 0
+    store, refused_ones = RedisSessionStore(mortal.url, timeout=1.0), 0
 
     async def ask() -> None:
         nonlocal refused_ones
