@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 
 from tests.support.backend import Backend
-from unbroken.client.core.events import ClientEvent
+from unbroken.events import ClientEvent
 from unbroken.httpx2 import SessionAuth
 
 
