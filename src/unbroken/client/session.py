@@ -95,7 +95,7 @@ class Session(Closeable):
     ) -> None:
         self.dialect, self.store = _to_dialect(dialect), _to_store(store)
         _check_settings(origins, leeway, window)
-        request_seconds = to_seconds("refresh_timeout", refresh_timeout, minimum=0.001)
+        request_seconds = to_seconds("refresh_timeout", refresh_timeout, above_zero=True)
         wait_seconds = to_seconds("wait_timeout", wait_timeout)
         self._settings: dict[str, Any] = {
             "origins": tuple(origins),

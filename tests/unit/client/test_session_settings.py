@@ -25,7 +25,7 @@ def test_without_a_url_or_a_dialect_the_error_says_what_a_session_begins_with(di
         Session(dialect)
 
 
-WRONG = {
+WRONG: dict[str, tuple[list[Any], str]] = {
     "store": ([5, object(), MemoryStore, URL], "token store"),
     "origins": (["https://api.example"], "list of URLs"),
     "leeway": ([None, 10], "Leeway"),
