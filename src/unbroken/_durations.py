@@ -12,15 +12,16 @@ __all__ = ["Duration", "to_seconds"]
 Duration = float | timedelta
 
 
-def to_seconds(name: str, value: Duration, *, minimum: float = 0.0) -> float:
+def to_seconds(name: str, value: Duration, *, above_zero: bool = False) -> float:
     """Return *value* in seconds.
 
-    Raise ConfigurationError, which calls the value *name*, if it is not a duration, is not finite, or is below
-    *minimum* seconds. A duration of zero passes only if *minimum* is negative or zero.
+    Raise ConfigurationError, which calls the value *name*, if it is not a duration, not finite, or negative; with
+    *above_zero*, also if it is zero.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise ConfigurationError(f"{name} must be a number of seconds or a timedelta, not {value!r}")
-    if not math.isfinite(seconds) or seconds < minimum:
-        raise ConfigurationError(f"{name} must be at least {minimum:g} seconds and finite, not {seconds:g}")
+        raise ConfigurationError(f"{name} must be a number of seconds or a timedelta, not {type(value).__name__}")
+    if not math.isfinite(seconds) or seconds < 0.0 or (above_zero and seconds == 0.0):
+        least = "above zero" if above_zero else "of zero or more"
+        raise ConfigurationError(f"{name} must be a finite number of seconds {least}, not {seconds:g}")
     return float(seconds)

@@ -13,7 +13,10 @@ from urllib.parse import urlsplit
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["Origin", "ascii_and_unicode_forms", "is_loopback", "is_secure", "origin_of"]
+__all__ = ["DEFAULT_PORTS", "Origin", "ascii_and_unicode_forms", "is_loopback", "is_secure", "origin_of"]
+
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
@@ -22,6 +25,11 @@ class Origin(NamedTuple):
     scheme: str
     host: str
     port: int
+
+    def __str__(self) -> str:
+        """Return the origin as text (RFC 6454 §6.2): without the default port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if self.port == DEFAULT_PORTS.get(self.scheme, 0) else f":{self.port}")
 
 
 def origin_of(url: str) -> Origin:
@@ -42,7 +50,7 @@ def origin_of(url: str) -> Origin:
         raise ConfigurationError(f"{shown!r} is not an absolute http(s) URL")
     if any(sign <= " " or sign == "\x7f" for sign in url) or not (parts.path + parts.query).isascii():
         raise ConfigurationError(f"a URL of {parts.hostname} holds characters that must be percent-encoded")
-    return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80))
+    return Origin(parts.scheme, parts.hostname, port or DEFAULT_PORTS[parts.scheme])
 
 
 def ascii_and_unicode_forms(host: str) -> set[str]:

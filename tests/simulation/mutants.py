@@ -13,10 +13,10 @@ from unittest.mock import patch
 
 from tests.simulation import world
 from unbroken.client.core import refresh_rules as rules
-from unbroken.client.core.events import SessionEnded, TokensRefreshed
 from unbroken.client.core.record import StoredSession
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, Port
 from unbroken.errors import SessionOver
+from unbroken.events import SessionEnded, TokensRefreshed
 from unbroken.server.core import rotation
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict
 from unbroken.tokens import TokenResponse, Tokens

@@ -53,7 +53,7 @@ def test_errors_can_be_copied_for_each_waiter_and_sent_to_other_processes(error:
 
 
 def test_a_body_that_could_not_be_sent_again_says_whether_the_session_is_refreshed() -> None:
-    assert "send it anew" in str(NotReplayable("spent"))
+    assert "make it anew" in str(NotReplayable("spent"))
     assert "could not be refreshed" in str(NotReplayable("spent", refreshed=False))
 
 

@@ -20,7 +20,7 @@ import unbroken.httpx2
 from tests.support.backend import PASSWORD, Backend, running
 from tests.support.small_api import SmallApi, session_at
 from unbroken import NotReplayable, RefreshStorm, Session, SessionOver, TryLater
-from unbroken.client.core.events import ClientEvent, RequestNotReplayed, RequestReplayed
+from unbroken.events import ClientEvent, RequestNotReplayed, RequestReplayed
 
 LIBRARIES = [(httpx, unbroken.httpx.SessionAuth), (httpx2, unbroken.httpx2.SessionAuth)]
 PIXELS = bytes(range(256)) * 500

@@ -9,7 +9,7 @@ import httpx2
 
 from tests.support.backend import Backend
 from tests.support.waiting import until
-from unbroken.client.core.events import ClientEvent
+from unbroken.events import ClientEvent
 from unbroken.httpx2 import SessionAuth
 from unbroken.testing import ManualClock
 

@@ -51,6 +51,8 @@ def test_plain_http_elsewhere_is_refused_by_client_cors_and_webhook() -> None:
 
 def test_an_origin_has_its_default_port() -> None:
     assert origin_of("https://EXAMPLE.com/a?b#c") == Origin("https", "example.com", 443)
+    assert str(origin_of("https://EXAMPLE.com:443/a")) == "https://example.com"
+    assert str(origin_of("http://[::1]:8400/a")) == "http://[::1]:8400"
     assert is_secure(origin_of("https://example.com"))
     assert not is_secure(origin_of("http://example.com:443"))
 

@@ -16,7 +16,7 @@ from tests.support.backend import Backend
 from tests.support.lively_day import a_lively_day
 from tests.support.waiting import until
 from unbroken import RefreshWindow, TryLater
-from unbroken.client.core.events import ClientEvent
+from unbroken.events import ClientEvent
 
 
 def test_open_telemetry_gets_a_span_a_refresh(server: Backend) -> None:

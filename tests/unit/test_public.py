@@ -40,11 +40,6 @@ NAMES = {
         Cookies EndpointOptions EndpointSettings Endpoints MAX_BODY_BYTES Request RequestAuthenticator Response
         Route TokenVerifier challenge error_response is_foreign_token require_scope
     """,
-    "unbroken.client.core.events": """
-        ClientEvent LateChallenge LateTokensDiscarded LoggedIn LoggedOut RefreshFailed RefreshFinished RefreshJoined
-        RefreshReason RefreshResult RefreshStarted RefreshStormStopped RequestNotReplayed RequestReplayed
-        RequestWaited SessionEnded TokensAdopted TokensRefreshed
-    """,
     "unbroken.server.events": """
         EventListener LoginFailed LoginRateLimited RefreshRejected ReuseDetected ServerEvent SessionCreated
         SessionRefreshed SessionRevoked

@@ -1,1 +1,1 @@
-"""What HTTP libraries that are alike share."""
+"""Code that the adapters of similar HTTP libraries share."""

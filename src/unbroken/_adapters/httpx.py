@@ -51,6 +51,7 @@ class AuthFlow:
                 "origin: use SessionTransport(session) as the client's transport"
             )
         self._session, self._override = session, override_authorization
+        self._raw_header = _raw_header(session)
 
     def __repr__(self) -> str:
         return f"<SessionAuth of {self._session!r}>"
@@ -61,7 +62,7 @@ class AuthFlow:
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Run the flow of one request, for ``Client``."""
         session = self._session
-        if not _gets_token(request, session, self._override):
+        if not _gets_token(request, session, self._raw_header, self._override):
             yield request
             return
         flow = session._request_flow(_rewinder(request.stream), _endpoint, request)
@@ -81,7 +82,7 @@ class AuthFlow:
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Run the flow of one request, for ``AsyncClient``."""
         session = self._session
-        if not _gets_token(request, session, self._override):
+        if not _gets_token(request, session, self._raw_header, self._override):
             yield request
             return
         flow = session._request_flow(_rewinder(request.stream), _endpoint, request)
@@ -106,7 +107,7 @@ class TransportFlow:
 
     def __init__(self, session: Session, transport: Any = None) -> None:
         require_session(session, "SessionTransport")
-        self._session, self._transport = session, transport
+        self._session, self._transport, self._raw_header = session, transport, _raw_header(session)
         self._creation = threading.Lock()  # guards the creation of the library's own transport
 
     def __repr__(self) -> str:
@@ -118,7 +119,7 @@ class TransportFlow:
             with self._creation:
                 self._transport = self._transport or self._library.HTTPTransport()
         session, transport = self._session, self._transport
-        if not _gets_token(_detach(request, session), session):
+        if not _gets_token(_detach(request, session), session, self._raw_header):
             return transport.handle_request(request)
 
         def send(tokens: ActiveTokens) -> _Response:
@@ -132,7 +133,7 @@ class TransportFlow:
         if self._transport is None:
             self._transport = self._library.AsyncHTTPTransport()
         session, transport = self._session, self._transport
-        if not _gets_token(_detach(request, session), session):
+        if not _gets_token(_detach(request, session), session, self._raw_header):
             return await transport.handle_async_request(request)
 
         async def send(tokens: ActiveTokens) -> _AsyncResponse:
@@ -156,25 +157,26 @@ class TransportFlow:
 # ---- the request -----------------------------------------------------------------------------------------------------
 
 
-def _gets_token(request: Any, session: Session, override: bool = False) -> bool:
-    """Return whether the request goes to an origin of the session, and carries no credentials that are to stay."""
+def _gets_token(request: Any, session: Session, raw_header: bytes, override: bool = False) -> bool:
+    """Return whether the request goes to an origin of the session, and carries no credentials that are to stay.
+
+    *raw_header* is the header of the dialect in lower case.
+    """
     url = request.url
     if not session._attaches_to(url.scheme, url.host, url.port) or request.extensions.get(SKIP):
         return False
     if override:
         return True
-    header, headers = session.dialect.header, request.headers
-    raw_header = _raw(header)
+    headers, length = request.headers, len(raw_header)
     # By raw names: a lookup by text makes the library find out the encoding of all headers, for 1 µs.
     for name, _ in headers.raw:
-        if name.lower() == raw_header:
-            return headers[header] == request.extensions.get(SENT)  # type: ignore[no-any-return]  # rule 2
+        if len(name) == length and name.lower() == raw_header:
+            return headers[session.dialect.header] == request.extensions.get(SENT)  # type: ignore[no-any-return]  # rule 2
     return True
 
 
-@cache
-def _raw(name: str) -> bytes:
-    return name.lower().encode()
+def _raw_header(session: Session) -> bytes:
+    return session.dialect.header.lower().encode()
 
 
 def _attach(request: Any, session: Session, tokens: ActiveTokens) -> Any:

@@ -60,12 +60,16 @@ def drive(
 
 
 async def adrive(
-    session: Session, flow: Generator[Effect, Any, None], send: Callable[[ActiveTokens], Awaitable[R]]
+    session: Session,
+    flow: Generator[Effect, Any, None],
+    send: Callable[[ActiveTokens], Awaitable[R]],
+    response: R | None = None,
 ) -> R:
     """Carry out the effects of *flow* as ``drive`` does, without blocking."""
-    response: R | None = None
     try:
         effect = next(flow)
+        if response is not None:
+            effect = flow.send(response.status)
         while True:
             if type(effect) is SendWith:
                 response = await send(effect.tokens)

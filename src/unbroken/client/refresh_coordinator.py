@@ -10,7 +10,7 @@
 3. A challenge to the current tokens needs a refresh, unless there is no refresh token, or the endpoint rejects
    brand-new tokens too (rule 7 of schedule.py); then the response is returned as it is.
 4. A failed refresh is raised only where the current token cannot be used.
-5. One refresh runs at a time; whoever needs one meanwhile waits for it.
+5. One refresh runs at a time; a request that needs one meanwhile waits for it.
 6. During a cool-down no refresh is sent. Once a second the store is loaded, because another process may have refreshed.
 7. What began under one epoch is not finished under another, and tokens of an older epoch never come back: a request
    that waited for a refresh is not sent for another login.

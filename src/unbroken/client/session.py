@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 from unbroken._clock import SYSTEM_CLOCK, Clock
 from unbroken._durations import Duration, to_seconds
-from unbroken._origins import Origin
+from unbroken._origins import DEFAULT_PORTS, Origin
 from unbroken._single_flight import SingleFlight
 from unbroken._sync import run_sync
 from unbroken._transport import Send, http_sender
@@ -95,7 +95,7 @@ class Session(Closeable):
     ) -> None:
         self.dialect, self.store = _to_dialect(dialect), _to_store(store)
         _check_settings(origins, leeway, window)
-        request_seconds = to_seconds("refresh_timeout", refresh_timeout, minimum=0.001)
+        request_seconds = to_seconds("refresh_timeout", refresh_timeout, above_zero=True)
         wait_seconds = to_seconds("wait_timeout", wait_timeout)
         self._settings: dict[str, Any] = {
             "origins": tuple(origins),
@@ -288,10 +288,11 @@ class Session(Closeable):
         # Not by allows_origin: this is the hot path of every adapter.
         if (scheme, host, port or (443 if scheme == "https" else 80)) in self.origins:
             return True
-        self._log_foreign_origin(Origin(scheme, host, port or (443 if scheme == "https" else 80)))
+        self._log_foreign_origin(scheme, host, port)
         return False
 
-    def _log_foreign_origin(self, origin: Origin) -> None:
+    def _log_foreign_origin(self, scheme: str, host: str, port: int | None) -> None:
+        origin = Origin(scheme, host, port or DEFAULT_PORTS.get(scheme, 0))
         if origin in self._logged_origins or len(self._logged_origins) >= MAX_LOGGED_ORIGINS:
             return
         self._logged_origins.add(origin)

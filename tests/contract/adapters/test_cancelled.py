@@ -15,7 +15,7 @@ from tests.contract.adapters.api import Api, begun
 from tests.support.adapters import Answer, Client
 from tests.support.waiting import until
 from unbroken import Session
-from unbroken.client.core.events import ClientEvent, RefreshJoined
+from unbroken.events import ClientEvent, RefreshJoined
 from unbroken.testing import ManualClock
 
 IN_LOOPS = ["httpx2-async", "httpx2-trio", "httpx-async", "aiohttp"]

@@ -17,7 +17,7 @@ from unbroken import (
     Session,
     TryLater,
 )
-from unbroken.client.core.events import ClientEvent, RefreshJoined, RequestNotReplayed, RequestReplayed
+from unbroken.events import ClientEvent, RefreshJoined, RequestNotReplayed, RequestReplayed
 from unbroken.testing import ManualClock
 from unbroken.testing.server import PASSWORD
 

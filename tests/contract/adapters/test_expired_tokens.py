@@ -52,7 +52,7 @@ def test_a_refresh_that_fails_is_one_error_for_each_that_waits_and_nothing_is_se
 
 def test_without_a_login_nothing_is_sent(server: Api, connect: Callable[[Session], Client]) -> None:
     client = connect(Session(server.url))
-    with pytest.raises(SessionOver, match="nobody is logged in"):
+    with pytest.raises(SessionOver, match="no one is logged in"):
         client.request("GET", server.url + "/echo")
     assert (server.seen, server.exchanges) == ([], 0)
 

@@ -16,7 +16,7 @@ from tests.support.adapters import ADAPTERS, Client
 from tests.support.backend import RunningApp, running
 from unbroken import Dialect, Session
 from unbroken.client.core import refresh_rules as rules
-from unbroken.client.core.events import ClientEvent
+from unbroken.events import ClientEvent
 from unbroken.testing import ManualClock
 
 

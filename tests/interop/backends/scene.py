@@ -13,7 +13,7 @@ from tests.interop.backends.base import PASSWORD, Backend, Fault
 from tests.support.adapters import Answer, Client
 from tests.support.waiting import until
 from unbroken import Session, Tokens
-from unbroken.client.core.events import ClientEvent
+from unbroken.events import ClientEvent
 from unbroken.testing import ManualClock
 
 # What a backend may say to an exchange without meaning anything by it. The session lives on.

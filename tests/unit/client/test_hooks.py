@@ -12,8 +12,8 @@ import pytest
 from tests.support.token_endpoint import URL, TokenEndpoint, logged_in_at
 from tests.support.waiting import until
 from unbroken import Session, Tokens
-from unbroken.client.core.events import ClientEvent, RefreshFinished, RefreshStarted, RequestWaited
 from unbroken.client.hooks import EventDispatcher
+from unbroken.events import ClientEvent, RefreshFinished, RefreshStarted, RequestWaited
 from unbroken.testing import ManualClock
 
 

@@ -80,7 +80,7 @@ def test_a_dialect_without_mfa_says_what_to_set(url: str) -> None:
     session = Session(
         Dialect(refresh=RequestTemplate(url + "/auth/refresh"), login=RequestTemplate(url + "/auth/login"))
     )
-    with pytest.raises(ConfigurationError, match="step=Ask"):
+    with pytest.raises(ConfigurationError, match="mfa=RequestTemplate"):
         session.login("ada", "right", mfa_prompt=lambda *_: "123456")
 
 

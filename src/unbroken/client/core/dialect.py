@@ -359,7 +359,7 @@ class Dialect:
         return self.login.build({"username": username, "password": password, **extra})
 
     def mfa_request(self, challenge: MfaChallenge, code: str) -> HttpRequest:
-        """Return the request that answers *challenge* with *code*. Raise ConfigurationError if the dialect has none."""
+        """Return the request that sends *code* for *challenge*. Raise ConfigurationError if the dialect has none."""
         if self.mfa is None:
             raise ConfigurationError("the server wants a code, and this dialect has no mfa=RequestTemplate(...)")
         return self.mfa.build({"mfa_token": challenge.token, "code": code})

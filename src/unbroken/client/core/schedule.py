@@ -12,8 +12,8 @@
    lifetime from now, whatever the wall clock was then.
 5. After a failure no refresh is sent during a cool-down: longer after each failure in a row, or as long as the server
    asked for. It belongs to the tokens that could not be refreshed.
-6. A refresh storm is too many refreshes that the clock did not ask for. Those that were due by the age of tokens that
-   were meant to live a second at least do not count.
+6. A refresh storm is too many refreshes in a short time. Those that were due by age do not count, if their tokens were
+   meant to live a second at least.
 7. An endpoint that rejects brand-new tokens has reasons of its own: no refresh follows its challenges for a while, nor
    those of any endpoint while new tokens have helped nowhere.
 """
@@ -77,7 +77,7 @@ class Leeway:
 
 @dataclass(frozen=True, slots=True, init=False)
 class RefreshWindow:
-    """At most ``attempts`` refreshes in ``interval`` seconds that the clock did not ask for; then RefreshStorm.
+    """At most ``attempts`` refreshes in ``interval`` seconds that were not due by age; then RefreshStorm.
 
     ``interval`` is seconds or a ``timedelta``. Raises ConfigurationError for a negative value.
     """
@@ -196,7 +196,7 @@ def cooldown_seconds(failures: int, retry_after: float, jitter: float) -> float:
 
 
 class StormLimit:
-    """Counts the refreshes that the clock did not ask for (rule 6). Times are seconds on the monotonic clock."""
+    """Counts the refreshes that were not due by age (rule 6). Times are seconds on the monotonic clock."""
 
     def __init__(self, window: RefreshWindow | None) -> None:
         self._window = window

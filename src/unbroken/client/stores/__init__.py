@@ -36,7 +36,7 @@ def open_token_store(
     scheme, colon, rest = text.partition(":")
     try:
         match scheme if colon else "":
-            case "sqlite" if rest.startswith("///"):
+            case "sqlite" if rest.startswith("///") and rest not in ("///", "///:memory:"):
                 from unbroken.client.stores.sqlite import SqliteStore  # noqa: PLC0415  # sqlite3 takes its time to load
 
                 return SqliteStore(rest.removeprefix("///"), name, key=key)

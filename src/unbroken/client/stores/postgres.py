@@ -71,7 +71,7 @@ class PostgresStore(Closeable):
         timeout: Duration = 3.0,
     ) -> None:
         self.name, self.lease = name, to_seconds("lease", lease)
-        self._timeout = to_seconds("timeout", timeout, minimum=0.001)
+        self._timeout = to_seconds("timeout", timeout, above_zero=True)
         self._arguments = (url, name, key, self.lease, self._timeout)
         self._lease_lock = LeaseLock(self)
         try:

@@ -66,7 +66,11 @@ class RedisStore(Closeable):
         lease: Duration = LEASE_SECONDS,
         timeout: Duration = 2.0,
     ) -> None:
-        self.name, self.lease, seconds = name, to_seconds("lease", lease), to_seconds("timeout", timeout, minimum=0.001)
+        self.name, self.lease, seconds = (
+            name,
+            to_seconds("lease", lease),
+            to_seconds("timeout", timeout, above_zero=True),
+        )
         self._arguments = (url, name, key, self.lease, seconds)
         self._lease_lock = LeaseLock(self)
         try:

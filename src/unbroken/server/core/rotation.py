@@ -33,9 +33,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from math import inf
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+from unbroken._durations import Duration, to_seconds
 from unbroken.errors import ConfigurationError
 
 __all__ = [
@@ -66,13 +66,6 @@ class PresentedToken(NamedTuple):
     idempotency_hash: bytes | None = None
 
 
-class TimeDelta(Protocol):
-    """A ``datetime.timedelta``. That module has clocks, which a pure file does not import."""
-
-    def total_seconds(self) -> float:
-        """Return the duration in seconds."""
-
-
 @dataclass(frozen=True, slots=True, init=False)
 class Policy:
     """How long tokens and sessions live: seconds, or a ``timedelta``.
@@ -91,26 +84,17 @@ class Policy:
 
     def __init__(
         self,
-        access_ttl: float | TimeDelta = 30 * 60.0,
-        refresh_ttl: float | TimeDelta = 7 * 86400.0,
-        max_age: float | TimeDelta = 90 * 86400.0,
-        grace: float | TimeDelta = 10.0,
+        access_ttl: Duration = 30 * 60.0,
+        refresh_ttl: Duration = 7 * 86400.0,
+        max_age: Duration = 90 * 86400.0,
+        grace: Duration = 10.0,
     ) -> None:
         given = {"access_ttl": access_ttl, "refresh_ttl": refresh_ttl, "max_age": max_age, "grace": grace}
         for name, value in given.items():
-            object.__setattr__(self, name, _seconds(name, value))
+            object.__setattr__(self, name, to_seconds(name, value, above_zero=name != "grace"))
         for shorter, longer in (("access_ttl", "max_age"), ("grace", "refresh_ttl")):
             if (one := getattr(self, shorter)) > (other := getattr(self, longer)):
                 raise ConfigurationError(f"{shorter} ({one:g} s) must not exceed {longer} ({other:g} s)")
-
-
-def _seconds(name: str, value: float | TimeDelta) -> float:
-    seconds = value if isinstance(value, int | float) or not hasattr(value, "total_seconds") else value.total_seconds()
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise ConfigurationError(f"{name} must be a number of seconds or a timedelta, not {type(value).__name__}")
-    if not (0.0 <= seconds < inf) or (seconds == 0.0 and name != "grace"):  # NaN compares with nothing
-        raise ConfigurationError(f"{name} must be a finite number of seconds above zero, not {seconds:g}")
-    return float(seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def test_another_key_opens_nothing_and_harms_nothing(tmp_path: Path) -> None:
     key = new_key()
     FileStore(tmp_path / "t", key=key).save(RECORD, EMPTY)
     for wrong in (None, new_key()):
-        with pytest.raises(ConfigurationError, match="sealed"):
+        with pytest.raises(ConfigurationError, match="encrypted"):
             FileStore(tmp_path / "t", key=wrong).load()
     assert FileStore(tmp_path / "t", key=key).load() == RECORD
 
