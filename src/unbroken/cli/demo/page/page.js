@@ -151,12 +151,13 @@ const actions = {
   },
 };
 
-/** Draw one request of the thief, and return whether it was served. */
+/** Draw one request of the thief, and return whether the server served it; undefined: there was no response. */
 const thiefActs = async (lane, act) => {
   const bar = begin("thief", 0);
   publish(lane, bar);
-  const isServed = await act().catch(() => false);
-  close(bar, isServed ? "served" : "refused", isServed ? "served" : "failed");
+  const isServed = await act().catch(() => undefined);
+  const outcome = isServed ? "served" : isServed === false ? "refused" : "lost";
+  close(bar, outcome, outcome === "refused" ? "failed" : outcome);
   publish(lane, bar);
   return isServed;
 };
@@ -167,7 +168,7 @@ const follow = async (theft) => {
   const loggedIn = logInAgain(lane);
   let out = 0;
   for (let reads = 0; reads < 4 || !lane.hasLoggedInAgain; reads++) {
-    if (!(await thiefActs(lane, () => theft.thief.read()))) {
+    if ((await thiefActs(lane, () => theft.thief.read())) === false) {
       out = Math.round((Date.now() - began) / 1000);
       break;
     }
@@ -178,7 +179,7 @@ const follow = async (theft) => {
   show(lane);
   if (!out) goOn(theft);
   if (out) return `${title(lane)}: the server saw two parties use one token, and revoked the session. The thief is out after ${out} s; the user has logged in again.`;
-  return `${title(lane)}: the user was logged out and has logged in again. Nobody noticed the theft: the thief is still in.`;
+  return `${title(lane)}: the user was logged out and has logged in again. The theft was not noticed: the thief is still in.`;
 };
 
 /** Log the user in again once the theft has logged the client out. */
@@ -198,7 +199,7 @@ const logInAgain = async (lane) => {
 /** A thief that is still in goes on reading for a while. */
 const goOn = async ({ lane, began, run, thief }) => {
   while (Date.now() - began < THEFT && state.visitor.run === run && !busy.includes("again")) {
-    if (!state.paused && !(await thiefActs(lane, () => thief.read()))) return;
+    if (!state.paused && (await thiefActs(lane, () => thief.read())) === false) return;
     await sleep(700);
   }
 };
