@@ -268,5 +268,6 @@ OVERLAPS = """() => ["naive", "unbroken"].flatMap((lane) => {
   if (labels.length < 2) throw new Error("there is nothing to compare");
   const boxes = labels.map((label) => ({ text: label.textContent, box: label.getBoundingClientRect() }));
   const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom - 2 && b.top < a.bottom - 2;
-  return boxes.flatMap((one, at) => boxes.slice(at + 1).filter((other) => meet(one.box, other.box)).map((other) => `${one.text} / ${other.text}`));
+  const others = (one, at) => boxes.slice(at + 1).filter((other) => meet(one.box, other.box));
+  return boxes.flatMap((one, at) => others(one, at).map((other) => `${one.text} / ${other.text}`));
 })"""

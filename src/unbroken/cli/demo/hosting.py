@@ -22,7 +22,7 @@ def show_page(port: int, *, open_browser: bool) -> int:
     listener = listen("127.0.0.1", port)
     listener.listen()  # from now on a fast browser waits instead of being refused
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    print(f"unbroken: the demo is at {address}{PREFIX}; press Ctrl-C to stop", flush=True)
+    print(f"unbroken: {address}{PREFIX} shows the demo; press Ctrl-C to stop", flush=True)
     if open_browser:
         # In a thread, because a text browser would block, and nothing would serve it.
         threading.Thread(target=webbrowser.open, args=(address + PREFIX,), daemon=True).start()

@@ -9,7 +9,8 @@ const PAUSES = [230, 380, 170, 310, 420, 260]; // milliseconds between two reque
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 export const sleep = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
-export const tab = crypto.randomUUID();
+/** The id of this tab; a reload keeps it. */
+export const tab = (sessionStorage["demo tab"] ??= crypto.randomUUID());
 export const channel = new BroadcastChannel("unbroken demo page");
 /** `others`: whether other tabs send requests too. */
 export const state = { visitor: { key: "" }, paused: false, others: false };

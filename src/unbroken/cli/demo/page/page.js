@@ -124,16 +124,15 @@ const actions = {
   },
 
   async steal() {
-    const robbed = all.filter((lane) => !lane.over && lane.client.refreshToken);
-    if (robbed.length < all.length) return say("A client is logged out, so its token cannot be stolen. “Start again” logs in again.");
+    if (all.some(({ over }) => over)) await actions.again(); // a client that is logged out has no token to steal
     say("A thief has copied both refresh tokens, refreshes with them, and reads the user’s data.");
-    mark("tokens stolen", robbed);
-    const thefts = robbed.map((lane) => ({ lane, began: Date.now(), run: state.visitor.run, thief: thief(fetchOver(() => () => {}), lane.client.refreshToken) }));
+    mark("tokens stolen");
+    const thefts = all.map((lane) => ({ lane, began: Date.now(), run: state.visitor.run, thief: thief(fetchOver(() => () => {}), lane.client.refreshToken) }));
     await Promise.all(thefts.map(({ lane, thief }) => thiefActs(lane, () => thief.refresh())));
     await Promise.all(thefts.map(({ lane, thief }) => thiefActs(lane, () => thief.read())));
     say("Now both clients refresh with their own copies of the tokens.");
     for (const { lane } of thefts) await trouble(`expire?sid=${lane.client.sid}`);
-    mark("clients refresh", robbed);
+    mark("clients refresh");
     const outcomes = await Promise.all(thefts.map(follow));
     say(outcomes.join(" "));
   },
@@ -275,10 +274,13 @@ const hasOtherTab = () => {
 };
 let heardBack = () => {};
 
+const tabs = new Set([tab]);
 channel.onmessage = ({ data }) => {
+  const isNew = !tabs.has(data.tab);
+  tabs.add(data.tab);
   if (data.tell === "hello") {
     channel.postMessage({ tell: "here", tab });
-    if (!busy) say("Another tab has joined: both tabs share the two sessions.");
+    if (isNew && !busy) say("Another tab has joined: both tabs share the two sessions.");
   }
   if (data.tell === "here") heardBack();
   if (data.tell === "start") return location.reload();
