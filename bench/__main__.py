@@ -1,8 +1,8 @@
 """``python -m bench [authorize] [cli] [herd] [server] [--small] [steady] [burst] [fleet [SECONDS]] [browser]``.
 
-It prints Markdown. ``server`` writes a million sessions into each database and takes about ten minutes; with ``--small``
-a tenth of them. ``browser`` needs Chromium and npm, and ends with a table of its own; without them it is omitted, unless
-it is named.
+It prints Markdown. ``server`` writes a million sessions into each database and takes about ten minutes; with
+``--small`` a tenth of them. ``browser`` needs Chromium and npm, and ends with a table of its own; without them it is
+omitted, unless it is named.
 
 ``python -m bench clients [a b c …] [NAME …]`` prints tables of its own. Exit status 1: a limit was missed.
 """

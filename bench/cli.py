@@ -1,7 +1,7 @@
 """How long the command line takes to start: CPU time, as a ratio to a bare interpreter of the same run.
 
-Commands of the client run often and many at once, so they import only what they need. ``unbroken token`` is measured with
-a valid token: it reads two files, and sends nothing.
+Commands of the client run often and many at once, so they import only what they need. ``unbroken token`` is measured
+with a valid token: it reads two files, and sends nothing.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def expire(sessions: Sessions) -> None:
 
 
 async def _bursts(url: str, sessions: Sessions) -> tuple[float, float, float, int]:
-    """Return median seconds of a burst with a valid token, an expired one, and of one refresh; and refreshes per burst."""
+    """Return median seconds of a burst with a valid token, an expired one, of one refresh; refreshes per burst."""
     session = Session(url)
     await session.alogin("ada", "pw")
     limits = httpx2.Limits(max_connections=100, max_keepalive_connections=100)

@@ -55,7 +55,8 @@ def session_headers(access: str, refresh: str) -> Mapping[str, str]:
 
 
 # Of each path that exchanges: where the refresh token is (query, JSON body, headers), what is granted, what is refused.
-EXCHANGES: Mapping[str, tuple[Callable[[Named, Named, Mapping[str, str]], str], Callable[[Named], HttpResponse], HttpResponse]] = {
+Exchange = tuple[Callable[[Named, Named, Mapping[str, str]], str], Callable[[Named], HttpResponse], HttpResponse]
+EXCHANGES: Mapping[str, Exchange] = {
     "/user/refresh": (
         lambda query, body, headers: query["refresh_token"],
         lambda new: _json(200, new),

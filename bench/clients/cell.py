@@ -132,7 +132,7 @@ async def burst(task: Task, contender: Contender) -> list[Step]:
 
 
 async def rounds(task: Task, contender: Contender) -> list[Step]:
-    """All at once with valid tokens, with expired ones, and one refresh alone: *what* times, with new tokens each time."""
+    """All at once with valid tokens, with expired ones, and one refresh alone: *what* times, each with new tokens."""
     steps = []
     for _ in range(int(task.what)):
         for expired in (False, True):

@@ -13,7 +13,7 @@ from bench.clients.start import Client, Start
 
 @dataclass(frozen=True)
 class Contender:
-    """A client that makes requests. ``made_by`` names the function that makes it; ``shares``: between processes, by a file.
+    """A client that makes requests. ``made_by`` names the function that makes it; ``shares``: tokens, through a file.
 
     ``stack``: the HTTP library it uses, for the comparison with that library alone.
     """

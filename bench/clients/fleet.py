@@ -34,7 +34,7 @@ LIMIT = 2.0
 
 @dataclass
 class Seen:
-    """The observations of one process: seconds of its requests, with our tokens and with the fixed one, and failures."""
+    """The observations of one process: seconds of its requests with our tokens and the fixed one, and failures."""
 
     ours: list[float] = field(default_factory=list)
     fixed: list[float] = field(default_factory=list)

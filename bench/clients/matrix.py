@@ -1,4 +1,4 @@
-"""Runs the matrix and prints it: a Markdown table for each scenario, ours first. A row of ours that is not ideal says NO.
+"""Runs the matrix and prints a Markdown table for each scenario, ours first. A row of ours that is not ideal says NO.
 
 ``python -m bench clients [a b c …] [NAME …]``: only these scenarios, only contenders whose name has NAME in it.
 """

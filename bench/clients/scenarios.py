@@ -7,8 +7,8 @@
     (e) the refresh gets a 503                  (j) a late challenge to a token that was replaced meanwhile
 
 The ideal is one refresh request, no failure, and no family revoked. Exceptions: two requests after a lost response or
-a 503; (d) at a strict server that is not ours cannot succeed: one quick retry, then SessionOver for all at once; (i) one
-request, then SessionOver for all.
+a 503; (d) at a strict server that is not ours cannot succeed: one quick retry, then SessionOver for all at once; (i)
+one request, then SessionOver for all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a session adds to a request with a valid token, compared with a fixed header; ours, and the peers that also refresh
+"""What a session adds to a request with a valid token, compared with a fixed header; ours, and peers that also refresh
 on a challenge. No network: httpx and httpx2 over a mock transport, requests over an adapter that responds at once;
 aiohttp has nothing like that, so its middlewares are called by hand, with a request that was built once.
 """

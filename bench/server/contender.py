@@ -136,7 +136,7 @@ class Load:
         self._told({"open": name, "port": at.port, "path": path, "kind": kind, "tokens": at.tokens})
 
     def run(self, name: str, seconds: float) -> dict[str, Any]:
-        """Return the result of a turn of *seconds* at *name*, see ``generator.run``; ``used``: the server's CPU seconds."""
+        """Return the result of a turn of *seconds* at *name* (``generator.run``); ``used``: its CPU seconds."""
         before = self._open[name].used()
         seen = self._told({"run": name, "seconds": seconds})
         seen["used"] = self._open[name].used() - before

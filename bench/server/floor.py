@@ -1,4 +1,4 @@
-"""The server without HTTP: rotation on SQLite compared with the bare statement and signature, verification with PyJWT."""
+"""The server without HTTP: rotation compared with a bare statement and signature, verification with PyJWT."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What it costs to authenticate a request: a page with and without authentication, requested with the same bytes, in short
-turns that alternate.
-"""
+"""What it costs to authenticate a request: a page with and without it, for the same requests, in short turns."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def _summarize(environment: DemoEnvironment, seen: Observations, other: Observat
         "failed_requests": seen.failures + other.failures,
         "requests_without_server": seen.without_server + other.without_server,
         "rotations": environment.rotations(),
-        "refresh_requests": environment.network.exchanges,
+        "refresh_requests": environment.network.refreshes,
         "responses_lost": environment.network.lost,
         "server_kills": environment.kills,
         "reuse_before_theft": environment.reuse_detections(),
@@ -195,7 +195,7 @@ class _Timeline(contextlib.AbstractContextManager["_Timeline"]):
             self._print(f"{self._elapsed():6.1f} s  {self._counters()}")
 
     def _counters(self) -> str:
-        refreshes = self._environment.network.exchanges
+        refreshes = self._environment.network.refreshes
         return f"{self._seen.requests:,} requests here, {self._seen.failures} failed, {refreshes} refreshes"
 
     def _elapsed(self) -> float:
