@@ -178,7 +178,7 @@ def test_fetch_ends_when_its_time_is_over(api: Shell) -> None:
 
     with serving(Dripping) as port:
         done = api("fetch", "api", f"http://127.0.0.1:{port}/", "--max-time", "5s")
-    assert "no response within 5 seconds" in one_line(done)
+    assert "not finished within 5 seconds" in one_line(done)
     assert set(done.stdout) == {"."}
 
 
