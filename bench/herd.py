@@ -128,10 +128,10 @@ def _processes(url: str, sessions: Sessions, folder: str) -> tuple[int, int, lis
     time.sleep(2.0)
     generations = []
     for _ in range(3):
-        before = json.loads(Path(file).read_text())["tokens"]["seq"]
+        before = json.loads(Path(file).read_text())["tokens"]["refresh_seq"]
         expire(sessions)
         time.sleep(0.8)
-        generations.append(json.loads(Path(file).read_text())["tokens"]["seq"] - before)
+        generations.append(json.loads(Path(file).read_text())["tokens"]["refresh_seq"] - before)
     seen = [queue.get(timeout=60) for _ in workers]
     for worker in workers:
         worker.join()
