@@ -1,1 +1,1 @@
-"""Measurements. Each figure is a ratio against a peer or a limit of the same run: machines are shared and noisy."""
+"""Benchmarks. Each figure is a ratio to a peer, or has a limit, in the same run: machines are shared and noisy."""

@@ -1,10 +1,10 @@
-"""``python -m bench [authorize] [herd] [server] [--small] [steady] [burst] [fleet [SECONDS]] [browser]``: Markdown.
+"""``python -m bench [authorize] [cli] [herd] [server] [--small] [steady] [burst] [fleet [SECONDS]] [browser]``.
 
-``server`` writes a million sessions into each database and takes some ten minutes; with ``--small`` a tenth of them.
-``browser`` needs Chromium and npm, and ends with a table of its own; where they are missing, it is left out unless it
-is asked for by name.
+It prints Markdown. ``server`` writes a million sessions into each database and takes about ten minutes; with
+``--small`` a tenth of them. ``browser`` needs Chromium and npm, and ends with a table of its own; without them it is
+omitted, unless it is named.
 
-``python -m bench clients [a b c …] [NAME …]`` prints tables of its own. Exit status 1 if a limit was missed.
+``python -m bench clients [a b c …] [NAME …]`` prints tables of its own. Exit status 1: a limit was missed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from bench import authorize, herd, server
+from bench import authorize, cli, herd, server
 from bench.browser import figures as browser
 from bench.browser.parts import missing
 from bench.clients import burst, fleet, matrix, steady
 
 PARTS = {
     "authorize": authorize.figures,
+    "cli": cli.figures,
     "herd": herd.figures,
     "server": server.figures,
     "steady": steady.figures,
@@ -35,7 +36,7 @@ def main() -> int:
     small = len(words) < len(sys.argv) - 1
     seconds = [float(word) for word in words if word.isdigit()]
     wanted = [word for word in words if not word.isdigit()] or _all()
-    wanted.sort(key="browser".__eq__)  # the last: it ends with another table
+    wanted.sort(key="browser".__eq__)  # last, because it ends with another table
     if unknown := set(wanted) - set(PARTS):
         sys.exit(f"bench: there is no part {min(unknown)!r}: use {', '.join(PARTS)}")
     parts = PARTS | {"fleet": partial(fleet.figures, *seconds), "server": partial(server.figures, small=small)}
@@ -49,10 +50,10 @@ def main() -> int:
 
 
 def _all() -> list[str]:
-    """All parts that can run here."""
+    """Return all parts that can run here."""
     if not (what := missing()):
         return list(PARTS)
-    print(f"bench: browser is left out: {what}", file=sys.stderr)
+    print(f"bench: browser is omitted: {what}", file=sys.stderr)
     return [name for name in PARTS if name != "browser"]
 
 

@@ -1,4 +1,4 @@
-"""What a request costs more, with a valid token, than one with a fixed header; over a mock transport."""
+"""What the session adds to a request with a valid token, compared with a fixed header; over a mock transport."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def figures() -> Iterator[Figure]:
     fixed = {"authorization": "Bearer " + session.token()}
     for library, auth in ((httpx2, unbroken.httpx2.SessionAuth(session)), (httpx, unbroken.httpx.SessionAuth(session))):
         name: Any = library
-        transport = name.MockTransport(lambda request, reply=name.Response: reply(200, content=b""))
+        transport = name.MockTransport(lambda request, response=name.Response: response(200, content=b""))
         bare = name.Client(transport=transport, headers=fixed)
         ours = name.Client(transport=transport, auth=auth)
         works = {"bare": per_call(lambda c=bare: c.get(URL), CALLS), "ours": per_call(lambda c=ours: c.get(URL), CALLS)}

@@ -1,4 +1,4 @@
-"""What a measurement gives, and how times are taken: in turns, and the middle one of several counts."""
+"""A figure, and how times are measured: in turns, and the median of several rounds counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROUNDS = 7
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure beside its limit. ``reached`` compares them; None where there is no limit."""
+    """One figure and its limit. ``reached``: whether the figure is within the limit; None without a limit."""
 
     what: str
     value: float
@@ -26,7 +26,7 @@ class Figure:
 
 
 def in_turns(works: dict[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, float]:
-    """The median of what each work returns, run A B A B …, after one round that does not count."""
+    """Return the median of the values of each function, called A B A B …, after one round that does not count."""
     results: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(rounds + 1):
         for name, work in works.items():
@@ -37,7 +37,7 @@ def in_turns(works: dict[str, Callable[[], float]], rounds: int = ROUNDS) -> dic
 
 
 def per_call(work: Callable[[], object], calls: int) -> Callable[[], float]:
-    """Microseconds of one call of *work*, as a function to take in turns."""
+    """Return a function that measures one call of *work* in microseconds, for ``in_turns``."""
 
     def run() -> float:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Many requests on an expired token: exchanges, time, memory. The server is real, in a process of its own."""
+"""Many requests with an expired token: refreshes, time, memory. The server is real, in a process of its own."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ PARKED = 10_000
 
 def figures() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder, server(folder) as (url, sessions):
-        valid, expired, exchange, exchanges = asyncio.run(_bursts(url, sessions))
+        valid, expired, refresh, refreshes = asyncio.run(_bursts(url, sessions))
         yield Figure(
-            f"exchanges for {REQUESTS} requests on an expired token", exchanges, "", "exactly 1", exchanges == 1
+            f"refreshes for {REQUESTS} requests with an expired token", refreshes, "", "exactly 1", refreshes == 1
         )
-        ratio = expired / (valid + exchange)
-        yield Figure("their time over (valid token + one exchange)", ratio, "x", "at most 1.1", ratio <= 1.1)
+        ratio = expired / (valid + refresh)
+        yield Figure("their time over (valid token + one refresh)", ratio, "x", "at most 1.1", ratio <= 1.1)
         calls, failures, generations = _processes(url, sessions, folder)
         worst = max(generations) if generations else 0
-        yield Figure("4 processes x 50 tasks on one file: exchanges a generation", worst, "", "exactly 1", worst == 1)
+        yield Figure("4 processes x 50 tasks on one file: refreshes per generation", worst, "", "exactly 1", worst == 1)
         yield Figure(f"their failures, in {calls:,} requests", failures, "", "0", failures == 0)
     size = asyncio.run(_parked())
     yield Figure(f"memory of each of {PARKED:,} waiting tasks", size / 1024, "KiB", "at most 2 KiB", size <= 2048)
@@ -47,7 +47,7 @@ def figures() -> Iterator[Figure]:
 
 @contextlib.contextmanager
 def server(folder: str, access_ttl: float = 1800.0) -> Iterator[tuple[str, Sessions]]:
-    """The demo's server; and its sessions, through the same file."""
+    """Run the demo's server; yield its URL and its sessions, through the same file."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -69,7 +69,7 @@ def server(folder: str, access_ttl: float = 1800.0) -> Iterator[tuple[str, Sessi
 
 
 def expire(sessions: Sessions) -> None:
-    """All access tokens die."""
+    """Make all access tokens invalid."""
     old = sessions.keyring().signer(time.time())
     sessions.rotate_keys(publish_ahead=0.0)
     sessions.retire_key(old.kid)
@@ -77,11 +77,11 @@ def expire(sessions: Sessions) -> None:
 
 
 async def _bursts(url: str, sessions: Sessions) -> tuple[float, float, float, int]:
-    """Median seconds of a burst with a valid token, with an expired one, of one exchange; and exchanges a burst."""
+    """Return median seconds of a burst with a valid token, an expired one, of one refresh; refreshes per burst."""
     session = Session(url)
     await session.alogin("ada", "pw")
     limits = httpx2.Limits(max_connections=100, max_keepalive_connections=100)
-    valid, expired, exchange, exchanges = [], [], [], []
+    valid, expired, refresh, refreshes = [], [], [], []
     async with httpx2.AsyncClient(auth=SessionAuth(session), limits=limits, timeout=60) as client:
         await _burst(client, url)
         for _ in range(5):
@@ -93,20 +93,20 @@ async def _bursts(url: str, sessions: Sessions) -> tuple[float, float, float, in
                 refresh_in_background_at=0.0, refresh_before_use_at=0.0
             )  # type: ignore[union-attr]
             expired.append(await _burst(client, url))
-            exchanges.append(session.store.load().tokens.refresh_seq - generation)  # type: ignore[union-attr,operator]
+            refreshes.append(session.store.load().tokens.refresh_seq - generation)  # type: ignore[union-attr,operator]
             began = time.perf_counter()
             live = session._authorize()
             await session._ahandle_challenge(live, time.perf_counter())
-            exchange.append(time.perf_counter() - began)
+            refresh.append(time.perf_counter() - began)
             assert before.sid
             session._state.storm_limit.refreshes.clear()
-    return statistics.median(valid), statistics.median(expired), statistics.median(exchange), max(exchanges)
+    return statistics.median(valid), statistics.median(expired), statistics.median(refresh), max(refreshes)
 
 
 async def _burst(client: httpx2.AsyncClient, url: str) -> float:
     async def one() -> None:
-        answer = await client.post(url + "/api/echo", json={"echo": "x"})
-        assert answer.status_code == 200
+        response = await client.post(url + "/api/echo", json={"echo": "x"})
+        assert response.status_code == 200
 
     began = time.perf_counter()
     async with asyncio.TaskGroup() as group:
@@ -116,7 +116,7 @@ async def _burst(client: httpx2.AsyncClient, url: str) -> float:
 
 
 def _processes(url: str, sessions: Sessions, folder: str) -> tuple[int, int, list[int]]:
-    """Requests, failures, and for each of three expiries how many generations it took."""
+    """Return requests, failures, and the generations that each of three expiries took."""
     file = str(Path(folder) / "tokens.json")
     Session(unbroken_server(url), FileStore(file)).login("ada", "pw")
     context = multiprocessing.get_context("spawn")
@@ -128,10 +128,10 @@ def _processes(url: str, sessions: Sessions, folder: str) -> tuple[int, int, lis
     time.sleep(2.0)
     generations = []
     for _ in range(3):
-        before = json.loads(Path(file).read_text())["tokens"]["seq"]
+        before = json.loads(Path(file).read_text())["tokens"]["refresh_seq"]
         expire(sessions)
         time.sleep(0.8)
-        generations.append(json.loads(Path(file).read_text())["tokens"]["seq"] - before)
+        generations.append(json.loads(Path(file).read_text())["tokens"]["refresh_seq"] - before)
     seen = [queue.get(timeout=60) for _ in workers]
     for worker in workers:
         worker.join()
@@ -147,8 +147,8 @@ def _work(url: str, file: str, end: float, queue: Any) -> None:
                 while time.time() < end:
                     counts[0] += 1
                     try:
-                        answer = await client.post(url + "/api/echo", json={"echo": "x"})
-                        counts[1] += answer.status_code != 200
+                        response = await client.post(url + "/api/echo", json={"echo": "x"})
+                        counts[1] += response.status_code != 200
                     except Exception:
                         counts[1] += 1
                     await asyncio.sleep(0.05)
@@ -162,7 +162,7 @@ def _work(url: str, file: str, end: float, queue: Any) -> None:
 
 
 async def _parked() -> float:
-    """Bytes that a task waiting in ``atoken`` takes more than one that waits for an event of its loop."""
+    """Return the memory in bytes of a task that waits in ``atoken``, beyond one that waits for an event of its loop."""
 
     async def measure(wait: Any) -> float:
         gc.collect()

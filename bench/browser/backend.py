@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from bench.browser.parts import BUNDLED, PAGE, node_modules
-from bench.clients.backend import JSON, Answer
+from bench.clients.backend import JSON, HttpResponse
 from bench.clients.backend import Backend as Families
 from unbroken.server.http.static import module_source
 
@@ -43,7 +43,7 @@ FRESH = {**JSON, "cache-control": "no-store"}
 Named = dict[str, str]
 
 
-def _json(status: int, body: object, headers: Mapping[str, str] = FRESH) -> Answer:
+def _json(status: int, body: object, headers: Mapping[str, str] = FRESH) -> HttpResponse:
     return status, headers, json.dumps(body).encode()
 
 
@@ -55,7 +55,8 @@ def session_headers(access: str, refresh: str) -> Mapping[str, str]:
 
 
 # Of each path that exchanges: where the refresh token is (query, JSON body, headers), what is granted, what is refused.
-EXCHANGES: Mapping[str, tuple[Callable[[Named, Named, Mapping[str, str]], str], Callable[[Named], Answer], Answer]] = {
+Exchange = tuple[Callable[[Named, Named, Mapping[str, str]], str], Callable[[Named], HttpResponse], HttpResponse]
+EXCHANGES: Mapping[str, Exchange] = {
     "/user/refresh": (
         lambda query, body, headers: query["refresh_token"],
         lambda new: _json(200, new),
@@ -115,7 +116,7 @@ class Backend(Families):
             **{f"/{file.name}": file.read_bytes() for file in PAGE.glob("*.js")},
         }
 
-    async def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
+    async def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HttpResponse | None:
         path, _, text = target.partition("?")
         query = dict(parse_qsl(text))
         if path == "/page":
@@ -130,14 +131,14 @@ class Backend(Families):
             return await self._exchange(path, query, headers, body)
         return await super().answer(method, target, headers, body)
 
-    async def _api(self, path: str, headers: Mapping[str, str]) -> Answer:
+    async def _api(self, path: str, headers: Mapping[str, str]) -> HttpResponse:
         bearer = {"authorization": f"Bearer {headers.get('token', '')}"} if path == "/own" else headers
         if self._owner(bearer) is None:
             return CHALLENGES[path]
         await asyncio.sleep(API)
         return _json(200, {"code": 200, "msg": "", "data": "ok"})
 
-    async def _exchange(self, path: str, query: Named, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def _exchange(self, path: str, query: Named, headers: Mapping[str, str], body: bytes) -> HttpResponse:
         presented, granted, refused = EXCHANGES[path]
         token = presented(query, json.loads(body or b"{}"), headers)
         answer = await self._token({"grant_type": "refresh_token", "refresh_token": token})

@@ -1,11 +1,11 @@
-"""A server that knows nothing of ours: ``python -m bench.clients.backend`` prints its port and serves until killed.
+"""A server that is not ours: ``python -m bench.clients.backend`` prints its port and serves until it is killed.
 
-1. Rotation is strict: a refresh token is spent when its request arrives. Using one twice revokes its family, and all
-   access tokens of it; with ``grace``, one that was spent so many seconds ago is answered with the newest instead.
+1. Rotation is strict: a refresh token is used up when its request arrives. Reuse revokes its family, and the access
+   tokens of it; within ``grace`` seconds, a used token gets the newest tokens instead.
 2. Each cell of the matrix has a family of its own (``POST /family``), with its faults and its counters.
-3. ``/api`` takes 20 ms, ``/slow`` 500 ms, ``/free`` none and wants no token; ``/token`` takes 100 ms. The verdict on a
-   token is reached when the request arrives.
-4. A request with both a length and chunks is refused (RFC 9112 §6.1), and its connection closed.
+3. ``/api`` takes 20 ms, ``/slow`` 500 ms, ``/free`` none and needs no token; ``/token`` takes 100 ms. A token is judged
+   when its request arrives.
+4. A request with both a length and chunks is refused (RFC 9112 §6.1), and its connection is closed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from urllib.parse import parse_qsl
 API, SLOW = 0.02, 0.5
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 503: "Service Unavailable"}
 JSON = {"content-type": "application/json"}
-Answer = tuple[int, Mapping[str, str], bytes]
+HttpResponse = tuple[int, Mapping[str, str], bytes]
 
 
 @dataclass
 class Family:
-    """One login: what its server does to it, and what was counted. Times are in seconds."""
+    """One login, with its faults and its counters. Times are in seconds."""
 
     name: str
     grace: float = 0.0
@@ -38,8 +38,8 @@ class Family:
     says: float = 3600.0  # the ``expires_in`` of token responses
     lives: float = 1e9  # how long access tokens are good
     expired: bool = False  # the first access token is dead from the start
-    lose: int = 0  # answers to exchanges that will never arrive
-    unavailable: int = 0  # exchanges that will be answered with 503, and not happen
+    lose: int = 0  # refreshes whose responses will be lost
+    unavailable: int = 0  # refreshes that will get a 503, and not be carried out
     deny: bool = False
     refresh_token: str = ""
     spent: dict[str, float] = field(default_factory=dict)  # when
@@ -51,12 +51,12 @@ class Family:
     bodies: list[int] = field(default_factory=list)
 
     def grant(self) -> dict[str, object]:
-        """New tokens; those before them were spent by whoever called this."""
+        """Return new tokens. The caller has marked the tokens before them as used."""
         self.refresh_token = f"R.{self.name}.{secrets.token_hex(16)}"
         return self.newest()
 
     def newest(self) -> dict[str, object]:
-        """A new access token, and the newest refresh token."""
+        """Return a new access token, and the newest refresh token."""
         token = f"A.{self.name}.{secrets.token_hex(16)}"
         self.access[token] = time.monotonic() + self.lives
         return {
@@ -66,8 +66,8 @@ class Family:
             "expires_in": int(self.says),
         }
 
-    def exchange(self, token: str) -> dict[str, object] | None:
-        """What a refresh token is worth now: tokens, or nothing."""
+    def refresh(self, token: str) -> dict[str, object] | None:
+        """Return the tokens for a refresh token, or None if it is refused."""
         now = time.monotonic()
         if self.deny:
             return None
@@ -82,14 +82,14 @@ class Family:
 
 
 class Backend:
-    """All families, and what is answered to them."""
+    """All families, and the responses to their requests."""
 
     def __init__(self) -> None:
         self._families: dict[str, Family] = {}
         self._names = map(str, itertools.count(1))
 
-    async def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
-        """The answer; None: the connection breaks instead."""
+    async def response(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HttpResponse | None:
+        """Return the response; None: break the connection instead."""
         path, _, query = target.partition("?")
         if path == "/token":
             return await self._token(dict(parse_qsl(body.decode())))
@@ -108,14 +108,14 @@ class Backend:
         return 404, {}, b""
 
     def _owner(self, headers: Mapping[str, str]) -> Family | None:
-        """The family whose living access token the request carries."""
+        """Return the family of the request's access token, if that is valid."""
         token = headers.get("authorization", "").removeprefix("Bearer ")
         family = self._families.get(_named_in(token))
         if family is None or family.revoked or family.access.get(token, 0.0) < time.monotonic():
             return None
         return family
 
-    def _family(self, method: str, query: dict[str, str], body: bytes) -> Answer:
+    def _family(self, method: str, query: dict[str, str], body: bytes) -> HttpResponse:
         if method == "POST" and not query:
             family = Family(next(self._names), **json.loads(body))
             self._families[family.name] = family
@@ -129,7 +129,7 @@ class Backend:
         seen = ("refreshes", "logins", "reuses", "revoked", "bodies")
         return 200, JSON, json.dumps({name: getattr(family, name) for name in seen}).encode()
 
-    async def _token(self, form: dict[str, str]) -> Answer | None:
+    async def _token(self, form: dict[str, str]) -> HttpResponse | None:
         refresh = form.get("grant_type") == "refresh_token"
         token = form.get("refresh_token", "")
         family = self._families.get(_named_in(token) if refresh else form.get("username", ""))
@@ -145,7 +145,7 @@ class Backend:
                 family.unavailable -= 1
                 await asyncio.sleep(family.token_delay)
                 return 503, {}, b"busy"
-            granted = family.exchange(token)
+            granted = family.refresh(token)
         lost = bool(family.lose and refresh)
         family.lose -= lost
         await asyncio.sleep(family.token_delay)
@@ -156,7 +156,7 @@ class Backend:
         return 200, JSON, json.dumps(granted).encode()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, kept alive."""
+        """Serve one keep-alive connection."""
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -165,16 +165,16 @@ class Backend:
                 if "content-length" in headers and "transfer-encoding" in headers:
                     writer.write(_wire((400, {"connection": "close"}, b"two lengths")))
                     break
-                answer = await self.answer(method, target, headers, await _body(reader, headers))
-                if answer is None:
+                response = await self.response(method, target, headers, await _body(reader, headers))
+                if response is None:
                     break
-                writer.write(_wire(answer))
+                writer.write(_wire(response))
                 await writer.drain()
         writer.close()
 
 
 def _named_in(token: str) -> str:
-    """The family that *token* says it is of."""
+    """Return the family that *token* names."""
     return token.split(".")[1] if token.count(".") == 2 else ""
 
 
@@ -189,8 +189,8 @@ async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> byt
     return body
 
 
-def _wire(answer: Answer) -> bytes:
-    status, headers, body = answer
+def _wire(response: HttpResponse) -> bytes:
+    status, headers, body = response
     lines = [f"HTTP/1.1 {status} {REASONS[status]}", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, f"content-length: {len(body)}", "\r\n"]).encode() + body
 

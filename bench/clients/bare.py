@@ -1,4 +1,4 @@
-"""The HTTP libraries alone, with the token they start with as a fixed header: what every figure is compared with."""
+"""The HTTP libraries alone, with a token as a fixed header: every figure is compared with these."""
 
 from __future__ import annotations
 

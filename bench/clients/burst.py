@@ -1,6 +1,6 @@
-"""1,000 requests at once on a token that its client knows to have expired, against the same on a valid one.
+"""1,000 requests at once with a token that the client knows to be expired, compared with a valid one.
 
-Each contender in a process of its own, valid and expired in turns; the ratio is the median of those of the turns.
+Each contender runs in a process of its own, valid and expired in turns; the ratio is the median over the turns.
 """
 
 from __future__ import annotations
@@ -55,5 +55,5 @@ def _figures(maker: str, steps: list[Step]) -> Iterator[Figure]:
     ratio = statistics.median(expired.wall / (valid.wall + one.wall) for valid, expired, one in turns)
     wall = statistics.median(expired.wall for _, expired, _ in turns)
     limit = f"at most {LIMIT:g}" if maker in LIMITED else ""
-    yield Figure(f"{what}: expired over (valid + one exchange)", ratio, "x", limit, ratio <= LIMIT if limit else None)
+    yield Figure(f"{what}: expired over (valid + one refresh)", ratio, "x", limit, ratio <= LIMIT if limit else None)
     yield Figure(f"{what}: expired", wall * 1000, "ms")

@@ -1,8 +1,8 @@
-"""One cell of the matrix: one contender in one scenario, in a process of its own that is killed when its time is over.
+"""One cell of the matrix: one contender in one scenario, in a process of its own that is killed at its time limit.
 
-1. Many requests at once are tasks of one loop, or threads that start together. One that is not back in time hangs.
-2. What became of a request is its status, or the name of the exception it raised.
-3. Counters are the server's own, read after each step.
+1. Many requests at once are tasks of one loop, or threads that start together. One that has not ended in time hangs.
+2. The outcome of a request is its status, or the name of the exception that it raised.
+3. The counters are the server's, read after each step.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from bench.clients.start import Client, Start
 HANGS = "hangs"
 SIZE = 10_000  # bytes of an upload
 PRELOADED = ("httpx", "httpx2", "requests", "aiohttp", "unbroken", "bench.clients.cell")
-Call = tuple[float, Callable[[], Any]]  # when it begins, and what it is
+Call = tuple[float, Callable[[], Any]]  # when it starts, and the function
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a cell does. ``kind`` names a function of this file, ``what`` a variety of it; *limit* is for one step."""
+    """The work of a cell. ``kind`` names a function of this file, ``what`` a variety of it; *limit* is for one step."""
 
     kind: str
     maker: str
@@ -49,7 +49,7 @@ class Task:
 
 @dataclass
 class Step:
-    """What became of the requests of one step, and the server's counters after it. Times are in seconds."""
+    """The outcomes of the requests of one step, and the server's counters after it. Times are in seconds."""
 
     seen: dict[str, int] = field(default_factory=dict)
     wall: float = 0.0
@@ -62,12 +62,12 @@ class Step:
 
     @property
     def words(self) -> str:
-        """What the failed ones saw."""
+        """Return the outcomes of the requests that failed."""
         return ", ".join(sorted(word for word in self.seen if word != "200")) or "-"
 
 
 def run(*tasks: Task) -> list[list[Step]]:
-    """The steps of each of *tasks*, which run at the same time; none for one that did not end."""
+    """Return the steps of each of *tasks*, which run at the same time; an empty list for a task that did not end."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     running = []
@@ -116,7 +116,7 @@ async def _main(task: Task) -> list[Step]:
 
 
 async def prepare(task: Task, contender: Contender) -> list[Step]:
-    """Only writes the tokens where several processes will find them."""
+    """Write the tokens where several processes find them."""
     await contender.build(task.start)
     return [Step()]
 
@@ -132,7 +132,7 @@ async def burst(task: Task, contender: Contender) -> list[Step]:
 
 
 async def rounds(task: Task, contender: Contender) -> list[Step]:
-    """All at once with valid tokens, with expired ones, and one exchange alone: *what* times over, each time anew."""
+    """All at once with valid tokens, with expired ones, and one refresh alone: *what* times, each with new tokens."""
     steps = []
     for _ in range(int(task.what)):
         for expired in (False, True):
@@ -158,13 +158,13 @@ async def twice(task: Task, contender: Contender) -> list[Step]:
 
 
 async def stale(task: Task, contender: Contender) -> list[Step]:
-    """A slow request and a quick one with the same dead token: the slow one is challenged when all is well again."""
+    """A slow and a quick request with the same expired token: the slow one is challenged after the refresh."""
     client = await contender.build(task.start)
     return [await _step(task, contender, [(0.0, lambda: client.get("/slow")), (0.1, lambda: client.get("/api"))])]
 
 
 async def cancelled(task: Task, contender: Contender) -> list[Step]:
-    """The task that leads the refresh is cancelled in the middle of it; then ten more."""
+    """The task that started the refresh is cancelled during it; then ten more."""
     client = await contender.build(task.start)
     leader = asyncio.create_task(client.get(task.path))
     for _ in range(100):
@@ -295,7 +295,7 @@ async def _in_tasks(calls: Sequence[Call], limit: float) -> tuple[list[str], flo
 
 
 async def _pulse() -> float:
-    """The longest time for which the loop did nothing else, in seconds."""
+    """Return the longest time for which the event loop was blocked, in seconds."""
     worst = 0.0
     try:
         while True:
@@ -310,24 +310,24 @@ async def _pulse() -> float:
 
 
 def counters(start: Start) -> dict[str, Any]:
-    """What the server counted for the family of *start*."""
+    """Return the server's counters for the family of *start*."""
     return counters_of(start.url, start.family)
 
 
 def counters_of(url: str, name: str) -> dict[str, Any]:
-    """What the server counted for the family *name*."""
-    with urllib.request.urlopen(f"{url}/family?name={name}", timeout=10) as answer:
-        found: dict[str, Any] = json.load(answer)
+    """Return the server's counters for the family *name*."""
+    with urllib.request.urlopen(f"{url}/family?name={name}", timeout=10) as response:
+        found: dict[str, Any] = json.load(response)
         return found
 
 
 def family(url: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """A new family at the server: its name and its first tokens."""
-    with urllib.request.urlopen(f"{url}/family", json.dumps(settings).encode(), timeout=10) as answer:
-        made: dict[str, Any] = json.load(answer)
+    """Make a new family at the server; return its name and its first tokens."""
+    with urllib.request.urlopen(f"{url}/family", json.dumps(settings).encode(), timeout=10) as response:
+        made: dict[str, Any] = json.load(response)
         return made
 
 
 def expire(start: Start) -> None:
-    """All access tokens of the family of *start* die; at a server of ours: the next exchange is not answered."""
+    """Expire all access tokens of the family of *start*; at our own server: lose the next response to a refresh."""
     urllib.request.urlopen(f"{start.url}/family?name={start.family}", b"{}", timeout=10).close()

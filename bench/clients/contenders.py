@@ -1,4 +1,4 @@
-"""Who takes part: ours first, then every other client there is, then clients without any token of their own."""
+"""The contenders: ours, then every other client, then the HTTP libraries alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.clients.start import Client, Start
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to make requests. ``made_by`` names the function that makes it; ``shares``: between processes, by a file.
+    """A client that makes requests. ``made_by`` names the function that makes it; ``shares``: tokens, through a file.
 
     ``stack``: the HTTP library it uses, for the comparison with that library alone.
     """
@@ -33,7 +33,7 @@ class Contender:
         return "threads" if self.blocks else "tasks"
 
     async def build(self, start: Start) -> Client:
-        """Makes it, inside of an event loop if it needs one."""
+        """Return the client, made inside an event loop if it needs one."""
         module, function = self.made_by.split(".")
         made: Any = getattr(importlib.import_module(f"bench.clients.{module}"), function)(start)
         client: Client = await made if inspect.isawaitable(made) else made
@@ -86,5 +86,5 @@ BY_MAKER = {one.made_by: one for one in (*OURS, *PEERS, *BARE)}
 
 
 def as_json(start: Start) -> str:
-    """*start* for the command line of a cell."""
+    """Return *start* as JSON, for the command line of a cell."""
     return json.dumps(vars(start))

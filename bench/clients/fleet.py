@@ -3,7 +3,7 @@
 1. The server is strict: a refresh token that is used twice ends the session.
 2. Each task sends every other request with a fixed token, that of another login: so both are measured at the same
    time, under the same load.
-3. A process has made its first request before the time that counts begins: what it imports is not what is measured.
+3. Each process makes its first request before the measurement starts, so that imports are not measured.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LIMIT = 2.0
 
 @dataclass
 class Seen:
-    """What one process saw: seconds of its requests, with our tokens and with the fixed one, and what went wrong."""
+    """The observations of one process: seconds of its requests with our tokens and the fixed one, and failures."""
 
     ours: list[float] = field(default_factory=list)
     fixed: list[float] = field(default_factory=list)
@@ -92,7 +92,7 @@ def _figures(name: str, url: str, store: Any, seconds: float) -> Iterator[Figure
     ours, plain = sorted(t for one in seen for t in one.ours), sorted(t for one in seen for t in one.fixed)
     what = f"{PROCESSES} processes x {TASKS} tasks on {name}, {seconds:g} s"
     one = counted["refreshes"] == generations > seconds / LIFETIME - 2 and not counted["reuses"]
-    yield Figure(f"{what}: exchanges for {generations} generations", counted["refreshes"], "", "as many", one)
+    yield Figure(f"{what}: refreshes for {generations} generations", counted["refreshes"], "", "as many", one)
     words = f" ({', '.join(f'{word} {n}' for word, n in wrong.items())})" if wrong else ""
     whole = len(seen) == PROCESSES and not wrong
     yield Figure(f"{what}: failures of {len(ours):,} requests{words}", wrong.total(), "", "0", whole)
@@ -114,7 +114,7 @@ def _part(times: list[float], part: float) -> float:
 
 
 def _together(url: str, store: Any, fixed: str, seconds: float, log_in: Callable[[], int]) -> tuple[int, list[Seen]]:
-    """What *log_in* gives when all processes are ready to begin, and what those saw that came to their end."""
+    """Return what *log_in* returns when all processes are ready, and the observations of those that ended well."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*cell.PRELOADED, "bench.clients.fleet"])
     queue: Any = context.Queue()
@@ -173,7 +173,7 @@ async def _requests(url: str, store: Any, fixed: str, seconds: float, ready: Any
 
         await client.get(url + "/free")
         ready.wait(60)  # all are ready
-        ready.wait(60)  # somebody has logged in
+        ready.wait(60)  # for the login
         end = time.time() + seconds
         await asyncio.gather(*[task() for _ in range(TASKS)])
     return seen

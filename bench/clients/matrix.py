@@ -1,4 +1,4 @@
-"""Runs the matrix and prints it: a Markdown table a scenario, ours first. A row of ours that is not ideal says NO.
+"""Runs the matrix and prints a Markdown table for each scenario, ours first. A row of ours that is not ideal says NO.
 
 ``python -m bench clients [a b c …] [NAME …]``: only these scenarios, only contenders whose name has NAME in it.
 """
@@ -34,7 +34,7 @@ LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Row:
-    """One contender in one variety. ``reached``: as it must be; None where that is nobody's promise."""
+    """One contender in one variety. ``reached``: whether it is ideal; None for a contender that does not promise it."""
 
     contender: Contender
     variety: Variety
@@ -56,7 +56,7 @@ class Row:
 
 
 def main(words: list[str]) -> int:
-    """Prints the matrix; 1 if anything of ours is not as it must be."""
+    """Print the matrix; return 1 if a row of ours is not ideal."""
     letters = {word for word in words if len(word) == 1}
     names = [word.lower() for word in words if len(word) > 1]
     chosen = [one for one in (*OURS, *PEERS) if not names or any(name in one.name.lower() for name in names)]
@@ -78,7 +78,7 @@ def main(words: list[str]) -> int:
 
 @contextlib.contextmanager
 def server(module: str) -> Iterator[str]:
-    """A server process, and the line that it begins with."""
+    """Yield a server process, and the first line that it prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -101,7 +101,7 @@ def _alone(url: str) -> None:
 
 
 def _rows(scenario: Scenario, url: str, chosen: list[Contender]) -> list[Row]:
-    """Runs a scenario, and prints its table row by row."""
+    """Run a scenario, and print its table row by row."""
     rows: list[Row] = []
     head = ["contender", "by", *_heads(scenario), "as it must be"]
     print(f"\n### ({scenario.letter}) {scenario.title}\n")
@@ -163,7 +163,7 @@ def _row(one: Contender, variety: Variety, url: str) -> Row:
 
 
 def _steps(one: Contender, variety: Variety, url: str) -> Steps:
-    """What happened, in one process or in several; none if one of them did not end."""
+    """Return the steps of one process or of several; an empty list if one of them did not end."""
     if variety.ours:
         return _at_ours(one, variety)
     made = cell.family(url, variety.family)
@@ -181,7 +181,7 @@ def _task(one: Contender, variety: Variety, start: Start) -> Task:
 
 
 def _together(one: Contender, variety: Variety, task: Task) -> Steps:
-    """Several processes begin at one moment; those that can share their tokens by a file do."""
+    """Start several processes at one moment; contenders that can share tokens through a file do so."""
     with tempfile.TemporaryDirectory() as folder:
         start = task.start
         if one.shares:
@@ -197,11 +197,11 @@ def _together(one: Contender, variety: Variety, task: Task) -> Steps:
 
 
 def _at_ours(one: Contender, variety: Variety) -> Steps:
-    """The same at our own server, a new one each time."""
+    """Run the same at our own server, a new one each time."""
     from unbroken.testing.server import PASSWORD
 
     with server("bench.clients.our_backend") as url:
         start = Start(url, "", "", PASSWORD, variety.believes, ours=True)
-        cell.expire(start)  # here: the next answer is lost
+        cell.expire(start)  # here: the next response is lost
         task = _task(one, variety, start)
         return cell.run(Task(**vars(task) | {"path": "/echo"}))[0]

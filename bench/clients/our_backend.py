@@ -1,6 +1,6 @@
-"""Our own server as a process: ``python -m bench.clients.our_backend`` prints its URL and serves until killed.
+"""Our own server as a process: ``python -m bench.clients.our_backend`` prints its URL and serves until it is killed.
 
-``/family`` answers as that of ``backend.py``; ``POST /family?name=`` loses the answer to the next exchange.
+``/family`` responds like that of ``backend.py``; ``POST /family?name=`` loses the response to the next refresh.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def main() -> None:
         if request.method == "POST":
             server.lose_next()
         alarms = server.alarms()
-        counted = {"refreshes": server.exchanges, "logins": 0, "reuses": alarms, "revoked": alarms > 0, "bodies": []}
+        counted = {"refreshes": server.refreshes, "logins": 0, "reuses": alarms, "revoked": alarms > 0, "bodies": []}
         return JSONResponse(counted)
 
     server = LoopbackServer(more=[Route("/family", family, methods=["GET", "POST"])])

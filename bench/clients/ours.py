@@ -11,9 +11,9 @@ from bench.clients.start import Client, Start, of_aiohttp, of_httpx, of_httpx_as
 
 
 def session(start: Start) -> unbroken.Session:
-    """A session that holds the tokens it starts with; in the shared file, if there is one.
+    """Return a session that starts with these tokens, in the shared file if there is one.
 
-    At a server of ours it logs in, with the password in the place of the refresh token: our server must know the mode.
+    At our own server it logs in, with the password instead of the refresh token: the server must know the mode.
     """
     store = unbroken.FileStore(start.file) if start.file else None
     dialect = unbroken.unbroken_server(start.url) if start.ours else unbroken.oauth2(start.token_url, client_id="bench")

@@ -1,6 +1,6 @@
 """Contenders on aiohttp: google-auth's session, and the middlewares of aiohttp's documentation and examples.
 
-Those are written anew here, with a form for a body, and keep a refresh token that was rotated.
+The latter are written anew here, with a form as the body, and store a rotated refresh token.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ def _google(credentials: Any, url: str) -> Client:
     session = AsyncAuthorizedSession(credentials)
 
     async def send(method: str, path: str, body: Any = None) -> int:
-        answer = await session.request(method, url + path, data=body)
-        await answer.read()
-        return int(answer.status_code)
+        response = await session.request(method, url + path, data=body)
+        await response.read()
+        return int(response.status_code)
 
     return Client(lambda path: send("GET", path), lambda *how: send("POST", *how), session.close)
 
 
 async def google_stock(start: Start) -> Client:
-    """Its blocking credentials, which it adapts itself."""
+    """google-auth's blocking credentials, which it adapts to aiohttp."""
     return _google(google_credentials(start), start.url)
 
 
 async def google_custom(start: Start) -> Client:
-    """Async credentials, which have to be written: its own cannot be refreshed."""
+    """Async credentials of our own: google-auth's cannot refresh."""
     from google.auth.aio.credentials import Credentials
 
     class Refreshing(Credentials):
@@ -44,7 +44,7 @@ async def google_custom(start: Start) -> Client:
             self.token = self.tokens.access
 
         async def refresh(self, request: Any) -> None:
-            answer = await request(
+            response = await request(
                 start.token_url,
                 "POST",
                 "&".join(f"{name}={value}" for name, value in start.form(self.tokens.refresh).items()).encode(),
@@ -54,7 +54,7 @@ async def google_custom(start: Start) -> Client:
 
             from google.auth.exceptions import RefreshError
 
-            body = json.loads(await answer.read() or b"{}") if answer.status_code == 200 else {}
+            body = json.loads(await response.read() or b"{}") if response.status_code == 200 else {}
             if "access_token" not in body:
                 raise RefreshError("the refresh was refused")
             self.token = self.tokens.take(body)
@@ -70,33 +70,33 @@ async def google_custom(start: Start) -> Client:
 
 
 async def _exchange(session: Any, start: Start, tokens: Pair) -> dict[str, Any]:
-    async with session.post(start.token_url, data=start.form(tokens.refresh), middlewares=()) as answer:
-        body: dict[str, Any] = await answer.json(content_type=None)
+    async with session.post(start.token_url, data=start.form(tokens.refresh), middlewares=()) as response:
+        body: dict[str, Any] = await response.json(content_type=None)
         tokens.take(body)
         return body
 
 
 async def cookbook(start: Start) -> Client:
-    """On a challenge: a lock, and a look at whether the token is still the one that was sent."""
+    """On a challenge: take a lock, and refresh if the token is still the one that was sent."""
     tokens, lock = Pair(start), asyncio.Lock()
 
     async def middleware(request: Any, handler: Any) -> Any:
         for _ in range(2):
             sent = tokens.access
             request.headers["Authorization"] = f"Bearer {sent}"
-            answer = await handler(request)
-            if answer.status != 401:
+            response = await handler(request)
+            if response.status != 401:
                 break
             async with lock:
                 if sent == tokens.access:
                     await _exchange(request.session, start, tokens)
-        return answer
+        return response
 
     return of_aiohttp(aiohttp.ClientSession(middlewares=[middleware]), start.url)
 
 
 async def example(start: Start) -> Client:
-    """By its own clock; on a challenge too, if that clock agrees."""
+    """Refresh by the local clock; on a challenge too, if that clock says so."""
     tokens, lock = Pair(start), asyncio.Lock()
     until = start.expires_at
 
@@ -111,31 +111,31 @@ async def example(start: Start) -> Client:
     async def middleware(request: Any, handler: Any) -> Any:
         sent = await token(request.session)
         request.headers["Authorization"] = f"Bearer {sent}"
-        answer = await handler(request)
-        if answer.status == 401 and (newer := await token(request.session)) != sent:
+        response = await handler(request)
+        if response.status == 401 and (newer := await token(request.session)) != sent:
             request.headers["Authorization"] = f"Bearer {newer}"
-            answer = await handler(request)
-        return answer
+            response = await handler(request)
+        return response
 
     return of_aiohttp(aiohttp.ClientSession(middlewares=[middleware]), start.url)
 
 
 async def no_lock(start: Start) -> Client:
-    """By hand: on a 401 refresh, and send again."""
+    """By hand: after a 401 refresh, and send again."""
     tokens, session = Pair(start), aiohttp.ClientSession()
 
     async def once(method: str, path: str, body: Any) -> int:
         headers = {"Authorization": f"Bearer {tokens.access}"}
-        async with session.request(method, start.url + path, data=body, headers=headers) as answer:
-            await answer.read()
-            return int(answer.status)
+        async with session.request(method, start.url + path, data=body, headers=headers) as response:
+            await response.read()
+            return int(response.status)
 
     async def send(method: str, path: str, body: Any = None) -> int:
         status = await once(method, path, body)
         if status == 401:
-            async with session.post(start.token_url, data=start.form(tokens.refresh)) as answer:
-                answer.raise_for_status()
-                tokens.take(await answer.json())
+            async with session.post(start.token_url, data=start.form(tokens.refresh)) as response:
+                response.raise_for_status()
+                tokens.take(await response.json())
             status = await once(method, path, body)
         return status
 

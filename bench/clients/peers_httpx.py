@@ -16,7 +16,7 @@ TIMEOUT = 60
 
 
 def _authlib(start: Start, name: str, *, httpx2: bool) -> Any:
-    """Authlib takes httpx2 where it is installed; without it, httpx."""
+    """Authlib uses httpx2 if it is installed, else httpx."""
     if not httpx2:
         sys.modules["httpx2"] = None  # type: ignore[assignment]  # this is how an import is made to fail
     warnings.simplefilter("ignore")
@@ -49,7 +49,7 @@ def authlib_httpx2_async(start: Start) -> Client:
 
 
 def _httpx_auth(start: Start) -> Any:
-    """Its password flow, the only one that refreshes without a browser."""
+    """httpx-auth's password flow, the only one that refreshes without a browser."""
     import httpx_auth
     from httpx_auth._oauth2.common import OAuth2
 
@@ -74,7 +74,7 @@ def httpx_auth_async(start: Start) -> Client:
 
 
 def _docs_auth(start: Start) -> Any:
-    """The custom authentication of httpx's documentation, with a form for a body."""
+    """The custom authentication of httpx's documentation, with a form as the body."""
     import httpx
 
     class CustomAuth(httpx.Auth):
@@ -87,8 +87,8 @@ def _docs_auth(start: Start) -> Any:
             request.headers["authorization"] = f"Bearer {self.tokens.access}"
             response = yield request
             if response.status_code == 401:
-                answer = yield httpx.Request("POST", start.token_url, data=start.form(self.tokens.refresh))
-                self.tokens.take(answer.json())
+                response = yield httpx.Request("POST", start.token_url, data=start.form(self.tokens.refresh))
+                self.tokens.take(response.json())
                 request.headers["authorization"] = f"Bearer {self.tokens.access}"
                 yield request
 
@@ -114,8 +114,8 @@ def singleflight_httpx(start: Start) -> Client:
     tokens, plain = Pair(start), httpx.Client(timeout=TIMEOUT)
 
     def refresh() -> str:
-        answer = plain.post(start.token_url, data=start.form(tokens.refresh)).raise_for_status()
-        return tokens.take(answer.json())
+        response = plain.post(start.token_url, data=start.form(tokens.refresh)).raise_for_status()
+        return tokens.take(response.json())
 
     auth = SingleFlightAuth(get_token=lambda: tokens.access, refresh=refresh)
     return of_httpx(httpx.Client(auth=auth, timeout=TIMEOUT), start.url)
@@ -128,8 +128,8 @@ def singleflight_httpx_async(start: Start) -> Client:
     tokens, plain = Pair(start), httpx.AsyncClient(timeout=TIMEOUT)
 
     async def refresh() -> str:
-        answer = await plain.post(start.token_url, data=start.form(tokens.refresh))
-        return tokens.take(answer.raise_for_status().json())
+        response = await plain.post(start.token_url, data=start.form(tokens.refresh))
+        return tokens.take(response.raise_for_status().json())
 
     auth = AsyncSingleFlightAuth(get_token=lambda: tokens.access, refresh=refresh)
     return of_httpx_async(httpx.AsyncClient(auth=auth, timeout=TIMEOUT), start.url)
@@ -156,16 +156,16 @@ def mcp_sdk(start: Start) -> Client:
         async def set_client_info(self, client_info: Any) -> None:
             pass
 
-    async def nobody(*_: object) -> Any:
-        raise RuntimeError("nobody is there to log in")
+    async def no_user(*_: object) -> Any:
+        raise RuntimeError("there is no user to log in")
 
-    auth = OAuthClientProvider(start.url, OAuthClientMetadata(redirect_uris=uris), Storage(), nobody, nobody)
+    auth = OAuthClientProvider(start.url, OAuthClientMetadata(redirect_uris=uris), Storage(), no_user, no_user)
     auth.context.token_expiry_time = start.expires_at  # which it does not read from its storage
     return of_httpx_async(httpx2.AsyncClient(auth=auth, timeout=TIMEOUT), start.url)
 
 
 class _Naive:
-    """What hand-written wrappers have in common: a client, two tokens, an exchange."""
+    """The common part of hand-written wrappers: a client, two tokens, a refresh."""
 
     def __init__(self, start: Start) -> None:
         import httpx
@@ -174,14 +174,14 @@ class _Naive:
 
     async def send(self, method: str, path: str, body: Any) -> int:
         headers = {"authorization": f"Bearer {self.tokens.access}"}
-        answer = await self.client.request(method, self.start.url + path, content=body, headers=headers)
-        return int(answer.status_code)
+        response = await self.client.request(method, self.start.url + path, content=body, headers=headers)
+        return int(response.status_code)
 
     async def refresh(self) -> None:
-        answer = await self.client.post(self.start.token_url, data=self.start.form(self.tokens.refresh))
-        if answer.status_code != 200:
+        response = await self.client.post(self.start.token_url, data=self.start.form(self.tokens.refresh))
+        if response.status_code != 200:
             raise RuntimeError("the refresh was refused")
-        self.tokens.take(answer.json())
+        self.tokens.take(response.json())
 
     def as_client(self, request: Any) -> Client:
         driven = of_httpx_async(self.client, self.start.url)
@@ -216,7 +216,7 @@ def naive_queue(start: Start) -> Client:
 
 
 def naive_promise(start: Start) -> Client:
-    """One promise of a refresh that all share, forgotten by each when it is kept."""
+    """One future of a refresh that all share; each forgets it when it is done."""
     naive = _Naive(start)
     promise: asyncio.Task[None] | None = None
 

@@ -47,7 +47,7 @@ def requests_oauth2client(start: Start) -> Client:
 
 
 def google_credentials(start: Start) -> Any:
-    """The user's credentials of google-auth, against our endpoint."""
+    """google-auth's user credentials, with this server's endpoint."""
     from google.oauth2.credentials import Credentials
 
     expiry = dt.datetime.fromtimestamp(start.expires_at, dt.UTC).replace(tzinfo=None)
@@ -68,9 +68,9 @@ def singleflight(start: Start) -> Client:
     tokens, session = Pair(start), requests.Session()
 
     def refresh() -> str:
-        answer = requests.post(start.token_url, data=start.form(tokens.refresh), timeout=60)
-        answer.raise_for_status()
-        return tokens.take(answer.json())
+        response = requests.post(start.token_url, data=start.form(tokens.refresh), timeout=60)
+        response.raise_for_status()
+        return tokens.take(response.json())
 
     session.auth = RequestsSingleFlightAuth(get_token=lambda: tokens.access, refresh=refresh)
     return of_requests(session, start.url)
@@ -108,10 +108,10 @@ def naive_queue(start: Start) -> Client:
             waiting.wait()
             return send(method, path, body)
         try:
-            answer = session.post(start.token_url, data=start.form(tokens.refresh), timeout=60)
-            if answer.status_code != 200:
+            response = session.post(start.token_url, data=start.form(tokens.refresh), timeout=60)
+            if response.status_code != 200:
                 raise RuntimeError("the refresh was refused")
-            tokens.take(answer.json())
+            tokens.take(response.json())
             for event in queue:
                 event.set()
             queue.clear()

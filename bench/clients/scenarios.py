@@ -1,14 +1,14 @@
-"""What happens to a contender, what its row of the table shows, and when a row of ours is as it must be.
+"""The scenarios: what happens to a contender, what its row shows, and when a row of ours is ideal.
 
-    (a) expired by the client's own clock      (f) the task that leads the refresh is cancelled
-    (b) expired at the server alone            (g) uploads on an expired token
+    (a) expired by the client's own clock      (f) the task that started the refresh is cancelled
+    (b) expired at the server only             (g) uploads on an expired token
     (c) four processes, one refresh token      (h) clocks that are wrong
-    (d) the answer to the refresh is lost      (i) the refresh is rejected for good
-    (e) the refresh is answered with 503       (j) a late challenge to a token that was replaced meanwhile
+    (d) the response to the refresh is lost      (i) the refresh is rejected for good
+    (e) the refresh gets a 503                  (j) a late challenge to a token that was replaced meanwhile
 
-The ideal is one exchange, no failure and no family revoked, except: two calls when an answer was lost or a 503 came;
-(d) at a strict server that is not ours cannot be won: one quick retry, then SessionOver for all at once; (i) one call,
-then SessionOver for all.
+The ideal is one refresh request, no failure, and no family revoked. Exceptions: two requests after a lost response or
+a 503; (d) at a strict server that is not ours cannot succeed: one quick retry, then SessionOver for all at once; (i)
+one request, then SessionOver for all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXPIRED, VALID, SHORT = -100.0, 3600.0, 280.0  # seconds that the client believe
 
 @dataclass(frozen=True)
 class Variety:
-    """One way in which a scenario goes, in cells of its own; ``Task`` and ``Family`` say what the fields mean."""
+    """One variety of a scenario, with cells of its own; ``Task`` and ``Family`` explain the fields."""
 
     name: str
     kind: str
@@ -48,7 +48,7 @@ class Variety:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Varieties that are shown in one table."""
+    """Varieties in one table."""
 
     letter: str
     title: str
@@ -59,7 +59,7 @@ class Scenario:
 
 
 def once(calls: int) -> Callable[[Steps, int], bool]:
-    """So many calls in all, and nobody notices."""
+    """Exactly *calls* refresh requests, and no request fails."""
 
     def ideal(steps: Steps, n: int) -> bool:
         trouble = any(step.failures or step.counters["revoked"] or step.counters["reuses"] for step in steps)
@@ -69,7 +69,7 @@ def once(calls: int) -> Callable[[Steps, int], bool]:
 
 
 def _over(calls: int, within: float) -> Callable[[Steps, int], bool]:
-    """So many calls in all, and SessionOver for everybody at once."""
+    """Exactly *calls* refresh requests, and SessionOver for all at once."""
 
     def ideal(steps: Steps, n: int) -> bool:
         told = all(step.seen == {"SessionOver": n} and step.wall < within for step in steps)
@@ -79,7 +79,7 @@ def _over(calls: int, within: float) -> Callable[[Steps, int], bool]:
 
 
 def _left_alone(steps: Steps, n: int) -> bool:
-    """The leader was gone at once, and that was all."""
+    """The cancelled task ended at once, and no other request failed."""
     return steps[0].counters["landed"] and once(1)(steps, n)
 
 
@@ -179,7 +179,7 @@ SCENARIOS = (
     ),
     Scenario(
         "d",
-        "the answer to the refresh is lost once (20 at once, then 20 more)",
+        "the response to the refresh is lost once (20 at once, then 20 more)",
         (
             Variety("strict", "twice", DEAD | {"lose": 1}, tasks=20, threads=20, limit=10.0, ideal=_over(2, 2.0)),
             Variety(
@@ -197,7 +197,7 @@ SCENARIOS = (
     ),
     Scenario(
         "e",
-        "the refresh is answered with 503 once (20 at once, then 20 more)",
+        "the refresh gets a 503 once (20 at once, then 20 more)",
         (Variety("503", "twice", DEAD | {"unavailable": 1}, tasks=20, threads=20, limit=10.0, ideal=once(2)),),
         TWICE,
     ),
@@ -243,7 +243,7 @@ SCENARIOS = (
     ),
     Scenario(
         "j",
-        "a late challenge: to the old token, answered after the refresh",
+        "a late challenge: to the old token, after the refresh",
         (Variety("late", "stale", DEAD, VALID, 2, 2, ideal=once(1)),),
         FIRST | {"reuse hits": _count("reuses")},
     ),

@@ -1,4 +1,4 @@
-"""What every contender begins with: tokens, and what it believes about them; and how all of them are driven.
+"""What every contender starts with: tokens, and what it believes about them; and how all of them are driven.
 
 A contender is a function from a ``Start`` to a ``Client``: two functions that send, each returning the status.
 """
@@ -15,9 +15,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Start:
-    """Tokens of ``family`` at ``url``. ``expires_in`` is what the client believes, in seconds, below 0 if expired.
+    """Tokens of ``family`` at ``url``. ``expires_in``: what the client believes, in seconds, negative if expired.
 
-    ``lifetime`` is that of its tokens, as the server says. ``file``, if not empty, is shared between processes.
+    ``lifetime``: the lifetime that the server states. ``file``, if not empty, is shared between processes.
     """
 
     url: str
@@ -38,16 +38,16 @@ class Start:
         return time.time() + self.expires_in
 
     def form(self, refresh_token: str) -> dict[str, str]:
-        """The exchange of *refresh_token* as a form, for contenders that have to spell it out."""
+        """Return the form that refreshes *refresh_token*, for contenders that send it themselves."""
         return {"grant_type": "refresh_token", "refresh_token": refresh_token, "client_id": "bench"}
 
 
 @dataclass(frozen=True)
 class Client:
-    """How a contender is driven: ``get(path)`` and ``post(path, body)`` give a status; ``close()``.
+    """How a contender is driven: ``get(path)`` and ``post(path, body)`` return a status; ``close()``.
 
     All three block, or all three are awaited. ``warm()``, which is awaited, makes one request without a token: a client
-    of httpx that has made none takes 20 seconds longer for its first 1,000 at once, whoever renews its tokens.
+    of httpx that has made none takes 20 seconds longer for its first 1,000 at once, with any authentication.
     """
 
     get: Callable[[str], Any]
@@ -57,7 +57,7 @@ class Client:
 
 
 class Pair:
-    """Two tokens in memory, or in a file that others share: what hand-written contenders keep."""
+    """Two tokens in memory, or in a file that processes share: the store of hand-written contenders."""
 
     def __init__(self, start: Start) -> None:
         self._file = Path(start.file) if start.file else None
@@ -73,14 +73,14 @@ class Pair:
     def refresh(self) -> str:
         return str(self._now()["refresh_token"])
 
-    def take(self, answer: Any) -> str:
-        """Keeps the tokens of a token response; raises KeyError if it has none."""
-        self._tokens = {name: answer[name] for name in ("access_token", "refresh_token")}
+    def take(self, response: Any) -> str:
+        """Store the tokens of a token response; raise KeyError if it has none."""
+        self._tokens = {name: response[name] for name in ("access_token", "refresh_token")}
         if self._file:
             beside = self._file.with_suffix(f".{time.monotonic_ns()}")
             beside.write_text(json.dumps(self._tokens))
             beside.replace(self._file)
-        return str(answer["access_token"])
+        return str(response["access_token"])
 
     def _now(self) -> dict[str, Any]:
         if self._file:
@@ -89,7 +89,7 @@ class Pair:
 
 
 def of_httpx(client: Any, url: str) -> Client:
-    """A blocking client of httpx or httpx2."""
+    """Return a blocking client of httpx or httpx2."""
     return Client(
         lambda path: client.get(url + path).status_code,
         lambda path, body: client.post(url + path, content=body).status_code,
@@ -98,7 +98,7 @@ def of_httpx(client: Any, url: str) -> Client:
 
 
 def of_httpx_async(client: Any, url: str, **no_token: Any) -> Client:
-    """An async client of httpx or httpx2. *no_token* is how it sends a request without a token."""
+    """Return an async client of httpx or httpx2. *no_token*: how it sends a request without a token."""
 
     async def get(path: str) -> int:
         return int((await client.get(url + path)).status_code)
@@ -112,7 +112,7 @@ def of_httpx_async(client: Any, url: str, **no_token: Any) -> Client:
 
 
 def of_requests(session: Any, url: str) -> Client:
-    """A ``requests.Session``, with a connection for each of 100 threads."""
+    """Return a ``requests.Session``, with a connection for each of 100 threads."""
     from requests.adapters import HTTPAdapter
 
     session.mount("http://", HTTPAdapter(pool_maxsize=100))
@@ -124,16 +124,16 @@ def of_requests(session: Any, url: str) -> Client:
 
 
 def of_aiohttp(session: Any, url: str) -> Client:
-    """An ``aiohttp.ClientSession``."""
+    """Return an ``aiohttp.ClientSession``."""
 
     async def get(path: str) -> int:
-        async with session.get(url + path) as answer:
-            await answer.read()
-            return int(answer.status)
+        async with session.get(url + path) as response:
+            await response.read()
+            return int(response.status)
 
     async def post(path: str, body: Any) -> int:
-        async with session.post(url + path, data=body) as answer:
-            await answer.read()
-            return int(answer.status)
+        async with session.post(url + path, data=body) as response:
+            await response.read()
+            return int(response.status)
 
     return Client(get, post, session.close)

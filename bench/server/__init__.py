@@ -1,8 +1,8 @@
-"""The server beside its peers: ``scripts/bench server`` prints one table, ``server --small`` a quicker one.
+"""The server and its peers: ``scripts/bench server`` prints one table, ``server --small`` a quicker one.
 
-rates.py      refreshes a second over HTTP: peers, the bare minimum, ours      apps/, contender.py, generator.py
-protected.py  a page for sessions beside the same page for all
-growth.py     a refresh among 10,000 and among 1,000,000 sessions; what a session takes in the store
+rates.py      refreshes per second over HTTP: peers, the bare minimum, ours      apps/, contender.py, generator.py
+protected.py  a page with and without authentication
+growth.py     a refresh among 10,000 and among 1,000,000 sessions; the size of a session in the store
 forged.py     what a forged refresh token costs
 floor.py      rotation and verification without HTTP
 """

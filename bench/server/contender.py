@@ -1,9 +1,9 @@
 """Servers as processes, and the process that loads them.
 
 1. One worker process each: uvicorn for ASGI, with uvloop and httptools as it takes them by itself where they are
-   installed; for WSGI gunicorn or waitress, whichever is the fastest in this run.
-2. What an application needs, it finds in the environment: ``BENCH_STORE``, a URL that no other contender uses.
-3. Every process ends with the ``with`` that began it.
+   installed; for WSGI gunicorn or waitress, the faster one in this run.
+2. An application finds its store in the environment: ``BENCH_STORE``, a URL that no other contender uses.
+3. Every process ends with the ``with`` block that started it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WSGI = tuple(BY)[2:]
 
 @dataclass(frozen=True)
 class Contender:
-    """One application of ``apps``: how it is served, and how it wants to be asked."""
+    """One application of ``apps``: how it is served, and how a refresh is requested."""
 
     name: str
     app: str  # the module; "ours:flask" is another of its functions than ``app``
@@ -60,14 +60,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class Served:
-    """A contender at work: its process, its port, and a token for each connection."""
+    """A running contender: its process, its port, and a token for each connection."""
 
     pid: int
     port: int
     tokens: list[str]
 
     def used(self) -> float:
-        """Seconds of a core that its processes have used."""
+        """Return the CPU seconds that its processes have used."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return sum(_used(pid) for pid in (str(self.pid), *children))
 
@@ -79,7 +79,7 @@ def _used(pid: str) -> float:
 
 @contextmanager
 def served(one: Contender, store: str) -> Iterator[Served]:
-    """*one* at work over *store*."""
+    """Run *one* with *store*."""
     environment = os.environ | {"BENCH_STORE": store, "PYTHONPATH": str(ROOT)}
     made = [sys.executable, "-m", "bench.server.apps", one.module, str(CONNECTIONS)]
     done = subprocess.run(made, env=environment, capture_output=True, timeout=120, check=False)
@@ -114,7 +114,7 @@ def _until_it_listens(started: subprocess.Popen[bytes], port: int, said: Any) ->
 
 
 class Load:
-    """The generator, at work while this is entered."""
+    """The load generator; it runs inside the ``with`` block."""
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "bench.server.generator"]
@@ -131,12 +131,12 @@ class Load:
             self._process.kill()
 
     def open(self, name: str, at: Served, path: str, kind: str) -> None:
-        """Makes a target known as *name*."""
+        """Open a target under *name*."""
         self._open[name] = at
         self._told({"open": name, "port": at.port, "path": path, "kind": kind, "tokens": at.tokens})
 
     def run(self, name: str, seconds: float) -> dict[str, Any]:
-        """What a turn of *seconds* at *name* gave, see ``generator.run``; ``used``: the server's seconds of a core."""
+        """Return the result of a turn of *seconds* at *name* (``generator.run``); ``used``: its CPU seconds."""
         before = self._open[name].used()
         seen = self._told({"run": name, "seconds": seconds})
         seen["used"] = self._open[name].used() - before
@@ -150,8 +150,8 @@ class Load:
         line = out.readline()
         if not line:
             raise RuntimeError("the generator has ended: its error is above")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        response: dict[str, Any] = json.loads(line)
+        return response
 
     def _pipes(self) -> tuple[Any, Any]:
         return self._process.stdin, self._process.stdout

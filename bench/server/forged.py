@@ -1,6 +1,4 @@
-"""A forged refresh token: refused without touching the store, which counts, and for a small part of a genuine one's
-price.
-"""
+"""A forged refresh token is refused without a call of the store, and for a small part of the cost of a genuine one."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ CHEAPER = 10.0
 
 
 class Counting:
-    """*store*, and how often each of its methods was called."""
+    """A wrapper of *store* that counts the calls of each method."""
 
     def __init__(self, store: Any) -> None:
         self._store, self.calls = store, Counter[str]()
@@ -54,7 +52,7 @@ def _figures(sessions: Sessions, store: Counting) -> Iterator[Figure]:
         refused = sum(_is_refused(sessions, forge()) for _ in range(CALLS))
         calls, limit = store.calls.total(), "0 of the store"
         said = f"calls of the store by {refused:,} refused ({dict(store.calls) or 'none'})"
-        if what == "key unknown":  # another process may have made it: asked about once a second at most, by whoever
+        if what == "key unknown":  # another process may have made it: the store is read once a second at most
             yield Figure(f"forged refresh tokens, {what}", calls, said, "at most 4", calls <= 4 and refused == CALLS)
         else:
             yield Figure(f"forged refresh tokens, {what}", calls, said, limit, calls == 0 and refused == CALLS)
@@ -63,7 +61,7 @@ def _figures(sessions: Sessions, store: Counting) -> Iterator[Figure]:
     ratio = taken["genuine"] / taken["forged"]
     yield Figure("a genuine refresh, SQLite, without HTTP", taken["genuine"], "µs")
     yield Figure("a forged one", taken["forged"], "µs")
-    yield Figure("the first over the second", ratio, "x", f"at least {CHEAPER:g}", ratio >= CHEAPER)
+    yield Figure("ratio: genuine to forged", ratio, "x", f"at least {CHEAPER:g}", ratio >= CHEAPER)
 
 
 def _forgeries(sessions: Sessions) -> dict[str, Callable[[], str]]:

@@ -1,12 +1,12 @@
-"""The load: ``python -m bench.server.generator``, a process of its own that is told what to do, line by line.
+"""The load generator: ``python -m bench.server.generator``, a process that is controlled line by line.
 
-In comes one JSON object a line, out goes one for each. ``{"open": NAME, "port", "path", "kind", "tokens"}`` makes a
-target known, ``{"run": NAME, "seconds"}`` loads it by as many keep-alive connections as it has tokens.
+It reads one JSON object a line, and writes one for each. ``{"open": NAME, "port", "path", "kind", "tokens"}`` opens a
+target, ``{"run": NAME, "seconds"}`` loads it with as many keep-alive connections as it has tokens.
 
-1. Nothing but sockets and one selector, so that the server is what is measured; its own use of a core is told.
-2. A connection sends its next request when it has its answer. The tokens of an answer are those of its next request,
-   in this turn and in the next one: an answer is never left behind.
-3. What is no 200 is counted and its text is told; the connection goes on with the token it has.
+1. It uses sockets and one selector only, so that the server is what is measured; it reports its own use of the CPU.
+2. A connection sends its next request after its response, with the tokens of that response, in this turn and the next:
+   no response is left unread.
+3. Responses other than 200 are counted and reported with their text; the connection goes on with the token it has.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NEW_TOKEN = {"json": "refresh_token", "django": "refresh", "form": "refresh_toke
 
 @dataclass
 class Target:
-    """One server, and what its clients hold."""
+    """One server, and the tokens of its clients."""
 
     port: int
     path: str
@@ -50,16 +50,16 @@ class Target:
         head = f"POST {self.path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{more}content-length: {len(body)}\r\n\r\n"
         return (head + body).encode()
 
-    def answered(self, number: int, body: bytes) -> None:
+    def take_response(self, number: int, body: bytes) -> None:
         if self.kind != "get" and (token := json.loads(body).get(NEW_TOKEN[self.kind])):
             self.tokens[number] = token
 
 
 @dataclass
 class Turn:
-    """What one turn has seen."""
+    """The observations of one turn."""
 
-    answers: int = 0
+    responses: int = 0
     wrong: int = 0
     said: str = ""
     times: list[float] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Connection:
         self.socket.sendall(self.target.request(self.number))
 
     def receive(self) -> bool:
-        """Takes what has come; whether that was the end of an answer."""
+        """Read what has arrived; return whether that was the end of a response."""
         part = self.socket.recv(65536)
         if not part:
             raise RuntimeError(f"{self.target.path} closed a connection after {self._read[:500]!r}")
@@ -93,9 +93,9 @@ class Connection:
 
     def _count(self, head: bytes, body: bytes) -> None:
         if head[9:12] == b"200":
-            self.turn.answers += 1
+            self.turn.responses += 1
             self.turn.times.append(time.perf_counter() - self.began)
-            self.target.answered(self.number, body)
+            self.target.take_response(self.number, body)
         else:
             self.turn.wrong += 1
             self.turn.said = (head[:40] + b" " + body[:300]).decode(errors="replace")
@@ -105,12 +105,12 @@ def _length(head: bytes) -> int:
     lowered = head.lower()
     at = lowered.find(b"content-length:")
     if at < 0:
-        raise RuntimeError(f"an answer without a length: {head[:500]!r}")
+        raise RuntimeError(f"a response without a length: {head[:500]!r}")
     return int(lowered[at + 15 :].partition(b"\r\n")[0])
 
 
 def run(target: Target, seconds: float) -> dict[str, Any]:
-    """Loads *target* for *seconds*, and takes the last answers."""
+    """Load *target* for *seconds*, and read the last responses."""
     turn = Turn()
     connections = [Connection(target, number, turn) for number in range(len(target.tokens))]
     with selectors.DefaultSelector() as selector:
@@ -123,7 +123,7 @@ def run(target: Target, seconds: float) -> dict[str, Any]:
         while waiting:
             ready = selector.select(60)
             if not ready:
-                raise RuntimeError(f"{target.path} did not answer for a minute")
+                raise RuntimeError(f"{target.path} did not respond for a minute")
             for key, _ in ready:
                 if key.data.receive():
                     if time.perf_counter() - began < seconds:
@@ -134,10 +134,10 @@ def run(target: Target, seconds: float) -> dict[str, Any]:
     for one in connections:
         one.socket.close()
     p50 = statistics.median(turn.times) * 1000 if turn.times else 0.0
-    rate = turn.answers / lasted
+    rate = turn.responses / lasted
     return {
         "rate": rate,
-        "answers": turn.answers,
+        "responses": turn.responses,
         "wrong": turn.wrong,
         "said": turn.said,
         "p50": p50,

@@ -1,10 +1,10 @@
-"""Does a refresh take longer among many sessions? Does anything grow that should not?
+"""Does a refresh take longer among many sessions, and does anything grow that should not?
 
-1. The many sessions are written by the store's own statement (SQLite) or by COPY (PostgreSQL): only then is the clock
-   looked at. Each has an address and the name of a browser, as sessions have.
-2. *Anybody's* refresh: of a session drawn from all there are, so that among many it is one that this process does not
-   remember, and has to read first. *Not seen before*: the same for few. *Known*: a thousand, again and again.
-3. Turns among few and among many alternate; each gives the middle one of its times.
+1. The many sessions are written by the store's own statement (SQLite) or by COPY (PostgreSQL), before anything is
+   measured. Each has an address and a browser's name, as real sessions have.
+2. *Any* refresh: of a session drawn from all, so that among many it is not cached in this process, and must be read
+   first. *Not cached*: the same among few. *Cached*: a thousand sessions, repeatedly.
+3. Turns among few and among many alternate; each returns the median of its times.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SLOWER, BYTES = 1.2, 400.0
 
 @dataclass
 class Crowd:
-    """A store with *n* sessions, and what their clients hold."""
+    """A store with *n* sessions, and the tokens of their clients."""
 
     sessions: Sessions
     n: int
@@ -54,7 +54,7 @@ class Crowd:
         self._number, self._secret = mac.number, mac.secret
 
     def refresh(self, who: int) -> float:
-        """Seconds of one refresh of the session number *who*."""
+        """Return the seconds of one refresh of session number *who*."""
         g = self.generations.get(who, 0)
         token = RefreshToken(_f_of(who), g, 0).encode(self._number, self._secret)
         began = time.perf_counter()
@@ -64,7 +64,7 @@ class Crowd:
         return took
 
     def turn(self, among: int, *, forgetful: bool) -> float:
-        """Microseconds: the middle one of the refreshes of a turn. *forgetful*: the process has seen none of them."""
+        """Return the median of the refreshes of a turn, in microseconds. *forgetful*: none of them is cached."""
         times = []
         for _ in range(REFRESHES):
             if forgetful:
@@ -88,7 +88,7 @@ def _times(name: str, few: Crowd, many: Crowd) -> Iterator[Figure]:
     kinds = (
         ("anybody's refresh", None, False),
         ("a refresh that the process has not seen before", None, True),
-        (f"the refresh of one of {KNOWN:,} known", KNOWN, False),
+        (f"the refresh of one of {KNOWN:,} cached", KNOWN, False),
     )
     for what, among, forgetful in kinds:
         times: dict[str, list[float]] = {"few": [], "many": []}
@@ -102,7 +102,7 @@ def _times(name: str, few: Crowd, many: Crowd) -> Iterator[Figure]:
         yield Figure(f"{name}: the same among {many.n:,}", statistics.median(times["many"]), "µs")
         said = f"x ({min(ratios):.2f} to {max(ratios):.2f})"
         ratio = statistics.median(ratios)
-        yield Figure(f"{name}: the second over the first", ratio, said, f"at most {SLOWER:g}", ratio <= SLOWER)
+        yield Figure(f"{name}: ratio of many to few", ratio, said, f"at most {SLOWER:g}", ratio <= SLOWER)
 
 
 def _rows(name: str, few: Crowd, sizes: Sizes) -> Iterator[Figure]:
@@ -117,19 +117,19 @@ def _rows(name: str, few: Crowd, sizes: Sizes) -> Iterator[Figure]:
     after = sizes.now()
     added, seconds = after[0] - before[0], time.perf_counter() - began
     yield Figure(f"{name}: rows added by {ALL_REFRESHES:,} refreshes ({seconds:.0f} s)", added, "rows", "0", added == 0)
-    yield Figure(f"{name}: its size after them over before", after[1] / before[1], "x")
+    yield Figure(f"{name}: ratio of its size after them to before", after[1] / before[1], "x")
 
 
 @dataclass
 class Sizes:
-    """How many rows and bytes the few sessions are; PostgreSQL: the bytes of one of the many."""
+    """The rows and bytes of the few sessions; PostgreSQL: the bytes of one of the many."""
 
     counts: Any
     a_session: float = 0.0
     a_small_one: float = 0.0
 
     def now(self) -> tuple[int, int]:
-        """All rows of all tables, and their bytes."""
+        """Return all rows of all tables, and their bytes."""
         found: tuple[int, int] = self.counts()
         return found
 
@@ -153,7 +153,7 @@ def _made(who: int, now: float, *, small: bool = False) -> SessionRow:
 def _in_sqlite(n: int) -> Iterator[tuple[Crowd, Crowd, Sizes]]:
     with tempfile.TemporaryDirectory(prefix="unbroken-bench-") as folder:
         few, many = (_sqlite(Path(folder) / f"{size}.db", size) for size in (FEW, n))
-        db = few.sessions.store._file.connection(durable=False)  # type: ignore[attr-defined]  # nobody else counts pages
+        db = few.sessions.store._file.connection(durable=False)  # type: ignore[attr-defined]  # the store has no method that counts pages
 
         def counts() -> tuple[int, int]:
             names = ("session", "revocation", "key", "account", "marker")
@@ -208,7 +208,7 @@ def _in_postgres(n: int) -> Iterator[tuple[Crowd, Crowd, Sizes]]:
 
 
 def _copied(url: str, n: int, *, small: bool = False) -> float:
-    """Writes *n* sessions; the bytes of one."""
+    """Write *n* sessions; return the bytes of one."""
     now = time.time()
     with psycopg.connect(url, autocommit=True) as connection:
         copy = f"COPY unbroken_session ({postgres.COLUMNS}) FROM STDIN"

@@ -1,6 +1,4 @@
-"""What it costs to know who sends a request: a page for sessions beside the same page for all, asked for by the same
-bytes, in short turns that alternate.
-"""
+"""What it costs to authenticate a request: a page with and without it, for the same requests, in short turns."""
 
 from __future__ import annotations
 
@@ -42,11 +40,13 @@ def _pair(name: str, protected: str, free: str, limit: float, load: Load) -> Ite
             if seen["wrong"]:
                 raise RuntimeError(f"{name}: {seen['said']}")
             rates[app].append(seen["rate"])
-            used[app].append(seen["used"] / seen["answers"] * 1e6)
+            used[app].append(seen["used"] / seen["responses"] * 1e6)
     ratios = [one / other for one, other in zip(rates[protected][2:], rates[free][2:], strict=True)]
     ratio, low, high = statistics.median(ratios), min(ratios), max(ratios)
     for what, app in (("the page for all", free), ("the page for sessions", protected)):
         said = f"requests/s ({statistics.median(used[app][2:]):.1f} µs CPU)"
         yield Figure(f"{name}: {what}", statistics.median(rates[app][2:]), said)
     limit_text, reached = (f"at least {limit:g}", ratio >= limit) if limit else ("", None)
-    yield Figure(f"{name}: the second over the first", ratio, f"x ({low:.2f} to {high:.2f})", limit_text, reached)
+    yield Figure(
+        f"{name}: ratio of the second to the first", ratio, f"x ({low:.2f} to {high:.2f})", limit_text, reached
+    )

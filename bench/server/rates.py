@@ -1,7 +1,7 @@
-"""Refreshes a second over HTTP: every peer on its stores, a bare endpoint, and ours with each face.
+"""Refreshes per second over HTTP: every peer on its stores, a bare endpoint, and ours in each framework.
 
-Turns alternate, so that what else the machine does falls on all of them alike. A ratio is taken in each round, and the
-middle one counts; the spread that is printed is from the lowest to the highest.
+Turns alternate, so that other work of the machine affects all of them. A ratio is taken in each round, and the median
+counts; the printed spread is from the lowest to the highest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FACES = (
 
 
 def _of_all(name: str, app: str, path: str, kind: str) -> list[Contender]:
-    """A peer, served in each way that WSGI applications are."""
+    """Return a peer with each WSGI server."""
     return [Contender(f"{name}|{by}", app, by, path, kind) for by in WSGI]
 
 
@@ -57,7 +57,7 @@ def figures() -> Iterator[Figure]:
         yield _ceiling(load)
         for store in PEERS:
             yield from _on(store, load)
-        yield Figure("most of a core that the generator used for any of them", load.most_core * 100, "%")
+        yield Figure("highest CPU use of the generator", load.most_core * 100, "%")
 
 
 def _versions() -> str:
@@ -77,7 +77,7 @@ def _ceiling(load: Load) -> Figure:
         load.open("static", static, "/", "json")
         rates = sorted(load.run("static", SECONDS)["rate"] for _ in range(4))
     load.most_core = 0.0
-    return Figure("ceiling: the load generator against a static answer", statistics.median(rates), "requests/s")
+    return Figure("limit of the load generator: a static response", statistics.median(rates), "requests/s")
 
 
 def _on(store: str, load: Load) -> Iterator[Figure]:
@@ -102,23 +102,23 @@ def _on(store: str, load: Load) -> Iterator[Figure]:
 
 
 def _turns(store: str, contenders: list[Contender], load: Load) -> tuple[Rounds, dict[str, str]]:
-    """The rates of all rounds but the first; what of a core an answer took, and what went wrong."""
+    """Return the rates of all rounds but the first; the CPU time of a response, and failures."""
     rates: Rounds = {one.name: [] for one in contenders}
-    said, used, answers = dict.fromkeys(rates, ""), dict.fromkeys(rates, 0.0), dict.fromkeys(rates, 0)
+    said, used, responses = dict.fromkeys(rates, ""), dict.fromkeys(rates, 0.0), dict.fromkeys(rates, 0)
     for turn in range(ROUNDS + 1):
         for one in contenders:
             seen = load.run(f"{store} {one.name}", SECONDS)
             if turn:
                 rates[one.name].append(seen["rate"])
                 used[one.name] += seen["used"]
-                answers[one.name] += seen["answers"]
+                responses[one.name] += seen["responses"]
             if seen["wrong"]:
                 said[one.name] = f"; {seen['wrong']} refused: {seen['said'][:80]!r}"
-    return rates, {name: f"; {used[name] / max(answers[name], 1) * 1e6:,.0f} µs CPU{said[name]}" for name in rates}
+    return rates, {name: f"; {used[name] / max(responses[name], 1) * 1e6:,.0f} µs CPU{said[name]}" for name in rates}
 
 
 def _best(name: str, rates: Rounds) -> tuple[str, str]:
-    """The fastest way to serve the peer *name*."""
+    """Return the faster server for the peer *name*."""
     best = max((one for one in rates if one.startswith(name)), key=lambda one: statistics.median(rates[one]))
     return best, best.partition("|")[2]
 

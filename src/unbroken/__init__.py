@@ -1,8 +1,7 @@
 """Two-token sessions that never break. These are the names of the client; ``unbroken.server`` has the server's."""
 
 from unbroken._clock import Clock
-from unbroken._http import HttpRequest, HttpResponse
-from unbroken._transport import NotSent, ResponseLost, Send
+from unbroken._http import HttpRequest, HttpResponse, NotSent, ResponseLost, Send
 from unbroken.client.core.dialect import Dialect, RequestTemplate, ResponseMatch, oauth2, unbroken_server
 from unbroken.client.core.events import ClientEvent
 from unbroken.client.core.record import StoredSession

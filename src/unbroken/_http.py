@@ -1,13 +1,21 @@
-"""HTTP requests and responses of the library itself, as values without a connection."""
+"""HTTP of the library itself, as values without a connection: request, response, and what a sender raises."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 
-__all__ = ["MAX_BODY_BYTES", "MAX_RETRY_AFTER_SECONDS", "HttpRequest", "HttpResponse", "retry_after_seconds"]
+__all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_RETRY_AFTER_SECONDS",
+    "HttpRequest",
+    "HttpResponse",
+    "NotSent",
+    "ResponseLost",
+    "Send",
+    "retry_after_seconds",
+]
 
 MAX_BODY_BYTES = 1 << 20  # a token response has a few kilobytes
 MAX_RETRY_AFTER_SECONDS = 3600.0
@@ -42,6 +50,25 @@ class HttpResponse:
             return None
 
 
+Send = Callable[[HttpRequest, float], HttpResponse]
+
+
+class NotSent(Exception):
+    """The server was not reached, so the request was certainly not carried out. ``reason`` names the cause in words."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
+
+
+class ResponseLost(Exception):
+    """No complete response arrived; the request may have been carried out. ``reason`` names the cause in words."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
+
+
 def retry_after_seconds(response: HttpResponse) -> float:
     """Return the seconds to wait that ``Retry-After`` states (RFC 9110 §10.2.3), at most an hour; 0 without one.
 
@@ -50,6 +77,8 @@ def retry_after_seconds(response: HttpResponse) -> float:
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return min(float(value), MAX_RETRY_AFTER_SECONDS)
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415  # slow to import, and dates are rare
+
     try:
         wait = parsedate_to_datetime(value) - parsedate_to_datetime(response.headers.get("date", ""))
     except (ValueError, TypeError):

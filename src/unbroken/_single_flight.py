@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 import threading
@@ -119,6 +118,8 @@ class SingleFlight(Generic[T]):
 
 def _running_loop() -> tuple[object, Callable[[], Any], Callable[[Callable[[], object]], object]]:
     """Return the running loop's identity, its event class, and how another thread calls a function in it."""
+    import asyncio  # noqa: PLC0415  # slow to import, and not needed by programs without a loop
+
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -130,6 +131,8 @@ def _running_loop() -> tuple[object, Callable[[], Any], Callable[[Callable[[], o
 
 
 async def _set_or_time_out(event: Any, timeout: float | None) -> None:
+    import asyncio  # noqa: PLC0415  # imported by _running_loop already
+
     if isinstance(event, asyncio.Event):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):

@@ -22,31 +22,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from typing import Any
 
-from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse
+from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, NotSent, ResponseLost, Send
 from unbroken._origins import is_loopback
 
-__all__ = ["NotSent", "ResponseLost", "Send", "http_sender"]
-
-Send = Callable[[HttpRequest, float], HttpResponse]
-
-
-class NotSent(Exception):
-    """The server was not reached, so the request was certainly not carried out. ``reason`` names the cause in words."""
-
-    def __init__(self, message: str, reason: str = "") -> None:
-        super().__init__(message)
-        self.reason = reason or message
-
-
-class ResponseLost(Exception):
-    """No complete response arrived; the request may have been carried out. ``reason`` names the cause in words."""
-
-    def __init__(self, message: str, reason: str = "") -> None:
-        super().__init__(message)
-        self.reason = reason or message
+__all__ = ["http_sender"]
 
 
 def http_sender(

@@ -27,9 +27,9 @@ from typing import Literal
 
 from unbroken._clock import SYSTEM_CLOCK, Clock
 from unbroken._fork import register_fork_aware
-from unbroken._http import HttpRequest
+from unbroken._http import HttpRequest, NotSent, ResponseLost
 from unbroken._sync import run_sync
-from unbroken._transport import NotSent, ResponseLost, http_sender
+from unbroken._transport import http_sender
 from unbroken._verify.cached import CacheAges, RefreshingValue
 from unbroken._verify.revocation import Introspection, RevocationCheck, RevocationFeed, checked_url, json_of
 from unbroken.errors import BadResponse, ConfigurationError, InvalidToken, TryLater

@@ -93,7 +93,7 @@ class Play:
         if not hangs or self.ours:
             return self.tab.run(CAME, last, 20.0)
         self.until_refreshing()
-        self.tab.until(lambda: self.tab.run(RESPONDED, self.backend.refresh[1]) == self.backend.exchanges)
+        self.tab.until(lambda: self.tab.run(RESPONDED, self.backend.refresh[1]) == self.backend.refreshes)
         return self.tab.run(CAME, last, 0.5)
 
     def ask(self, method: str = "GET", path: str = "/api/echo", count: int = 1, *, hangs: bool = False) -> list[Any]:
@@ -102,7 +102,7 @@ class Play:
 
     def until_refreshing(self) -> None:
         """Wait until a refresh has reached the backend, and all that was sent before it."""
-        self.tab.until(lambda: self.backend.exchanges)
+        self.tab.until(lambda: self.backend.refreshes)
 
     def posts(self, user: str = "") -> int:
         """How many POSTs have reached the API, with a token of *user*."""

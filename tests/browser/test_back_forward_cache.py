@@ -43,7 +43,7 @@ def test_a_page_from_the_back_forward_cache_notices_a_refresh_of_another_tab(sta
     there_and_back(tab, refresh)
     tab.until(lambda: tab.heard("tokens") == [{"here": False}])
     assert tab.ask("/api/echo")["status"] == 200
-    assert (scene.backend.exchanges, len(scene.backend.seen)) == (1, 3)
+    assert (scene.backend.refreshes, len(scene.backend.seen)) == (1, 3)
 
 
 @pytest.mark.defect("I12")
@@ -53,4 +53,4 @@ def test_a_page_from_the_back_forward_cache_refreshes_an_expired_token(stage) ->
     there_and_back(scene.tab)
     scene.tab.until(lambda: len(scene.backend.issued) == 2)
     assert scene.get()["status"] == 200
-    assert (scene.backend.exchanges, len(scene.backend.seen)) == (1, 1)
+    assert (scene.backend.refreshes, len(scene.backend.seen)) == (1, 1)

@@ -32,7 +32,7 @@ def test_a_session_that_is_over_is_one_event_however_many_requests_wait(scene) -
     scene.backend.end_sessions()
     scene.backend.spoil(Fault(seconds=0.1))
     assert errors(scene.together(20)) == ["session_over"] * 20
-    assert (len(scene.tab.heard("over")), scene.backend.exchanges) == (1, 1)
+    assert (len(scene.tab.heard("over")), scene.backend.refreshes) == (1, 1)
 
 
 @pytest.mark.defect("S2.3")
@@ -43,7 +43,7 @@ def test_repeated_expiries_in_two_tabs_present_each_refresh_token_once(stage) ->
         for tab in scene.tabs:
             tab.pass_(31)
         assert statuses(scene.together(10)) == [200] * 20
-    assert (scene.backend.exchanges, len(set(scene.backend.presented)), scene.backend.alarms) == (4, 4, 0)
+    assert (scene.backend.refreshes, len(set(scene.backend.presented)), scene.backend.alarms) == (4, 4, 0)
 
 
 @pytest.mark.defect("S2.4")
@@ -60,7 +60,7 @@ def test_a_logout_during_a_refresh_is_final(scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=0.3))
     waits = scene.tab.begin("/api/echo")
-    scene.tab.until(lambda: scene.backend.exchanges)
+    scene.tab.until(lambda: scene.backend.refreshes)
     scene.tab.run("() => session.logout()")
     assert scene.tab.outcome(waits)["reason"] == "logged_out"
     scene.tab.until(lambda: len(scene.backend.issued) == 2)
@@ -76,7 +76,7 @@ def test_late_challenges_need_no_refresh(scene) -> None:
     assert scene.get()["status"] == 200
     scene.release()
     assert statuses(scene.tab.outcomes(late)) == [200] * 4
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("S2.7", "P9")
@@ -106,7 +106,7 @@ def test_a_wrong_password_is_reported_as_such_by_the_same_client(scene) -> None:
     assert scene.tab.attempt("() => session.login('ada', 'wrong')")["error"] == "access_denied"
     about = {"headers": {"Content-Type": "application/json"}}
     assert scene.post('{"username": "ada", "password": "wrong"}', "/login", **about)["status"] == 401
-    assert (scene.backend.exchanges, scene.tab.heard("over")) == (0, [])
+    assert (scene.backend.refreshes, scene.tab.heard("over")) == (0, [])
     assert scene.get()["json"]["user"] == "ada", "and who was logged in still is"
 
 
@@ -148,7 +148,7 @@ def test_the_same_request_object_is_refreshed_for_each_time_it_is_sent(scene) ->
     for _ in range(3):
         scene.backend.expire()
         assert scene.tab.run(script, scene.tab.client) == [200, True]
-    assert scene.backend.exchanges == 3
+    assert scene.backend.refreshes == 3
 
 
 @pytest.mark.defect("S2.13", "P14")

@@ -42,7 +42,7 @@ def test_a_refused_refresh_is_an_error_and_no_response(scene, code) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(status=200, body=b'{"code": %d, "data": null}' % code))
     assert scene.get()["error"] == "session_over"
-    assert (scene.backend.exchanges, len(scene.tab.heard("over")), "tokens" in scene.tab.stored) == (1, 1, False)
+    assert (scene.backend.refreshes, len(scene.tab.heard("over")), "tokens" in scene.tab.stored) == (1, 1, False)
 
 
 @pytest.mark.defect("S1.3")
@@ -51,7 +51,7 @@ def test_every_waiting_request_ends_whatever_the_failure_is(scene, fault) -> Non
     scene.backend.expire()
     scene.backend.spoil(fault, times=60)
     assert errors(scene.together(20)) == ["try_later"] * 20
-    assert scene.backend.exchanges <= 3, "a failure is remembered: it is not repeated for everybody"
+    assert scene.backend.refreshes <= 3, "a failure is remembered: it is not repeated for everybody"
 
 
 @pytest.mark.defect("S1.4")
@@ -136,7 +136,7 @@ def test_an_odd_refresh_token_arrives_whole_and_a_missing_one_is_not_sent(stage)
     scene.tab.run("(response) => session.importTokens(response)", response)
     scene.backend.expire()
     assert scene.get()["reason"] == "no_refresh_token"
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("S1.9")
@@ -150,7 +150,7 @@ def test_a_missing_field_is_named_and_the_tokens_are_kept(scene, data, field) ->
     scene.backend.spoil(Fault(status=200, body=b'{"code": 200, "data": %s}' % data.encode()), times=3)
     caught = scene.get()
     assert (caught["error"], caught["field"]) == ("bad_answer", field)
-    assert (scene.tab.stored["tokens"], scene.backend.exchanges) == (before, 1)
+    assert (scene.tab.stored["tokens"], scene.backend.refreshes) == (before, 1)
     scene.backend.faults.clear()
     scene.tab.pass_(60)
     assert codes([scene.get()]) == [200]
@@ -161,7 +161,7 @@ def test_a_challenge_by_status_counts_like_one_by_code(stage) -> None:
     scene = stage(CodeIn200(status=401))
     scene.backend.expire()
     assert scene.get()["status"] == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("S1.11")
@@ -196,9 +196,9 @@ def test_late_challenges_loops_and_silence_all_end(stage) -> None:
     assert codes([scene.get()]) == [200]
     scene.release()
     assert codes(scene.tab.outcomes(late)) == [200]
-    assert scene.backend.exchanges == 1, "a late challenge needs none"
+    assert scene.backend.refreshes == 1, "a late challenge needs none"
     assert codes([scene.get("/api/never") for _ in range(10)]) == [401] * 10
-    assert scene.backend.exchanges == 2, "nor does an endpoint that always challenges, after the first time"
+    assert scene.backend.refreshes == 2, "nor does an endpoint that always challenges, after the first time"
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=2, lost=True), times=3)
     assert scene.get()["error"] == "try_later"

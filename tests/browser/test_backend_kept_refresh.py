@@ -20,7 +20,7 @@ def scene(stage):
 def test_many_challenges_share_one_refresh_and_cause_no_reuse_alarm(scene) -> None:
     scene.backend.expire()
     assert statuses(scene.together(30)) == [200] * 30
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
 
 
 @pytest.mark.defect("S4.2")
@@ -37,14 +37,14 @@ def test_a_rotated_refresh_token_replaces_the_old_one_and_a_kept_one_stays(stage
 @pytest.mark.defect("S4.3")
 def test_a_broken_connection_keeps_the_http_clients_error(scene) -> None:
     assert scene.get("/api/torn")["error"] in BROKEN
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
 
 
 @pytest.mark.defect("S4.4")
 def test_no_request_refreshes_after_the_end_of_the_session(scene) -> None:
     scene.backend.end_sessions()
     assert errors([scene.get() for _ in range(4)]) == ["session_over"] * 4
-    assert (scene.backend.exchanges, len(scene.tab.heard("over")), "tokens" in scene.tab.stored) == (1, 1, False)
+    assert (scene.backend.refreshes, len(scene.tab.heard("over")), "tokens" in scene.tab.stored) == (1, 1, False)
     assert len(scene.backend.seen) == 1, "without tokens nothing is sent"
 
 
@@ -56,10 +56,10 @@ def test_a_silent_server_is_given_up_and_a_missing_refresh_token_is_never_sent(s
     began = time.monotonic()
     assert scene.get()["error"] == "try_later"
     assert time.monotonic() - began < 3
-    asked = scene.backend.exchanges
+    asked = scene.backend.refreshes
     scene.tab.run("() => session.importTokens({ accessToken: 'dead' })")
     assert scene.get()["reason"] == "no_refresh_token"
-    assert scene.backend.exchanges == asked
+    assert scene.backend.refreshes == asked
 
 
 @pytest.mark.defect("S4.6")
@@ -72,5 +72,5 @@ def test_late_challenges_need_no_refresh_and_new_requests_wait(stage) -> None:
     assert statuses(scene.together(4)) == [200] * 4
     scene.release()
     assert scene.tab.outcome(late)["status"] == 200
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
     assert len(scene.backend.requests_to("/api/echo")) == 4, "each was sent once, with the new token"

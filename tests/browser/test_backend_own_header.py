@@ -21,7 +21,7 @@ def scene(stage):
 def test_a_challenge_in_a_400_is_found(scene) -> None:
     scene.backend.expire()
     assert scene.get()["status"] == 200
-    assert (scene.backend.exchanges, len(scene.backend.seen)) == (1, 2)
+    assert (scene.backend.refreshes, len(scene.backend.seen)) == (1, 2)
 
 
 @pytest.mark.defect("S3.2")
@@ -29,7 +29,7 @@ def test_an_error_keeps_its_response_and_a_broken_connection_its_type(scene) -> 
     response = scene.get("/api/error/400")
     assert (response["status"], response["json"]) == (400, {"code": 400, "msg": "no"})
     assert scene.get("/api/torn")["error"] in BROKEN
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
 
 
 @pytest.mark.defect("S3.3")
@@ -123,7 +123,7 @@ def test_a_400_of_any_other_form_is_returned_unchanged(scene, media_type, body) 
     response = scene.get("/api/raw/400?" + urlencode({"type": media_type, "body": body}))
     assert response["status"] == 400
     assert response["text"] == body or response["json"] == [401]
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
 
 
 @pytest.mark.defect("S3.11")
@@ -143,9 +143,9 @@ def test_late_challenges_and_loops_end(scene) -> None:
     assert scene.get()["status"] == 200
     scene.release()
     assert scene.tab.outcome(late)["status"] == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
     assert statuses([scene.get("/api/never") for _ in range(10)]) == [400] * 10
-    assert scene.backend.exchanges == 2
+    assert scene.backend.refreshes == 2
 
 
 @pytest.mark.parametrize("client", ["axios"])
@@ -154,7 +154,7 @@ def test_axios_finds_a_challenge_in_a_body_of_every_response_type(stage, kind, c
     scene = stage(OwnHeader())
     scene.backend.expire()
     assert scene.get(responseType=kind)["status"] == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.parametrize("client", ["fetch", "request", "axios"])

@@ -17,7 +17,7 @@ def scene(stage):
 @pytest.mark.defect("S0.1")
 def test_a_broken_connection_is_the_http_clients_own_error(scene) -> None:
     assert scene.get("/api/torn")["error"] in BROKEN
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
     assert scene.get()["status"] == 200
 
 
@@ -28,7 +28,7 @@ def test_no_error_response_during_a_refresh_is_sent_again(scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=0.5))
     waits = scene.tab.begin("/api/echo")
-    scene.tab.until(lambda: scene.backend.exchanges)
+    scene.tab.until(lambda: scene.backend.refreshes)
     later = scene.tab.begin("/api/raw/500", method="POST", body="once")
     for status, numbers in begun.items():
         assert scene.tab.outcome(numbers)["status"] == status
@@ -63,7 +63,7 @@ def test_all_waiting_requests_fail_with_the_refresh(scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=0.1, status=503, headers={"retry-after": "30"}))
     assert errors(scene.together(20)) == ["try_later"] * 20
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("S0.6")
@@ -89,13 +89,13 @@ def test_an_error_response_keeps_its_status_and_body(scene, status) -> None:
 def test_a_401_without_a_code_in_its_body_is_no_challenge(scene, query, body) -> None:
     response = scene.get(f"/api/raw/401{query}")
     assert (response["status"], response["text"]) == (401, body)
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
 
 
 @pytest.mark.defect("S0.9", "P7")
 def test_an_endpoint_that_always_challenges_causes_one_refresh(scene) -> None:
     assert [scene.get("/api/never")["status"] for _ in range(20)] == [401] * 20
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
     assert len(scene.backend.requests_to("/api/never")) == 21
     assert scene.get()["status"] == 200
 
@@ -107,7 +107,7 @@ def test_a_late_challenge_needs_no_refresh(scene) -> None:
     assert scene.get()["status"] == 200
     scene.release()
     assert scene.tab.outcome(late)["status"] == 200
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
 
 
 @pytest.mark.defect("S0.11")
@@ -115,11 +115,11 @@ def test_a_wrong_password_causes_no_refresh_and_only_session_endpoints_are_exclu
     assert scene.tab.attempt("() => session.login('ada', 'wrong')")["error"] == "access_denied"
     about = {"headers": {"Content-Type": "application/json"}}
     wrong = scene.post('{"username": "ada", "password": "wrong"}', "/login", **about)
-    assert (wrong["status"], scene.backend.exchanges) == (401, 0)
+    assert (wrong["status"], scene.backend.refreshes) == (401, 0)
     assert "error" not in scene.tab.attempt("(word) => session.login('ada', word)", PASSWORD), "the right one works"
     scene.backend.expire()
     assert scene.get("/x/user/refresher")["status"] == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("S0.12")
@@ -148,7 +148,7 @@ def test_new_requests_wait_for_the_refresh_and_tokens_stay_with_their_origin(sta
 def test_many_challenged_requests_share_one_refresh(scene) -> None:
     scene.backend.expire()
     assert statuses(scene.together(30)) == [200] * 30
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
 
 
 @pytest.mark.defect("S0.15")
@@ -156,7 +156,7 @@ def test_the_request_that_caused_a_refresh_does_not_wait_for_the_others(scene) -
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=0.2))
     first = scene.tab.begin("/api/echo")
-    scene.tab.until(lambda: scene.backend.exchanges)
+    scene.tab.until(lambda: scene.backend.refreshes)
     other = scene.tab.begin("/api/late")
     scene.tab.until(lambda: scene.backend.requests_to("/api/late"))
     scene.backend.held = True

@@ -83,7 +83,7 @@ def test_a_stream_is_sent_neither_twice_nor_empty(stage, shape, client) -> None:
     assert response["text"] == challenge.body.decode(), "the server's own response"
     assert scene.tab.run("() => streams") == ["streamed body"]
     assert scene.tab.ask("/api/echo", method="POST", kind="stream")["json"]["user"] == "ada"
-    assert (scene.backend.exchanges, len(scene.backend.seen)) == (1, 2), (
+    assert (scene.backend.refreshes, len(scene.backend.seen)) == (1, 2), (
         "the session was refreshed for the next request"
     )
 
@@ -101,7 +101,7 @@ def test_a_config_that_axios_returns_can_be_sent_again(stage, client) -> None:
         scene.tab.pass_(31)
         scene.backend.seen.clear()
         scene.backend.expire()
-        before = scene.backend.exchanges
+        before = scene.backend.refreshes
         assert scene.tab.run("async (number) => (await instance.request(kept[number])).status", number) == 200
         first, again = scene.backend.seen
-        assert (first.sha256, scene.backend.exchanges) == (again.sha256, before + 1)
+        assert (first.sha256, scene.backend.refreshes) == (again.sha256, before + 1)

@@ -20,14 +20,14 @@ def test_a_late_challenge_in_another_tab_needs_no_refresh(stage) -> None:
     assert scene.get()["status"] == 200
     scene.release()
     assert scene.tabs[1].outcome(late)["status"] == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("I3")
 def test_the_response_to_the_second_try_is_final(stage) -> None:
     scene = stage(BearerJson())
     assert scene.get("/api/never")["status"] == 401
-    assert (scene.backend.exchanges, len(scene.backend.requests_to("/api/never"))) == (1, 2)
+    assert (scene.backend.refreshes, len(scene.backend.requests_to("/api/never"))) == (1, 2)
 
 
 # ---- which responses -------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def test_a_challenge_in_a_body_is_found_in_every_json_media_type(stage, kind) ->
     scene = stage(OwnHeader())
     body = "/api/raw/400?" + urlencode({"type": kind, "body": '{"code": 401}'})
     assert scene.get(body)["status"] == 400
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("I6")
@@ -83,10 +83,10 @@ def test_a_negated_condition_matches_every_value_but_the_listed_ones(stage) -> N
     negated = {"status": [400], "field": "code", "values": [400, 500], "negate": True}
     scene = stage(OwnHeader(), challenge=negated)
     assert scene.get("/api/error/400")["status"] == 400
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
     scene.backend.expire()
     assert scene.get()["status"] == 200, "401 is none of those"
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 # ---- a header that is set by hand ------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def test_a_header_with_a_token_of_the_caller_is_left_alone(stage, header) -> Non
     scene = stage(BearerJson())
     assert scene.get(headers={"Authorization": header})["status"] == 401
     assert [seen.value for seen in scene.backend.seen] == [header]
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
 
 
 @pytest.mark.defect("I6")
@@ -109,7 +109,7 @@ def test_a_header_with_an_old_token_of_the_session_gets_the_newest_one(stage) ->
     scene.backend.expire()
     assert scene.get()["status"] == 200
     assert scene.get(headers={"authorization": old})["status"] == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 BY_HAND = "(token) => void (axios.defaults.headers.common.Authorization = `Bearer ${token}`)"
@@ -145,7 +145,7 @@ def test_a_request_with_the_sessions_token_set_by_hand_is_refreshed_like_any_oth
     if source == "refreshed since":
         scene.backend.expire()
         assert other.ask("/api/echo")["status"] == 200
-    before = scene.backend.exchanges
+    before = scene.backend.refreshes
     scene.backend.expire()
     assert by_hand(tab, token)["status"] == 200
-    assert scene.backend.exchanges == before + 1
+    assert scene.backend.refreshes == before + 1

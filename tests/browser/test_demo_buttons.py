@@ -7,7 +7,7 @@ from tests.browser.demo import Demo
 
 def test_start_again_in_one_tab_reloads_the_other(demo: Demo) -> None:
     demo.open().press("Steal the token")
-    assert demo.state("unbroken").endswith("Logged out: reuse")
+    assert "thief out after" in demo.state("unbroken")
     with demo.page.context.expect_page() as opened:
         demo.page.get_by_role("link", name="Open another tab").click()
     other = Demo(opened.value, demo.server, demo.url)
@@ -52,16 +52,16 @@ def test_every_button_works_by_keyboard(demo: Demo) -> None:
     typed("Go on", "Space")
     assert demo.said == "Going on."
     typed("Expire now", "Space")
-    assert demo.outcome().startswith("The access token died.")
+    assert demo.outcome().startswith("The access token expired.")
     typed("Go offline")
     typed("Go online", "Space")
-    assert demo.outcome().startswith("The connection broke during an exchange, and came back.")
+    assert demo.outcome().startswith("The connection broke during a refresh, and came back.")
     typed("Steal the token")
-    assert demo.outcome().startswith("The theft was found out")
+    assert "The thief is out after" in demo.outcome()
     typed("Start again", "Space")
     assert demo.outcome() == "Started again: both clients are logged in."
-    typed("Lose the next answer", "Space")
-    assert demo.outcome().startswith("The answer to an exchange was lost.")
+    typed("Lose the next response", "Space")
+    assert demo.outcome().startswith("The response to a refresh was lost.")
     with demo.page.context.expect_page() as opened:
         typed("Open another tab", role="link")
     opened.value.get_by_text("This tab has joined the other one").wait_for()
@@ -74,7 +74,7 @@ def test_the_page_reconnects_to_a_server_that_was_unreachable(demo: Demo) -> Non
     demo.page.on("requestfailed", lambda request: failed.append(request.url))
     demo.page.context.set_offline(True)
     demo.wait_for(lambda: any(url.endswith("/demo/events") for url in failed))
-    assert demo.press("Expire now").startswith("The demo’s server does not answer")
+    assert demo.press("Expire now").startswith("The demo’s server does not respond")
     demo.page.context.set_offline(False)
     demo.press("Start again")
     demo.page.locator("#events").get_by_text("login").first.wait_for()
@@ -82,8 +82,8 @@ def test_the_page_reconnects_to_a_server_that_was_unreachable(demo: Demo) -> Non
 
 def test_the_page_says_that_its_server_was_restarted_and_can_start_again(demo: Demo) -> None:
     demo.open().server.restart()
-    for name in ("Expire now", "Lose the next answer", "Go offline"):
-        assert demo.press(name) == "The demo’s server has been started anew, and does not know this page: start again."
+    for name in ("Expire now", "Lose the next response", "Go offline"):
+        assert demo.press(name) == "The demo’s server was restarted, and does not know this page: start again."
     demo.press("Start again")
     demo.page.locator("#events").get_by_text("login").first.wait_for()
-    assert "unbroken: 1 exchange, no request failed, still logged in." in demo.press("Expire now")
+    assert "unbroken: 1 refresh, no request failed, still logged in." in demo.press("Expire now")

@@ -16,12 +16,12 @@ from tests.browser.demo import ACTION, Demo
 
 def test_only_the_naive_client_fails_when_the_access_token_expires(demo: Demo) -> None:
     demo.page.goto(demo.url + "/demo")  # and who only looks sees it without a click
-    demo.page.get_by_text("s the access token dies: watch both lanes").wait_for()
-    demo.page.get_by_text("The access token died.").wait_for(timeout=ACTION)
+    demo.page.get_by_text("s the access token expires: watch both").wait_for()
+    demo.page.get_by_text("The access token expired.").wait_for(timeout=ACTION)
     said, ours, naive = demo.said, demo.counts("unbroken"), demo.counts("naive")
-    assert (ours["failed"], ours["exchanges"], ours["logouts"]) == (0, 1, 0)
-    assert naive["exchanges"] > 1 or naive["failed"]
-    assert "unbroken: 1 exchange, no request failed, still logged in." in said
+    assert (ours["failed"], ours["refreshes"], ours["logouts"]) == (0, 1, 0)
+    assert naive["refreshes"] > 1 or naive["failed"]
+    assert "unbroken: 1 refresh, no request failed, still logged in." in said
     assert demo.state("unbroken") == "Logged in"
     assert demo.errors == []
     assert demo.requested == {demo.url}
@@ -43,14 +43,23 @@ def test_a_lost_response_logs_out_only_the_naive_client_and_tab_reaches_every_bu
         assert demo.page.evaluate("document.activeElement.matches(':focus-visible')")
         if names[-1] == "Pause":
             break
-    buttons = ["Expire now", "Lose the next answer", "Open another tab", "Go offline", "Steal the token", "Start again"]
+    buttons = [
+        "Expire now",
+        "Lose the next response",
+        "Open another tab",
+        "Go offline",
+        "Steal the token",
+        "Start again",
+    ]
     assert names[-7:] == [*buttons, "Pause"]
     for _ in range(5):
         demo.page.keyboard.press("Shift+Tab")
     demo.page.keyboard.press("Enter")
-    assert "unbroken: 2 exchanges, no request failed, still logged in." in demo.outcome()
-    assert demo.page.evaluate("document.activeElement.textContent") == "Lose the next answer"
+    assert "unbroken: 2 refreshes, no request failed, still logged in." in demo.outcome()
+    assert demo.page.evaluate("document.activeElement.textContent") == "Lose the next response"
     assert demo.counts("naive")["logouts"] == 1
+    assert demo.said.endswith("“Start again” logs in again.")
+    assert demo.page.locator("[data-action=again].first").count() == 1
     failed = demo.page.eval_on_selector_all(
         "#naive [role=listitem]", "all => all.filter(one => one.ariaLabel.includes('failed')).map(one => one.innerHTML)"
     )
@@ -62,22 +71,30 @@ def test_a_connection_lost_during_a_refresh_logs_out_only_the_naive_client(demo:
     demo.open().page.get_by_role("button", name="Go offline").click()
     demo.page.get_by_role("button", name="Go online").click()
     said = demo.outcome()
-    assert "Naive client: 0 exchanges" in said
-    assert "unbroken: 1 exchange, no request failed, still logged in." in said
+    assert "Naive client: 0 refreshes" in said
+    assert "unbroken: 1 refresh, no request failed, still logged in." in said
     assert demo.state("naive").endswith("Logged out")
     assert demo.state("unbroken").endswith("Logged in")
 
 
 def test_a_stolen_refresh_token_is_detected_and_its_session_revoked(demo: Demo) -> None:
     said = demo.open().press("Steal the token")
-    assert said.startswith("The theft was found out: the refresh token was used twice")
-    assert demo.state("unbroken").endswith("Logged out: reuse")
-    assert demo.state("naive").endswith("Logged in")
+    assert "Naive client: the user was logged out and has logged in again." in said
+    assert "unbroken: the server saw two parties use one token, and revoked the session." in said
+    assert "Logged in · thief out after" in demo.state("unbroken")
+    assert demo.state("naive").endswith("Logged in · the thief is still in")
+    assert [demo.counts(lane)["logouts"] for lane in ("naive", "unbroken")] == [1, 1]
     assert demo.ended() == ["reuse"]
-    demo.page.get_by_text("reuse: token 0.0 came back when 1.0 was the newest. The session was ended.").wait_for()
+    demo.page.get_by_text("reuse: a refresh token came back that had been used before").wait_for()
+    for lane in ("naive", "unbroken"):  # both users work on
+        served = demo.counts(lane)["served"]
+        demo.wait_for(lambda lane=lane, served=served: demo.counts(lane)["served"] > served + 2)
+    labels = demo.page.eval_on_selector_all("#naive [role=listitem]", "all => all.map(one => one.ariaLabel)")
+    assert any(label.startswith("Request of the thief: served") for label in labels)
     demo.press("Start again")
     demo.wait_for(lambda: demo.counts("unbroken")["served"] > 2)
     assert demo.counts("unbroken")["logouts"] == 0
+    assert demo.state("naive").endswith("Logged in")
     assert demo.errors == []
 
 
@@ -88,28 +105,29 @@ def test_two_demo_tabs_share_one_refresh(demo: Demo) -> None:
     other = Demo(opened.value, demo.server, demo.url)
     other.page.wait_for_selector("body[data-ready]")
     assert other.said.startswith("This tab has joined the other one")
+    assert demo.said == "Another tab has joined: both tabs share the two sessions."
     other.wait_for(lambda: other.counts("unbroken")["served"] > 8)
     assert "no request failed, still logged in." in other.press("Expire now")
     for tab in (demo, other):
-        assert (tab.counts("unbroken")["exchanges"], tab.counts("unbroken")["failed"]) == (1, 0)
+        assert (tab.counts("unbroken")["refreshes"], tab.counts("unbroken")["failed"]) == (1, 0)
         assert tab.errors == []
     other.page.close()
 
 
 def test_the_devices_page_revokes_one_session_and_all_others(demo: Demo) -> None:
     demo.open().open("/demo/devices")
-    demo.page.get_by_role("button", name="End Phone").wait_for()
+    demo.page.get_by_role("button", name="Log out Phone").wait_for()
     assert demo.page.inner_text("#devices li:first-child h2") == "This page, by unbroken this session"
     assert demo.page.get_by_text("Firefox on Windows · 198.51.100.8 · last used 5 days ago").count() == 1
     for scheme in ("light", "dark"):
         demo.page.emulate_media(color_scheme=scheme)
         assert demo.page.evaluate(FAINT) == []
-    demo.page.get_by_role("button", name="End Phone").press("Enter")
-    demo.page.get_by_text("Ended: Phone. You are logged in with 3 sessions.").wait_for()
+    demo.page.get_by_role("button", name="Log out Phone").press("Enter")
+    demo.page.get_by_text("Logged out: Phone. You are logged in with 3 sessions.").wait_for()
     assert demo.ended() == ["revoked"]
-    assert demo.page.evaluate("document.activeElement.textContent") == "End"
-    demo.page.get_by_role("button", name="End all others").click()
-    demo.page.get_by_text("Ended 2 sessions. You are logged in with 1 session.").wait_for()
+    assert demo.page.evaluate("document.activeElement.textContent") == "Log out"
+    demo.page.get_by_role("button", name="Log out all others").click()
+    demo.page.get_by_text("Logged out 2 sessions. You are logged in with 1 session.").wait_for()
     assert demo.ended() == ["revoked"] * 3
     assert demo.errors == []
     demo.page.evaluate("localStorage.clear()")
@@ -160,7 +178,9 @@ def test_the_demo_commands_serve_the_page_until_they_are_interrupted(tmp_path: P
         assert process.stdout is not None
         address = "{0.scheme}://{0.netloc}".format(urlsplit(process.stdout.readline().split()[1]))
         with httpx2.Client(transport=httpx2.HTTPTransport(retries=5)) as client:
-            assert "<h1>When the access token dies</h1>" in client.get(address + "/demo").text
+            if arguments == ["demo", "--page"]:
+                assert client.get(address).headers["location"] == "/demo"
+            assert "<h1>When the access token expires</h1>" in client.get(address + "/demo").text
             assert client.get(address + "/demo/auth/health").status_code == 200
             begun = client.post(address + "/demo/start").json()
             about = {"username": begun["username"], "password": begun["password"]}
@@ -177,7 +197,7 @@ def test_the_demo_commands_serve_the_page_until_they_are_interrupted(tmp_path: P
 def test_the_demo_refuses_several_workers(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "unbroken.cli", "serve", "--demo", "--workers", "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stderr) == (2, "unbroken: the demo needs one worker, and /demo for itself\n")
+    assert (done.returncode, done.stderr) == (2, "unbroken: the demo needs one worker, and the path /demo for itself\n")
 
 
 # Texts whose contrast with what is behind them is less than 4.5 (WCAG 2.2, 1.4.3).
@@ -223,3 +243,31 @@ MOVES = """async () => {
 NAMELESS = """() => [...document.querySelectorAll("button, a, [role=group], [role=list], ul, svg:not([aria-hidden])")]
   .filter((one) => !(one.ariaLabel || one.getAttribute("aria-labelledby") || one.textContent.trim()))
   .map((one) => one.outerHTML)"""
+
+
+def test_labels_of_events_do_not_overlap(demo: Demo) -> None:
+    demo.open().page.set_viewport_size({"width": 1000, "height": 900})
+    for _ in range(3):
+        demo.page.get_by_role("button", name="Expire now").click()
+        demo.outcome()
+    demo.press("Steal the token")
+    assert demo.page.evaluate(OVERLAPS) == []
+
+
+def test_before_the_login_neither_client_counts_as_logged_in_or_out(demo: Demo) -> None:
+    demo.page.route("**/demo/start", lambda route: None)  # which never gets a response
+    demo.page.goto(demo.url + "/demo#still", wait_until="domcontentloaded")
+    for lane in ("naive", "unbroken"):
+        assert demo.state(lane) == "Not logged in yet"
+        assert demo.page.get_attribute(f"#{lane}", "data-state") is None
+
+
+# Labels of one lane that cover each other.
+OVERLAPS = """() => ["naive", "unbroken"].flatMap((lane) => {
+  const labels = [...document.querySelectorAll(`#${lane} text.mark`)];
+  if (labels.length < 2) throw new Error("there is nothing to compare");
+  const boxes = labels.map((label) => ({ text: label.textContent, box: label.getBoundingClientRect() }));
+  const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom - 2 && b.top < a.bottom - 2;
+  const others = (one, at) => boxes.slice(at + 1).filter((other) => meet(one.box, other.box));
+  return boxes.flatMap((one, at) => others(one, at).map((other) => `${one.text} / ${other.text}`));
+})"""

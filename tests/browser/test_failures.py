@@ -30,7 +30,7 @@ def test_a_refused_refresh_does_not_end_a_session_that_another_tab_has_refreshed
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=0.3, status=401))
     slow = scene.tab.begin("/api/echo")
-    scene.tab.until(lambda: scene.backend.exchanges == 1)
+    scene.tab.until(lambda: scene.backend.refreshes == 1)
     assert scene.tabs[1].ask("/api/echo")["status"] == 200
     assert scene.tab.outcome(slow)["status"] == 200
     assert [tab.heard("over") for tab in scene.tabs] == [[], []]
@@ -42,7 +42,7 @@ def test_a_token_that_has_not_expired_is_used_while_the_server_cannot_refresh(st
     scene.backend.spoil(DOWN, times=9)
     scene.tab.pass_(1795)
     assert scene.get()["status"] == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("I9")
@@ -67,7 +67,7 @@ def test_a_third_rejected_token_in_thirty_seconds_is_a_renewal_storm(stage) -> N
     scene.backend.expire()
     caught = scene.get()
     assert (caught["error"], caught["retryAfter"]) == ("renewal_storm", 30)
-    assert scene.backend.exchanges == 2
+    assert scene.backend.refreshes == 2
     scene.tab.pass_(31)
     assert scene.get()["status"] == 200
 
@@ -79,7 +79,7 @@ def test_a_retry_after_of_hours_is_cut_to_one_hour(stage) -> None:
     assert scene.get()["retryAfter"] == 3600
     scene.tab.pass_(3500)
     caught = scene.get()
-    assert (caught["error"], scene.backend.exchanges) == ("try_later", 1)
+    assert (caught["error"], scene.backend.refreshes) == ("try_later", 1)
     assert caught["retryAfter"] == pytest.approx(100, abs=20)
     scene.tab.pass_(101)
     assert scene.get()["status"] == 200

@@ -16,7 +16,7 @@ def test_requests_that_wait_under_one_user_are_never_sent_for_the_next(stage) ->
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=0.4))
     waits = [(tab, tab.begin("/api/echo", method="POST", body="pay")) for tab in scene.tabs]
-    scene.tab.until(lambda: scene.backend.exchanges and len(scene.backend.seen) == 2)
+    scene.tab.until(lambda: scene.backend.refreshes and len(scene.backend.seen) == 2)
     scene.log_in("bob", scene.tabs[1])
     assert [tab.outcome(numbers)["reason"] for tab, numbers in waits] == ["other_login"] * 2
     assert len(scene.backend.seen) == 2
@@ -32,7 +32,7 @@ def test_a_logout_in_one_tab_ends_the_waiting_requests_of_another_at_once(stage)
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=1.5))
     waits = scene.tabs[1].begin("/api/echo", count=3, method="POST", body="pay")
-    scene.tab.until(lambda: scene.backend.exchanges)
+    scene.tab.until(lambda: scene.backend.refreshes)
     scene.tab.run("() => session.logout()")
     assert [one["reason"] for one in scene.tabs[1].outcomes(waits)] == ["logged_out"] * 3
     assert len(scene.backend.issued) == 1, "before the response to the refresh"
@@ -65,7 +65,7 @@ def test_requests_after_a_logout_fail_unless_visitors_are_allowed(stage) -> None
     scene.tab.start(**scene.options, visitors=True)
     assert scene.get()["status"] == 401
     assert [seen.value for seen in scene.backend.seen] == [""]
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
 
 
 LOGIN = "() => session.login('ada', 'word')"
@@ -110,7 +110,7 @@ def test_a_disposed_session_and_a_detached_axios_do_nothing_by_themselves(scene)
     scene.tab.run("() => (session.dispose(), session.dispose(), detach(), detach())")
     scene.backend.expire()
     assert scene.tab.run("async () => (await instance.get('/api/echo').catch((error) => error.response)).status") == 401
-    assert scene.backend.exchanges == 0, "axios is on its own again"
+    assert scene.backend.refreshes == 0, "axios is on its own again"
     scene.tab.pass_(9000)
     scene.tab.run("() => window.dispatchEvent(new Event('online'))")
     assert [seen.value for seen in scene.backend.seen] == [""]
@@ -128,4 +128,4 @@ def test_a_disposed_session_still_refreshes_for_its_requests(stage) -> None:
     scene.tab.run("() => session.dispose()")
     scene.backend.expire()
     assert scene.get()["status"] == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1

@@ -33,7 +33,7 @@ def test_two_axios_instances_and_fetch_share_one_refresh(scene) -> None:
         return (await Promise.all(asked.flat())).map(({ status }) => status);
     }"""
     assert scene.tab.run(script) == [200] * 15
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
 
 
 def test_two_sessions_with_one_key_in_one_page_share_one_refresh(scene) -> None:
@@ -43,7 +43,7 @@ def test_two_sessions_with_one_key_in_one_page_share_one_refresh(scene) -> None:
     script = """async () => (await Promise.all([1, 2, 3].flatMap((n) =>
         [session.fetch(`/api/echo?a=${n}`), twin.fetch(`/api/echo?b=${n}`)]))).map(({ status }) => status)"""
     assert scene.tab.run(script) == [200] * 6
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
 
 
 # ---- several tabs ----------------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def test_three_tabs_of_another_backend_share_one_refresh(stage) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=0.2))
     assert statuses(scene.together(5)) == [200] * 15
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
 
 
 @pytest.mark.defect("P1")
@@ -78,7 +78,7 @@ def test_three_tabs_refresh_once_per_expiry(stage) -> None:
         for tab in scene.tabs:
             tab.pass_(31)
         assert statuses(scene.together(8)) == [200] * 24
-        assert (scene.backend.exchanges, scene.backend.alarms) == (round_, 0)
+        assert (scene.backend.refreshes, scene.backend.alarms) == (round_, 0)
 
 
 def test_five_tabs_wait_no_longer_than_their_refresh_takes(stage) -> None:
@@ -88,7 +88,7 @@ def test_five_tabs_wait_no_longer_than_their_refresh_takes(stage) -> None:
     began = time.monotonic()
     assert statuses(scene.together(8)) == [200] * 40
     assert time.monotonic() - began < 10
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
 
 
 @pytest.mark.defect("P13")
@@ -98,7 +98,7 @@ def test_a_failing_refresh_is_tried_at_most_three_times_by_all_tabs_together(sta
     scene.backend.spoil(Fault(status=503, headers={"retry-after": "30"}), times=9)
     began = time.monotonic()
     assert errors(scene.together(5)) == ["try_later"] * 15
-    assert scene.backend.exchanges <= 3
+    assert scene.backend.refreshes <= 3
     assert time.monotonic() - began < 10
 
 
@@ -152,7 +152,7 @@ def test_a_refresh_waits_only_a_limited_time_for_a_lock_that_is_never_released(s
     scene.tab.run("() => void navigator.locks.request('the lock', () => new Promise(() => {}))")
     scene.backend.expire()
     assert scene.get()["status"] == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("I11")

@@ -19,7 +19,7 @@ def test_no_token_reaches_another_origin_not_even_by_a_redirect(stage, run, shap
     else:
         assert redirected["status"] == refused
     assert [seen.value for seen in other.seen] == [""] * (1 if shape is OwnHeader else 2)
-    assert scene.backend.exchanges == 0, "a challenge of another origin is not about our token"
+    assert scene.backend.refreshes == 0, "a challenge of another origin is not about our token"
     assert scene.get()["status"] == 200
 
 

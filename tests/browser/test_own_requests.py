@@ -178,7 +178,7 @@ def test_a_refresh_runs_through_no_interceptor_and_outlives_the_request_that_beg
     scene.backend.spoil(Fault(seconds=1.0))
     first = scene.tab.begin("/api/echo")
     second = scene.tab.begin("/api/echo")
-    scene.tab.until(lambda: scene.backend.exchanges)
+    scene.tab.until(lambda: scene.backend.refreshes)
     scene.tab.run("(number) => begun[number].leave.abort()", first[0])
     assert "error" in scene.tab.outcome(first)
     assert scene.tab.outcome(second)["status"] == 200

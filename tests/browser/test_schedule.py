@@ -20,7 +20,7 @@ def test_a_token_is_refreshed_ahead_of_expiry_and_after_sleep(stage) -> None:
     scene.tab.run("() => window.dispatchEvent(new Event('pageshow'))")
     scene.tab.until(lambda: len(scene.backend.issued) == 3)
     assert scene.get()["status"] == 200
-    assert (scene.backend.exchanges, len(scene.backend.seen)) == (2, 2), "no request was challenged"
+    assert (scene.backend.refreshes, len(scene.backend.seen)) == (2, 2), "no request was challenged"
 
 
 def test_the_status_goes_from_good_to_ageing_to_expired_to_over(stage) -> None:
@@ -70,7 +70,7 @@ def test_a_websocket_gets_an_access_token_that_has_not_expired(shop, at_shop) ->
 def test_tokens_of_a_few_seconds_cause_no_loop(stage, lifetime) -> None:
     scene = stage(BearerJson(lifetime=lifetime))
     assert statuses([scene.get() for _ in range(10)]) == [200] * 10
-    assert scene.backend.exchanges <= 2
+    assert scene.backend.refreshes <= 2
 
 
 @pytest.mark.defect("I10", "P12")
@@ -79,7 +79,7 @@ def test_a_clock_that_is_a_day_off_causes_no_loop(stage, wrong) -> None:
     scene = stage(BearerJson(lifetime=1800))
     scene.tab.pass_(wrong)
     assert statuses([scene.get() for _ in range(10)]) == [200] * 10
-    assert scene.backend.exchanges <= 1
+    assert scene.backend.refreshes <= 1
 
 
 @pytest.mark.defect("I12", "P11")
@@ -93,4 +93,4 @@ def test_every_event_that_wakes_a_page_refreshes_an_expired_token(stage, event) 
         tab.run(f"(event) => void {where}.dispatchEvent(new Event(event, {{ bubbles: true }}))", event)
     scene.tab.until(lambda: len(scene.backend.issued) == 2)
     assert statuses([tab.ask("/api/echo") for tab in scene.tabs]) == [200, 200]
-    assert (scene.backend.exchanges, len(scene.backend.seen)) == (1, 2)
+    assert (scene.backend.refreshes, len(scene.backend.seen)) == (1, 2)

@@ -70,7 +70,7 @@ def test_the_flag_hangs_every_request_after_a_refused_refresh(both) -> None:
     assert printed.ask(count=2, hangs=True) == ["waits"] * 2, "whatever is asked for later hangs too"
     assert printed.tab.run("() => alerts") == []
     assert ours.came(3) == ["error session_over"] * 3
-    assert [play.backend.exchanges for play in (printed, ours)] == [1, 1]
+    assert [play.backend.refreshes for play in (printed, ours)] == [1, 1]
 
 
 @pytest.mark.defect("S0.2")
@@ -105,7 +105,7 @@ def test_the_callbacks_hang_and_return_nothing_when_the_server_is_down(both) -> 
         play.send(count=3)
     assert sorted(printed.came(3, hangs=True)) == ["nothing", "waits", "waits"]
     assert ours.came(3) == ["error try_later"] * 3
-    assert [play.backend.exchanges for play in (printed, ours)] == [1, 1]
+    assert [play.backend.refreshes for play in (printed, ours)] == [1, 1]
 
 
 @pytest.mark.defect("S1.2")
@@ -176,7 +176,7 @@ def test_the_shared_promise_refreshes_again_for_a_late_challenge(both) -> None:
         assert play.ask() == [200]
         play.backend.held = False
         assert play.came(1) == [200]
-    assert [play.backend.exchanges for play in (printed, ours)] == [2, 1]
+    assert [play.backend.refreshes for play in (printed, ours)] == [2, 1]
 
 
 # ---- a header of its own ---------------------------------------------------------------------------------------------
@@ -189,8 +189,8 @@ def test_the_own_header_snippet_never_refreshes(both) -> None:
     printed, ours = both(OwnHeader)
     for play in (printed, ours):
         play.backend.expire()
-    assert (printed.ask(), printed.backend.exchanges) == (["error"], 0)
-    assert (ours.ask(), ours.backend.exchanges) == ([200], 1)
+    assert (printed.ask(), printed.backend.refreshes) == (["error"], 0)
+    assert (ours.ask(), ours.backend.refreshes) == ([200], 1)
 
 
 @pytest.mark.defect("S3.5", "S3.6", "S3.7")
@@ -233,8 +233,8 @@ def test_the_mark_refreshes_per_challenge_and_causes_a_reuse_alarm(both) -> None
         play.backend.spoil(Fault(seconds=0.1), times=3)
         play.send(count=3)
     assert "error 401" in printed.came(3)
-    assert (printed.backend.exchanges, printed.backend.alarms > 0) == (3, True)
-    assert (ours.came(3), ours.backend.exchanges, ours.backend.alarms) == ([200] * 3, 1, 0)
+    assert (printed.backend.refreshes, printed.backend.alarms > 0) == (3, True)
+    assert (ours.came(3), ours.backend.refreshes, ours.backend.alarms) == ([200] * 3, 1, 0)
 
 
 @pytest.mark.defect("S4.2")
@@ -255,4 +255,4 @@ def test_the_mark_refreshes_for_every_request_after_the_session_is_over(both) ->
         play.backend.end_sessions()
     assert [printed.ask() for _ in range(3)] == [["error 401"]] * 3
     assert [ours.ask() for _ in range(3)] == [["error session_over"]] * 3
-    assert [play.backend.exchanges for play in (printed, ours)] == [3, 1]
+    assert [play.backend.refreshes for play in (printed, ours)] == [3, 1]

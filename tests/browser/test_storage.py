@@ -28,7 +28,7 @@ def test_a_full_storage_is_replaced_by_memory(stage, client) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=0.1))
     assert scene.get()["status"] == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("P19")
@@ -41,7 +41,7 @@ def test_a_denied_storage_is_replaced_by_memory(stage, client, storage) -> None:
     for _ in range(2):
         scene.backend.expire()
         assert scene.get()["status"] == 200
-    assert (scene.backend.exchanges, scene.backend.alarms) == (2, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (2, 0)
     assert scene.tab.run("() => sessionStorage.length") == 0
 
 
@@ -63,7 +63,7 @@ def test_a_duplicated_tab_causes_no_reuse_alarm(stage) -> None:
     scene.backend.expire()
     assert scene.get()["status"] == 200
     assert copy.ask("/api/echo")["reason"] == "other_tab"
-    assert (scene.backend.exchanges, scene.backend.alarms, scene.get()["status"]) == (1, 0, 200)
+    assert (scene.backend.refreshes, scene.backend.alarms, scene.get()["status"]) == (1, 0, 200)
 
 
 def test_duplicated_tabs_end_beside_a_tab_with_another_login(stage, tab) -> None:
@@ -76,7 +76,7 @@ def test_duplicated_tabs_end_beside_a_tab_with_another_login(stage, tab) -> None
     assert scene.get()["json"]["user"] == "ada"
     assert other.ask("/api/echo")["json"]["user"] == "bob"
     assert [copy.ask("/api/echo")["reason"] for copy in copies] == ["other_tab"] * 2
-    assert (scene.backend.exchanges, scene.backend.alarms) == (2, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (2, 0)
     assert [one.ask("/api/echo")["status"] for one in (scene.tab, other)] == [200, 200]
 
 

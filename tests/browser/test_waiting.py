@@ -15,7 +15,7 @@ def test_an_aborted_request_stops_waiting_at_once_and_others_after_the_wait_time
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=1.0))
     leaves, stays = scene.tab.begin("/api/echo"), scene.tab.begin("/api/echo")
-    scene.tab.until(lambda: scene.backend.exchanges)
+    scene.tab.until(lambda: scene.backend.refreshes)
     scene.tab.run("(number) => begun[number].leave.abort()", leaves[0])
     left = scene.tab.outcome(leaves)
     assert left["error"] in ("AbortError", "ERR_CANCELED", 20)
@@ -24,7 +24,7 @@ def test_an_aborted_request_stops_waiting_at_once_and_others_after_the_wait_time
     assert len(scene.backend.issued) == 1, "both left before the response to the refresh"
     scene.tab.until(lambda: not scene.tab.status["refreshing"])
     assert scene.get()["status"] == 200
-    assert scene.backend.exchanges == 1, "the refresh went on without a request"
+    assert scene.backend.refreshes == 1, "the refresh went on without a request"
 
 
 @pytest.mark.parametrize("client", ["axios"])
@@ -37,7 +37,7 @@ def test_an_axios_cancel_token_ends_the_wait_at_once(stage, client) -> None:
         window.left = instance.get("/api/echo", { cancelToken: source.token }).catch(axios.isCancel);
     }"""
     scene.tab.run(begin)
-    scene.tab.until(lambda: scene.backend.exchanges)
+    scene.tab.until(lambda: scene.backend.refreshes)
     assert scene.tab.run("() => { source.cancel(); return left; }") is True
     assert len(scene.backend.issued) == 1, "before the response to the refresh"
 
@@ -52,7 +52,7 @@ def test_a_refresh_without_a_response_ends_and_is_not_repeated_during_the_pause(
         caught = scene.get()
         assert caught["error"] == "try_later"
         assert caught["retryAfter"] > 0
-    assert scene.backend.exchanges == 3
+    assert scene.backend.refreshes == 3
     scene.tab.pass_(60)
     assert scene.get()["status"] == 200
 
@@ -86,4 +86,4 @@ def test_a_listener_that_throws_or_sends_requests_does_not_disturb_a_refresh(sta
     scene.backend.expire()
     assert statuses(scene.together(5)) == [200] * 5
     assert scene.tab.run("async () => (await asked).status") == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1

@@ -72,7 +72,7 @@ def test_the_page_about_backends_describes_each_shape(name: str, tmp_path: Path)
         backend.expire()
         with ADAPTERS["httpx2"](session) as client:
             assert client.request("GET", backend.url + "/api/echo").json["user"] == "ada"
-        assert (backend.exchanges, backend.alarms) == (1, 0)
+        assert (backend.refreshes, backend.alarms) == (1, 0)
 
 
 @pytest.mark.parametrize("name", ["oauth_toolkit", "simple_jwt", "authlib", "flask_jwt", "oidc_provider"])

@@ -15,7 +15,7 @@ __all__ = ["a_lively_day"]
 
 
 def a_lively_day(server: Backend, session: Session) -> None:
-    """Two exchanges, a sibling's refresh, waiters, replays, a failure and a storm."""
+    """Two refreshes, a sibling's refresh, waiters, replays, a failure and a storm."""
     with httpx2.Client(auth=SessionAuth(session), timeout=20) as client, ThreadPoolExecutor(8) as pool:
         server.expire()
         server.slow_next(0.2)

@@ -52,7 +52,7 @@ def test_a_good_token_is_attached_and_nothing_else_happens(client: Any, server: 
 def test_a_challenged_request_is_sent_again_with_a_new_token(client: Any, server: Backend) -> None:
     server.expire()
     assert client.get(server.url + "/echo").status_code == 200
-    assert (server.exchanges, len(server.seen)) == (1, 2)
+    assert (server.refreshes, len(server.seen)) == (1, 2)
 
 
 def test_a_late_challenge_needs_no_refresh(client: Any, server: Backend, session: Session) -> None:
@@ -60,7 +60,7 @@ def test_a_late_challenge_needs_no_refresh(client: Any, server: Backend, session
     server.expire()
     client.get(server.url + "/echo")
     assert session._handle_challenge(sent, "elsewhere") is session._authorize()
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 def test_a_pool_of_ten_serves_a_hundred_parked_threads(library: Any, server: Backend, session: Session) -> None:
@@ -78,7 +78,7 @@ def test_a_pool_of_ten_serves_a_hundred_parked_threads(library: Any, server: Bac
         for thread in threads:
             thread.join()
     assert statuses == [200] * 100
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 @pytest.mark.anyio
@@ -96,7 +96,7 @@ async def test_a_pool_of_five_serves_a_hundred_parked_tasks(library: Any, server
             for _ in range(100):
                 group.start_soon(one)
     assert statuses == [200] * 100
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)
 
 
 # ---- bodies ----------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_a_body_that_can_be_sent_once_is_never_sent_twice_nor_empty(
     why = response.extensions["unbroken.error"]
     assert isinstance(why, NotReplayable)
     assert "only once" in str(why)
-    assert server.exchanges == 1, "the session is refreshed, so that the next request works"
+    assert server.refreshes == 1, "the session is refreshed, so that the next request works"
     assert client.post(server.url + "/echo", **body()).status_code == 200
 
 
@@ -196,7 +196,7 @@ async def test_an_async_generator_is_sent_once(library: Any, server: Backend, se
 def test_an_endpoint_that_rejects_every_token_gets_its_way(client: Any, server: Backend) -> None:
     for _ in range(20):
         assert client.get(server.url + "/never").status_code == 401
-    assert server.exchanges == 1
+    assert server.refreshes == 1
     assert client.get(server.url + "/echo").status_code == 200
 
 
@@ -207,14 +207,14 @@ def test_tokens_do_not_go_to_another_origin(client: Any, server: Backend) -> Non
         response = client.get(f"{server.url}/redirect?to=http://127.0.0.1:{port}/echo", follow_redirects=True)
         assert response.status_code == 401
     assert [authorization for _, authorization in other.seen] == ["", ""]
-    assert server.exchanges == 0, "the challenge of another origin is not about our token"
+    assert server.refreshes == 0, "the challenge of another origin is not about our token"
 
 
 def test_a_users_own_authorization_is_left_alone(client: Any, server: Backend) -> None:
     response = client.get(server.url + "/echo", headers={"authorization": "Bearer theirs"})
     assert response.status_code == 401
     assert server.seen == [("/echo", "Bearer theirs")]
-    assert server.exchanges == 0
+    assert server.refreshes == 0
 
 
 def test_a_request_object_can_be_sent_twice(client: Any, server: Backend) -> None:

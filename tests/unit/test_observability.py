@@ -36,5 +36,5 @@ def test_in_steady_use_no_request_waits_or_is_challenged(server: Backend) -> Non
         for thread in threads:
             thread.result(20)
     assert set(statuses) == {200}
-    assert server.exchanges == 4
+    assert server.refreshes == 4
     assert count("RequestReplayed") == count("RequestWaited") == 0

@@ -15,7 +15,8 @@ import pytest
 
 from tests.support.sockets import responding
 from unbroken import Dialect, HttpRequest, RequestTemplate, Session, TryLater
-from unbroken._transport import NotSent, ResponseLost, http_sender
+from unbroken._http import NotSent, ResponseLost
+from unbroken._transport import http_sender
 
 SECONDS = 5.0
 

@@ -1,5 +1,5 @@
-"""The applications that are measured. Each module has ``app()``, and ``tokens(n)``: n fresh sessions over an empty
-store at ``BENCH_STORE``, and what each client begins with.
+"""The measured applications. Each module has ``app()``, and ``tokens(n)``: it makes n sessions in the empty store at
+``BENCH_STORE``, and returns the tokens of each.
 """
 
 from __future__ import annotations
@@ -8,5 +8,5 @@ import os
 
 
 def store() -> str:
-    """The URL of this contender's own store."""
+    """Return the URL of this contender's own store."""
     return os.environ["BENCH_STORE"]

@@ -1,4 +1,4 @@
-"""``python -m bench.server.apps MODULE N``: makes n sessions, and prints their tokens as JSON."""
+"""``python -m bench.server.apps MODULE N``: makes N sessions, and prints their tokens as JSON."""
 
 import importlib
 import json

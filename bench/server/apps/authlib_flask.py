@@ -1,5 +1,5 @@
-"""Authlib's authorization server on Flask: opaque tokens in SQLite, written by hand without an ORM; families end when a
-spent token comes back.
+"""Authlib's authorization server on Flask: opaque tokens in SQLite, written by hand without an ORM; reuse revokes
+the family.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Token(SimpleNamespace, TokenMixin):
 
 
 def database() -> sqlite3.Connection:
-    """This thread's connection."""
+    """Return the connection of this thread."""
     if not hasattr(_here, "db"):
         _here.db = sqlite3.connect(store().removeprefix("sqlite:///"), timeout=20, isolation_level=None)
         _here.db.row_factory = sqlite3.Row
@@ -101,8 +101,8 @@ def app() -> Flask:
 
     @made.post("/oauth/token")
     def issue() -> Response:
-        answer: Response = server.create_token_response()
-        return answer
+        response: Response = server.create_token_response()
+        return response
 
     return made
 

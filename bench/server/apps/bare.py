@@ -1,4 +1,4 @@
-"""The least a refresh can be in Starlette: the bare statement of each store, and one EdDSA token by joserfc.
+"""The minimum of a refresh in Starlette: the bare statement of each store, and one EdDSA token by joserfc.
 
 No check, no MAC, no error. Its "refresh token" is the row's key and generation. The statement and its durability are
 the ones our stores use; so is the driver, with a pool as its documentation shows it.
@@ -31,7 +31,7 @@ def tokens(n: int) -> list[str]:
 
 
 def _f_of(text: str) -> bytes:
-    """The random part of a refresh token, whoever made it."""
+    """Return the random part of a refresh token, ours or bare."""
     import base64
 
     raw = base64.urlsafe_b64decode(text.removeprefix("rt_") + "=" * (-len(text.removeprefix("rt_")) % 4))

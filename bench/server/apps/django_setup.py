@@ -1,4 +1,4 @@
-"""Django in one file, as fast as its documentation makes it: connections that stay, SQLite in WAL mode."""
+"""Django in one file, as fast as its documentation allows: persistent connections, SQLite in WAL mode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.conf import settings
 
 
 def set_up(urls: str, apps: list[str], url: str, **more: Any) -> None:
-    """Sets Django up over the database at *url*; its paths are ``urlpatterns`` of the module *urls*."""
+    """Set Django up with the database at *url* and the ``urlpatterns`` of the module *urls*."""
     settings.configure(
         SECRET_KEY="a key for benchmarks, long enough for HMAC",
         ALLOWED_HOSTS=["127.0.0.1"],

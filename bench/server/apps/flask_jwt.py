@@ -1,4 +1,4 @@
-"""flask-jwt-extended, its refresh tokens made single-use by hand: a spent one is on a blocklist in Redis."""
+"""flask-jwt-extended, with refresh tokens made single-use by hand: used ones are on a blocklist in Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our server with each of its faces: as its documentation shows it, nothing tuned."""
+"""Our server in each framework, as its documentation shows it, without tuning."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from bench.server.apps import store
 from unbroken.server import Sessions, open_store
 
 
-def nobody(_name: str, _password: str) -> None:
-    """Nobody logs in by a password here."""
+def no_login(_name: str, _password: str) -> None:
+    """Refuse every password: the sessions are made beforehand."""
 
 
 def tokens(n: int) -> list[str]:
@@ -24,7 +24,7 @@ def app() -> Any:
 
     from unbroken.starlette import routes
 
-    return Starlette(routes=routes(Sessions(open_store(store())), nobody))
+    return Starlette(routes=routes(Sessions(open_store(store())), no_login))
 
 
 def fastapi() -> Any:
@@ -33,7 +33,7 @@ def fastapi() -> Any:
     from unbroken.fastapi import Auth
 
     made = FastAPI()
-    made.include_router(Auth(Sessions(open_store(store())), nobody).router)
+    made.include_router(Auth(Sessions(open_store(store())), no_login).router)
     return made
 
 
@@ -43,7 +43,7 @@ def flask() -> Any:
     from unbroken.flask import Auth
 
     made = Flask(__name__)
-    Auth(Sessions(open_store(store())), nobody).init_app(made)
+    Auth(Sessions(open_store(store())), no_login).init_app(made)
     return made
 
 
@@ -53,7 +53,7 @@ def django() -> Any:
 
     from bench.server.apps import django_setup
 
-    # Nobody is in Django's own table of users here, so nobody is asked whether they are active.
+    # Django's own table of users is empty here, so subjects are not looked up there.
     settings = {"STORE": store(), "IS_ACTIVE": None}
     django_setup.set_up(__name__, ["unbroken.django"], "sqlite:///:memory:", UNBROKEN=settings)
     globals()["urlpatterns"] = [path("", include("unbroken.django.urls"))]

@@ -1,4 +1,4 @@
-"""One page, free to all or for sessions only: what verifying a request costs."""
+"""One page, with and without authentication: what it costs to verify a request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tokens(n: int) -> list[str]:
 
 
 def app() -> Starlette:
-    """For sessions."""
+    """With authentication."""
 
     async def page(request: Request) -> JSONResponse:
         return JSONResponse({"orders of": current_claims(request).subject})
@@ -33,7 +33,7 @@ def app() -> Starlette:
 
 
 def free() -> Starlette:
-    """The same for all."""
+    """Without authentication."""
 
     async def page(_request: Request) -> JSONResponse:
         return JSONResponse({"orders of": "user-1"})
@@ -42,7 +42,7 @@ def free() -> Starlette:
 
 
 def fastapi() -> Any:
-    """For sessions, by FastAPI's dependency."""
+    """With authentication, by FastAPI's dependency."""
     from typing import Annotated
 
     from fastapi import Depends, FastAPI
@@ -62,7 +62,7 @@ def fastapi() -> Any:
 
 
 def fastapi_free() -> Any:
-    """The same for all."""
+    """Without authentication."""
     from fastapi import FastAPI
 
     made = FastAPI()

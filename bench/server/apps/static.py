@@ -1,4 +1,4 @@
-"""The fastest answer there is, for the ceiling of the load generator: a few bytes, whatever was asked."""
+"""The fastest possible response, to find the limit of the load generator: a few bytes for every request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def tokens(n: int) -> list[str]:
 
 
 def app() -> Callable[[Scope, Any, Any], Awaitable[None]]:
-    async def answer(scope: Scope, _receive: Any, send: Any) -> None:
+    async def response(scope: Scope, _receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
         body = b'{"refresh_token":"' + b"x" * 60 + b'"}'
@@ -21,4 +21,4 @@ def app() -> Callable[[Scope, Any, Any], Awaitable[None]]:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    return answer
+    return response

@@ -21,10 +21,10 @@ from urllib.parse import urlencode, urlsplit
 from unbroken._bounded_cache import BoundedCache
 from unbroken._clock import SYSTEM_CLOCK, Clock
 from unbroken._fork import register_fork_aware
-from unbroken._http import HttpRequest, HttpResponse, retry_after_seconds
+from unbroken._http import HttpRequest, HttpResponse, NotSent, ResponseLost, Send, retry_after_seconds
 from unbroken._origins import is_secure, origin_of
 from unbroken._single_flight import SingleFlight
-from unbroken._transport import NotSent, ResponseLost, Send, http_sender
+from unbroken._transport import http_sender
 from unbroken._verify.cached import CacheAges, RefreshingValue, retry_delay, wait_for
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater, UnbrokenError

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections import deque
@@ -75,6 +74,8 @@ class EventDispatcher:
 
     def remember_loop(self) -> None:
         """Make the running event loop the one for async callbacks (rule 2)."""
+        import asyncio  # noqa: PLC0415  # slow to import, and not needed by programs without a loop
+
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -101,6 +102,8 @@ class EventDispatcher:
                 _log.exception("the hook %r failed", getattr(function, "__qualname__", type(function).__name__))
 
     def _run(self, awaitable: Awaitable[object]) -> None:
+        import asyncio  # noqa: PLC0415  # only for async callbacks
+
         coroutine = _logged(awaitable)
         loop = self._loop
         if isinstance(loop, asyncio.AbstractEventLoop) and loop.is_running():
@@ -113,6 +116,8 @@ class EventDispatcher:
 
 def _run_here(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run in the loop of this thread, if a blocking call was made inside one; else in a loop of its own."""
+    import asyncio  # noqa: PLC0415  # only for async callbacks
+
     try:
         task = asyncio.get_running_loop().create_task(coroutine)
     except RuntimeError:
@@ -122,7 +127,7 @@ def _run_here(coroutine: Coroutine[Any, Any, None]) -> None:
         task.add_done_callback(_tasks.discard)
 
 
-_tasks: set[asyncio.Task[None]] = set()  # a loop keeps weak references only
+_tasks: set[object] = set()  # a loop keeps weak references only
 
 
 def _run_in_trio(coroutine: Coroutine[Any, Any, None], token: Any) -> None:

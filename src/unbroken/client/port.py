@@ -21,8 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from unbroken._clock import Clock
-from unbroken._http import HttpRequest
-from unbroken._transport import NotSent, ResponseLost, Send
+from unbroken._http import HttpRequest, NotSent, ResponseLost, Send
 from unbroken.client.core.dialect import Dialect, MfaChallenge
 from unbroken.client.core.events import ClientEvent
 from unbroken.client.core.record import StoredSession

@@ -18,10 +18,10 @@ from typing import Any, Literal, TypeVar
 
 from unbroken._clock import SYSTEM_CLOCK, Clock
 from unbroken._durations import Duration, to_seconds
+from unbroken._http import HttpRequest, HttpResponse, Send
 from unbroken._origins import DEFAULT_PORTS, Origin
 from unbroken._single_flight import SingleFlight
 from unbroken._sync import run_sync
-from unbroken._transport import Send, http_sender
 from unbroken.client.core.body import Rewind
 from unbroken.client.core.dialect import Dialect, allowed_origins, unbroken_server
 from unbroken.client.core.events import ClientEvent, LoggedIn, LoggedOut, RequestWaited
@@ -121,7 +121,7 @@ class Session(Closeable):
         self._port = BlockingPort(
             self.store,
             self.dialect,
-            send or http_sender(tls),
+            send or _standard_sender(tls),
             clock,
             self._dispatcher.emit,
             refresh_timeout=request_seconds,
@@ -395,6 +395,22 @@ def _require(active: ActiveTokens | None) -> ActiveTokens:
 
 
 # ---- what the constructor takes --------------------------------------------------------------------------------------
+
+
+def _standard_sender(tls: ssl.SSLContext | None) -> Send:
+    """Return the library's sender. It is imported at the first request: programs that send none start faster."""
+
+    sender: Send | None = None
+
+    def send(request: HttpRequest, timeout: float) -> HttpResponse:
+        nonlocal sender
+        if sender is None:
+            from unbroken._transport import http_sender  # noqa: PLC0415
+
+            sender = http_sender(tls)
+        return sender(request, timeout)
+
+    return send
 
 
 def _to_dialect(dialect: object) -> Dialect:

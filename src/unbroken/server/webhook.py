@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from unbroken._fork import register_fork_aware
-from unbroken._http import HttpRequest
+from unbroken._http import HttpRequest, NotSent, ResponseLost
 from unbroken._origins import is_secure, origin_of
-from unbroken._transport import NotSent, ResponseLost, http_sender
+from unbroken._transport import http_sender
 from unbroken.errors import ConfigurationError
 from unbroken.server.core.events import (
     LoginFailed,

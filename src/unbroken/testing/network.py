@@ -31,7 +31,7 @@ class Network:
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.lose = 0
-        self.exchanges = 0
+        self.refreshes = 0
         self.lost = 0
 
     def start(self) -> None:
@@ -62,7 +62,7 @@ class Network:
         try:
             first = await reader.read(CHUNK_BYTES)
             is_refresh = first.startswith(self._starts)
-            self.exchanges += is_refresh
+            self.refreshes += is_refresh
             upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
             upstream_writer.write(first)
             request = asyncio.create_task(_copy(reader, upstream_writer))

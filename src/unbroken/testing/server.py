@@ -42,14 +42,14 @@ class LoopbackServer:
 
     Any user name may log in, with ``PASSWORD``. ``/echo`` needs a session and returns what it received; ``/never``
     rejects every token; ``/stream`` sends three lines, slowly; ``/redirect?to=URL`` redirects. *more*: routes of your
-    own. ``exchanges`` counts refresh requests, ``alarms()`` sessions that were revoked for reuse. Times are in seconds.
+    own. ``refreshes`` counts refresh requests, ``alarms()`` sessions that were revoked for reuse. Times are in seconds.
     """
 
     def __init__(self, access_ttl: float = 1800.0, *, grace: float = 10.0, more: list[Route] | None = None) -> None:
         self.sessions = Sessions(MemorySessionStore(), policy=Policy(access_ttl=access_ttl, grace=grace), issuer=ISSUER)
         self.url = ""
         self._network: Network | None = None
-        self.exchanges = 0
+        self.refreshes = 0
         self.bodies: list[str] = []  # SHA-256 of each body that /echo received with a valid token
         self.seen: list[tuple[str, str]] = []  # path and Authorization of each request to the API
         self._faults: list[Callable[[], Awaitable[Response | None]]] = []  # for the next refreshes, in order
@@ -105,12 +105,12 @@ class LoopbackServer:
 
         It waits for the request of a background refresh, but not for its response.
         """
-        exchanges, alarms = self.exchanges, self.alarms()
+        refreshes, alarms = self.refreshes, self.alarms()
         yield
         deadline = time.monotonic() + BACKGROUND_REFRESH_SECONDS
-        while self.exchanges == exchanges and time.monotonic() < deadline:
+        while self.refreshes == refreshes and time.monotonic() < deadline:
             time.sleep(0.01)
-        made, raised = self.exchanges - exchanges, self.alarms() - alarms
+        made, raised = self.refreshes - refreshes, self.alarms() - alarms
         if made != 1 or raised:
             raise AssertionError(f"expected one refresh and no reuse; refreshes: {made}, reuse: {raised}")
 
@@ -160,7 +160,7 @@ class LoopbackServer:
 
         async def with_faults(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "http" and scope["path"] in ("/auth/refresh", "/auth/token"):
-                self.exchanges += 1
+                self.refreshes += 1
                 if self._faults and (response := await self._faults.pop(0)()) is not None:
                     await response(scope, receive, send)
                     return

@@ -60,7 +60,7 @@ def test_the_real_git_asks_us(api: Shell, server: Backend) -> None:
     filled = git(api, "credential", "fill", given=f"protocol=http\nhost={host_of(server.url)}\nusername=ada\n\n")
     assert f"password={api.secrets()[0]}\n" in filled.stdout, filled.stderr
     assert "username=ada\n" in filled.stdout
-    assert server.exchanges == 1
+    assert server.refreshes == 1
     for action in ("approve", "reject"):
         assert git(api, "credential", action, given=filled.stdout).returncode == 0
     assert api("token", "api").stdout.strip() == api.secrets()[0]

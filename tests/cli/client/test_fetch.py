@@ -26,7 +26,7 @@ def test_fetch_refreshes_and_sends_a_piped_body_again(api: Shell, server: Backen
     body = os.urandom(200_000)
     done = api("fetch", "api", server.url + "/echo", "-d", "-", given=body)
     assert json.loads(done.stdout)["length"] == len(body)
-    assert (server.exchanges, len(server.seen)) == (1, 2)
+    assert (server.refreshes, len(server.seen)) == (1, 2)
 
 
 FORM = "application/x-www-form-urlencoded"
@@ -117,7 +117,7 @@ def test_fetch_hands_a_final_challenge_over(api: Shell, server: Backend) -> None
     done = api("fetch", "api", server.url + "/never", "-i")
     assert done.returncode == 0
     assert done.stdout.startswith("HTTP/1.1 401 ")
-    assert (server.exchanges, len(server.seen)) == (1, 2)
+    assert (server.refreshes, len(server.seen)) == (1, 2)
 
 
 def test_fetch_sends_no_token_to_another_origin(api: Shell, server: Backend, echo: Echo) -> None:
@@ -178,7 +178,7 @@ def test_fetch_ends_when_its_time_is_over(api: Shell) -> None:
 
     with serving(Dripping) as port:
         done = api("fetch", "api", f"http://127.0.0.1:{port}/", "--max-time", "5s")
-    assert "no response within 5 seconds" in one_line(done)
+    assert "not finished within 5 seconds" in one_line(done)
     assert set(done.stdout) == {"."}
 
 

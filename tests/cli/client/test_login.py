@@ -69,12 +69,12 @@ def test_a_refresh_token_is_taken_over(shell: Shell, server: Backend) -> None:
     granted = server.sessions.create("eve")
     done = shell("login", server.url, "--as", "api", "--paste", given=f"{granted.refresh_token}\n")
     assert done.returncode == 0, done.stderr
-    assert server.exchanges == 1
+    assert server.refreshes == 1
     assert server.sessions.verify(shell("token", "api").stdout.strip()).subject == "eve"
-    assert server.exchanges == 1
+    assert server.refreshes == 1
     shell.age(3600)
     assert shell("token", "api").returncode == 0
-    assert (server.exchanges, server.alarms()) == (2, 0)
+    assert (server.refreshes, server.alarms()) == (2, 0)
 
 
 def test_a_refused_login_changes_nothing(api: Shell, server: Backend) -> None:

@@ -29,7 +29,7 @@ def test_shells_that_ask_at_once_cost_one_refresh(api: Shell, server: Backend, a
     tokens = {line for one in done for line in one.stdout.decode().split()}
     assert tokens == {api.secrets()[0]}
     assert tokens != {old}
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)
 
 
 def waits(process: subprocess.Popen[bytes], lock: Path) -> bool:
@@ -58,12 +58,12 @@ def test_fifty_shells_that_wait_together_cost_one_refresh(api: Shell, server: Ba
             time.sleep(0.1)
             waiting = sum(waits(shell, tokens.with_name(tokens.name + ".refresh")) for shell in shells)
         assert waiting >= 25, "too few came to wait together"
-        assert server.exchanges == 0
+        assert server.refreshes == 0
         ended.pop_all()
     said = {shell.communicate(timeout=60)[0].decode() for shell in shells}
     assert said == {api.secrets()[0] + "\n"}
     assert [shell.returncode for shell in shells] == [0] * 50
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)
 
 
 def test_an_ageing_token_is_still_given_while_the_server_is_ill(api: Shell, server: Backend) -> None:
@@ -72,7 +72,7 @@ def test_an_ageing_token_is_still_given_while_the_server_is_ill(api: Shell, serv
         server.fail_next(500)
     done = api("token", "api")
     assert (done.returncode, done.stdout.strip()) == (0, api.secrets()[0])
-    assert server.exchanges == 3
+    assert server.refreshes == 3
 
 
 def test_a_dead_token_and_an_ill_server_are_one_line_and_lose_nothing(api: Shell, server: Backend) -> None:
@@ -81,7 +81,7 @@ def test_a_dead_token_and_an_ill_server_are_one_line_and_lose_nothing(api: Shell
         server.fail_next(500)
     assert "status 500" in one_line(api("token", "api"))
     assert api("token", "api").returncode == 0
-    assert server.exchanges == 4
+    assert server.refreshes == 4
 
 
 COMMANDS: dict[str, list[str]] = {

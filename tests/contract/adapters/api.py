@@ -28,7 +28,7 @@ PIXELS = bytes(range(256)) * 300
 class Api(LoopbackServer):
     """The loopback server with endpoints that these tests need.
 
-    ``/late``, ``/held``, ``/told?hold=…`` and exchanges that are held wait until ``opened`` is set. ``kept`` tells of
+    ``/late``, ``/held``, ``/told?hold=…`` and refreshes that are held wait until ``opened`` is set. ``kept`` tells of
     each answer that was held in its midst whether that came about; else it went on by itself, after ten seconds.
     """
 
@@ -72,13 +72,13 @@ class Api(LoopbackServer):
 
         return later
 
-    def hold_next(self, exchanges: int = 1) -> None:
-        """The next exchanges happen when ``opened`` is set."""
+    def hold_next(self, refreshes: int = 1) -> None:
+        """The next refreshes happen when ``opened`` is set."""
 
         async def fault() -> None:
             await asyncio.to_thread(self.opened.wait, 10)
 
-        self._faults += [fault] * exchanges
+        self._faults += [fault] * refreshes
 
     async def _fail(self, request: Request) -> Response:
         self.seen.append((request.url.path, request.headers.get("authorization", "")))
@@ -174,7 +174,7 @@ class Api(LoopbackServer):
 def behind(running_app: tuple[RunningApp, Network]) -> Api:
     api = Api()
     running_app[0].app, api.network, api.url = api.app(), running_app[1], f"http://127.0.0.1:{running_app[1].port}"
-    api.network.lose = api.network.lost = api.network.exchanges = 0
+    api.network.lose = api.network.lost = api.network.refreshes = 0
     return api
 
 

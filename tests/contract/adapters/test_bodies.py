@@ -67,7 +67,7 @@ def test_an_upload_of_files_is_sent_again_whole(server: Api, client: Client) -> 
     assert client.request("POST", server.url + "/upload", files=files).status == 200
     whole = {"note": NOTE[1], "file": ("pixels", sha(PIXELS)), "other": ("other", sha(b"x"))}
     assert server.uploads == [whole, whole]
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 # httpx and httpx2 send every file of an upload from its beginning, wherever it stood.
@@ -108,7 +108,7 @@ def test_an_upload_that_cannot_be_wound_back_is_sent_once_and_whole(server: Api,
     assert refused.status == 401
     assert "only once" in str(refused.why_not_replayed)
     assert server.uploads == [{"note": NOTE[1], "file": ("pixels", sha(PIXELS))}], "never twice, and never empty"
-    assert server.exchanges == 1, "the session is refreshed, so that the next request works"
+    assert server.refreshes == 1, "the session is refreshed, so that the next request works"
     again = client.request("POST", server.url + "/upload", files={"note": NOTE, "file": ("pixels", Pipe())})
     assert (again.status, server.uploads[1]) == (200, server.uploads[0])
 
@@ -148,7 +148,7 @@ def test_a_body_that_can_be_sent_once_is_never_sent_twice_nor_empty(
     assert len(server.seen) == 1
     assert refused.why_not_replayed is not None
     assert "only once" in str(refused.why_not_replayed)
-    assert server.exchanges == 1, "the session is refreshed, so that the next request works"
+    assert server.refreshes == 1, "the session is refreshed, so that the next request works"
     assert client.request("POST", server.url + "/echo", content=body()).json["length"] == 2
 
 
@@ -166,7 +166,7 @@ def test_before_a_body_that_can_be_sent_once_an_ageing_token_is_refreshed(
     clock.advance(1700)
     assert client.request("POST", server.url + "/echo", content=iter([b"a"])).status == 200
     assert old not in used(server)
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 def test_a_body_that_could_not_be_sent_again_while_refresh_fails(server: Api, client: Client) -> None:

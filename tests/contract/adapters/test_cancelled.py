@@ -41,7 +41,7 @@ class Waiting:
         """One exchange was made for all, and the tokens it brought are in use."""
         until(lambda: not self.session.status.refreshing)
         assert self.get().status == 200
-        assert (self.server.exchanges, self.server.alarms()) == (1, 0)
+        assert (self.server.refreshes, self.server.alarms()) == (1, 0)
 
 
 @pytest.fixture(params=["challenged", "expired"])
@@ -66,7 +66,7 @@ def gives_up(future: Any) -> None:
 @pytest.mark.parametrize("connect", IN_LOOPS, indirect=True)
 def test_when_the_leader_is_cancelled_its_followers_get_their_tokens(held: Waiting, pool: ThreadPoolExecutor) -> None:
     leader = begun(held.client, held.url)
-    until(lambda: held.server.exchanges == 1)
+    until(lambda: held.server.refreshes == 1)
     followers = [pool.submit(held.get) for _ in range(3)]
     until(lambda: held.joined() == 3)
     gives_up(leader)
@@ -79,7 +79,7 @@ def test_when_the_leader_is_cancelled_its_followers_get_their_tokens(held: Waiti
 @pytest.mark.parametrize("connect", IN_LOOPS, indirect=True)
 def test_when_a_follower_is_cancelled_no_other_request_notices(held: Waiting, pool: ThreadPoolExecutor) -> None:
     leader = pool.submit(held.get)
-    until(lambda: held.server.exchanges == 1)
+    until(lambda: held.server.refreshes == 1)
     follower, other = begun(held.client, held.url), pool.submit(held.get)
     until(lambda: held.joined() == 2)
     gives_up(follower)
@@ -91,7 +91,7 @@ def test_when_a_follower_is_cancelled_no_other_request_notices(held: Waiting, po
 @pytest.mark.parametrize("connect", IN_LOOPS, indirect=True)
 def test_when_all_are_cancelled_the_refresh_is_still_of_use(held: Waiting) -> None:
     all_of_them = [begun(held.client, held.url) for _ in range(3)]
-    until(lambda: held.server.exchanges == 1 and held.joined() == 2)
+    until(lambda: held.server.refreshes == 1 and held.joined() == 2)
     for one in all_of_them:
         gives_up(one)
     held.server.opened.set()
@@ -145,7 +145,7 @@ def test_when_a_blocking_leader_is_interrupted_its_followers_get_their_tokens(
     followers: list[Any] = []
 
     def all_wait() -> bool:
-        if held.server.exchanges == 1 and not followers:
+        if held.server.refreshes == 1 and not followers:
             followers.extend(pool.submit(held.get) for _ in range(3))
         return held.joined() == 3
 
@@ -162,7 +162,7 @@ def test_when_a_blocking_follower_is_interrupted_no_other_request_notices(
     held: Waiting, pool: ThreadPoolExecutor
 ) -> None:
     leader = pool.submit(held.get)
-    until(lambda: held.server.exchanges == 1)
+    until(lambda: held.server.refreshes == 1)
     with interrupted_when(lambda: held.joined() == 1), pytest.raises(Interrupted):
         held.get()
     held.server.opened.set()

@@ -23,7 +23,7 @@ from unbroken.testing.server import PASSWORD
 def test_a_challenged_request_is_served_by_one_refresh(server: Api, client: Client) -> None:
     server.expire()
     assert client.request("GET", server.url + "/echo").status == 200
-    assert (server.exchanges, len(server.seen)) == (1, 2)
+    assert (server.refreshes, len(server.seen)) == (1, 2)
 
 
 def test_fifty_challenges_at_once_make_one_refresh(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
@@ -39,7 +39,7 @@ def test_a_late_challenge_needs_no_refresh(server: Api, client: Client, pool: Th
     assert client.request("GET", server.url + "/echo").status == 200
     server.opened.set()
     assert late.result(10).json == {"good": True}
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 def test_a_challenge_that_comes_two_refreshes_late_needs_no_refresh(
@@ -51,16 +51,16 @@ def test_a_challenge_that_comes_two_refreshes_late_needs_no_refresh(
         client.request("GET", server.url + "/echo")
         server.expire()
     client.request("GET", server.url + "/echo")
-    exchanges = server.exchanges
+    refreshes = server.refreshes
     server.opened.set()
     assert late.result(10).status == 200
-    assert (server.exchanges, server.alarms()) == (exchanges, 0)
+    assert (server.refreshes, server.alarms()) == (refreshes, 0)
 
 
 def test_any_other_error_is_the_callers(server: Api, client: Client) -> None:
     for status in (400, 403, 404, 429, 500, 503):
         assert client.request("POST", f"{server.url}/fail/{status}").status == status
-    assert (server.exchanges, len(server.seen)) == (0, 6)
+    assert (server.refreshes, len(server.seen)) == (0, 6)
 
 
 def test_a_network_error_is_the_librarys_own(clock: ManualClock, connect: Callable[[Session], Client]) -> None:
@@ -78,7 +78,7 @@ def test_two_cycles_in_a_row(server: Api, client: Client) -> None:
         server.expire()
         assert client.request("GET", server.url + "/echo").status == 200
         assert client.request("GET", server.url + "/echo").status == 200
-    assert (server.exchanges, server.alarms()) == (2, 0)
+    assert (server.refreshes, server.alarms()) == (2, 0)
 
 
 def test_a_parked_request_that_is_challenged_after_all_gets_new_tokens(
@@ -88,7 +88,7 @@ def test_a_parked_request_that_is_challenged_after_all_gets_new_tokens(
     session.token()
     server.expire()
     assert client.request("GET", server.url + "/echo").status == 200
-    assert server.exchanges == 2
+    assert server.refreshes == 2
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_parked_request_that_is_challenged_after_all_gets_new_tokens(
 def test_which_challenges_are_about_our_token(server: Api, client: Client, challenges: list[str], ours: bool) -> None:
     asked = "&".join(f"challenge={challenge.replace(' ', '%20')}" for challenge in challenges)
     response = client.request("GET", f"{server.url}/says?{asked}")
-    assert (response.status, server.exchanges) == ((200, 1) if ours else (401, 0))
+    assert (response.status, server.refreshes) == ((200, 1) if ours else (401, 0))
 
 
 def test_a_dialect_may_name_another_status(server: Api, clock: ManualClock, connect: Any) -> None:
@@ -117,14 +117,14 @@ def test_a_dialect_may_name_another_status(server: Api, clock: ManualClock, conn
     client = connect(session)
     assert client.request("GET", server.url + "/says?status=419").status == 200
     assert client.request("GET", server.url + "/fail/401").status == 401
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 def test_a_request_without_a_token_gets_none(server: Api, client: Client) -> None:
     assert client.request("GET", server.url + "/echo", skip=True).status == 401
-    assert (used(server), server.exchanges) == ([""], 0)
+    assert (used(server), server.refreshes) == ([""], 0)
 
 
 def test_credentials_of_the_users_own_are_left_alone(server: Api, client: Client) -> None:
     assert client.request("GET", server.url + "/echo", headers={"Authorization": "Bearer theirs"}).status == 401
-    assert (used(server), server.exchanges) == (["theirs"], 0)
+    assert (used(server), server.refreshes) == (["theirs"], 0)

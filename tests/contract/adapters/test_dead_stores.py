@@ -80,14 +80,14 @@ def fail_soon(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
     assert time.monotonic() - began < SOON
     assert [type(response) for response in responses] == [StoreUnavailable] * 5
     assert len({id(response) for response in responses}) == 5, "each has its own"
-    assert server.exchanges == 0, "no refresh token is spent that could not be replaced"
+    assert server.refreshes == 0, "no refresh token is spent that could not be replaced"
 
 
 def test_with_a_good_token_no_request_reads_the_store(server: Api, client: Client, dies: Callable[[], None]) -> None:
     dies()
     for _ in range(3):
         assert client.request("GET", server.url + "/echo").status == 200
-    assert server.exchanges == 0
+    assert server.refreshes == 0
 
 
 def test_an_ageing_token_goes_on_to_its_end(
@@ -99,7 +99,7 @@ def test_an_ageing_token_goes_on_to_its_end(
         assert client.request("GET", server.url + "/echo").status == 200
     until(lambda: any(isinstance(event, RefreshFailed) for event in events))
     assert client.request("GET", server.url + "/echo").status == 200, "what failed behind it is nobody's error"
-    assert server.exchanges == 0
+    assert server.refreshes == 0
 
 
 def test_an_expired_token_is_an_error_soon_and_nothing_is_sent(
@@ -117,7 +117,7 @@ def test_an_expired_token_is_an_error_soon_and_nothing_is_sent(
     store.dead = ()
     clock.advance(31)
     assert client.request("GET", server.url + "/echo").status == 200, "and when it is back, all goes on"
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)
 
 
 def test_a_challenged_request_is_an_error_soon_and_is_sent_once(
@@ -135,7 +135,7 @@ def test_a_challenged_request_is_an_error_soon_and_is_sent_once(
     store.dead = ()
     clock.advance(31)
     assert client.request("GET", server.url + "/echo").status == 200
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)
 
 
 def test_a_store_that_is_dead_from_the_beginning_is_an_error_soon(

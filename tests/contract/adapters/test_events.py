@@ -66,4 +66,4 @@ def test_all_libraries_at_once_share_one_refresh(server: Api, pool: ThreadPoolEx
         server.expire()
         waiting = [pool.submit(one.request, "GET", server.url + "/echo") for one in clients for _ in range(10)]
         assert {one.result(20).status for one in waiting} == {200}
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)

@@ -22,7 +22,7 @@ from unbroken.testing import ManualClock
 def test_a_good_token_is_attached_once_and_nothing_else_happens(server: Api, client: Client, session: Session) -> None:
     assert client.request("GET", server.url + "/echo").json["sub"] == "ada"
     assert used(server) == [session.token()]
-    assert server.exchanges == 0
+    assert server.refreshes == 0
 
 
 def test_requests_park_while_an_expired_token_is_refreshed(
@@ -33,7 +33,7 @@ def test_requests_park_while_an_expired_token_is_refreshed(
     server.slow_next(0.2)
     responses = burst(pool, lambda: client.request("GET", server.url + "/echo"), 6)
     assert [response.status for response in responses] == [200] * 6
-    assert server.exchanges == 1
+    assert server.refreshes == 1
     assert old not in used(server)[1:], "nothing was sent with the old token"
 
 
@@ -47,14 +47,14 @@ def test_a_refresh_that_fails_is_one_error_for_each_that_waits_and_nothing_is_se
     assert [type(response) for response in responses] == [TryLater] * 3
     assert len({id(response) for response in responses}) == 3, "each has its own"
     assert server.seen == []
-    assert server.exchanges == 3, "one refresh, tried three times"
+    assert server.refreshes == 3, "one refresh, tried three times"
 
 
 def test_without_a_login_nothing_is_sent(server: Api, connect: Callable[[Session], Client]) -> None:
     client = connect(Session(server.url))
     with pytest.raises(SessionOver, match="no one is logged in"):
         client.request("GET", server.url + "/echo")
-    assert (server.seen, server.exchanges) == ([], 0)
+    assert (server.seen, server.refreshes) == ([], 0)
 
 
 def test_after_a_logout_nothing_is_sent(server: Api, client: Client, session: Session) -> None:
@@ -76,7 +76,7 @@ def test_an_ageing_token_is_refreshed_in_the_background(
     server.opened.set()
     until(lambda: session.token() != old)
     client.request("GET", server.url + "/echo")
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 def test_in_the_background_a_failure_does_no_harm(server: Api, client: Client, clock: ManualClock) -> None:
@@ -85,7 +85,7 @@ def test_in_the_background_a_failure_does_no_harm(server: Api, client: Client, c
         server.fail_next(500)
     for _ in range(5):
         assert client.request("GET", server.url + "/echo").status == 200
-    until(lambda: server.exchanges == 3)
+    until(lambda: server.refreshes == 3)
 
 
 def test_short_lived_tokens_do_not_loop(server: Api, connect: Callable[[Session], Client]) -> None:
@@ -97,4 +97,4 @@ def test_short_lived_tokens_do_not_loop(server: Api, connect: Callable[[Session]
     while time.monotonic() < ends:
         assert client.request("GET", server.url + "/echo").status == 200
         time.sleep(0.02)
-    assert server.exchanges <= 3
+    assert server.refreshes <= 3

@@ -31,7 +31,7 @@ def test_after_a_challenge_a_failing_refresh_is_one_error_for_each(
     assert [type(response) for response in responses] == [TryLater] * 3
     assert [response.retry_after for response in responses] == [pytest.approx(7, abs=1)] * 3
     assert len(server.seen) == 3, "nothing was sent a second time"
-    assert server.exchanges == 1, "a long Retry-After is the caller's to wait for"
+    assert server.refreshes == 1, "a long Retry-After is the caller's to wait for"
 
 
 def test_a_failure_is_not_forever(server: Api, client: Client, clock: ManualClock) -> None:
@@ -42,7 +42,7 @@ def test_a_failure_is_not_forever(server: Api, client: Client, clock: ManualCloc
         client.request("GET", server.url + "/echo")
     with pytest.raises(TryLater):
         client.request("GET", server.url + "/echo")
-    assert server.exchanges == 3, "the second error is the remembered one"
+    assert server.refreshes == 3, "the second error is the remembered one"
     clock.advance(31)
     assert client.request("GET", server.url + "/echo").status == 200
 
@@ -57,7 +57,7 @@ def test_tokens_that_are_handed_in_after_a_failure_are_used_at_once(
         client.request("GET", server.url + "/echo")
     session.login("ada", PASSWORD)
     assert client.request("GET", server.url + "/echo").status == 200
-    assert server.exchanges == 3
+    assert server.refreshes == 3
 
 
 def test_a_refresh_that_is_refused_with_a_401_does_not_go_in_circles(server: Api, client: Client) -> None:
@@ -66,7 +66,7 @@ def test_a_refresh_that_is_refused_with_a_401_does_not_go_in_circles(server: Api
         server.fail_next(401, headers={"www-authenticate": "Bearer"})
     with pytest.raises(TryLater):
         client.request("GET", server.url + "/echo")
-    assert (server.exchanges, len(server.seen)) == (3, 1)
+    assert (server.refreshes, len(server.seen)) == (3, 1)
 
 
 def test_a_dead_session_is_told_to_all_who_wait_and_once_to_the_hook(
@@ -79,7 +79,7 @@ def test_a_dead_session_is_told_to_all_who_wait_and_once_to_the_hook(
     server.sessions.revoke_subject("ada")
     responses = burst(pool, lambda: client.request("GET", server.url + "/echo"), 10)
     assert [(type(response), response.reason) for response in responses] == [(SessionOver, "revoked")] * 10
-    assert server.exchanges == 1
+    assert server.refreshes == 1
     until(lambda: over == ["revoked"])
     with pytest.raises(SessionOver):
         client.request("GET", server.url + "/echo")
@@ -130,7 +130,7 @@ def test_a_storm_ends_in_an_error_for_all(server: Api, connect: Any, pool: Threa
     server.expire()
     responses = burst(pool, lambda: client.request("GET", server.url + "/echo"), 3)
     assert [type(response) for response in responses] == [RefreshStorm] * 3
-    assert server.exchanges == attempts
+    assert server.refreshes == attempts
 
 
 def test_without_a_window_there_is_no_storm(server: Api, connect: Any) -> None:
@@ -138,7 +138,7 @@ def test_without_a_window_there_is_no_storm(server: Api, connect: Any) -> None:
     for _ in range(8):
         server.expire()
         assert client.request("GET", server.url + "/echo").status == 200
-    assert server.exchanges == 8
+    assert server.refreshes == 8
 
 
 def test_a_login_does_not_reset_the_window(server: Api, connect: Any) -> None:
@@ -156,5 +156,5 @@ def test_a_login_does_not_reset_the_window(server: Api, connect: Any) -> None:
 def test_an_endpoint_that_rejects_every_token_gets_its_way(server: Api, client: Client) -> None:
     for _ in range(20):
         assert client.request("GET", server.url + "/never").status == 401
-    assert server.exchanges == 1
+    assert server.refreshes == 1
     assert client.request("GET", server.url + "/echo").status == 200

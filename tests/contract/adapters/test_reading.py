@@ -47,23 +47,23 @@ def test_a_response_that_is_too_long_or_of_another_type_stays_lazy(server: Api, 
     size = LARGE if str(LARGE) in about else SMALL
     assert (status, body) == (200, coded(401, size)), "whole, and in order"
     assert server.kept == [True], "the head came before the end of the body was sent"
-    assert (server.exchanges, len(server.seen)) == (0, 1)
+    assert (server.refreshes, len(server.seen)) == (0, 1)
 
 
 @pytest.mark.parametrize("about", ["announced=1", "announced=1&gzip=1", "", "gzip=1"])
 def test_a_challenge_in_a_short_body_is_seen(server: Api, client: Client, about: str) -> None:
     with streaming(client, f"{server.url}/told?size={SMALL}&{about}") as (status, rest):
         assert (status, rest()) == (200, coded(200, SMALL)), "what was read is there for the caller"
-    assert (server.exchanges, len(server.seen)) == (1, 2)
+    assert (server.refreshes, len(server.seen)) == (1, 2)
     assert client.request("GET", f"{server.url}/told?size={SMALL}&{about}").body == coded(200, SMALL)
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 @pytest.mark.parametrize("announced", ["", "&announced=1"])
 def test_a_body_that_unfolds_beyond_the_limit_is_not_looked_at(server: Api, client: Client, announced: str) -> None:
     answer = client.request("GET", f"{server.url}/told?size={LARGE}&gzip=1{announced}")
     assert (answer.status, answer.body) == (200, coded(401, LARGE))
-    assert server.exchanges == 0
+    assert server.refreshes == 0
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
@@ -72,7 +72,7 @@ def test_a_response_that_breaks_off_is_the_librarys_own_error(server: Api, clien
         client.request("GET", f"{server.url}/told?size={size}&broken=1")
     if isinstance(caught.value, (httpx.TransportError, httpx2.TransportError)):
         assert str(caught.value.request.url).startswith(server.url)
-    assert server.exchanges == 0
+    assert server.refreshes == 0
 
 
 def test_a_long_response_may_be_left_in_its_midst(server: Api, client: Client) -> None:
@@ -81,7 +81,7 @@ def test_a_long_response_may_be_left_in_its_midst(server: Api, client: Client) -
             assert status == 200
     server.opened.set()
     assert client.request("GET", f"{server.url}/told?size={LARGE}").body == coded(401, LARGE)
-    assert server.exchanges == 0
+    assert server.refreshes == 0
 
 
 @pytest.mark.parametrize("connect", ["httpx2", "httpx", "requests"], indirect=True)
@@ -96,4 +96,4 @@ def test_cookies_and_the_time_it_took_are_those_of_the_response(server: Api, cli
 
 def test_a_response_without_a_body_is_no_trouble(server: Api, client: Client) -> None:
     answer = client.request("HEAD", f"{server.url}/told?size={SMALL}&announced=1")
-    assert (answer.status, answer.body, server.exchanges) == (200, b"", 0)
+    assert (answer.status, answer.body, server.refreshes) == (200, b"", 0)

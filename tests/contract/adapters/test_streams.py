@@ -19,7 +19,7 @@ def test_a_streamed_response_stays_lazy(server: Api, client: Client) -> None:
     assert client.lines(server.url + "/stream") == (200, ["0", "1", "2"])
     server.expire()
     assert client.lines(server.url + "/stream") == (200, ["0", "1", "2"])
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 def test_a_refresh_goes_on_while_a_response_is_being_read(server: Api, client: Client) -> None:
@@ -29,7 +29,7 @@ def test_a_refresh_goes_on_while_a_response_is_being_read(server: Api, client: C
         reading = [opened.enter_context(streaming(client, server.url + "/held")) for _ in range(3)]
         server.expire()
         assert client.request("GET", server.url + "/echo").status == 200
-        assert server.exchanges == 2
+        assert server.refreshes == 2
         server.opened.set()
         assert [(status, rest()) for status, rest in reading] == [(200, b"0\n1\n")] * 3
     assert server.kept == [True] * 3, "none of them ended by itself"
@@ -39,21 +39,21 @@ def test_tokens_do_not_go_to_another_origin(server: Api, elsewhere: Api, client:
     assert client.request("GET", elsewhere.url + "/echo").status == 401
     assert client.request("GET", f"{server.url}/redirect?to={elsewhere.url}/echo").status == 401
     assert used(elsewhere) == ["", ""]
-    assert server.exchanges == 0, "the challenge of another origin is not about our token"
+    assert server.refreshes == 0, "the challenge of another origin is not about our token"
 
 
 def test_a_redirect_within_the_origin_is_followed_with_the_token(server: Api, client: Client) -> None:
     assert client.request("GET", f"{server.url}/redirect?to=/echo").status == 200
     server.expire()
     assert client.request("GET", f"{server.url}/redirect?to=/echo").status == 200
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 def test_what_was_done_is_not_done_again_when_the_page_behind_it_is_challenged(server: Api, client: Client) -> None:
     server.expire()
     assert client.request("POST", server.url + "/done", content=b"pay").status == 200
     assert server.done == 1
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 def test_a_header_of_the_backends_own_stays_at_its_origin(server: Api, elsewhere: Api, connect: Any) -> None:
@@ -70,4 +70,4 @@ def test_a_header_of_the_backends_own_stays_at_its_origin(server: Api, elsewhere
     assert used(elsewhere) == [""]
     server.expire()
     assert client.request("GET", f"{server.url}/head").status == 200
-    assert server.exchanges == 1
+    assert server.refreshes == 1

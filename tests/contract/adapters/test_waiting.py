@@ -24,7 +24,7 @@ def test_a_request_that_needs_no_session_is_not_held_up(server: Api, client: Cli
     server.expire()
     server.hold_next()
     waiting = pool.submit(lambda: client.request("GET", server.url + "/echo"))
-    until(lambda: server.exchanges == 1)
+    until(lambda: server.refreshes == 1)
     assert client.request("GET", server.url + "/open").json == {"open": True}
     assert not waiting.done()
     server.opened.set()
@@ -41,7 +41,7 @@ def test_a_waiter_may_give_up_before_the_refresh_does(server: Api, clock: Manual
     server.opened.set()
     until(lambda: not session.status.refreshing)
     assert client.request("GET", server.url + "/echo").status == 200
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 def test_a_refresh_that_hangs_is_given_up(server: Api, clock: ManualClock, connect: Any) -> None:
@@ -66,7 +66,7 @@ def test_a_logout_wins_over_a_refresh_under_way(server: Api, connect: Any, pool:
     server.expire()
     server.hold_next()
     waiting = [pool.submit(lambda: client.request("GET", server.url + "/echo")) for _ in range(3)]
-    until(lambda: server.exchanges == 1)
+    until(lambda: server.refreshes == 1)
     session.logout()
     server.opened.set()
     for one in waiting:
@@ -84,7 +84,7 @@ def test_what_waits_for_one_user_is_never_sent_for_the_next(
     server.expire()
     server.hold_next()
     waiting = pool.submit(lambda: client.request("POST", server.url + "/echo", content=b"pay"))
-    until(lambda: server.exchanges == 1)
+    until(lambda: server.refreshes == 1)
     session.login("bob", PASSWORD)
     server.opened.set()
     with pytest.raises(SessionOver, match="another login"):
@@ -102,4 +102,4 @@ def test_a_challenge_that_arrives_after_a_logout_refreshes_nothing(
     server.opened.set()
     with pytest.raises(SessionOver, match="logged out"):
         late.result(10)
-    assert server.exchanges == 0
+    assert server.refreshes == 0

@@ -47,7 +47,7 @@ def test_a_dead_store_is_told_at_once_and_a_good_token_goes_on(
     eventually(store.load, StoreUnavailable)
     clock.advance(60)
     assert session.token(), "and when it is back, refresh works"
-    assert server.exchanges == 1
+    assert server.refreshes == 1
     assert server.alarms() == 0
 
 

@@ -97,9 +97,9 @@ class Backend(ABC):
         self.faults: deque[Fault] = deque()
         self.go_on = threading.Event()  # for faults that are held
         self.held = False  # answers of /api/late wait while it is true
-        self.exchanges = self.alarms = 0
+        self.refreshes = self.alarms = 0
         self.presented: list[str] = []  # refresh tokens, in the order they came
-        self.beside: list[Mapping[str, str]] = []  # headers of the exchanges
+        self.beside: list[Mapping[str, str]] = []  # headers of the refreshes
         self.issued: list[Pair] = []
         self.seen: list[Seen] = []
 
@@ -141,7 +141,7 @@ class Backend(ABC):
         self.expire()
 
     def spoil(self, fault: Fault, *, times: int = 1) -> None:
-        """The next exchanges go wrong."""
+        """The next refreshes go wrong."""
         self.faults.extend([fault] * times)
 
     def requests_to(self, path: str) -> list[Seen]:
@@ -181,7 +181,7 @@ class Backend(ABC):
         return self.granted(self.issue(asked["username"], secrets.token_hex(8)))
 
     async def _exchange(self, request: Request) -> Response:
-        self.exchanges += 1
+        self.refreshes += 1
         self.beside.append(dict(request.headers))
         token = await self.presented_by(request)
         self.presented.append(token)

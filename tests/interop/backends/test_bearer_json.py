@@ -44,7 +44,7 @@ def test_one_end_is_told_once_however_many_wait(scene: Scene) -> None:
     scene.backend.end_sessions()
     scene.backend.spoil(Fault(seconds=0.1))
     assert [type(outcome) for outcome in scene.together(20)] == [SessionOver] * 20
-    assert (scene.ended(), scene.backend.exchanges) == (["invalid_grant"], 1)
+    assert (scene.ended(), scene.backend.refreshes) == (["invalid_grant"], 1)
 
 
 class SlowStore(MemoryStore):
@@ -71,7 +71,7 @@ def test_only_the_owner_of_a_refresh_ends_it_even_over_a_slow_store(stage: Stage
     for _ in range(4):
         scene.backend.expire()
         assert statuses(scene.together(20)) == [200] * 20
-    assert scene.backend.exchanges == 4
+    assert scene.backend.refreshes == 4
     assert len(set(scene.backend.presented)) == 4
     assert scene.backend.alarms == 0
 
@@ -90,7 +90,7 @@ def test_a_logout_during_a_refresh_stays_a_logout(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(held=True))
     waits = scene.begin(scene.get)
-    until(lambda: scene.backend.exchanges)
+    until(lambda: scene.backend.refreshes)
     scene.session.logout()
     scene.backend.go_on.set()
     assert isinstance(waits.exception(10), SessionOver)
@@ -108,7 +108,7 @@ def test_a_late_challenge_needs_no_refresh(scene: Scene) -> None:
     assert scene.get().status == 200
     scene.backend.held = False
     assert statuses([one.result(10) for one in late]) == [200] * 5
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("S2.7")
@@ -136,7 +136,7 @@ def test_a_refresh_that_is_never_responded_to_blocks_no_request(stage: Stage) ->
 def test_a_wrong_password_is_told_as_such(scene: Scene) -> None:
     with pytest.raises(LoginRefused):
         scene.session.login("ada", "wrong")
-    assert (scene.backend.exchanges, scene.over) == (0, [])
+    assert (scene.backend.refreshes, scene.over) == (0, [])
     assert scene.get().json["user"] == "ada", "and who was logged in still is"
 
 
@@ -158,7 +158,7 @@ def test_the_same_request_gets_new_tokens_each_time_it_is_sent(scene: Scene) -> 
     for _ in range(3):
         scene.backend.expire()
         assert scene.client.request("POST", scene.backend.url + "/api/echo", **about).status == 200
-    assert scene.backend.exchanges == 3
+    assert scene.backend.refreshes == 3
     assert about == {"headers": {"x-mark": "7"}, "json": {"a": 1}}
 
 

@@ -45,7 +45,7 @@ def test_a_refused_refresh_is_raised_and_is_no_response(scene: Scene, code: int)
     scene.backend.spoil(Fault(status=200, body=b'{"code": %d, "data": null}' % code))
     with pytest.raises(SessionOver):
         scene.get()
-    assert (scene.backend.exchanges, scene.ended(), scene.stored) == (1, ["invalid_grant"], None)
+    assert (scene.backend.refreshes, scene.ended(), scene.stored) == (1, ["invalid_grant"], None)
 
 
 @pytest.mark.defect("S1.3")
@@ -54,7 +54,7 @@ def test_every_failure_ends_every_wait(scene: Scene, fault: Fault) -> None:
     scene.backend.expire()
     scene.backend.spoil(fault, times=60)
     assert [type(outcome) for outcome in scene.together(20)] == [TryLater] * 20
-    assert scene.backend.exchanges <= 3, "a failure is remembered: it is not repeated for everybody"
+    assert scene.backend.refreshes <= 3, "a failure is remembered: it is not repeated for everybody"
 
 
 @pytest.mark.defect("S1.4")
@@ -134,7 +134,7 @@ def test_no_refresh_token_is_not_sent_and_an_odd_one_arrives_whole(stage: Stage)
     scene.session.import_tokens(TokenResponse(scene.backend.issued[-1].access, token_type="Bearer "))
     scene.backend.expire()
     assert scene.get().json["code"] == 401
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("S1.9")
@@ -149,7 +149,7 @@ def test_a_missing_field_is_named_and_the_tokens_are_kept(scene: Scene, data: st
     with pytest.raises(BadResponse) as caught:
         scene.get()
     assert caught.value.field == field
-    assert (scene.stored, scene.backend.exchanges) == (before, 1)
+    assert (scene.stored, scene.backend.refreshes) == (before, 1)
     scene.backend.faults.clear()
     scene.clock.advance(60)
     assert scene.get().json["code"] == 200
@@ -160,7 +160,7 @@ def test_a_challenge_by_status_counts_as_well_as_one_by_code(stage: Stage) -> No
     scene = stage(CodeIn200(status=401))
     scene.backend.expire()
     assert scene.get().status == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("S1.11")
@@ -196,9 +196,9 @@ def test_late_challenges_loops_and_silence_all_have_an_end(stage: Stage) -> None
     assert scene.get().json["code"] == 200
     scene.backend.held = False
     assert late.result(10).json["code"] == 200
-    assert scene.backend.exchanges == 1, "a late challenge needs none"
+    assert scene.backend.refreshes == 1, "a late challenge needs none"
     assert [scene.get("/api/never").json["code"] for _ in range(10)] == [401] * 10
-    assert scene.backend.exchanges == 2, "nor does an endpoint that always challenges, after the first time"
+    assert scene.backend.refreshes == 2, "nor does an endpoint that always challenges, after the first time"
     scene.backend.expire()
     scene.backend.spoil(Fault(held=True, lost=True), times=3)
     with pytest.raises(TryLater):
@@ -209,5 +209,5 @@ def test_late_challenges_loops_and_silence_all_have_an_end(stage: Stage) -> None
 def test_a_login_through_the_client_itself_refreshes_nothing(scene: Scene) -> None:
     asked = {"username": "ada", "password": PASSWORD}
     response = scene.client.request("POST", scene.backend.url + "/login", json=asked, skip=True)
-    assert (response.json["code"], scene.backend.exchanges) == (200, 0)
+    assert (response.json["code"], scene.backend.refreshes) == (200, 0)
     assert statuses(scene.together(3)) == [200] * 3

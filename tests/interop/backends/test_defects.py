@@ -83,7 +83,7 @@ def test_processes_share_one_refresh(run: Callable[[Backend], Backend], tmp_path
         process.stdin.flush()
     tokens = {process.communicate(timeout=20)[0].strip() for process in processes}
     assert tokens == {backend.issued[-1].access}
-    assert (backend.exchanges, backend.alarms) == (1, 0)
+    assert (backend.refreshes, backend.alarms) == (1, 0)
 
 
 @pytest.mark.defect("C2")
@@ -96,7 +96,7 @@ def test_tokens_go_to_no_other_origin_not_even_by_a_redirect(
     assert scene.client.request("GET", other.url + "/api/echo").status == refused
     assert scene.get(f"/api/redirect?to={other.url}/api/echo").status == refused
     assert [seen.value for seen in other.seen] == ["", ""]
-    assert scene.backend.exchanges == 0, "a challenge of another origin is not about our token"
+    assert scene.backend.refreshes == 0, "a challenge of another origin is not about our token"
 
 
 @pytest.mark.defect("C3")
@@ -109,7 +109,7 @@ def test_a_request_waits_no_longer_than_it_may(stage: Stage) -> None:
     scene.backend.go_on.set()
     until(lambda: not scene.session.status.refreshing)
     assert scene.get().status == 200
-    assert scene.backend.exchanges == 1, "the refresh went on without anybody waiting"
+    assert scene.backend.refreshes == 1, "the refresh went on without anybody waiting"
 
 
 @pytest.mark.defect("C4")
@@ -124,7 +124,7 @@ def test_a_refresh_has_an_end_and_the_next_one_waits_a_while(stage: Stage) -> No
         with pytest.raises(TryLater) as caught:
             scene.get()
         assert caught.value.retry_after > 0
-    assert scene.backend.exchanges == 3
+    assert scene.backend.refreshes == 3
     scene.clock.advance(60)
     assert scene.get().status == 200
 
@@ -139,7 +139,7 @@ def test_refresh_is_ahead_of_time_and_survives_a_sleeping_machine(stage: Stage) 
     scene.backend.expire()
     scene.clock.sleep(8 * 3600)  # the monotonic clock has stood still
     assert scene.get().status == 200
-    assert scene.backend.exchanges == 2
+    assert scene.backend.refreshes == 2
     assert len(scene.backend.seen) == 2, "no request was challenged"
 
 
@@ -148,7 +148,7 @@ def test_what_waits_for_one_user_is_never_sent_for_the_next(scene: Scene) -> Non
     scene.backend.expire()
     scene.backend.spoil(Fault(held=True))
     waits = scene.begin(scene.post, b"pay")
-    until(lambda: scene.backend.exchanges)
+    until(lambda: scene.backend.refreshes)
     scene.log_in("bob")
     scene.backend.go_on.set()
     raised = waits.exception(10)
@@ -184,7 +184,7 @@ def test_a_body_that_can_be_sent_once_is_sent_neither_twice_nor_empty(stage: Sta
     assert (response.status, response.body) == (challenge.status_code, challenge.body)
     assert [seen.sha256 for seen in scene.backend.seen] == [whole, whole]
     assert scene.post(iter([b"a", b"b"])).json["sha256"] == whole
-    assert scene.backend.exchanges == 1, "the session was refreshed for the next request"
+    assert scene.backend.refreshes == 1, "the session was refreshed for the next request"
 
 
 @pytest.mark.defect("C10")
@@ -209,4 +209,4 @@ def test_two_clients_of_one_session_share_its_refresh(scene: Scene, adapter: Cal
     clients = [scene.client, second] * 10
     begun = [scene.begin(client.request, "GET", scene.backend.url + "/api/echo") for client in clients]
     assert statuses([one.result(10) for one in begun]) == [200] * 20
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)

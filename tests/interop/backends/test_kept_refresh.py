@@ -24,7 +24,7 @@ def scene(stage: Stage) -> Scene:
 def test_many_challenges_make_one_refresh_and_no_alarm(scene: Scene) -> None:
     scene.backend.expire()
     assert statuses(scene.together(30)) == [200] * 30
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
 
 
 @pytest.mark.defect("S4.2")
@@ -42,7 +42,7 @@ def test_a_rotated_refresh_token_is_kept_and_so_is_one_that_stays(stage: Stage, 
 def test_a_broken_connection_arrives_as_the_librarys_own_error(scene: Scene) -> None:
     with pytest.raises(scene.client.broken):
         scene.get("/api/torn")
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
 
 
 @pytest.mark.defect("S4.4")
@@ -51,7 +51,7 @@ def test_after_the_end_no_request_asks_again(scene: Scene) -> None:
     for _ in range(4):
         with pytest.raises(SessionOver):
             scene.get()
-    assert (scene.backend.exchanges, scene.ended(), scene.stored) == (1, ["invalid_grant"], None)
+    assert (scene.backend.refreshes, scene.ended(), scene.stored) == (1, ["invalid_grant"], None)
     assert len(scene.backend.seen) == 1, "without tokens nothing is sent"
 
 
@@ -63,10 +63,10 @@ def test_no_refresh_token_is_never_sent_and_silence_has_an_end(stage: Stage) -> 
     with pytest.raises(TryLater):
         scene.begin(scene.get).result(20)
     scene.backend.go_on.set()
-    asked = scene.backend.exchanges
+    asked = scene.backend.refreshes
     scene.session.import_tokens(TokenResponse("dead"))
     assert scene.get().status == 401
-    assert scene.backend.exchanges == asked
+    assert scene.backend.refreshes == asked
 
 
 @pytest.mark.defect("S4.6")
@@ -81,7 +81,7 @@ def test_late_challenges_need_no_refresh_and_new_requests_are_held(stage: Stage)
     assert statuses(scene.together(5)) == [200] * 5
     scene.backend.held = False
     assert late.result(10).status == 200
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
     assert len(scene.backend.requests_to("/api/echo")) == 5, "each was sent once, with the new token"
 
 
@@ -96,4 +96,4 @@ def test_two_holders_of_one_session_set_off_no_alarm(
         scene.backend.expire()
         both = [scene.begin(client.request, "GET", url) for client in (scene.client, twin)]
         assert statuses([one.result(10) for one in both]) == [200, 200]
-    assert (scene.backend.exchanges, scene.backend.alarms) == (3, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (3, 0)

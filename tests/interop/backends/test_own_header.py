@@ -24,7 +24,7 @@ def scene(stage: Stage) -> Scene:
 def test_a_challenge_in_a_400_is_seen(scene: Scene) -> None:
     scene.backend.expire()
     assert scene.get().status == 200
-    assert (scene.backend.exchanges, len(scene.backend.seen)) == (1, 2)
+    assert (scene.backend.refreshes, len(scene.backend.seen)) == (1, 2)
 
 
 @pytest.mark.defect("S3.2")
@@ -33,7 +33,7 @@ def test_an_error_keeps_its_response_and_a_broken_connection_its_type(scene: Sce
     assert (response.status, response.json) == (400, {"code": 400, "msg": "no"})
     with pytest.raises(scene.client.broken):
         scene.get("/api/torn")
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
 
 
 @pytest.mark.defect("S3.3")
@@ -126,7 +126,7 @@ def test_the_response_with_the_tokens_is_logged_nowhere(scene: Scene, caplog: py
 def test_a_400_of_any_other_form_is_handed_over_as_it_is(scene: Scene, media_type: str, body: str) -> None:
     response = scene.get("/api/raw/400?" + urlencode({"type": media_type, "body": body}))
     assert (response.status, response.body) == (400, body.encode())
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
 
 
 @pytest.mark.defect("S3.11")
@@ -149,9 +149,9 @@ def test_late_challenges_and_loops_have_an_end(scene: Scene) -> None:
     assert scene.get().status == 200
     scene.backend.held = False
     assert late.result(10).status == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
     assert statuses([scene.get("/api/never") for _ in range(10)]) == [400] * 10
-    assert scene.backend.exchanges == 2
+    assert scene.backend.refreshes == 2
 
 
 def test_a_refresh_that_fails_is_not_a_response_to_the_request(scene: Scene) -> None:

@@ -43,7 +43,7 @@ def misreading(scene: Scene) -> Session:
 
 def test_a_login_that_was_done_elsewhere_is_taken_over(scene: Scene) -> None:
     assert (scene.get().status, scene.get().json["user"]) == (200, "ada")
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
 
 
 def test_a_challenged_request_is_sent_again_byte_for_byte(scene: Scene) -> None:
@@ -51,7 +51,7 @@ def test_a_challenged_request_is_sent_again_byte_for_byte(scene: Scene) -> None:
     response = scene.client.request("PUT", scene.backend.url + "/api/echo", content=b"pixels" * 1000)
     first, again = scene.backend.seen
     assert response.json["sha256"] == first.sha256 == again.sha256
-    assert (first.method, again.method, scene.backend.exchanges) == ("PUT", "PUT", 1)
+    assert (first.method, again.method, scene.backend.refreshes) == ("PUT", "PUT", 1)
     assert first.value != again.value
 
 
@@ -70,7 +70,7 @@ def test_fifty_requests_at_once_make_one_refresh(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(seconds=0.1))
     assert statuses(scene.together(50)) == [200] * 50
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
 
 
 def test_a_refused_refresh_ends_the_session_once_for_all_who_wait(scene: Scene) -> None:
@@ -78,7 +78,7 @@ def test_a_refused_refresh_ends_the_session_once_for_all_who_wait(scene: Scene) 
     scene.backend.spoil(Fault(seconds=0.1))
     outcomes = scene.together(20)
     assert [type(outcome) for outcome in outcomes] == [SessionOver] * 20
-    assert (scene.backend.exchanges, scene.ended()) == (1, ["invalid_grant"])
+    assert (scene.backend.refreshes, scene.ended()) == (1, ["invalid_grant"])
     assert scene.stored is None
     assert len(scene.backend.seen) <= 20, "no request was sent again"
 
@@ -102,7 +102,7 @@ def test_one_lost_request_is_not_noticed(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(LOST)
     assert scene.get().json["user"] == "ada"
-    assert (scene.backend.exchanges, scene.backend.alarms) == (2, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (2, 0)
 
 
 def test_a_wrong_description_is_named_at_the_login_and_hurts_no_session(scene: Scene) -> None:
@@ -125,7 +125,7 @@ def test_a_wrong_description_is_named_at_the_refresh_and_sets_off_no_alarm(
             wrong.request("GET", scene.backend.url + "/api/echo")
         assert caught.value.field == ELSEWHERE
     assert scene.stored == before
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0), "it is not asked again for what it has said"
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0), "it is not asked again for what it has said"
 
 
 @pytest.mark.parametrize("head", ["Bearer ", "Bearer", "JWT ", ""])

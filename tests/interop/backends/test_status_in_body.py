@@ -22,7 +22,7 @@ def scene(stage: Stage) -> Scene:
 def test_a_broken_connection_arrives_as_the_librarys_own_error(scene: Scene) -> None:
     with pytest.raises(scene.client.broken):
         scene.get("/api/torn")
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
     assert scene.get().status == 200
 
 
@@ -31,7 +31,7 @@ def test_any_error_during_a_refresh_is_not_replayed(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(held=True))
     waits = scene.begin(scene.get)
-    until(lambda: scene.backend.exchanges)
+    until(lambda: scene.backend.refreshes)
     for status in (500, 404, 403):
         assert scene.post(b"once", f"/api/error/{status}").status == status
         assert len(scene.backend.requests_to(f"/api/error/{status}")) == 1
@@ -95,13 +95,13 @@ def test_an_error_stays_an_error(scene: Scene, status: int) -> None:
 def test_a_401_without_a_code_is_handed_over_as_a_401(scene: Scene, query: str, body: bytes) -> None:
     response = scene.get(f"/api/raw/401{query}")
     assert (response.status, response.body) == (401, body)
-    assert scene.backend.exchanges == 0
+    assert scene.backend.refreshes == 0
 
 
 @pytest.mark.defect("S0.9")
 def test_an_endpoint_that_always_challenges_makes_no_loop(scene: Scene) -> None:
     assert statuses([scene.get("/api/never") for _ in range(20)]) == [401] * 20
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
     assert len(scene.backend.requests_to("/api/never")) == 21
     assert scene.get().status == 200
 
@@ -115,7 +115,7 @@ def test_a_late_challenge_needs_no_refresh(scene: Scene) -> None:
     assert scene.get().status == 200
     scene.backend.held = False
     assert late.result(10).status == 200
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
 
 
 @pytest.mark.defect("S0.11")
@@ -124,11 +124,11 @@ def test_a_wrong_password_refreshes_nothing_and_only_the_refresh_itself_is_exemp
         scene.session.login("ada", "wrong")
     login = scene.backend.url + "/login"
     wrong = scene.client.request("POST", login, json={"username": "ada", "password": "wrong"}, skip=True)
-    assert (wrong.status, scene.backend.exchanges) == (401, 0)
+    assert (wrong.status, scene.backend.refreshes) == (401, 0)
     assert scene.session.login("ada", PASSWORD), "and the right one still works"
     scene.backend.expire()
     assert scene.get("/x/user/refresher").status == 200
-    assert scene.backend.exchanges == 1
+    assert scene.backend.refreshes == 1
 
 
 @pytest.mark.defect("S0.12")
@@ -159,7 +159,7 @@ def test_new_requests_wait_for_the_refresh_and_tokens_stay_with_their_origin(
 def test_many_requests_share_one_refresh(scene: Scene) -> None:
     scene.backend.expire()
     assert statuses(scene.together(30)) == [200] * 30
-    assert (scene.backend.exchanges, scene.backend.alarms) == (1, 0)
+    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
 
 
 @pytest.mark.defect("S0.15")
@@ -167,7 +167,7 @@ def test_the_one_who_asked_first_does_not_stand_behind_the_others(scene: Scene) 
     scene.backend.expire()
     scene.backend.spoil(Fault(held=True))
     first = scene.begin(scene.get)
-    until(lambda: scene.backend.exchanges)
+    until(lambda: scene.backend.refreshes)
     other = scene.begin(scene.get, "/api/late")
     until(lambda: scene.backend.requests_to("/api/late"))
     scene.backend.held = True

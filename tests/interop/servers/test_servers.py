@@ -77,7 +77,7 @@ async def ask(server: Running, session: Session, requests: int) -> list[tuple[in
 async def test_ten_expiries_under_a_hundred_requests_cost_one_refresh_each(
     server: Running, session: Session, watch: Watch
 ) -> None:
-    start, held = server.count()["exchanges"], {stored(session).refresh_token}
+    start, held = server.count()["refreshes"], {stored(session).refresh_token}
     for expiry in range(1, EXPIRIES + 1):
         announced = expiry % 2 == 0  # else the client hears of it by a challenge, each request for itself
         before = server.count()
@@ -86,7 +86,7 @@ async def test_ten_expiries_under_a_hundred_requests_cost_one_refresh_each(
             watch.expire()
         assert await ask(server, session, REQUESTS) == [(200, "ada")] * REQUESTS
         after = server.count()
-        assert after["exchanges"] - start == expiry
+        assert after["refreshes"] - start == expiry
         assert (after["challenges"] == before["challenges"]) is announced
         held.add(stored(session).refresh_token)
     server.expire()
@@ -99,10 +99,10 @@ def test_an_old_refresh_token_is_refused(server: Running, session: Session, watc
     for _ in range(2):
         watch.expire()
         session.token()
-    before = server.count()["exchanges"]
+    before = server.count()["refreshes"]
     with pytest.raises(SessionOver):
         another(server, old).token()
-    assert server.count()["exchanges"] == before + 1, "it was the server who refused"
+    assert server.count()["refreshes"] == before + 1, "it was the server who refused"
     watch.expire()
     newest = stored(session)
     if server.foreign.ends_the_family:

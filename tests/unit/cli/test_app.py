@@ -17,6 +17,7 @@ from unbroken.tokens import Tokens
 
 SERVER_ONLY = {"joserfc", "cryptography", "starlette", "uvicorn", "argon2", "anyio"}
 NEVER = {"typer", "pydantic", "rich", "psycopg", "redis"}
+SLOW = {"asyncio", "http", "email", "sqlite3"}  # of the standard library
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def imported_by(folder: Path, *arguments: str) -> set[str]:
 def test_a_clients_command_imports_neither_a_server_nor_an_http_library(home: Path, arguments: list[str]) -> None:
     modules = imported_by(home, *arguments)
     assert modules & (SERVER_ONLY | NEVER | {"httpx2", "httpx", "requests", "aiohttp"}) == set()
+    assert modules & SLOW == ({"email"} if arguments == ["--version"] else set())  # importlib.metadata needs it
     assert not any(name.startswith("unbroken.server") for name in modules)
     assert not modules & {"unbroken.cli.settings", "unbroken.cli.serve", "unbroken.cli.client.fetch"}
 

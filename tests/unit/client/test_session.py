@@ -50,7 +50,7 @@ def test_fifty_threads_on_an_expired_token_make_one_refresh(server: Backend) -> 
     with ThreadPoolExecutor(50) as pool:
         tokens = set(pool.map(lambda _: session.token(), range(50)))
     assert len(tokens) == 1
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 @pytest.mark.anyio
@@ -67,7 +67,7 @@ async def test_a_thousand_tasks_on_an_expired_token_make_one_refresh(server: Bac
         for _ in range(1000):
             group.start_soon(one)
     assert len(tokens) == 1
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 def test_threads_two_loops_and_trio_share_one_refresh(server: Backend) -> None:
@@ -102,7 +102,7 @@ def test_threads_two_loops_and_trio_share_one_refresh(server: Backend) -> None:
         thread.join()
     assert len(tokens) == 31
     assert len(set(tokens)) == 1
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 @pytest.mark.anyio
@@ -122,7 +122,7 @@ async def test_a_cancelled_leader_leaves_at_once_and_its_refresh_goes_on(server:
             group.start_soon(follow)
         go_on()
     assert len(set(tokens)) == 1
-    assert server.exchanges == 1
+    assert server.refreshes == 1
     assert server.alarms() == 0
 
 
@@ -141,7 +141,7 @@ def test_an_event_loop_that_ends_in_mid_refresh_loses_nothing(server: Backend) -
     go_on()
     assert session.token()
     assert session.status.version == before + 1
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 def test_an_ageing_token_is_refreshed_in_the_background(server: Backend) -> None:
@@ -155,7 +155,7 @@ def test_an_ageing_token_is_refreshed_in_the_background(server: Backend) -> None
     go_on()
     assert changed.wait(20)
     assert session.token() != old
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])
@@ -165,7 +165,7 @@ def test_a_clock_that_jumps_an_hour_costs_at_most_one_refresh(server: Backend, j
     clock.set(jump)
     for _ in range(5):
         assert session.token()
-    assert server.exchanges <= 1
+    assert server.refreshes <= 1
 
 
 def test_a_sleeping_machine_wakes_with_an_expired_token_and_notices(server: Backend) -> None:
@@ -174,7 +174,7 @@ def test_a_sleeping_machine_wakes_with_an_expired_token_and_notices(server: Back
     old = session.token()
     clock.sleep(8 * 3600)  # the monotonic clock has stood still
     assert session.token() != old
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 # ---- failure ---------------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_one_503_is_not_noticed(server: Backend) -> None:
     clock.advance(1800)
     server.fail_next(503)
     assert session.token()
-    assert server.exchanges == 2
+    assert server.refreshes == 2
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_waiters_of_a_failed_refresh_get_one_error_each_and_make_no_further_refr
         thread.join()
     assert len(errors) == 20
     assert len({id(error) for error in errors}) == 20
-    assert server.exchanges == 3
+    assert server.refreshes == 3
     assert all(error.retry_after > 0 for error in errors)
 
 
@@ -263,7 +263,7 @@ def test_a_retry_after_is_handed_on_and_kept(server: Backend) -> None:
     assert caught.value.retry_after == pytest.approx(30, abs=1)
     with pytest.raises(TryLater):
         session.token()
-    assert server.exchanges == 1
+    assert server.refreshes == 1
     clock.advance(31)
     assert session.token()
 
@@ -300,7 +300,7 @@ def test_a_follower_may_time_out_by_itself(server: Backend) -> None:
     go_on()
     until(lambda: not session.status.refreshing)
     assert session.token()
-    assert server.exchanges == 1
+    assert server.refreshes == 1
 
 
 def test_a_dead_session_ends_once_for_all_waiters(server: Backend) -> None:
@@ -317,7 +317,7 @@ def test_a_dead_session_ends_once_for_all_waiters(server: Backend) -> None:
 
     with ThreadPoolExecutor(20) as pool:
         assert set(pool.map(one, range(20))) == {"revoked"}
-    assert server.exchanges == 1
+    assert server.refreshes == 1
     assert over == ["revoked"]
     assert session.status.reason == "revoked"
 
@@ -331,7 +331,7 @@ def test_a_storm_is_stopped(server: Backend) -> None:
         live = fresh
     with pytest.raises(RefreshStorm):
         session._handle_challenge(live, "somewhere")
-    assert server.exchanges == 2
+    assert server.refreshes == 2
 
 
 def test_short_lives_are_no_storm(server: Backend) -> None:
@@ -341,7 +341,7 @@ def test_short_lives_are_no_storm(server: Backend) -> None:
         clock.advance(1)
         clock.sleep(1799)  # a second of the monotonic clock a cycle
         session.token()
-    assert server.exchanges == 12
+    assert server.refreshes == 12
 
 
 # ---- logging in and out ----------------------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ def test_logout_wins_over_a_refresh_under_way(server: Backend) -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    until(lambda: server.exchanges)
+    until(lambda: server.refreshes)
     session.logout()
     go_on()
     thread.join()
@@ -400,7 +400,7 @@ def test_what_waits_for_one_user_is_not_sent_for_the_next(server: Backend) -> No
 
     thread = threading.Thread(target=wait)
     thread.start()
-    until(lambda: server.exchanges)
+    until(lambda: server.refreshes)
     session.login("bob", PASSWORD)
     go_on()
     thread.join()
@@ -446,7 +446,7 @@ def test_two_sessions_on_one_file_make_one_refresh(server: Backend, tmp_path: An
     clock.advance(1800)
     with ThreadPoolExecutor(2) as pool:
         assert len(set(pool.map(lambda session: session.token(), (one, two)))) == 1
-    assert server.exchanges == 1
+    assert server.refreshes == 1
     one.logout()
     clock.advance(1800)
     with pytest.raises(SessionOver) as caught:
@@ -472,7 +472,7 @@ def test_tokens_that_cannot_be_saved_are_not_lost(server: Backend) -> None:
     store.full = False
     clock.advance(60)
     assert session.token()
-    assert server.exchanges == 1, "the tokens that were granted were saved later, not asked for again"
+    assert server.refreshes == 1, "the tokens that were granted were saved later, not asked for again"
 
 
 def test_a_child_process_does_not_wait_for_its_parents_refresh(server: Backend) -> None:
@@ -482,7 +482,7 @@ def test_a_child_process_does_not_wait_for_its_parents_refresh(server: Backend) 
     go_on = server.hold_next()
     thread = threading.Thread(target=session.token)
     thread.start()
-    until(lambda: server.exchanges)
+    until(lambda: server.refreshes)
     child = os.fork()
     if child == 0:
         os._exit(0 if not session.status.refreshing else 1)

@@ -169,7 +169,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
     try:
         yield
     except _DeadlineReached:
-        raise TryLater(f"no response within {seconds:g} seconds") from None
+        raise TryLater(f"not finished within {seconds:g} seconds") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import click
 
 from unbroken import _base64
-from unbroken._http import HttpRequest
+from unbroken._http import HttpRequest, NotSent, ResponseLost
 from unbroken._origins import origin_of
-from unbroken._transport import NotSent, ResponseLost, http_sender
+from unbroken._transport import http_sender
 from unbroken.cli.client.profiles import (
     DEFAULT_PREFIX,
     Profile,

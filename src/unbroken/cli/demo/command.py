@@ -28,6 +28,6 @@ def demo(seconds: float, workers: int, as_json: bool, page: bool, port: int, ope
         from unbroken.cli.demo.hosting import show_page  # noqa: PLC0415
 
         return show_page(port, open_browser=open_browser)
-    from unbroken.cli.demo.play import play  # noqa: PLC0415
+    from unbroken.cli.demo.scenario import play  # noqa: PLC0415
 
     return play(seconds, workers, as_json=as_json)

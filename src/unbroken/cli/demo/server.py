@@ -1,7 +1,8 @@
-"""The demo's server process: ``python -m unbroken.cli.demo.server DATABASE PORT ACCESS_TTL ISSUER``."""
+"""The server process of the demo: ``python -m unbroken.cli.demo.server DATABASE PORT ACCESS_TTL ISSUER``."""
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import uvicorn
@@ -17,12 +18,13 @@ from unbroken.starlette import AccessTokenMiddleware, current_claims, routes
 
 
 async def echo(request: Request) -> JSONResponse:
-    """The API of the demo: says who asked, and what."""
+    """The API of the demo: return the user and the text of the request."""
     claims = current_claims(request)
     return JSONResponse({"sub": claims.subject, "echo": (await request.json())["echo"]})
 
 
 def app(database: str, access_ttl: float, issuer: str) -> Starlette:
+    """Return the endpoints and the API."""
     store = SqliteSessionStore(database)
     sessions = Sessions(store, policy=Policy(access_ttl=access_ttl), issuer=issuer)
     auth = routes(sessions, Accounts(store).authenticate)
@@ -31,6 +33,7 @@ def app(database: str, access_ttl: float, issuer: str) -> Starlette:
 
 
 if __name__ == "__main__":
+    logging.getLogger("unbroken").setLevel(logging.CRITICAL)  # the demo tells of the reuse itself
     file, port, ttl, issuer = sys.argv[1:]
     config = uvicorn.Config(app(file, float(ttl), issuer), log_level="error", access_log=False)
     uvicorn.Server(config).run(sockets=[listen("127.0.0.1", int(port))])

@@ -1,11 +1,13 @@
-"""The demo page and its server, as routes below ``/demo``: real endpoints, and a few that make trouble.
+"""The demo page and its server, as routes below ``/demo``: real endpoints, and a few that cause faults.
 
-1. The sessions, users and keys are the demo's own, in memory: no token of it is good anywhere else, and nothing here
+1. The sessions, users and keys belong to the demo, in memory: its tokens are valid nowhere else, and nothing here
    reaches the store of ``unbroken serve``.
-2. The server is strict, as many are: a refresh token works once (``grace`` 0), and who uses the new access token first
-   settles which answer counts.
-3. A page makes trouble for its own sessions only: it sends the key of its visitor.
-4. The pages load nothing from elsewhere, and no script or style that is not a file of the demo.
+2. The server is strict: a refresh token works once (``grace`` 0), and the first use of an access token settles which
+   response to a refresh counts.
+3. The sessions of the naive client get what many servers do: a used refresh token is refused, and reuse has no other
+   consequence.
+4. A page causes faults in its own sessions only: it sends the key of its visitor.
+5. The pages load nothing from elsewhere, and no script or style that is not a file of the demo.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ __all__ = ["PREFIX", "Site"]
 
 PREFIX = "/demo"
 POLICY = Policy(access_ttl=60.0, refresh_ttl=3600.0, max_age=3600.0, grace=0.0)
-PATIENCE = 5.0  # seconds until the server too gives up an answer that is lost
+LOSS_SECONDS = 5.0  # after which a lost response is sent after all, if the client still waits
+NAIVE_LABEL = "This page, by the naive client"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {
     "cache-control": "no-cache",
@@ -46,7 +49,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-DEVICES = (  # what else the user is logged in with: label, User-Agent, address, seconds since its last use
+DEVICES = (  # the user's other sessions: label, User-Agent, address, seconds since the last use
     ("Phone", "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) Version/19.0 Safari/604.1", "192.0.2.17", 11e3),
     ("Old laptop", "Mozilla/5.0 (Windows NT 10.0; rv:140.0) Gecko/20100101 Firefox/140.0", "198.51.100.8", 5e5),
 )
@@ -56,23 +59,23 @@ class Site:
     """Everything below ``/demo`` of the server that clients know as *issuer*."""
 
     def __init__(self, issuer: str) -> None:
-        self._visitors, self._run = Visitors(), secrets.token_urlsafe(6)
+        self.visitors, self._run = Visitors(), secrets.token_urlsafe(6)
         self.sessions = Sessions(
             MemorySessionStore(),
             policy=POLICY,
             issuer=f"{issuer}{PREFIX}",
             audience="unbroken-demo",
-            on_event=self._visitors.hear,
+            on_event=self.visitors.on_event,
             confirm_first_use=True,
         )
 
     def routes(self) -> list[Route]:
-        """The pages, the endpoints, an API to call, and the trouble."""
-        endpoints = routes(self.sessions, self._visitors.authenticate, prefix=f"{PREFIX}/auth")
+        """Return the pages, the endpoints, an API to call, and the faults."""
+        endpoints = routes(self.sessions, self.visitors.authenticate, prefix=f"{PREFIX}/auth")
         own, refresh = [one for one in endpoints if one.path.startswith(PREFIX)], f"{PREFIX}/auth/refresh"
         return [
             *(one for one in own if one.path != refresh),
-            *(Route(refresh, _Lossy(one.app, self._visitors), methods=["POST"]) for one in own if one.path == refresh),
+            *(Route(refresh, _RefreshEndpoint(one.app, self), methods=["POST"]) for one in own if one.path == refresh),
             Route(PREFIX, _file("index.html")),
             Route(f"{PREFIX}/devices", _file("devices.html")),
             *(Route(f"{PREFIX}/{name}", _file(name)) for name in _assets()),
@@ -85,25 +88,25 @@ class Site:
         ]
 
     async def _api(self, request: Request) -> Response:
-        """The API that both clients call. To it a token may have expired before its time."""
+        """The API that both clients call: it also rejects the tokens that the page has expired."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         try:
             claims = await self.sessions.averify(token if scheme.lower() == "bearer" else "")
-            if self._visitors.has_expired(claims):
-                raise InvalidToken("the access token has expired", reason="expired")  # noqa: TRY301  # as the other
+            if self.visitors.has_expired(claims):
+                raise InvalidToken("the access token has expired", reason="expired")  # noqa: TRY301  # as if the token said so
         except InvalidToken as error:
-            refused = challenge(error)
-            return Response(refused.body, refused.status, dict(refused.headers))
+            rejected = challenge(error)
+            return Response(rejected.body, rejected.status, dict(rejected.headers))
         return JSONResponse({"user": claims.subject}, headers=NO_STORE)
 
     async def _tell_run(self, _: Request) -> Response:
-        """A word that tells one run of the server from another: what was stored before is worth nothing then."""
+        """Return an id of this run of the server: what a browser stored before belongs to another run."""
         return JSONResponse({"run": self._run}, headers=NO_STORE)
 
     async def _start(self, _: Request) -> Response:
-        """A user for one page, who has two other devices already."""
+        """Make a user for one page, with sessions on two other devices."""
         try:
-            visitor, forgotten = self._visitors.new()
+            visitor, forgotten = self.visitors.add()
         except TooManyAttempts as error:
             return JSONResponse({"error": error.code}, 429, {**NO_STORE, "retry-after": f"{error.retry_after:.0f}"})
         for one in forgotten:
@@ -113,45 +116,70 @@ class Site:
         return JSONResponse({"username": visitor.subject, "password": visitor.key, "run": self._run}, headers=NO_STORE)
 
     async def _expire(self, request: Request) -> Response:
-        if visitor := self._who(request):
+        if visitor := self._visitor(request):
             visitor.expire(request.query_params.get("sid", ""))
         return Response(status_code=204 if visitor else 404, headers=NO_STORE)
 
     async def _lose(self, request: Request) -> Response:
-        if visitor := self._who(request):
+        if visitor := self._visitor(request):
             visitor.lose()
         return Response(status_code=204 if visitor else 404, headers=NO_STORE)
 
     async def _events(self, request: Request) -> Response:
-        visitor = self._who(request)
-        return JSONResponse({"events": list(visitor.told) if visitor else []}, headers=NO_STORE)
+        visitor = self._visitor(request)
+        return JSONResponse({"events": list(visitor.events) if visitor else []}, headers=NO_STORE)
 
-    def _who(self, request: Request) -> Visitor | None:
-        return self._visitors.by_key(request.headers.get("demo-key", ""))
+    def _visitor(self, request: Request) -> Visitor | None:
+        return self.visitors.by_key(request.headers.get("demo-key", ""))
 
 
-class _Lossy:
-    """The endpoint for refreshes, whose answer may be lost when all is done."""
+class _RefreshEndpoint:
+    """The endpoint of refreshes: it loses responses on request, and treats the naive client as other servers do."""
 
-    def __init__(self, refresh: ASGIApp, visitors: Visitors) -> None:
-        self._refresh, self._visitors = refresh, visitors
+    def __init__(self, refresh: ASGIApp, site: Site) -> None:
+        self._refresh, self._site = refresh, site
+        self._lock = anyio.Lock()  # between looking at a token and using it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer: list[Message] = []
+        body = await Request(scope, receive).body()
+        response: list[Message] = []
 
         async def keep(message: Message) -> None:
-            answer.append(message)
+            response.append(message)
 
-        await self._refresh(scope, receive, keep)
-        claims = _claims_in(answer)
-        if claims and self._visitors.loses(claims["sub"], claims["sid"]):
-            await _gone(receive)
-        for message in answer:
+        async with self._lock:
+            if await self._is_used_by_naive_client(body):  # rule 3
+                error = {"error": "invalid_grant", "error_description": "the refresh token was used", "reason": "used"}
+                await JSONResponse(error, 400, NO_STORE)(scope, receive, keep)
+            else:
+                await self._refresh(scope, _receive_again(body, receive), keep)
+        claims = _claims_of(response)
+        if claims and self._site.visitors.take_loss(claims["sub"], claims["sid"]):
+            await _wait_for_disconnect(receive)
+        for message in response:
             await send(message)
+
+    async def _is_used_by_naive_client(self, body: bytes) -> bool:
+        try:
+            token = json.loads(body)["refresh_token"]
+        except (ValueError, KeyError, TypeError):
+            return False
+        found = await self._site.sessions.ainspect_refresh(token) if isinstance(token, str) else None
+        return found is not None and found.session.label == NAIVE_LABEL and not found.is_usable
+
+
+def _receive_again(body: bytes, receive: Receive) -> Receive:
+    """Return a ``receive`` that begins with *body*, which was read already."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
 
 
 def _row(subject: str, label: str, user_agent: str, ip: str, ago: float) -> SessionRow:
-    """A session that nobody holds a token of."""
+    """Return a session of which no client has a token."""
     now = time.time()
     return SessionRow(
         key=row_key(secrets.token_bytes(16)),
@@ -168,19 +196,19 @@ def _row(subject: str, label: str, user_agent: str, ip: str, ago: float) -> Sess
     )
 
 
-def _claims_in(answer: list[Message]) -> dict[str, str] | None:
-    """What the access token in an answer of the endpoints says; None in a refusal."""
-    if not answer or answer[0].get("status") != 200:
+def _claims_of(response: list[Message]) -> dict[str, str] | None:
+    """Return the claims of the access token in *response*; None for an error."""
+    if not response or response[0].get("status") != 200:
         return None
-    body = b"".join(message.get("body", b"") for message in answer[1:])
+    body = b"".join(message.get("body", b"") for message in response[1:])
     payload = json.loads(body)["access_token"].split(".")[1]
     claims: dict[str, str] = json.loads(decode(payload))
     return claims
 
 
-async def _gone(receive: Receive) -> None:
-    """Waits until the client has given up."""
-    with anyio.move_on_after(PATIENCE):
+async def _wait_for_disconnect(receive: Receive) -> None:
+    """Wait until the client has given up."""
+    with anyio.move_on_after(LOSS_SECONDS):
         while (await receive())["type"] != "http.disconnect":
             pass
 
@@ -190,7 +218,7 @@ def _assets() -> list[str]:
 
 
 def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint of one file. The module's URL in it names this release."""
+    """Return the endpoint of one file. The URL of the module in it names this release."""
     text = files(__package__).joinpath("page", name).read_text(encoding="utf-8")
     body = text.replace("./auth/unbroken.js", module_url("./auth")).encode()
     headers = {**HEADERS, "content-type": f"{TYPES[name[name.rindex('.') :]]}; charset=utf-8"}

@@ -1,7 +1,7 @@
-"""Who looks at the demo page, and what each of them has asked for. Bounded: of too many visitors, the oldest go.
+"""The visitors of the demo page, and the faults that each of them has asked for. Bounded: the oldest are forgotten.
 
-A visitor is a user of the demo's own server, with a password that is made for one page and known to nobody else. The
-same text is the key by which the page asks for trouble: it can make trouble for its own sessions only.
+A visitor is a user of the demo's own server, with a password that is made for one page. The same text is the key with
+which the page asks for faults, so it can cause faults in its own sessions only.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from unbroken.server.keys.access_token import Claims
 
 __all__ = ["Visitor", "Visitors"]
 
-MOST = 500  # visitors
-MOST_A_MINUTE = 60
-LOGINS = 6  # of one visitor
-TOLD = 100  # events that are kept for one visitor
+MAX_VISITORS = 500
+MAX_VISITORS_PER_MINUTE = 60
+MAX_LOGINS = 40  # of one visitor
+MAX_EVENTS = 100  # kept for one visitor
 
 
 @dataclass
 class Visitor:
-    """One user of the demo. ``newest`` is the newest generation of each session, ``expired`` the last one that has
-    expired before its time, ``losing`` the sessions whose next answer to a refresh is lost.
+    """One user of the demo. ``newest``: the newest generation of each session. ``expired``: the last generation that
+    counts as expired. ``losing``: the sessions that lose the response to their next refresh.
     """
 
     subject: str
@@ -37,23 +37,23 @@ class Visitor:
     newest: dict[str, int] = field(default_factory=dict)
     expired: dict[str, int] = field(default_factory=dict)
     losing: set[str] = field(default_factory=set)
-    told: deque[dict[str, object]] = field(default_factory=lambda: deque(maxlen=TOLD))
-    number: int = 0  # of the last event
+    events: deque[dict[str, object]] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
+    event_count: int = 0
 
     def expire(self, sid: str = "") -> None:
-        """The access tokens of *sid*, or of all sessions, count as expired from now on; newer ones do not."""
+        """Let the access tokens of *sid*, or of all sessions, count as expired; later ones do not."""
         self.expired |= {one: seq for one, seq in self.newest.items() if sid in ("", one)}
 
     def lose(self) -> None:
-        """The next answer to a refresh is lost, for each session."""
+        """Lose the response to the next refresh of each session."""
         self.losing = set(self.newest)
 
-    def hear(self, event: ServerEvent) -> None:
-        """Takes note of what the server tells about this visitor."""
+    def add_event(self, event: ServerEvent) -> None:
+        """Keep *event* for the page."""
         if isinstance(event, (SessionCreated, SessionRefreshed)):
             self.newest[event.sid] = event.seq if isinstance(event, SessionRefreshed) else 0
-        self.number += 1
-        self.told.append({**event.to_json(), "kind": event.kind, "number": self.number})
+        self.event_count += 1
+        self.events.append({**event.to_json(), "kind": event.kind, "number": self.event_count})
 
 
 class Visitors:
@@ -61,49 +61,47 @@ class Visitors:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._known: OrderedDict[str, Visitor] = OrderedDict()
-        self._came: deque[float] = deque(maxlen=MOST_A_MINUTE)
+        self._by_subject: OrderedDict[str, Visitor] = OrderedDict()
+        self._arrivals: deque[float] = deque(maxlen=MAX_VISITORS_PER_MINUTE)
 
-    def new(self) -> tuple[Visitor, list[Visitor]]:
-        """A new visitor, and those who are forgotten for it. Raises TooManyAttempts if they come too fast."""
+    def add(self) -> tuple[Visitor, list[Visitor]]:
+        """Return a new visitor, and those who are forgotten for it. Raises TooManyAttempts if too many arrive."""
         now = self._clock()
-        if len(self._came) == MOST_A_MINUTE and now - self._came[0] < 60:
-            raise TooManyAttempts("too many visitors at once", retry_after=60 - (now - self._came[0]))
-        self._came.append(now)
+        if len(self._arrivals) == MAX_VISITORS_PER_MINUTE and now - self._arrivals[0] < 60:
+            raise TooManyAttempts("too many visitors at once", retry_after=60 - (now - self._arrivals[0]))
+        self._arrivals.append(now)
         visitor = Visitor(f"visitor-{secrets.token_hex(4)}")
-        self._known[visitor.subject] = visitor
-        return visitor, [self._known.popitem(last=False)[1] for _ in range(len(self._known) - MOST)]
-
-    def of(self, subject: str) -> Visitor | None:
-        return self._known.get(subject)
+        self._by_subject[visitor.subject] = visitor
+        surplus = len(self._by_subject) - MAX_VISITORS
+        return visitor, [self._by_subject.popitem(last=False)[1] for _ in range(surplus)]
 
     def by_key(self, key: str) -> Visitor | None:
-        """The visitor whose page sends this key, which is ``subject.key``."""
+        """Return the visitor whose page sends this key, which is ``subject.key``."""
         subject, _, rest = key.partition(".")
-        visitor = self._known.get(subject)
+        visitor = self._by_subject.get(subject)
         return visitor if visitor and hmac.compare_digest(visitor.key.encode(), rest.encode()) else None
 
     async def authenticate(self, name: str, password: str) -> str | None:
-        """Who this is; for the endpoints of the demo."""
+        """Return the subject of a login, for the endpoints."""
         visitor = self.by_key(f"{name}.{password}")
-        if visitor is None or visitor.logins >= LOGINS:
+        if visitor is None or visitor.logins >= MAX_LOGINS:
             return None
         visitor.logins += 1
         return visitor.subject
 
-    def hear(self, event: ServerEvent) -> None:
-        """Passes on what the server tells."""
-        if visitor := self._known.get(event.subject):
-            visitor.hear(event)
+    def on_event(self, event: ServerEvent) -> None:
+        """Pass an event on to its visitor."""
+        if visitor := self._by_subject.get(event.subject):
+            visitor.add_event(event)
 
     def has_expired(self, claims: Claims) -> bool:
-        """Whether a good access token counts as expired."""
-        visitor = self._known.get(claims.subject)
+        """Return whether a valid access token counts as expired."""
+        visitor = self._by_subject.get(claims.subject)
         return visitor is None or claims.generation <= visitor.expired.get(claims.sid, -1)
 
-    def loses(self, subject: str, sid: str) -> bool:
-        """Whether the answer to a refresh of *sid* is lost. Asking for it is losing it."""
-        visitor = self._known.get(subject)
+    def take_loss(self, subject: str, sid: str) -> bool:
+        """Return whether to lose the response to a refresh of *sid*. It is lost once."""
+        visitor = self._by_subject.get(subject)
         if visitor is None or sid not in visitor.losing:
             return False
         visitor.losing.discard(sid)

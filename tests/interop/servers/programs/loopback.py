@@ -1,6 +1,6 @@
 """Serves a WSGI application on loopback: what the Python servers of this folder share, and no part of any of them.
 
-    GET  /count              {"exchanges": hits of the token endpoint, "challenges": responses with 401 elsewhere}
+    GET  /count              {"refreshes": hits of the token endpoint, "challenges": responses with 401 elsewhere}
     POST /forward?seconds=N  moves the clock of this process ahead, so that tokens expire without a wait
 
 1. The port goes into the file ``port`` of the folder as soon as the server listens; port 0 picks a free one.
@@ -53,7 +53,7 @@ class _Counted:
     def __init__(self, app: Any, token_endpoint: str) -> None:
         self._app, self._token_endpoint = app, token_endpoint
         self._lock = threading.Lock()
-        self._counts = {"exchanges": 0, "challenges": 0}
+        self._counts = {"refreshes": 0, "challenges": 0}
         self._clock = time_machine.travel(time.time()).start()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
@@ -64,7 +64,7 @@ class _Counted:
                 self._clock.shift(float(parse_qs(environ["QUERY_STRING"])["seconds"][0]))
                 return self._say(start_response)
             case self._token_endpoint:
-                self._count("exchanges")
+                self._count("refreshes")
                 return self._app(environ, start_response)
 
         def watched(status: str, *rest: Any) -> Any:

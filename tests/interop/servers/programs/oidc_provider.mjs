@@ -14,7 +14,7 @@ let ahead = 0;
 const now = Date.now;
 Date.now = () => now() + ahead * 1000;
 
-const counts = { exchanges: 0, challenges: 0 };
+const counts = { refreshes: 0, challenges: 0 };
 let answer;
 
 const server = createServer((request, response) => {
@@ -24,7 +24,7 @@ const server = createServer((request, response) => {
     response.setHeader('content-type', 'application/json').end(JSON.stringify(counts));
     return;
   }
-  if (url.pathname === '/token') counts.exchanges += 1;
+  if (url.pathname === '/token') counts.refreshes += 1;
   response.on('finish', () => {
     if (url.pathname !== '/token' && response.statusCode === 401) counts.challenges += 1;
   });

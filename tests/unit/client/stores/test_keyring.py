@@ -65,6 +65,6 @@ def test_processes_share_a_session_that_the_secret_service_keeps(server: Backend
     (first, _), (second, refreshed), (third, _) = [line[-2:] for line in lines]
     assert (first, refreshed) == (second, third), "each process finds what the one before it has kept"
     assert first != refreshed
-    assert (server.exchanges, server.alarms()) == (1, 0)
+    assert (server.refreshes, server.alarms()) == (1, 0)
     kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert third.encode() not in kept, "the daemon encrypts what it keeps"

@@ -1,13 +1,13 @@
-// The two clients, and a thief. Each is given a fetch, and speaks with the server by that alone.
+// The two clients, and a thief. Each one gets a fetch, and reaches the server through it only.
 
 import { createSession } from "./auth/unbroken.js";
 
 const base = new URL(".", import.meta.url).href;
-const TIMEOUT = 2; // seconds for an exchange
+const TIMEOUT = 2; // seconds for a refresh
 const JSON_HEADERS = { "Content-Type": "application/json" };
 
-const post = (fetch, place, body) =>
-  fetch(base + place, {
+const post = (fetch, path, body) =>
+  fetch(base + path, {
     method: "POST",
     headers: JSON_HEADERS,
     body: JSON.stringify(body),
@@ -16,30 +16,30 @@ const post = (fetch, place, body) =>
 
 const claimsOf = (token) => JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
 
-/** unbroken: what an application writes is the first statement, `session.login` and `session.fetch`. */
+/** unbroken: an application writes createSession(...), session.login and session.fetch. */
 export const unbrokenClient = (fetch, onOver) => {
   const platform = globalThis.fetch;
-  globalThis.fetch = fetch; // the module takes what it finds
+  globalThis.fetch = fetch; // the module takes the fetch that it finds
   const session = createSession({
     url: base + "auth",
     storage: "localStorage",
     key: "unbroken demo",
     refreshTimeout: TIMEOUT,
-    window: null, // whoever presses a button as often as he likes is not out of order here
+    window: null, // no limit: a visitor may press the buttons as often as they like
   });
   globalThis.fetch = platform;
   session.on("over", onOver);
   const stored = () => JSON.parse(localStorage.getItem("unbroken demo"))?.tokens;
   return {
     login: ({ username, password }) => session.login(username, password, { label: "This page, by unbroken" }),
-    send: (place, init) => session.fetch(base + place, init),
+    send: (path, init) => session.fetch(base + path, init),
     get isOver() {
       return session.status.state === "over";
     },
     get sid() {
       return stored() && claimsOf(stored().access).sid;
     },
-    /** What a script that was smuggled into the page could read. */
+    /** What an injected script could read. */
     get refreshToken() {
       return stored()?.refresh;
     },
@@ -47,7 +47,7 @@ export const unbrokenClient = (fetch, onOver) => {
   };
 };
 
-/** The usual recipe: on 401 refresh, store, try again; if that fails, log out. Nothing keeps others from doing the same. */
+/** The usual recipe: on 401 refresh, store, send again; if that fails, log out. Requests do not share the refresh. */
 export const naiveClient = (fetch, onOver) => {
   const KEY = "naive demo";
   const tokens = () => JSON.parse(localStorage.getItem(KEY));
@@ -56,29 +56,29 @@ export const naiveClient = (fetch, onOver) => {
     localStorage.removeItem(KEY);
     onOver({ reason });
   };
-  const withToken = (place, init) =>
-    fetch(base + place, { ...init, headers: { ...init.headers, Authorization: `Bearer ${tokens().access_token}` } });
+  const withToken = (path, init) =>
+    fetch(base + path, { ...init, headers: { ...init.headers, Authorization: `Bearer ${tokens().access_token}` } });
   const refresh = async () => {
-    const answer = await post(fetch, "auth/refresh", { refresh_token: tokens().refresh_token });
-    if (!answer.ok) throw new Error((await answer.json()).reason ?? `status ${answer.status}`);
-    const fresh = await answer.json();
+    const response = await post(fetch, "auth/refresh", { refresh_token: tokens().refresh_token });
+    if (!response.ok) throw new Error((await response.json()).reason ?? `status ${response.status}`);
+    const fresh = await response.json();
     if (tokens()) localStorage.setItem(KEY, JSON.stringify(fresh));
   };
   return {
     async login({ username, password }) {
-      const answer = await post(fetch, "auth/login", { username, password, label: "This page, by the naive client" });
-      localStorage.setItem(KEY, JSON.stringify(await answer.json()));
+      const response = await post(fetch, "auth/login", { username, password, label: "This page, by the naive client" });
+      localStorage.setItem(KEY, JSON.stringify(await response.json()));
     },
-    async send(place, init) {
-      const answer = await withToken(place, init);
-      if (answer.status !== 401) return answer;
+    async send(path, init) {
+      const response = await withToken(path, init);
+      if (response.status !== 401) return response;
       try {
         await refresh();
       } catch (failure) {
-        over(failure.name === "TimeoutError" ? "no answer" : failure.message);
+        over(failure.name === "TimeoutError" ? "no response" : failure.message);
         throw new Error("logged out");
       }
-      return withToken(place, init);
+      return withToken(path, init);
     },
     get isOver() {
       return !tokens();
@@ -86,19 +86,27 @@ export const naiveClient = (fetch, onOver) => {
     get sid() {
       return tokens() && claimsOf(tokens().access_token).sid;
     },
+    get refreshToken() {
+      return tokens()?.refresh_token;
+    },
   };
 };
 
-/** Goes on with a stolen refresh token, as if it were his. */
+/** Uses a stolen refresh token, and then the tokens that it gets for it. */
 export const thief = (fetch, refreshToken) => {
   let access = "";
+  const read = () => fetch(base + "api/0", { headers: { Authorization: `Bearer ${access}` } });
   return {
     async refresh() {
-      const answer = await post(fetch, "auth/refresh", { refresh_token: refreshToken });
-      if (!answer.ok) return false;
-      ({ access_token: access, refresh_token: refreshToken } = await answer.json());
+      const response = await post(fetch, "auth/refresh", { refresh_token: refreshToken });
+      if (!response.ok) return false;
+      ({ access_token: access, refresh_token: refreshToken } = await response.json());
       return true;
     },
-    look: (init) => fetch(base + "api/0", { ...init, headers: { ...init.headers, Authorization: `Bearer ${access}` } }),
+    /** One request to the API, with a refresh if it needs one. False: the thief is locked out. */
+    async read() {
+      if ((await read()).ok) return true;
+      return (await this.refresh()) && (await read()).ok;
+    },
   };
 };

@@ -1,4 +1,4 @@
-// "Your devices": what the endpoints /auth/sessions show, and end.
+// "Your devices": the endpoints /auth/sessions list the sessions of the user, and revoke them.
 
 import { unbrokenClient } from "./clients.js";
 
@@ -20,7 +20,7 @@ const say = (text) => ($("#summary").textContent = text);
 const leave = (reason) => {
   $("#devices").replaceChildren();
   $("#others").hidden = true;
-  say(reason === "not_logged_in" ? "You are not logged in. The page “Waterfall” logs you in." : "This session is over. The page “Waterfall” logs you in again.");
+  say(reason === "not_logged_in" ? "You are not logged in. The page “Waterfall” logs you in." : "You are logged out. The page “Waterfall” logs you in again.");
 };
 
 const shown = (one) => {
@@ -35,17 +35,17 @@ const shown = (one) => {
   about.append(name, facts);
   item.append(about);
   if (!one.current) {
-    const button = made("button", "End", { type: "button", onclick: () => end(one) });
-    button.setAttribute("aria-label", `End ${name.textContent}`);
+    const button = made("button", "Log out", { type: "button", onclick: () => logOut(one) });
+    button.setAttribute("aria-label", `Log out ${name.textContent}`);
     item.append(button);
   }
   return item;
 };
 
 const list = async () => {
-  const answer = await client.send("auth/sessions");
-  if (!answer.ok) throw new Error(`status ${answer.status}`);
-  const { sessions } = await answer.json();
+  const response = await client.send("auth/sessions");
+  if (!response.ok) throw new Error(`status ${response.status}`);
+  const { sessions } = await response.json();
   sessions.sort((one, other) => other.current - one.current || other.used_at - one.used_at);
   $("#devices").replaceChildren(...sessions.map(shown));
   $("#others").hidden = sessions.length < 2;
@@ -54,8 +54,8 @@ const list = async () => {
 
 const many = (count) => `${count} ${count === 1 ? "session" : "sessions"}`;
 
-/** Does it, lists again, says so; the focus goes to where one can go on. */
-const then = async (act, said) => {
+/** Do it, list the sessions again, say so, and move the focus to the next button. */
+const change = async (act, said) => {
   try {
     const about = await act();
     const left = await list();
@@ -63,20 +63,20 @@ const then = async (act, said) => {
     ($("#devices button") ?? $("nav a")).focus();
   } catch (failure) {
     if (failure.code === "session_over") leave(failure.reason);
-    else say(`The server does not answer (${failure.message}). Try again.`);
+    else say(`The server does not respond (${failure.message}). Try again.`);
   }
 };
 
-const end = (one) =>
-  then(
+const logOut = (one) =>
+  change(
     () => client.send(`auth/sessions/${one.sid}`, { method: "DELETE" }),
-    () => `Ended: ${one.label || one.device}.`,
+    () => `Logged out: ${one.label || one.device}.`,
   );
 
 $("#others").addEventListener("click", () =>
-  then(
+  change(
     async () => (await client.send("auth/sessions/revoke-others", { method: "POST" })).json(),
-    ({ revoked }) => `Ended ${many(revoked)}.`,
+    ({ revoked }) => `Logged out ${many(revoked)}.`,
   ),
 );
 
@@ -84,4 +84,4 @@ if (client.isOver) leave("not_logged_in");
 else
   list()
     .then((count) => say(`You are logged in with ${many(count)}.`))
-    .catch((failure) => (failure.code === "session_over" ? leave(failure.reason) : say(`The server does not answer (${failure.message}).`)));
+    .catch((failure) => (failure.code === "session_over" ? leave(failure.reason) : say(`The server does not respond (${failure.message}).`)));

@@ -1,4 +1,4 @@
-// The lanes: what each client sends, as bars, in this tab and in others, and what is counted of it.
+// The two lanes: the requests of each client as bars, in this tab and in others, and their counts.
 
 import { naiveClient, unbrokenClient } from "./clients.js";
 import { fetchOver, network } from "./network.js";
@@ -9,18 +9,19 @@ const PAUSES = [230, 380, 170, 310, 420, 260]; // milliseconds between two reque
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 export const sleep = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
-export const tab = crypto.randomUUID();
+/** The id of this tab; a reload keeps it. */
+export const tab = (sessionStorage["demo tab"] ??= crypto.randomUUID());
 export const channel = new BroadcastChannel("unbroken demo page");
-/** `others`: whether other tabs are at work too. */
+/** `others`: whether other tabs send requests too. */
 export const state = { visitor: { key: "" }, paused: false, others: false };
 
-const zero = () => ({ served: 0, failed: 0, exchanges: 0, logouts: 0 });
+const zero = () => ({ served: 0, failed: 0, refreshes: 0, logouts: 0 });
 
 export const lanes = Object.fromEntries(
   [["naive", naiveClient], ["unbroken", unbrokenClient]].map(([name, make]) => {
-    const lane = { name, root: document.getElementById(name), bars: new Map(), marks: [], counts: zero(), over: null };
+    const lane = { name, root: document.getElementById(name), bars: new Map(), marks: [], counts: zero(), over: null, theft: "" };
     lane.client = make(
-      fetchOver((request) => wire(lane, request)),
+      fetchOver((request) => onRequest(lane, request)),
       ({ reason }) => end(lane, reason),
     );
     lane.draw = waterfall(lane.root.querySelector("svg"), { words, still: () => calm.matches });
@@ -29,18 +30,21 @@ export const lanes = Object.fromEntries(
 );
 export const all = Object.values(lanes);
 
-const show = (lane) => {
+/** Show the counts of a lane, and whether its user is logged in. `theft`: what became of a thief. */
+export const show = (lane) => {
   for (const name in lane.counts) lane.root.querySelector(`[data-count=${name}]`).textContent = lane.counts[name];
-  lane.root.dataset.state = lane.over ? "over" : "good";
-  lane.root.querySelector(".state").textContent = lane.over ? `Logged out${lane.over.reason === "reuse" ? ": reuse" : ""}` : "Logged in";
+  lane.root.dataset.state = lane.over ? "over" : lane.theft.includes("still in") ? "warning" : "good";
+  const state = lane.over ? "Logged out" : "Logged in";
+  lane.root.querySelector(".state").textContent = lane.theft ? `${state} · ${lane.theft}` : state;
+  document.querySelector("[data-action=again]").classList.toggle("first", all.some(({ over }) => over));
 };
 
-/** Takes a bar, of this tab or another, as it is now. */
+/** Add or update a bar, of this tab or another. */
 export const take = (lane, bar) => {
   const before = lane.bars.get(bar.id);
   lane.bars.set(bar.id, bar);
   if (bar.outcome === "open" || (before && before !== bar && before.outcome !== "open")) return;
-  if (bar.kind === "exchange" && bar.outcome !== "offline") lane.counts.exchanges++;
+  if (bar.kind === "refresh" && bar.outcome !== "offline") lane.counts.refreshes++;
   if (bar.kind === "request" && bar.outcome in lane.counts) lane.counts[bar.outcome]++;
   show(lane);
 };
@@ -61,15 +65,15 @@ export const close = (bar, outcome, look = outcome) => {
   bar.outcome = outcome;
   last.look = look;
   if (look !== "failed") return;
-  const [first, ...rest] = bar.parts; // after the first answer all was in vain
+  const [first, ...rest] = bar.parts; // what followed the 401 is one failure
   if (rest.length) bar.parts = [first, { begin: rest[0].begin, end: bar.end, look }];
 };
 
-/** What the network tells of one request on the wire. */
-const wire = (lane, { isExchange, id }) => {
-  if (isExchange) {
-    const busy = [...lane.bars.values()].filter((bar) => bar.kind === "exchange" && !bar.end).map(({ row }) => row);
-    const bar = begin("exchange", [0, 1, 2, 3, 4, 5].find((row) => !busy.includes(row)) ?? 0);
+/** Draw one request that the network reports. */
+const onRequest = (lane, { isRefresh, id }) => {
+  if (isRefresh) {
+    const busy = [...lane.bars.values()].filter((bar) => bar.kind === "refresh" && !bar.end).map(({ row }) => row);
+    const bar = begin("refresh", [0, 1, 2, 3, 4, 5].find((row) => !busy.includes(row)) ?? 0);
     publish(lane, bar);
     return (status, isOffline) => {
       close(bar, status === 200 ? "served" : status ? "refused" : isOffline ? "offline" : "lost");
@@ -91,7 +95,7 @@ const step = (bar, look) => {
   if (now - last.begin < 15) last.look = look;
   else {
     last.end = now;
-    if (last.look === "sent") last.look = "refused"; // it came back with a 401
+    if (last.look === "sent") last.look = "refused"; // a 401
     bar.parts.push({ begin: now, look });
   }
 };
@@ -104,14 +108,14 @@ const end = (lane, reason) => {
   show(lane);
 };
 
-/** One request, and what came of it for the application. */
+/** Send one request, and draw its outcome for the application. */
 const request = async (lane, row) => {
   const bar = begin("request", row);
   lane.bars.set(bar.id, bar);
   publish(lane, bar);
   try {
-    const answer = await lane.client.send(`api/${row}`, { headers: { "Demo-Request": bar.id } });
-    close(bar, answer.ok ? "served" : "failed");
+    const response = await lane.client.send(`api/${row}`, { headers: { "Demo-Request": bar.id } });
+    close(bar, response.ok ? "served" : "failed");
   } catch (failure) {
     const isOffline = failure.message === "offline" || (failure.code === "try_later" && network.offline);
     close(bar, isOffline ? "offline" : "failed");
@@ -123,15 +127,22 @@ export const work = async (lane, row) => {
   await sleep(row * 90);
   for (let turn = row; ; turn++) {
     if (lane.client.isOver && !lane.over) end(lane, "elsewhere");
+    if (!lane.client.isOver && lane.over) revive(lane); // the user has logged in again
     if (!state.paused && !lane.over && state.visitor.key) await request(lane, row);
     await sleep(PAUSES[turn % PAUSES.length]);
   }
 };
 
-/** Everything from the beginning, for the sessions that the clients have now. */
+/** The user has logged in again: the lane goes on with its counts. */
+const revive = (lane) => {
+  Object.assign(lane, { over: null, sid: lane.client.sid });
+  show(lane);
+};
+
+/** Start from the beginning, with the sessions that the clients have now. */
 export const clear = () => {
   for (const lane of all) {
-    Object.assign(lane, { over: null, counts: zero(), marks: [], sid: lane.client.sid });
+    Object.assign(lane, { over: null, counts: zero(), marks: [], sid: lane.client.sid, theft: "" });
     lane.bars.clear();
     show(lane);
   }

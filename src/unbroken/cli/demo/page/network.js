@@ -1,18 +1,18 @@
-// The network between this page and its server: a little slow, the same for every client, and it can be cut.
+// The network between this page and its server: slow, the same for both clients, and it can be cut.
 
 const platform = globalThis.fetch.bind(globalThis);
-// Milliseconds in one direction, in turn. Of several exchanges at once, some are overtaken, as on a telephone.
+// Milliseconds in one direction, in turn. Of several refreshes at once, later ones may arrive first, as on a phone.
 const WAYS = [130, 260, 170, 330, 110, 210];
-const EXCHANGE_WAYS = [140, 620, 240, 520, 180, 580];
+const REFRESH_WAYS = [140, 620, 240, 520, 180, 580];
 
 let cut = new AbortController();
-let hanging; // exchanges that wait for the cut, by client
+let hanging; // refreshes that wait for the cut, by client
 
 export const network = {
   offline: false,
   changed: () => {},
 
-  /** Nothing gets through from now on, and what is under way is lost. */
+  /** Nothing gets through from now on, and requests under way are lost. */
   goOffline() {
     hanging = undefined;
     this.offline = true;
@@ -20,8 +20,8 @@ export const network = {
     this.changed();
   },
 
-  /** The same, as soon as an exchange of each of so many clients is on its way: the worst moment there is. */
-  goOfflineAtExchange(clients) {
+  /** Go offline when a refresh of each of so many clients is on its way: the worst moment. */
+  goOfflineDuringRefresh(clients) {
     hanging = { clients, begun: new Set() };
   },
 
@@ -45,7 +45,7 @@ const travel = (milliseconds, signal) =>
     setTimeout(arrive, milliseconds);
   });
 
-/** Keeps an exchange on its way until the network is cut. */
+/** Keeps a refresh on its way until the network is cut. */
 const hang = (client) => {
   hanging.begun.add(client);
   if (hanging.begun.size >= hanging.clients) setTimeout(() => hanging && network.goOffline(), 150);
@@ -53,23 +53,23 @@ const hang = (client) => {
 };
 
 /**
- * A fetch over this network. `tell({ isExchange, id })` is told of each request; what it returns, of the answer's status,
- * or 0 and whether the network was cut.
+ * A fetch over this network. `onRequest({ isRefresh, id })` is called for each request; the function that it returns is
+ * called with the status of the response, or with 0 and whether the network was cut.
  */
-export const fetchOver = (tell) => {
-  const turns = { request: 0, exchange: 0 };
+export const fetchOver = (onRequest) => {
+  const turns = { request: 0, refresh: 0 };
   return async (input, init = {}) => {
     const url = new URL(input.url ?? input, location.href);
-    const isExchange = url.pathname.endsWith("/auth/refresh");
-    const way = isExchange ? EXCHANGE_WAYS[turns.exchange++ % 6] : WAYS[turns.request++ % 6];
-    const done = tell({ isExchange, id: new Headers(init.headers).get("Demo-Request") });
+    const isRefresh = url.pathname.endsWith("/auth/refresh");
+    const way = isRefresh ? REFRESH_WAYS[turns.refresh++ % 6] : WAYS[turns.request++ % 6];
+    const done = onRequest({ isRefresh, id: new Headers(init.headers).get("Demo-Request") });
     try {
-      if (isExchange && hanging) await hang(tell);
+      if (isRefresh && hanging) await hang(onRequest);
       await travel(way, init.signal);
-      const answer = await platform(input, init);
+      const response = await platform(input, init);
       await travel(Math.min(way, 200), init.signal);
-      done(answer.status);
-      return answer;
+      done(response.status);
+      return response;
     } catch (failure) {
       done(0, failure.message === "offline");
       throw failure;
@@ -77,5 +77,5 @@ export const fetchOver = (tell) => {
   };
 };
 
-/** What the page itself wants of the server, whatever the network of the clients is like. */
-export const ask = (place, init) => platform(new URL(place, import.meta.url), init);
+/** A request of the page itself, which the network of the clients does not affect. */
+export const request = (path, init) => platform(new URL(path, import.meta.url), init);

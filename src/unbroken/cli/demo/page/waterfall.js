@@ -1,14 +1,15 @@
-// Draws the bars of one lane over the last seconds. A bar says in words what it shows; no colour stands alone.
+// Draws the bars of one lane over the last seconds. Each bar has a text; no information is in a colour only.
 
 const SVG = "http://www.w3.org/2000/svg";
 const SPAN = 8000; // milliseconds from the left edge to the right one
 const GUTTER = 78;
 const ROWS = 6;
-const CHARACTER = 7.6; // about as wide as one of a mark
-const MARKS = 20; // height of what stands above the rows
-const EXCHANGE = 10;
+const CHARACTER = 7.6; // width of a character of a label, about
+const MARK_LINES = [13, 28]; // baselines of the labels above the rows
+const MARKS = 36; // height of the labels
+const REFRESH = 10;
 const ROW = 17;
-const TOP = MARKS + ROWS * EXCHANGE + 10;
+const TOP = MARKS + ROWS * REFRESH + 10;
 const THIEF = TOP + ROWS * ROW + 4;
 const BOTTOM = THIEF + ROW;
 const HEIGHT = BOTTOM + 22;
@@ -21,14 +22,15 @@ const put = (parent, name, attributes = {}, text = "") => {
   return made;
 };
 
-/** The picture of one lane. `bars` and `marks` are drawn as they are when `draw` is called. */
+/** Return the function that draws a lane: its bars and marks as they are when it is called. */
 export const waterfall = (svg, { words, still }) => {
   svg.setAttribute("height", HEIGHT);
   const grid = put(svg, "g", { class: "grid", "aria-hidden": "true" });
   const bands = put(svg, "g", { "aria-hidden": "true" });
-  const marksDrawn = put(svg, "g", { "aria-hidden": "true" });
+  const markLines = put(svg, "g", { "aria-hidden": "true" });
   const barsDrawn = put(svg, "g", { role: "list", "aria-label": "Requests of the last seconds" });
   const verdict = put(svg, "g", { "aria-hidden": "true" });
+  const markLabels = put(svg, "g", { "aria-hidden": "true" }); // above all lines
   const known = new Map();
   let width = 0;
   let thiefLabel;
@@ -38,7 +40,7 @@ export const waterfall = (svg, { words, still }) => {
   const layOut = () => {
     width = svg.clientWidth || 400;
     grid.replaceChildren();
-    put(grid, "text", { x: 0, y: MARKS + 12 }, "exchanges");
+    put(grid, "text", { x: 0, y: MARKS + 12 }, "refreshes");
     put(grid, "text", { x: 0, y: TOP + 12 }, "requests");
     thiefLabel = put(grid, "text", { x: 0, y: THIEF + 12, visibility: "hidden" }, "the thief");
     put(grid, "line", { x1: GUTTER, x2: width, y1: TOP - 5, y2: TOP - 5 });
@@ -51,7 +53,7 @@ export const waterfall = (svg, { words, still }) => {
   };
 
   const place = (bar) => {
-    if (bar.kind === "exchange") return { y: MARKS + (bar.row % ROWS) * EXCHANGE, height: EXCHANGE - 2 };
+    if (bar.kind === "refresh") return { y: MARKS + (bar.row % ROWS) * REFRESH, height: REFRESH - 2 };
     if (bar.kind === "thief") return { y: THIEF, height: ROW - 5 };
     const y = TOP + bar.row * ROW;
     return bar.elsewhere ? { y: y + 9, height: 6 } : { y, height: bar.crowded ? 8 : ROW - 5 };
@@ -86,16 +88,19 @@ export const waterfall = (svg, { words, still }) => {
   };
 
   const drawMarks = (marks, now) => {
-    marksDrawn.replaceChildren();
-    let free = -Infinity;
+    markLines.replaceChildren();
+    markLabels.replaceChildren();
+    const free = MARK_LINES.map(() => -Infinity); // where the last label of each line ends
     for (const { at, text } of marks) {
       const left = x(at, now);
       if (left < GUTTER) continue;
-      put(marksDrawn, "line", { x1: left, x2: left, y1: 4, y2: BOTTOM + 2, class: "mark" });
-      const isLate = left > width - text.length * CHARACTER;
-      const label = { x: isLate ? left - 5 : left + 5, y: 13, class: "mark", "text-anchor": isLate ? "end" : "start" };
-      if (left > free) put(marksDrawn, "text", label, text);
-      free = left + text.length * CHARACTER;
+      put(markLines, "line", { x1: left, x2: left, y1: 4, y2: BOTTOM + 2, class: "mark" });
+      const length = text.length * CHARACTER;
+      const start = Math.min(left + 5, width - length);
+      const line = free.findIndex((end) => start > end);
+      if (line < 0) continue; // no room: the line alone
+      put(markLabels, "text", { x: start, y: MARK_LINES[line], class: "mark" }, text);
+      free[line] = start + length + 8;
     }
   };
 

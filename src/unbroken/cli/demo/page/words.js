@@ -1,21 +1,22 @@
-// What the page says: of a bar, of a lane, of what has happened.
+// The texts of the page: about a bar, about a client, about an event.
 
 const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(1)} s`;
-const many = (count, one, more = `${one}s`) => `${count} ${count === 1 ? one : more}`;
+const count = (number, one, many = `${one}s`) => `${number} ${number === 1 ? one : many}`;
 
 const OUTCOMES = {
   open: "under way",
   served: "served",
   failed: "failed",
   offline: "not sent: offline",
-  lost: "the answer was lost",
+  lost: "the response was lost",
   refused: "refused",
 };
 
 export const words = {
   bar(bar) {
-    const what = { exchange: "Exchange of tokens", thief: "Request of the thief", request: "Request" }[bar.kind];
-    const waited = bar.parts.filter(({ look }) => look === "waited").reduce((sum, { begin, end }) => sum + ((end ?? begin) - begin), 0);
+    const what = { refresh: "Refresh", thief: "Request of the thief", request: "Request" }[bar.kind];
+    const waits = bar.parts.filter(({ look }) => look === "waited");
+    const waited = waits.reduce((sum, { begin, end }) => sum + ((end ?? begin) - begin), 0);
     const more = [
       bar.end && `after ${seconds(bar.end - bar.begin)}`,
       waited > 50 && `${seconds(waited)} of it waiting for new tokens`,
@@ -24,21 +25,18 @@ export const words = {
     return [`${what}: ${OUTCOMES[bar.outcome]}`, ...more.filter(Boolean)].join(", ");
   },
 
-  /** How one lane came through. */
-  lane(name, { failed, exchanges, logouts }) {
-    const lost = failed ? `${many(failed, "request")} failed` : "no request failed";
-    return `${name}: ${many(exchanges, "exchange")}, ${lost}, ${logouts ? "logged out" : "still logged in"}.`;
+  /** How one client came through. */
+  client(name, { failed, refreshes, logouts }) {
+    const lost = failed ? `${count(failed, "request")} failed` : "no request failed";
+    return `${name}: ${count(refreshes, "refresh", "refreshes")}, ${lost}, ${logouts ? "logged out" : "still logged in"}.`;
   },
 
-  event({ kind, verdict, seq, evidence, why }) {
+  event({ kind, verdict, seq, why }) {
     if (kind === "login.accepted") return "login";
-    if (kind === "session.reuse_detected") {
-      const [g, b, newest, branch] = evidence.match(/\d+/g) ?? [];
-      return `reuse: token ${g}.${b} came back when ${newest}.${branch} was the newest. The session was ended.`;
-    }
-    if (kind === "session.ended") return `session ended: ${why}`;
-    if (verdict === "retried") return `the same exchange once more: the same answer, generation ${seq}`;
-    if (verdict === "branched") return `a spent token, forgiven: generation ${seq} was not in use yet`;
-    return `exchange: generation ${seq}`;
+    if (kind === "session.reuse_detected") return "reuse: a refresh token came back that had been used before";
+    if (kind === "session.ended") return `session revoked: ${why}`;
+    if (verdict === "retried") return `refresh ${seq}, sent a second time: it gets the same tokens`;
+    if (verdict === "branched") return `refresh ${seq}, again: its first tokens were not used yet`;
+    return `refresh ${seq}`;
   },
 };
