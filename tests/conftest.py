@@ -13,6 +13,7 @@ import certifi
 import hypothesis
 import pytest
 
+from tests.support.attacks import tell_attacks
 from tests.support.backend import PASSWORD, Backend
 from tests.support.identity import Identity
 from tests.support.paths import ROOT
@@ -36,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="no databases, browsers or other programs: about a minute")
     parser.addoption("--sim-full", action="store_true", help="run the large simulations too")
     parser.addoption("--chaos-full", action="store_true", help="kill, fail over and race as often as it takes")
+    parser.addoption("--attacks-full", action="store_true", help="try each attack as often as it takes")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,6 +69,7 @@ def uses_a_database(item: Any) -> bool:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     tell_missing(terminalreporter)
+    tell_attacks(terminalreporter)
     tell_times(terminalreporter)
 
 
