@@ -1,8 +1,8 @@
 """The server of a page as a process: ``python -m bench.browser.backend`` prints its port and serves until killed.
 
 1. It is the server of the other clients' benchmark, with pages and their modules beside the API.
-2. A dead token is refused at once; an answer of the API takes 10 ms, an exchange as long as its family says.
-3. Each widespread snippet finds the exchange and the challenge that it was written for.
+2. A dead token is refused at once; an answer of the API takes 10 ms, a refresh as long as its family says.
+3. Each widespread snippet finds the refresh and the challenge that it was written for.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def session_headers(access: str, refresh: str) -> Mapping[str, str]:
     return {**FRESH, "st-access-token": access, "st-refresh-token": refresh, "front-token": front}
 
 
-# Of each path that exchanges: where the refresh token is (query, JSON body, headers), what is granted, what is refused.
-Exchange = tuple[Callable[[Named, Named, Mapping[str, str]], str], Callable[[Named], HttpResponse], HttpResponse]
-EXCHANGES: Mapping[str, Exchange] = {
+# Of each path that refreshes: where the refresh token is (query, JSON body, headers), what is granted, what is refused.
+Refresh = tuple[Callable[[Named, Named, Mapping[str, str]], str], Callable[[Named], HttpResponse], HttpResponse]
+REFRESHES: Mapping[str, Refresh] = {
     "/user/refresh": (
         lambda query, body, headers: query["refresh_token"],
         lambda new: _json(200, new),
@@ -127,8 +127,8 @@ class Backend(Families):
             return _json(200, {}, session_headers(query["access"], query["refresh"]))
         if path in CHALLENGES:
             return await self._api(path, headers)
-        if path in EXCHANGES:
-            return await self._exchange(path, query, headers, body)
+        if path in REFRESHES:
+            return await self._refresh(path, query, headers, body)
         return await super().answer(method, target, headers, body)
 
     async def _api(self, path: str, headers: Mapping[str, str]) -> HttpResponse:
@@ -138,8 +138,8 @@ class Backend(Families):
         await asyncio.sleep(API)
         return _json(200, {"code": 200, "msg": "", "data": "ok"})
 
-    async def _exchange(self, path: str, query: Named, headers: Mapping[str, str], body: bytes) -> HttpResponse:
-        presented, granted, refused = EXCHANGES[path]
+    async def _refresh(self, path: str, query: Named, headers: Mapping[str, str], body: bytes) -> HttpResponse:
+        presented, granted, refused = REFRESHES[path]
         token = presented(query, json.loads(body or b"{}"), headers)
         answer = await self._token({"grant_type": "refresh_token", "refresh_token": token})
         if answer is None or answer[0] != 200:

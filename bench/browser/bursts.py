@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.clients.cell import family
 
-VALID, EXCHANGE = 3600, 0.05  # seconds
+VALID, REFRESH_SECONDS = 3600, 0.05  # seconds
 AHEAD = 0.15  # seconds from the last word to the tabs until they begin
 BUDGET = 50.0  # seconds for the turns of ours; the first is taken in any case
 HANGS = 4.0  # seconds after which a request counts as one that never ends
@@ -81,11 +81,9 @@ class Burst:
 
     wall: float
     failures: int
-    exchanges: int
+    refreshes: int
     revoked: bool
-    ratio: float = (
-        1.0  # of the wall to that of bare fetch or axios with a valid token in the same turn, and an exchange
-    )
+    ratio: float = 1.0  # of the wall to that of bare fetch or axios with a valid token in the same turn, and a refresh
 
 
 @dataclass
@@ -97,8 +95,8 @@ class Row:
     bursts: list[Burst] = field(default_factory=list)
 
     @property
-    def exchanges(self) -> int:
-        return max(burst.exchanges for burst in self.bursts)
+    def refreshes(self) -> int:
+        return max(burst.refreshes for burst in self.bursts)
 
     @property
     def failures(self) -> int:
@@ -141,7 +139,7 @@ def _try_out(context: Any, url: str) -> None:
     """A contender that fails with a single request is one that we have set up wrong."""
     for one in CONTENDERS:
         alone = _burst(context, url, ALONE, one) if one.by_status else None
-        if alone and (alone.exchanges, alone.failures) != (1, 0):
+        if alone and (alone.refreshes, alone.failures) != (1, 0):
             raise RuntimeError(f"{one.name} is not set up right: it fails with a single request")
 
 
@@ -174,21 +172,21 @@ def opened(context: Any, url: str, tabs: int = 1) -> Iterator[list[Any]]:
 
 
 def _burst(context: Any, url: str, scene: Scene, one: Contender) -> Burst:
-    """One burst. A bare client has a valid token, and its wall ends with an exchange."""
-    granted = family(url, {"expired": one not in PLAIN, "says": VALID, "token_delay": EXCHANGE})
+    """One burst. A bare client has a valid token, and its wall ends with a refresh."""
+    granted = family(url, {"expired": one not in PLAIN, "says": VALID, "token_delay": REFRESH_SECONDS})
     with opened(context, url, scene.tabs) as pages:
         for number, page in enumerate(pages):
             about = [one.maker, granted, number == 0, 2 * VALID if scene.by_clock else 0]
             page.evaluate("(about) => prepare(...about)", about)
         if _counted(url, granted)["refreshes"]:
-            raise RuntimeError(f"{one.name} has renewed before the burst")
+            raise RuntimeError(f"{one.name} has refreshed before the burst")
         begin = (time.time() + AHEAD) * 1000
         for number, page in enumerate(pages):
             page.evaluate("(about) => void burst(...about)", [scene.requests, begin, number, HANGS])
         outcomes = [page.evaluate("() => outcome") for page in pages]
         wall = max(outcome["ended"] for outcome in outcomes) - min(outcome["began"] for outcome in outcomes)
         if one in PLAIN:
-            wall += pages[0].evaluate("(granted) => exchange(granted)", granted)
+            wall += pages[0].evaluate("(granted) => refresh(granted)", granted)
     counted = _counted(url, granted)
     failures = sum(outcome["failures"] for outcome in outcomes)
     return Burst(wall / 1000, failures, counted["refreshes"], counted["revoked"])

@@ -48,9 +48,9 @@ def _added(context: Any, url: str, storage: str) -> float:
 
 def _ours(row: Row) -> Iterator[Figure]:
     about = f"{row.contender.name}, {row.scene.title}"
-    yield Figure(f"{about}: exchanges", row.exchanges, "", "exactly 1", row.exchanges == 1)
+    yield Figure(f"{about}: refreshes", row.refreshes, "", "exactly 1", row.refreshes == 1)
     yield Figure(f"{about}: failures", row.failures, "", "0", row.failures == 0)
-    what = f"{about}: time over (valid token + one exchange)"
+    what = f"{about}: time over (valid token + one refresh)"
     if row.scene.by_clock:
         yield Figure(what, row.ratio, "x", "at most 1.15", row.ratio <= 1.15)
     else:
@@ -62,10 +62,10 @@ def _print(rows: list[Row]) -> None:
     versions = json.loads((PAGE / "package.json").read_text())["dependencies"]
     told = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "esbuild")
     print(f"\nBeside others ({told}):\n")
-    print("| scene | client | exchanges | failures | family revoked | wall s | over valid + exchange | turns |")
+    print("| scene | client | refreshes | failures | family revoked | wall s | over valid + refresh | turns |")
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
-        counts = f"{row.exchanges} | {row.failures} | {'yes' if row.revoked else 'no'}"
+        counts = f"{row.refreshes} | {row.failures} | {'yes' if row.revoked else 'no'}"
         times = "hangs | -" if row.hangs else f"{row.wall:.2f} | {row.ratio:.2f} x"
         print(f"| {row.scene.title} | {row.contender.name} | {counts} | {times} | {len(row.bursts)} |")
     print(NOTES.format(hangs=HANGS), flush=True)
@@ -73,10 +73,10 @@ def _print(rows: list[Row]) -> None:
 
 NOTES = """
 Times are the middle of the turns, counts the worst of them. What hangs had not ended after {hangs:.0f} s. The same with
-a valid token is bare fetch, or bare axios for clients of axios. Exchanges take 50 ms, answers of the API 10 ms, and a
+a valid token is bare fetch, or bare axios for clients of axios. Refreshes take 50 ms, answers of the API 10 ms, and a
 dead token is refused at once. Tabs share one user's six connections. "By the clock" stand those who look at it; the
 others learn of an expiry by a refused request, as in "dead early", where every request that is sent before the first
 refusal has to be sent twice: no client can know better, and so the time has no limit there. Bare requests that are all
-refused, an exchange, and the same requests again came to 1.5 to 1.6 x on two cores: what ours takes there is the work
+refused, a refresh, and the same requests again came to 1.5 to 1.6 x on two cores: what ours takes there is the work
 sent twice, not the library. A client whose requests fail is soon done: its time says nothing. supertokens-website runs
 in header mode without its core: the server answers in its words."""

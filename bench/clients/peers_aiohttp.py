@@ -69,7 +69,7 @@ async def google_custom(start: Start) -> Client:
     return _google(Refreshing(), start.url)
 
 
-async def _exchange(session: Any, start: Start, tokens: Pair) -> dict[str, Any]:
+async def _refresh(session: Any, start: Start, tokens: Pair) -> dict[str, Any]:
     async with session.post(start.token_url, data=start.form(tokens.refresh), middlewares=()) as response:
         body: dict[str, Any] = await response.json(content_type=None)
         tokens.take(body)
@@ -89,7 +89,7 @@ async def cookbook(start: Start) -> Client:
                 break
             async with lock:
                 if sent == tokens.access:
-                    await _exchange(request.session, start, tokens)
+                    await _refresh(request.session, start, tokens)
         return response
 
     return of_aiohttp(aiohttp.ClientSession(middlewares=[middleware]), start.url)
@@ -104,7 +104,7 @@ async def example(start: Start) -> Client:
         nonlocal until
         async with lock:
             if time.time() >= until:
-                body = await _exchange(session, start, tokens)
+                body = await _refresh(session, start, tokens)
                 until = time.time() + body["expires_in"] - 30
         return tokens.access
 

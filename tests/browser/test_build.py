@@ -113,7 +113,7 @@ MISTAKES = (
     'createSession({ storge: "localStorage" });',
     'createSession({ storage: "local" });',
     "createSession({ tokens: { accessToken: 'x' } });",
-    "session.on('renewal', () => {});",
+    "session.on('refreshing', () => {});",
     "session.on('over', ({ reasn }) => reasn);",
     "session.attach({});",
     "if (session.status.state === 'ended') throw 0;",

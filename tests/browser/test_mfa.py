@@ -31,7 +31,7 @@ def authenticate(name: str, password: str):
     return MfaRequired(name, kind="totp", hint="the app on your phone") if name == "ada" else name
 
 
-def second_step(subject: str, kind: str, code: str) -> bool:
+def second_factor(subject: str, kind: str, code: str) -> bool:
     now = time.time()
     return (subject, kind) == ("ada", "totp") and code in [code_of(now + away) for away in (-30, 0, 30)]
 
@@ -51,7 +51,7 @@ def page(request, shop, tab):
     """A page with the example in it, where nobody is logged in; ``page.server`` is its server."""
     storage = request.param
     more = {"cookies": Cookies("both", secure=False)} if storage == "cookie" else {}
-    server = shop(authenticate=authenticate, verify_mfa=second_step, **more)
+    server = shop(authenticate=authenticate, verify_mfa=second_factor, **more)
     opened = tab(server)
     opened.start(storage=storage, refreshTimeout=2)
     json = '"application/json"'

@@ -87,7 +87,7 @@ def test_challenges_are_read_as_in_python(blank, vector) -> None:
         return refreshes > 0;
     }"""
     blank.run("() => (window.setTimeout = (work) => work())")  # so that a refresh that fails is repeated at once
-    assert blank.run(script, [status, header]) is vector["renew"]
+    assert blank.run(script, [status, header]) is vector["refresh"]
 
 
 @pytest.mark.parametrize("vector", json.loads((VECTORS / "token_responses.json").read_text()), ids=lambda v: v["name"])

@@ -49,11 +49,11 @@ def race(pair: Pair, dead: Dead, chance: random.Random) -> bool:
             return ask(here, "POST", "/auth/logout", {"refresh_token": old})
         return ask(here, "POST", "/auth/logout", authorization=f"Bearer {tokens['access_token']}")
 
-    def exchange() -> tuple[int, dict[str, object]]:
+    def refresh_there() -> tuple[int, dict[str, object]]:
         threading.Event().wait(starts[1])
         return refresh(there, old, attempt)
 
-    (ended, _), (status, told) = at_once(log_out, exchange)
+    (ended, _), (status, told) = at_once(log_out, refresh_there)
     assert ended == 204
     assert status == 200 or told["reason"] == "logged_out", told
     mine += [told] if status == 200 else []

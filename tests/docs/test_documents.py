@@ -97,13 +97,10 @@ def test_the_floor_plan_names_files_and_folders_that_exist() -> None:
     assert files - there == set()
 
 
-# One word for one thing: the word that a document must not use, and the one that it uses instead.
+# What a document must not use, and what it uses instead; scripts/retired_words.py has the words of code and prose.
 WORDS = {
-    r"refresh(s|ed|al|als|ing)?": "refresh",
-    r"idempotency keys?": "idempotency key",
-    r"MFA?": "MFA",
     r"whoever|nobody|somebody": "a sentence with a subject",
-    r"forever": "the time",
+    r"for ever|forever": "the time",
 }
 CODE = re.compile(r"^```.*?^```|`[^`]*`|\]\([^)]*\)", re.DOTALL | re.MULTILINE)
 EXEMPT = {ROOT / "docs" / "decisions" / "0021-floor-plan-and-names.md"}  # it is about words
@@ -139,4 +136,6 @@ def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
         text = path.read_text(errors="replace")
         assert not hosts.search(text), path
         assert home not in text, path
-        assert str(ROOT.parent) + os.sep not in text or len(ROOT.parts) < 3, path
+        assert str(ROOT.parent) + os.sep not in text or len(ROOT.parts) < 4, (
+            path
+        )  # "/tmp" and "/srv" are the same everywhere

@@ -100,7 +100,7 @@ def thief(times: int, *, with_attempt: bool) -> Program:
 
 
 def victim(times: int, *, uses: bool = False) -> Program:
-    """Renews *times* times, whatever happens; *uses*: each time the new access token is seen by the server."""
+    """Refreshes *times* times, whatever happens; *uses*: each time the new access token is seen by the server."""
 
     async def live_on(port: Port) -> str:
         for _ in range(times):

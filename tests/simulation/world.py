@@ -22,14 +22,14 @@ START = 1000.0
 POLICY = Policy(access_ttl=60.0, refresh_ttl=1e6, max_age=1e7, grace=10.0)
 LONG = 3600.0  # what a tick adds: longer than the grace and than an access token lives
 
-LEASES_ARE_CHECKED = True  # what the port promises: an exchange is sent only while the lock is certainly held
+LEASES_ARE_CHECKED = True  # what the port promises: a refresh is sent only while the lock is certainly held
 
 
 class Budget(NamedTuple):
     """How often each thing may still happen."""
 
     lost: int = 0  # a request or a response is lost
-    repeated: int = 0  # a proxy delivers a request once more, while it is still the newest exchange
+    repeated: int = 0  # a proxy delivers a request once more, while it is still the newest refresh
     crashes: int = 0
     restores: int = 0  # the server's store forgets its newest writes of a rotation
     leases: int = 0  # the holder of the lock loses it, and does not know

@@ -37,7 +37,7 @@ class SmallApi:
         self._http.server_close()
 
     def refresh(self, call: HttpRequest, timeout: float) -> HttpResponse:
-        """The exchange, for ``Session(send=…)``."""
+        """The refresh, for ``Session(send=…)``."""
         self.good = f"A{int(self.good[1:]) + 1}"
         return HttpResponse(200, {}, json.dumps({"access_token": self.good, "refresh_token": "R"}).encode())
 

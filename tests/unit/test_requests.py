@@ -77,4 +77,4 @@ def test_a_hop_that_lost_its_token_on_the_way_waits_without_a_connection(plain: 
 
         session._port._send = look
         assert plain.get(backend.url + "/go").status_code == 200
-        assert free == [1], "the only connection was free during the exchange"
+        assert free == [1], "the only connection was free during the refresh"

@@ -33,8 +33,8 @@ Object.assign(window, {
     })();
   },
 
-  /** Milliseconds of one exchange. */
-  async exchange(granted) {
+  /** Milliseconds of one refresh. */
+  async refresh(granted) {
     const began = now();
     const body = new URLSearchParams({ grant_type: "refresh_token", refresh_token: granted.refresh_token });
     await (await platform.fetch("/token", { method: "POST", body })).json();

@@ -59,7 +59,7 @@ def echo() -> Iterator[Echo]:
         paths.append(request.scope["raw_path"] + b"?" + request.scope["query_string"])
         body = (await request.body()).decode()
         got.append({"method": request.method, "headers": dict(request.headers), "body": body})
-        return JSONResponse(got[-1], headers={"x-answer": "yes"})
+        return JSONResponse(got[-1], headers={"x-echo": "yes"})
 
     methods = ["GET", "POST", "PUT", "DELETE"]
     with running(Starlette(routes=[Route("/{path:path}", answer, methods=methods)])) as port:

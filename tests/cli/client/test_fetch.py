@@ -91,7 +91,7 @@ def test_fetch_writes_to_a_file_with_the_head(both: Shell, echo: Echo) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     head, _, body = (both.home / "response").read_bytes().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"x-response: yes" in head
+    assert b"x-echo: yes" in head
     assert json.loads(body)["method"] == "GET"
 
 

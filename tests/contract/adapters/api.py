@@ -61,7 +61,7 @@ class Api(LoopbackServer):
         return with_late_answers
 
     def hold_next_answer(self) -> None:
-        """The next exchange happens, as ``rotated`` tells; its answer comes when ``opened`` is set."""
+        """The next refresh happens, as ``rotated`` tells; its answer comes when ``opened`` is set."""
         self._late_answers += 1
 
     def _when_opened(self, send: Any) -> Any:

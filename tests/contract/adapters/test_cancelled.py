@@ -38,7 +38,7 @@ class Waiting:
         return self.client.request("GET", self.url)
 
     def all_is_well(self) -> None:
-        """One exchange was made for all, and the tokens it brought are in use."""
+        """One refresh was made for all, and the tokens it brought are in use."""
         until(lambda: not self.session.status.refreshing)
         assert self.get().status == 200
         assert (self.server.refreshes, self.server.alarms()) == (1, 0)

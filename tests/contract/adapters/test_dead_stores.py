@@ -74,7 +74,7 @@ def dies(request: pytest.FixtureRequest, store: Mortal, session: Session) -> Cal
 
 
 def fail_soon(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
-    """Five requests at once get the documented error, each its own, and no exchange is made."""
+    """Five requests at once get the documented error, each its own, and no refresh is made."""
     began = time.monotonic()
     responses = burst(pool, lambda: client.request("GET", server.url + "/echo"), 5)
     assert time.monotonic() - began < SOON

@@ -1,4 +1,4 @@
-"""Logins, the guard, MFA, devices and events, over HTTP on every face of the server."""
+"""Logins, the limiter, MFA, devices and events, over HTTP on every face of the server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def authenticate(name: str, password: str) -> Any:
     return Identity(name, label="from the directory") if name.startswith("labelled") else name
 
 
-def second_step(subject: str, kind: str, code: str) -> bool:
+def second_factor(subject: str, kind: str, code: str) -> bool:
     assert (subject[:7], kind) == ("careful", "totp")
     return code == CODE
 
@@ -66,8 +66,8 @@ def second_step(subject: str, kind: str, code: str) -> bool:
 def people(request: pytest.FixtureRequest) -> Iterator[People]:
     events: list[ServerEvent] = []
     sessions = Sessions(MemorySessionStore(), on_event=events.append)
-    guard = RateLimitPolicy(account_burst=3, account_every=3600.0, address_burst=1000)
-    settings = {"verify_mfa": second_step, "rate_limit": guard, "password_grant": True}
+    limiter = RateLimitPolicy(account_burst=3, account_every=3600.0, address_burst=1000)
+    settings = {"verify_mfa": second_factor, "rate_limit": limiter, "password_grant": True}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(faces, "authenticate", authenticate)
         with (
@@ -77,7 +77,7 @@ def people(request: pytest.FixtureRequest) -> Iterator[People]:
             yield People(http, sessions, events)
 
 
-# ---- the guard -------------------------------------------------------------------------------------------------------
+# ---- the limiter -----------------------------------------------------------------------------------------------------
 
 
 def test_who_guesses_too_often_has_to_wait(people: People) -> None:

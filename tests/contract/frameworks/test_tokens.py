@@ -12,7 +12,7 @@ from tests.support.faces import NO_STORE, PASSWORD, Wire
 REFRESHES = ["/auth/token", "/auth/refresh"]
 
 
-def exchanged(wire: Wire, path: str, token: str, **headers: str) -> httpx2.Response:
+def refreshed(wire: Wire, path: str, token: str, **headers: str) -> httpx2.Response:
     if path == "/auth/refresh":
         return wire.refresh(token, **headers)
     return wire.http.post(path, data={"grant_type": "refresh_token", "refresh_token": token}, headers=headers)
@@ -81,7 +81,7 @@ def test_a_client_id_that_would_not_fit_into_a_token_is_refused(wire: Wire, clie
 @pytest.mark.parametrize("path", REFRESHES)
 def test_a_refresh_returns_the_next_generation(wire: Wire, path: str) -> None:
     tokens = wire.login(scope="read write")
-    response = exchanged(wire, path, tokens["refresh_token"])
+    response = refreshed(wire, path, tokens["refresh_token"])
     body = response.json()
     assert (response.status_code, body["refresh_seq"], body["scope"]) == (200, 1, "read write")
     assert body["refresh_token"] != tokens["refresh_token"]
@@ -93,27 +93,27 @@ def test_a_refresh_returns_the_next_generation(wire: Wire, path: str) -> None:
 @pytest.mark.parametrize("path", REFRESHES)
 def test_the_same_idempotency_key_gets_the_same_response_however_late(wire: Wire, path: str) -> None:
     tokens = wire.login(coordinated=True)
-    first = exchanged(wire, path, tokens["refresh_token"], **{"idempotency-key": "attempt-1"}).json()
-    again = exchanged(wire, path, tokens["refresh_token"], **{"idempotency-key": "attempt-1"}).json()
+    first = refreshed(wire, path, tokens["refresh_token"], **{"idempotency-key": "attempt-1"}).json()
+    again = refreshed(wire, path, tokens["refresh_token"], **{"idempotency-key": "attempt-1"}).json()
     assert again["refresh_token"] == first["refresh_token"]
 
 
 @pytest.mark.parametrize("path", REFRESHES)
 def test_a_token_used_again_much_later_ends_the_session(wire: Wire, path: str) -> None:
     tokens = wire.login(coordinated=True)
-    newer = exchanged(wire, path, tokens["refresh_token"], **{"idempotency-key": "one"}).json()
-    newest = exchanged(wire, path, newer["refresh_token"], **{"idempotency-key": "two"}).json()
-    stolen = exchanged(wire, path, tokens["refresh_token"], **{"idempotency-key": "three"})
+    newer = refreshed(wire, path, tokens["refresh_token"], **{"idempotency-key": "one"}).json()
+    newest = refreshed(wire, path, newer["refresh_token"], **{"idempotency-key": "two"}).json()
+    stolen = refreshed(wire, path, tokens["refresh_token"], **{"idempotency-key": "three"})
     assert (stolen.status_code, stolen.json()["error"], stolen.json()["reason"]) == (400, "invalid_grant", "reuse")
     assert has(stolen, NO_STORE)
     assert wire.whoami(newest["access_token"]).json()["reason"] == "revoked"
-    assert exchanged(wire, path, newest["refresh_token"]).json()["reason"] == "reuse"
+    assert refreshed(wire, path, newest["refresh_token"]).json()["reason"] == "reuse"
 
 
 @pytest.mark.parametrize("path", REFRESHES)
 @pytest.mark.parametrize("token", ["nonsense", "rt_", "rt_AAAA", "x" * 5000])
 def test_what_is_no_refresh_token_is_invalid_grant_malformed(wire: Wire, path: str, token: str) -> None:
-    response = exchanged(wire, path, token)
+    response = refreshed(wire, path, token)
     assert (response.status_code, response.json()["error"], response.json()["reason"]) == (
         400,
         "invalid_grant",
@@ -126,12 +126,12 @@ def test_what_is_no_refresh_token_is_invalid_grant_malformed(wire: Wire, path: s
 def test_a_logged_out_session_says_so(wire: Wire, path: str) -> None:
     tokens = wire.login()
     wire.http.post("/auth/logout", json={"refresh_token": tokens["refresh_token"]})
-    assert exchanged(wire, path, tokens["refresh_token"]).json()["reason"] == "logged_out"
+    assert refreshed(wire, path, tokens["refresh_token"]).json()["reason"] == "logged_out"
 
 
 @pytest.mark.parametrize("path", REFRESHES)
 def test_a_missing_refresh_token_is_invalid_request_and_not_invalid_grant(wire: Wire, path: str) -> None:
-    assert exchanged(wire, path, "").json()["error"] == "invalid_request"
+    assert refreshed(wire, path, "").json()["error"] == "invalid_request"
 
 
 # ---- RFC 6749's own form ---------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def test_a_token_response_is_read_as_the_vector_says(case: dict[str, Any]) -> No
 @pytest.mark.parametrize("case", vectors("challenges"))
 def test_a_challenge_is_read_as_the_vector_says(case: dict[str, Any]) -> None:
     headers = {} if case["header"] is None else {"www-authenticate": case["header"]}
-    assert is_bearer_challenge(HttpResponse(case["status"], headers)) is case["renew"]
+    assert is_bearer_challenge(HttpResponse(case["status"], headers)) is case["refresh"]
     parameters = dict(parse_challenges(case["header"] or "")).get("bearer", {})
     assert (parameters.get("error"), parameters.get("reason")) == (case.get("error"), case.get("reason"))
 

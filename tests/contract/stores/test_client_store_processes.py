@@ -69,6 +69,6 @@ def test_four_processes_make_one_refresh_a_generation(
             process.join(10)
         tokens = store.load().tokens
         assert [failures for _, failures in seen] == [0, 0, 0, 0]
-        assert tokens.refresh_seq == server.refreshes, "each exchange made a generation, and there was no other"
+        assert tokens.refresh_seq == server.refreshes, "each refresh made a generation, and there was no other"
         assert server.refreshes >= 2
         assert server.alarms() == 0

@@ -29,13 +29,13 @@ KEY = new_key()
 STORES: dict[str, Callable[[Path, Ask], Any]] = {
     "memory": lambda folder, ask: MemoryStore(),
     "file": lambda folder, ask: FileStore(folder / "tokens.json"),
-    "sealed file": lambda folder, ask: FileStore(folder / "tokens.json", key=KEY),
+    "encrypted file": lambda folder, ask: FileStore(folder / "tokens.json", key=KEY),
     "sqlite": lambda folder, ask: SqliteStore(folder / "tokens.db"),
-    "sealed sqlite": lambda folder, ask: SqliteStore(folder / "tokens.db", key=KEY),
+    "encrypted sqlite": lambda folder, ask: SqliteStore(folder / "tokens.db", key=KEY),
     "redis": lambda folder, ask: RedisStore(ask("redis").url, folder.name),
-    "sealed redis": lambda folder, ask: RedisStore(ask("redis").url, folder.name, key=KEY),
+    "encrypted redis": lambda folder, ask: RedisStore(ask("redis").url, folder.name, key=KEY),
     "postgres": lambda folder, ask: PostgresStore(ask("postgres").url, folder.name),
-    "sealed postgres": lambda folder, ask: PostgresStore(ask("postgres").url, folder.name, key=KEY),
+    "encrypted postgres": lambda folder, ask: PostgresStore(ask("postgres").url, folder.name, key=KEY),
     "keyring": lambda folder, ask: KeyringStore("unbroken tests", folder.name, locks=folder),
 }
 TOKENS = Tokens("access", "refresh", 1800.0, 1000.5, 6e5, 3, "read", "Bearer", version=7, epoch=2)

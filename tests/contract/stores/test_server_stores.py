@@ -207,12 +207,12 @@ def test_compare_and_set_never_revives_a_revoked_session(store: Any) -> None:
 def test_revocations_are_told_once_to_each_cursor(store: Any) -> None:
     for sid in ("a", "b", "c"):
         store.insert(row(sid))
-    cursor, news = store.revocations(0)
-    assert news == []
+    cursor, revoked = store.revocations(0)
+    assert revoked == []
     assert store.revoke(NOW, "logged_out", NOW + 9, sid="a") == ["a"]
     assert store.compare_and_set(row("b"), replace(row("b"), revoked_at=NOW, revoked_why="reuse"), NOW + 9) is True
-    cursor, news = store.revocations(cursor)
-    assert sorted(news) == [("a", NOW + 9), ("b", NOW + 9)]
+    cursor, revoked = store.revocations(cursor)
+    assert sorted(revoked) == [("a", NOW + 9), ("b", NOW + 9)]
     assert_told_all(store, cursor)
     assert store.revoke(NOW, "revoked", NOW + 9, subject="ada", except_sid="c") == []
     assert store.revoke(NOW, "revoked", NOW + 9, subject="ada") == ["c"]
@@ -241,8 +241,8 @@ def test_revocations_are_forgotten_when_no_token_can_live(store: Any) -> None:
     for number in range(50):
         store.insert(row(str(number)))
         store.revoke(NOW + number, "revoked", NOW + number + 5, sid=str(number))
-    cursor, news = store.revocations(0)
-    assert len(news) <= 7
+    cursor, revoked = store.revocations(0)
+    assert len(revoked) <= 7
     store.insert(row("new"))
     store.revoke(NOW, "revoked", NOW + 999, sid="new")
     assert store.revocations(cursor)[1] == [("new", NOW + 999)], "the cursor counts on"

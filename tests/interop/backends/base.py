@@ -1,7 +1,7 @@
 """What the five backends share: a refresh token is good once, an alarm ends its family, faults come on request.
 
 1. Whoever presents a refresh token for the second time sets off the alarm: the whole family of tokens is revoked.
-2. A fault answers one exchange in the backend's place. It uses the token up only if it says so.
+2. A fault answers one refresh in the backend's place. It uses the token up only if it says so.
 3. What happened is counted here, so that tests look at the server's side of it.
 """
 
@@ -52,10 +52,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one exchange: it takes ``seconds``, then comes another response, or none if ``lost``.
+    """What goes wrong with one refresh: it takes ``seconds``, then comes another response, or none if ``lost``.
 
     One that is ``held`` waits until the backend's ``go_on`` is set. Without a status the backend's own response comes.
-    ``used``: the exchange was carried out all the same.
+    ``used``: the refresh was carried out all the same.
     """
 
     seconds: float = 0.0
@@ -80,7 +80,7 @@ class Backend(ABC):
     """One backend. A shape says where it carries tokens and what its answers look like; the rest is here.
 
     ``lifetime``: seconds, readable in the access token as in a JWT; None makes tokens that tell nothing. ``rotates``:
-    whether an exchange brings a new refresh token. ``tail`` stands at the end of each refresh token.
+    whether a refresh brings a new refresh token. ``tail`` stands at the end of each refresh token.
     """
 
     header: ClassVar[str] = "authorization"
@@ -111,7 +111,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def presented_by(self, request: Request) -> str:
-        """The refresh token in the request for an exchange."""
+        """The refresh token in the request for a refresh."""
 
     @abstractmethod
     def granted(self, pair: Pair) -> Response:
@@ -158,8 +158,8 @@ class Backend(ABC):
         self.issued.append(pair)
         return pair
 
-    def exchanged(self, token: str) -> Response:
-        """What an exchange of *token* brings."""
+    def refreshed(self, token: str) -> Response:
+        """What a refresh of *token* brings."""
         family, user = self._families.get(token, ("", ""))
         if not family or family in self._revoked:
             return self.refused()
@@ -180,7 +180,7 @@ class Backend(ABC):
             return self.error(401)
         return self.granted(self.issue(asked["username"], secrets.token_hex(8)))
 
-    async def _exchange(self, request: Request) -> Response:
+    async def _refresh(self, request: Request) -> Response:
         self.refreshes += 1
         self.beside.append(dict(request.headers))
         token = await self.presented_by(request)
@@ -189,7 +189,7 @@ class Backend(ABC):
         await asyncio.sleep(fault.seconds)
         if fault.held:
             await asyncio.to_thread(self.go_on.wait, 20)
-        own = self.exchanged(token) if fault.used or not (fault.status or fault.lost) else Response()
+        own = self.refreshed(token) if fault.used or not (fault.status or fault.lost) else Response()
         if fault.lost:
             return Torn()
         if fault.status:
@@ -248,8 +248,8 @@ class Backend(ABC):
         return Starlette(
             routes=[
                 Route("/login", self._login, methods=["POST"]),
-                Route(path, self._exchange, methods=[method]),
-                Route(f"/x{path}er", self._echo, methods=methods),  # its name holds that of the exchange
+                Route(path, self._refresh, methods=[method]),
+                Route(f"/x{path}er", self._echo, methods=methods),  # its name holds that of the refresh
                 Route("/api/echo", self._echo, methods=methods),
                 Route("/api/late", self._late, methods=methods),
                 Route("/api/never", self._never, methods=methods),

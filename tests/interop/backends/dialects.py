@@ -10,7 +10,7 @@ from unbroken import Dialect, RequestTemplate, ResponseMatch, TokenFields
 
 
 def status_in_body(url: str) -> Dialect:
-    """Errors repeat their status in the body; the exchange is a GET with the refresh token in its query.
+    """Errors repeat their status in the body; the refresh is a GET with the refresh token in its query.
 
     A 401 of somebody else, a gateway's page for one, has no such body, and neither refreshes nor ends anything.
     """
@@ -37,7 +37,7 @@ def code_in_200(url: str) -> Dialect:
 
 
 def bearer_json(url: str) -> Dialect:
-    """Bearer tokens and plain 401; the exchange is JSON and is refused with 401 or 403."""
+    """Bearer tokens and plain 401; the refresh is JSON and is refused with 401 or 403."""
     return Dialect(
         refresh=RequestTemplate(url + "/auth/refresh-token", rename={"refresh_token": "refreshToken"}),
         login=RequestTemplate(url + "/login"),

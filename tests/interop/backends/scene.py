@@ -16,7 +16,7 @@ from unbroken import Session, Tokens
 from unbroken.events import ClientEvent
 from unbroken.testing import ManualClock
 
-# What a backend may say to an exchange without meaning anything by it. The session lives on.
+# What a backend may say to a refresh without meaning anything by it. The session lives on.
 DOWN = Fault(status=503, headers={"retry-after": "30"})
 JUNK = Fault(status=200, body=b"<html>come back later</html>")
 LOST = Fault(lost=True)

@@ -14,7 +14,7 @@ def _after(prefix: str, value: str) -> str:
 
 
 class StatusInBody(Backend):
-    """Repeats the status in each error's body; the exchange is a GET with the refresh token in its query."""
+    """Repeats the status in each error's body; the refresh is a GET with the refresh token in its query."""
 
     refresh = ("GET", "/user/refresh")
     dialect = staticmethod(dialects.status_in_body)
@@ -74,7 +74,7 @@ class CodeIn200(Backend):
 
 
 class BearerJson(Backend):
-    """Plain 401, and an exchange by JSON that is refused with ``status``."""
+    """Plain 401, and a refresh by JSON that is refused with ``status``."""
 
     refresh = ("POST", "/auth/refresh-token")
     dialect = staticmethod(dialects.bearer_json)

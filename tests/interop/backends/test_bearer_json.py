@@ -1,4 +1,4 @@
-"""The defects of a shared promise, against a backend with plain 401 and an exchange by JSON."""
+"""The defects of a shared promise, against a backend with plain 401 and a refresh by JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every backend gets, whatever its shape: one exchange for all, one end for all, and nothing lost in between."""
+"""What every backend gets, whatever its shape: one refresh for all, one end for all, and nothing lost in between."""
 
 from __future__ import annotations
 

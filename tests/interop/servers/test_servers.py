@@ -1,4 +1,4 @@
-"""Our client against servers that never heard of it, unmodified, each a process: one exchange an expiry, no alarm."""
+"""Our client against servers that never heard of it, unmodified, each a process: one refresh an expiry, no alarm."""
 
 from __future__ import annotations
 

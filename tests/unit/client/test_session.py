@@ -1,4 +1,4 @@
-"""The session in real threads and event loops, against a real server: one exchange, nobody hostage, nothing lost."""
+"""The session in real threads and event loops, against a real server: one refresh, nobody hostage, nothing lost."""
 
 from __future__ import annotations
 

@@ -44,12 +44,12 @@ def url() -> Iterator[str]:
 def test_a_code_is_asked_for_once_by_its_kind_and_the_servers_hint(url: str) -> None:
     asked = []
 
-    def second_step(kind: str, hint: str) -> str:
+    def second_factor(kind: str, hint: str) -> str:
         asked.append((kind, hint))
         return "123456"
 
     session = Session(url)
-    session.login("ada", "right", mfa_prompt=second_step)
+    session.login("ada", "right", mfa_prompt=second_factor)
     assert asked == [("totp", "the till's phone")]
     session.newer_token(session.token())
     assert session.token()

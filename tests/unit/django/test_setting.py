@@ -156,8 +156,8 @@ def test_the_check_for_deployment_names_what_is_for_trying_out(capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "unbroken.W001" in said
     assert "unbroken.W002" in said
-    sealed = {"ENCRYPTION_KEY": new_key(), "ISSUER": "https://shop.example"}
-    with chosen(STORE="sqlite:////nowhere/sessions.db", **sealed):
+    encrypted = {"ENCRYPTION_KEY": new_key(), "ISSUER": "https://shop.example"}
+    with chosen(STORE="sqlite:////nowhere/sessions.db", **encrypted):
         call_command("check", deploy=True)
     assert "unbroken." not in capsys.readouterr().err
 
@@ -165,7 +165,7 @@ def test_the_check_for_deployment_names_what_is_for_trying_out(capsys: pytest.Ca
 def test_keys_are_encrypted_and_the_check_says_where_they_are_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def unsealed(**setting: Any) -> int:
+    def unencrypted(**setting: Any) -> int:
         with chosen(STORE=f"sqlite:///{tmp_path}/{len(list(tmp_path.iterdir()))}.db", ISSUER="https://s.ex", **setting):
             sessions().create("ada")
             call_command("check", deploy=True)
@@ -180,9 +180,9 @@ def test_keys_are_encrypted_and_the_check_says_where_they_are_not(
         {"ENCRYPTION_KEY": [first, second]},
         {"ENCRYPTION_KEY_FILE": tmp_path / "key"},
     ):
-        assert unsealed(**one) == 0
+        assert unencrypted(**one) == 0
         assert "unbroken.W003" not in capsys.readouterr().err
-    assert unsealed() > 0
+    assert unencrypted() > 0
     assert "unbroken.W003" in capsys.readouterr().err
 
 

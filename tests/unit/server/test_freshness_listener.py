@@ -364,7 +364,7 @@ class Silent(MemorySessionStore):
 
 
 class Silence:
-    """News of nothing."""
+    """Notifications of nothing."""
 
     def __init__(self) -> None:
         self.closed = threading.Event()

@@ -17,16 +17,16 @@ FORK = "ignore:This process:DeprecationWarning"  # later Pythons warn of forks o
 
 @pytest.mark.filterwarnings(FORK)
 def test_a_forked_child_has_empty_worker_pools() -> None:
-    lane, inside, leave = WorkerPool(1), threading.Event(), threading.Event()
+    pool, inside, leave = WorkerPool(1), threading.Event(), threading.Event()
 
     def stays() -> None:
         inside.set()
         leave.wait(20)
 
-    stands = threading.Thread(target=lambda: run_sync(lane.run(stays)))
+    stands = threading.Thread(target=lambda: run_sync(pool.run(stays)))
     stands.start()
     assert inside.wait(10)
-    child = fork(lambda: run_sync(lane.run(lambda: True)))
+    child = fork(lambda: run_sync(pool.run(lambda: True)))
     well = ends_well(child)
     leave.set()
     stands.join(10)
@@ -35,7 +35,7 @@ def test_a_forked_child_has_empty_worker_pools() -> None:
 
 @pytest.mark.anyio
 async def test_a_worker_pool_bounds_running_and_waiting_calls() -> None:
-    lane, gate, responses = WorkerPool(2, 3), threading.Event(), []
+    pool, gate, responses = WorkerPool(2, 3), threading.Event(), []
     at_work, most, lock, full = 0, 0, threading.Lock(), threading.Event()
 
     def work() -> None:
@@ -51,7 +51,7 @@ async def test_a_worker_pool_bounds_running_and_waiting_calls() -> None:
 
     async def one() -> None:
         try:
-            responses.append(await lane.run(work))
+            responses.append(await pool.run(work))
         except TryLater as error:
             responses.append(error.retry_after)
 
@@ -63,11 +63,11 @@ async def test_a_worker_pool_bounds_running_and_waiting_calls() -> None:
         gate.set()
     assert responses == [1.0] * 3 + [None] * 5
     assert most == 2
-    assert await lane.run(lambda: "again") == "again"
+    assert await pool.run(lambda: "again") == "again"
 
 
 def test_a_worker_pool_is_as_narrow_without_an_event_loop() -> None:
-    lane, inside, most = WorkerPool(2), 0, 0
+    pool, inside, most = WorkerPool(2), 0, 0
     lock, full = threading.Lock(), threading.Barrier(2)
 
     def work() -> None:
@@ -79,7 +79,7 @@ def test_a_worker_pool_is_as_narrow_without_an_event_loop() -> None:
         with lock:
             inside -= 1
 
-    threads = [threading.Thread(target=lambda: run_sync(lane.run(work))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: run_sync(pool.run(work))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -132,7 +132,7 @@ def test_the_claims_hook_sees_the_new_label() -> None:
 # ---- new devices -----------------------------------------------------------------------------------------------------
 
 
-def news_of(events: list[ServerEvent]) -> list[bool]:
+def notifications_of(events: list[ServerEvent]) -> list[bool]:
     return [event.new_device for event in events if isinstance(event, SessionCreated)]
 
 
@@ -144,7 +144,7 @@ def test_a_device_is_new_once_for_each_subject_and_client() -> None:
         ("ada", "app", CHROME), ("bob", "web", CHROME), ("ada", "web", SAFARI),
     ]:  # fmt: skip
         sessions.create(subject, client_id=client_id, caller=Caller(user_agent=agent))
-    assert news_of(events) == [True, False, True, True, True, False]
+    assert notifications_of(events) == [True, False, True, True, True, False]
 
 
 def test_a_device_is_known_also_after_its_session_has_ended_and_was_cleared_away() -> None:
@@ -155,7 +155,7 @@ def test_a_device_is_known_also_after_its_session_has_ended_and_was_cleared_away
         now[0] += days * 86400
         sessions.create("ada", caller=Caller(user_agent=CHROME))
         sessions.revoke_subject("ada")
-    assert news_of(events) == [True, False, False, True]
+    assert notifications_of(events) == [True, False, False, True]
 
 
 def test_when_the_store_cannot_say_the_device_counts_as_new(
@@ -168,7 +168,7 @@ def test_when_the_store_cannot_say_the_device_counts_as_new(
     sessions = Sessions(MemorySessionStore(), on_event=events.append)
     monkeypatch.setattr(sessions.store, "advance_marker", dead)
     assert sessions.verify(sessions.create("ada").access_token).subject == "ada"
-    assert news_of(events) == [True]
+    assert notifications_of(events) == [True]
     assert "cannot tell whether the device" in caplog.text
 
 

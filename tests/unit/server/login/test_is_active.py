@@ -85,7 +85,7 @@ async def test_a_refresh_spends_nothing_while_is_active_fails(path: str, trouble
     response = await shop.refresh(path)
     assert (response.status, "retry-after" in response.headers) == (503, True)
     assert [info.sid for info in shop.sessions.list_sessions("ada")] == [shop.sid]
-    assert shop.sessions.refresh(shop.token).refresh_seq == 1, "the same token is good for the first exchange"
+    assert shop.sessions.refresh(shop.token).refresh_seq == 1, "the same token is good for the first refresh"
 
 
 async def test_an_is_active_that_returns_none_ends_no_session(caplog: pytest.LogCaptureFixture) -> None:

@@ -127,11 +127,11 @@ def test_an_mfa_token_ends_when_its_user_ends_all_other_sessions(place: Place) -
 
 
 def test_a_session_that_begins_while_all_are_ended_does_not_live() -> None:
-    def second_step(subject: str, _kind: str, _code: str) -> bool:
+    def second_factor(subject: str, _kind: str, _code: str) -> bool:
         town.sessions.revoke_subject(subject)
         return True
 
-    town = Place(verify_mfa=second_step)
+    town = Place(verify_mfa=second_factor)
     assert town.step(town.token()) == BEGIN_AGAIN
     assert town.sessions.list_sessions("ada") == []
 
@@ -197,11 +197,11 @@ def test_a_retired_key_takes_its_mfa_tokens_with_it(place: Place) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_of_right_codes_at_once_one_begins_a_session(kind: str, tmp_path: Path) -> None:
-    async def second_step(_subject: str, _kind: str, code: str) -> bool:
+    async def second_factor(_subject: str, _kind: str, code: str) -> bool:
         await anyio.lowlevel.checkpoint()
         return code == "42"
 
-    place = Place(MemorySessionStore() if kind == "memory" else SqliteSessionStore(tmp_path / "s.db"), second_step)
+    place = Place(MemorySessionStore() if kind == "memory" else SqliteSessionStore(tmp_path / "s.db"), second_factor)
     _, body = facts(await place.endpoints.handle(request("/auth/login", username="ada", password="right")))
     statuses: list[int] = []
 
@@ -271,10 +271,10 @@ def test_after_password_and_code_the_address_is_known_to_the_account(place: Plac
 
 @pytest.mark.parametrize("error", [OSError("down"), TryLater("later")])
 def test_a_code_that_could_not_be_verified_costs_nothing(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    def second_step(*_: str) -> bool:
+    def second_factor(*_: str) -> bool:
         raise error
 
-    place: Place = Place(verify_mfa=second_step)
+    place: Place = Place(verify_mfa=second_factor)
     token = place.token()
     assert {place.step(token)[0] for _ in range(15)} == {503}
     assert ("verify_mfa raised an error" in caplog.text) is isinstance(error, OSError)

@@ -1,4 +1,4 @@
-"""The guard: how often a password may be wrong, who waits, and who is let in all the same."""
+"""The limiter: how often a password may be wrong, who waits, and who is let in all the same."""
 
 from __future__ import annotations
 
@@ -341,18 +341,18 @@ def test_neither_names_nor_addresses_are_stored(tmp_path: Path) -> None:
 
 def test_every_store_advances_refunds_and_clears_markers(store: Any) -> None:
     account, address = token_bytes(32), f"address {uuid4()}"
-    guard = LoginRateLimiter(store, RateLimitPolicy(account_burst=1), ServerClock())
-    one = run_sync(guard.acquire(account, address))
+    limiter = LoginRateLimiter(store, RateLimitPolicy(account_burst=1), ServerClock())
+    one = run_sync(limiter.acquire(account, address))
     with pytest.raises(TooManyAttempts) as refused:
-        run_sync(guard.acquire(account, address))
+        run_sync(limiter.acquire(account, address))
     assert 59 < refused.value.retry_after < 61
-    run_sync(guard.refund(one))
-    assert run_sync(guard.acquire(account, address)) == one
-    run_sync(guard.record_success(one))
-    again = run_sync(guard.acquire(account, address))
+    run_sync(limiter.refund(one))
+    assert run_sync(limiter.acquire(account, address)) == one
+    run_sync(limiter.record_success(one))
+    again = run_sync(limiter.acquire(account, address))
     assert again.is_known
-    run_sync(guard.record_success(again))
-    assert run_sync(guard.acquire(account, address)) == again
+    run_sync(limiter.record_success(again))
+    assert run_sync(limiter.acquire(account, address)) == again
 
 
 def test_every_store_marks_once(store: Any) -> None:
@@ -415,23 +415,23 @@ def test_logins_to_an_own_account_buy_no_guesses_at_a_namesake(steps: list[str])
 
 def test_right_passwords_at_once_give_an_account_back_no_more_than_they_cost(store: Any) -> None:
     name = f"ada {token_hex(8)}"
-    guard = LoginRateLimiter(store, RateLimitPolicy(address_burst=1000), time.time)
+    limiter = LoginRateLimiter(store, RateLimitPolicy(address_burst=1000), time.time)
     account, mine = name_key(name), spelling_key(name.title())
     for _ in range(5):
-        run_sync(guard.acquire(account, HERE, spelling_key(name)))
-    tries = [run_sync(guard.acquire(account, THERE, mine)) for _ in range(5)]
+        run_sync(limiter.acquire(account, HERE, spelling_key(name)))
+    tries = [run_sync(limiter.acquire(account, THERE, mine)) for _ in range(5)]
     gate = threading.Barrier(5)
 
     def right(number: int) -> None:
         gate.wait(10)
-        run_sync(guard.record_success(tries[number]))
+        run_sync(limiter.record_success(tries[number]))
 
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(right, range(5)))
     for _ in range(5):
-        run_sync(guard.acquire(account, HERE, spelling_key(name)))
+        run_sync(limiter.acquire(account, HERE, spelling_key(name)))
     with pytest.raises(TooManyAttempts):
-        run_sync(guard.acquire(account, HERE, spelling_key(name)))
+        run_sync(limiter.acquire(account, HERE, spelling_key(name)))
 
 
 def test_what_a_directory_may_pass_over_makes_no_other_account() -> None:

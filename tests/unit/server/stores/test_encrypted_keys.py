@@ -1,4 +1,4 @@
-"""Keys that are sealed in the store: who has the seal key serves as before, who has not gets one clear line."""
+"""Keys that are encrypted in the store: with the encryption key they serve as before, without it one clear line."""
 
 from __future__ import annotations
 
@@ -136,10 +136,10 @@ def test_a_rotation_and_a_retirement_keep_everything_encrypted(store: SessionSto
 def test_an_unencrypted_secret_never_takes_the_place_of_a_encrypted_one(store: SessionStore) -> None:
     opened = encrypted_keys(store, new_key())
     Sessions(opened).keyring()
-    sealed = records(store)
+    encrypted = records(store)
     run_sync(store.save_keys([replace(record, secret="x", token_ttl=10**7) for record in run_sync(opened.keys())]))
     after = records(store)
-    assert [record.secret for record in after] == [record.secret for record in sealed]
+    assert [record.secret for record in after] == [record.secret for record in encrypted]
     assert {record.token_ttl for record in after} == {10**7}
 
 
@@ -178,7 +178,7 @@ def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: p
             encrypted_keys(MemorySessionStore(), bad)
 
 
-def test_the_commands_of_sealing(tmp_path: Path) -> None:
+def test_the_commands_of_encryption(tmp_path: Path) -> None:
     old, new = (unbroken(tmp_path, "keys", "new-encryption-key").stdout.strip() for _ in range(2))
     assert unbroken(tmp_path, "keys", "list").returncode == 0
     refused = unbroken(tmp_path, "keys", "encrypt")
@@ -230,10 +230,10 @@ def test_sessions_survive_a_rotation_of_keys_on_two_processes(
 
 def test_a_encrypted_secret_that_was_opened_once_cannot_take_another_keys_place() -> None:
     store = MemorySessionStore()
-    sealed = encrypted_keys(store, new_key())
-    Sessions(sealed).rotate_keys(publish_ahead=0.0)
+    encrypted = encrypted_keys(store, new_key())
+    Sessions(encrypted).rotate_keys(publish_ahead=0.0)
     first, second = (key for key in run_sync(store.keys()) if key.use == "mac")
-    run_sync(sealed.keys())
+    run_sync(encrypted.keys())
     run_sync(store.save_keys([replace(second, secret=first.secret)]))
     with pytest.raises(ConfigurationError, match="encrypted with another"):
-        run_sync(sealed.keys())
+        run_sync(encrypted.keys())

@@ -202,7 +202,7 @@ def test_db_check_says_what_is_to_be_done_and_changes_nothing(database: str, tmp
     status, said = ends(begin("check", "--store", newer(database)))
     assert (status, said.splitlines()) == (
         2,
-        [f"unbroken: the tables were made by a newer unbroken (schema 99, this one knows {NEWEST}): upgrade unbroken"],
+        [f"unbroken: the tables belong to a newer unbroken (schema 99, this one knows {NEWEST}): upgrade unbroken"],
     )
 
 

@@ -106,8 +106,8 @@ def test_a_session_lives_in_every_style(store: RedisSessionStore, run: Any) -> N
         [found] = await store.sessions("ada")
         assert (found.generation, found.idempotency_hash, found.idle_expires_at) == (1, b"a", NOW + 301)
         assert await store.revoke(NOW + 2, "revoked", NOW + 9, subject="ada") == ["sid"]
-        _, news = await store.revocations(0)
-        assert news == [("sid", NOW + 9)]
+        _, revoked = await store.revocations(0)
+        assert revoked == [("sid", NOW + 9)]
         await store.health()
         await store.aclose()
 
@@ -181,9 +181,9 @@ store = RedisSessionStore(sys.argv[1], timeout=20.0)
 for _ in range(2):
     asyncio.run(store.health())
 run_sync(store.health())
-news = store.notifications()
-news.wait(0.01)
-news.close()
+notifications = store.notifications()
+notifications.wait(0.01)
+notifications.close()
 store.close()
 del store
 gc.collect()
@@ -370,8 +370,8 @@ def test_a_revocation_that_was_not_announced_is_announced_by_the_next_reader(
     assert run_sync(store.revocations(0))[1] == []
     other = RedisSessionStore(url)
     assert run_sync(other.read(row().key)).revoked_at == NOW
-    cursor, news = run_sync(store.revocations(0))
-    assert news == [("sid", NOW + 9)]
+    cursor, revoked = run_sync(store.revocations(0))
+    assert revoked == [("sid", NOW + 9)]
     run_sync(other.read(row().key))
     assert run_sync(store.revocations(cursor))[1] == [], "once is enough"
     other.close()
@@ -386,38 +386,38 @@ def test_a_change_that_is_asked_for_twice_is_made_once(store: RedisSessionStore)
 def test_notifications_arrive_at_once(store: RedisSessionStore, url: str) -> None:
     run_sync(store.insert(row()))
     other = RedisSessionStore(url)
-    news = other.notifications()
-    news.wait(5.0)  # it may have missed something before it listened
+    notifications = other.notifications()
+    notifications.wait(5.0)  # it may have missed something before it listened
     for announce in (
         store.revoke(NOW, "revoked", NOW + 9, sid="sid"),
         store.save_keys([new_mac_key(1, 0.0, 0.0)]),
     ):
         threading.Timer(0.05, lambda flow=announce: run_sync(flow)).start()
         began = time.monotonic()
-        news.wait(20.0)
+        notifications.wait(20.0)
         assert time.monotonic() - began < 10
     began = time.monotonic()
-    news.wait(0.2)
+    notifications.wait(0.2)
     assert time.monotonic() - began >= 0.19, "nothing is announced twice"
-    threading.Timer(0.05, news.close).start()
+    threading.Timer(0.05, notifications.close).start()
     began = time.monotonic()
-    news.wait(20.0)
+    notifications.wait(20.0)
     assert time.monotonic() - began < 10
     other.close()
 
 
 def test_who_listens_to_a_dead_server_is_told(mortal: Service) -> None:
     store = RedisSessionStore(mortal.url)
-    news = store.notifications()
-    news.wait(1.0)
+    notifications = store.notifications()
+    notifications.wait(1.0)
     mortal.stop(signal.SIGKILL)
     with pytest.raises(StoreUnavailable):
-        news.wait(5.0)
+        notifications.wait(5.0)
     with pytest.raises(StoreUnavailable):
-        news.wait(5.0)
+        notifications.wait(5.0)
     mortal.start()
-    news.wait(5.0)
-    news.close()
+    notifications.wait(5.0)
+    notifications.close()
     store.close()
 
 
@@ -566,7 +566,7 @@ def test_a_restored_older_state_heals_and_repeats_no_number(mortal: Service) -> 
         for _ in range(3):
             granted = sessions.refresh(granted.refresh_token or "", idempotency_key=str(_))
         sessions.revoke_subject("bob")
-        cursor, _news = run_sync(sessions.store.revocations(cursor))
+        cursor, _revoked = run_sync(sessions.store.revocations(cursor))
         with raw.pipeline(transaction=True) as restore:
             restore.flushall()
             for key, (dump, ttl) in older.items():

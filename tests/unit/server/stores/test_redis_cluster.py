@@ -127,8 +127,8 @@ def test_sessions_live_on_all_nodes(store: RedisSessionStore, backend: str) -> N
         assert await store.read(branched.key) == replace(branched, first_used_branch=1)
         assert await store.revoke(NOW + 2, "revoked", NOW + 9, sid="new") == ["new"]
         assert len(await store.revoke(NOW + 2, "revoked", NOW + 9, subject="ada")) == 60
-        _, news = await store.revocations(0)
-        assert len(news) == 61
+        _, revoked = await store.revocations(0)
+        assert len(revoked) == 61
         assert await store.advance_marker(b"a", NOW, 1.0, 5.0) == NOW + 1
         assert await store.read_markers([b"a", b"b"]) == [NOW + 1, 0.0]
         await store.clear_markers([b"a", b"b"])
@@ -152,11 +152,11 @@ def test_a_whole_life_on_two_hosts(url: str) -> None:
     granted = one.create("ada")
     granted = two.refresh(granted.refresh_token or "", idempotency_key="a")
     assert two.verify(granted.access_token).subject == "ada"
-    news = two.store.notifications()
-    news.wait(5.0)
+    notifications = two.store.notifications()
+    notifications.wait(5.0)
     assert one.revoke_subject("ada") == 1
-    news.wait(10.0)
-    news.close()
+    notifications.wait(10.0)
+    notifications.close()
     run_sync(two._freshness.refresh_now())
     with pytest.raises(InvalidToken):
         two.verify(granted.access_token)
