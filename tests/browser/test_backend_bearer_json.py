@@ -58,10 +58,11 @@ def test_a_response_without_a_refresh_token_keeps_the_old_one(stage) -> None:
 @pytest.mark.defect("S2.5", "P17")
 def test_a_logout_during_a_refresh_is_final(scene) -> None:
     scene.backend.expire()
-    scene.backend.spoil(Fault(seconds=0.3))
+    scene.backend.spoil(Fault(held=True))
     waits = scene.tab.begin("/api/echo")
     scene.tab.until(lambda: scene.backend.refreshes)
     scene.tab.run("() => session.logout()")
+    scene.backend.go_on.set()
     assert scene.tab.outcome(waits)["reason"] == "logged_out"
     scene.tab.until(lambda: len(scene.backend.issued) == 2)
     scene.tab.until(lambda: not scene.tab.status["refreshing"])

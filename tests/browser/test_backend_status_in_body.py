@@ -154,12 +154,13 @@ def test_many_challenged_requests_share_one_refresh(scene) -> None:
 @pytest.mark.defect("S0.15")
 def test_the_request_that_caused_a_refresh_does_not_wait_for_the_others(scene) -> None:
     scene.backend.expire()
-    scene.backend.spoil(Fault(seconds=0.2))
+    scene.backend.spoil(Fault(held=True))
     first = scene.tab.begin("/api/echo")
     scene.tab.until(lambda: scene.backend.refreshes)
     other = scene.tab.begin("/api/late")
     scene.tab.until(lambda: scene.backend.requests_to("/api/late"))
     scene.backend.held = True
+    scene.backend.go_on.set()
     assert scene.tab.outcome(first)["status"] == 200
     assert not scene.tab.is_done(other)
     scene.release()

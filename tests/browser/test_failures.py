@@ -28,10 +28,11 @@ def test_a_session_survives_a_time_offline(stage, context) -> None:
 def test_a_refused_refresh_does_not_end_a_session_that_another_tab_has_refreshed(stage) -> None:
     scene = stage(BearerJson(), tabs=2, before="delete Navigator.prototype.locks;")
     scene.backend.expire()
-    scene.backend.spoil(Fault(seconds=0.3, status=401))
+    scene.backend.spoil(Fault(held=True, status=401))
     slow = scene.tab.begin("/api/echo")
     scene.tab.until(lambda: scene.backend.refreshes == 1)
     assert scene.tabs[1].ask("/api/echo")["status"] == 200
+    scene.backend.go_on.set()
     assert scene.tab.outcome(slow)["status"] == 200
     assert [tab.heard("over") for tab in scene.tabs] == [[], []]
 

@@ -14,10 +14,11 @@ from unbroken.server import Cookies
 def test_requests_that_wait_under_one_user_are_never_sent_for_the_next(stage) -> None:
     scene = stage(BearerJson(), tabs=2)
     scene.backend.expire()
-    scene.backend.spoil(Fault(seconds=0.4))
+    scene.backend.spoil(Fault(held=True))
     waits = [(tab, tab.begin("/api/echo", method="POST", body="pay")) for tab in scene.tabs]
     scene.tab.until(lambda: scene.backend.refreshes and len(scene.backend.seen) == 2)
     scene.log_in("bob", scene.tabs[1])
+    scene.backend.go_on.set()
     assert [tab.outcome(numbers)["reason"] for tab, numbers in waits] == ["other_login"] * 2
     assert len(scene.backend.seen) == 2
     assert [tab.ask("/api/echo")["json"]["user"] for tab in scene.tabs] == ["bob"] * 2
@@ -30,12 +31,13 @@ def test_requests_that_wait_under_one_user_are_never_sent_for_the_next(stage) ->
 def test_a_logout_in_one_tab_ends_the_waiting_requests_of_another_at_once(stage) -> None:
     scene = stage(BearerJson(), tabs=2)
     scene.backend.expire()
-    scene.backend.spoil(Fault(seconds=1.5))
+    scene.backend.spoil(Fault(held=True))
     waits = scene.tabs[1].begin("/api/echo", count=3, method="POST", body="pay")
     scene.tab.until(lambda: scene.backend.refreshes)
     scene.tab.run("() => session.logout()")
     assert [one["reason"] for one in scene.tabs[1].outcomes(waits)] == ["logged_out"] * 3
     assert len(scene.backend.issued) == 1, "before the response to the refresh"
+    scene.backend.go_on.set()
     until(lambda: len(scene.backend.issued) == 2)
     scene.tab.until(lambda: not scene.tabs[1].status["refreshing"])
     assert "tokens" not in scene.tab.stored, "and its late tokens are dropped"
