@@ -137,7 +137,7 @@ def test_new_tokens_are_stored_and_the_next_refresh_uses_them(scene) -> None:
 
 
 @pytest.mark.defect("S3.12")
-def test_late_challenges_and_loops_end(scene) -> None:
+def test_a_late_challenge_needs_no_refresh_and_a_rejecting_endpoint_causes_no_loop(scene) -> None:
     scene.backend.expire()
     late = scene.hold()
     assert scene.get()["status"] == 200

@@ -79,7 +79,7 @@ PROBLEMS: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize(("toml", "code", "says"), PROBLEMS.values(), ids=PROBLEMS)
-def test_a_problem_is_one_line(check: Check, toml: str, code: str, says: str) -> None:
+def test_check_prints_each_problem_as_one_line(check: Check, toml: str, code: str, says: str) -> None:
     if code == "unencrypted":  # there are keys, from before there was an encryption key
         run(["keys", "list"])
         check_keys = check(toml)
@@ -215,7 +215,7 @@ def test_a_postgresql_that_forgets_is_told(postgres: Service, setting: Callable[
         setting(f"ALTER SYSTEM RESET {name}")
 
 
-def test_clocks_that_differ_are_told(redis: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_reports_clocks_that_differ(redis: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     store: Any = open_store(redis.url)
     now = time.time
     for off, words in ((-60.0, "60 s ahead of"), (60.0, "60 s behind")):

@@ -73,7 +73,7 @@ def test_a_server_a_user_and_a_session_from_nothing(tmp_path: Path, workers: str
     assert unbroken(tmp_path, "sessions", "revoke", sid).returncode == 1
 
 
-def test_users(tmp_path: Path) -> None:
+def test_the_users_commands_add_list_change_and_remove_accounts(tmp_path: Path) -> None:
     for name in ("ada", "bob"):
         unbroken(tmp_path, "users", "add", name, "--password-stdin", given="pw\n")
     listed = unbroken(tmp_path, "users", "list").stdout
@@ -84,7 +84,7 @@ def test_users(tmp_path: Path) -> None:
     assert unbroken(tmp_path, "users", "remove", "bob").stdout == "removed bob, revoked 0 sessions\n"
 
 
-def test_keys(tmp_path: Path) -> None:
+def test_the_keys_commands_list_rotate_and_retire_keys(tmp_path: Path) -> None:
     first = unbroken(tmp_path, "keys", "list").stdout.splitlines()
     assert len(first) == 3
     rotated = unbroken(tmp_path, "keys", "rotate", "--publish-ahead", "1h").stdout

@@ -94,7 +94,7 @@ def test_the_page_names_every_setting_of_django() -> None:
     assert {name for name in names if f"`{name}`" not in paragraph} == set()
 
 
-def test_the_page_names_every_endpoint() -> None:
+def test_the_frameworks_page_names_every_endpoint() -> None:
     endpoints = Endpoints(Sessions(MemorySessionStore()), lambda name, password: None, verify_mfa=lambda *_: True)
     text = (ROOT / "docs" / "frameworks.md").read_text()
     table = text.partition("## The endpoints")[2].partition("\n## ")[0].replace("SID", "{sid}")

@@ -12,7 +12,7 @@ from unbroken.server import RateLimitPolicy, events
 PAGE = (ROOT / "docs" / "people.md").read_text()
 
 
-def test_its_examples_run(tmp_path: Path) -> None:
+def test_the_examples_of_the_login_page_run(tmp_path: Path) -> None:
     done = run(page("people.md"), tmp_path)
     assert done.returncode == 0, done.stderr
 

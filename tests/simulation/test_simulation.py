@@ -11,7 +11,7 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_the_rules_hold(scenario: Scenario, request: pytest.FixtureRequest) -> None:
+def test_the_rules_hold_in_every_interleaving(scenario: Scenario, request: pytest.FixtureRequest) -> None:
     if scenario.full and not request.config.getoption("--sim-full"):
         pytest.skip("a large scenario: scripts/test --sim-full runs it")
     report = scenario.run()

@@ -10,7 +10,7 @@ from unbroken import _base64
 
 
 @pytest.mark.parametrize("size", range(20))
-def test_what_is_encoded_is_decoded(size: int) -> None:
+def test_base64url_is_decoded_to_the_bytes_it_was_encoded_from(size: int) -> None:
     data = secrets.token_bytes(size)
     assert _base64.decode(_base64.encode(data)) == data
     assert _base64.encode_to_bytes(data).decode() == _base64.encode(data)
@@ -33,6 +33,6 @@ OTHER_SPELLINGS = {
 
 
 @pytest.mark.parametrize("text", OTHER_SPELLINGS.values(), ids=OTHER_SPELLINGS)
-def test_other_spellings_are_refused(text: str) -> None:
+def test_noncanonical_base64url_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         _base64.decode(text)

@@ -128,7 +128,7 @@ class BlockingPort:
     ) -> TokenResponse:
         """Return the tokens for a name and a password, and for a code where the server wants one.
 
-        Raise what ``Session.login`` says.
+        Raise the errors that ``Session.login`` documents.
         """
         result = self._send_login(self._dialect.login_request(username, password, extra))
         while isinstance(result, MfaChallenge):
@@ -149,7 +149,7 @@ class BlockingPort:
 
 
 class _AsyncLock:
-    """The lock of the store, in the async form that the rules use; entering it sets the lease of its port."""
+    """The lock of the store as the async context manager that the rules use. Entering it sets the lease of the port."""
 
     def __init__(self, port: BlockingPort, lock: AbstractContextManager[Lease | None]) -> None:
         self._port, self._lock = port, lock

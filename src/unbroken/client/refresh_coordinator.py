@@ -6,7 +6,8 @@
                 └─ refresh                         the rules (core/refresh_rules.py), over the port
 
 1. Decisions do not block: each returns tokens that can be used now, a refresh to wait for, or both.
-2. A challenge to tokens older than the current ones needs no refresh: the request is sent again with the current ones.
+2. A challenge (401) to tokens older than the current ones needs no refresh: the request is replayed with the current
+   ones.
 3. A challenge to the current tokens needs a refresh, unless there is no refresh token, or the endpoint rejects
    brand-new tokens too (rule 7 of schedule.py); then the response is returned as it is.
 4. A failed refresh is raised only where the current token cannot be used.
@@ -59,7 +60,7 @@ from unbroken.tokens import Tokens
 __all__ = ["TRANSIENT_ERRORS", "Plan", "RefreshCoordinator", "RefreshFlight", "SessionState"]
 
 RELOAD_INTERVAL_SECONDS = 1.0  # between two loads of the store during a cool-down
-TRANSIENT_ERRORS = (TryLater, ConfigurationError)  # a refresh that fails so ends no session (rule 4)
+TRANSIENT_ERRORS = (TryLater, ConfigurationError)  # errors of a refresh that do not end the session (rule 4)
 
 RefreshFlight = SingleFlight[ActiveTokens]
 
@@ -185,7 +186,7 @@ class SessionState:
     # ---- failures and acceptance -------------------------------------------------------------------------------
 
     def record_failure(self, active: ActiveTokens, error: UnbrokenError, retry_after: float) -> float:
-        """Begin a cool-down of *active*. Return the seconds until the next refresh is allowed."""
+        """Begin the cool-down after a failed refresh of *active*. Return the seconds until the next is allowed."""
         with self._lock:
             jitter = random.random()  # noqa: S311  # spreads load only
             return self._cooldown.record_failure(
@@ -198,7 +199,7 @@ class SessionState:
             return self._cooldown.error_for(active.tokens.version, self._clock.monotonic())
 
     def record_acceptance(self, endpoint: object, active: ActiveTokens, accepted: bool) -> None:
-        """Record whether *endpoint* accepted *active*, which were refreshed for it."""
+        """Record whether *endpoint* accepted *active*, the tokens that were refreshed for it."""
         with self._lock:
             age, now = active.age(self._clock), self._clock.monotonic()
             self._rejecting.record(endpoint, active.tokens.version, age, accepted, now)
@@ -228,7 +229,7 @@ class RefreshCoordinator:
     # ---- decisions (rule 1) ------------------------------------------------------------------------------------
 
     def tokens_for_request(self, fresh: bool, active: ActiveTokens) -> Plan:
-        """Decide by the age of *active*. *fresh*: ageing tokens are waited for. Raise SessionOver or TryLater."""
+        """Decide by the age of *active*. With *fresh*, ageing tokens are not enough. Raise SessionOver or TryLater."""
         age, ages = active.age(self._clock), active.ages
         if age < ages.refresh_in_background_at:
             return Plan(active, None)

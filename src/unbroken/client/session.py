@@ -1,4 +1,4 @@
-"""Session: what users hold. It carries the rules into threads and event loops.
+"""Session, the object of the client's users. It runs the rules in threads and event loops.
 
 1. The hot path compares two clocks: no lock, no store, no suspension.
 2. A refresh runs in a thread of its own (``_single_flight.py``); callers of both styles wait for it, or do not.

@@ -179,7 +179,7 @@ def _this_context() -> tuple[int, bool]:
 
 
 class _Poll:
-    """A running poll, which tasks of the same thread wait for. A blocking flow is over before any task could."""
+    """A running poll, which tasks of the same thread wait for. Within ``run_sync`` none can: the poll ends first."""
 
     def __init__(self) -> None:
         self.is_good = False

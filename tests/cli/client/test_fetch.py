@@ -95,7 +95,7 @@ def test_fetch_writes_to_a_file_with_the_head(both: Shell, echo: Echo) -> None:
     assert json.loads(body)["method"] == "GET"
 
 
-def test_fetch_fails_if_told_to(both: Shell, echo: Echo) -> None:
+def test_fetch_with_fail_exits_nonzero_for_an_http_error(both: Shell, echo: Echo) -> None:
     kind = both("fetch", "api", echo.url + "/missing")
     assert (kind.returncode, kind.stdout) == (0, "what?")
     done = both("fetch", "api", echo.url + "/missing", "--fail", "-o", "response")

@@ -153,7 +153,7 @@ def test_a_body_that_can_be_sent_once_is_never_sent_twice_nor_empty(
 
 
 @pytest.mark.parametrize("connect", ["httpx2", "httpx", "requests"], indirect=True)  # the others take no such body
-def test_what_only_looks_like_a_collection_is_sent_once(server: Api, client: Client) -> None:
+def test_a_body_that_only_looks_like_a_collection_is_sent_once(server: Api, client: Client) -> None:
     server.expire()
     assert client.request("POST", server.url + "/echo", content=Spent()).status == 401
     assert len(server.seen) == 1

@@ -73,7 +73,7 @@ def test_a_network_error_is_the_librarys_own(clock: ManualClock, connect: Callab
     assert session.status.state == "good"
 
 
-def test_two_cycles_in_a_row(server: Api, client: Client) -> None:
+def test_two_expiries_in_a_row_refresh_once_each(server: Api, client: Client) -> None:
     for _ in range(2):
         server.expire()
         assert client.request("GET", server.url + "/echo").status == 200
@@ -103,7 +103,7 @@ def test_a_parked_request_that_is_challenged_after_all_gets_new_tokens(
         (['Bearer error="insufficient_scope"'], False),
     ],
 )
-def test_which_challenges_are_about_our_token(server: Api, client: Client, challenges: list[str], ours: bool) -> None:
+def test_only_bearer_challenges_cause_a_refresh(server: Api, client: Client, challenges: list[str], ours: bool) -> None:
     asked = "&".join(f"challenge={challenge.replace(' ', '%20')}" for challenge in challenges)
     response = client.request("GET", f"{server.url}/says?{asked}")
     assert (response.status, server.refreshes) == ((200, 1) if ours else (401, 0))

@@ -35,7 +35,7 @@ def test_a_machine_that_slept_refreshes_first(
 
 
 @pytest.mark.parametrize("skew", [300, -300])
-def test_a_server_with_another_time_of_day_is_no_trouble(
+def test_a_server_with_a_wrong_clock_causes_no_extra_refresh(
     server: Api, client: Client, clock: ManualClock, skew: float
 ) -> None:
     server.skew(skew)

@@ -90,7 +90,7 @@ def test_with_a_good_token_no_request_reads_the_store(server: Api, client: Clien
     assert server.refreshes == 0
 
 
-def test_an_ageing_token_goes_on_to_its_end(
+def test_an_ageing_token_is_used_until_it_expires_while_the_store_is_down(
     server: Api, client: Client, dies: Callable[[], None], clock: ManualClock, events: list[ClientEvent]
 ) -> None:
     dies()
@@ -102,7 +102,7 @@ def test_an_ageing_token_goes_on_to_its_end(
     assert server.refreshes == 0
 
 
-def test_an_expired_token_is_an_error_soon_and_nothing_is_sent(
+def test_an_expired_token_with_a_dead_store_fails_soon_and_sends_nothing(
     server: Api,
     client: Client,
     dies: Callable[[], None],
@@ -120,7 +120,7 @@ def test_an_expired_token_is_an_error_soon_and_nothing_is_sent(
     assert (server.refreshes, server.alarms()) == (1, 0)
 
 
-def test_a_challenged_request_is_an_error_soon_and_is_sent_once(
+def test_a_challenged_request_with_a_dead_store_fails_soon_and_is_sent_once(
     server: Api,
     client: Client,
     dies: Callable[[], None],

@@ -34,7 +34,7 @@ def test_after_a_challenge_a_failing_refresh_is_one_error_for_each(
     assert server.refreshes == 1, "a long Retry-After is the caller's to wait for"
 
 
-def test_a_failure_is_not_forever(server: Api, client: Client, clock: ManualClock) -> None:
+def test_a_request_succeeds_once_the_failing_server_recovers(server: Api, client: Client, clock: ManualClock) -> None:
     server.expire()
     for _ in range(3):
         server.fail_next(500)
@@ -153,7 +153,7 @@ def test_a_login_does_not_reset_the_window(server: Api, connect: Any) -> None:
         client.request("GET", server.url + "/echo")
 
 
-def test_an_endpoint_that_rejects_every_token_gets_its_way(server: Api, client: Client) -> None:
+def test_the_401_of_an_endpoint_that_rejects_every_token_is_returned(server: Api, client: Client) -> None:
     for _ in range(20):
         assert client.request("GET", server.url + "/never").status == 401
     assert server.refreshes == 1

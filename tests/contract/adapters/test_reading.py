@@ -75,7 +75,7 @@ def test_a_response_that_breaks_off_is_the_librarys_own_error(server: Api, clien
     assert server.refreshes == 0
 
 
-def test_a_long_response_may_be_left_in_its_midst(server: Api, client: Client) -> None:
+def test_a_caller_may_stop_reading_a_long_response(server: Api, client: Client) -> None:
     for _ in range(3):
         with streaming(client, f"{server.url}/told?size={LARGE}&hold={LARGE * 3 // 4}") as (status, _):
             assert status == 200

@@ -49,7 +49,7 @@ def test_a_redirect_within_the_origin_is_followed_with_the_token(server: Api, cl
     assert server.refreshes == 1
 
 
-def test_what_was_done_is_not_done_again_when_the_page_behind_it_is_challenged(server: Api, client: Client) -> None:
+def test_a_challenge_behind_a_redirect_does_not_repeat_the_redirected_request(server: Api, client: Client) -> None:
     server.expire()
     assert client.request("POST", server.url + "/done", content=b"pay").status == 200
     assert server.done == 1

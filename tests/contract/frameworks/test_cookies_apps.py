@@ -105,7 +105,7 @@ def test_a_cookie_is_enough_to_read(http: httpx2.Client, sessions: Sessions) -> 
     assert http.get("/orders", headers={"cookie": "theme=dark"}).status_code == 401
 
 
-def test_to_write_needs_the_header_too(http: httpx2.Client, sessions: Sessions) -> None:
+def test_a_write_with_a_cookie_needs_the_csrf_header(http: httpx2.Client, sessions: Sessions) -> None:
     answer = http.post("/orders", headers=cookie(sessions))
     assert (answer.status_code, answer.headers["content-type"]) == (403, "application/json")
     assert (said(answer)["error"], said(answer)["reason"]) == ("forbidden", "no_header")
@@ -113,7 +113,7 @@ def test_to_write_needs_the_header_too(http: httpx2.Client, sessions: Sessions) 
         assert http.post("/orders", headers=cookie(sessions, **headers)).json() == {"sub": "ada"}
 
 
-def test_another_site_cannot_write(http: httpx2.Client, sessions: Sessions) -> None:
+def test_a_cookie_request_from_another_site_is_refused(http: httpx2.Client, sessions: Sessions) -> None:
     for headers in ({"origin": FOREIGN}, {"sec-fetch-site": "cross-site"}, {"origin": "null"}):
         answer = http.post("/orders", headers=cookie(sessions, **SCRIPT, **headers))
         assert (answer.status_code, said(answer)["reason"]) == (403, "foreign_origin")

@@ -8,7 +8,7 @@ from tests.support.faces import NO_STORE, Wire
 from unbroken.errors import StoreUnavailable
 
 
-def test_a_server_says_that_it_is_alive_and_ready(wire: Wire) -> None:
+def test_the_health_checks_of_a_working_server_succeed(wire: Wire) -> None:
     for path in ("/auth/health", "/auth/health/ready"):
         response = wire.http.get(path)
         assert (response.status_code, response.json()) == (200, {"status": "ok"})

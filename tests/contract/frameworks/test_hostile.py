@@ -265,7 +265,7 @@ def test_forged_tokens_are_refused(wire: Wire) -> None:
 
 
 @one_face
-def test_an_expired_token_says_so(wire: Wire) -> None:
+def test_an_expired_access_token_is_refused_with_the_reason_expired(wire: Wire) -> None:
     good = wire.login()
     key = wire.sessions.keyring().signing[-1]
     body = jwt.decode(good["access_token"], options={"verify_signature": False}) | {"exp": int(time.time()) - 1}

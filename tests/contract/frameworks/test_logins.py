@@ -108,7 +108,7 @@ def test_a_directory_that_does_not_respond_is_503_and_no_wrong_password(people: 
 # ---- MFA -------------------------------------------------------------------------------------------------
 
 
-def test_a_login_with_mfa(people: People) -> None:
+def test_a_login_with_mfa_asks_for_a_code_before_it_creates_the_session(people: People) -> None:
     asked = people.login("careful ada", label="phone", client_id="app")
     body = asked.json()
     assert (asked.status_code, body["error"], body["challenge_type"]) == (403, "mfa_required", "totp")

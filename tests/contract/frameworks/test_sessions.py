@@ -108,7 +108,7 @@ def test_introspection_needs_a_token_and_something_to_look_at(wire: Wire) -> Non
 # ---- who am I, and my devices ----------------------------------------------------------------------------------------
 
 
-def test_who_am_i(wire: Wire) -> None:
+def test_whoami_returns_the_claims_of_the_access_token(wire: Wire) -> None:
     tokens = wire.login(scope="read", client_id="app")
     who = wire.whoami(tokens["access_token"]).json()
     assert (who["sub"], who["scope"], who["client_id"]) == ("ada", "read", "app")
@@ -190,7 +190,7 @@ def test_all_others_are_ended_and_this_one_stays(wire: Wire) -> None:
     [("GET", "/auth/session"), ("GET", "/auth/sessions"), ("DELETE", "/auth/sessions/x"),
      ("POST", "/auth/sessions/revoke-others"), ("POST", "/auth/introspect")],
 )  # fmt: skip
-def test_what_is_protected_challenges(wire: Wire, method: str, path: str) -> None:
+def test_a_protected_endpoint_without_a_token_responds_with_a_challenge(wire: Wire, method: str, path: str) -> None:
     response = wire.http.request(method, path)
     assert (response.status_code, response.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
 

@@ -102,7 +102,7 @@ def test_introspection_knows_no_ticket(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_another_method_is_405(wire: Wire, method: str) -> None:
+def test_a_ticket_request_by_another_method_is_405(wire: Wire, method: str) -> None:
     answer = wire.http.request(method, TICKET, headers=authorization(wire.login()["access_token"]))
     assert answer.status_code == 405
     assert "POST" in answer.headers["allow"].split(", ")
@@ -291,7 +291,7 @@ def test_of_many_handshakes_with_one_ticket_one_is_accepted(live: Live) -> None:
     assert sorted(outcomes, key=str) == [401] * 7 + ["ada "]
 
 
-def test_scope_counts_as_ever(live: Live) -> None:
+def test_a_ticket_has_the_scope_of_its_access_token(live: Live) -> None:
     assert live.get("/write", live.ticket(scope="read write")).status_code == 200
     answer = live.get("/write", live.ticket(scope="read"))
     assert answer.status_code == 403

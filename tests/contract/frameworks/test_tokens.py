@@ -123,7 +123,7 @@ def test_what_is_no_refresh_token_is_invalid_grant_malformed(wire: Wire, path: s
 
 
 @pytest.mark.parametrize("path", REFRESHES)
-def test_a_logged_out_session_says_so(wire: Wire, path: str) -> None:
+def test_a_refresh_after_a_logout_is_refused_with_the_reason_logged_out(wire: Wire, path: str) -> None:
     tokens = wire.login()
     wire.http.post("/auth/logout", json={"refresh_token": tokens["refresh_token"]})
     assert refreshed(wire, path, tokens["refresh_token"]).json()["reason"] == "logged_out"

@@ -51,7 +51,7 @@ def test_a_dead_store_is_told_at_once_and_a_good_token_goes_on(
     assert server.alarms() == 0
 
 
-def test_a_busy_lock_is_another_thing_than_a_dead_one(mortal: tuple[Service, Callable[[], Any]]) -> None:
+def test_a_busy_lock_and_an_unreachable_lock_raise_different_errors(mortal: tuple[Service, Callable[[], Any]]) -> None:
     service, make = mortal
     store, other = make(), make()
     with store.lock(1), pytest.raises(StoreBusy), other.lock(0.1):

@@ -65,11 +65,11 @@ def store(make: Callable[[], Any]) -> Iterator[Any]:
     getattr(made, "close", lambda: None)()
 
 
-def test_nothing_is_there_at_first(store: Any) -> None:
+def test_a_new_store_loads_the_empty_record(store: Any) -> None:
     assert store.load() == EMPTY
 
 
-def test_a_record_comes_back_as_it_went_in(store: Any) -> None:
+def test_a_record_is_loaded_as_it_was_saved(store: Any) -> None:
     for record in (RECORD, replace(RECORD, idempotency_key="id"), StoredSession(8, 3, None, over="logged_out")):
         assert store.save(record, store.load()) is True
         assert store.load() == record
@@ -130,7 +130,7 @@ def test_a_record_can_be_written_during_a_refresh(store: Any) -> None:
         assert store.save(RECORD, EMPTY) is True
 
 
-def test_what_one_writes_another_reads(make: Callable[[], Any], store: Any) -> None:
+def test_two_store_objects_share_one_record(make: Callable[[], Any], store: Any) -> None:
     if isinstance(store, MemoryStore):
         return  # it is its process's own
     store.save(RECORD, EMPTY)

@@ -170,7 +170,7 @@ def test_a_row_that_was_not_read_is_rotated_alike(
     assert store.rotate_returning(b"nobody's", token, NOW, 300.0, None) is None
 
 
-def test_a_row_comes_back_as_it_went_in(store: Any) -> None:
+def test_a_session_row_is_read_as_it_was_written(store: Any) -> None:
     full = row(
         generation=2**40,
         branch=3,
@@ -346,7 +346,7 @@ def test_markers_that_are_past_are_deleted(store: Any) -> None:
     assert store.read_markers([b"later"]) == [NOW + 101]
 
 
-def test_no_step_of_a_marker_is_lost_however_many_come_at_once(store: Any) -> None:
+def test_concurrent_advances_of_a_marker_all_count(store: Any) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: store.advance_marker(b"a", NOW, 1.0, 1000.0), range(64)))
     assert store.read_markers([b"a"]) == [NOW + 64]
@@ -461,7 +461,7 @@ def refused(sessions: Sessions, token: str) -> str:
 
 
 @pytest.mark.parametrize("about", SHARED, indirect=True, ids="-".join)
-def test_what_one_node_revokes_is_dead_on_another(about: tuple[str, str, str]) -> None:
+def test_a_session_revoked_on_one_node_is_rejected_on_another(about: tuple[str, str, str]) -> None:
     with opened(*about) as one, opened(*about) as other:
         here, there = Sessions(one.it), Sessions(other.it)
         token = here.create("ada").access_token
@@ -472,7 +472,7 @@ def test_what_one_node_revokes_is_dead_on_another(about: tuple[str, str, str]) -
         there.close()
 
 
-def test_a_healthy_store_says_so(store: Any) -> None:
+def test_health_of_a_reachable_store_raises_nothing(store: Any) -> None:
     assert store.health() is None
 
 

@@ -103,5 +103,5 @@ def test_the_code_in_the_document_is_the_code_that_runs() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_is_short(name: str) -> None:
+def test_a_program_example_is_short(name: str) -> None:
     assert len((ROOT / "examples" / name).read_text().splitlines()) <= 60

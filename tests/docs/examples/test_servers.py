@@ -82,5 +82,5 @@ def test_an_example_serves_users_over_many_refreshes(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_an_example_is_short(name: str) -> None:
+def test_a_server_example_is_short(name: str) -> None:
     assert len((ROOT / "examples" / f"server_{name}.py").read_text().splitlines()) <= 45

@@ -50,7 +50,7 @@ def test_a_refused_refresh_is_raised_and_is_no_response(scene: Scene, code: int)
 
 @pytest.mark.defect("S1.3")
 @pytest.mark.parametrize("fault", [DOWN, JUNK, LOST, CODE_500], ids=["503", "junk", "lost", "code 500"])
-def test_every_failure_ends_every_wait(scene: Scene, fault: Fault) -> None:
+def test_every_waiting_request_raises_try_later_when_the_refresh_fails(scene: Scene, fault: Fault) -> None:
     scene.backend.expire()
     scene.backend.spoil(fault, times=60)
     assert [type(outcome) for outcome in scene.together(20)] == [TryLater] * 20

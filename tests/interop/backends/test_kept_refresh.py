@@ -46,7 +46,7 @@ def test_a_broken_connection_arrives_as_the_librarys_own_error(scene: Scene) -> 
 
 
 @pytest.mark.defect("S4.4")
-def test_after_the_end_no_request_asks_again(scene: Scene) -> None:
+def test_after_the_session_is_over_no_request_is_sent(scene: Scene) -> None:
     scene.backend.end_sessions()
     for _ in range(4):
         with pytest.raises(SessionOver):

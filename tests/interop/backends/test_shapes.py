@@ -84,7 +84,7 @@ def test_a_refused_refresh_ends_the_session_once_for_all_who_wait(scene: Scene) 
 
 
 @pytest.mark.parametrize("fault", [DOWN, JUNK, LOST], ids=["503", "junk", "lost"])
-def test_whatever_is_no_refusal_loses_nothing(scene: Scene, fault: Fault) -> None:
+def test_only_a_definite_refusal_ends_the_session(scene: Scene, fault: Fault) -> None:
     before = scene.stored
     scene.backend.expire()
     scene.backend.spoil(fault, times=3)

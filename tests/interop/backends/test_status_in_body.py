@@ -85,7 +85,7 @@ def test_the_next_refresh_sends_no_old_request_again(scene: Scene) -> None:
 
 @pytest.mark.defect("S0.7")
 @pytest.mark.parametrize("status", [400, 403, 404, 500, 503])
-def test_an_error_stays_an_error(scene: Scene, status: int) -> None:
+def test_an_error_response_keeps_its_status_and_body(scene: Scene, status: int) -> None:
     response = scene.get(f"/api/error/{status}")
     assert (response.status, response.json["statusCode"]) == (status, status)
 
@@ -163,7 +163,7 @@ def test_many_requests_share_one_refresh(scene: Scene) -> None:
 
 
 @pytest.mark.defect("S0.15")
-def test_the_one_who_asked_first_does_not_stand_behind_the_others(scene: Scene) -> None:
+def test_the_request_that_caused_a_refresh_does_not_wait_for_the_others(scene: Scene) -> None:
     scene.backend.expire()
     scene.backend.spoil(Fault(held=True))
     first = scene.begin(scene.get)

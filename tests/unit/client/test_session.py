@@ -190,7 +190,7 @@ def test_a_lost_response_is_asked_for_again_with_the_same_result(server: Backend
     assert server.sessions.verify(session.token()).generation == 1, "three requests, one generation"
 
 
-def test_one_503_is_not_noticed(server: Backend) -> None:
+def test_a_refresh_that_gets_one_503_is_retried(server: Backend) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
     clock.advance(1800)

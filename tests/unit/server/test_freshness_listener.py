@@ -336,7 +336,7 @@ def test_a_child_process_listens_by_itself(url: str) -> None:
     assert (done.stdout.splitlines(), done.stderr) == (["child revoked", "status 0", "parent revoked"], "")
 
 
-def test_starting_twice_is_starting_once() -> None:
+def test_starting_the_listener_twice_starts_one_thread() -> None:
     made = []
 
     class Cache:

@@ -126,7 +126,7 @@ def test_a_failure_in_the_block_is_the_tests_own(unbroken_server: LoopbackServer
         raise ZeroDivisionError
 
 
-def test_a_thief_raises_the_alarm(
+def test_a_reused_refresh_token_is_counted_as_an_alarm(
     unbroken_server: LoopbackServer, unbroken_session: Session, unbroken_clock: ManualClock
 ) -> None:
     tokens = unbroken_session.store.load().tokens

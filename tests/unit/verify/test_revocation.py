@@ -44,7 +44,7 @@ def test_without_a_choice_a_revoked_session_lives_as_long_as_its_token(identity:
 
 
 @pytest.mark.parametrize("kind", [Introspection, RevocationFeed])
-def test_on_unavailable_must_be_chosen(kind: type[RevocationFeed | Introspection]) -> None:
+def test_a_revocation_check_without_on_unavailable_is_refused(kind: type[RevocationFeed | Introspection]) -> None:
     with pytest.raises(TypeError, match="on_unavailable"):
         kind("https://id.example.org/x", lambda: "t")  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match="'reject' or 'accept'"):

@@ -455,7 +455,10 @@ def allowed_origins(dialect: Dialect, additional: tuple[str, ...], allow_plain_h
 
 
 def _unreadable_response(response: HttpResponse, error: BadResponse) -> Indeterminate:
-    """A JSON object without tokens is the backend's, and the dialect is wrong; anything else may be a proxy's page."""
+    """Return what a success without readable tokens means.
+
+    A JSON object comes from the backend, and the dialect is wrong. Anything else may be the page of a proxy.
+    """
     if isinstance(response.json(), Mapping):
         return Indeterminate(str(error), cause=error, may_retry=False)
     return Indeterminate("the response to the refresh cannot be read", lost=True, cause=error)

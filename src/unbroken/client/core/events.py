@@ -75,7 +75,7 @@ class TokensAdopted(ClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class RefreshFailed(ClientEvent):
-    """A refresh failed; the tokens are kept. ``error`` is its code, the next is allowed in ``retry_after`` seconds."""
+    """A refresh failed with the code ``error``; the tokens are kept. No refresh is sent for ``retry_after`` seconds."""
 
     error: str = "try_later"
     retry_after: float = 0.0
@@ -83,7 +83,7 @@ class RefreshFailed(ClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class RefreshFinished(ClientEvent):
-    """A refresh took ``seconds``; ``outcome``: ``refreshed``, ``adopted``, ``failed``, or ``over`` with the session."""
+    """A refresh ended after ``seconds``, with this ``outcome``; ``over`` means that the session is over."""
 
     outcome: RefreshResult = "refreshed"
     seconds: float = 0.0
@@ -120,7 +120,7 @@ class SessionEnded(ClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class RequestReplayed(ClientEvent):
-    """A challenged request is sent again with newer tokens; ``TokensRefreshed`` tells whether that took a refresh."""
+    """A challenged request is sent again with newer tokens. A refresh, if it took one, has emitted its own events."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@
    else means "try later", and loses nothing.
 6. A store that was set back to older tokens of the same login gets the newer ones again, from the client that has them.
 7. A login and a logout change the epoch at once, without waiting for a refresh. A refresh of an older epoch can no
-   longer write.
+   longer write: that is how a logout wins over a refresh under way.
 
 When a refresh is due is stated in schedule.py; what follows a challenge, in refresh_coordinator.py. The rules await
 nothing but their port: the same lines run blocking, and in a simulation that tries every interleaving with losses,
@@ -239,7 +239,8 @@ async def log_out(port: Port, held: Tokens | None = None) -> tuple[Tokens | None
 async def _clear_tokens(port: Port) -> tuple[StoredSession, Tokens | None]:
     """Take the tokens out of the store. Return the record that was replaced, and the last tokens that it had.
 
-    A store that saves, loses the response and saves again says no: the tokens are gone at the second load.
+    The loop remembers the tokens: if a save succeeds but its response is lost, the store retries it and returns False,
+    and the next load no longer has them.
     """
     tokens: Tokens | None = None
     while True:

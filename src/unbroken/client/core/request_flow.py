@@ -12,7 +12,7 @@
 4. The second response is final. If it is a challenge too, the endpoint is remembered for it (rule 7 of schedule.py).
 
 Which tokens follow a challenge is decided in refresh_coordinator.py. An adapter decides nothing: it takes the next
-effect, carries it out, and sends the result in. ``drive`` and ``adrive`` of client/session.py are that loop.
+effect, carries it out, and sends the result in. ``drive`` and ``adrive`` of client/flow_driver.py are that loop.
 """
 
 from __future__ import annotations

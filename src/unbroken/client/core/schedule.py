@@ -4,7 +4,7 @@
             no refresh is due  a background refresh     the request waits   expired
                                runs                     for a refresh
 
-1. Every margin shrinks with the lifetime, so that a token of a few seconds is used, and not refreshed in a loop.
+1. Every margin shrinks with the lifetime, so that a token of a few seconds is used and not refreshed in a loop.
 2. Jitter spreads the background refreshes of many sessions over the first half of the advisory window.
 3. A moment has come when the monotonic *or* the wall clock says so. The monotonic clock stands still while the machine
    sleeps, and the wall clock may be set: a wrong one costs one refresh too many at most, never a failed request.
@@ -12,8 +12,8 @@
    lifetime from now, whatever the wall clock was then.
 5. After a failure no refresh is sent during a cool-down: longer after each failure in a row, or as long as the server
    asked for. It belongs to the tokens that could not be refreshed.
-6. A refresh storm is too many refreshes in a short time. Those that were due by age do not count, if their tokens were
-   meant to live a second at least.
+6. A refresh storm is too many refreshes in a short time. One that was due by age does not count, unless its tokens had
+   a lifetime below one second.
 7. An endpoint that rejects brand-new tokens has reasons of its own: no refresh follows its challenges for a while, nor
    those of any endpoint while new tokens have helped nowhere.
 """
@@ -120,7 +120,7 @@ def refresh_ages(tokens: Tokens, leeway: Leeway, jitter: float) -> RefreshAges:
 
 
 def due_by_age(tokens: Tokens, age: float, leeway: Leeway) -> bool:
-    """Return whether *tokens* of this *age* are refreshed because of it, and were meant to live a second at least."""
+    """Return whether a refresh of *tokens* at this *age* is due by age, and so counts towards no storm (rule 6)."""
     return (tokens.expires_in or 0.0) >= 1.0 and age >= refresh_ages(tokens, leeway, 0.0).refresh_in_background_at
 
 

@@ -1,9 +1,9 @@
 """Records as bytes, encrypted if there is a key, for every store that writes them down.
 
 1. The format has a number. A record that a newer version of this library has written is refused.
-2. Bytes that are no record raise CorruptRecord; the store says what becomes of them, and nothing is guessed.
-3. Encryption is that of ``_encryption.py``: the first key encrypts, every key decrypts. A record that lies there
-   unencrypted is read, and encrypted when it is written next.
+2. Bytes that are no record raise CorruptRecord. The store decides what happens to them.
+3. Encryption is that of ``_encryption.py``: the first key encrypts, every key decrypts. An unencrypted record
+   is read, and encrypted when it is written next.
 4. What cannot be decrypted never counts as corrupt: a wrong key must not cost a user the session.
 """
 

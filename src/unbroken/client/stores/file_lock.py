@@ -1,6 +1,6 @@
 """A lock between the processes of one machine: ``flock`` on a file that is never deleted.
 
-1. A process that waits for a deleted file would hold another lock than the next process: so the file stays.
+1. The file is never deleted: a process that waits on a deleted file and one that creates it anew would hold two locks.
 2. The operating system releases the lock when its holder dies. A forked child has a copy of the descriptor, which would
    keep the lock: it closes the copy at once, and the holder unlocks explicitly.
 """

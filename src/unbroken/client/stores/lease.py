@@ -4,8 +4,8 @@
 2. Its holder checks before each request that the lease certainly lasts for it: by the monotonic *and* the wall clock,
    counted from before the lease was requested, because one of them stands still while the machine sleeps. If it does
    not last, the holder extends it, which fails if another has had it meanwhile.
-3. A holder that requests its own lease gets it, because a response may have been lost. A lease whose grant was not
-   confirmed, or that could not be released, is requested again under the same name.
+3. A holder that requests a lease which it already has gets it again. So after a lost response to a grant or a release,
+   the same holder name is used for the next request.
 4. A busy lock and a lock that cannot be reached are two errors: StoreBusy and StoreUnavailable.
 """
 

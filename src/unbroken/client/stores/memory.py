@@ -1,7 +1,7 @@
 """Tokens in memory: they live as long as the process. Sessions in all of its threads may share one store.
 
 1. After a fork the child holds copies of tokens that belong to its parent. It may use the access token until that
-   expires, but not refresh: when two clients use one refresh token, the server must take one of them for a thief.
+   expires, but not refresh: two clients that use one refresh token look to the server like a theft.
 2. A login in the child is the child's own.
 """
 

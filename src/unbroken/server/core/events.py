@@ -104,7 +104,7 @@ class RefreshRejected(ServerEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReuseDetected(ServerEvent):
-    """A refresh token was presented that only a second holder can have. The session was revoked; investigate it.
+    """A refresh token came back (reuse): two parties hold the session. It was revoked; investigate it.
 
     ``evidence`` names the generations and branches; ``age_ms`` is the time since the newest generation was made, in
     milliseconds.

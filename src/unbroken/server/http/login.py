@@ -137,7 +137,10 @@ class LoginEndpoints:
         return json_response(body, 403)
 
     async def _is_voided(self, login: _Login) -> bool:
-        """Return whether all sessions of the subject were revoked since *login* started; a ``Subject`` knows better."""
+        """Return whether all sessions of the subject were revoked since *login* started.
+
+        False for a ``Subject``, which tells by itself whether its password has changed.
+        """
         if isinstance(login.subject, Subject):
             return False
         return await revoked_since(self._sessions.store, login.subject, login.started)

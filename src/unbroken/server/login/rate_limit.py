@@ -52,7 +52,7 @@ class Rate:
 
     @property
     def max_ahead(self) -> float:
-        """How many seconds a key may be ahead of the clock: a little more than allowed, which shows the excess."""
+        """How many seconds a key may be ahead of the clock: slightly above the limit, to show an attempt over it."""
         return (self.burst + 2 * ROUNDING_ATTEMPTS) * self.every
 
     def seconds_to_wait(self, marker: float, now: float) -> float:

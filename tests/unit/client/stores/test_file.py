@@ -33,7 +33,7 @@ def test_the_file_and_its_locks_are_its_owners_alone(file: Path) -> None:
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
-def test_lock_files_stay(file: Path) -> None:
+def test_the_lock_files_of_a_file_store_are_never_deleted(file: Path) -> None:
     store = FileStore(file)
     with store.lock(1):
         inode = os.stat(str(file) + ".refresh").st_ino

@@ -34,7 +34,7 @@ def test_the_random_part_is_not_the_rows_key_and_not_in_the_repr() -> None:
 
 
 @pytest.mark.parametrize("tail", ["=", "==", " ", "\n", "A", "\0", "ä"])
-def test_another_spelling_is_refused(tail: str) -> None:
+def test_a_refresh_token_with_appended_text_is_refused(tail: str) -> None:
     text = RefreshToken(F, 5, 0).encode(1, KEYS[1])
     with pytest.raises(InvalidGrant, match="not a refresh token"):
         RefreshToken.decode(text + tail, KEYS.get)

@@ -134,7 +134,7 @@ def test_a_ticket_is_issued_for_verified_claims(sessions: Sessions) -> None:
     assert sessions.redeem(sessions.ticket(claims).text) == claims
 
 
-def test_no_two_are_the_same(sessions: Sessions) -> None:
+def test_each_ticket_is_different_and_good_once(sessions: Sessions) -> None:
     token = sessions.create("ada").access_token
     tickets = [sessions.ticket(token).text for _ in range(3)]
     assert [outcome(sessions, ticket) for ticket in tickets * 2] == ["ada"] * 3 + ["used"] * 3
@@ -305,14 +305,14 @@ def test_mfa_tokens_and_tickets_do_not_stand_for_each_other(sessions: Sessions) 
 
 
 @pytest.mark.parametrize("header", [{"kid": "99"}, {"kid": "x"}, {"kid": None}, {"kid": "9" * 5000}, {"crit": ["exp"]}])
-def test_an_unknown_key_is_refused(sessions: Sessions, header: dict[str, Any]) -> None:
+def test_a_ticket_under_an_unknown_key_is_malformed(sessions: Sessions, header: dict[str, Any]) -> None:
     assert refused(sessions, forged(sessions, header=header)) == "malformed"
 
 
 @pytest.mark.parametrize(
     ("alg", "digest"), [("HS512", "sha512"), ("HS384", "sha384"), ("EdDSA", "sha256"), (None, "sha256")]
 )
-def test_another_algorithm_is_refused(sessions: Sessions, alg: str | None, digest: str) -> None:
+def test_a_ticket_with_another_algorithm_is_malformed(sessions: Sessions, alg: str | None, digest: str) -> None:
     assert refused(sessions, forged(sessions, header={"alg": alg}, digest=digest)) == "malformed"
 
 

@@ -21,7 +21,7 @@ def sessions() -> Sessions:
     return Sessions(MemorySessionStore())
 
 
-def test_what_went_in_comes_out(sessions: Sessions) -> None:
+def test_a_purpose_token_is_decoded_to_the_claims_it_was_made_of(sessions: Sessions) -> None:
     token = ONE.encode({"a": [1, {"b": None}], "sub": "ada"}, sessions.keyring(), NOW)
     assert ONE.decode(token, sessions.keyring(), NOW) == {"a": [1, {"b": None}], "sub": "ada"}
     assert mac_number_of(token) == 1
@@ -40,7 +40,7 @@ def test_an_access_token_is_refused(sessions: Sessions) -> None:
 
 
 @pytest.mark.parametrize("alg", ["HS384", "HS512"])
-def test_another_algorithm_is_refused(sessions: Sessions, alg: str) -> None:
+def test_a_purpose_token_with_another_algorithm_is_refused(sessions: Sessions, alg: str) -> None:
     key = ONE.key(sessions.keyring().mac(NOW).secret)
     token = jwt.encode({"alg": alg, "typ": "one+jwt", "kid": "1"}, {"sub": "ada"}, key, algorithms=[alg])
     with pytest.raises(MALFORMED_ERRORS):

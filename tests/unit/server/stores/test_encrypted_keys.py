@@ -178,7 +178,7 @@ def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: p
             encrypted_keys(MemorySessionStore(), bad)
 
 
-def test_the_commands_of_encryption(tmp_path: Path) -> None:
+def test_the_keys_commands_encrypt_and_reencrypt_the_keyring(tmp_path: Path) -> None:
     old, new = (unbroken(tmp_path, "keys", "new-encryption-key").stdout.strip() for _ in range(2))
     assert unbroken(tmp_path, "keys", "list").returncode == 0
     refused = unbroken(tmp_path, "keys", "encrypt")

@@ -193,7 +193,7 @@ def test_a_session_costs_at_most_400_bytes_with_its_indexes(
     assert size <= 400
 
 
-def test_every_question_gets_an_index(store: PostgresSessionStore, db: psycopg.Connection[Any]) -> None:
+def test_every_query_uses_an_index(store: PostgresSessionStore, db: psycopg.Connection[Any]) -> None:
     keys = copied(db, 5000)
     db.execute("ANALYZE unbroken_session")
     found = run_sync(store.sessions("user-77"))

@@ -261,7 +261,7 @@ def test_a_list_is_healed_of_what_a_crash_left_in_it(store: RedisSessionStore, r
     assert run_sync(store.revoke(NOW, "revoked", NOW + 9, subject="ada")) == ["whole"]
 
 
-def test_two_prefixes_are_two_stores(redis: Service, store: RedisSessionStore) -> None:
+def test_stores_with_different_prefixes_share_no_session(redis: Service, store: RedisSessionStore) -> None:
     run_sync(store.insert(row()))
     other = RedisSessionStore(f"{redis.url}?prefix={uuid.uuid4().hex}")
     assert run_sync(other.sessions()) == []
