@@ -146,7 +146,7 @@ def _success(name: str, *, with_cookies: bool) -> dict[str, Any]:
 def _request_body(name: str, *, with_cookies: bool) -> dict[str, Any] | None:
     """Return the media types and schemas of a request; None for one without a body."""
     if name in REQUESTS:
-        request = bodies.LogoutRequest if name == "refresh" and with_cookies else REQUESTS[name]
+        request = bodies.CookieRefreshRequest if name == "refresh" and with_cookies else REQUESTS[name]
         return {"application/json": {"schema": _model(request).model_json_schema()}}
     if name not in FORMS:
         return None

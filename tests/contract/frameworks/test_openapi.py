@@ -125,7 +125,8 @@ def test_valid_requests_get_the_described_responses(plain_url: str) -> None:
         body={"grant_type": "refresh_token", "refresh_token": other["refresh_token"]},
         **form,
     )
-    call("POST", "/auth/refresh", 200, body={"refresh_token": first["refresh_token"]}, media_type=JSON)
+    again = {"refresh_token": first["refresh_token"], "client_id": "app"}
+    call("POST", "/auth/refresh", 200, body=again, media_type=JSON)
     call("POST", "/auth/introspect", 200, token, body={"token": first["refresh_token"]}, **form)
     call("GET", "/auth/session", 200, token)
     [sid, *_] = [one["sid"] for one in call("GET", "/auth/sessions", 200, token)["sessions"] if not one["current"]]

@@ -278,12 +278,12 @@ def put_back(store: Any, row: SessionRow) -> None:
 def test_another_client_and_too_much_scope_are_refused_and_spend_nothing(sessions: Sessions) -> None:
     granted = sessions.create("ada", client_id="web", scope="read write", coordinated=True)
     token = granted.refresh_token or ""
-    assert refused(sessions, token, client_id="other") == "wrong_client"
+    assert refused(sessions, token, client_id="other") == refused(sessions, token) == "wrong_client"
     with pytest.raises(InvalidScope):
-        sessions.refresh(token, scope="read admin")
+        sessions.refresh(token, client_id="web", scope="read admin")
     narrowed = sessions.refresh(token, client_id="web", scope="read")
     assert (narrowed.scope, narrowed.refresh_seq) == ("read", 1)
-    assert sessions.refresh(narrowed.refresh_token or "").scope == "read write"
+    assert sessions.refresh(narrowed.refresh_token or "", client_id="web").scope == "read write"
 
 
 def test_a_token_of_another_server_is_refused(sessions: Sessions) -> None:

@@ -39,8 +39,9 @@ class SessionEndpoints:
 
     async def _my_sessions(self, request: Request, _sid: str) -> Response:
         caller = await self._authenticator.require(request)
-        sessions = await self._sessions.alist_sessions(caller.subject)
-        return json_response({"sessions": [info.to_json(current=info.sid == caller.sid) for info in sessions]})
+        found = await self._sessions.alist_sessions(caller.subject)
+        own = [info for info in found if info.is_of(self._sessions.issuer, self._sessions.audience)]
+        return json_response({"sessions": [info.to_json(current=info.sid == caller.sid) for info in own]})
 
     async def _rename_session(self, request: Request, sid: str) -> Response:
         caller, fields = await self._authenticator.require(request), request.json()

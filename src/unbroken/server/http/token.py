@@ -3,7 +3,10 @@
 1. New tokens come the way the refresh token came: in the body, or in cookies.
 2. Where the application tells whether a subject ``is_active``, a refresh asks it first. An inactive subject loses the
    session; while the application cannot tell, the refresh token is not used up.
-3. Logout takes an access token, a refresh token, or cookies, and revokes every session that they name. A token may be
+3. A refresh names its client, and the token must be that client's (RFC 6749 §6); only the server's own client may leave
+   out its id. A revocation that names another client is refused (RFC 7009 §2.1). Without a name it is carried out: who
+   holds a token may always end its session.
+4. Logout takes an access token, a refresh token, or cookies, and revokes every session that they name. A token may be
    expired, but it must be genuine.
 """
 
@@ -52,7 +55,7 @@ class TokenEndpoints:
 
     async def _token(self, request: Request, _sid: str) -> Response:
         fields = request.form()
-        grant_type, client_id = text_field(fields, "grant_type"), fields.get("client_id") or request.basic_client_id()
+        grant_type, client_id = text_field(fields, "grant_type"), _client_id(request, fields)
         if grant_type == "refresh_token":
             token = text_field(fields, "refresh_token")
             return _in_body(await self._refreshed(request, token, client_id, fields.get("scope")))
@@ -72,12 +75,13 @@ class TokenEndpoints:
         return _in_body(granted)
 
     async def _refresh(self, request: Request, _sid: str) -> Response:
-        if token := _refresh_token_in_body(request):  # rule 1
-            return _in_body(await self._refreshed(request, token, None, None))
+        client_id = _field_in_body(request, "client_id")
+        if token := _field_in_body(request, "refresh_token"):  # rule 1
+            return _in_body(await self._refreshed(request, token, client_id, None))
         if not (tokens := self._cookies.refresh_tokens(request)):
             raise InvalidRequest("missing parameter: refresh_token", reason="no_refresh_token")
         token = await self._usable_one(tokens)
-        return self._cookies.issue(request, await self._refreshed(request, token, None, None))
+        return self._cookies.issue(request, await self._refreshed(request, token, client_id, None))
 
     async def _usable_one(self, tokens: tuple[str, ...]) -> str:
         """Return the one of several refresh tokens, from cookies of one name, that can be used now.
@@ -113,10 +117,10 @@ class TokenEndpoints:
         if not await subject_is_active(is_active, found.session.subject):
             await self._sessions.arevoke(found.session.sid)
 
-    # ---- logout and revocation (rule 3) --------------------------------------------------------------------------
+    # ---- logout and revocation (rules 3 and 4) --------------------------------------------------------------------------
 
     async def _logout(self, request: Request, _sid: str) -> Response:
-        access_token, refresh_token = bearer_token(request), _refresh_token_in_body(request)
+        access_token, refresh_token = bearer_token(request), _field_in_body(request, "refresh_token")
         in_cookies = self._cookies.requests_cookies(request)
         if not in_cookies and access_token is None and not refresh_token:
             self._refuse_logout(request)
@@ -136,13 +140,24 @@ class TokenEndpoints:
         raise InvalidRequest("send the access token, the refresh_token, or both")
 
     async def _revoke(self, request: Request, _sid: str) -> Response:
-        token = text_field(request.form(), "token")
-        await self._sessions.alogout(access_token=token, refresh_token=token)
+        fields = request.form()
+        token = text_field(fields, "token")
+        await self._sessions.alogout(
+            access_token=token, refresh_token=token, client_id=_client_id(request, fields)
+        )
         return Response(200, NO_STORE)
 
 
-def _refresh_token_in_body(request: Request) -> str:
-    return text_field(request.json(), "refresh_token", required=False) if request.body else ""
+def _field_in_body(request: Request, name: str) -> str:
+    return text_field(request.json(), name, required=False) if request.body else ""
+
+
+def _client_id(request: Request, fields: dict[str, str]) -> str | None:
+    """Return the client that a form names, or HTTP Basic. Raises InvalidRequest if they differ (RFC 6749 §2.3)."""
+    in_form, in_header = fields.get("client_id"), request.basic_client_id()
+    if in_form and in_header and in_form != in_header:
+        raise InvalidRequest("the client_id and the Authorization header name two clients")
+    return in_form or in_header
 
 
 def _in_body(granted: TokenResponse) -> Response:

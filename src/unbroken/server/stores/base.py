@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from unbroken.errors import StoreUnavailable
-from unbroken.server.core.rotation import PresentedToken, SessionRow
+from unbroken.server.core.rotation import PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 
 __all__ = [
@@ -98,9 +98,9 @@ class SessionStore(Protocol):
         """
 
     async def rotate_returning(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
     ) -> SessionRow | None:
-        """Rotate a row that was not read, if it belongs to *client_id* (None: to any); return the new row.
+        """Rotate a row that was not read, if its ``binding`` is *binding* (None: any); return the new row.
 
         Return None where ``rotate`` returns False. A store that cannot do this in one statement reads the row first.
         """
