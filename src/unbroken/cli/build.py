@@ -61,8 +61,11 @@ def endpoint_options(settings: Settings) -> EndpointOptions:
     }
 
 
-def _scopes_of(settings: Settings) -> Callable[[str], tuple[str, ...]]:
+def _scopes_of(settings: Settings) -> Callable[[str], tuple[str, ...]] | None:
+    """Return what each user may have; None if nobody may have any scope, so that no refresh asks."""
     by_user = dict(settings.scopes)
+    if not by_user and not settings.default_scope:
+        return None
     return lambda subject: settings.default_scope + by_user.get(subject, ())
 
 

@@ -207,6 +207,27 @@ class Sessions:
             self.store, lambda: grant.refresh(refresh_token, idempotency_key, client_id, scope, caller)
         )
 
+    async def arefresh_within(
+        self,
+        refresh_token: str,
+        allowed: Callable[[str, str], Awaitable[str]] | None,
+        *,
+        idempotency_key: str | None = None,
+        client_id: str | None = None,
+        scope: str | None = None,
+        caller: Caller = Caller(),
+    ) -> TokenResponse:
+        """``arefresh`` for endpoints whose application decides about scopes.
+
+        *allowed*, if it is not None, is awaited with the subject and the scope of the next access token, unless that
+        is empty, and returns what is left of it. If it raises, nothing is spent. Within ``run_sync`` it must not
+        suspend.
+        """
+        grant = self._refresh_grant
+        return await run_inline(
+            self.store, lambda: grant.refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed)
+        )
+
     def inspect_refresh(self, refresh_token: str) -> RefreshInspection | None:
         """Return the session of a refresh token and whether the token is usable now; None unless it is genuine."""
         return run_sync(self.ainspect_refresh(refresh_token))

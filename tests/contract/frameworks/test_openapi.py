@@ -73,7 +73,7 @@ def cookies_url() -> Iterator[str]:
 def bearer(known: bool) -> dict[str, str]:
     if not known:
         return {}
-    return {"authorization": f"Bearer {SESSIONS.create('operator', scope='introspect').access_token}"}
+    return {"authorization": f"Bearer {SESSIONS.create('operator', scope='introspect sessions').access_token}"}
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["stranger", "operator"])
@@ -114,7 +114,7 @@ class Caller:
 
 def test_valid_requests_get_the_described_responses(plain_url: str) -> None:
     call = Caller(plain, plain_url)
-    who = {"username": "operator", "password": PASSWORD, "scope": "introspect"}
+    who = {"username": "operator", "password": PASSWORD, "scope": "introspect sessions"}
     first = call("POST", "/auth/login", 200, body={**who, "label": "till", "client_id": "app"}, media_type=JSON)
     token, form = first["access_token"], {"media_type": FORM}
     other = call("POST", "/auth/token", 200, body={"grant_type": "password", **who}, **form)

@@ -11,13 +11,16 @@
 5. A refresh token is good at the issuer and for the audience of its session, and for its client alone (RFC 6749 §6,
    RFC 9700 §2.3). A session that belongs to no issuer yet, because an older version created it, is bound to the first
    one that refreshes it. Only the server's own client may leave out its client id.
+6. The scope of a session is what its subject may have at most. *allowed*, where the application decides, returns what
+   is left of it now; it is asked before anything is spent. If nothing is left, the session is over: a token without any
+   scope would be its user's own, and may do more.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import cast
 
@@ -42,8 +45,9 @@ from unbroken.server.listeners import Listeners
 from unbroken.server.stores import SessionStore
 from unbroken.tokens import TokenResponse
 
-__all__ = ["MAX_SWAP_TRIES", "RefreshGrant", "too_contended", "wrong_client"]
+__all__ = ["MAX_SWAP_TRIES", "AllowedScope", "RefreshGrant", "too_contended", "wrong_client"]
 
+AllowedScope = Callable[[str, str], Awaitable[str]]  # of a subject and a scope
 _log = logging.getLogger("unbroken")
 MAX_SWAP_TRIES = 20  # of a compare-and-set that other requests win
 MAX_IDEMPOTENCY_KEY_CHARS = 200
@@ -73,11 +77,17 @@ class RefreshGrant:
         self._listeners, self._clock = listeners, clock
 
     async def refresh(
-        self, refresh_token: str, idempotency_key: str | None, client_id: str | None, scope: str | None, caller: Caller
+        self,
+        refresh_token: str,
+        idempotency_key: str | None,
+        client_id: str | None,
+        scope: str | None,
+        caller: Caller,
+        allowed: AllowedScope | None = None,
     ) -> TokenResponse:
         """Return the next tokens. Raise InvalidGrant or InvalidScope, or TryLater: then nothing is spent."""
         try:
-            return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller)
+            return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed)
         except InvalidGrant as error:
             if self._listeners:
                 self._listeners.notify(RefreshRejected(reason=error.reason, ip=caller.ip, user_agent=caller.user_agent))
@@ -98,7 +108,13 @@ class RefreshGrant:
         return RefreshInspection(session_info(row), verdict in USABLE)
 
     async def _refresh(
-        self, text: str, idempotency_key: str | None, client_id: str | None, scope: str | None, caller: Caller
+        self,
+        text: str,
+        idempotency_key: str | None,
+        client_id: str | None,
+        scope: str | None,
+        caller: Caller,
+        allowed: AllowedScope | None,
     ) -> TokenResponse:
         if monotonic() > self._freshness.fresh_until:
             await self._freshness.refresh_if_due()
@@ -107,7 +123,9 @@ class RefreshGrant:
         key = row_key(token.session_secret)
         presented = PresentedToken(token.generation, token.branch, _hash_of(idempotency_key))
         row, binding = self._issuer.cached_row(key), self._issuer.binding(client_id)
-        if row is None and scope is None and self._issuer.never_fails:  # rule 2, the session is not cached
+        if (
+            row is None and scope is None and allowed is None and self._issuer.never_fails
+        ):  # rule 2, the session is not cached
             row = await self._store.rotate_returning(key, presented, now, self._policy.refresh_ttl, binding)
             if row is not None:
                 return await self._issue_rotated(token, row, now)
@@ -115,6 +133,8 @@ class RefreshGrant:
             return await self._decide_and_swap(token, presented, scope, now, caller)
         row = row or await self._read_row(key)
         scope = _effective_scope(row, binding, scope)
+        if allowed is not None:
+            scope = await _remaining_scope(allowed, row, scope)
         await self._check_not_revoked(row, now)
         if not row.issuer:  # rule 5
             return await self._decide_and_swap(token, presented, scope, now, caller)
@@ -236,6 +256,16 @@ def _effective_scope(row: SessionRow, binding: SessionBinding, scope: str | None
     if not wanted.keys() <= set(row.scope.split()):
         raise InvalidScope("the requested scope exceeds that of the session")
     return " ".join(wanted) or row.scope
+
+
+async def _remaining_scope(allowed: AllowedScope, row: SessionRow, scope: str) -> str:
+    """Return what is left of *scope* (rule 6). Raise InvalidGrant if nothing is, InvalidScope for a part of a scope."""
+    left = await allowed(row.subject, scope) if scope else ""
+    if left or not scope:
+        return left
+    if scope != row.scope:
+        raise InvalidScope("this user may not have the requested scope any more")
+    raise InvalidGrant("this user may not have any of the session's scope any more", reason="no_scope")
 
 
 def _hash_of(idempotency_key: str | None) -> bytes | None:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 
@@ -19,7 +18,7 @@ from unbroken.server.core.refresh_token import RefreshToken
 from unbroken.server.core.rotation import FIRST_PARTY, Generation, Policy, SessionBinding, SessionRow
 from unbroken.server.core.session_info import SessionInfo, session_info
 from unbroken.server.freshness import KeyAndRevocationCache
-from unbroken.server.keys.access_token import fixed_claims, sign
+from unbroken.server.keys.access_token import checked_extra, fixed_claims, sign
 from unbroken.tokens import TokenResponse
 
 __all__ = ["ClaimsHook", "TokenIssuer"]
@@ -103,8 +102,4 @@ class TokenIssuer:
         except Exception as error:
             _log.exception("the claims hook failed: no tokens are issued")
             raise TryLater("the claims hook failed", retry_after=CLAIMS_RETRY_SECONDS) from error
-        try:
-            json.dumps(dict(extra))
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"the claims hook must return a JSON object: {error}") from error
-        return extra
+        return checked_extra(extra)

@@ -37,6 +37,7 @@ __all__ = [
     "NO_STORE",
     "Forbidden",
     "Handler",
+    "InsufficientScope",
     "Request",
     "Response",
     "Route",
@@ -64,6 +65,16 @@ class Forbidden(Refused):
     """
 
     code = "forbidden"
+
+
+class InsufficientScope(Refused):
+    """The token is good, and has not the scope that this request needs: *scope*."""
+
+    code = "insufficient_scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this needs the scope {scope}")
+        self.scope = scope
 
 
 STATUS: dict[type[Refused], int] = {
@@ -216,6 +227,8 @@ def error_response(error: Refused | TryLater | ConfigurationError) -> Response:
     if isinstance(error, ConfigurationError):
         _log.error("this server is misconfigured, the request fails: %s", error)  # rule 5
         return _try_later(CONFIGURATION_RETRY_SECONDS)
+    if isinstance(error, InsufficientScope):
+        return challenge(None, scope=error.scope)
     if isinstance(error, InvalidToken):
         return challenge(None if error.reason == "missing" else error)
     body = {"error": error.code, "error_description": str(error)}

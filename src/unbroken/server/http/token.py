@@ -29,7 +29,7 @@ from unbroken.server.http.messages import (
     text_field,
 )
 from unbroken.server.http.settings import EndpointSettings
-from unbroken.server.login.authenticator import IsActive, subject_is_active
+from unbroken.server.login.authenticator import Authenticator, IsActive, subject_is_active
 from unbroken.server.sessions import Sessions
 from unbroken.tokens import TokenResponse
 
@@ -40,9 +40,15 @@ class TokenEndpoints:
     """Refreshes and revokes by tokens. The password grant (RFC 6749 §4.3) is off, unless *settings* allow it."""
 
     def __init__(
-        self, sessions: Sessions, logins: LoginEndpoints, cookies: CookieTransport, settings: EndpointSettings
+        self,
+        sessions: Sessions,
+        logins: LoginEndpoints,
+        cookies: CookieTransport,
+        authenticator: Authenticator,
+        settings: EndpointSettings,
     ) -> None:
         self._sessions, self._logins, self._cookies = sessions, logins, cookies
+        self._remaining_scope = authenticator.remaining_scope if settings.scopes_of else None
         self._is_active, self._password_grant = settings.is_active, settings.password_grant
         self.routes = (
             Route("POST", "/token", self._token),
@@ -101,8 +107,9 @@ class TokenEndpoints:
     async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> TokenResponse:
         if self._is_active is not None:
             await self._revoke_if_inactive(self._is_active, token)
-        return await self._sessions.arefresh(
+        return await self._sessions.arefresh_within(
             token,
+            self._remaining_scope,
             idempotency_key=request.headers.get("idempotency-key"),
             client_id=client_id,
             scope=scope,
@@ -117,7 +124,7 @@ class TokenEndpoints:
         if not await subject_is_active(is_active, found.session.subject):
             await self._sessions.arevoke(found.session.sid)
 
-    # ---- logout and revocation (rules 3 and 4) --------------------------------------------------------------------------
+    # ---- logout and revocation (rules 3 and 4) -------------------------------------------------------------------
 
     async def _logout(self, request: Request, _sid: str) -> Response:
         access_token, refresh_token = bearer_token(request), _field_in_body(request, "refresh_token")
@@ -142,9 +149,7 @@ class TokenEndpoints:
     async def _revoke(self, request: Request, _sid: str) -> Response:
         fields = request.form()
         token = text_field(fields, "token")
-        await self._sessions.alogout(
-            access_token=token, refresh_token=token, client_id=_client_id(request, fields)
-        )
+        await self._sessions.alogout(access_token=token, refresh_token=token, client_id=_client_id(request, fields))
         return Response(200, NO_STORE)
 
 
