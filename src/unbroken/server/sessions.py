@@ -23,6 +23,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
 from unbroken._bounded_cache import BoundedCache
+from unbroken._encryption import EncryptionKey
 from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.server.core.events import EventListener, ServerEvent, SessionRevoked
@@ -46,6 +47,7 @@ from unbroken.server.keys.access_token import AccessTokenVerifier, Claims, kid_o
 from unbroken.server.keys.keyring import KeyRecord, Keyring
 from unbroken.server.listeners import listeners_of
 from unbroken.server.stores import SessionStore, open_store
+from unbroken.server.stores.encrypted_keys import encrypted_by_default
 from unbroken.server.stores.markers import void_pending_logins
 from unbroken.server.worker_pool import STORE_POOL, run_in_worker, run_inline
 from unbroken.tokens import TokenResponse
@@ -88,11 +90,13 @@ class Sessions:
     every access token. Without it, tokens name the address of a development server, and the first login logs a warning.
     *claims* returns further claims for the access tokens of a session; if it raises, no token is issued and nothing is
     spent. *on_event* is one listener or several. *confirm_first_use*: the first use of an access token settles its
-    branch at once, for servers whose clients store tokens before they use them. *clock* returns the time of day, in
-    seconds.
+    branch at once, for servers whose clients store tokens before they use them. *encryption_key*, or several with the
+    newest first, encrypts the keys in the store, so that a dump of it makes no token; ``"none"`` leaves them as they
+    are. It is not needed for SQLite, which gets a file with a key beside it, and for a store in memory; elsewhere it
+    may also be in the environment, as UNBROKEN_ENCRYPTION_KEY. *clock* returns the time of day, in seconds.
 
-    Raises ConfigurationError for a store or an issuer that cannot be used, and StoreUnavailable for a store that does
-    not respond. ``close`` it, or use it as a context manager.
+    Raises ConfigurationError for a store, an issuer or an encryption key that cannot be used, and StoreUnavailable for
+    a store that does not respond. ``close`` it, or use it as a context manager.
     """
 
     def __init__(
@@ -105,12 +109,14 @@ class Sessions:
         claims: Callable[[SessionInfo], Mapping[str, object]] | None = None,
         on_event: EventListener | Collection[EventListener] | None = None,
         confirm_first_use: bool = False,
+        encryption_key: EncryptionKey | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._has_no_issuer = issuer is None
         self.issuer = DEVELOPMENT_ISSUER if issuer is None else _checked_issuer(issuer)
         self.audience, self.policy, self.clock = audience, policy, clock
-        self.store = store = open_store(store) if isinstance(store, str) else _checked_store(store)
+        opened = open_store(store) if isinstance(store, str) else _checked_store(store)
+        self.store = store = encrypted_by_default(opened, encryption_key)
         self._listeners = listeners = listeners_of(on_event)
         token_ttls = {"sign": policy.access_ttl, "mac": policy.refresh_ttl}
         self._freshness = freshness = KeyAndRevocationCache(store, token_ttls, clock)

@@ -498,6 +498,7 @@ def test_a_restored_database_is_healed_unnoticed(tmp_path: Path, caplog: pytest.
     token = sessions.create("ada", coordinated=True).refresh_token or ""
     sessions.close()
     shutil.copy(tmp_path / "s.db", tmp_path / "older.db")
+    shutil.copy(tmp_path / "s.db.key", tmp_path / "older.db.key")
     for number in range(5):
         token = sessions.refresh(token, idempotency_key=str(number)).refresh_token or ""
     restored = Sessions(SqliteSessionStore(tmp_path / "older.db"), issuer="https://id.example.com")

@@ -76,7 +76,7 @@ def _kinds_in(hint: Any) -> list[type]:
 
 def test_a_url_is_enough(tmp_path: Path) -> None:
     with Sessions(f"sqlite:///{tmp_path}/app.db") as sessions:
-        assert isinstance(sessions.store, SqliteSessionStore)
+        assert isinstance(sessions.store.inside, SqliteSessionStore), "around it: the keys are encrypted"
         assert sessions.verify(sessions.create("ada").access_token).subject == "ada"
 
 

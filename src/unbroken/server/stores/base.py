@@ -21,6 +21,7 @@ from unbroken.server.keys.keyring import KeyRecord
 
 __all__ = [
     "COMPARED_FIELDS",
+    "KEY_FILE_SUFFIX",
     "Account",
     "DatabaseLocked",
     "Notifications",
@@ -30,6 +31,7 @@ __all__ = [
     "clock_problems",
 ]
 
+KEY_FILE_SUFFIX = ".key"  # of the file with the encryption key, beside a store that is a file
 MAX_CLOCK_SKEW_SECONDS = 2.0  # a difference of clocks that changes no decision
 # Each change of a row changes one of these fields, or revokes it: ``compare_and_set`` need not compare the others.
 COMPARED_FIELDS = ("generation", "branch", "label", "rotated_at", "idempotency_hash", "first_used_branch")
@@ -75,6 +77,10 @@ class SessionStore(Protocol):
 
     Each method raises StoreUnavailable if the store does not respond in time, and ConfigurationError if an operator
     must act first. A method that only reads may be called at any time by any number of threads and tasks.
+
+    A store that is a file has an attribute ``encryption_key_file``: the path of the file with its encryption key, which
+    is made at first start (``encrypted_keys.py`` rule 5). None: the keys are in memory, and need none. Without the
+    attribute, the operator sets an encryption key.
     """
 
     blocking: bool

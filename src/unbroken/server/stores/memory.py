@@ -30,6 +30,7 @@ class MemorySessionStore:
     """Sessions, keys, accounts and markers in memory, for any number of threads of one process."""
 
     blocking = False  # each method is fast enough for an event loop
+    encryption_key_file = None  # the keys end with the process
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all that follows

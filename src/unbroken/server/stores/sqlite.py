@@ -29,7 +29,7 @@ from typing import Any
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
 from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionBinding, SessionRow, rotated_row
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
-from unbroken.server.stores.base import COMPARED_FIELDS, Account, DatabaseLocked, StoreProblem
+from unbroken.server.stores.base import COMPARED_FIELDS, KEY_FILE_SUFFIX, Account, DatabaseLocked, StoreProblem
 from unbroken.server.stores.migrations import SchemaVersion, refuse_newer
 
 __all__ = ["SqliteFile", "SqliteSessionStore", "open_url", "path_of", "schema_version", "upgrade_schema"]
@@ -170,6 +170,11 @@ class SqliteSessionStore:
 
     def __repr__(self) -> str:
         return f"<SqliteSessionStore {self._file.path}>"
+
+    @property
+    def encryption_key_file(self) -> str:
+        """The path of the file with the encryption key, beside the database."""
+        return f"{self._file.path}{KEY_FILE_SUFFIX}"
 
     def short_timeout(self) -> AbstractContextManager[object]:
         return self._file.short_timeout
