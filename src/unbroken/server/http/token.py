@@ -86,23 +86,28 @@ class TokenEndpoints:
             return _in_body(await self._refreshed(request, token, client_id, None))
         if not (tokens := self._cookies.refresh_tokens(request)):
             raise InvalidRequest("missing parameter: refresh_token", reason="no_refresh_token")
-        token = await self._usable_one(tokens)
+        token = await self._usable_one(tokens, self._cookies.logged_in_sids(request))
         return self._cookies.issue(request, await self._refreshed(request, token, client_id, None))
 
-    async def _usable_one(self, tokens: tuple[str, ...]) -> str:
+    async def _usable_one(self, tokens: tuple[str, ...], logged_in: frozenset[str]) -> str:
         """Return the one of several refresh tokens, from cookies of one name, that can be used now.
 
-        A wrong choice could revoke a session as if its token had been stolen. Raises InvalidRequest if several
-        sessions have a usable token.
+        A wrong choice could revoke a session as if its token had been stolen, or move this browser to somebody else's.
+        Raises InvalidRequest if several sessions have a usable token, and for tokens of other sessions than those that
+        the browser is *logged_in* to (``cookies.py`` rule 6).
         """
-        if len(tokens) == 1:
+        if len(tokens) == 1 and not logged_in:
             return tokens[0]
         found = {token: about for token in tokens if (about := await self._sessions.ainspect_refresh(token))}
+        if logged_in and found:
+            found = {token: about for token, about in found.items() if about.session.sid in logged_in}
+            if not found:
+                raise ambiguous_cookies()
         usable = {token: info for token, (info, is_usable) in found.items() if is_usable}
         alive = usable or {token: info for token, (info, _) in found.items() if info.revoked_at is None}
         if len({info.sid for info in alive.values()}) > 1 or (not usable and len(alive) > 1):
             raise ambiguous_cookies()
-        return next(iter(alive), tokens[0])
+        return next(iter(alive or found), tokens[0])
 
     async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> TokenResponse:
         if self._is_active is not None:
