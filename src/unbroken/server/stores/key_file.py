@@ -35,9 +35,11 @@ def read_key_file(path: str) -> list[str] | None:
         return None
     except OSError as error:
         raise _unusable(path, "it is a link" if os.path.islink(path) else f"{error.strerror}") from error
-    with open(descriptor, "rb") as file:
+    try:
         _check_safety(path, os.fstat(descriptor))
-        text = file.read(MAX_KEY_FILE_BYTES)
+        text = os.read(descriptor, MAX_KEY_FILE_BYTES)
+    finally:
+        os.close(descriptor)
     keys = keys_in(text.decode("ascii", "replace"))
     if not keys:
         raise _unusable(path, "it is empty")
@@ -69,7 +71,7 @@ def make_key_file(path: str, store_path: str) -> list[str]:
 def _write(path: str, text: str, store_path: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINKS | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:
-        if _is_root():
+        if _is_root() and os.path.exists(store_path):
             owner = os.stat(store_path)
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
         file.write(text)
