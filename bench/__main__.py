@@ -9,6 +9,7 @@ omitted, unless it is named.
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 
@@ -16,6 +17,7 @@ from bench import authorize, cli, herd, server
 from bench.browser import figures as browser
 from bench.browser.parts import missing
 from bench.clients import burst, fleet, matrix, steady
+from unbroken.server.stores.encrypted_keys import new_key
 
 PARTS = {
     "authorize": authorize.figures,
@@ -30,6 +32,7 @@ PARTS = {
 
 
 def main() -> int:
+    os.environ.setdefault("UNBROKEN_ENCRYPTION_KEY", new_key())  # stores on servers need one
     if sys.argv[1:2] == ["clients"]:
         return matrix.main(sys.argv[2:])
     words = [word for word in sys.argv[1:] if word != "--small"]

@@ -46,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         one, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----")
         folder = tempfile.TemporaryDirectory(prefix="unbroken-certificates-")
         config.add_cleanup(folder.cleanup)
+        os.environ["UNBROKEN_ENCRYPTION_KEY"] = "none"  # for stores on servers; SQLite has its key beside it
         os.environ["SSL_CERT_FILE"] = os.path.join(folder.name, "one.pem")
         Path(os.environ["SSL_CERT_FILE"]).write_text(one + end)
 

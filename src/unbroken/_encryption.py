@@ -15,7 +15,7 @@ from typing import Any
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["EncryptionKey", "Encryptor", "keys_from_environment", "keys_from_file", "new_key"]
+__all__ = ["EncryptionKey", "Encryptor", "keys_from_environment", "keys_from_file", "keys_in", "new_key"]
 
 EncryptionKey = str | bytes | Sequence[str | bytes]
 
@@ -65,7 +65,7 @@ def new_key() -> str:
 
 def keys_from_environment(name: str) -> list[str]:
     """Return the keys in the environment variable *name*, newest first. Raises ConfigurationError if it is not set."""
-    keys = _split(os.environ.get(name, ""))
+    keys = keys_in(os.environ.get(name, ""))
     if not keys:
         raise ConfigurationError(f"the environment variable {name} is not set: set it to the encryption key")
     return keys
@@ -74,7 +74,7 @@ def keys_from_environment(name: str) -> list[str]:
 def keys_from_file(path: str | os.PathLike[str]) -> list[str]:
     """Return the keys in the file at *path*, newest first. Raises ConfigurationError if there are none to read."""
     try:
-        keys = _split(Path(path).expanduser().read_text(encoding="utf-8"))
+        keys = keys_in(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"the encryption key file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
@@ -84,8 +84,9 @@ def keys_from_file(path: str | os.PathLike[str]) -> list[str]:
     return keys
 
 
-def _split(text: str) -> list[str]:
-    return [key for key in re.split(r"[,\s]+", text) if key]  # rule 3
+def keys_in(text: str) -> list[str]:
+    """Return the keys in *text* (rule 3)."""
+    return [key for key in re.split(r"[,\s]+", text) if key]
 
 
 def _fernet() -> Any:

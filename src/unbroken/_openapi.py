@@ -57,6 +57,7 @@ ACCESS_TOKEN = (
     "logout",
     "revocations",
 )
+SCOPED = ("my_sessions", "rename_session", "end_session", "revoke_others", "ticket", "revocations")
 COOKIES = ("login", "login_step", "refresh", "logout")  # with any cookies; in mode "both" all of ACCESS_TOKEN too
 LOGINS = ("login", "login_step", "token")
 PUBLIC = ("jwks", "metadata", "health", "health_ready", "browser_module", "browser_module_map")
@@ -114,6 +115,8 @@ def _parameters(route: Route, *, with_cookies: bool) -> list[dict[str, Any]]:
 def _responses(name: str, *, with_cookies: bool) -> dict[int | str, dict[str, Any]]:
     error = {"model": _model(bodies.ErrorBody)}
     responses: dict[int | str, dict[str, Any]] = {EMPTY.get(name, 200): _success(name, with_cookies=with_cookies)}
+    if name in SCOPED:
+        responses[403] = error | {"description": "The token has not the scope that this needs"}
     if with_cookies or name == "login":
         responses[403] = error | {"description": "A code is required, or another site may have sent the request"}
     if name in LOGINS:
@@ -146,7 +149,7 @@ def _success(name: str, *, with_cookies: bool) -> dict[str, Any]:
 def _request_body(name: str, *, with_cookies: bool) -> dict[str, Any] | None:
     """Return the media types and schemas of a request; None for one without a body."""
     if name in REQUESTS:
-        request = bodies.LogoutRequest if name == "refresh" and with_cookies else REQUESTS[name]
+        request = bodies.CookieRefreshRequest if name == "refresh" and with_cookies else REQUESTS[name]
         return {"application/json": {"schema": _model(request).model_json_schema()}}
     if name not in FORMS:
         return None

@@ -163,7 +163,7 @@ class InvalidGrant(Refused):
     """The server rejects the refresh token (RFC 6749 §5.2): the session that it names is over.
 
     ``reason``: ``malformed`` (not a token of this server), ``unknown``, ``expired``, ``revoked``, ``logged_out``,
-    ``reuse``, ``wrong_client``.
+    ``reuse``, ``wrong_client``, ``wrong_audience``, ``no_scope``.
     """
 
     code = "invalid_grant"

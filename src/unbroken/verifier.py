@@ -51,7 +51,7 @@ class Verifier:
 
     *revocation*: ``"none"``, an ``Introspection`` or a ``RevocationFeed``. Times are in seconds: *keep*, how long keys
     are used while the server does not respond; *timeout*, for one request to it; *leeway*, how far the clock of this
-    machine may be ahead. *tls* replaces the system's TLS settings.
+    machine may be ahead, or behind. *tls* replaces the system's TLS settings.
 
     Raises ConfigurationError for a URL that is not https (loopback excepted).
     """
@@ -120,10 +120,10 @@ class Verifier:
         rules_of, rules = self._rules
         if rules_of is not keys:  # the rules cache verified tokens: those of other keys must not count
             _, rules = self._rules = keys, self._new_rules()
-        return rules.verify(token, keys, (), self._clock.wall() - self._leeway)
+        return rules.verify(token, keys, (), self._clock.wall())
 
     def _new_rules(self) -> access_token.AccessTokenVerifier:
-        return access_token.AccessTokenVerifier(self.issuer, self.audience)
+        return access_token.AccessTokenVerifier(self.issuer, self.audience, self._leeway)
 
     def _fetch_keys(self, last: RemoteKeySet | None) -> tuple[RemoteKeySet, CacheAges]:
         try:

@@ -73,17 +73,12 @@ PROBLEMS: dict[str, tuple[str, str, str]] = {
     "any proxy": ('host = "0.0.0.0"\nforwarded_allow_ips = "*"', "proxy", "can choose the address"),
     "a proxy that is none": ('forwarded_allow_ips = ["nginx"]', "proxy", "neither an address nor a network"),
     "no rate limit": (RIGHT + "[rate_limit]\nenabled = false", "rate-limit", "the rate limit is off"),
-    "unencrypted keys": (RIGHT, "unencrypted", "are not encrypted"),
     "memory in production": (RIGHT + 'store = "memory:"', "memory", "when this process ends"),
 }
 
 
 @pytest.mark.parametrize(("toml", "code", "says"), PROBLEMS.values(), ids=PROBLEMS)
 def test_check_prints_each_problem_as_one_line(check: Check, toml: str, code: str, says: str) -> None:
-    if code == "unencrypted":  # there are keys, from before there was an encryption key
-        run(["keys", "list"])
-        check_keys = check(toml)
-        assert [line for line in check_keys[1] if line.startswith("unencrypted:")], check_keys
     status, lines = check(toml)
     assert status == 1
     [line] = [line for line in lines if line.startswith(f"{code}: ")]
@@ -135,10 +130,26 @@ def test_files_with_secrets_are_for_their_owner_alone(check: Check, tmp_path: Pa
 def test_no_line_repeats_a_password(check: Check) -> None:
     port = free_port()
     for url in (f"postgresql://u:hunter2@127.0.0.1:{port}/d", f"redis://:hunter2@127.0.0.1:{port}/0"):
-        status, lines = check(RIGHT + f'store = "{url}"')
+        status, lines = check(RIGHT + f'store = "{url}"', UNBROKEN_ENCRYPTION_KEY="none")
         assert status == 1
         assert [line for line in lines if line.startswith("store: ")], lines
         assert "hunter2" not in str(lines)
+
+
+def test_a_store_on_a_server_needs_a_key_and_a_file_has_one(check: Check, tmp_path: Path) -> None:
+    status, [line] = check(RIGHT + f'store = "redis://127.0.0.1:{free_port()}/0"')
+    assert (status, line.partition(":")[0]) == (1, "settings")
+    assert "set encryption_key" in line
+    assert check(RIGHT)[0] == 0
+    assert not (tmp_path / "unbroken.db.key").exists(), "a check changes nothing"
+    assert run(["keys", "list"]) == 0
+    assert check(RIGHT)[0] == 0
+    (tmp_path / "unbroken.db.key").chmod(0o640)
+    status, lines = check(RIGHT)
+    assert [line.partition(":")[0] for line in lines] == ["permissions", "store"]
+    (tmp_path / "unbroken.db.key").rename(tmp_path / "lost")
+    status, [line] = check(RIGHT)
+    assert "or restore" in line
 
 
 def test_encrypted_keys_that_cannot_be_decrypted_are_told(check: Check) -> None:

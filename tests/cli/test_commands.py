@@ -118,7 +118,6 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a file that is missing": (["serve", "--config", "no.toml"], "no.toml cannot be read: No such file"),
     "a secret as an option": (["serve", "--encryption-key", "x"], "No such option '--encryption-key'"),
     "an issuer that is none": (["serve", "--issuer", "x"], "issuer must be a URL"),
-    "nothing to encrypt with": (["keys", "encrypt"], "set encryption_key"),
     "an address of somebody else": (["serve", "--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
     "an unknown store": (["serve", "--store", "mysql://x"], "unknown store"),
     "a store in no folder": (["users", "list", "--store", "sqlite:////no/such/folder/x.db"], "does not exist"),

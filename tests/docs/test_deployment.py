@@ -75,7 +75,7 @@ def test_the_settings_that_the_guide_shows_are_good(tmp_path: Path) -> None:
     for number, toml in enumerate(examples(GUIDE, "toml")):
         file = tmp_path / f"{number}.toml"
         file.write_text(toml)
-        found = read_settings({}, {}, str(file))
+        found = read_settings({}, {"UNBROKEN_ENCRYPTION_KEY": new_key()}, str(file))
         assert found.problems == ()
         assert list(conflicts(found.settings)) == []
 
@@ -107,6 +107,23 @@ def test_the_extras_that_are_installed_exist() -> None:
     for text in (GUIDE.read_text(), (DEPLOY / "Containerfile").read_text()):
         [named] = set(re.findall(r"\[(cli[a-z,]*)\]", text))
         assert set(named.split(",")) <= set(extras)
+
+
+def test_the_image_installs_exact_versions_with_their_hashes() -> None:
+    container = (DEPLOY / "Containerfile").read_text()
+    assert re.search(r"^ARG PYTHON=\d+\.\d+\.\d+-", container, re.MULTILINE)
+    for name in ("requirements.txt", "requirements-build.txt"):
+        assert f"--require-hashes -r {name}" in container
+        pinned = [one for one in re.split(r"\n(?=[a-z])", (DEPLOY / name).read_text()) if not one.startswith("#")]
+        assert pinned
+        for one in pinned:
+            assert re.match(r"[a-z0-9-]+==[\w.]+ ", one), one
+            assert "--hash=sha256:" in one
+            assert "://" not in one
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = {"cli", "postgres", "redis", "prometheus", "starlette", "httpx2", "server"}
+    names = {re.split(r"[\[>;]", one)[0] for extra in wanted for one in project[extra]} - {"unbroken"}
+    assert names <= set(re.findall(r"^([a-z0-9-]+)==", (DEPLOY / "requirements.txt").read_text(), re.MULTILINE))
 
 
 def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:

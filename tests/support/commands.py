@@ -25,6 +25,7 @@ def clean_environment(**more: str) -> dict[str, str]:
     """The environment without what could be meant for unbroken."""
     return {name: text for name, text in os.environ.items() if not name.startswith("UNBROKEN_")} | {
         "COLUMNS": "200",
+        "UNBROKEN_ENCRYPTION_KEY": "none",  # for stores on servers; SQLite has its key beside it
         **more,
     }
 

@@ -58,7 +58,7 @@ def authenticate(name: str, password: str) -> str | None:
 
 
 def scopes_of(subject: str) -> tuple[str, ...]:
-    return ("read", "write", "introspect") if subject == "operator" else ("read", "write")
+    return ("read", "write", "introspect", "sessions") if subject == "operator" else ("read", "write")
 
 
 class _Quiet(WSGIRequestHandler):

@@ -29,6 +29,7 @@ from unbroken._verify.cached import CacheAges, RefreshingValue, retry_delay, wai
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater, UnbrokenError
 from unbroken.server.keys.access_token import Claims
+from unbroken.server.keys.strict_jwt import read_text, read_time
 
 __all__ = [
     "Credential",
@@ -229,7 +230,7 @@ def _page(response: Mapping[str, object]) -> _FeedPage:
     if isinstance(cursor, bool) or not isinstance(cursor, int) or not isinstance(revoked, list):
         raise not_a_list
     try:
-        return _FeedPage(cursor, [(str(one["sid"]), float(one["until"])) for one in revoked])
+        return _FeedPage(cursor, [(read_text(one["sid"]), read_time(one["until"])) for one in revoked])
     except (TypeError, KeyError, ValueError):
         raise not_a_list from None
 

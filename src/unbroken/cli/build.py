@@ -18,7 +18,7 @@ from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.origins import AllowedOrigins
 from unbroken.server.http.settings import EndpointOptions
 from unbroken.server.stores import SessionStore, store_type
-from unbroken.server.stores.encrypted_keys import encrypted_keys, keys_from_file
+from unbroken.server.stores.encrypted_keys import NO_KEY, encrypted_keys, keys_from_file
 
 __all__ = [
     "build_policy",
@@ -31,7 +31,10 @@ __all__ = [
 
 
 def build_store(settings: Settings) -> SessionStore:
-    """Return the store; with an encryption key, it encrypts its keys. Raises ConfigurationError or StoreUnavailable."""
+    """Return the store; with an encryption key, it encrypts its keys. Without one, ``Sessions`` decides.
+
+    Raises ConfigurationError or StoreUnavailable.
+    """
     keys = encryption_keys(settings)
     store = open_store(settings.store)
     return encrypted_keys(store, keys) if keys else store
@@ -41,7 +44,8 @@ def encryption_keys(settings: Settings) -> list[str]:
     """Return the encryption keys, the newest first; an empty list if there are none. Raises ConfigurationError."""
     if settings.encryption_key_file:
         return keys_from_file(settings.encryption_key_file)
-    return list(settings.encryption_key)
+    keys = list(settings.encryption_key)
+    return [] if keys == ["none"] else keys  # ``Sessions`` reads the variable again
 
 
 def build_policy(settings: Settings) -> Policy:
@@ -61,8 +65,11 @@ def endpoint_options(settings: Settings) -> EndpointOptions:
     }
 
 
-def _scopes_of(settings: Settings) -> Callable[[str], tuple[str, ...]]:
+def _scopes_of(settings: Settings) -> Callable[[str], tuple[str, ...]] | None:
+    """Return what each user may have; None if nobody may have any scope, so that no refresh asks."""
     by_user = dict(settings.scopes)
+    if not by_user and not settings.default_scope:
+        return None
     return lambda subject: settings.default_scope + by_user.get(subject, ())
 
 
@@ -151,11 +158,13 @@ def _check_keys(settings: Settings) -> None:
     from unbroken._encryption import Encryptor  # noqa: PLC0415  # cryptography is slow to import
 
     try:
-        keys = encryption_keys(settings)
+        keys, kind = encryption_keys(settings), store_type(settings.store)
     except ConfigurationError:
-        return  # reported already
+        return  # reported already, or when the store is opened
     if keys:
         Encryptor(keys)
+    elif not settings.encryption_key and kind.shared and kind.path is None:
+        raise ConfigurationError(NO_KEY)
 
 
 def _is_url(text: str) -> bool:

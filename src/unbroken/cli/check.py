@@ -31,7 +31,7 @@ from unbroken.cli.terminal import say
 from unbroken.errors import ConfigurationError, InvalidRequest, UnbrokenError
 from unbroken.server import Keyring
 from unbroken.server.stores import SessionStore, StoreProblem, store_type
-from unbroken.server.stores.encrypted_keys import count_unencrypted
+from unbroken.server.stores.encrypted_keys import KEY_FILE_SUFFIX, count_unencrypted, encrypted_by_default
 from unbroken.server.stores.migrations import schema_version
 
 __all__ = ["Problem", "check", "store_problems"]
@@ -186,7 +186,7 @@ def _check_permissions(result: SettingsResult) -> Iterator[Problem]:
     if result.file and "@" in settings.store:
         secrets.append(str(result.file))
     if path := _path_of(settings.store):
-        secrets.append(path)
+        secrets += [path, path + KEY_FILE_SUFFIX]
     for path in filter(None, secrets):
         if (mode := _mode(path)) & NOT_FOR_OWNER:
             message = f"{path} contains secrets, and other users may access it: chmod {mode & 0o700:o} {path}"
@@ -214,16 +214,16 @@ def _check_store(settings: Settings) -> Iterator[Problem]:
             known = f"this unbroken knows schema {version.known}"
             yield Problem("schema", f"the tables have schema {version.found}, {known}: {action}")
             return
-        store = build_store(settings)
+        store = encrypted_by_default(build_store(settings), read_only=True)
     except UnbrokenError as error:
         if str(error) not in conflicts(settings):
             yield Problem("store", str(error))
         return
     try:
         yield from (Problem(one.code, one.message) for one in store_problems(store, settings))
-        if serves_others(settings) and (count := count_unencrypted(store)):
+        if serves_others(settings) and not _path_of(settings.store) and (count := count_unencrypted(store)):
             message = f"{count} keys in the store are not encrypted: set UNBROKEN_ENCRYPTION_KEY, then run"
-            yield Problem("unencrypted", f"{message} `unbroken keys encrypt`")
+            yield Problem("unencrypted", f"{message} `unbroken keys encrypt`")  # those in a file: the next start does
     except UnbrokenError as error:
         yield Problem("store", str(error))
     finally:

@@ -210,9 +210,9 @@ def keys_encrypt(settings: Settings) -> None:
 
     The newest encryption key encrypts them. First give it to every process of the server.
     """
-    store = build_store(settings)
-    Sessions(store).keyring()  # makes the first keys
-    say(f"encrypted {reencrypt_keys(store)} keys")
+    sessions = Sessions(build_store(settings))
+    sessions.keyring()  # makes the first keys
+    say(f"encrypted {reencrypt_keys(sessions.store)} keys")
 
 
 @keys.command("new-encryption-key")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core import checks
+
+from unbroken.server.stores import store_type
+from unbroken.server.stores.encrypted_keys import ENVIRONMENT_VARIABLE
 
 __all__ = ["UnbrokenConfig"]
 
@@ -56,8 +61,16 @@ def check_deployment(**_: Any) -> list[checks.CheckMessage]:
         hint = "Set UNBROKEN['STORE'] to postgresql://..., redis://... or sqlite:////path"
         message = "Sessions are lost with the process, and other processes do not see them"
         warnings.append(checks.Warning(message, hint, id="unbroken.W002"))
-    elif "STORE" in given and not (given.get("ENCRYPTION_KEY") or given.get("ENCRYPTION_KEY_FILE")):
+    elif "STORE" in given and _keys_are_plain(given):
         hint = "Set UNBROKEN['ENCRYPTION_KEY'] or ['ENCRYPTION_KEY_FILE'] to a key that `unbroken keys` has made"
         message = "Keys are stored unencrypted: a reader of the store, or of a backup of it, can issue tokens"
         warnings.append(checks.Warning(message, hint, id="unbroken.W003"))
     return warnings
+
+
+def _keys_are_plain(given: Mapping[str, Any]) -> bool:
+    """Return whether somebody chose to leave the keys in the store unencrypted."""
+    if key := given.get("ENCRYPTION_KEY") or given.get("ENCRYPTION_KEY_FILE"):
+        return key in ("none", ["none"])
+    in_environment = os.environ.get(ENVIRONMENT_VARIABLE, "").strip() == "none"
+    return in_environment and store_type(given["STORE"]).path is None

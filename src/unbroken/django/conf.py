@@ -9,7 +9,8 @@
     SESSIONS         your own ``Sessions``, in place of the store and of everything that it would be made with
     VERIFIER         an ``unbroken.verifier.Verifier``, in place of both, where the sessions are another service's:
                      then there are no endpoints; SUBJECT_FIELD, IS_ACTIVE, COOKIES and ORIGINS may be set beside it
-    ENCRYPTION_KEY, ENCRYPTION_KEY_FILE    encrypts the keys in the store; a key or a list of keys, the newest first
+    ENCRYPTION_KEY, ENCRYPTION_KEY_FILE    encrypts the keys in the store; a key or a list of keys, the newest first.
+                     SQLite has a file with a key beside it; elsewhere one must be set, or "none"
 
 1. Everything is checked when Django starts. The store is opened when it is first needed.
 2. A function, and any other object, may be given by its dotted path.
@@ -34,14 +35,16 @@ from unbroken.server.core.rotation import Policy
 from unbroken.server.http.authentication import TokenVerifier
 from unbroken.server.http.settings import OTHER_WORDS, EndpointOptions, EndpointSettings, suggestion
 from unbroken.server.sessions import Sessions
-from unbroken.server.stores import store_type
+from unbroken.server.stores.encrypted_keys import check_key
 
 __all__ = ["Settings", "read_setting"]
 
 POLICY = {one.name.upper(): one.name for one in fields(Policy)}
 ENDPOINTS = {one.name.upper(): one.name for one in fields(EndpointSettings)}
 SESSIONS = {
-    name.upper(): name for name in inspect.signature(Sessions).parameters if name not in ("store", "policy", "clock")
+    name.upper(): name
+    for name in inspect.signature(Sessions).parameters
+    if name not in ("store", "policy", "clock", "encryption_key")
 }
 ENCRYPTION = ("ENCRYPTION_KEY", "ENCRYPTION_KEY_FILE")
 OWN = ("STORE", "SESSIONS", "VERIFIER", "SUBJECT_FIELD", "AUTHENTICATE", *ENCRYPTION)
@@ -82,7 +85,7 @@ def read_setting(given: object) -> Settings:
         endpoints = EndpointOptions(**_picked(values, ENDPOINTS))  # type: ignore[typeddict-item]  # checked by ``of``
         EndpointSettings.of(**endpoints)
         if "STORE" in values:
-            store_type(values["STORE"])  # rule 1: an unknown scheme is found without opening the store
+            check_key(values["STORE"], _encryption_keys(values))  # rule 1: nothing is opened yet
         policy = Policy(**_picked(values, POLICY))
     except ConfigurationError as error:
         raise ImproperlyConfigured(f"UNBROKEN: {error}") from error

@@ -17,7 +17,6 @@ from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.http.settings import EndpointSettings
 from unbroken.server.sessions import Sessions
 from unbroken.server.stores import SessionStore, open_store
-from unbroken.server.stores.encrypted_keys import encrypted_keys
 from unbroken.server.stores.memory import MemorySessionStore
 
 __all__ = ["Runtime", "authenticate_user", "is_active_user", "reset", "route_table", "runtime", "sessions", "user_of"]
@@ -41,7 +40,10 @@ class Runtime:
             self.authenticator = RequestAuthenticator(self.verifier, cookies=given.cookies, origins=given.origins)
             return
         self.verifier = self._sessions = setting.own_sessions or Sessions(
-            store or _open_store(setting), policy=setting.policy, **dict(setting.sessions)
+            store or open_store(setting.store),
+            policy=setting.policy,
+            encryption_key=None if store else (setting.encryption_keys or None),
+            **dict(setting.sessions),
         )
         authenticate = with_fresh_connection(setting.authenticate) or self.users.authenticate
         options: Any = {name: with_fresh_connection(value) for name, value in setting.endpoints.items()}
@@ -116,11 +118,6 @@ def _checks_users(setting: Settings) -> bool:
         return False
     django_accounts = setting.authenticate is None and setting.verifier is None
     return django_accounts or setting.endpoints.get("is_active") is is_active_user
-
-
-def _open_store(setting: Settings) -> SessionStore:
-    store = open_store(setting.store)
-    return encrypted_keys(store, setting.encryption_keys) if setting.encryption_keys else store
 
 
 def _new_runtime() -> Runtime:

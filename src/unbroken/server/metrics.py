@@ -35,7 +35,19 @@ COUNTERS: dict[str, tuple[str, str]] = {
 LABEL_VALUES = {
     "why": frozenset({"password", "code", "logged_out", "revoked", "reuse"}),
     "verdict": frozenset({"rotated", "healed", "converged", "retried", "branched"}),
-    "reason": frozenset({"malformed", "unknown", "expired", "revoked", "logged_out", "reuse", "wrong_client"}),
+    "reason": frozenset(
+        {
+            "malformed",
+            "unknown",
+            "expired",
+            "revoked",
+            "logged_out",
+            "reuse",
+            "wrong_client",
+            "wrong_audience",
+            "no_scope",
+        }
+    ),
 }
 # The operations of a store that are timed: all of them, in the order of the protocol.
 OPERATIONS = tuple(

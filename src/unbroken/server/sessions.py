@@ -23,10 +23,11 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
 from unbroken._bounded_cache import BoundedCache
+from unbroken._encryption import EncryptionKey
 from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.server.core.events import EventListener, ServerEvent, SessionRevoked
-from unbroken.server.core.rotation import Policy, why_inactive
+from unbroken.server.core.rotation import FIRST_PARTY, Policy, SessionRow, why_inactive
 from unbroken.server.core.session_info import (
     MAX_LABEL_CHARS,
     Caller,
@@ -38,7 +39,7 @@ from unbroken.server.core.session_info import (
     session_info,
 )
 from unbroken.server.freshness import KeyAndRevocationCache
-from unbroken.server.grants.refresh_grant import MAX_SWAP_TRIES, RefreshGrant, too_contended
+from unbroken.server.grants.refresh_grant import MAX_SWAP_TRIES, RefreshGrant, too_contended, wrong_client
 from unbroken.server.grants.session_creator import SessionCreator
 from unbroken.server.grants.tickets import Ticket, TicketIssuer
 from unbroken.server.grants.token_issuer import TokenIssuer
@@ -46,6 +47,7 @@ from unbroken.server.keys.access_token import AccessTokenVerifier, Claims, kid_o
 from unbroken.server.keys.keyring import KeyRecord, Keyring
 from unbroken.server.listeners import listeners_of
 from unbroken.server.stores import SessionStore, open_store
+from unbroken.server.stores.encrypted_keys import encrypted_by_default
 from unbroken.server.stores.markers import void_pending_logins
 from unbroken.server.worker_pool import STORE_POOL, run_in_worker, run_inline
 from unbroken.tokens import TokenResponse
@@ -88,11 +90,13 @@ class Sessions:
     every access token. Without it, tokens name the address of a development server, and the first login logs a warning.
     *claims* returns further claims for the access tokens of a session; if it raises, no token is issued and nothing is
     spent. *on_event* is one listener or several. *confirm_first_use*: the first use of an access token settles its
-    branch at once, for servers whose clients store tokens before they use them. *clock* returns the time of day, in
-    seconds.
+    branch at once, for servers whose clients store tokens before they use them. *encryption_key*, or several with the
+    newest first, encrypts the keys in the store, so that a dump of it makes no token; ``"none"`` leaves them as they
+    are. It is not needed for SQLite, which gets a file with a key beside it, and for a store in memory; elsewhere it
+    may also be in the environment, as UNBROKEN_ENCRYPTION_KEY. *clock* returns the time of day, in seconds.
 
-    Raises ConfigurationError for a store or an issuer that cannot be used, and StoreUnavailable for a store that does
-    not respond. ``close`` it, or use it as a context manager.
+    Raises ConfigurationError for a store, an issuer or an encryption key that cannot be used, and StoreUnavailable for
+    a store that does not respond. ``close`` it, or use it as a context manager.
     """
 
     def __init__(
@@ -105,12 +109,14 @@ class Sessions:
         claims: Callable[[SessionInfo], Mapping[str, object]] | None = None,
         on_event: EventListener | Collection[EventListener] | None = None,
         confirm_first_use: bool = False,
+        encryption_key: EncryptionKey | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._has_no_issuer = issuer is None
         self.issuer = DEVELOPMENT_ISSUER if issuer is None else _checked_issuer(issuer)
         self.audience, self.policy, self.clock = audience, policy, clock
-        self.store = store = open_store(store) if isinstance(store, str) else _checked_store(store)
+        opened = open_store(store) if isinstance(store, str) else _checked_store(store)
+        self.store = store = encrypted_by_default(opened, encryption_key)
         self._listeners = listeners = listeners_of(on_event)
         token_ttls = {"sign": policy.access_ttl, "mac": policy.refresh_ttl}
         self._freshness = freshness = KeyAndRevocationCache(store, token_ttls, clock)
@@ -128,7 +134,7 @@ class Sessions:
         self,
         subject: str,
         *,
-        client_id: str = "first-party",
+        client_id: str = FIRST_PARTY,
         scope: str = "",
         label: str = "",
         coordinated: bool = False,
@@ -148,7 +154,7 @@ class Sessions:
         self,
         subject: str,
         *,
-        client_id: str = "first-party",
+        client_id: str = FIRST_PARTY,
         scope: str = "",
         label: str = "",
         coordinated: bool = False,
@@ -186,8 +192,9 @@ class Sessions:
     ) -> TokenResponse:
         """Return new tokens for a refresh token (RFC 6749 §6). Raises InvalidGrant, InvalidScope or TryLater.
 
-        The same *idempotency_key* always gets the same tokens. *client_id*, where given, must be that of the session.
-        *scope* narrows the access token.
+        The same *idempotency_key* always gets the same tokens. *client_id* must be that of the session; only for the
+        server's own client it may be left out. *scope* narrows the access token. A session of another issuer or
+        audience on the same store is refused.
         """
         return run_sync(self._refresh_grant.refresh(refresh_token, idempotency_key, client_id, scope, caller))
 
@@ -204,6 +211,27 @@ class Sessions:
         grant = self._refresh_grant
         return await run_inline(
             self.store, lambda: grant.refresh(refresh_token, idempotency_key, client_id, scope, caller)
+        )
+
+    async def arefresh_within(
+        self,
+        refresh_token: str,
+        allowed: Callable[[str, str], Awaitable[str]] | None,
+        *,
+        idempotency_key: str | None = None,
+        client_id: str | None = None,
+        scope: str | None = None,
+        caller: Caller = Caller(),
+    ) -> TokenResponse:
+        """``arefresh`` for endpoints whose application decides about scopes.
+
+        *allowed*, if it is not None, is awaited with the subject and the scope of the next access token, unless that
+        is empty, and returns what is left of it. If it raises, nothing is spent. Within ``run_sync`` it must not
+        suspend.
+        """
+        grant = self._refresh_grant
+        return await run_inline(
+            self.store, lambda: grant.refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed)
         )
 
     def inspect_refresh(self, refresh_token: str) -> RefreshInspection | None:
@@ -315,7 +343,7 @@ class Sessions:
         """``rename`` for event loops."""
         for _ in range(MAX_SWAP_TRIES):
             now, found = self.clock(), await self.store.sessions(subject, sid)
-            if not found or why_inactive(found[0], now):
+            if not found or why_inactive(found[0], now) or not self._may_manage(found[0], subject):
                 return None
             after = replace(found[0], label=label[:MAX_LABEL_CHARS])
             dead_until = self._freshness.dead_until(now)
@@ -324,22 +352,31 @@ class Sessions:
                 return session_info(after)
         raise too_contended("this session changes too often now")
 
-    def logout(self, *, access_token: str | None = None, refresh_token: str | None = None) -> bool:
-        """Revoke the sessions of these tokens, and return whether there are any. Old genuine tokens count as well."""
-        return run_sync(self.alogout(access_token=access_token, refresh_token=refresh_token))
+    def logout(
+        self, *, access_token: str | None = None, refresh_token: str | None = None, client_id: str | None = None
+    ) -> bool:
+        """Revoke the sessions of these tokens, and return whether there are any. Old genuine tokens count as well.
+
+        With *client_id*, raises InvalidGrant for a session of another client.
+        """
+        return run_sync(self.alogout(access_token=access_token, refresh_token=refresh_token, client_id=client_id))
 
     @in_worker
-    async def alogout(self, *, access_token: str | None = None, refresh_token: str | None = None) -> bool:
+    async def alogout(
+        self, *, access_token: str | None = None, refresh_token: str | None = None, client_id: str | None = None
+    ) -> bool:
         """``logout`` for event loops."""
         await self._freshness.refresh_if_due()
-        sids = set()
-        if access_token is not None and (sid := await self._sid_of(access_token)):
-            sids.add(sid)
+        owners: dict[str, str] = {}  # the client of each session
+        if access_token is not None and (claims := await self._claims_of(access_token)):
+            owners[claims.sid] = claims.client_id
         if refresh_token is not None and (found := await self._refresh_grant.inspect(refresh_token)):
-            sids.add(found.session.sid)
-        for sid in sids:
+            owners[found.session.sid] = found.session.client_id
+        if client_id is not None and not set(owners.values()) <= {client_id}:
+            raise wrong_client()
+        for sid in owners:
             await self._revoke("logged_out", sid=sid)
-        return bool(sids)
+        return bool(owners)
 
     def revoke(self, sid: str, *, subject: str | None = None, why: str = "revoked") -> bool:
         """Revoke the session *sid*, and return whether it was alive. With *subject*, only if it is that subject's."""
@@ -351,16 +388,26 @@ class Sessions:
         return bool(await self._revoke(why, sid=sid, subject=subject))
 
     def revoke_others(self, subject: str, *, keep: str) -> int:
-        """Revoke all sessions of *subject* but the one with the sid *keep*, and return how many."""
+        """Revoke all sessions of *subject* but the one with the sid *keep*, and return how many.
+
+        Those of other issuers and audiences on the same store stay as they are.
+        """
         return run_sync(self.arevoke_others(subject, keep=keep))
 
     @in_worker
     async def arevoke_others(self, subject: str, *, keep: str) -> int:
         """``revoke_others`` for event loops."""
-        return await self._revoke("revoked", subject=subject, keep=keep)
+        rows = await self.store.sessions(subject)
+        if all(map(self._issuer.is_own, rows)):
+            return await self._revoke("revoked", subject=subject, keep=keep)
+        own = [row.sid for row in rows if row.sid != keep and self._issuer.is_own(row)]
+        return sum([await self._revoke("revoked", sid=sid, subject=subject) for sid in own])
 
     def revoke_subject(self, subject: str) -> int:
-        """Revoke all sessions of *subject*, after a new password or the end of an account, and return how many."""
+        """Revoke all sessions of *subject*, after a new password or the end of an account, and return how many.
+
+        Also those of other issuers and audiences on the same store, which share its subjects.
+        """
         return run_sync(self.arevoke_subject(subject))
 
     @in_worker
@@ -380,18 +427,25 @@ class Sessions:
         if sid is None and subject is not None:
             # Before the sessions: a login that waits for MFA must not become one after they are revoked.
             await void_pending_logins(self.store, subject, now)
-        subjects = {} if sid is None else {row.sid: row.subject for row in await self.store.sessions(sid=sid)}
+        rows = [] if sid is None else await self.store.sessions(sid=sid)
+        if not all(self._may_manage(row, subject) for row in rows):
+            return 0
+        subjects = {row.sid: row.subject for row in rows}
         revoked = await self.store.revoke(now, why, until, sid=sid, subject=subject, except_sid=keep)
         self._freshness.add_revocations([(one, until) for one in revoked])  # rule 4
         for one in revoked:
             self.notify(SessionRevoked(one, subject or subjects.get(one, ""), why))
         return len(revoked)
 
-    async def _sid_of(self, access_token: str) -> str | None:
-        """Return the sid of a genuine access token, however old; else None."""
+    def _may_manage(self, row: SessionRow, subject: str | None) -> bool:
+        """Return whether *subject* may change the session *row* here; None is the operator, who may change any."""
+        return subject is None or self._issuer.is_own(row)
+
+    async def _claims_of(self, access_token: str) -> Claims | None:
+        """Return the claims of a genuine access token, however old; else None."""
         await self._freshness.refresh_for_unknown_key(kid_of(access_token))
         try:
-            return self._verifier.verify_signature(access_token, self._freshness.keyring, self.clock()).sid
+            return self._verifier.verify_signature(access_token, self._freshness.keyring, self.clock())
         except InvalidToken:
             return None
 

@@ -119,8 +119,8 @@ def test_a_login_with_mfa_asks_for_a_code_before_it_creates_the_session(people: 
     done = people.step(body["mfa_token"])
     assert done.status_code == 200, done.text
     assert NO_STORE.items() <= dict(done.headers).items()
-    [device] = people.devices(done.json())
-    assert (device["label"], device["client_id"], device["subject"]) == ("phone", "app", "careful ada")
+    [device] = people.sessions.list_sessions("careful ada")
+    assert (device.label, device.client_id, device.subject) == ("phone", "app", "careful ada")
 
 
 def test_a_wrong_code_may_be_corrected_and_a_right_one_counts_once(people: People) -> None:

@@ -73,7 +73,7 @@ def cookies_url() -> Iterator[str]:
 def bearer(known: bool) -> dict[str, str]:
     if not known:
         return {}
-    return {"authorization": f"Bearer {SESSIONS.create('operator', scope='introspect').access_token}"}
+    return {"authorization": f"Bearer {SESSIONS.create('operator', scope='introspect sessions').access_token}"}
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["stranger", "operator"])
@@ -114,7 +114,7 @@ class Caller:
 
 def test_valid_requests_get_the_described_responses(plain_url: str) -> None:
     call = Caller(plain, plain_url)
-    who = {"username": "operator", "password": PASSWORD, "scope": "introspect"}
+    who = {"username": "operator", "password": PASSWORD, "scope": "introspect sessions"}
     first = call("POST", "/auth/login", 200, body={**who, "label": "till", "client_id": "app"}, media_type=JSON)
     token, form = first["access_token"], {"media_type": FORM}
     other = call("POST", "/auth/token", 200, body={"grant_type": "password", **who}, **form)
@@ -125,7 +125,8 @@ def test_valid_requests_get_the_described_responses(plain_url: str) -> None:
         body={"grant_type": "refresh_token", "refresh_token": other["refresh_token"]},
         **form,
     )
-    call("POST", "/auth/refresh", 200, body={"refresh_token": first["refresh_token"]}, media_type=JSON)
+    again = {"refresh_token": first["refresh_token"], "client_id": "app"}
+    call("POST", "/auth/refresh", 200, body=again, media_type=JSON)
     call("POST", "/auth/introspect", 200, token, body={"token": first["refresh_token"]}, **form)
     call("GET", "/auth/session", 200, token)
     [sid, *_] = [one["sid"] for one in call("GET", "/auth/sessions", 200, token)["sessions"] if not one["current"]]

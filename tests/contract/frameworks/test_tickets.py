@@ -42,7 +42,7 @@ def bought(wire: Wire, **more: Any) -> str:
 
 
 def test_an_access_token_buys_a_ticket_that_says_the_same(wire: Wire) -> None:
-    token = wire.login("ada", scope="read write", client_id="web")["access_token"]
+    token = wire.login("ada", scope="read write")["access_token"]
     answer = wire.http.post(TICKET, headers=authorization(token))
     assert answer.status_code == 200
     assert answer.json().keys() == {"ticket", "expires_in"}

@@ -147,13 +147,20 @@ def test_scope_can_be_narrowed_for_one_access_token_and_never_widened(wire: Wire
     assert whole.json()["scope"] == "read write", "a refused scope spent nothing"
 
 
-@pytest.mark.parametrize("empty", [{}, basic(""), basic("app"), basic("app", "ignored")])
-def test_a_public_client_names_itself_by_basic_by_a_field_or_not_at_all(wire: Wire, empty: dict[str, str]) -> None:
+@pytest.mark.parametrize("named", [basic("app"), basic("app", "ignored")])
+def test_a_public_client_names_itself_by_basic_or_by_a_field(wire: Wire, named: dict[str, str]) -> None:
     token = wire.login(client_id="app")["refresh_token"]
     fields = {"grant_type": "refresh_token", "refresh_token": token}
-    assert wire.http.post("/auth/token", data=fields, headers=empty).status_code == 200
+    assert wire.http.post("/auth/token", data=fields, headers=named).status_code == 200
     token = wire.login(client_id="app")["refresh_token"]
     assert wire.form("/auth/token", grant_type="refresh_token", refresh_token=token, client_id="app").status_code == 200
+
+
+@pytest.mark.parametrize("unnamed", [{}, basic("")])
+def test_only_the_servers_own_client_may_leave_out_its_name(wire: Wire, unnamed: dict[str, str]) -> None:
+    for tokens, status in ((wire.login(), 200), (wire.login(client_id="app"), 400)):
+        fields = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+        assert wire.http.post("/auth/token", data=fields, headers=unnamed).status_code == status
 
 
 def test_another_clients_token_is_refused_and_not_spent(wire: Wire) -> None:

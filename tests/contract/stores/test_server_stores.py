@@ -36,7 +36,7 @@ from tests.support.waiting import eventually
 from unbroken._sync import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
 from unbroken.server import Sessions, open_store
-from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict, present
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionRow, Verdict, present
 from unbroken.server.keys.keyring import new_mac_key
 from unbroken.server.stores import Account, store_type, store_types
 
@@ -48,6 +48,8 @@ STORES = [(kind, mode) for kind in TYPES for mode in MODES]
 SHARED = [(kind, mode) for kind, mode in STORES if TYPES[kind].shared]
 SERVERS: dict[str, Callable[[], AbstractContextManager[Service]]] = {"postgres": postgres_server, "redis": redis_server}
 NOW = 100.0
+BINDINGS = [SessionBinding("web", "https://id.example.com", "shop")]  # of a row, then others
+BINDINGS += [BINDINGS[0]._replace(**{name: value}) for name in SessionBinding._fields for value in ("", "other")]
 Run = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
 
 
@@ -156,16 +158,16 @@ def test_rotate_is_r1_and_nothing_else(store: Any, before: SessionRow, token: Pr
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(before=rows, token=tokens, number=st.integers(2**60, 2**61), client_id=st.sampled_from([None, "", "web"]))
+@given(before=rows, token=tokens, number=st.integers(2**60, 2**61), binding=st.sampled_from([None, *BINDINGS]))
 def test_a_row_that_was_not_read_is_rotated_alike(
-    store: Any, before: SessionRow, token: PresentedToken, number: int, client_id: str | None
+    store: Any, before: SessionRow, token: PresentedToken, number: int, binding: SessionBinding | None
 ) -> None:
-    before = replace(before, key=number.to_bytes(8, "big"), sid=str(number), client_id="web")
+    before = replace(before, key=number.to_bytes(8, "big"), sid=str(number), **BINDINGS[0]._asdict())
     store.insert(before) if store.read(before.key) is None else None
     before = store.read(before.key)
-    rotated = store.rotate_returning(before.key, token, NOW, 300.0, client_id)
+    rotated = store.rotate_returning(before.key, token, NOW, 300.0, binding)
     after, verdict = present(before, token, NOW, Policy(refresh_ttl=300.0))
-    assert rotated == (after if verdict is Verdict.ROTATED and client_id != "" else None)
+    assert rotated == (after if verdict is Verdict.ROTATED and binding in (None, BINDINGS[0]) else None)
     assert store.read(before.key) == (rotated or before)
     assert store.rotate_returning(b"nobody's", token, NOW, 300.0, None) is None
 
@@ -181,6 +183,8 @@ def test_a_session_row_is_read_as_it_was_written(store: Any) -> None:
         coordinated=True,
         label="läptop",
         client_id="web",
+        issuer="https://id.example.com",
+        audience="shop",
     )
     store.insert(full)
     assert store.read(full.key) == full

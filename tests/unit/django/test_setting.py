@@ -182,7 +182,9 @@ def test_keys_are_encrypted_and_the_check_says_where_they_are_not(
     ):
         assert unencrypted(**one) == 0
         assert "unbroken.W003" not in capsys.readouterr().err
-    assert unencrypted() > 0
+    assert unencrypted() == 0, "the key is in a file beside the store"
+    assert "unbroken.W003" not in capsys.readouterr().err
+    assert unencrypted(ENCRYPTION_KEY="none") > 0
     assert "unbroken.W003" in capsys.readouterr().err
 
 

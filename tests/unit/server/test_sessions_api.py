@@ -23,7 +23,6 @@ from unbroken.server import (
     Revocation,
     ServerEvent,
     Sessions,
-    SqliteSessionStore,
 )
 from unbroken.server import (
     sessions as sessions_module,
@@ -35,7 +34,7 @@ BLOCKING = sorted(
     if inspect.isfunction(value) and not name.startswith("_") and hasattr(Sessions, f"a{name}")
 )
 WITHOUT_IO = {"add_listener", "notify", "verify_cached"}
-FOR_ENDPOINTS = {"acreate_unless"}  # coroutines, which run in both styles
+FOR_ENDPOINTS = {"acreate_unless", "arefresh_within"}  # coroutines, which run in both styles
 
 
 # ---- two spellings ---------------------------------------------------------------------------------------------------
@@ -76,7 +75,8 @@ def _kinds_in(hint: Any) -> list[type]:
 
 def test_a_url_is_enough(tmp_path: Path) -> None:
     with Sessions(f"sqlite:///{tmp_path}/app.db") as sessions:
-        assert isinstance(sessions.store, SqliteSessionStore)
+        assert repr(sessions.store) == f"<SqliteSessionStore {tmp_path}/app.db>"
+        assert (tmp_path / "app.db.key").exists(), "the keys in it are encrypted"
         assert sessions.verify(sessions.create("ada").access_token).subject == "ada"
 
 

@@ -39,16 +39,29 @@ from unbroken._durations import Duration, to_seconds
 from unbroken.errors import ConfigurationError
 
 __all__ = [
+    "FIRST_PARTY",
     "RETURNED_COLUMNS",
     "Generation",
     "Policy",
     "PresentedToken",
+    "SessionBinding",
     "SessionRow",
     "Verdict",
     "present",
     "rotated_row",
     "why_inactive",
 ]
+
+
+FIRST_PARTY = "first-party"  # the client id of the server's own pages and programs
+
+
+class SessionBinding(NamedTuple):
+    """Where the refresh tokens of a session are good: for this client, at this issuer, for this audience."""
+
+    client_id: str
+    issuer: str
+    audience: str
 
 
 class Generation(NamedTuple):
@@ -110,6 +123,8 @@ class SessionRow:
     expires_at: float
     client_id: str = ""
     scope: str = ""
+    issuer: str = ""  # who issued the session, and for whom; empty in a row that a version before these columns wrote:
+    audience: str = ""  # the first refresh fills them in (``bound``)
     coordinated: bool = False  # declared at login: the client stores and shares its idempotency keys, so R2 is off
     generation: int = 0
     branch: int = 0
@@ -125,6 +140,19 @@ class SessionRow:
     label: str = ""
     ip: str = ""
     user_agent: str = ""
+
+    @property
+    def binding(self) -> SessionBinding:
+        """Where its refresh tokens are good."""
+        return SessionBinding(self.client_id, self.issuer, self.audience)
+
+    def is_of(self, issuer: str, audience: str) -> bool:
+        """Return whether this session belongs to *issuer* and *audience*; so does one that belongs to none yet."""
+        return not self.issuer or (self.issuer, self.audience) == (issuer, audience)
+
+    def bound(self, issuer: str, audience: str) -> SessionRow:
+        """Return this row, bound to *issuer* and *audience* if it belongs to none yet."""
+        return self if self.issuer else replace(self, issuer=issuer, audience=audience)
 
 
 class Verdict(Enum):
@@ -225,7 +253,7 @@ def revoke(row: SessionRow, token: PresentedToken, now: float) -> SessionRow:
 
 # What a store's R1 returns of the row it changed, in the order that ``rotated_row`` takes.
 RETURNED_COLUMNS = (
-    "sid, subject, created_at, expires_at, client_id, scope, coordinated, previous_rotated_at, "
+    "sid, subject, created_at, expires_at, client_id, scope, issuer, audience, coordinated, previous_rotated_at, "
     "previous_promoted_branch, label, ip, user_agent"
 )
 
@@ -241,6 +269,8 @@ def rotated_row(
         expires_at,
         client_id,
         scope,
+        issuer,
+        audience,
         coordinated,
         previous_rotated_at,
         previous_promoted_branch,
@@ -258,6 +288,8 @@ def rotated_row(
         expires_at=expires_at,
         client_id=client_id,
         scope=scope,
+        issuer=issuer,
+        audience=audience,
         coordinated=bool(coordinated),
         generation=token.generation + 1,
         branch=0,

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from unbroken.server.core.rotation import SessionRow
+from unbroken.server.core.rotation import FIRST_PARTY, SessionRow
 
 __all__ = [
     "MAX_IP_CHARS",
@@ -69,7 +69,7 @@ class NewSession(NamedTuple):
     ``Policy.grace`` seconds.
     """
 
-    client_id: str = "first-party"
+    client_id: str = FIRST_PARTY
     scope: str = ""
     label: str = ""
     coordinated: bool = False
@@ -81,6 +81,8 @@ class SessionInfo:
 
     ``user_agent`` is stored short: ``Chrome/142 (Windows)`` of a browser, 400 characters of any other program.
     ``revoked_why`` is ``logged_out``, ``revoked``, ``reuse``, or the word that ``Sessions.revoke`` was given.
+    ``issuer`` and ``audience`` say whose session it is; they are empty until its first refresh, if an older version
+    created it.
     """
 
     sid: str
@@ -96,10 +98,20 @@ class SessionInfo:
     expires_at: float
     revoked_at: float | None = None
     revoked_why: str | None = None
+    issuer: str = ""
+    audience: str = ""
+
+    def is_of(self, issuer: str, audience: str) -> bool:
+        """Return whether this session belongs to *issuer* and *audience*; so does one that belongs to none yet."""
+        return not self.issuer or (self.issuer, self.audience) == (issuer, audience)
 
     def to_json(self, *, current: bool = False) -> dict[str, object]:
-        """Return the session as a JSON object; *current* marks the session of the caller."""
-        return {**asdict(self), "device": device_name(self.user_agent), "current": current}
+        """Return the session as a JSON object; *current* marks the session of the caller.
+
+        Without the issuer and the audience, which are the caller's own.
+        """
+        shown = {name: value for name, value in asdict(self).items() if name not in ("issuer", "audience")}
+        return {**shown, "device": device_name(self.user_agent), "current": current}
 
 
 class RefreshInspection(NamedTuple):
@@ -139,6 +151,8 @@ def session_info(row: SessionRow, used_at: float | None = None, idle_expires_at:
         row.expires_at,
         row.revoked_at,
         row.revoked_why,
+        row.issuer,
+        row.audience,
     )
 
 

@@ -8,20 +8,36 @@
 3. A session that this process knows as revoked stays revoked, even if the store was restored to an older state in which
    it is alive: then it is revoked there again.
 4. A refused refresh is InvalidGrant or InvalidScope (RFC 6749 §5.2), each with a reason; listeners hear of the former.
+5. A refresh token is good at the issuer and for the audience of its session, and for its client alone (RFC 6749 §6,
+   RFC 9700 §2.3). A session that belongs to no issuer yet, because an older version created it, is bound to the first
+   one that refreshes it. Only the server's own client may leave out its client id.
+6. The scope of a session is what its subject may have at most. *allowed*, where the application decides, returns what
+   is left of it now; it is asked before anything is spent. If nothing is left, the session is over: a token without any
+   scope would be its user's own, and may do more.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import cast
 
 from unbroken.errors import InvalidGrant, InvalidScope, TryLater
 from unbroken.server.core.events import RefreshRejected, ReuseDetected, SessionRefreshed, VerdictWord
 from unbroken.server.core.refresh_token import RefreshToken, row_key
-from unbroken.server.core.rotation import Generation, Policy, PresentedToken, SessionRow, Verdict, present, why_inactive
+from unbroken.server.core.rotation import (
+    FIRST_PARTY,
+    Generation,
+    Policy,
+    PresentedToken,
+    SessionBinding,
+    SessionRow,
+    Verdict,
+    present,
+    why_inactive,
+)
 from unbroken.server.core.session_info import Caller, RefreshInspection, session_info
 from unbroken.server.freshness import KeyAndRevocationCache
 from unbroken.server.grants.token_issuer import TokenIssuer
@@ -29,8 +45,9 @@ from unbroken.server.listeners import Listeners
 from unbroken.server.stores import SessionStore
 from unbroken.tokens import TokenResponse
 
-__all__ = ["MAX_SWAP_TRIES", "RefreshGrant", "too_contended"]
+__all__ = ["MAX_SWAP_TRIES", "AllowedScope", "RefreshGrant", "too_contended", "wrong_client"]
 
+AllowedScope = Callable[[str, str], Awaitable[str]]  # of a subject and a scope
 _log = logging.getLogger("unbroken")
 MAX_SWAP_TRIES = 20  # of a compare-and-set that other requests win
 MAX_IDEMPOTENCY_KEY_CHARS = 200
@@ -60,11 +77,17 @@ class RefreshGrant:
         self._listeners, self._clock = listeners, clock
 
     async def refresh(
-        self, refresh_token: str, idempotency_key: str | None, client_id: str | None, scope: str | None, caller: Caller
+        self,
+        refresh_token: str,
+        idempotency_key: str | None,
+        client_id: str | None,
+        scope: str | None,
+        caller: Caller,
+        allowed: AllowedScope | None = None,
     ) -> TokenResponse:
         """Return the next tokens. Raise InvalidGrant or InvalidScope, or TryLater: then nothing is spent."""
         try:
-            return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller)
+            return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed)
         except InvalidGrant as error:
             if self._listeners:
                 self._listeners.notify(RefreshRejected(reason=error.reason, ip=caller.ip, user_agent=caller.user_agent))
@@ -79,13 +102,19 @@ class RefreshGrant:
         except InvalidGrant:
             return None
         row = await self._store.read(row_key(token.session_secret))
-        if row is None:
+        if row is None or not self._issuer.is_own(row):  # rule 5
             return None
         _, verdict = present(row, PresentedToken(token.generation, token.branch), now, self._policy)
         return RefreshInspection(session_info(row), verdict in USABLE)
 
     async def _refresh(
-        self, text: str, idempotency_key: str | None, client_id: str | None, scope: str | None, caller: Caller
+        self,
+        text: str,
+        idempotency_key: str | None,
+        client_id: str | None,
+        scope: str | None,
+        caller: Caller,
+        allowed: AllowedScope | None,
     ) -> TokenResponse:
         if monotonic() > self._freshness.fresh_until:
             await self._freshness.refresh_if_due()
@@ -93,16 +122,22 @@ class RefreshGrant:
         token = await self._authenticate_token(text, now)
         key = row_key(token.session_secret)
         presented = PresentedToken(token.generation, token.branch, _hash_of(idempotency_key))
-        row = self._issuer.cached_row(key)
-        if row is None and scope is None and self._issuer.never_fails:  # rule 2, the session is not cached
-            row = await self._store.rotate_returning(key, presented, now, self._policy.refresh_ttl, client_id)
+        row, binding = self._issuer.cached_row(key), self._issuer.binding(client_id)
+        if (
+            row is None and scope is None and allowed is None and self._issuer.never_fails
+        ):  # rule 2, the session is not cached
+            row = await self._store.rotate_returning(key, presented, now, self._policy.refresh_ttl, binding)
             if row is not None:
                 return await self._issue_rotated(token, row, now)
-            scope = _effective_scope(await self._read_row(key), client_id, scope)
+            scope = _effective_scope(await self._read_row(key), binding, scope)
             return await self._decide_and_swap(token, presented, scope, now, caller)
         row = row or await self._read_row(key)
-        scope = _effective_scope(row, client_id, scope)
+        scope = _effective_scope(row, binding, scope)
+        if allowed is not None:
+            scope = await _remaining_scope(allowed, row, scope)
         await self._check_not_revoked(row, now)
+        if not row.issuer:  # rule 5
+            return await self._decide_and_swap(token, presented, scope, now, caller)
         # R1 tells what the row will be, so its tokens are made before the one statement (rule 2).
         idle_expires_at = min(now + self._policy.refresh_ttl, row.expires_at)
         generation = Generation(token.generation + 1, 0)
@@ -132,11 +167,14 @@ class RefreshGrant:
             if not why_inactive(row, now):
                 await self._check_not_revoked(row, now)
             after, verdict = present(row, presented, now, self._policy)
+            after = after if after is row else self._issuer.bound(after)  # rule 5
             refused = verdict in REFUSALS
             tokens = None if refused else self._issuer.issue_current(token.session_secret, after, scope, now)
             if after is not row and not await self._store.compare_and_set(row, after, self._freshness.dead_until(now)):
                 continue
             if tokens is not None:
+                if after.issuer != row.issuer:
+                    self._issuer.cache_row(after)
                 self._notify_refreshed(after, verdict, after.generation)
                 return tokens
             if verdict is Verdict.REUSED:
@@ -197,19 +235,37 @@ def too_contended(what: str) -> TryLater:
     return TryLater(what, retry_after=CONTENDED_RETRY_SECONDS)
 
 
-def _effective_scope(row: SessionRow, client_id: str | None, scope: str | None) -> str:
+def wrong_client() -> InvalidGrant:
+    """Return the error for a token that was issued to another client."""
+    return InvalidGrant("this token belongs to another client", reason="wrong_client")
+
+
+def _effective_scope(row: SessionRow, binding: SessionBinding, scope: str | None) -> str:
     """Return the scope of the next access token.
 
-    Raise InvalidGrant for the token of another client, InvalidScope for more scope than the session has.
+    Raise InvalidGrant for the token of another issuer, audience or client (rule 5), InvalidScope for more scope than
+    the session has.
     """
-    if client_id is not None and client_id != row.client_id:
-        raise InvalidGrant("the refresh token belongs to another client", reason="wrong_client")
+    if not row.is_of(binding.issuer, binding.audience):
+        raise InvalidGrant("the refresh token belongs to another issuer or audience", reason="wrong_audience")
+    if binding.client_id != (row.client_id or FIRST_PARTY):
+        raise wrong_client()
     if scope is None:
         return row.scope
     wanted = dict.fromkeys(scope.split())
     if not wanted.keys() <= set(row.scope.split()):
         raise InvalidScope("the requested scope exceeds that of the session")
     return " ".join(wanted) or row.scope
+
+
+async def _remaining_scope(allowed: AllowedScope, row: SessionRow, scope: str) -> str:
+    """Return what is left of *scope* (rule 6). Raise InvalidGrant if nothing is, InvalidScope for a part of a scope."""
+    left = await allowed(row.subject, scope) if scope else ""
+    if left or not scope:
+        return left
+    if scope != row.scope:
+        raise InvalidScope("this user may not have the requested scope any more")
+    raise InvalidGrant("this user may not have any of the session's scope any more", reason="no_scope")
 
 
 def _hash_of(idempotency_key: str | None) -> bytes | None:

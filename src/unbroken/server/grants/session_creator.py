@@ -86,6 +86,8 @@ class SessionCreator:
             expires_at=now + self._policy.max_age,
             client_id=new.client_id,
             scope=" ".join(dict.fromkeys(new.scope.split())),
+            issuer=self._issuer.issuer,
+            audience=self._issuer.audience,
             coordinated=new.coordinated,
             label=new.label[:MAX_LABEL_CHARS],
             ip=caller.ip[:MAX_IP_CHARS],
@@ -99,7 +101,7 @@ class SessionCreator:
 
     async def _is_new_device(self, row: SessionRow, now: float) -> bool:
         try:
-            return await new_device(self._store, row.subject, row.client_id, device_name(row.user_agent), now)
+            return await new_device(self._store, row, device_name(row.user_agent), now)
         except TryLater as error:
             _log.warning("cannot tell whether the device of session %s is new: %s", row.sid, error)
             return True  # rule 3

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
 from unbroken.errors import InvalidToken
 from unbroken.server.freshness import KeyAndRevocationCache
 from unbroken.server.keys.access_token import Claims, frozen
-from unbroken.server.keys.purpose_token import MALFORMED_ERRORS, PurposeToken, mac_number_of
+from unbroken.server.keys.purpose_token import PurposeToken, mac_number_of
+from unbroken.server.keys.strict_jwt import MALFORMED_ERRORS, read_count, read_text, read_time
 from unbroken.server.stores.markers import MarkerStore, mark_once, marker_key
 
 __all__ = ["Ticket", "TicketIssuer"]
@@ -30,9 +32,17 @@ TICKET_SECONDS = 30.0
 REDEEMED_SECONDS = 2.0 * TICKET_SECONDS  # so that a marker outlives its ticket where the clocks of two nodes differ
 MAX_TICKET_CHARS = 6144  # proxies take a request line of 8 KiB
 TICKET_TOKEN = PurposeToken(
-    "ticket+jwt", b"unbroken ticket", max_chars=MAX_TICKET_CHARS, too_long="give access tokens fewer claims"
+    "ticket+jwt",
+    b"unbroken ticket",
+    max_seconds=TICKET_SECONDS,
+    max_chars=MAX_TICKET_CHARS,
+    too_long="give access tokens fewer claims",
 )
-CLAIM_NAMES = tuple(one.name for one in fields(Claims))
+CLAIM_TYPES: dict[str, Callable[[Any], Any]] = {
+    "subject": read_text, "sid": read_text, "client_id": read_text, "scope": read_text, "issuer": read_text,
+    "audience": read_text, "issued_at": read_time, "expires_at": read_time, "jti": read_text,
+    "generation": read_count, "branch": read_count, "extra": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +84,10 @@ class TicketIssuer:
         claims = {
             "iss": self._issuer,
             "aud": self._audience,
+            "iat": now,
             "exp": now + ttl,
             "jti": secrets.token_urlsafe(16),
-            "access": {name: getattr(access, name) for name in CLAIM_NAMES},  # rule 3
+            "access": {name: getattr(access, name) for name in CLAIM_TYPES},  # rule 3
         }
         return Ticket(TICKET_TOKEN.encode(claims, self._freshness.keyring, now), ttl)
 
@@ -110,5 +121,11 @@ class TicketIssuer:
         found = TICKET_TOKEN.decode(text, self._freshness.keyring, now)
         if found["iss"] != self._issuer or found["aud"] != self._audience:
             raise ValueError
-        claims = Claims(**{**found["access"], "extra": frozen(found["access"]["extra"])})
-        return claims, float(found["exp"]), marker_key(b"ticket", found["jti"].encode())
+        if found["access"].keys() != CLAIM_TYPES.keys():
+            raise ValueError
+        values: dict[str, Any] = {name: read(found["access"][name]) for name, read in CLAIM_TYPES.items()}
+        claims = Claims(**{**values, "extra": frozen(values["extra"])})
+        if claims.issuer != self._issuer or claims.audience != self._audience:
+            raise ValueError
+        expires_at = min(read_time(found["exp"]), claims.expires_at)  # rule 1
+        return claims, expires_at, marker_key(b"ticket", read_text(found["jti"]).encode())

@@ -9,17 +9,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 
 from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, Refused, TryLater
 from unbroken.server.core.refresh_token import RefreshToken
-from unbroken.server.core.rotation import Generation, Policy, SessionRow
+from unbroken.server.core.rotation import FIRST_PARTY, Generation, Policy, SessionBinding, SessionRow
 from unbroken.server.core.session_info import SessionInfo, session_info
 from unbroken.server.freshness import KeyAndRevocationCache
-from unbroken.server.keys.access_token import fixed_claims, sign
+from unbroken.server.keys.access_token import checked_extra, fixed_claims, sign
 from unbroken.tokens import TokenResponse
 
 __all__ = ["ClaimsHook", "TokenIssuer"]
@@ -38,10 +37,22 @@ class TokenIssuer:
         self, freshness: KeyAndRevocationCache, policy: Policy, issuer: str, audience: str, claims: ClaimsHook | None
     ) -> None:
         self._freshness, self._policy, self._claims = freshness, policy, claims
-        self._issuer, self._audience = issuer, audience
+        self.issuer, self.audience = issuer, audience
         self._rows: BoundedCache[bytes, tuple[SessionRow, str]] = BoundedCache(MAX_CACHED_ROWS)
         # Without a claims hook the session's first tokens have proved that its later ones can be made.
         self.never_fails = claims is None
+
+    def binding(self, client_id: str | None) -> SessionBinding:
+        """Return where a session must be good for *client_id* to refresh it here; None: the server's own client."""
+        return SessionBinding(client_id or FIRST_PARTY, self.issuer, self.audience)
+
+    def is_own(self, row: SessionRow) -> bool:
+        """Return whether *row* is a session of this issuer and this audience."""
+        return row.is_of(self.issuer, self.audience)
+
+    def bound(self, row: SessionRow) -> SessionRow:
+        """Return *row*, bound to this issuer and this audience if it belongs to none yet."""
+        return row.bound(self.issuer, self.audience)
 
     def cached_row(self, key: bytes) -> SessionRow | None:
         """Return the row with this key as it once was (rule 2): only its immutable fields are valid."""
@@ -50,7 +61,7 @@ class TokenIssuer:
 
     def cache_row(self, row: SessionRow) -> None:
         """Cache the immutable fields of *row*, and the claims that follow from them."""
-        self._rows.put(row.key, (row, fixed_claims(row, self._issuer, self._audience)))
+        self._rows.put(row.key, (row, fixed_claims(row, self.issuer, self.audience)))
 
     def issue_current(self, session_secret: bytes, row: SessionRow, scope: str, now: float) -> TokenResponse:
         """Return the tokens for the newest generation and branch of *row*."""
@@ -70,7 +81,7 @@ class TokenIssuer:
         """Return the tokens for *generation*. *used_at* and *idle_expires_at* are those that the row will have."""
         keyring, cached = self._freshness.keyring, self._rows.get(row.key)
         ttl = min(self._policy.access_ttl, row.expires_at - now)
-        fixed = cached[1] if cached else fixed_claims(row, self._issuer, self._audience)
+        fixed = cached[1] if cached else fixed_claims(row, self.issuer, self.audience)
         extra = self._extra_claims(session_info(row, used_at, idle_expires_at)) if self._claims else NO_CLAIMS
         mac = keyring.mac(now)
         return TokenResponse(
@@ -91,8 +102,4 @@ class TokenIssuer:
         except Exception as error:
             _log.exception("the claims hook failed: no tokens are issued")
             raise TryLater("the claims hook failed", retry_after=CLAIMS_RETRY_SECONDS) from error
-        try:
-            json.dumps(dict(extra))
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"the claims hook must return a JSON object: {error}") from error
-        return extra
+        return checked_extra(extra)

@@ -15,6 +15,7 @@ __all__ = [
     "ClaimsBody",
     "CodeRequest",
     "Constraint",
+    "CookieRefreshRequest",
     "CookieTokenBody",
     "ErrorBody",
     "HealthBody",
@@ -67,10 +68,18 @@ class RefreshRequest(TypedDict):
     """The body of ``/refresh``."""
 
     refresh_token: str
+    client_id: NotRequired[Annotated[str | None, Constraint("that of the login")]]
+
+
+class CookieRefreshRequest(TypedDict):
+    """The body of ``/refresh`` where a cookie may take the place of the token."""
+
+    refresh_token: NotRequired[str | None]
+    client_id: NotRequired[Annotated[str | None, Constraint("that of the login")]]
 
 
 class LogoutRequest(TypedDict):
-    """The body of ``/logout``, and of ``/refresh`` where a cookie may take its place."""
+    """The body of ``/logout``."""
 
     refresh_token: NotRequired[str | None]
 

@@ -10,6 +10,8 @@
 4. Login and refresh set cookies, logout clears them. No error touches them: a tab that loses a race must not remove
    the winner's cookie.
 5. Several cookies of one name are a mistake or an attack (cookie tossing). All of them are verified, none is guessed.
+6. In mode ``both`` the access cookie, which no neighbour can set (``__Host-``), says which session this browser is
+   logged in to. A refresh cookie of another session was planted, or is a leftover: it refreshes nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from unbroken._origins import is_loopback
 from unbroken.errors import ConfigurationError, InvalidRequest
 from unbroken.server.http.messages import Forbidden, Request, Response, json_response
 from unbroken.server.http.origins import CSRF_HEADER, AllowedOrigins, host_of
+from unbroken.server.keys.strict_jwt import MALFORMED_ERRORS, json_object
 from unbroken.tokens import TokenResponse
 
 __all__ = ["CookieTransport", "Cookies"]
@@ -152,6 +155,15 @@ class CookieTransport:
             self._check_csrf(request)
         return tokens
 
+    def logged_in_sids(self, request: Request) -> frozenset[str]:
+        """Return the session ids in the access cookies of *request*, expired ones included (rule 6).
+
+        Nothing is proved: they only exclude sessions.
+        """
+        if self._cookies is None or self._cookies.mode != "both":
+            return frozenset()
+        return frozenset(filter(None, map(_unverified_sid, _few_values(request, self._cookies.access_name))))
+
     def tokens_to_revoke(self, request: Request) -> tuple[str, ...]:
         """Return every token in the cookies of *request*, a logout for which ``requests_cookies`` is true.
 
@@ -220,6 +232,15 @@ def ambiguous_cookies() -> InvalidRequest:
 
 def _is_below(path: str, top: str) -> bool:
     return path.startswith(top.rstrip("/") + "/")
+
+
+def _unverified_sid(access_token: str) -> str:
+    """Return the session id in what may be an access token of ours; empty if there is none."""
+    try:
+        sid = json_object(decode(access_token.split(".")[1])).get("sid")
+    except (*MALFORMED_ERRORS, IndexError):
+        return ""
+    return sid if isinstance(sid, str) else ""
 
 
 def _sid_of(access_token: str) -> object:

@@ -7,11 +7,11 @@
     POST   /auth/logout            a token of the session, or a cookie  204
     POST   /auth/revoke            form, RFC 7009                       200
     GET    /auth/session           access token                         its claims          sessions.py
-    GET    /auth/sessions          access token                         my sessions
-    PATCH  /auth/sessions/SID      access token; JSON, label            the renamed session
-    DELETE /auth/sessions/SID      access token                         204
-    POST   /auth/sessions/revoke-others   access token                  how many
-    POST   /auth/ticket            access token                         a ticket for a URL
+    GET    /auth/sessions          own access token                     my sessions
+    PATCH  /auth/sessions/SID      own access token; JSON, label        the renamed session
+    DELETE /auth/sessions/SID      own access token                     204
+    POST   /auth/sessions/revoke-others   own access token              how many
+    POST   /auth/ticket            access token of the own client       a ticket for a URL
     POST   /auth/introspect        form, RFC 7662; access token         claims of a token   introspection.py
     GET    /auth/revocations       access token, ?after=CURSOR          revoked sessions
     GET    /auth/health, /auth/health/ready                             200, or 503         health.py
@@ -22,8 +22,8 @@
    password at ``/token``, where RFC 6749 §5.2 prescribes it. At ``/login`` a wrong password is 401 ``access_denied``
    without a challenge, because no token was sent.
 2. The header ``Idempotency-Key`` of a refresh is the client's idempotency key.
-3. Callers see and revoke their own sessions only. Introspection of other subjects' tokens, and the list of
-   revocations, need the scope ``introspect``.
+3. Callers see and revoke their own sessions only, and not with every token: ``sessions.py``. Introspection of other
+   subjects' tokens, and the list of revocations, need the scope ``introspect``.
 4. Too many wrong passwords are 429 with ``Retry-After``.
 5. No input causes a 500. A store that does not answer, too many concurrent logins and an ``authenticate`` that raises
    are 503 with ``Retry-After``.
@@ -92,8 +92,8 @@ class Endpoints:
         logins = LoginEndpoints(sessions, application, cookies, credentials)
         groups = (
             logins,
-            TokenEndpoints(sessions, logins, cookies, settings),
-            SessionEndpoints(sessions, self.authenticator, tickets=settings.tickets),
+            TokenEndpoints(sessions, logins, cookies, application, settings),
+            SessionEndpoints(sessions, self.authenticator, application, tickets=settings.tickets),
             IntrospectionEndpoints(sessions, self.authenticator),
             HealthEndpoints(sessions),
             BrowserModule(),

@@ -3,8 +3,9 @@
     POST {prefix}/introspect               token=…     {"active": true, "sub": …, "sid": …, …} or {"active": false}
     GET  {prefix}/revocations?after=N      {"cursor": M, "revoked": [{"sid": …, "until": seconds since the epoch}, …]}
 
-1. A caller may introspect its own subject's tokens. Those of other subjects need the scope ``introspect``; without it
-   they are reported as inactive.
+1. A caller may introspect its own subject's tokens that its own client got; those of other clients too if it may manage
+   the account's sessions (``sessions.py``). Those of other subjects need the scope ``introspect``. All others are
+   reported as inactive.
 2. The list of revocations needs that scope too: it names sessions of all subjects.
 3. ``after`` is the cursor of the previous response; 0 or none lists everything that still matters. A cursor is valid
    for the store that issued it.
@@ -19,7 +20,8 @@ from unbroken.errors import InvalidRequest, InvalidToken
 from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.bodies import RevocationsBody
 from unbroken.server.http.messages import Request, Response, Route, challenge, json_response, text_field
-from unbroken.server.http.sessions import claims_body
+from unbroken.server.http.sessions import claims_body, manages_sessions
+from unbroken.server.keys.access_token import Claims
 from unbroken.server.sessions import Sessions
 
 __all__ = ["IntrospectionEndpoints"]
@@ -41,7 +43,7 @@ class IntrospectionEndpoints:
     async def _introspect(self, request: Request, _sid: str) -> Response:
         caller = await self._authenticator.require(request)
         token = await self._active_token(text_field(request.form(), "token"))
-        if token is None or not (token["sub"] == caller.subject or caller.has_scope(INTROSPECT)):  # rule 1
+        if token is None or not _may_introspect(caller, token):
             return json_response({"active": False})
         return json_response({"active": True, **token})
 
@@ -70,6 +72,14 @@ class IntrospectionEndpoints:
         cursor, revoked = await self._sessions.arevocations(_cursor(request.query))
         body: RevocationsBody = {"cursor": cursor, "revoked": [{"sid": sid, "until": until} for sid, until in revoked]}
         return json_response(body)
+
+
+def _may_introspect(caller: Claims, token: dict[str, object]) -> bool:
+    """Return whether *caller* may know what *token* is (rule 1)."""
+    if caller.has_scope(INTROSPECT):
+        return True
+    is_own_client = token["client_id"] == caller.client_id
+    return token["sub"] == caller.subject and (is_own_client or manages_sessions(caller))
 
 
 def _cursor(query: str) -> int:

@@ -155,6 +155,7 @@ class LoginEndpoints:
         pending, code = await self._mfa_tokens.read(text_field(fields, "mfa_token")), text_field(fields, "code")
         if text_field(fields, "client_id", required=False) not in ("", pending.session.client_id):
             raise mfa_token_refused()
+        await self._authenticator.check_scope(pending.subject, pending.session.scope)  # it may have been taken away
         account = marker_key(b"code", pending.subject.encode("utf-8", "replace"))
         _, attempt = await self._credentials.check(
             request.caller,

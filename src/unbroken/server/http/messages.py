@@ -2,8 +2,9 @@
 
 1. Everything a client sends is checked before it is used. An error is InvalidRequest, with a message for the author of
    the client.
-2. A parameter may occur once (RFC 6749 §3.2). Text is UTF-8 without NUL and lone surrogates.
-3. Every response with a token, and every error, has ``Cache-Control: no-store`` (RFC 6749 §5.1).
+2. A parameter may occur once (RFC 6749 §3.2), in a form and in JSON. Text is UTF-8 without NUL and lone surrogates.
+3. Every response with a token, and every error, has ``Cache-Control: no-store`` (RFC 6749 §5.1). No JSON may be taken
+   for anything else by a browser: ``X-Content-Type-Options: nosniff``.
 4. A challenge is RFC 6750 §3 with one more parameter, ``reason``, for programs.
 5. What is wrong with this server is in its log. Clients are only told to try again.
 """
@@ -37,6 +38,7 @@ __all__ = [
     "NO_STORE",
     "Forbidden",
     "Handler",
+    "InsufficientScope",
     "Request",
     "Response",
     "Route",
@@ -54,6 +56,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_FORM_FIELDS = 50
 CONFIGURATION_RETRY_SECONDS = 5.0
 NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+JSON_HEADERS = {"content-type": "application/json", "x-content-type-options": "nosniff"}
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
 
 
@@ -64,6 +67,16 @@ class Forbidden(Refused):
     """
 
     code = "forbidden"
+
+
+class InsufficientScope(Refused):
+    """The token is good, and has not the scope that this request needs: *scope*."""
+
+    code = "insufficient_scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this needs the scope {scope}")
+        self.scope = scope
 
 
 STATUS: dict[type[Refused], int] = {
@@ -102,7 +115,7 @@ class Request:
         if self._content_type() != "application/json":
             raise InvalidRequest("the body must be a JSON object, with content type application/json")
         try:
-            body = json.loads(self.body.decode())
+            body = json.loads(self.body.decode(), object_pairs_hook=_unique_members)
         except (ValueError, RecursionError):
             raise InvalidRequest("the body is not valid JSON") from None
         if not isinstance(body, dict):
@@ -177,7 +190,15 @@ class Route:
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> Response:
     """Return *value* as JSON; not to be stored, unless *headers* say otherwise."""
     body = _to_json(value).encode()
-    return Response(status, {"content-type": "application/json", **headers}, body)
+    return Response(status, {**JSON_HEADERS, **headers}, body)
+
+
+def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object. Raises InvalidRequest for a member that occurs twice (rule 2)."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise InvalidRequest("a member of the JSON object occurs twice")
+    return members
 
 
 def text_field(fields: Mapping[str, object], name: str, *, required: bool = True) -> str:
@@ -216,6 +237,8 @@ def error_response(error: Refused | TryLater | ConfigurationError) -> Response:
     if isinstance(error, ConfigurationError):
         _log.error("this server is misconfigured, the request fails: %s", error)  # rule 5
         return _try_later(CONFIGURATION_RETRY_SECONDS)
+    if isinstance(error, InsufficientScope):
+        return challenge(None, scope=error.scope)
     if isinstance(error, InvalidToken):
         return challenge(None if error.reason == "missing" else error)
     body = {"error": error.code, "error_description": str(error)}

@@ -1,13 +1,25 @@
-"""What the holder of an access token may do with its subject's sessions: list, rename and revoke them; and tickets."""
+"""What the holder of an access token may do with its subject's sessions: list, rename and revoke them; and tickets.
+
+1. A token with a scope has the rights in its scope and no others. So the sessions of an account are managed by the
+   tokens of the server's own client that have no scope, and by those with the scope ``sessions``, whoever's they are.
+2. Every token may end its own session, as a logout does.
+3. A ticket has the rights of the token it is bought with. The server's own client may buy one with any token, another
+   client with the scope ``sessions``. Its scope is checked again, as ``scopes_of`` may have changed its mind.
+4. Sessions that belong to another issuer or audience on the same store do not exist here.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from unbroken.errors import InvalidRequest
+from unbroken.server.core.rotation import FIRST_PARTY
 from unbroken.server.core.session_info import MAX_LABEL_CHARS
 from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.bodies import ClaimsBody, ErrorBody, RevokedBody
 from unbroken.server.http.messages import (
     NO_STORE,
+    InsufficientScope,
     Request,
     Response,
     Route,
@@ -15,16 +27,27 @@ from unbroken.server.http.messages import (
     text_field,
 )
 from unbroken.server.keys.access_token import Claims
+from unbroken.server.login.authenticator import Authenticator
 from unbroken.server.sessions import Sessions
 
-__all__ = ["SessionEndpoints", "claims_body"]
+__all__ = ["SessionEndpoints", "claims_body", "manages_sessions"]
+
+SESSIONS = "sessions"  # the scope of tokens that may manage the account's sessions
 
 
 class SessionEndpoints:
     """Shows callers their own sessions, renames and revokes them. With *tickets* it serves ``/ticket`` too."""
 
-    def __init__(self, sessions: Sessions, authenticator: RequestAuthenticator, *, tickets: bool = True) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        authenticator: RequestAuthenticator,
+        application: Authenticator,
+        *,
+        tickets: bool = True,
+    ) -> None:
         self._sessions, self._authenticator = sessions, authenticator
+        self._remaining_scope = application.remaining_scope
         self.routes = (
             Route("GET", "/session", self._session),
             Route("GET", "/sessions", self._my_sessions),
@@ -38,12 +61,13 @@ class SessionEndpoints:
         return json_response(claims_body(await self._authenticator.require(request)))
 
     async def _my_sessions(self, request: Request, _sid: str) -> Response:
-        caller = await self._authenticator.require(request)
-        sessions = await self._sessions.alist_sessions(caller.subject)
-        return json_response({"sessions": [info.to_json(current=info.sid == caller.sid) for info in sessions]})
+        caller = await self._manager(request)
+        found = await self._sessions.alist_sessions(caller.subject)
+        own = [info for info in found if info.is_of(self._sessions.issuer, self._sessions.audience)]  # rule 4
+        return json_response({"sessions": [info.to_json(current=info.sid == caller.sid) for info in own]})
 
     async def _rename_session(self, request: Request, sid: str) -> Response:
-        caller, fields = await self._authenticator.require(request), request.json()
+        caller, fields = await self._manager(request), request.json()
         if "label" not in fields:
             raise InvalidRequest("missing parameter: label")
         label = text_field(fields, "label", required=False)
@@ -54,18 +78,38 @@ class SessionEndpoints:
 
     async def _end_session(self, request: Request, sid: str) -> Response:
         caller = await self._authenticator.require(request)
+        if sid != caller.sid and not manages_sessions(caller):  # rule 2
+            raise InsufficientScope(SESSIONS)
         if not await self._sessions.arevoke(sid, subject=caller.subject):
             return _not_found()
         return Response(204, NO_STORE)
 
     async def _revoke_others(self, request: Request, _sid: str) -> Response:
-        caller = await self._authenticator.require(request)
+        caller = await self._manager(request)
         body: RevokedBody = {"revoked": await self._sessions.arevoke_others(caller.subject, keep=caller.sid)}
         return json_response(body)
 
     async def _ticket(self, request: Request, _sid: str) -> Response:
-        ticket = await self._sessions.aticket(await self._authenticator.require(request))
+        caller = await self._authenticator.require(request)
+        if not (caller.client_id == FIRST_PARTY or caller.has_scope(SESSIONS)):  # rule 3
+            raise InsufficientScope(SESSIONS)
+        scope = await self._remaining_scope(caller.subject, caller.scope)
+        if caller.scope and not scope:
+            raise InsufficientScope(caller.scope)
+        ticket = await self._sessions.aticket(caller if scope == caller.scope else replace(caller, scope=scope))
         return json_response(ticket.to_response())
+
+    async def _manager(self, request: Request) -> Claims:
+        """Return the claims of a token that may manage its account's sessions. Raises InsufficientScope (rule 1)."""
+        caller = await self._authenticator.require(request)
+        if not manages_sessions(caller):
+            raise InsufficientScope(SESSIONS)
+        return caller
+
+
+def manages_sessions(claims: Claims) -> bool:
+    """Return whether a token with *claims* may manage the sessions of its account (rule 1)."""
+    return claims.has_scope(SESSIONS) or (claims.client_id == FIRST_PARTY and not claims.scope.split())
 
 
 def claims_body(claims: Claims) -> ClaimsBody:

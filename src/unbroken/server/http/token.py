@@ -3,7 +3,10 @@
 1. New tokens come the way the refresh token came: in the body, or in cookies.
 2. Where the application tells whether a subject ``is_active``, a refresh asks it first. An inactive subject loses the
    session; while the application cannot tell, the refresh token is not used up.
-3. Logout takes an access token, a refresh token, or cookies, and revokes every session that they name. A token may be
+3. A refresh names its client, and the token must be that client's (RFC 6749 §6); only the server's own client may leave
+   out its id. A revocation that names another client is refused (RFC 7009 §2.1). Without a name it is carried out: who
+   holds a token may always end its session.
+4. Logout takes an access token, a refresh token, or cookies, and revokes every session that they name. A token may be
    expired, but it must be genuine.
 """
 
@@ -26,7 +29,7 @@ from unbroken.server.http.messages import (
     text_field,
 )
 from unbroken.server.http.settings import EndpointSettings
-from unbroken.server.login.authenticator import IsActive, subject_is_active
+from unbroken.server.login.authenticator import Authenticator, IsActive, subject_is_active
 from unbroken.server.sessions import Sessions
 from unbroken.tokens import TokenResponse
 
@@ -37,9 +40,15 @@ class TokenEndpoints:
     """Refreshes and revokes by tokens. The password grant (RFC 6749 §4.3) is off, unless *settings* allow it."""
 
     def __init__(
-        self, sessions: Sessions, logins: LoginEndpoints, cookies: CookieTransport, settings: EndpointSettings
+        self,
+        sessions: Sessions,
+        logins: LoginEndpoints,
+        cookies: CookieTransport,
+        authenticator: Authenticator,
+        settings: EndpointSettings,
     ) -> None:
         self._sessions, self._logins, self._cookies = sessions, logins, cookies
+        self._remaining_scope = authenticator.remaining_scope if settings.scopes_of else None
         self._is_active, self._password_grant = settings.is_active, settings.password_grant
         self.routes = (
             Route("POST", "/token", self._token),
@@ -52,7 +61,7 @@ class TokenEndpoints:
 
     async def _token(self, request: Request, _sid: str) -> Response:
         fields = request.form()
-        grant_type, client_id = text_field(fields, "grant_type"), fields.get("client_id") or request.basic_client_id()
+        grant_type, client_id = text_field(fields, "grant_type"), _client_id(request, fields)
         if grant_type == "refresh_token":
             token = text_field(fields, "refresh_token")
             return _in_body(await self._refreshed(request, token, client_id, fields.get("scope")))
@@ -72,33 +81,40 @@ class TokenEndpoints:
         return _in_body(granted)
 
     async def _refresh(self, request: Request, _sid: str) -> Response:
-        if token := _refresh_token_in_body(request):  # rule 1
-            return _in_body(await self._refreshed(request, token, None, None))
+        client_id = _field_in_body(request, "client_id")
+        if token := _field_in_body(request, "refresh_token"):  # rule 1
+            return _in_body(await self._refreshed(request, token, client_id, None))
         if not (tokens := self._cookies.refresh_tokens(request)):
             raise InvalidRequest("missing parameter: refresh_token", reason="no_refresh_token")
-        token = await self._usable_one(tokens)
-        return self._cookies.issue(request, await self._refreshed(request, token, None, None))
+        token = await self._usable_one(tokens, self._cookies.logged_in_sids(request))
+        return self._cookies.issue(request, await self._refreshed(request, token, client_id, None))
 
-    async def _usable_one(self, tokens: tuple[str, ...]) -> str:
+    async def _usable_one(self, tokens: tuple[str, ...], logged_in: frozenset[str]) -> str:
         """Return the one of several refresh tokens, from cookies of one name, that can be used now.
 
-        A wrong choice could revoke a session as if its token had been stolen. Raises InvalidRequest if several
-        sessions have a usable token.
+        A wrong choice could revoke a session as if its token had been stolen, or move this browser to somebody else's.
+        Raises InvalidRequest if several sessions have a usable token, and for tokens of other sessions than those that
+        the browser is *logged_in* to (``cookies.py`` rule 6).
         """
-        if len(tokens) == 1:
+        if len(tokens) == 1 and not logged_in:
             return tokens[0]
         found = {token: about for token in tokens if (about := await self._sessions.ainspect_refresh(token))}
+        if logged_in and found:
+            found = {token: about for token, about in found.items() if about.session.sid in logged_in}
+            if not found:
+                raise ambiguous_cookies()
         usable = {token: info for token, (info, is_usable) in found.items() if is_usable}
         alive = usable or {token: info for token, (info, _) in found.items() if info.revoked_at is None}
         if len({info.sid for info in alive.values()}) > 1 or (not usable and len(alive) > 1):
             raise ambiguous_cookies()
-        return next(iter(alive), tokens[0])
+        return next(iter(alive or found), tokens[0])
 
     async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> TokenResponse:
         if self._is_active is not None:
             await self._revoke_if_inactive(self._is_active, token)
-        return await self._sessions.arefresh(
+        return await self._sessions.arefresh_within(
             token,
+            self._remaining_scope,
             idempotency_key=request.headers.get("idempotency-key"),
             client_id=client_id,
             scope=scope,
@@ -113,10 +129,10 @@ class TokenEndpoints:
         if not await subject_is_active(is_active, found.session.subject):
             await self._sessions.arevoke(found.session.sid)
 
-    # ---- logout and revocation (rule 3) --------------------------------------------------------------------------
+    # ---- logout and revocation (rules 3 and 4) -------------------------------------------------------------------
 
     async def _logout(self, request: Request, _sid: str) -> Response:
-        access_token, refresh_token = bearer_token(request), _refresh_token_in_body(request)
+        access_token, refresh_token = bearer_token(request), _field_in_body(request, "refresh_token")
         in_cookies = self._cookies.requests_cookies(request)
         if not in_cookies and access_token is None and not refresh_token:
             self._refuse_logout(request)
@@ -136,13 +152,22 @@ class TokenEndpoints:
         raise InvalidRequest("send the access token, the refresh_token, or both")
 
     async def _revoke(self, request: Request, _sid: str) -> Response:
-        token = text_field(request.form(), "token")
-        await self._sessions.alogout(access_token=token, refresh_token=token)
+        fields = request.form()
+        token = text_field(fields, "token")
+        await self._sessions.alogout(access_token=token, refresh_token=token, client_id=_client_id(request, fields))
         return Response(200, NO_STORE)
 
 
-def _refresh_token_in_body(request: Request) -> str:
-    return text_field(request.json(), "refresh_token", required=False) if request.body else ""
+def _field_in_body(request: Request, name: str) -> str:
+    return text_field(request.json(), name, required=False) if request.body else ""
+
+
+def _client_id(request: Request, fields: dict[str, str]) -> str | None:
+    """Return the client that a form names, or HTTP Basic. Raises InvalidRequest if they differ (RFC 6749 §2.3)."""
+    in_form, in_header = fields.get("client_id"), request.basic_client_id()
+    if in_form and in_header and in_form != in_header:
+        raise InvalidRequest("the client_id and the Authorization header name two clients")
+    return in_form or in_header
 
 
 def _in_body(granted: TokenResponse) -> Response:

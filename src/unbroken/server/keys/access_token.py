@@ -1,7 +1,8 @@
 """Access tokens: RFC 9068 JWTs, signed and verified.
 
-1. Verified means: one of our keys, that key's own algorithm, ``typ`` at+jwt, our issuer, our audience, not expired, the
-   session not revoked (RFC 9068 §4, RFC 8725 §3). ``exp``, ``iss``, ``aud``, ``sub``, ``sid`` and ``jti`` are required.
+1. Verified means: one of our keys, that key's own algorithm, ``typ`` at+jwt, our issuer, our audience, not expired, and
+   past its ``nbf`` if it has one, the session not revoked (RFC 9068 §4, RFC 8725 §3). ``exp``, ``iss``, ``aud``,
+   ``sub``, ``sid`` and ``jti`` are required. Numbers and texts are read strictly (``strict_jwt.py``).
 2. One token has one text: a part that is not canonical base64url is refused, and so is the twin that every ECDSA
    signature has, so that another spelling of a token escapes no deny list, no cache and no log.
 3. A token that was verified before is found in a cache by its text. Expiry, revocation and the key's end are checked
@@ -20,7 +21,6 @@ from math import ceil
 from secrets import token_hex
 from typing import Any, NoReturn, Protocol
 
-from joserfc.errors import JoseError
 from joserfc.jws import deserialize_compact
 
 from unbroken import _base64
@@ -28,16 +28,33 @@ from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, InvalidToken
 from unbroken.server.core.rotation import Generation, SessionRow
 from unbroken.server.keys.keyring import SigningKey, VerifyingKey
+from unbroken.server.keys.strict_jwt import (
+    MALFORMED_ERRORS,
+    MAX_TIME,
+    header_of,
+    json_object,
+    read_count,
+    read_text,
+    read_time,
+)
 
-__all__ = ["AccessTokenVerifier", "Claims", "VerifyingKeys", "fixed_claims", "frozen", "kid_of", "sign"]
+__all__ = [
+    "AccessTokenVerifier",
+    "Claims",
+    "VerifyingKeys",
+    "checked_extra",
+    "fixed_claims",
+    "frozen",
+    "kid_of",
+    "sign",
+]
 
 
 MAX_TOKEN_CHARS = 8192
 MAX_CACHED_TOKENS = 10_000
 _json = json.JSONEncoder(separators=(",", ":")).encode
 EMPTY_JSON_TEXT = '""'
-MALFORMED_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
-RESERVED_CLAIMS = frozenset({"iss", "sub", "aud", "client_id", "iat", "exp", "jti", "sid", "scope", "seq", "br"})
+RESERVED_CLAIMS = frozenset({"iss", "sub", "aud", "client_id", "iat", "exp", "nbf", "jti", "sid", "scope", "seq", "br"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +99,15 @@ def sign(
 ) -> str:
     """Return an access token for *generation* of a session, good for *ttl* seconds from *now*.
 
-    *fixed* is what ``fixed_claims`` returned. Raise ConfigurationError for a token that every verifier would refuse as
-    too long.
+    *fixed* is what ``fixed_claims`` returned, *extra* what ``checked_extra`` returned. Raise ConfigurationError for a
+    token that every verifier would refuse, because it is too long or lives too long.
     """
-    own = {name: value for name, value in extra.items() if name not in RESERVED_CLAIMS} if extra else {}
-    own_json = f",{_json(own)[1:-1]}" if own else ""
+    own_json = f",{_json(dict(extra))[1:-1]}" if extra else ""
+    expires_at = ceil(now + ttl)
+    if expires_at > MAX_TIME:
+        raise ConfigurationError("an access token must expire before the year 10000: shorten access_ttl")
     # Assembled as text: every part is a number, hexadecimal digits, or JSON already.
-    times = f'"iat":{int(now)},"exp":{ceil(now + ttl)},"jti":"{token_hex(10)}"'
+    times = f'"iat":{int(now)},"exp":{expires_at},"jti":"{token_hex(10)}"'
     place = f'"seq":{generation.number},"br":{generation.branch},"scope":{_json(scope) if scope else EMPTY_JSON_TEXT}'
     token = key.sign(f"{fixed},{times},{place}{own_json}}}".encode())
     if len(token) > MAX_TOKEN_CHARS:
@@ -96,6 +115,22 @@ def sign(
             f"an access token has at most {MAX_TOKEN_CHARS} characters: give it fewer or shorter claims"
         )
     return token
+
+
+def checked_extra(extra: object) -> Mapping[str, object]:
+    """Return the application's own claims. Raise ConfigurationError for what no verifier should read.
+
+    That is anything but a JSON object with finite numbers, and a claim that this server sets itself.
+    """
+    try:
+        own = json_object(json.dumps(extra if isinstance(extra, dict) else dict(extra), allow_nan=False).encode())  # type: ignore[call-overload]  # whatever a hook returns
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"the claims hook must return a JSON object: {error or 'a name occurs twice'}"
+        ) from error
+    if taken := sorted(RESERVED_CLAIMS & own.keys()):
+        raise ConfigurationError(f"the claims hook must not set {', '.join(taken)}: the server does")
+    return own
 
 
 class VerifyingKeys(Protocol):
@@ -106,18 +141,21 @@ class VerifyingKeys(Protocol):
 
 
 class AccessTokenVerifier:
-    """Verifies access tokens of one issuer for one audience."""
+    """Verifies access tokens of one issuer for one audience.
 
-    def __init__(self, issuer: str, audience: str) -> None:
-        self._issuer, self._audience = issuer, audience
+    *leeway*: how many seconds this machine's clock may differ from that of the issuer.
+    """
+
+    def __init__(self, issuer: str, audience: str, leeway: float = 0.0) -> None:
+        self._issuer, self._audience, self._leeway = issuer, audience, leeway
         self._verified: BoundedCache[str, tuple[Claims, VerifyingKey]] = BoundedCache(MAX_CACHED_TOKENS)
 
     def verify(self, token: str, keyring: VerifyingKeys, revoked: Container[str], now: float) -> Claims:
         """Return the claims of *token*, good at *now*. Raise InvalidToken."""
-        claims, key = self._verified.get(token) or self._read_and_cache(token, keyring)
-        if now >= claims.expires_at:
+        claims, key = self._verified.get(token) or self._read_and_cache(token, keyring, now)
+        if now - self._leeway >= claims.expires_at:
             raise InvalidToken("the access token has expired", reason="expired")
-        if claims.sid in revoked or now >= key.dead_from:
+        if claims.sid in revoked or now - self._leeway >= key.dead_from:
             raise InvalidToken("the access token was revoked", reason="revoked")
         return claims
 
@@ -126,35 +164,37 @@ class AccessTokenVerifier:
         cached = self._verified.get(token)
         if cached is None:
             return None
-        claims, key = cached
+        (claims, key), now = cached, now - self._leeway
         return None if now >= claims.expires_at or now >= key.dead_from or claims.sid in revoked else claims
 
     def verify_signature(self, token: str, keyring: VerifyingKeys, now: float) -> Claims:
         """Return the claims of a genuine token, even if it has expired or its session was revoked. Raise InvalidToken
         unless one of our keys made it that has not ended.
         """
-        claims, key = self._verified.get(token) or self._read_and_cache(token, keyring)
+        claims, key = self._verified.get(token) or self._read_and_cache(token, keyring, now)
         if now >= key.dead_from:
             raise InvalidToken("the access token was revoked", reason="revoked")
         return claims
 
-    def _read_and_cache(self, token: str, keyring: VerifyingKeys) -> tuple[Claims, VerifyingKey]:
+    def _read_and_cache(self, token: str, keyring: VerifyingKeys, now: float) -> tuple[Claims, VerifyingKey]:
         try:
-            found = self._read(token, keyring)
+            found = self._read(token, keyring, now)
         except MALFORMED_ERRORS:
             raise _malformed() from None
         self._verified.put(token, found)
         return found
 
-    def _read(self, token: str, keyring: VerifyingKeys) -> tuple[Claims, VerifyingKey]:
-        header = _header(token)
+    def _read(self, token: str, keyring: VerifyingKeys, now: float) -> tuple[Claims, VerifyingKey]:
+        header = header_of(token, MAX_TOKEN_CHARS)
         key = keyring.verifier(header["kid"])
-        if key is None or header["alg"] != key.alg or header["typ"] != "at+jwt" or "crit" in header:
+        if key is None or header["alg"] != key.alg or header["typ"] != "at+jwt":
             raise ValueError
-        body = json.loads(deserialize_compact(token, key.jwk, registry=key.registry).payload)
+        body = json_object(deserialize_compact(token, key.jwk, registry=key.registry).payload)
         if not key.is_canonical_signature(_base64.decode(token.rpartition(".")[2])):
             raise ValueError
         if body["iss"] != self._issuer or body["aud"] != self._audience:
+            raise ValueError
+        if "nbf" in body and now + self._leeway < read_time(body["nbf"]):  # not cached: it may become valid
             raise ValueError
         return _claims(body), key
 
@@ -162,36 +202,18 @@ class AccessTokenVerifier:
 def kid_of(token: str) -> str | None:
     """Return the ``kid`` in the header of *token*; None if it has none. Nothing is proved."""
     try:
-        kid = _header(token)["kid"]
+        return read_text(header_of(token, MAX_TOKEN_CHARS)["kid"])
     except MALFORMED_ERRORS:
         return None
-    return kid if isinstance(kid, str) else None
-
-
-def _header(token: str) -> dict[str, Any]:
-    """Return the header of a compact JWS (RFC 7515 §7.1) of three canonical parts. Raise ValueError (rule 2)."""
-    if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARS or not token.isascii():
-        raise ValueError
-    parts = token.split(".")
-    if len(parts) != 3 or not all(map(_base64.decode, parts)):
-        raise ValueError
-    header: dict[str, Any] = json.loads(_base64.decode(parts[0]))
-    return header
 
 
 def _claims(body: Mapping[str, Any]) -> Claims:
-    texts = [body[name] for name in ("sub", "sid", "client_id", "scope", "iss", "aud", "jti")]
-    numbers = [body[name] for name in ("iat", "exp", "seq", "br")]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError
-    if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers):
-        raise TypeError
-    subject, sid, client_id, scope, issuer, audience, jti = texts
-    issued_at, expires_at, seq, branch = numbers
+    names = ("sub", "sid", "client_id", "scope", "iss", "aud", "jti")
+    subject, sid, client_id, scope, issuer, audience, jti = (read_text(body[name]) for name in names)
+    issued_at, expires_at = (read_time(body[name]) for name in ("iat", "exp"))
+    seq, branch = (read_count(body[name]) for name in ("seq", "br"))
     extra = frozen({name: value for name, value in body.items() if name not in RESERVED_CLAIMS})
-    return Claims(
-        subject, sid, client_id, scope, issuer, audience, float(issued_at), float(expires_at), jti, seq, branch, extra
-    )
+    return Claims(subject, sid, client_id, scope, issuer, audience, issued_at, expires_at, jti, seq, branch, extra)
 
 
 def _malformed() -> InvalidToken:

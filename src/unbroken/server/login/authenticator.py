@@ -4,7 +4,8 @@
    attacker would cause.
 2. A plain ``authenticate`` is slow on purpose. It runs in a worker thread, in as many at once as there are cores, with
    a bounded queue. An async one runs in the event loop.
-3. A login may ask for the scope that ``scopes_of`` returns for its subject, and for no other.
+3. A login may ask for the scope that ``scopes_of`` returns for its subject, and for no other. It is asked again
+   whenever tokens are issued: at the MFA step, at each refresh of a session with a scope, and for a ticket.
 4. A password that is changed while it is being checked does not count: the session that began with it is revoked. A
    ``Subject`` knows whether its password has changed; for any other subject, a revocation of all its sessions during
    the check counts as a change.
@@ -21,7 +22,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,12 +116,26 @@ class Authenticator:
 
     async def check_scope(self, subject: str, scope: str) -> None:
         """Raise InvalidScope unless *subject* may have all of *scope* (rule 3)."""
-        if requested := set(scope.split()):
-            allowed = (
-                await _call_application("scopes_of", STORE_POOL, self._scopes_of, subject) if self._scopes_of else ()
-            )
-            if not requested <= set(allowed):
-                raise InvalidScope("this user may not have all of the requested scope")
+        if (requested := set(scope.split())) and not requested <= await self._scopes_now(subject):
+            raise InvalidScope("this user may not have all of the requested scope")
+
+    async def remaining_scope(self, subject: str, scope: str) -> str:
+        """Return the part of *scope*, which *subject* once got, that it may still have (rule 3).
+
+        All of it where no ``scopes_of`` says otherwise: then the application creates the sessions itself.
+        """
+        if self._scopes_of is None or not scope:
+            return scope
+        allowed = await self._scopes_now(subject)
+        return " ".join(word for word in scope.split() if word in allowed)
+
+    async def _scopes_now(self, subject: str) -> set[str]:
+        if self._scopes_of is None:
+            return set()
+        found = await _call_application("scopes_of", STORE_POOL, self._scopes_of, subject)
+        if isinstance(found, str) or not isinstance(found, Iterable):
+            raise ConfigurationError("scopes_of must return a list of words, such as ['read', 'write']")
+        return set(found)
 
     async def still_authenticates(self, subject: str, name: str, password: str) -> bool:
         """Return whether *password* is still right, now that the session of *subject* exists (rule 4)."""

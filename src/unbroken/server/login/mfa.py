@@ -5,17 +5,21 @@
 2. It is valid for five minutes and for one session. A wrong code does not use it up: the rate limit counts wrong codes
    by subject.
 3. Revoking all sessions of the subject voids it.
+4. It counts only where it was issued: at its issuer, for its audience, and only if the store knows that it was issued.
+   So the keys alone make none: what the password proved, the kind of the code above all, cannot be made up.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unbroken.errors import LoginRefused
 from unbroken.server.core.session_info import NewSession
 from unbroken.server.keys.keyring import Keyring
-from unbroken.server.keys.purpose_token import MALFORMED_ERRORS, PurposeToken
+from unbroken.server.keys.purpose_token import PurposeToken
+from unbroken.server.keys.strict_jwt import MALFORMED_ERRORS, read_text, read_time
 from unbroken.server.login.authenticator import MfaRequired
 from unbroken.server.sessions import Sessions
 from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, mark_once, marker_key, was_voided_since
@@ -25,7 +29,11 @@ __all__ = ["MfaTokens", "PendingLogin", "mfa_token_refused"]
 
 MAX_MFA_TOKEN_CHARS = 16384
 MFA_TOKEN = PurposeToken(
-    "login-step+jwt", b"unbroken login step", max_chars=MAX_MFA_TOKEN_CHARS, too_long="see what scopes_of allows"
+    "login-step+jwt",
+    b"unbroken login step",
+    max_seconds=MFA_TOKEN_SECONDS,
+    max_chars=MAX_MFA_TOKEN_CHARS,
+    too_long="see what scopes_of allows",
 )
 
 
@@ -46,13 +54,14 @@ class MfaTokens:
     """Issues MFA tokens, and reads them."""
 
     def __init__(self, sessions: Sessions) -> None:
-        self._sessions, self._audience = sessions, sessions.issuer + "#login"
+        self._sessions, self._store = sessions, sessions.store
 
     async def issue(self, mfa: MfaRequired, account: bytes, spelling: bytes, session: NewSession) -> str:
         """Return the token for *mfa*. Raises ConfigurationError if it would be too long to be read again."""
         now = self._sessions.clock()
         claims = {
-            "aud": self._audience,
+            "iss": self._sessions.issuer,
+            "aud": self._sessions.audience,
             "sub": mfa.subject,
             "kind": mfa.kind,
             "iat": now,
@@ -62,7 +71,10 @@ class MfaTokens:
             "spelling": spelling.hex(),
             "about": session._asdict(),
         }
-        return MFA_TOKEN.encode(claims, await self._sessions.akeyring(), now)
+        token = MFA_TOKEN.encode(claims, await self._sessions.akeyring(), now)
+        key, seconds = _issued_key(token), MFA_TOKEN_SECONDS
+        await run_in_worker(self._store, lambda: self._store.advance_marker(key, now, seconds, seconds))
+        return token
 
     async def read(self, token: str) -> PendingLogin:
         """Return the login of *token*. Raises LoginRefused, reason ``mfa_token``, if it is not valid any more."""
@@ -71,7 +83,7 @@ class MfaTokens:
             pending, expires_at = self._read(token, await self._sessions.akeyring(), now)
         except MALFORMED_ERRORS:
             raise mfa_token_refused() from None
-        if now >= expires_at:
+        if now >= expires_at or not await run_in_worker(self._store, lambda: self._was_issued(token)):
             raise mfa_token_refused()
         if await run_in_worker(self._sessions.store, lambda: self.is_voided(pending)):
             raise mfa_token_refused()
@@ -92,12 +104,32 @@ class MfaTokens:
 
     def _read(self, token: str, keyring: Keyring, now: float) -> tuple[PendingLogin, float]:
         claims = MFA_TOKEN.decode(token, keyring, now)
-        if claims["aud"] != self._audience:
+        if claims["iss"] != self._sessions.issuer or claims["aud"] != self._sessions.audience:  # rule 4
             raise ValueError
-        account, spelling = bytes.fromhex(claims["account"]), bytes.fromhex(claims["spelling"])
-        session = NewSession(**claims["about"])
-        pending = PendingLogin(claims["sub"], claims["kind"], account, spelling, session, claims["iat"], claims["jti"])
-        return pending, claims["exp"]
+        subject, kind, jti = (read_text(claims[name]) for name in ("sub", "kind", "jti"))
+        account, spelling = (bytes.fromhex(read_text(claims[name])) for name in ("account", "spelling"))
+        session = _new_session(claims["about"])
+        pending = PendingLogin(subject, kind, account, spelling, session, read_time(claims["iat"]), jti)
+        return pending, read_time(claims["exp"])
+
+    async def _was_issued(self, token: str) -> bool:
+        """Return whether the store knows *token* (rule 4)."""
+        [issued] = await self._store.read_markers([_issued_key(token)])
+        return issued > 0.0
+
+
+def _issued_key(token: str) -> bytes:
+    return marker_key(b"step issued", token.encode())
+
+
+def _new_session(about: Mapping[str, object]) -> NewSession:
+    """Return what a login asked for. Raise one of ``MALFORMED_ERRORS``."""
+    session = NewSession(**about)  # type: ignore[arg-type]  # checked below
+    for text in (session.client_id, session.scope, session.label):
+        read_text(text)
+    if not isinstance(session.coordinated, bool):
+        raise TypeError
+    return session
 
 
 def mfa_token_refused() -> LoginRefused:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from unbroken.errors import StoreUnavailable
-from unbroken.server.core.rotation import PresentedToken, SessionRow
+from unbroken.server.core.rotation import PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 
 __all__ = [
     "COMPARED_FIELDS",
+    "KEY_FILE_SUFFIX",
     "Account",
     "DatabaseLocked",
     "Notifications",
@@ -30,6 +31,7 @@ __all__ = [
     "clock_problems",
 ]
 
+KEY_FILE_SUFFIX = ".key"  # of the file with the encryption key, beside a store that is a file
 MAX_CLOCK_SKEW_SECONDS = 2.0  # a difference of clocks that changes no decision
 # Each change of a row changes one of these fields, or revokes it: ``compare_and_set`` need not compare the others.
 COMPARED_FIELDS = ("generation", "branch", "label", "rotated_at", "idempotency_hash", "first_used_branch")
@@ -75,6 +77,10 @@ class SessionStore(Protocol):
 
     Each method raises StoreUnavailable if the store does not respond in time, and ConfigurationError if an operator
     must act first. A method that only reads may be called at any time by any number of threads and tasks.
+
+    A store that is a file has an attribute ``encryption_key_file``: the path of the file with its encryption key, which
+    is made at first start (``encrypted_keys.py`` rule 5). None: the keys are in memory, and need none. Without the
+    attribute, the operator sets an encryption key.
     """
 
     blocking: bool
@@ -98,9 +104,9 @@ class SessionStore(Protocol):
         """
 
     async def rotate_returning(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
     ) -> SessionRow | None:
-        """Rotate a row that was not read, if it belongs to *client_id* (None: to any); return the new row.
+        """Rotate a row that was not read, if its ``binding`` is *binding* (None: any); return the new row.
 
         Return None where ``rotate`` returns False. A store that cannot do this in one statement reads the row first.
         """

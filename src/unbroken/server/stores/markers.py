@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
+from unbroken.server.core.rotation import SessionRow
+
 __all__ = [
     "MFA_TOKEN_SECONDS",
     "MarkerStore",
@@ -53,9 +55,9 @@ async def mark_once(store: MarkerStore, key: bytes, now: float, seconds: float) 
     return marker <= now + seconds + MARK_TOLERANCE_SECONDS
 
 
-async def new_device(store: MarkerStore, subject: str, client_id: str, device: str, now: float) -> bool:
-    """Return whether this is the first login of *subject* with this client from such a device."""
-    parts = (part.encode("utf-8", "replace") for part in (subject, client_id, device))
+async def new_device(store: MarkerStore, row: SessionRow, device: str, now: float) -> bool:
+    """Return whether *row* is the first login of its subject, at its issuer, with its client from such a device."""
+    parts = (part.encode("utf-8", "replace") for part in (row.issuer, row.subject, row.client_id, device))
     return await mark_once(store, marker_key(b"device", *parts), now, KNOWN_DEVICE_SECONDS)
 
 

@@ -16,7 +16,7 @@ from itertools import islice
 
 from unbroken.errors import ConfigurationError
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import PresentedToken, SessionRow
+from unbroken.server.core.rotation import PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores.base import Account, StoreProblem
 
@@ -30,6 +30,7 @@ class MemorySessionStore:
     """Sessions, keys, accounts and markers in memory, for any number of threads of one process."""
 
     blocking = False  # each method is fast enough for an event loop
+    encryption_key_file = None  # the keys end with the process
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all that follows
@@ -66,16 +67,16 @@ class MemorySessionStore:
         return self._rotate(key, token, now, refresh_ttl, None) is not None
 
     async def rotate_returning(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
     ) -> SessionRow | None:
-        return self._rotate(key, token, now, refresh_ttl, client_id)
+        return self._rotate(key, token, now, refresh_ttl, binding)
 
     def _rotate(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
     ) -> SessionRow | None:
         with self._lock:
             row = self._rows.get(key)
-            if row is None or client_id not in (None, row.client_id) or rotation.why_inactive(row, now):
+            if row is None or binding not in (None, row.binding) or rotation.why_inactive(row, now):
                 return None
             if token.generation != row.generation or row.first_used_branch not in (None, token.branch):
                 return None

@@ -24,7 +24,7 @@ from dataclasses import asdict, astuple, fields
 from typing import Any
 
 from unbroken._drivers.postgres import PostgresDriver
-from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionRow, rotated_row
+from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionBinding, SessionRow, rotated_row
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
 from unbroken.server.stores import postgres_schema
 from unbroken.server.stores.base import COMPARED_FIELDS, Account, StoreProblem, clock_problems
@@ -63,7 +63,9 @@ WHERE key = %(key)s AND generation = %(generation)s AND (first_used_branch IS NU
 """
 ROTATE = f"{R1} RETURNING {WITHOUT_FLUSH}"
 ROTATE_RETURNING = f"""
-{R1} AND client_id = coalesce(%(client_id)s::text, client_id) RETURNING {WITHOUT_FLUSH}, {RETURNED_COLUMNS}
+{R1} AND client_id = coalesce(%(client_id)s::text, client_id) AND issuer = coalesce(%(issuer)s::text, issuer)
+    AND audience = coalesce(%(audience)s::text, audience)
+RETURNING {WITHOUT_FLUSH}, {RETURNED_COLUMNS}
 """
 CHANGE_COMPARED = f"""
 UPDATE unbroken_session SET {", ".join(f"{name} = %(new_{name})s" for name in FIELDS)}
@@ -193,10 +195,10 @@ class PostgresSessionStore:
         return bool(await self._rows(ROTATE, _rotate_values(key, token, now, refresh_ttl)))
 
     async def rotate_returning(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
     ) -> SessionRow | None:
         values = _rotate_values(key, token, now, refresh_ttl)
-        values["client_id"] = client_id
+        values |= dict(zip(SessionBinding._fields, binding or (None, None, None), strict=True))
         rows = await self._rows(ROTATE_RETURNING, values)
         return rotated_row(key, token, float(now), float(refresh_ttl), rows[0][1:]) if rows else None
 

@@ -69,7 +69,10 @@ MARKERS = """
 CREATE TABLE unbroken_marker (key bytea PRIMARY KEY, until float8 NOT NULL);
 CREATE INDEX unbroken_marker_until ON unbroken_marker (until);
 """
-STEPS = (SESSIONS, MARKERS)
+BINDINGS = """
+ALTER TABLE unbroken_session ADD COLUMN issuer text NOT NULL DEFAULT '', ADD COLUMN audience text NOT NULL DEFAULT '';
+"""
+STEPS = (SESSIONS, MARKERS, BINDINGS)
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")

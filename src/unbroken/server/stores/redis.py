@@ -32,7 +32,7 @@ from unbroken._bounded_cache import BoundedCache
 from unbroken._drivers.redis import Command, RedisDriver
 from unbroken.errors import UnbrokenError
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import PresentedToken, SessionRow
+from unbroken.server.core.rotation import PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import redis_scripts as scripts
 from unbroken.server.stores.base import Account, Notifications, StoreProblem, clock_problems
@@ -121,10 +121,10 @@ class RedisSessionStore:
         return own_epoch is not None and int(current_epoch or 0) <= int(own_epoch)
 
     async def rotate_returning(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
     ) -> SessionRow | None:
         row = await self.read(key)  # also tells the subject, and with it where the epoch is
-        if row is None or row.generation != token.generation or client_id not in (None, row.client_id):
+        if row is None or row.generation != token.generation or binding not in (None, row.binding):
             return None
         if not await self.rotate(key, token, now, refresh_ttl):
             return None

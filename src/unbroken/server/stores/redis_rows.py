@@ -55,7 +55,10 @@ CHANGING_FIELDS = {
 INTEGER_FIELDS = ("generation", "branch", "promoted_branch", "previous_promoted_branch", "first_used_branch")
 BYTES_FIELDS = ("idempotency_hash",)
 TEXT_FIELDS = ("revoked_why", "evidence")
-FIXED_FIELDS = ("sid", "subject", "created_at", "client_id", "scope", "coordinated", "label", "ip", "user_agent")
+FIXED_FIELDS = (
+    "sid", "subject", "created_at", "client_id", "scope", "coordinated", "label", "ip", "user_agent",
+    "issuer", "audience",
+)  # fmt: skip
 HASH_BYTES = 16
 
 

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
-from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionRow, rotated_row
+from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionBinding, SessionRow, rotated_row
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
-from unbroken.server.stores.base import COMPARED_FIELDS, Account, DatabaseLocked, StoreProblem
+from unbroken.server.stores.base import COMPARED_FIELDS, KEY_FILE_SUFFIX, Account, DatabaseLocked, StoreProblem
 from unbroken.server.stores.migrations import SchemaVersion, refuse_newer
 
 __all__ = ["SqliteFile", "SqliteSessionStore", "open_url", "path_of", "schema_version", "upgrade_schema"]
@@ -69,6 +69,10 @@ CREATE TABLE account (
 CREATE TABLE marker (key BLOB PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX marker_until ON marker (until);
 """,
+    """
+ALTER TABLE session ADD COLUMN issuer TEXT NOT NULL DEFAULT '';
+ALTER TABLE session ADD COLUMN audience TEXT NOT NULL DEFAULT '';
+""",
 )
 
 # ---- statements ------------------------------------------------------------------------------------------------------
@@ -89,7 +93,11 @@ UPDATE session SET
 WHERE key = :key AND generation = :generation AND (first_used_branch IS NULL OR first_used_branch = :branch)
     AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
 """
-ROTATE_RETURNING = f"{ROTATE} AND client_id = coalesce(:client_id, client_id) RETURNING {RETURNED_COLUMNS}"
+ROTATE_RETURNING = f"""{ROTATE}
+    AND client_id = coalesce(:client_id, client_id) AND issuer = coalesce(:issuer, issuer)
+    AND audience = coalesce(:audience, audience)
+RETURNING {RETURNED_COLUMNS}
+"""
 COMPARE_AND_SET = f"""
 UPDATE session SET {", ".join(f"{name} = :new_{name}" for name in FIELDS)}
 WHERE key = :key AND {" AND ".join(f"{name} IS :{name}" for name in COMPARED_FIELDS)} AND revoked_at IS NULL
@@ -163,6 +171,11 @@ class SqliteSessionStore:
     def __repr__(self) -> str:
         return f"<SqliteSessionStore {self._file.path}>"
 
+    @property
+    def encryption_key_file(self) -> str:
+        """The path of the file with the encryption key, beside the database."""
+        return f"{self._file.path}{KEY_FILE_SUFFIX}"
+
     def short_timeout(self) -> AbstractContextManager[object]:
         return self._file.short_timeout
 
@@ -181,10 +194,10 @@ class SqliteSessionStore:
         return self._file.changes(ROTATE, _rotate_values(key, token, now, refresh_ttl))
 
     async def rotate_returning(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, client_id: str | None
+        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
     ) -> SessionRow | None:
         values = _rotate_values(key, token, now, refresh_ttl)
-        values["client_id"] = client_id
+        values |= dict(zip(SessionBinding._fields, binding or (None, None, None), strict=True))
         rows = self._rows(ROTATE_RETURNING, values)
         return rotated_row(key, token, now, refresh_ttl, rows[0]) if rows else None
 

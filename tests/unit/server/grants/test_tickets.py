@@ -38,7 +38,7 @@ class Clock:
 
 
 def claims_hook(_: object) -> dict[str, object]:
-    return {"tenant": "acme", "roles": ["till", {"of": 3}], "exp": "an application cannot set this"}
+    return {"tenant": "acme", "roles": ["till", {"of": 3}]}
 
 
 @dataclass
