@@ -46,7 +46,7 @@ from unbroken.server.keys.access_token import AccessTokenVerifier, Claims, kid_o
 from unbroken.server.keys.keyring import KeyRecord, Keyring
 from unbroken.server.listeners import listeners_of
 from unbroken.server.stores import SessionStore, open_store
-from unbroken.server.stores.markers import void_pending_logins
+from unbroken.server.stores.markers import forget_devices, void_pending_logins
 from unbroken.server.worker_pool import STORE_POOL, run_in_worker, run_inline
 from unbroken.tokens import TokenResponse
 
@@ -380,6 +380,7 @@ class Sessions:
         if sid is None and subject is not None:
             # Before the sessions: a login that waits for MFA must not become one after they are revoked.
             await void_pending_logins(self.store, subject, now)
+            await forget_devices(self.store, subject, now)
         subjects = {} if sid is None else {row.sid: row.subject for row in await self.store.sessions(sid=sid)}
         revoked = await self.store.revoke(now, why, until, sid=sid, subject=subject, except_sid=keep)
         self._freshness.add_revocations([(one, until) for one in revoked])  # rule 4
@@ -410,6 +411,18 @@ class Sessions:
     def keyring(self) -> Keyring:
         """Return the keys as the store has them now."""
         return run_sync(self.akeyring())
+
+    async def acached_keyring(self, mac_number: int | None = None) -> Keyring:
+        """Return the keys as this process knows them, for login endpoints.
+
+        For a token that names the unknown MAC key *mac_number* the store is asked, but not for every such token.
+        """
+        freshness = self._freshness
+        if monotonic() > freshness.fresh_until:
+            await run_inline(self.store, freshness.refresh_if_due)
+        if mac_number is not None:
+            await run_inline(self.store, lambda: freshness.refresh_for_unknown_key(mac_number))
+        return freshness.keyring
 
     @inline
     async def akeyring(self) -> Keyring:

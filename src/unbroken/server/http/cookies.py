@@ -10,6 +10,8 @@
 4. Login and refresh set cookies, logout clears them. No error touches them: a tab that loses a race must not remove
    the winner's cookie.
 5. Several cookies of one name are a mistake or an attack (cookie tossing). All of them are verified, none is guessed.
+6. A device token (``login/devices.py``) is in a cookie for the logins alone, which outlives the session: it opens
+   nothing, so a logout leaves it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from unbroken.tokens import TokenResponse
 __all__ = ["CookieTransport", "Cookies"]
 
 MAX_COOKIE_BYTES = 4096  # name, value and attributes: browsers drop longer cookies silently (RFC 6265bis §5.6)
+MAX_DEVICE_SECONDS = 400 * 86400  # browsers keep no cookie for longer (RFC 6265bis §5.6.2); the token says when it ends
 MAX_SAME_NAME_COOKIES = 4  # that are verified
 MAX_REVOKED_COOKIES = 16  # of one name, by a logout
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -94,6 +97,8 @@ class CookieTransport:
         self._cookies, self._origins = cookies, origins
         self._path: str = (cookies and cookies.path) or prefix or "/"
         self.refresh_name = cookies.full_name("refresh", self._path) if cookies else ""
+        self._login_path = self._path.rstrip("/") + "/login"
+        self._device_name = cookies.full_name("device", self._login_path) if cookies else ""
 
     # ---- what a request may do (rule 3) --------------------------------------------------------------------------
 
@@ -152,6 +157,11 @@ class CookieTransport:
             self._check_csrf(request)
         return tokens
 
+    def device_token(self, request: Request) -> str:
+        """Return the device token in the cookies of *request*; empty if there is none, or more than one (rule 6)."""
+        tokens = _values(request, self._device_name) if self._cookies else ()
+        return tokens[0] if len(tokens) == 1 else ""
+
     def tokens_to_revoke(self, request: Request) -> tuple[str, ...]:
         """Return every token in the cookies of *request*, a logout for which ``requests_cookies`` is true.
 
@@ -186,9 +196,12 @@ class CookieTransport:
         if cookies.mode == "both":
             values.append((cookies.access_name, body.pop("access_token"), "/"))
             del body["token_type"]
+        device_token = body.pop("device_token", None)
         # The access token's cookie lives as long, so that an expired token can be told from a missing one.
         max_age = int(granted.refresh_expires_in or 0)
         headers = tuple(cookies.header(name, str(value), path, max_age) for name, value, path in values)
+        if device_token is not None:  # rule 6
+            headers += (cookies.header(self._device_name, str(device_token), self._login_path, MAX_DEVICE_SECONDS),)
         if (longest := max(map(len, headers))) > MAX_COOKIE_BYTES:
             raise ConfigurationError(f"a cookie of {longest} bytes is more than browsers keep: use fewer claims")
         return replace(json_response({**body, "sid": _sid_of(granted.access_token)}), cookies=headers)

@@ -3,19 +3,20 @@
 1. It is a single-purpose token (``keys/purpose_token.py``): no access token can be taken for it, nor it for an access
    token. Its client can read nothing from it but the subject and what it has sent itself.
 2. It is valid for five minutes and for one session. A wrong code does not use it up: the rate limit counts wrong codes
-   by subject.
+   by subject. A value that no server of ours has made costs the store nothing.
 3. Revoking all sessions of the subject voids it.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from unbroken.errors import LoginRefused
 from unbroken.server.core.session_info import NewSession
 from unbroken.server.keys.keyring import Keyring
-from unbroken.server.keys.purpose_token import MALFORMED_ERRORS, PurposeToken
+from unbroken.server.keys.purpose_token import MALFORMED_ERRORS, PurposeToken, mac_number_of
 from unbroken.server.login.authenticator import MfaRequired
 from unbroken.server.sessions import Sessions
 from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, mark_once, marker_key, was_voided_since
@@ -31,7 +32,10 @@ MFA_TOKEN = PurposeToken(
 
 @dataclass(frozen=True, slots=True)
 class PendingLogin:
-    """A login that waits for a code. *account* and *spelling* are the rate limit's keys of the name."""
+    """A login that waits for a code. *account* and *spelling* are the rate limit's keys of the name.
+
+    *device* is the id of the device that the password came from, if the account knows it.
+    """
 
     subject: str
     kind: str
@@ -40,6 +44,7 @@ class PendingLogin:
     session: NewSession
     started: float
     jti: str
+    device: bytes
 
 
 class MfaTokens:
@@ -48,7 +53,7 @@ class MfaTokens:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions, self._audience = sessions, sessions.issuer + "#login"
 
-    async def issue(self, mfa: MfaRequired, account: bytes, spelling: bytes, session: NewSession) -> str:
+    async def issue(self, mfa: MfaRequired, account: bytes, spelling: bytes, session: NewSession, device: bytes) -> str:
         """Return the token for *mfa*. Raises ConfigurationError if it would be too long to be read again."""
         now = self._sessions.clock()
         claims = {
@@ -60,16 +65,21 @@ class MfaTokens:
             "jti": secrets.token_hex(16),
             "account": account.hex(),
             "spelling": spelling.hex(),
+            "device": device.hex(),
             "about": session._asdict(),
         }
-        return MFA_TOKEN.encode(claims, await self._sessions.akeyring(), now)
+        return MFA_TOKEN.encode(claims, await self._sessions.acached_keyring(), now)
 
-    async def read(self, token: str) -> PendingLogin:
-        """Return the login of *token*. Raises LoginRefused, reason ``mfa_token``, if it is not valid any more."""
+    async def read(self, token: str, on_junk: Callable[[], None]) -> PendingLogin:
+        """Return the login of *token*. Raises LoginRefused, reason ``mfa_token``, if it is not valid any more.
+
+        *on_junk* is called before that for a value that no server of ours has made; it may raise an error of its own.
+        """
         now = self._sessions.clock()
         try:
-            pending, expires_at = self._read(token, await self._sessions.akeyring(), now)
+            pending, expires_at = self._read(token, await self._sessions.acached_keyring(mac_number_of(token)), now)
         except MALFORMED_ERRORS:
+            on_junk()
             raise mfa_token_refused() from None
         if now >= expires_at:
             raise mfa_token_refused()
@@ -96,7 +106,10 @@ class MfaTokens:
             raise ValueError
         account, spelling = bytes.fromhex(claims["account"]), bytes.fromhex(claims["spelling"])
         session = NewSession(**claims["about"])
-        pending = PendingLogin(claims["sub"], claims["kind"], account, spelling, session, claims["iat"], claims["jti"])
+        device = bytes.fromhex(claims["device"])
+        pending = PendingLogin(
+            claims["sub"], claims["kind"], account, spelling, session, claims["iat"], claims["jti"], device
+        )
         return pending, claims["exp"]
 
 

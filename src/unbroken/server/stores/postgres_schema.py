@@ -69,7 +69,8 @@ MARKERS = """
 CREATE TABLE unbroken_marker (key bytea PRIMARY KEY, until float8 NOT NULL);
 CREATE INDEX unbroken_marker_until ON unbroken_marker (until);
 """
-STEPS = (SESSIONS, MARKERS)
+SUBJECTS = "ALTER TABLE unbroken_account ADD COLUMN subject text NOT NULL DEFAULT ''"
+STEPS = (SESSIONS, MARKERS, SUBJECTS)
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
