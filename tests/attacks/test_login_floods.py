@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import pytest
@@ -39,7 +39,7 @@ class Hostile:
         self._stopped = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
-    def __enter__(self) -> Hostile:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -179,8 +179,15 @@ class Counting(StoreWrapper):
         return counted
 
 
-JUNK = ["x", "a.b.c", "." * 50, "x" * 20_000, "eyJhbGciOiJIUzI1NiIsInR5cCI6ImxvZ2luLXN0ZXArand0Iiwia2lkIjoiMSJ9.e30.AAAA",
-        "eyJhbGciOiJub25lIn0.e30.", "\U0001f600" * 9]  # fmt: skip
+JUNK = [
+    "x",
+    "a.b.c",
+    "." * 50,
+    "x" * 20_000,
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6ImxvZ2luLXN0ZXArand0Iiwia2lkIjoiMSJ9.e30.AAAA",
+    "eyJhbGciOiJub25lIn0.e30.",
+    "\U0001f600" * 9,
+]
 
 
 @pytest.mark.parametrize("junk", JUNK)
