@@ -10,14 +10,19 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from starlette.applications import Starlette
 
 from tests.support import faces
 from tests.support.attacks import Attacks
+from tests.support.backend import running
 from tests.support.clock import ServerClock
 from tests.support.faces import FACES
+from unbroken import FileStore, MemoryStore, Session, unbroken_server
+from unbroken.errors import TryLater
 from unbroken.server import Cookies, Endpoints, MemorySessionStore, MfaRequired, RateLimitPolicy, Sessions
 from unbroken.server.http.messages import Request, Response
 from unbroken.server.stores import open_store
+from unbroken.starlette import routes
 
 Size = Callable[[int, int], int]
 JSON = {"content-type": "application/json"}
@@ -263,3 +268,24 @@ def test_a_user_with_mfa_on_a_device_gets_in_while_codes_are_guessed(attacks: At
         step(f"10.5.0.{number}", "wrong")
     assert step(ABROAD, "42").status == 429
     assert step(ABROAD, "42", device).status == 200
+
+
+@pytest.mark.parametrize("flow", ["password", "mfa"])
+def test_our_own_client_gets_in_from_a_file_beside_the_guesses(flow: str, tmp_path: Path, attacks: Attacks) -> None:
+    name, settings = "user-mfa" if flow == "mfa" else "user-ada", {"rate_limit": RateLimitPolicy(account_burst=2)}
+    town, second = Town(), {"verify_mfa": lambda _subject, _kind, code: code == "42"}
+    with running(Starlette(routes=routes(town.sessions, town.authenticate, **settings, **second))) as port:
+        dialect = unbroken_server(f"http://127.0.0.1:{port}")
+
+        def log_in() -> None:
+            Session(dialect, FileStore(tmp_path / "tokens")).login(name, RIGHT, mfa_prompt=lambda *_: "42")
+
+        log_in()
+        session = Session(dialect, FileStore(tmp_path / "tokens"))
+        session.logout()
+        for _ in range(6):
+            attacks.try_one()
+            httpx2.post(f"http://127.0.0.1:{port}/auth/login", json={"username": name, "password": "wrong"})
+        with pytest.raises(TryLater):
+            Session(dialect, MemoryStore()).login(name, RIGHT, mfa_prompt=lambda *_: "42")
+        log_in()
