@@ -164,6 +164,12 @@ def test_a_browser_gets_in_by_its_cookie_on_every_framework(
             assert [login(theirs, "wrong") for _ in range(6)][-1] == 429
             assert login(theirs, RIGHT) == 429
             assert login(mine, RIGHT) == 200
+            [device] = [cookie.value for cookie in mine.cookies.jar if cookie.name == "unbroken-device"]
+            assert [login(theirs, "wrong") for _ in range(3)][-1] == 429
+            theirs.cookies.clear()
+            attacks.try_one()  # a sibling host has planted a cookie of the same name
+            theirs.headers["cookie"] = f"unbroken-device=planted; unbroken-device={device}"
+            assert login(theirs, RIGHT) == 200
 
 
 def test_whoever_steals_a_device_token_does_not_lock_its_owner_out(attacks: Attacks) -> None:

@@ -157,10 +157,9 @@ class CookieTransport:
             self._check_csrf(request)
         return tokens
 
-    def device_token(self, request: Request) -> str:
-        """Return the device token in the cookies of *request*; empty if there is none, or more than one (rule 6)."""
-        tokens = _values(request, self._device_name) if self._cookies else ()
-        return tokens[0] if len(tokens) == 1 else ""
+    def device_tokens(self, request: Request) -> tuple[str, ...]:
+        """Return the device tokens in the cookies of *request*, usually one (rule 6). A sibling host may add others."""
+        return _values(request, self._device_name)[:MAX_SAME_NAME_COOKIES] if self._cookies else ()
 
     def tokens_to_revoke(self, request: Request) -> tuple[str, ...]:
         """Return every token in the cookies of *request*, a logout for which ``requests_cookies`` is true.

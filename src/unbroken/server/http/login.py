@@ -83,31 +83,32 @@ class LoginEndpoints:
             coordinated=bool_field(fields, "coordinated") and not in_cookies,
         )
         name, password = text_field(fields, "username"), text_field(fields, "password")
-        device_token = text_field(fields, "device_token", required=False) or self._cookies.device_token(request)
-        result = await self._tokens_or_mfa(request, name, password, session, device_token)
+        sent = text_field(fields, "device_token", required=False)
+        device_tokens = (sent,) if sent else self._cookies.device_tokens(request)
+        result = await self._tokens_or_mfa(request, name, password, session, device_tokens)
         return result if isinstance(result, Response) else self._cookies.issue(request, result)
 
     async def log_in(
-        self, request: Request, name: str, password: str, session: NewSession, device_token: str
+        self, request: Request, name: str, password: str, session: NewSession, device_tokens: tuple[str, ...]
     ) -> TokenResponse:
         """Return the tokens of a new session, without MFA.
 
         Raises LoginRefused, InvalidRequest, InvalidScope or TryLater.
         """
-        result = await self._tokens_or_mfa(request, name, password, session, device_token)
+        result = await self._tokens_or_mfa(request, name, password, session, device_tokens)
         if isinstance(result, Response):
             raise LoginRefused("this account requires MFA: log in at /login", reason="mfa_required")
         return result
 
     async def _tokens_or_mfa(
-        self, request: Request, name: str, password: str, session: NewSession, device_token: str
+        self, request: Request, name: str, password: str, session: NewSession, device_tokens: tuple[str, ...]
     ) -> TokenResponse | Response:
         """Return the tokens of a new session, or the response that asks for a code."""
         _check_client_id(session.client_id)
         self._authenticator.check_length(name, password)
         started = self._sessions.clock()
         account, spelling = name_key(name), spelling_key(name)
-        device = await self._devices.device_of(device_token, spelling) if self._devices else b""
+        device = await self._devices.device_of(device_tokens, spelling) if self._devices else b""
         identity, attempt = await self._credentials.check(
             request.caller,
             account,

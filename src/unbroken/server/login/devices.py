@@ -13,6 +13,7 @@ The idea is OWASP's *device cookie* (Slow Down Online Guessing Attacks with Devi
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 from unbroken.server.keys.purpose_token import MALFORMED_ERRORS, PurposeToken, mac_number_of
 from unbroken.server.sessions import Sessions
@@ -44,10 +45,14 @@ class DeviceTokens:
         }
         return DEVICE_TOKEN.encode(claims, await self._sessions.acached_keyring(), now)
 
-    async def device_of(self, token: str, spelling: bytes) -> bytes:
-        """Return the id of the device that *token* belongs to; empty if it is not good for this name."""
-        if not token:
-            return b""
+    async def device_of(self, tokens: Sequence[str], spelling: bytes) -> bytes:
+        """Return the id of the device of the first of *tokens* that is good for this name; empty if none is."""
+        for token in filter(None, tokens):
+            if device := await self._device_of(token, spelling):
+                return device
+        return b""
+
+    async def _device_of(self, token: str, spelling: bytes) -> bytes:
         now, keyring = self._sessions.clock(), await self._sessions.acached_keyring(mac_number_of(token))
         try:
             found = DEVICE_TOKEN.decode(token, keyring, now)
