@@ -22,7 +22,7 @@ from unbroken.server.worker_pool import run_inline
 
 __all__ = ["DeviceTokens"]
 
-DEVICE_TOKEN = PurposeToken("device+jwt", b"unbroken device", max_chars=1024, too_long="use a shorter issuer")
+DEVICE_TOKEN = PurposeToken("device+jwt", b"unbroken device", max_chars=2048, too_long="use a shorter issuer")
 
 
 class DeviceTokens:

@@ -53,7 +53,9 @@ class MfaTokens:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions, self._audience = sessions, sessions.issuer + "#login"
 
-    async def issue(self, mfa: MfaRequired, account: bytes, spelling: bytes, session: NewSession, device: bytes) -> str:
+    async def issue(
+        self, mfa: MfaRequired, account: bytes, spelling: bytes, session: NewSession, device: bytes = b""
+    ) -> str:
         """Return the token for *mfa*. Raises ConfigurationError if it would be too long to be read again."""
         now = self._sessions.clock()
         claims = {
@@ -70,7 +72,7 @@ class MfaTokens:
         }
         return MFA_TOKEN.encode(claims, await self._sessions.acached_keyring(), now)
 
-    async def read(self, token: str, on_junk: Callable[[], None]) -> PendingLogin:
+    async def read(self, token: str, on_junk: Callable[[], None] = lambda: None) -> PendingLogin:
         """Return the login of *token*. Raises LoginRefused, reason ``mfa_token``, if it is not valid any more.
 
         *on_junk* is called before that for a value that no server of ours has made; it may raise an error of its own.
