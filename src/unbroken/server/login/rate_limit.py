@@ -51,7 +51,7 @@ ROUNDING_ATTEMPTS = 0.01  # of an attempt: stores and clocks differ in their las
 MAX_JUNK_SOURCES = 10_000
 JUNK_FACTOR = 4  # junk costs less than a password: so many times the attempts of its address
 NEWCOMER_BURST = 2  # a network was hardly ever wrong (rule 5): not more often than this, and then one attempt in
-NEWCOMER_SECONDS = 8 * 3600.0  # so long
+NEWCOMER_SECONDS = 86400.0  # so long
 PREFERRED_BELOW = 0.5  # of the burst of an address: more wrong passwords than that, and it waits with the others
 
 
