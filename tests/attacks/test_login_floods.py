@@ -191,7 +191,7 @@ JUNK = [
 
 
 @pytest.mark.parametrize("junk", JUNK)
-def test_junk_in_place_of_a_second_step_costs_the_store_nothing_and_counts(junk: str, attacks: Attacks) -> None:
+def test_junk_in_place_of_an_mfa_token_costs_the_store_nothing_and_counts(junk: str, attacks: Attacks) -> None:
     store = Counting(MemorySessionStore())
     endpoints = Endpoints(Sessions(store), lambda name, _: name, verify_mfa=lambda *_: True)  # type: ignore[arg-type]
     body = json.dumps({"mfa_token": junk, "code": "1"}).encode()
