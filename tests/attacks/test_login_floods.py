@@ -79,7 +79,7 @@ def test_who_is_known_gets_in_beside_a_flood(known_by: str, attacks: Attacks, si
                 response = http.post("/auth/login", json={"username": "ada", "password": RIGHT, **device})
                 right.append(response.status_code)
     assert right.count(200) >= 0.95 * len(right), (right, hostile.statuses)
-    assert 503 in hostile.statuses, "the flood was one"
+    assert len(hostile.statuses) > HOSTILE / 4, "the flood was one"
     sessions.close()
 
 
@@ -123,12 +123,13 @@ def test_a_flood_of_threads_does_not_keep_a_device_out_either(attacks: Attacks) 
 JSON = {"content-type": "application/json"}
 
 
-def hold(folder: str, until: float, counts: Any, most: Any) -> None:
-    """Take slots again and again, in four threads of one process."""
+def hold(folder: str, rounds: int, begin: Any, counts: Any, most: Any) -> None:
+    """Take slots again and again, in four threads of one process, once all processes are there."""
     slots = MachineSlots("attack", 2, folder)
+    begin.wait(60)
 
     def work() -> None:
-        while time.monotonic() < until:
+        for _ in range(rounds):
             with slots.slot():
                 with counts.get_lock():
                     counts.value += 1
@@ -146,8 +147,8 @@ def hold(folder: str, until: float, counts: Any, most: Any) -> None:
 
 def test_four_workers_hash_no_more_at_once_than_one(attacks: Attacks, size: Size, tmp_path: Path) -> None:
     counts, most = SCRIPT.Value("i", 0), SCRIPT.Value("i", 0)
-    until = time.monotonic() + size(3, 20)
-    processes = [SCRIPT.Process(target=hold, args=(str(tmp_path), until, counts, most)) for _ in range(4)]
+    arguments = (str(tmp_path), size(10, 200), SCRIPT.Barrier(4), counts, most)
+    processes = [SCRIPT.Process(target=hold, args=arguments) for _ in range(4)]
     attacks.try_many(16)
     for process in processes:
         process.start()
@@ -203,7 +204,7 @@ def test_junk_in_place_of_an_mfa_token_costs_the_store_nothing_and_counts(junk: 
 
     step("192.0.2.1")  # the first request of a process reads the keys
     store.asked.clear()
-    statuses = []
+    statuses, began = [], time.monotonic()
     for _ in range(300):
         attacks.try_one()
         statuses.append(step("192.0.2.1"))
@@ -211,7 +212,7 @@ def test_junk_in_place_of_an_mfa_token_costs_the_store_nothing_and_counts(junk: 
     assert statuses[-1] == 429
     polls = [name for name in store.asked if name not in ("keys", "revocations")]
     assert polls == []
-    assert len(store.asked) <= 6, "at most the polls of three seconds"
+    assert len(store.asked) <= 4 * (time.monotonic() - began + 1), "no more than each process polls anyway"
     assert step("192.0.2.2") == 401
 
 
