@@ -4,13 +4,14 @@
  * 1. Both count at once, in all tabs: what waits under one login is never sent under another.
  * 2. A logout forgets the tokens first and revokes them then, so that it never fails.
  * 3. A login that sets cookies is alone among all tabs, like a refresh.
+ * 4. A login takes along what the last one has left (`device_token`): the server does not count it with strangers'.
  *
  * @import { SessionState } from "./state.d.ts"
  */
 import { unexpectedResponse } from "./errors.js";
 import { alone } from "./lock.js";
 import { matches } from "./response.js";
-import { load, nextLogin, recordOf } from "./storage.js";
+import { deviceToken, load, nextLogin, recordOf, rememberDevice } from "./storage.js";
 import { publish } from "./tabs.js";
 import { readTokens } from "./tokens.js";
 import { revoke, sendOwn } from "./transport.js";
@@ -22,6 +23,7 @@ import { revoke, sendOwn } from "./transport.js";
 export const importTokens = (state, body) => {
   const tokens = readTokens(state, body);
   publish(state, recordOf(state, nextLogin(state), tokens)); // rule 1
+  rememberDevice(state, /** @type {any} */ (body).device_token); // rule 4
 };
 
 /**
@@ -30,7 +32,7 @@ export const importTokens = (state, body) => {
  */
 export const logIn = async (state, username, password, more) => {
   const { login, loginFailed, succeeded, usesCookies } = state;
-  const request = () => sendOwn(state, login, { username, password, ...more });
+  const request = () => sendOwn(state, login, { username, password, device_token: deviceToken(state), ...more });
   const response = await (usesCookies ? alone(state, request) : request()); // rule 3
   const { status, body } = response;
   const details = { cause: body, reason: body?.reason ?? body?.error };

@@ -37,6 +37,8 @@ export interface SessionState extends Settings {
   record: StoredRecord;
   /** storage.js: access tokens that are not stored, by their version. */
   accessTokens: Record<number, string | undefined>;
+  /** storage.js: the device token of a login, where it cannot be stored. */
+  device?: string;
 
   /** credentials.js: every value that the header with the token had. */
   ownValues: Set<string | undefined>;

@@ -7,6 +7,7 @@
  * 4. A duplicated tab has a copy of sessionStorage, whose refresh token may be spent. So localStorage has the newest
  *    version of each login, and nothing else, until the session is over.
  * 5. With cookies there may be a session that no script knows of: one refresh tells.
+ * 6. A device token outlives the session, so it is a text of its own. With cookies the server keeps it in one.
  *
  * @import { ErrorCode } from "./api.d.ts"
  * @import { SessionState } from "./state.d.ts"
@@ -89,6 +90,24 @@ export const recordOf = (state, position, tokens) => {
   if (!state.usesCookies) return { ...position, tokens };
   state.accessTokens = { [position.version]: tokens.access }; // rule 3
   return { ...position, tokens: { ...tokens, access: undefined } };
+};
+
+/**
+ * Return the device token of the last login, or undefined.
+ * @param {SessionState} state
+ */
+export const deviceToken = ({ pageStorage, key, device }) => pageStorage?.getItem(`${key} device`) ?? device; // rule 6
+
+/**
+ * Remember the device token of a login, if there is one.
+ * @param {SessionState} state @param {unknown} token
+ */
+export const rememberDevice = (state, token) => {
+  if (typeof token !== "string") return;
+  state.device = token;
+  try {
+    state.pageStorage?.setItem(`${state.key} device`, token);
+  } catch {} // rule 2
 };
 
 /**

@@ -41,7 +41,7 @@ REQUESTS: dict[str, type] = {
     "logout": bodies.LogoutRequest,
 }
 FORMS = {
-    "token": ("grant_type", "refresh_token", "username", "password", "scope", "client_id"),
+    "token": ("grant_type", "refresh_token", "username", "password", "scope", "client_id", "device_token"),
     "revoke": ("token", "token_type_hint"),
     "introspect": ("token", "token_type_hint"),
 }  # the first field is required

@@ -61,7 +61,7 @@ class TokenResponse:
     """A token response (RFC 6749 §5.1).
 
     ``received_at`` is when it arrived, in seconds since the Unix epoch; None means now. ``unreadable_fields`` names the
-    fields that were present but could not be read.
+    fields that were present but could not be read. ``device_token`` goes along with the next login of this client.
     """
 
     access_token: str
@@ -73,6 +73,7 @@ class TokenResponse:
     token_type: str = "Bearer"
     received_at: float | None = None
     unreadable_fields: tuple[str, ...] = ()
+    device_token: str | None = None
 
     def __repr__(self) -> str:
         return f"<TokenResponse seq={self.refresh_seq} expires_in={self.expires_in}>"
@@ -86,6 +87,7 @@ class TokenResponse:
             "refresh_expires_in": None if self.refresh_expires_in is None else int(self.refresh_expires_in),
             "refresh_seq": self.refresh_seq,
             "scope": self.scope or None,
+            "device_token": self.device_token,
         }
         return required | {name: value for name, value in optional.items() if value is not None}
 
@@ -118,6 +120,7 @@ class TokenResponse:
             refresh_seq=read(_integer, at.refresh_seq),
             scope=read(_scope, at.scope) or "",
             token_type=token_type,
+            device_token=read(_text, "device_token"),
             unreadable_fields=tuple(unreadable),
         )
 

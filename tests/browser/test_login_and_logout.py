@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import httpx2
 import pytest
 
 from tests.browser.tabs import until
 from tests.interop.backends.base import Fault
 from tests.interop.backends.shapes import BearerJson
-from unbroken.server import Cookies
+from unbroken.server import Cookies, RateLimitPolicy
 
 
 @pytest.mark.defect("C7")
@@ -131,3 +132,18 @@ def test_a_disposed_session_still_refreshes_for_its_requests(stage) -> None:
     scene.backend.expire()
     assert scene.get()["status"] == 200
     assert scene.backend.refreshes == 1
+
+
+@pytest.mark.parametrize("storage", ["localStorage", "sessionStorage", "memory", "cookie"])
+def test_a_page_that_has_logged_in_before_gets_in_beside_guesses_from_the_same_address(storage, shop, at_shop) -> None:
+    server = shop(cookies=Cookies(secure=False), rate_limit=RateLimitPolicy(account_burst=2))
+    [tab] = at_shop(server, storage=storage)
+    tab.run("() => session.logout()")
+    guesses = [
+        httpx2.post(server.url + "/auth/login", json={"username": "ada", "password": "wrong"}).status_code
+        for _ in range(6)
+    ]
+    assert guesses[-1] == 429
+    tab.log_in()
+    assert tab.status["reason"] != "logged_out"
+    assert tab.ask("/echo")["json"]["user"] == "ada"

@@ -52,7 +52,8 @@ def test_a_session_is_refreshed_and_logged_out(http: httpx2.Client) -> None:
 def test_each_cookie_is_a_header_of_its_own_and_opens_the_view(http: httpx2.Client) -> None:
     response = http.post("/auth/login", json=LOGIN, headers={"x-unbroken": "1"})
     cookies = [cookie.partition(";")[0] for cookie in response.headers.get_list("set-cookie")]
-    assert [cookie.partition("=")[0] for cookie in cookies] == ["__Secure-unbroken-refresh", "__Host-unbroken-access"]
+    names = ["__Secure-unbroken-refresh", "__Host-unbroken-access", "__Secure-unbroken-device"]
+    assert [cookie.partition("=")[0] for cookie in cookies] == names
     # The client keeps no secure cookie that came over http, so it is sent by hand.
     assert http.get("/orders", headers={"cookie": "; ".join(cookies)}).text == "orders of ada"
     assert http.get("/orders", headers={"cookie": cookies[0]}).status_code == 401

@@ -41,7 +41,7 @@ def application(settings: Settings, issuer: str) -> Starlette:
 
         observe_sessions(sessions)
     _stop_with_parent()
-    endpoints = routes(sessions, Accounts(store).authenticate, **endpoint_options(settings))
+    endpoints = routes(sessions, Accounts(sessions).authenticate, **endpoint_options(settings))
     if settings.demo:
         from unbroken.cli.demo.site import Site  # noqa: PLC0415  # only for the demo
 

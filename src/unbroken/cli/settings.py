@@ -125,7 +125,7 @@ class Settings:
     rate_limit_address_burst: int = _setting(integer(1, 10**6), 50, "Wrong attempts in a row from one address.")
     rate_limit_address_every: float = _setting(DURATION, 10.0, "Time for one more attempt from that address.")
     rate_limit_known_for: float = _setting(
-        DURATION, 90 * DAY, "Time for which an account remembers the addresses of its logins."
+        DURATION, 90 * DAY, "Time for which an account knows the devices of its logins."
     )
 
     encryption_key: tuple[str, ...] = _setting(

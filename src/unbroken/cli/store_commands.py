@@ -57,10 +57,9 @@ def users_list(settings: Settings) -> None:
 @on_store
 def users_remove(settings: Settings, name: str) -> None:
     """Remove an account and revoke its sessions."""
-    store = build_store(settings)
-    subject = _require_subject(Accounts(store), name)
-    Accounts(store).remove(name)
-    say(f"removed {subject}, revoked {_count_sessions(Sessions(store).revoke_subject(subject))}")
+    accounts = Accounts(build_store(settings))
+    subject = _require_subject(accounts, name)
+    say(f"removed {subject}, revoked {_count_sessions(accounts.remove(name))}")
 
 
 @users.command("passwd")
@@ -69,11 +68,10 @@ def users_remove(settings: Settings, name: str) -> None:
 @on_store
 def users_passwd(settings: Settings, name: str, password_stdin: bool) -> None:
     """Change a password and revoke the account's sessions."""
-    store = build_store(settings)
-    subject = _require_subject(Accounts(store), name)
-    Accounts(store).set_password(name, ask_new_password(from_stdin=password_stdin))
-    revoked = _count_sessions(Sessions(store).revoke_subject(subject))
-    say(f"changed the password of {subject}, revoked {revoked}")
+    accounts = Accounts(build_store(settings))
+    subject = _require_subject(accounts, name)
+    revoked = accounts.set_password(name, ask_new_password(from_stdin=password_stdin))
+    say(f"changed the password of {subject}, revoked {_count_sessions(revoked)}")
 
 
 def _require_subject(accounts: Accounts, name: str) -> str:

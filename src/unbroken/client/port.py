@@ -130,6 +130,8 @@ class BlockingPort:
 
         Raise the errors that ``Session.login`` documents.
         """
+        if device_token := self._store.load().device_token:
+            extra = {"device_token": device_token, **extra}
         result = self._send_login(self._dialect.login_request(username, password, extra))
         while isinstance(result, MfaChallenge):
             if mfa_prompt is None:

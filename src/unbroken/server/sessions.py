@@ -48,7 +48,7 @@ from unbroken.server.keys.keyring import KeyRecord, Keyring
 from unbroken.server.listeners import listeners_of
 from unbroken.server.stores import SessionStore, open_store
 from unbroken.server.stores.encrypted_keys import encrypted_by_default
-from unbroken.server.stores.markers import void_pending_logins
+from unbroken.server.stores.markers import forget_devices, void_pending_logins
 from unbroken.server.worker_pool import STORE_POOL, run_in_worker, run_inline
 from unbroken.tokens import TokenResponse
 
@@ -427,6 +427,7 @@ class Sessions:
         if sid is None and subject is not None:
             # Before the sessions: a login that waits for MFA must not become one after they are revoked.
             await void_pending_logins(self.store, subject, now)
+            await forget_devices(self.store, subject, now)
         rows = [] if sid is None else await self.store.sessions(sid=sid)
         if not all(self._may_manage(row, subject) for row in rows):
             return 0
@@ -464,6 +465,18 @@ class Sessions:
     def keyring(self) -> Keyring:
         """Return the keys as the store has them now."""
         return run_sync(self.akeyring())
+
+    async def acached_keyring(self, mac_number: int | None = None) -> Keyring:
+        """Return the keys as this process knows them, for login endpoints.
+
+        For a token that names the unknown MAC key *mac_number* the store is asked, but not for every such token.
+        """
+        freshness = self._freshness
+        if monotonic() > freshness.fresh_until:
+            await run_inline(self.store, freshness.refresh_if_due)
+        if mac_number is not None:
+            await run_inline(self.store, lambda: freshness.refresh_for_unknown_key(mac_number))
+        return freshness.keyring
 
     @inline
     async def akeyring(self) -> Keyring:

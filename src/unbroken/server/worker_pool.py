@@ -5,6 +5,8 @@
 3. A store that blocks is used inline while it is quick, and in a worker thread where it waits for the disk or for
    another process (``run_inline``, ``run_in_worker``). A store that awaits needs neither.
 4. A forked child has none of its parent's threads: what they held is free there.
+5. What runs within ``preferred()`` is served before everything else that waits, and has a queue of its own: a flood of
+   strangers neither delays nor displaces it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ import inspect
 import itertools
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, cast
 
 from unbroken._fork import register_fork_aware
@@ -21,10 +26,35 @@ from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import ConfigurationError, TryLater
 from unbroken.server.stores import DatabaseLocked, SessionStore
 
-__all__ = ["LOGIN_POOL", "STORE_POOL", "WorkerPool", "run_in_worker", "run_inline"]
+__all__ = [
+    "CORES",
+    "LOGIN_POOL",
+    "STORE_POOL",
+    "WorkerPool",
+    "is_preferred",
+    "preferred",
+    "run_in_worker",
+    "run_inline",
+]
 
 T = TypeVar("T")
 _numbers = itertools.count()
+_preferred: ContextVar[bool] = ContextVar("unbroken_preferred", default=False)
+
+
+@contextmanager
+def preferred(yes: bool = True) -> Iterator[None]:
+    """Let what runs within the block go first, or not (rule 5)."""
+    token = _preferred.set(yes)
+    try:
+        yield
+    finally:
+        _preferred.reset(token)
+
+
+def is_preferred() -> bool:
+    """Return whether the caller goes first. A worker thread knows it of the task that it works for."""
+    return _preferred.get()
 
 
 class WorkerPool:
@@ -38,8 +68,8 @@ class WorkerPool:
         register_fork_aware(self)
 
     def reset_after_fork(self) -> None:
-        self._slots = threading.Semaphore(self._max_threads)  # for threads without an event loop
-        self._counting, self._tasks = threading.Lock(), 0
+        self._gate = threading.Condition()  # for threads without an event loop; guards the two below
+        self._working, self._waiting = 0, [0, 0]  # by kind: preferred ones, and all others
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return what *work* returns. Raise TryLater at once when too many tasks are waiting."""
@@ -48,13 +78,11 @@ class WorkerPool:
         import anyio.to_thread  # noqa: PLC0415  # blocking use needs no event loop library
 
         state = self._loop_state()
-        if state.tasks >= self._max_tasks:
-            raise _too_many()
-        state.tasks += 1
+        await state.acquire(_kind(), self._max_tasks)
         try:
             return await anyio.to_thread.run_sync(work, limiter=state.limiter)
         finally:
-            state.tasks -= 1
+            state.release()
 
     async def call(self, function: Callable[..., T | Awaitable[T]], *args: str) -> T:
         """Return what the application's *function* returns: an async one runs here, a plain one in a thread."""
@@ -67,16 +95,26 @@ class WorkerPool:
         return await result if inspect.isawaitable(result) else result
 
     def _run_here(self, work: Callable[[], T]) -> T:
-        with self._counting:
-            if self._tasks >= self._max_tasks:
+        kind = _kind()
+        with self._gate:
+            if self._working + self._waiting[kind] >= self._max_tasks:
                 raise _too_many()
-            self._tasks += 1
+            self._waiting[kind] += 1
+            try:
+                self._gate.wait_for(lambda: self._may_work(kind))
+                self._working += 1
+            finally:
+                self._waiting[kind] -= 1
+                self._gate.notify_all()
         try:
-            with self._slots:
-                return work()
+            return work()
         finally:
-            with self._counting:
-                self._tasks -= 1
+            with self._gate:
+                self._working -= 1
+                self._gate.notify_all()
+
+    def _may_work(self, kind: int) -> bool:
+        return self._working < self._max_threads and (kind == PREFERRED or not self._waiting[PREFERRED])
 
     def _loop_state(self) -> _LoopState:
         from anyio.lowlevel import RunVar  # noqa: PLC0415  # blocking use needs no event loop library
@@ -89,13 +127,49 @@ class WorkerPool:
         return state
 
 
+PREFERRED, OTHERS = 0, 1
+
+
+def _kind() -> int:
+    return PREFERRED if is_preferred() else OTHERS
+
+
 class _LoopState:
-    """The tasks of one event loop in a pool: those at work and those that wait."""
+    """The tasks of one event loop in a pool: how many threads are free, and who waits for one, by kind."""
 
     def __init__(self, max_threads: int) -> None:
         from anyio import CapacityLimiter  # noqa: PLC0415  # blocking use needs no event loop library
 
-        self.limiter, self.tasks = CapacityLimiter(max_threads), 0
+        self.limiter, self._free, self._max_threads = CapacityLimiter(max_threads), max_threads, max_threads
+        self._waiting: tuple[deque[Any], deque[Any]] = (deque(), deque())  # events of the running loop
+
+    async def acquire(self, kind: int, max_tasks: float) -> None:
+        """Wait for a thread. Raise TryLater at once if *max_tasks* of this kind work or wait (rule 5)."""
+        import anyio  # noqa: PLC0415  # blocking use needs no event loop library
+
+        if self._max_threads - self._free + len(self._waiting[kind]) >= max_tasks:
+            raise _too_many()
+        if self._free:
+            self._free -= 1
+            return
+        turn = anyio.Event()
+        self._waiting[kind].append(turn)
+        try:
+            await turn.wait()
+        except BaseException:  # cancelled: the turn goes to the next one, if it has come
+            if turn.is_set():
+                self.release()
+            else:
+                self._waiting[kind].remove(turn)
+            raise
+
+    def release(self) -> None:
+        """Give the thread to whoever is next."""
+        for queue in self._waiting:
+            if queue:
+                queue.popleft().set()
+                return
+        self._free += 1
 
 
 def _too_many() -> TryLater:

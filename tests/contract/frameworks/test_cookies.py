@@ -20,7 +20,11 @@ from unbroken.server.http.cookies import Cookies
 ALLOWED, FOREIGN = "https://app.example.com", "https://evil.example"
 SCRIPT = {"x-unbroken": "1"}
 LOGIN = {"username": "ada", "password": PASSWORD}
-REFRESH, ACCESS = "unbroken-refresh", "unbroken-access"  # as they are called without Secure, which http on loopback is
+REFRESH, ACCESS, DEVICE = (
+    "unbroken-refresh",
+    "unbroken-access",
+    "unbroken-device",
+)  # as they are called without Secure, which http on loopback is
 
 
 @dataclass
@@ -98,7 +102,10 @@ def test_a_login_that_asks_gets_its_refresh_token_in_a_cookie_and_nowhere_else(s
     response = site.login()
     body, found = response.json(), set_cookies(response)
     assert body.keys() == {"access_token", "token_type", "expires_in", "refresh_expires_in", "refresh_seq", "sid"}
-    assert found.keys() == {REFRESH}
+    assert found.keys() == {REFRESH, DEVICE}
+    assert (found[DEVICE]["path"], found[DEVICE]["httponly"], found[DEVICE]["samesite"]) == (
+        "/auth/login", True, "Strict",
+    )  # fmt: skip
     morsel = found[REFRESH]
     assert (morsel["path"], morsel["max-age"], morsel["samesite"]) == ("/auth", str(7 * 86400), "Strict")
     assert (morsel["httponly"], morsel["domain"], morsel["secure"]) == (True, "", "")
@@ -149,7 +156,7 @@ def test_pages_of_the_server_and_of_allowed_origins_can(site: Site, fetched: str
         {"origin": ALLOWED, "sec-fetch-site": "same-site"},
     ):
         response = site.login({**SCRIPT, **headers})
-        assert (response.status_code, set_cookies(response).keys()) == (200, {REFRESH})
+        assert (response.status_code, set_cookies(response).keys()) == (200, {REFRESH, DEVICE})
 
 
 def test_a_form_of_another_site_gets_no_cookie(site: Site) -> None:
@@ -364,7 +371,7 @@ def test_a_logout_ends_the_session_and_clears_what_was_set(site: Site) -> None:
         response = browser.post("/auth/logout", headers=SCRIPT)
         assert response.status_code == 204
         assert (set_cookies(response)[REFRESH]["path"], set_cookies(response)[REFRESH]["max-age"]) == ("/auth", "0")
-        assert not list(browser.cookies.jar)
+        assert [cookie.name for cookie in browser.cookies.jar] == [DEVICE], "which opens nothing"
         assert not site.sessions.list_sessions("leaver")
 
 
@@ -375,7 +382,7 @@ def test_a_logout_clears_both_cookies(both: Site) -> None:
             REFRESH: ("/auth", "0"),
             ACCESS: ("/", "0"),
         }
-        assert not list(browser.cookies.jar)
+        assert [cookie.name for cookie in browser.cookies.jar] == [DEVICE], "which opens nothing"
         assert not both.sessions.list_sessions("leaver")
 
 
@@ -480,8 +487,8 @@ def test_secure_cookies_have_the_prefixes_that_browsers_enforce(face: str) -> No
     for site in served(face, Cookies("both")):
         response = site.login()
         found = set_cookies(response)
-        assert found.keys() == {"__Host-unbroken-access", "__Secure-unbroken-refresh"}
-        assert [morsel["secure"] for morsel in found.values()] == [True, True]
+        assert found.keys() == {"__Host-unbroken-access", "__Secure-unbroken-refresh", "__Secure-unbroken-device"}
+        assert [morsel["secure"] for morsel in found.values()] == [True] * 3
         pairs = "; ".join(f"{name}={morsel.value}" for name, morsel in found.items())
         with_cookies = {**SCRIPT, "cookie": pairs}
         assert httpx2.get(site.url + "/auth/session", headers=with_cookies).json()["sub"] == "ada"

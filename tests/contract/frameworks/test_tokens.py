@@ -34,6 +34,7 @@ def test_a_login_returns_a_token_response_that_may_not_be_cached(wire: Wire) -> 
     body = response.json()
     assert body.keys() == {
         "access_token", "token_type", "expires_in", "refresh_token", "refresh_expires_in", "refresh_seq", "scope",
+        "device_token",
     }  # fmt: skip
     assert (body["token_type"], body["expires_in"], body["refresh_expires_in"]) == ("Bearer", 1800, 7 * 86400)
     assert (body["refresh_seq"], body["scope"]) == (0, "read")

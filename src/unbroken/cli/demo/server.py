@@ -27,7 +27,7 @@ def app(database: str, access_ttl: float, issuer: str) -> Starlette:
     """Return the endpoints and the API."""
     store = SqliteSessionStore(database)
     sessions = Sessions(store, policy=Policy(access_ttl=access_ttl), issuer=issuer)
-    auth = routes(sessions, Accounts(store).authenticate)
+    auth = routes(sessions, Accounts(sessions).authenticate)
     middleware = [Middleware(AccessTokenMiddleware, sessions=sessions)]
     return Starlette(routes=[*auth, Route("/api/echo", echo, methods=["POST"])], middleware=middleware)
 

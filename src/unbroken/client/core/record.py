@@ -20,6 +20,8 @@ class StoredSession:
     """One session as a store keeps it.
 
     ``idempotency_key`` is that of a refresh that has begun and not ended; ``over`` says why there are no tokens.
+    ``device_token`` goes along with the next login: the server does not count it with the logins of strangers. It
+    outlives the session.
     """
 
     version: int = 0
@@ -27,6 +29,7 @@ class StoredSession:
     tokens: Tokens | None = None
     idempotency_key: str | None = None
     over: str = ""
+    device_token: str = ""
 
     def same(self, other: StoredSession) -> bool:
         """Return whether *other* is this record: what a compare-and-set compares (rule 2)."""

@@ -154,7 +154,8 @@ async def _start_refresh(port: Port, seen: Tokens) -> StoredSession:
         was_set_back = record.version < seen.version
         if not seen.refresh_token or newer_than(seen, record) or (record.idempotency_key and not was_set_back):
             return record
-        started = StoredSession(seen.version, seen.epoch, seen, port.new_idempotency_key())
+        key, device_token = port.new_idempotency_key(), record.device_token
+        started = StoredSession(seen.version, seen.epoch, seen, key, device_token=device_token)
         if await port.save(started, record):  # rules 2 and 6
             return started
 
@@ -180,7 +181,7 @@ async def _save_response(
         fresh = tokens_from_response(response, port.now(), record.version + 1, seen.epoch, seen)
         if not _is_newer(fresh, seen):
             raise TryLater("the server responded with tokens that are not newer than the stored ones")
-        if await port.save(_with_tokens(fresh), record):  # rule 4
+        if await port.save(_with_tokens(fresh, record.device_token), record):  # rule 4
             port.emit(TokensRefreshed(fresh.version, tries=tries))
             return fresh
         record = await port.load()
@@ -213,7 +214,7 @@ async def log_in(port: Port, response: TokenResponse) -> Tokens:
     while True:
         epoch = _next_epoch(record, port.now())
         fresh = tokens_from_response(response, port.now(), max(record.version + 1, epoch), epoch)
-        if await port.save(_with_tokens(fresh), record):
+        if await port.save(_with_tokens(fresh, response.device_token or record.device_token), record):
             return fresh
         record = await port.load()
 
@@ -282,9 +283,9 @@ def _is_newer(fresh: Tokens, stored: Tokens) -> bool:
     return fresh.refresh_seq > stored.refresh_seq
 
 
-def _with_tokens(tokens: Tokens) -> StoredSession:
-    return StoredSession(tokens.version, tokens.epoch, tokens)
+def _with_tokens(tokens: Tokens, device_token: str) -> StoredSession:
+    return StoredSession(tokens.version, tokens.epoch, tokens, device_token=device_token)
 
 
 def _without_tokens(record: StoredSession, reason: str, epoch: int) -> StoredSession:
-    return StoredSession(record.version + 1, epoch, None, over=reason)
+    return StoredSession(record.version + 1, epoch, None, over=reason, device_token=record.device_token)

@@ -93,7 +93,10 @@ def _to_record(fields: dict[str, Any], store_name: str) -> StoredSession:
         raise TypeError("not a record")
     if tokens and not _are_valid(tokens, version):
         raise TypeError("not a record")
-    return StoredSession(version, epoch, tokens, idempotency_key, over)
+    device_token = fields.get("device_token", "")  # older versions write none
+    if not isinstance(device_token, str):
+        raise TypeError("not a record")
+    return StoredSession(version, epoch, tokens, idempotency_key, over, device_token)
 
 
 def _are_valid(tokens: Tokens, version: int) -> bool:

@@ -54,6 +54,7 @@ class LoginRequest(TypedDict):
     label: NotRequired[Annotated[str | None, Constraint("a name for this device")]]
     client_id: NotRequired[str | None]
     coordinated: NotRequired[Annotated[bool, Constraint("the client stores and shares its idempotency keys")]]
+    device_token: NotRequired[Annotated[str | None, Constraint("what this client got with its last login")]]
 
 
 class CodeRequest(TypedDict):
@@ -120,6 +121,7 @@ class TokenBody(TypedDict):
     refresh_expires_in: int
     refresh_seq: int
     scope: NotRequired[str]
+    device_token: NotRequired[Annotated[str, Constraint("of a login: for the next login of this client")]]
 
 
 class CookieTokenBody(TypedDict):

@@ -12,6 +12,8 @@
 5. Several cookies of one name are a mistake or an attack (cookie tossing). All of them are verified, none is guessed.
 6. In mode ``both`` the access cookie, which no neighbour can set (``__Host-``), says which session this browser is
    logged in to. A refresh cookie of another session was planted, or is a leftover: it refreshes nothing.
+7. A device token (``login/devices.py``) is in a cookie for the logins alone, which outlives the session: it opens
+   nothing, so a logout leaves it.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from unbroken.tokens import TokenResponse
 __all__ = ["CookieTransport", "Cookies"]
 
 MAX_COOKIE_BYTES = 4096  # name, value and attributes: browsers drop longer cookies silently (RFC 6265bis §5.6)
+MAX_DEVICE_SECONDS = 400 * 86400  # browsers keep no cookie for longer (RFC 6265bis §5.6.2); the token says when it ends
 MAX_SAME_NAME_COOKIES = 4  # that are verified
 MAX_REVOKED_COOKIES = 16  # of one name, by a logout
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -97,6 +100,8 @@ class CookieTransport:
         self._cookies, self._origins = cookies, origins
         self._path: str = (cookies and cookies.path) or prefix or "/"
         self.refresh_name = cookies.full_name("refresh", self._path) if cookies else ""
+        self._login_path = self._path.rstrip("/") + "/login"
+        self._device_name = cookies.full_name("device", self._login_path) if cookies else ""
 
     # ---- what a request may do (rule 3) --------------------------------------------------------------------------
 
@@ -164,6 +169,10 @@ class CookieTransport:
             return frozenset()
         return frozenset(filter(None, map(_unverified_sid, _few_values(request, self._cookies.access_name))))
 
+    def device_tokens(self, request: Request) -> tuple[str, ...]:
+        """Return the device tokens in the cookies of *request*, usually one (rule 7). A sibling host may add others."""
+        return _values(request, self._device_name)[:MAX_SAME_NAME_COOKIES] if self._cookies else ()
+
     def tokens_to_revoke(self, request: Request) -> tuple[str, ...]:
         """Return every token in the cookies of *request*, a logout for which ``requests_cookies`` is true.
 
@@ -198,9 +207,12 @@ class CookieTransport:
         if cookies.mode == "both":
             values.append((cookies.access_name, body.pop("access_token"), "/"))
             del body["token_type"]
+        device_token = body.pop("device_token", None)
         # The access token's cookie lives as long, so that an expired token can be told from a missing one.
         max_age = int(granted.refresh_expires_in or 0)
         headers = tuple(cookies.header(name, str(value), path, max_age) for name, value, path in values)
+        if device_token is not None:  # rule 6
+            headers += (cookies.header(self._device_name, str(device_token), self._login_path, MAX_DEVICE_SECONDS),)
         if (longest := max(map(len, headers))) > MAX_COOKIE_BYTES:
             raise ConfigurationError(f"a cookie of {longest} bytes is more than browsers keep: use fewer claims")
         return replace(json_response({**body, "sid": _sid_of(granted.access_token)}), cookies=headers)

@@ -64,6 +64,7 @@ from unbroken.server.http.static import BrowserModule
 from unbroken.server.http.token import TokenEndpoints
 from unbroken.server.login.authenticator import Authenticate, Authenticator
 from unbroken.server.login.credential_check import CredentialCheck
+from unbroken.server.login.devices import DeviceTokens
 from unbroken.server.login.rate_limit import LoginRateLimiter, RateLimitPolicy
 from unbroken.server.sessions import Sessions
 
@@ -88,8 +89,9 @@ class Endpoints:
         self.authenticator = RequestAuthenticator(sessions, cookies=settings.cookies, origins=settings.origins)
         cookies = CookieTransport(settings.cookies, origins, settings.prefix)
         credentials = CredentialCheck(_rate_limiter(sessions, settings.rate_limit), sessions.notify)
+        devices = DeviceTokens(sessions, settings.rate_limit.known_for) if settings.rate_limit else None
         application = Authenticator(authenticate, settings.scopes_of, settings.verify_mfa)
-        logins = LoginEndpoints(sessions, application, cookies, credentials)
+        logins = LoginEndpoints(sessions, application, cookies, credentials, devices)
         groups = (
             logins,
             TokenEndpoints(sessions, logins, cookies, application, settings),

@@ -5,10 +5,13 @@
 2. A password counts only if it is still right when its session exists (``login/authenticator.py`` rule 4). Otherwise
    the session is revoked, and the response is that of a wrong password.
 3. A right password that requires MFA is refunded, and pays nothing back, until the code is right too.
+4. Tokens come with a *device token*, in the body or in a cookie. The client sends it with its next login, and then
+   nobody else's wrong passwords keep it out (``login/devices.py``).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from unbroken.errors import InvalidRequest, LoginRefused
@@ -26,6 +29,7 @@ from unbroken.server.http.messages import (
 from unbroken.server.login.accounts import Subject
 from unbroken.server.login.authenticator import Authenticator, MfaRequired
 from unbroken.server.login.credential_check import CredentialCheck
+from unbroken.server.login.devices import DeviceTokens
 from unbroken.server.login.mfa import MfaTokens, mfa_token_refused
 from unbroken.server.login.rate_limit import name_key, spelling_key
 from unbroken.server.sessions import Sessions
@@ -49,16 +53,22 @@ class _Login(NamedTuple):
     started: float
     subject: str
     session: NewSession
+    device: bytes  # the id of the device, if the account knows it
 
 
 class LoginEndpoints:
     """Logs in: checks the credentials, and creates the session."""
 
     def __init__(
-        self, sessions: Sessions, authenticator: Authenticator, cookies: CookieTransport, credentials: CredentialCheck
+        self,
+        sessions: Sessions,
+        authenticator: Authenticator,
+        cookies: CookieTransport,
+        credentials: CredentialCheck,
+        devices: DeviceTokens | None,
     ) -> None:
         self._sessions, self._authenticator = sessions, authenticator
-        self._cookies, self._credentials = cookies, credentials
+        self._cookies, self._credentials, self._devices = cookies, credentials, devices
         self._mfa_tokens = MfaTokens(sessions)
         self.routes: tuple[Route, ...] = (Route("POST", "/login", self._login),)
         if authenticator.has_mfa:
@@ -73,38 +83,54 @@ class LoginEndpoints:
             coordinated=bool_field(fields, "coordinated") and not in_cookies,
         )
         name, password = text_field(fields, "username"), text_field(fields, "password")
-        result = await self._tokens_or_mfa(request, name, password, session)
+        sent = text_field(fields, "device_token", required=False)
+        device_tokens = (sent,) if sent else self._cookies.device_tokens(request)
+        result = await self._tokens_or_mfa(request, name, password, session, device_tokens)
         return result if isinstance(result, Response) else self._cookies.issue(request, result)
 
-    async def log_in(self, request: Request, name: str, password: str, session: NewSession) -> TokenResponse:
+    async def log_in(
+        self, request: Request, name: str, password: str, session: NewSession, device_tokens: tuple[str, ...]
+    ) -> TokenResponse:
         """Return the tokens of a new session, without MFA.
 
         Raises LoginRefused, InvalidRequest, InvalidScope or TryLater.
         """
-        result = await self._tokens_or_mfa(request, name, password, session)
+        result = await self._tokens_or_mfa(request, name, password, session, device_tokens)
         if isinstance(result, Response):
             raise LoginRefused("this account requires MFA: log in at /login", reason="mfa_required")
         return result
 
     async def _tokens_or_mfa(
-        self, request: Request, name: str, password: str, session: NewSession
+        self, request: Request, name: str, password: str, session: NewSession, device_tokens: tuple[str, ...]
     ) -> TokenResponse | Response:
         """Return the tokens of a new session, or the response that asks for a code."""
         _check_client_id(session.client_id)
         self._authenticator.check_length(name, password)
         started = self._sessions.clock()
         account, spelling = name_key(name), spelling_key(name)
+        device = await self._devices.device_of(device_tokens, spelling) if self._devices else b""
         identity, attempt = await self._credentials.check(
-            request.caller, account, "password", lambda: self._authenticator.authenticate(name, password), spelling
+            request.caller,
+            account,
+            "password",
+            lambda: self._authenticator.authenticate(name, password),
+            spelling,
+            device,
         )
         scope = " ".join(dict.fromkeys(session.scope.split()))
         session = session._replace(scope=scope, label=session.label or identity.label[:MAX_LABEL_CHARS])
-        login = _Login(request.caller, name, password, account, spelling, started, identity.subject, session)
+        login = _Login(request.caller, name, password, account, spelling, started, identity.subject, session, device)
         if isinstance(identity, MfaRequired):
             await self._credentials.refund(attempt)  # rule 3
             return await self._mfa_response(login, identity)
         await self._credentials.record_success(attempt)
-        return await self._tokens(login)
+        return await self._with_device(await self._tokens(login), login.subject, spelling, device)
+
+    async def _with_device(self, granted: TokenResponse, subject: str, spelling: bytes, device: bytes) -> TokenResponse:
+        """Return *granted* with a device token, where logins are rate limited (rule 4)."""
+        if self._devices is None:
+            return granted
+        return replace(granted, device_token=await self._devices.issue(subject, spelling, device))
 
     async def _tokens(self, login: _Login) -> TokenResponse:
         await self._authenticator.check_scope(login.subject, login.session.scope)
@@ -125,7 +151,7 @@ class LoginEndpoints:
         body: MfaRequiredBody = {
             "error": "mfa_required",
             "error_description": "the password is right: send the code too",
-            "mfa_token": await self._mfa_tokens.issue(mfa, login.account, login.spelling, login.session),
+            "mfa_token": await self._mfa_tokens.issue(mfa, login.account, login.spelling, login.session, login.device),
             "expires_in": int(MFA_TOKEN_SECONDS),
             "challenge_type": mfa.kind,
         }
@@ -152,7 +178,8 @@ class LoginEndpoints:
 
     async def _login_step(self, request: Request, _sid: str) -> Response:
         fields, in_cookies = request.json(), self._cookies.wants_cookies(request)
-        pending, code = await self._mfa_tokens.read(text_field(fields, "mfa_token")), text_field(fields, "code")
+        mfa_token, code = text_field(fields, "mfa_token"), text_field(fields, "code")
+        pending = await self._mfa_tokens.read(mfa_token, lambda: self._credentials.count_junk(request.caller))
         if text_field(fields, "client_id", required=False) not in ("", pending.session.client_id):
             raise mfa_token_refused()
         await self._authenticator.check_scope(pending.subject, pending.session.scope)  # it may have been taken away
@@ -162,6 +189,7 @@ class LoginEndpoints:
             account,
             "code",
             lambda: self._authenticator.check_code(pending.subject, pending.kind, code),
+            device=pending.device,
         )
         try:
             await self._mfa_tokens.spend(pending)
@@ -169,7 +197,8 @@ class LoginEndpoints:
             self._credentials.notify_failed(request.caller, account, error.reason)
             raise
         await self._credentials.record_success(attempt)
-        await self._credentials.record_earlier_success(request.caller, pending.account, pending.spelling)
+        if not pending.device:  # whose attempts were not charged to the account
+            await self._credentials.record_earlier_success(request.caller, pending.account, pending.spelling)
         session = pending.session._replace(coordinated=pending.session.coordinated and not in_cookies)
         try:
             granted = await self._sessions.acreate_unless(
@@ -178,6 +207,7 @@ class LoginEndpoints:
         except LoginRefused:
             self._credentials.notify_failed(request.caller, account, "mfa_token")
             raise mfa_token_refused() from None
+        granted = await self._with_device(granted, pending.subject, pending.spelling, pending.device)
         return self._cookies.issue(request, granted)
 
 

@@ -74,7 +74,7 @@ class TokenEndpoints:
         name, password = text_field(fields, "username"), text_field(fields, "password")
         session = NewSession(client_id or NewSession().client_id, fields.get("scope", ""))
         try:
-            granted = await self._logins.log_in(request, name, password, session)
+            granted = await self._logins.log_in(request, name, password, session, (fields.get("device_token", ""),))
         except LoginRefused as error:  # RFC 6749 §5.2 has no other code for it; no session is over by it
             body: ErrorBody = {"error": "invalid_grant", "error_description": str(error)}
             return json_response(body, 400)

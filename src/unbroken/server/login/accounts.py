@@ -1,30 +1,46 @@
 """The embedded account table: names and argon2id hashes (RFC 9106), for servers that have no users of their own.
 
-1. A wrong name and a wrong password take the same time and get the same response.
-2. Names are compared after NFKC and case folding, so that no two accounts look alike.
-3. A hash with outdated parameters is replaced at the next login, unless the account has changed meanwhile.
-4. After a password change or a removal, revoke the subject's sessions: ``Sessions.revoke_subject``. A login that is
-   under way with the old password notices by itself (``Subject``).
+1. A wrong name and a wrong password take the same time and get the same response. The time is that of one hash for each
+   set of parameters that hashes in the table have: where some are outdated, every login costs one hash more.
+2. Names are compared after NFKC and case folding. No new name looks like another one (``names.py``).
+3. A hash with outdated parameters is replaced at the next login, unless the account has changed meanwhile. The new hash
+   takes the place of one that rule 1 asks for.
+4. A password change and a removal revoke the sessions of the account, and forget its devices. A login that is under way
+   with the old password notices by itself (``Subject``).
+5. A subject belongs to one account for ever. The subject of a name that is given for the first time is the name; when
+   it is given again, after the account was removed, a ``#`` and random characters follow. So a row of the application
+   that belongs to a removed user does not belong to the next one. Of a removed account the hash of its name is kept.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import secrets
 import time
-import unicodedata
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import astuple
+from typing import Any
 
-from argon2 import PasswordHasher
+from argon2 import Parameters, PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from unbroken._sync import run_sync
 from unbroken.errors import InvalidRequest
+from unbroken.server.login.machine_slots import HASH_SLOTS
+from unbroken.server.login.names import check_new_name, folded_name, is_name, looks_like
+from unbroken.server.sessions import Sessions
 from unbroken.server.stores import Account, SessionStore
 
 __all__ = ["Accounts", "Subject"]
 
-MAX_NAME_CHARS = 128
+ParameterSet = tuple[Any, ...]  # the fields of argon2's ``Parameters``, which cannot be keys themselves
 MAX_PASSWORD_CHARS = 1024
+MAX_PARAMETER_SETS = 4  # that every login pays for; an account with others can be told apart
+PARAMETERS_FRESH_SECONDS = 3600.0  # how long the parameters in the table are remembered
+SUFFIX_BYTES = 8
+REMOVED_PREFIX = " removed "  # of names in the table: no account's name begins with a space
 
 
 class Subject(str):
@@ -37,74 +53,163 @@ class Subject(str):
 
 
 class Accounts:
-    """The accounts in *store*. All methods block; ``authenticate`` takes about 50 ms on purpose."""
+    """The accounts in the store of *sessions*. All methods block; ``authenticate`` takes about 50 ms on purpose.
 
-    def __init__(self, store: SessionStore, hasher: PasswordHasher | None = None) -> None:
-        self._store, self._hasher = store, hasher or PasswordHasher()
+    Instead of a ``Sessions``, its store will do: then listeners hear nothing of the sessions that end with a password
+    or an account, and this process refuses their access tokens a second later.
+    """
+
+    def __init__(self, sessions: Sessions | SessionStore, hasher: PasswordHasher | None = None) -> None:
+        self._sessions = sessions if isinstance(sessions, Sessions) else None
+        self._store = sessions.store if isinstance(sessions, Sessions) else sessions
+        self._hasher = hasher or PasswordHasher()
+        self._dummies: dict[ParameterSet, str] = {}  # a hash of nobody for each set of parameters (rule 1)
+        self._dummies_until = float("-inf")  # on the monotonic clock
 
     def authenticate(self, username: str, password: str) -> str | None:
-        """Return the account's name as the subject, or None if the name or the password is wrong."""
-        dummy_hash = self._dummy_hash  # made before the lookup, so that the first unknown name takes no longer
+        """Return the subject of the account, or None if the name or the password is wrong."""
+        dummies = self._current_dummies()  # before the lookup, so that the first unknown name takes no longer
         account = self._account(username)
-        password_hash = account.password_hash if account else dummy_hash
-        if not self._matches(password_hash, password):
-            if self._is_outdated(password_hash):  # rule 1: an outdated hash takes another time
-                self._matches(dummy_hash, password)
+        with HASH_SLOTS.slot():
+            is_right, newer_hash = self._check(account.password_hash if account else "", password, dummies)
+        if account is None or not is_right or len(password) > MAX_PASSWORD_CHARS:
             return None
-        if account is None or len(password) > MAX_PASSWORD_CHARS:
-            return None
-        if self._is_outdated(password_hash):  # rule 3
-            newer_hash = self._hasher.hash(password)
-            if not run_sync(self._store.change_account(account.name, newer_hash, expected=password_hash)):
-                return self.authenticate(username, password)
-            password_hash = newer_hash
-        return self._subject(account, password_hash)
+        if newer_hash and not run_sync(
+            self._store.change_account(account.name, newer_hash, expected=account.password_hash)
+        ):
+            return self.authenticate(username, password)
+        return self._subject(account, newer_hash or account.password_hash)
+
+    def is_active(self, subject: str) -> bool:
+        """Return whether *subject* is that of an account, for the setting ``is_active``."""
+        account = self._account(subject.rpartition("#")[0]) if "#" in subject else None
+        account = account if account and subject_of(account) == subject else self._account(subject)
+        return account is not None and subject_of(account) == subject
 
     def add(self, name: str, password: str) -> None:
-        """Create an account. Raises InvalidRequest for a name that exists or is invalid, and for an empty password."""
-        _check_name(name)
-        account = Account(_folded(name), name, self._hash(password), time.time())
+        """Create an account.
+
+        Raises InvalidRequest for a name that exists, looks like one that exists, or is invalid (``names.py``), and for
+        a password that is empty or too long.
+        """
+        check_new_name(name)
+        self._check_twins(name)
+        was_removed = run_sync(self._store.account(_removed_name(name))) is not None
+        subject = f"{name}#{secrets.token_hex(SUFFIX_BYTES)}" if was_removed or "#" in name else name  # rule 5
+        account = Account(folded_name(name), name, self._hash(password), time.time(), subject)
         if not run_sync(self._store.add_account(account)):
             raise InvalidRequest(f"there is a user {name!r} already")
+        try:
+            self._check_twins(name)  # another process may have added one meanwhile
+        except InvalidRequest:
+            run_sync(self._store.change_account(account.name, None))
+            raise
 
-    def set_password(self, name: str, password: str) -> None:
-        """Change a password (rule 4). Raises InvalidRequest if there is no such user."""
-        self._change(name, self._hash(password))
+    def set_password(self, name: str, password: str, *, keep: str | None = None) -> int:
+        """Change a password and revoke the account's sessions, but not *keep*, a session id; return how many.
 
-    def remove(self, name: str) -> None:
-        """Remove an account (rule 4). Raises InvalidRequest if there is no such user."""
-        self._change(name, None)
+        Raises InvalidRequest if there is no such user.
+        """
+        account, new_hash = self._require(name), self._hash(password)
+        if not run_sync(self._store.change_account(account.name, new_hash)):
+            raise _no_user(name)
+        return self._revoke(account, keep)  # rule 4
+
+    def remove(self, name: str) -> int:
+        """Remove an account and revoke its sessions; return how many.
+
+        Raises InvalidRequest if there is no such user.
+        """
+        account = self._require(name)
+        run_sync(self._store.add_account(Account(_removed_name(account.shown), "", "", time.time())))  # rule 5
+        revoked = self._revoke(account)  # first, so that who is told of an error can remove the account once more
+        if not run_sync(self._store.change_account(account.name, None)):
+            raise _no_user(name)
+        return revoked + self._revoke(account)  # of a login that was under way
 
     def list(self) -> list[Account]:
         """Return all accounts, sorted by name."""
-        return run_sync(self._store.accounts())
+        return [account for account in run_sync(self._store.accounts()) if account.password_hash]
 
     def subject(self, name: str) -> str | None:
         """Return the subject of the account *name*, however it is spelled; None if there is no such account."""
         account = self._account(name)
-        return account.shown if account else None
+        return subject_of(account) if account else None
 
     def _account(self, name: str) -> Account | None:
         """Return the account *name*. An invalid name costs no lookup."""
-        return run_sync(self._store.account(_folded(name))) if _is_name(name) else None
+        return run_sync(self._store.account(folded_name(name))) if is_name(name) else None
 
-    def _change(self, name: str, password_hash: str | None) -> None:
-        if not (_is_name(name) and run_sync(self._store.change_account(_folded(name), password_hash))):
-            raise InvalidRequest(f"there is no user {name!r}")
+    def _require(self, name: str) -> Account:
+        account = self._account(name)
+        if account is None:
+            raise _no_user(name)
+        return account
+
+    def _check_twins(self, name: str) -> None:
+        """Raise InvalidRequest if another account's name looks like *name* (rule 2)."""
+        for account in self.list():
+            if account.name == folded_name(name):
+                continue
+            if looks_like(account.shown, name):
+                raise InvalidRequest(f"{name!r} looks like the user {account.shown!r}")
+
+    def _revoke(self, account: Account, keep: str | None = None) -> int:
+        subject, sessions = subject_of(account), self._sessions or Sessions(self._store)
+        try:
+            return sessions.revoke_subject(subject) if keep is None else sessions.revoke_others(subject, keep=keep)
+        finally:
+            if self._sessions is None:
+                sessions._freshness.listener.stop()
 
     def _subject(self, account: Account, password_hash: str) -> Subject:
         def is_unchanged() -> bool:
             now = run_sync(self._store.account(account.name))
-            return now is not None and now.password_hash == password_hash
+            return now is not None and now.password_hash == password_hash and subject_of(now) == subject_of(account)
 
-        subject = Subject(account.shown)
+        subject = Subject(subject_of(account))
         subject.is_unchanged = is_unchanged
         return subject
 
+    # ---- hashes --------------------------------------------------------------------------------------------------
+
+    def _check(self, password_hash: str, password: str, dummies: dict[ParameterSet, str]) -> tuple[bool, str]:
+        """Return whether *password* is right, and a newer hash of it where one is needed (rule 3).
+
+        Computes one hash for each set of parameters in *dummies*, whatever the name and the password are (rule 1).
+        """
+        parameters = _parameters_of(password_hash)
+        if parameters is not None and parameters not in dummies and len(dummies) < MAX_PARAMETER_SETS:
+            self._dummies = {**dummies, parameters: _dummy(parameters)}  # from now on: the table was read before
+        is_right = parameters is not None and self._matches(password_hash, password)
+        newer_hash = ""
+        for other, dummy in dummies.items():
+            if other == parameters:
+                continue
+            if is_right and other == self._todays:
+                newer_hash = self._hasher.hash(password)
+            else:
+                self._matches(dummy, password)
+        return is_right, newer_hash
+
+    def _current_dummies(self) -> dict[ParameterSet, str]:
+        """Return a hash for today's parameters, and for each set of others that the table has."""
+        if time.monotonic() > self._dummies_until:
+            found = Counter(map(_parameters_of, (account.password_hash for account in self.list())))
+            others = [one for one, _ in found.most_common() if one and one != self._todays]
+            others = others[: MAX_PARAMETER_SETS - 1]
+            self._dummies = {self._todays: self._todays_dummy} | {one: _dummy(one) for one in others}
+            self._dummies_until = time.monotonic() + PARAMETERS_FRESH_SECONDS
+        return self._dummies
+
     @functools.cached_property
-    def _dummy_hash(self) -> str:
-        """A hash to compare with where there is no account (rule 1)."""
+    def _todays_dummy(self) -> str:
         return self._hasher.hash("nobody")
+
+    @functools.cached_property
+    def _todays(self) -> ParameterSet:
+        """The parameters of new hashes."""
+        return _parameters_of(self._todays_dummy) or ()
 
     def _matches(self, password_hash: str, password: str) -> bool:
         try:
@@ -112,30 +217,40 @@ class Accounts:
         except (VerificationError, InvalidHashError, UnicodeError):
             return False
 
-    def _is_outdated(self, password_hash: str) -> bool:
-        try:
-            return self._hasher.check_needs_rehash(password_hash)
-        except InvalidHashError:
-            return True
-
     def _hash(self, password: str) -> str:
         if not 1 <= len(password) <= MAX_PASSWORD_CHARS:
             raise InvalidRequest(f"a password has 1 to {MAX_PASSWORD_CHARS} characters")
         try:
-            return self._hasher.hash(password)
+            with HASH_SLOTS.slot():
+                return self._hasher.hash(password)
         except UnicodeError:
             raise InvalidRequest("the password is not valid text") from None
 
 
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+def subject_of(account: Account) -> str:
+    """Return the subject of *account* (rule 5)."""
+    return account.subject or account.shown
 
 
-def _is_name(name: str) -> bool:
-    """Return whether an account may have this name. Bounded, because normalizing takes quadratic time."""
-    return 1 <= len(name) <= MAX_NAME_CHARS and name.isprintable() and name == name.strip()
+def _removed_name(name: str) -> str:
+    """Return the name in the table that says that an account called *name* was removed (rule 5)."""
+    return REMOVED_PREFIX + hashlib.sha256(folded_name(name).encode("utf-8", "replace")).hexdigest()
 
 
-def _check_name(name: str) -> None:
-    if not _is_name(name):
-        raise InvalidRequest(f"a user name has 1 to {MAX_NAME_CHARS} printable characters and no space at its ends")
+@functools.lru_cache(maxsize=64)
+def _dummy(parameters: ParameterSet) -> str:
+    """Return a hash of nobody with these parameters."""
+    return PasswordHasher.from_parameters(Parameters(*parameters)).hash("nobody")
+
+
+def _no_user(name: str) -> InvalidRequest:
+    return InvalidRequest(f"there is no user {name!r}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _parameters_of(password_hash: str) -> ParameterSet | None:
+    """Return the parameters of a hash; None for a text that is no hash."""
+    try:
+        return astuple(extract_parameters(password_hash))
+    except InvalidHashError:
+        return None

@@ -6,6 +6,7 @@
 3. A failed login is an event each time. A rate-limited one is an event once a minute for an account and address, and
    at most ten times a minute for an address: an attack must not become a flood of events. Names cost an attacker
    nothing.
+4. Who is preferred by the rate limit waits for no stranger's password to be checked (``worker_pool`` rule 5).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from unbroken.errors import ConfigurationError, LoginRefused, Refused, TooManyAt
 from unbroken.server.core.events import LoginFailed, LoginRateLimited, ServerEvent
 from unbroken.server.core.session_info import Caller
 from unbroken.server.login.rate_limit import Attempt, LoginRateLimiter, address_key
+from unbroken.server.worker_pool import preferred
 
 __all__ = ["CredentialCheck"]
 
@@ -50,14 +52,17 @@ class CredentialCheck:
         why_failed: str,
         credentials: Callable[[], Awaitable[T]],
         spelling: bytes = b"",
+        device: bytes = b"",
     ) -> tuple[T, Attempt | None]:
         """Return the result of *credentials*, and the attempt for ``record_success``.
 
-        *credentials* raises LoginRefused if they are wrong. Raises what it raises, and TooManyAttempts.
+        *credentials* raises LoginRefused if they are wrong. *device* is the id of a device that is known to this
+        account. Raises what *credentials* raises, and TooManyAttempts.
         """
-        attempt = await self._acquire(caller, account, spelling)
+        attempt = await self._acquire(caller, account, spelling, device)
         try:
-            return await credentials(), attempt
+            with preferred(attempt is not None and attempt.is_preferred):  # rule 4
+                return await credentials(), attempt
         except LoginRefused as error:
             self.notify_failed(caller, account, why_failed if error.reason == error.code else error.reason)
             raise
@@ -81,16 +86,21 @@ class CredentialCheck:
             attempt = self._rate_limiter.uncharged_attempt(account, caller.ip, spelling)
             await self._rate_limiter.record_success(attempt)
 
+    def count_junk(self, caller: Caller) -> None:
+        """Count a token that no server of ours has made, without the store. Raises TooManyAttempts."""
+        if self._rate_limiter:
+            self._rate_limiter.count_junk(caller.ip)
+
     async def refund(self, attempt: Attempt | None) -> None:
         """Undo the charge of *attempt*."""
         if self._rate_limiter and attempt:
             await self._rate_limiter.refund(attempt)
 
-    async def _acquire(self, caller: Caller, account: bytes, spelling: bytes) -> Attempt | None:
+    async def _acquire(self, caller: Caller, account: bytes, spelling: bytes, device: bytes) -> Attempt | None:
         if self._rate_limiter is None:
             return None
         try:
-            return await self._rate_limiter.acquire(account, caller.ip, spelling)
+            return await self._rate_limiter.acquire(account, caller.ip, spelling, device)
         except TooManyAttempts as error:
             self._notify_rate_limited(caller, account, error.retry_after)
             raise

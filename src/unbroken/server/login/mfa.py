@@ -3,7 +3,7 @@
 1. It is a single-purpose token (``keys/purpose_token.py``): no access token can be taken for it, nor it for an access
    token. Its client can read nothing from it but the subject and what it has sent itself.
 2. It is valid for five minutes and for one session. A wrong code does not use it up: the rate limit counts wrong codes
-   by subject.
+   by subject. A value that no server of ours has made costs the store nothing.
 3. Revoking all sessions of the subject voids it.
 4. It counts only where it was issued: at its issuer, for its audience, and only if the store knows that it was issued.
    So the keys alone make none: what the password proved, the kind of the code above all, cannot be made up.
@@ -12,13 +12,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from unbroken.errors import LoginRefused
 from unbroken.server.core.session_info import NewSession
 from unbroken.server.keys.keyring import Keyring
-from unbroken.server.keys.purpose_token import PurposeToken
+from unbroken.server.keys.purpose_token import PurposeToken, mac_number_of
 from unbroken.server.keys.strict_jwt import MALFORMED_ERRORS, read_text, read_time
 from unbroken.server.login.authenticator import MfaRequired
 from unbroken.server.sessions import Sessions
@@ -39,7 +39,10 @@ MFA_TOKEN = PurposeToken(
 
 @dataclass(frozen=True, slots=True)
 class PendingLogin:
-    """A login that waits for a code. *account* and *spelling* are the rate limit's keys of the name."""
+    """A login that waits for a code. *account* and *spelling* are the rate limit's keys of the name.
+
+    *device* is the id of the device that the password came from, if the account knows it.
+    """
 
     subject: str
     kind: str
@@ -48,6 +51,7 @@ class PendingLogin:
     session: NewSession
     started: float
     jti: str
+    device: bytes
 
 
 class MfaTokens:
@@ -56,7 +60,9 @@ class MfaTokens:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions, self._store = sessions, sessions.store
 
-    async def issue(self, mfa: MfaRequired, account: bytes, spelling: bytes, session: NewSession) -> str:
+    async def issue(
+        self, mfa: MfaRequired, account: bytes, spelling: bytes, session: NewSession, device: bytes = b""
+    ) -> str:
         """Return the token for *mfa*. Raises ConfigurationError if it would be too long to be read again."""
         now = self._sessions.clock()
         claims = {
@@ -69,19 +75,24 @@ class MfaTokens:
             "jti": secrets.token_hex(16),
             "account": account.hex(),
             "spelling": spelling.hex(),
+            "device": device.hex(),
             "about": session._asdict(),
         }
-        token = MFA_TOKEN.encode(claims, await self._sessions.akeyring(), now)
+        token = MFA_TOKEN.encode(claims, await self._sessions.acached_keyring(), now)
         key, seconds = _issued_key(token), MFA_TOKEN_SECONDS
         await run_in_worker(self._store, lambda: self._store.advance_marker(key, now, seconds, seconds))
         return token
 
-    async def read(self, token: str) -> PendingLogin:
-        """Return the login of *token*. Raises LoginRefused, reason ``mfa_token``, if it is not valid any more."""
+    async def read(self, token: str, on_junk: Callable[[], None] = lambda: None) -> PendingLogin:
+        """Return the login of *token*. Raises LoginRefused, reason ``mfa_token``, if it is not valid any more.
+
+        *on_junk* is called before that for a value that no server of ours has made; it may raise an error of its own.
+        """
         now = self._sessions.clock()
         try:
-            pending, expires_at = self._read(token, await self._sessions.akeyring(), now)
+            pending, expires_at = self._read(token, await self._sessions.acached_keyring(mac_number_of(token)), now)
         except MALFORMED_ERRORS:
+            on_junk()
             raise mfa_token_refused() from None
         if now >= expires_at or not await run_in_worker(self._store, lambda: self._was_issued(token)):
             raise mfa_token_refused()
@@ -107,9 +118,11 @@ class MfaTokens:
         if claims["iss"] != self._sessions.issuer or claims["aud"] != self._sessions.audience:  # rule 4
             raise ValueError
         subject, kind, jti = (read_text(claims[name]) for name in ("sub", "kind", "jti"))
-        account, spelling = (bytes.fromhex(read_text(claims[name])) for name in ("account", "spelling"))
+        account, spelling, device = (
+            bytes.fromhex(read_text(claims[name])) for name in ("account", "spelling", "device")
+        )
         session = _new_session(claims["about"])
-        pending = PendingLogin(subject, kind, account, spelling, session, read_time(claims["iat"]), jti)
+        pending = PendingLogin(subject, kind, account, spelling, session, read_time(claims["iat"]), jti, device)
         return pending, read_time(claims["exp"])
 
     async def _was_issued(self, token: str) -> bool:

@@ -4,17 +4,25 @@
    attempts ahead of the clock has to wait. There is no counter, and nothing to reset.
 2. An attempt is charged before the password is checked, in one atomic step of the store: of a hundred attempts at once
    no more than ``burst`` pass. A right password gets its own charge back.
-3. An attempt from an unknown address is charged twice, to the account and to the address. A right password pays the
-   account back, but not the address: an attacker's own account buys no attempts at other accounts. And it pays back
-   only what the very spelling of the name has cost: an account whose name looks alike pays nothing back.
-4. After a login the address is *known* to that account. Attempts from there are charged to this pair alone, so that
-   an attacker elsewhere cannot lock the user out.
-5. Accounts are told apart by their folded name, whether they exist or not. Case, accents, spaces and invisible
-   characters are folded away, as a directory may do. IPv6 addresses count by /64, the network of one customer; a port
-   does not count.
-6. A refused attempt costs the store one read and no write, and does not lengthen the wait.
-7. While the store does not answer, attempts fail with StoreUnavailable: there could be no session either. A refund that
+3. An attempt is charged twice, to the account and to the address. A right password pays the account back, but not the
+   address: an attacker's own account buys no attempts at other accounts. And it pays back only what the very spelling
+   of the name has cost: an account whose name looks alike pays nothing back. Who gets in by rule 4 or 5 pays only its
+   own attempt back: the guesses of others stay charged.
+4. An attempt from a *device* that has logged in to this account before (``devices.py``) is charged to the device alone:
+   neither an attacker elsewhere nor a neighbour behind the same address can lock the user out. A device that is over
+   its own limit counts as none.
+5. Beside its own limit an account has a *reserve*, as large, for networks from which its password was hardly ever
+   wrong: a traveller without a device gets in while a few addresses guess for days.
+6. No limit depends on who has logged in from which address. So the pattern of responses is the same for every name,
+   and tells nobody whose address this is.
+7. Accounts are told apart by their folded name, whether they exist or not. Case, accents, spaces and invisible
+   characters are folded away, as a directory may do. An IPv6 address counts as its /64, the network of one customer,
+   and with more attempts as its /56 and its /48, because many customers have all of that; a port does not count.
+8. A refused attempt costs the store one read and no write, and does not lengthen the wait.
+9. While the store does not answer, attempts fail with StoreUnavailable: there could be no session either. A refund that
    fails is only logged.
+10. Under a flood some attempts go first (``worker_pool``): those of a known device, and those from an address where
+   somebody has logged in and few passwords were wrong lately. That decides who waits, never who may try.
 """
 
 from __future__ import annotations
@@ -23,10 +31,11 @@ import ipaddress
 import logging
 import re
 import unicodedata
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, TooManyAttempts, TryLater
 from unbroken.server.stores.markers import MarkerStore, marker_key
 from unbroken.server.worker_pool import run_in_worker
@@ -36,7 +45,14 @@ __all__ = ["Attempt", "LoginRateLimiter", "Rate", "RateLimitPolicy", "address_ke
 _log = logging.getLogger("unbroken")
 INVISIBLE_CATEGORIES = ("Mn", "Me", "Cf", "Cc")  # of Unicode: accents, zero widths, control characters
 ADDRESS_WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]*)?|([0-9.]+):[0-9]*")  # as some proxies write it
+NAT64 = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address is in the last 32 bits (RFC 6052 §2.1)
+IPV6_PREFIXES = {64: 1, 56: 4, 48: 16}  # how many times the attempts of a single address each may have (rule 7)
 ROUNDING_ATTEMPTS = 0.01  # of an attempt: stores and clocks differ in their last digits
+MAX_JUNK_SOURCES = 10_000
+JUNK_FACTOR = 4  # junk costs less than a password: so many times the attempts of its address
+NEWCOMER_BURST = 2  # a network was hardly ever wrong (rule 5): not more often than this, and then one attempt in
+NEWCOMER_SECONDS = 86400.0  # so long
+PREFERRED_BELOW = 0.5  # of the burst of an address: more wrong passwords than that, and it waits with the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +84,7 @@ class Rate:
 class RateLimitPolicy:
     """How often passwords and codes may be wrong: ``burst`` times at once, then once per ``every`` seconds.
 
-    ``known_for``: the seconds for which an address is known to an account after a login.
+    ``known_for``: the seconds for which a device is known to an account after a login, 400 days at most.
     """
 
     account_burst: int = 10
@@ -84,7 +100,7 @@ class RateLimitPolicy:
 
     @property
     def account(self) -> Rate:
-        """The rate of one account, and of one known address of it."""
+        """The rate of one account, and of one known device of it."""
         return Rate(self.account_burst, self.account_every)
 
     @property
@@ -106,89 +122,146 @@ class Attempt:
 
     account: bytes
     spelling: bytes  # key of what this spelling of the name has cost the account
-    known: bytes | None  # key that makes the address known to this spelling; None without an address
-    charges: tuple[Charge, ...]
-    is_known: bool = False
+    charges: tuple[Charge, ...] = ()  # to the device; or to the address, the pair of account and network, the reserve
+    charges_account: bool = False
+    known_address: bytes | None = None  # key that a login leaves for its address (rule 10); None without an address
+    has_device: bool = False
+    is_preferred: bool = False  # goes first under a flood (rule 10)
 
 
 class LoginRateLimiter:
     """Admits attempts, or raises TooManyAttempts. All limiters over one store share what it remembers."""
 
     def __init__(self, store: MarkerStore, policy: RateLimitPolicy, clock: Callable[[], float]) -> None:
-        self._store, self._policy, self._clock = store, policy, clock
+        self._store, self.policy, self._clock = store, policy, clock
+        self._junk: BoundedCache[bytes, float] = BoundedCache(MAX_JUNK_SOURCES)
 
-    async def acquire(self, account: bytes, ip: str, spelling: bytes = b"") -> Attempt:
+    async def acquire(self, account: bytes, ip: str, spelling: bytes = b"", device: bytes = b"") -> Attempt:
         """Return an admitted attempt at *account* from the address *ip*. It counts as wrong until told otherwise.
 
-        Raises TooManyAttempts, or StoreUnavailable.
+        *device* is the id of a device that is known to this account. Raises TooManyAttempts, or StoreUnavailable.
         """
-        return await run_in_worker(self._store, lambda: self._acquire(account, ip, spelling or account))
+        return await run_in_worker(self._store, lambda: self._acquire(account, ip, spelling or account, device))
 
     async def record_success(self, attempt: Attempt) -> None:
-        """Pay the account back, and make the address known to it. Never raises."""
+        """Pay the account back. Never raises."""
         await self._best_effort(lambda: self._reward(attempt))
 
     async def refund(self, attempt: Attempt) -> None:
         """Undo the charges of an attempt that was neither right nor wrong. Never raises."""
-        await self._best_effort(lambda: self._refund(attempt, self._policy.account.every))
+        await self._best_effort(lambda: self._refund(attempt, self.policy.account.every))
+
+    def count_junk(self, ip: str) -> None:
+        """Count a value that no server of ours has made, in the memory of this process. Raises TooManyAttempts.
+
+        It costs the store nothing, and it counts for its address alone: it says nothing about any account.
+        """
+        key, now = address_key(ip), self._clock()
+        rate = Rate(JUNK_FACTOR * self.policy.address_burst, self.policy.address_every / JUNK_FACTOR)
+        marker = self._junk.get(key, 0.0)
+        _refuse_if(rate.seconds_to_wait(marker, now))
+        self._junk.discard(key)  # puts it at the end of the cache
+        self._junk.put(key, max(marker, now) + rate.every)
 
     @staticmethod
     def uncharged_attempt(account: bytes, ip: str, spelling: bytes = b"") -> Attempt:
         """Return an attempt that costs nothing, because it was admitted under another key."""
-        spelling = spelling or account
-        return Attempt(account, marker_key(b"spelled", spelling), _known_key(spelling, address_key(ip)), ())
+        spelled = marker_key(b"spelled", spelling or account)
+        return Attempt(account, spelled, charges_account=True, known_address=_known_key(address_key(ip)))
 
-    async def _acquire(self, account: bytes, ip: str, spelling: bytes) -> Attempt:
-        now, address, spelled = self._clock(), address_key(ip), marker_key(b"spelled", spelling)
-        known, own = _known_key(spelling, address), marker_key(b"own", spelling, address)
-        keys = [key for key in (account, address, known, own) if key]
-        markers = dict(zip(keys, await self._store.read_markers(keys), strict=True))
-        is_known = known is not None and markers[known] > now
-        charges = self._charges(account, address, own if is_known else None)
-        _refuse_if(max(rate.seconds_to_wait(markers[key], now) for key, rate in charges))  # rule 6
-        for key, rate in charges:  # rule 2
+    async def _acquire(self, account: bytes, ip: str, spelling: bytes, device: bytes) -> Attempt:
+        now, spelled = self._clock(), marker_key(b"spelled", spelling)
+        known = _known_key(address_key(ip))
+        if device and await self._is_admitted(charge := self._device_charge(account, device), now):
+            return Attempt(account, spelled, (charge,), False, known, has_device=True, is_preferred=True)
+        pair, charges = self._pair_charge(account, ip), self._address_charges(ip)
+        uses_reserve, is_preferred = await self._check_waits(account, charges, pair, known, now)
+        for key, rate in pair:  # before the account: who finds that exhausted at the same time is no newcomer
+            await self._store.advance_marker(key, now, rate.every, rate.max_ahead)
+        if uses_reserve:
+            await self._charge(charges := (*charges, self._reserve_charge(account)), now)
+            return Attempt(account, spelled, (*charges, *pair), False, known, is_preferred=is_preferred)
+        rate = self.policy.account
+        await self._charge((*charges, Charge(account, rate)), now)
+        await self._store.advance_marker(spelled, now, rate.every, rate.max_ahead)
+        return Attempt(account, spelled, (*charges, *pair), True, known, is_preferred=is_preferred)
+
+    async def _charge(self, charges: Sequence[Charge], now: float) -> None:
+        """Charge an attempt (rule 2). Raises TooManyAttempts if others at the same time were quicker."""
+        for key, rate in charges:
             after = await self._store.advance_marker(key, now, rate.every, rate.max_ahead)
             if rate.is_exceeded(after, now):
                 _refuse_if(rate.seconds_to_wait(after, now))
-        if not is_known:
-            await self._store.advance_marker(spelled, now, self._policy.account.every, self._policy.account.max_ahead)
-        return Attempt(account, spelled, known, charges, is_known)
 
-    def _charges(self, account: bytes, address: bytes, own: bytes | None) -> tuple[Charge, ...]:
-        """Return what an attempt is charged to. *own*: the key of a known address."""
-        if own is not None:  # rule 4
-            return (Charge(own, self._policy.account),)
-        charges = (Charge(address, self._policy.address),) if address else ()
-        return (*charges, Charge(account, self._policy.account))  # rule 3
+    async def _is_admitted(self, charge: Charge, now: float) -> bool:
+        """Return whether the device may try, and charge it (rule 4)."""
+        key, rate = charge
+        if rate.seconds_to_wait((await self._store.read_markers([key]))[0], now):
+            return False
+        return not rate.is_exceeded(await self._store.advance_marker(key, now, rate.every, rate.max_ahead), now)
+
+    async def _check_waits(
+        self, account: bytes, addresses: Sequence[Charge], pair: Sequence[Charge], known: bytes | None, now: float
+    ) -> tuple[bool, bool]:
+        """Return whether an attempt uses the reserve (rule 5), and whether it is preferred (rule 10).
+
+        Raises TooManyAttempts for one that has to wait. Reads the store once (rule 8).
+        """
+        reserve, usual = self._reserve_charge(account), Charge(account, self.policy.account)
+        keys = [key for key, _ in (usual, reserve, *addresses, *pair)] + ([known] if known else [])
+        markers = dict(zip(keys, await self._store.read_markers(keys), strict=True))
+        waits = {key: rate.seconds_to_wait(markers[key], now) for key, rate in (usual, reserve, *addresses, *pair)}
+        uses_reserve = waits[account] > 0.0 and any(not waits[key] for key, _ in pair)
+        needed = reserve if uses_reserve else usual
+        _refuse_if(max(waits[key] for key, _ in (needed, *addresses)))
+        if not known or markers[known] <= now:
+            return uses_reserve, False
+        few = (markers[key] - now < PREFERRED_BELOW * rate.burst * rate.every for key, rate in addresses)
+        return uses_reserve, all(few)
+
+    def _reserve_charge(self, account: bytes) -> Charge:
+        return Charge(marker_key(b"reserve", account), self.policy.account)
+
+    def _device_charge(self, account: bytes, device: bytes) -> Charge:
+        return Charge(marker_key(b"device attempts", account, device), self.policy.account)
+
+    def _address_charges(self, ip: str) -> tuple[Charge, ...]:
+        """Return what an attempt costs its address, and the networks around it (rule 7)."""
+        burst, every = self.policy.address_burst, self.policy.address_every
+        return tuple(Charge(key, Rate(burst * factor, every / factor)) for key, factor in _networks(ip).items())
+
+    def _pair_charge(self, account: bytes, ip: str) -> tuple[Charge, ...]:
+        """Return what an attempt costs the pair of its account and the widest network around *ip* (rule 5)."""
+        rate = Rate(min(NEWCOMER_BURST, self.policy.account_burst), NEWCOMER_SECONDS)
+        return tuple(Charge(marker_key(b"pair", account, key), rate) for key in list(_networks(ip))[-1:])
 
     async def _reward(self, attempt: Attempt) -> None:
-        if attempt.is_known:
+        if attempt.has_device:
             await self._store.clear_markers([key for key, _ in attempt.charges])
         else:
-            await self._refund(attempt, self._policy.account.max_ahead)
-        if attempt.known:
-            known_for = self._policy.known_for
-            await self._store.advance_marker(attempt.known, self._clock(), known_for, known_for)
+            await self._refund(attempt, self.policy.account.max_ahead)
+        if attempt.known_address:
+            known_for = self.policy.known_for
+            await self._store.advance_marker(attempt.known_address, self._clock(), known_for, known_for)
 
     async def _refund(self, attempt: Attempt, account_seconds: float) -> None:
         """Undo the charges; the account gets back *account_seconds* of what this spelling has cost it."""
         now = self._clock()
         for key, rate in attempt.charges:
-            if key != attempt.account:
-                await self._store.advance_marker(key, now, -rate.every, rate.max_ahead)
-        if not attempt.is_known:
+            await self._store.advance_marker(key, now, -rate.every, rate.max_ahead)
+        if attempt.charges_account:
             await self._refund_account(attempt, account_seconds, now)
 
     async def _refund_account(self, attempt: Attempt, seconds: float, now: float) -> None:
         """Take *seconds* from the spelling first, in one atomic step: what it holds can be paid back only once."""
-        max_ahead = self._policy.account.max_ahead
+        max_ahead = self.policy.account.max_ahead
         held = await self._store.advance_marker(attempt.spelling, now, -seconds, max_ahead) + seconds - now
         await self._store.advance_marker(attempt.account, now, -min(max(held, 0.0), seconds), max_ahead)
 
     async def _best_effort(self, flow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await run_in_worker(self._store, flow)
-        except TryLater as error:  # rule 7
+        except TryLater as error:  # rule 9
             _log.warning("the refund of a login attempt failed, it stays charged: %s", error)
 
 
@@ -197,12 +270,12 @@ def _refuse_if(wait_seconds: float) -> None:
         raise TooManyAttempts("too many attempts: wait before the next one", retry_after=wait_seconds)
 
 
-def _known_key(spelling: bytes, address: bytes) -> bytes | None:
-    return marker_key(b"known", spelling, address) if address else None
+def _known_key(address: bytes) -> bytes | None:
+    return marker_key(b"known address", address) if address else None
 
 
 def name_key(name: str) -> bytes:
-    """Return the key of the account *name*, the same for every spelling (rule 5). The caller bounds its length."""
+    """Return the key of the account *name*, the same for every spelling (rule 7). The caller bounds its length."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
     visible = (char for char in folded if char.isspace() or unicodedata.category(char) not in INVISIBLE_CATEGORIES)
     return marker_key(b"account", " ".join("".join(visible).split()).encode("utf-8", "replace"))
@@ -214,19 +287,29 @@ def spelling_key(name: str) -> bytes:
 
 
 def address_key(ip: str) -> bytes:
-    """Return the key of an address, of the whole /64 for IPv6; empty for no address (rule 5)."""
-    return marker_key(b"address", _network(ip).encode("utf-8", "replace")) if ip else b""
+    """Return the key of an address, of the whole /64 for IPv6; empty for no address (rule 7)."""
+    return next(iter(_networks(ip)), b"")
 
 
-def _network(ip: str) -> str:
+def _networks(ip: str) -> dict[bytes, int]:
+    """Return the keys of the networks around *ip*, the narrowest first, and how many times the attempts each has."""
+    if not ip:
+        return {}
+    names = _names(ip)
+    return {marker_key(b"address", name.encode("utf-8", "replace")): factor for name, factor in names.items()}
+
+
+def _names(ip: str) -> dict[str, int]:
     if found := ADDRESS_WITH_PORT.fullmatch(ip):
         ip = found[1] or found[2] or ip
     try:
         address = ipaddress.ip_address(ip.partition("%")[0])
     except ValueError:
-        return ip  # the name of a test client, or of a Unix socket
+        return {ip: 1}  # the name of a test client, or of a Unix socket
     if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address.packed[:8] + bytes(8), 64)))
+        return {str(address): 1}
+    if address.ipv4_mapped or address in NAT64:
+        return {str(ipaddress.IPv4Address(address.packed[-4:])): 1}
+    return {
+        str(ipaddress.ip_network((address, prefix), strict=False)): factor for prefix, factor in IPV6_PREFIXES.items()
+    }

@@ -43,12 +43,16 @@ class DatabaseLocked(StoreUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account of the embedded account table. ``name`` is folded for comparison, ``shown`` is the name as entered."""
+    """An account of the embedded account table. ``name`` is folded for comparison, ``shown`` is the name as entered.
+
+    ``subject`` is what tokens call the account; empty means ``shown``.
+    """
 
     name: str
     shown: str
     password_hash: str = field(repr=False)
     created_at: float = 0.0
+    subject: str = ""
 
 
 class StoreProblem(NamedTuple):

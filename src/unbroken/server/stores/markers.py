@@ -13,8 +13,12 @@ from typing import Protocol
 from unbroken.server.core.rotation import SessionRow
 
 __all__ = [
+    "DEVICE_TOKEN_SECONDS",
     "MFA_TOKEN_SECONDS",
     "MarkerStore",
+    "device_forgotten_since",
+    "devices_key",
+    "forget_devices",
     "mark_once",
     "marker_key",
     "new_device",
@@ -24,6 +28,7 @@ __all__ = [
 ]
 
 MFA_TOKEN_SECONDS = 300.0  # from the right password to the code that follows
+DEVICE_TOKEN_SECONDS = 400 * 86400.0  # no device token lives longer; browsers keep no cookie for longer
 KNOWN_DEVICE_SECONDS = 365 * 86400.0  # a device is known for so long, or up to twice as long
 CLOCK_TOLERANCE_SECONDS = 0.001  # stores round times differently
 MARK_TOLERANCE_SECONDS = 1.0  # stores round times differently, and hosts' clocks differ
@@ -79,6 +84,26 @@ async def revoked_since(store: MarkerStore, subject: str, started_at: float) -> 
     """
     [marker] = await store.read_markers([_pending_logins_key(subject)])
     return started_at < marker - MFA_TOKEN_SECONDS - CLOCK_TOLERANCE_SECONDS
+
+
+async def forget_devices(store: MarkerStore, subject: str, now: float) -> None:
+    """Make void all device tokens of *subject* that were issued before *now*."""
+    key = devices_key(subject.encode("utf-8", "replace"))
+    await store.advance_marker(key, now, DEVICE_TOKEN_SECONDS, DEVICE_TOKEN_SECONDS)
+
+
+async def device_forgotten_since(store: MarkerStore, devices: bytes, issued_at: float) -> bool:
+    """Return whether the device tokens with the key *devices* were made void after *issued_at*.
+
+    At the same time counts as before: a user may change the password and log in again at once.
+    """
+    [marker] = await store.read_markers([devices])
+    return issued_at < marker - DEVICE_TOKEN_SECONDS - CLOCK_TOLERANCE_SECONDS
+
+
+def devices_key(subject: bytes) -> bytes:
+    """Return the key of all devices of *subject*."""
+    return marker_key(b"devices", subject)
 
 
 def _pending_logins_key(subject: str) -> bytes:

@@ -127,9 +127,9 @@ ON CONFLICT (kid) DO UPDATE SET
                   THEN excluded.secret ELSE old.secret END
 """
 NOTIFY = f"SELECT pg_notify('{CHANNEL}', '')"
-ACCOUNTS = "SELECT name, shown, password_hash, created_at FROM unbroken_account ORDER BY name"
-ACCOUNT = "SELECT name, shown, password_hash, created_at FROM unbroken_account WHERE name = %s"
-ADD_ACCOUNT = "INSERT INTO unbroken_account VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING name"
+ACCOUNTS = "SELECT name, shown, password_hash, created_at, subject FROM unbroken_account ORDER BY name"
+ACCOUNT = "SELECT name, shown, password_hash, created_at, subject FROM unbroken_account WHERE name = %s"
+ADD_ACCOUNT = "INSERT INTO unbroken_account VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING name"
 CHANGE_ACCOUNT = """
 UPDATE unbroken_account SET password_hash = %(hash)s
 WHERE name = %(name)s AND password_hash = coalesce(%(expected)s, password_hash) RETURNING name

@@ -72,7 +72,8 @@ CREATE INDEX unbroken_marker_until ON unbroken_marker (until);
 BINDINGS = """
 ALTER TABLE unbroken_session ADD COLUMN issuer text NOT NULL DEFAULT '', ADD COLUMN audience text NOT NULL DEFAULT '';
 """
-STEPS = (SESSIONS, MARKERS, BINDINGS)
+SUBJECTS = "ALTER TABLE unbroken_account ADD COLUMN subject text NOT NULL DEFAULT ''"
+STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS)
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")

@@ -157,7 +157,7 @@ def encode_key(record: KeyRecord) -> tuple[str, str, bytes, bytes]:
 
 def account_from(name: str, text: bytes) -> Account:
     """Return the account that was written as *text*."""
-    return Account(name, *json.loads(text)[:3])
+    return Account(name, *json.loads(text)[:4])  # rule 3
 
 
 def _encode(value: Any) -> bytes:

@@ -73,6 +73,7 @@ CREATE INDEX marker_until ON marker (until);
 ALTER TABLE session ADD COLUMN issuer TEXT NOT NULL DEFAULT '';
 ALTER TABLE session ADD COLUMN audience TEXT NOT NULL DEFAULT '';
 """,
+    "ALTER TABLE account ADD COLUMN subject TEXT NOT NULL DEFAULT ''",
 )
 
 # ---- statements ------------------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ INSERT INTO key VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kid) DO UPDATE SET
 """
 ACCOUNTS = "SELECT * FROM account ORDER BY name"
 ACCOUNT = "SELECT * FROM account WHERE name = ?"
-ADD_ACCOUNT = "INSERT INTO account VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name"
+ADD_ACCOUNT = "INSERT INTO account VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name"
 CHANGE_ACCOUNT = """
 UPDATE account SET password_hash = :hash
 WHERE name = :name AND password_hash = coalesce(:expected, password_hash) RETURNING name

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ from argon2 import PasswordHasher
 
 from unbroken._sync import run_sync
 from unbroken.errors import InvalidRequest
-from unbroken.server import Accounts, MemorySessionStore
+from unbroken.server import Accounts, MemorySessionStore, Sessions, SqliteSessionStore
+from unbroken.server.login.names import folded_name
+from unbroken.server.stores import Account
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
@@ -173,7 +177,7 @@ def test_a_hash_with_older_parameters_costs_one_with_todays_too(accounts: Accoun
 def test_a_damaged_hash_costs_as_much_as_any(accounts: Accounts, checked: list[str]) -> None:
     run_sync(accounts._store.change_account("ada", "damaged"))
     assert accounts.authenticate("ada", "sécret") is None
-    assert len(checked) == 2
+    assert [hashed.split("$")[3] for hashed in checked] == ["m=8,t=1,p=1"]
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a\ud800"])
@@ -182,3 +186,121 @@ def test_a_name_that_is_no_text_has_no_account(accounts: Accounts, name: str) ->
     assert accounts.subject(name) is None
     with pytest.raises(InvalidRequest):
         accounts.remove(name)
+
+
+# ---- what ends sessions, and whom a subject means --------------------------------------------------------------------
+
+
+@pytest.fixture
+def sessions() -> Sessions:
+    return Sessions(MemorySessionStore(), on_event=[])
+
+
+def test_a_new_password_ends_the_sessions_but_the_one_that_is_kept(sessions: Sessions) -> None:
+    accounts = Accounts(sessions, CHEAP)
+    accounts.add("ada", "one")
+    for _ in range(3):
+        sessions.create("ada")
+    other, kept = sessions.create("bob"), sessions.list_sessions("ada")[0].sid
+    assert accounts.set_password("ada", "two", keep=kept) == 2
+    assert [info.sid for info in sessions.list_sessions("ada")] == [kept]
+    assert accounts.set_password("ada", "three") == 1
+    assert sessions.list_sessions("ada") == []
+    assert sessions.refresh(other.refresh_token or "").refresh_seq == 1
+
+
+def test_listeners_hear_of_the_sessions_that_end_with_an_account() -> None:
+    told: list[Any] = []
+    sessions = Sessions(MemorySessionStore(), on_event=told.append)
+    accounts = Accounts(sessions, CHEAP)
+    accounts.add("ada", "one")
+    sessions.create("ada")
+    assert accounts.remove("ada") == 1
+    assert [type(event).__name__ for event in told] == ["SessionCreated", "SessionRevoked"]
+
+
+def test_a_name_that_is_given_again_is_another_subject(sessions: Sessions) -> None:
+    accounts = Accounts(sessions, CHEAP)
+    subjects = []
+    for _ in range(3):
+        accounts.add("Ada", "x")
+        subjects.append(accounts.subject("ada") or "")
+        assert accounts.authenticate("ada", "x") == subjects[-1]
+        assert [accounts.is_active(subject) for subject in subjects] == [False] * (len(subjects) - 1) + [True]
+        accounts.remove("ada")
+    assert subjects[0] == "Ada"
+    assert len(set(subjects)) == 3
+    assert {subject.partition("#")[0] for subject in subjects} == {"Ada"}
+    assert accounts.list() == []
+    assert not any(map(accounts.is_active, subjects))
+
+
+def test_nobody_takes_the_subject_of_somebody_who_is_gone_as_a_name(sessions: Sessions) -> None:
+    accounts = Accounts(sessions, CHEAP)
+    for _ in range(2):
+        accounts.add("ada", "x")
+        gone = accounts.subject("ada") or ""
+        accounts.remove("ada")
+    accounts.add(gone, "x")
+    assert accounts.subject(gone) != gone
+    assert accounts.is_active(accounts.subject(gone) or "")
+    assert not accounts.is_active(gone)
+
+
+def test_of_a_removed_account_the_store_keeps_no_name(tmp_path: Path) -> None:
+    store = SqliteSessionStore(tmp_path / "s.db")
+    accounts = Accounts(store, CHEAP)
+    accounts.add("a-special-name", "x")
+    accounts.remove("a-special-name")
+    assert "special" not in repr(run_sync(store.accounts()))
+
+
+def test_an_account_from_before_subjects_keeps_its_name_as_subject(sessions: Sessions) -> None:
+    run_sync(sessions.store.add_account(Account("ada#1", "Ada#1", CHEAP.hash("x"), 1.0)))
+    accounts = Accounts(sessions, CHEAP)
+    assert accounts.authenticate("ada#1", "x") == accounts.subject("ADA#1") == "Ada#1"
+    assert accounts.is_active("Ada#1")
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["Ada Lovelace", "ada@example.com", "Zoë", "山田たろう", "김철수", "o'brien", "ada_1-x+y", "Ørsted", "имя"]
+)
+def test_names_of_many_languages_are_good(accounts: Accounts, name: str) -> None:
+    accounts.add(name, "x")
+    assert accounts.authenticate(name.upper(), "x") == name
+
+
+def test_a_name_that_is_no_longer_allowed_logs_in_changes_its_password_and_is_removed(accounts: Accounts) -> None:
+    name = "Аda\u3164"
+    run_sync(accounts._store.add_account(Account(folded_name(name), name, CHEAP.hash("x"), 1.0)))
+    assert accounts.authenticate(name, "x") == name
+    accounts.set_password(name, "y")
+    assert accounts.authenticate(name, "y") == name
+    accounts.remove(name)
+    with pytest.raises(InvalidRequest):
+        accounts.add(name, "x")
+
+
+def test_of_two_processes_that_add_twins_at_once_none_or_one_succeeds() -> None:
+    store = MemorySessionStore()
+    added: list[str] = []
+    barrier = threading.Barrier(2)
+
+    def add(name: str) -> None:
+        barrier.wait(10)
+        try:
+            Accounts(store, CHEAP).add(name, "x")
+            added.append(name)
+        except InvalidRequest:
+            pass
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in ("paypal", "paypaI")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(added) <= 1
+    assert len(Accounts(store).list()) == len(added)

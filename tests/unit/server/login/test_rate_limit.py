@@ -21,11 +21,18 @@ from hypothesis import strategies as st
 from tests.support.clock import ServerClock
 from tests.support.logins import HERE, THERE, CaseSensitiveLogins
 from unbroken._sync import run_sync
-from unbroken.errors import ConfigurationError, StoreUnavailable, TooManyAttempts, TryLater
+from unbroken.errors import ConfigurationError, InvalidToken, StoreUnavailable, TooManyAttempts, TryLater
 from unbroken.server import Endpoints, MemorySessionStore, MfaRequired, RateLimitPolicy, Sessions, SqliteSessionStore
 from unbroken.server.events import LoginFailed, LoginRateLimited
 from unbroken.server.http.messages import Request, Response
-from unbroken.server.login.rate_limit import LoginRateLimiter, Rate, address_key, name_key, spelling_key
+from unbroken.server.login.rate_limit import (
+    Attempt,
+    LoginRateLimiter,
+    Rate,
+    address_key,
+    name_key,
+    spelling_key,
+)
 from unbroken.server.stores import open_store
 from unbroken.server.stores.markers import mark_once
 
@@ -46,11 +53,15 @@ class Place:
         self.asked.append(name)
         return name.strip().lower() if password == "right" and "nobody" not in name else None
 
-    def login(self, name: str = "ada", password: str = "wrong", ip: str = HOME) -> Response:
-        body = json.dumps({"username": name, "password": password}).encode()
+    def login(self, name: str = "ada", password: str = "wrong", ip: str = HOME, device: str = "") -> Response:
+        body = json.dumps({"username": name, "password": password, "device_token": device}).encode()
         response = self.endpoints.handle_blocking(Request("POST", "/auth/login", JSON, body, ip))
         assert response is not None
         return response
+
+    def device(self, name: str = "ada", ip: str = HOME, device: str = "") -> str:
+        """The device token of a login with the right password."""
+        return json.loads(self.login(name, "right", ip, device).body)["device_token"]
 
     def statuses(self, times: int, *args: str, **more: str) -> list[int]:
         return [self.login(*args, **more).status for _ in range(times)]
@@ -110,6 +121,16 @@ def test_addresses_count_by_what_one_customer_has() -> None:
     assert [address_key(a) == address_key(b) for a, b in same] == [True] * 3
     assert [address_key(a) == address_key(b) for a, b in other] == [False] * 3
     assert address_key("") == b""
+
+
+def test_the_networks_around_an_address_have_limits_of_their_own(place: Place) -> None:
+    def lives(addresses: Iterator[str], most: int) -> int:
+        return [place.login(f"user {n}", ip=next(addresses)).status for n in range(most)].count(401)
+
+    assert lives((f"2001:db8:1:{n:x}::1" for n in range(5000)), 5000) == 16 * 50, "of a /48"
+    assert lives((f"2001:db8:2:{n % 256:x}::1" for n in range(500)), 500) == 4 * 50, "of a /56"
+    assert lives((f"2001:db8:3:1::{n:x}" for n in range(100)), 100) == 50, "of a /64"
+    assert lives((f"64:ff9b::192.0.{n}.1" for n in range(60)), 60) == 60, "IPv4 addresses behind NAT64"
 
 
 # ---- one account -----------------------------------------------------------------------------------------------------
@@ -250,44 +271,123 @@ def test_without_an_address_only_the_account_counts(place: Place) -> None:
 
 
 def test_a_user_logs_in_from_home_while_others_guess(place: Place) -> None:
-    assert place.login(password="right", ip=HOME).status == 200
     place.statuses(20, ip=FAR)
     place.statuses(20, ip=CAFE)
-    assert place.login(password="right", ip=CAFE).status == 429, "no home of hers"
+    assert place.login(password="right", ip=CAFE).status == 429, "the network of a guesser"
     for _ in range(3):
-        assert place.login(password="right", ip=HOME).status == 200
+        assert place.login(password="right", ip=HOME).status == 200, "a network that has guessed nothing"
         assert place.login(ip=FAR).status == 429, "and that gives the others nothing"
 
 
-def test_guesses_from_the_same_address_do_not_lock_a_user_out(place: Place) -> None:
+def test_a_network_that_was_wrong_too_often_has_no_share_of_the_reserve(place: Place) -> None:
+    place.statuses(10, ip=FAR)
+    assert place.statuses(4, ip=CAFE) == [401, 401, 429, 429]
+    place.clock.now += 600
+    place.statuses(10, ip=FAR)
+    assert place.login(password="right", ip=CAFE).status == 429
     assert place.login(password="right", ip=HOME).status == 200
+
+
+def test_a_device_logs_in_from_anywhere_while_others_guess_from_there(place: Place) -> None:
+    device = place.device(ip=HOME)
+    place.statuses(20, ip=FAR)
+    place.statuses(20, ip=HOME)
+    assert place.login(password="right", ip=HOME).status == 429, "without the device token"
+    for ip in (HOME, FAR, CAFE):
+        assert place.login(password="right", ip=ip, device=device).status == 200
+        assert place.login(ip=FAR).status == 429, "and that gives the others nothing"
+
+
+def test_guesses_at_others_from_the_same_address_do_not_lock_a_device_out(place: Place) -> None:
+    device = place.device(ip=HOME)
     assert [place.login(f"user {n}", ip=HOME).status for n in range(60)][-1] == 429
-    assert place.login(password="right", ip=HOME).status == 200
+    assert place.login(password="right", ip=HOME, device=device).status == 200
 
 
-def test_at_home_too_passwords_may_be_wrong_ten_times(place: Place) -> None:
-    place.login(password="right", ip=HOME)
-    assert place.statuses(12, ip=HOME) == [401] * 10 + [429] * 2
-    assert place.login(ip=FAR).status == 401, "counted apart"
+def test_on_a_device_too_passwords_may_be_wrong_ten_times_and_then_it_counts_as_none(place: Place) -> None:
+    device = place.device()
+    assert place.statuses(10, device=device) == [401] * 10
+    assert place.statuses(10) == [401] * 10, "counted apart"
+    assert place.statuses(2, device=device) == [429] * 2
     place.clock.now += 61
-    assert place.login(password="right", ip=HOME).status == 200
-    assert place.statuses(11, ip=HOME)[-2:] == [401, 429], "and forgiven"
+    assert place.login(password="right", device=device).status == 200
+    assert place.statuses(12, device=device)[-2:] == [401, 429], "and forgiven"
 
 
-def test_an_address_is_known_for_a_time(place: Place) -> None:
-    place.login(password="right", ip=HOME)
+def test_a_device_has_one_limit_however_often_it_logs_in(place: Place) -> None:
+    devices = [device := place.device()] + [device := place.device(device=device) for _ in range(5)]
+    statuses = [place.login(ip=FAR, device=devices[n % 6]).status for n in range(20)]
+    assert statuses == [401] * 20, "ten of the device, ten of everybody"
+    assert place.login(ip=FAR, device=devices[0]).status == 429
+
+
+def test_a_device_is_known_for_a_time(place: Place) -> None:
+    device = place.device()
     place.clock.now += 89 * 86400
-    place.statuses(12, ip=FAR)
-    assert place.login(password="right", ip=HOME).status == 200
-    place.clock.now += 91 * 86400
-    place.statuses(12, ip=FAR)
-    assert place.login(password="right", ip=HOME).status == 429
+    place.statuses(12, ip=HOME)
+    newer = place.device(device=device)
+    place.clock.now += 89 * 86400
+    place.statuses(12, ip=HOME)
+    assert place.login(password="right", device=device).status == 429, "longer than 90 days"
+    assert place.login(password="right", device=newer).status == 200
 
 
-def test_an_address_is_known_to_the_account_that_logged_in_there_and_to_no_other(place: Place) -> None:
-    place.login("mallory", "right", ip=FAR)
-    assert place.statuses(12, "ada", ip=FAR)[-1] == 429
-    assert place.login("ada", "right", ip=HOME).status == 429
+def test_a_device_is_known_to_the_account_that_logged_in_with_it_and_to_no_other(place: Place) -> None:
+    device = place.device("mallory")
+    assert place.statuses(12, "ada", device=device)[-1] == 429
+    assert place.statuses(10, "mallory", ip=CAFE, device=device) == [401] * 10
+
+
+@pytest.mark.parametrize("end", [lambda sessions: sessions.revoke_subject("ada"),
+                                 lambda sessions: sessions.revoke_others("ada", keep="this one")])  # fmt: skip
+def test_whoever_ends_all_sessions_forgets_the_devices(place: Place, end: Callable[[Sessions], object]) -> None:
+    device = place.device()
+    place.clock.now += 1
+    end(place.sessions)
+    place.statuses(10, ip=HOME)
+    assert place.login(device=device).status == 429
+    place.clock.now += 600
+    device = place.device()
+    place.statuses(10, ip=HOME)
+    assert place.login(password="right", device=device).status == 200, "a device of a later login"
+
+
+@pytest.mark.parametrize("junk", ["x", "a.b.c", "\U0001f600", "x" * 60_000])
+def test_a_device_token_that_nobody_has_issued_is_none(place: Place, junk: str) -> None:
+    assert place.login(password="right", device=junk).status == 200
+    place.statuses(10)
+    assert place.login(password="right", device=junk).status == 429
+
+
+def test_a_device_token_is_no_access_token_and_the_other_way_round(place: Place) -> None:
+    tokens = json.loads(place.login(password="right").body)
+    with pytest.raises(InvalidToken):
+        place.sessions.verify(tokens["device_token"])
+    place.statuses(10)
+    for other in ("access_token", "refresh_token"):
+        assert place.login(password="right", device=tokens[other]).status == 429
+
+
+def test_without_a_rate_limit_there_is_no_device_token() -> None:
+    assert "device_token" not in json.loads(Place(rate_limit=None).login(password="right").body)
+
+
+# ---- who goes first --------------------------------------------------------------------------------------------------
+
+
+def test_a_device_and_an_address_where_somebody_has_logged_in_go_first() -> None:
+    limiter = LoginRateLimiter(MemorySessionStore(), RateLimitPolicy(), ServerClock())
+
+    def one(ip: str, device: bytes = b"", account: bytes = b"ada") -> Attempt:
+        return run_sync(limiter.acquire(account, ip, device=device))
+
+    assert not one(HOME).is_preferred
+    assert one(HOME, b"phone").is_preferred
+    run_sync(limiter.record_success(one(HOME)))
+    assert one(HOME, account=b"bob").is_preferred
+    assert not one(FAR, account=b"bob").is_preferred
+    guesses = [one(HOME, account=b"%d" % n) for n in range(30)]
+    assert [attempt.is_preferred for attempt in (guesses[0], guesses[-1])] == [True, False], "who guesses waits"
 
 
 # ---- what is no guess, and what goes wrong ---------------------------------------------------------------------------
@@ -322,8 +422,9 @@ def test_a_right_password_that_cannot_be_noted_is_a_login_all_the_same(
         raise StoreUnavailable("gone")
 
     assert place.login(password="right").status == 200
+    device = place.device()
     monkeypatch.setattr(place.sessions.store, "clear_markers", dead)
-    assert place.login(password="right").status == 200
+    assert place.login(password="right", device=device).status == 200
     assert "refund of a login attempt failed" in caplog.text
 
 
@@ -333,7 +434,7 @@ def test_neither_names_nor_addresses_are_stored(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "s.db") as db:
         rows = db.execute("SELECT key FROM marker").fetchall()
     db.close()
-    assert [len(key) for (key,) in rows] == [32, 32, 32]
+    assert [len(key) for (key,) in rows] == [32] * 4
     files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"a-very-special-name" not in files
     assert b"192.0.2.77" not in files
@@ -349,10 +450,10 @@ def test_every_store_advances_refunds_and_clears_markers(store: Any) -> None:
     run_sync(limiter.refund(one))
     assert run_sync(limiter.acquire(account, address)) == one
     run_sync(limiter.record_success(one))
-    again = run_sync(limiter.acquire(account, address))
-    assert again.is_known
+    again = run_sync(limiter.acquire(account, address, device=b"phone"))
+    assert again.has_device
     run_sync(limiter.record_success(again))
-    assert run_sync(limiter.acquire(account, address)) == again
+    assert run_sync(limiter.acquire(account, address, device=b"phone")) == again
 
 
 def test_every_store_marks_once(store: Any) -> None:
@@ -391,13 +492,17 @@ def test_an_account_with_mfa_that_is_called_nearly_the_same_buys_no_guesses() ->
     assert logins.asked.count("ada") <= 10
 
 
-def test_an_address_known_to_one_spelling_is_unknown_to_another() -> None:
+def test_a_device_known_to_one_spelling_is_unknown_to_another() -> None:
     logins = CaseSensitiveLogins()
-    assert logins.login("Ada", "mine", ip=THERE) == 200
+    device = json.loads(logins.post("/auth/login", username="Ada", password="mine").body)["device_token"]
+
+    def login(name: str, password: str) -> int:
+        return logins.post("/auth/login", username=name, password=password, device_token=device).status
+
     for _ in range(12):
-        logins.login("ada", ip=THERE)
-    assert logins.asked.count("ada") == 10, "10 and no more: its own logins from there count apart"
-    assert logins.login("Ada", "mine", ip=THERE) == 200, "and are not locked out by them"
+        login("ada", "wrong")
+    assert logins.asked.count("ada") == 10, "10 and no more: the device counts for Ada alone"
+    assert login("Ada", "mine") == 200, "and is not locked out by them"
 
 
 @given(st.lists(st.sampled_from(["guess", "guess", "guess", "own", "wait"]), min_size=30, max_size=60))
@@ -410,7 +515,7 @@ def test_logins_to_an_own_account_buy_no_guesses_at_a_namesake(steps: list[str])
             logins.now += 30.0
         else:
             logins.login(*(("ada", "wrong") if step == "guess" else ("Ada", "mine")), ip=ip)
-        assert logins.asked.count("ada") <= 10 + (logins.now - began) / 60.0 + 0.1
+        assert logins.asked.count("ada") <= 2 * (10 + (logins.now - began) / 60.0 + 0.1), "the reserve is as large"
 
 
 def test_right_passwords_at_once_give_an_account_back_no_more_than_they_cost(store: Any) -> None:

@@ -1,0 +1,141 @@
+"""Users who are gone, or whose password is new: what their old sessions, logins and names are still good for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from argon2 import PasswordHasher
+
+from tests.support.attacks import Attacks
+from tests.support.commands import unbroken
+from unbroken.errors import InvalidGrant, InvalidToken
+from unbroken.server import Accounts, Endpoints, MfaRequired, Sessions
+from unbroken.server.http.messages import Request, Response
+from unbroken.server.stores import open_store
+
+JSON = {"content-type": "application/json"}
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres", "redis"])
+def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sessions]:
+    urls = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/s.db"}
+    found = Sessions(open_store(urls.get(request.param) or request.getfixturevalue(request.param).url))
+    yield found
+    found.close()
+
+
+def new_password(accounts: Accounts, name: str) -> None:
+    accounts.set_password(name, "two")
+
+
+def the_same_password(accounts: Accounts, name: str) -> None:
+    accounts.set_password(name, "one")
+
+
+def removed(accounts: Accounts, name: str) -> None:
+    accounts.remove(name)
+
+
+def given_again(accounts: Accounts, name: str) -> None:
+    accounts.remove(name)
+    accounts.add(name, "one")
+
+
+CHANGES = [new_password, the_same_password, removed, given_again]
+Change = Callable[[Accounts, str], None]
+
+
+def post(endpoints: Endpoints, path: str, **fields: str) -> Response:
+    body = json.dumps(fields).encode()
+    response = endpoints.handle_blocking(Request("POST", path, JSON, body, f"address {uuid4()}"))
+    assert response is not None
+    return response
+
+
+@pytest.mark.parametrize("by_store", [True, False])
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_session_outlives_its_password_or_its_account(
+    sessions: Sessions, change: Change, by_store: bool, attacks: Attacks
+) -> None:
+    accounts, name = Accounts(sessions.store if by_store else sessions, CHEAP), f"Ada {uuid4().hex[:8]}"
+    accounts.add(name, "one")
+    endpoints = Endpoints(sessions, accounts.authenticate)
+    granted = json.loads(post(endpoints, "/auth/login", username=name.upper(), password="one").body)
+    change(accounts, name)
+    attacks.try_one()
+    response = post(endpoints, "/auth/refresh", refresh_token=granted["refresh_token"])
+    assert (response.status, json.loads(response.body)["error"]) == (400, "invalid_grant")
+    if not by_store:
+        attacks.try_one()
+        with pytest.raises(InvalidToken):
+            sessions.verify(granted["access_token"])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_login_that_waits_for_a_code_outlives_it_either(
+    sessions: Sessions, change: Change, attacks: Attacks
+) -> None:
+    accounts, name = Accounts(sessions, CHEAP), f"ada-{uuid4().hex[:8]}"
+    accounts.add(name, "one")
+
+    def authenticate(username: str, password: str) -> MfaRequired | None:
+        subject = accounts.authenticate(username, password)
+        return MfaRequired(subject) if subject else None
+
+    endpoints = Endpoints(sessions, authenticate, verify_mfa=lambda *_: True)
+    token = json.loads(post(endpoints, "/auth/login", username=name, password="one").body)["mfa_token"]
+    change(accounts, name)
+    attacks.try_one()
+    assert post(endpoints, "/auth/login/step", mfa_token=token, code="1").status == 401
+
+
+def test_whoever_gets_a_name_again_is_somebody_else_everywhere(sessions: Sessions, attacks: Attacks) -> None:
+    accounts, name = Accounts(sessions, CHEAP), f"ada-{uuid4().hex[:8]}"
+    subjects: list[str] = []
+    for spelling in (name, name.upper(), name.title(), name):
+        accounts.add(spelling, "one")
+        attacks.try_one()
+        subject = accounts.authenticate(name, "one") or ""
+        assert sessions.verify(sessions.create(subject).access_token).subject == subject
+        assert [accounts.is_active(one) for one in (*subjects, subject)] == [False] * len(subjects) + [True]
+        subjects.append(subject)
+        accounts.remove(name)
+    assert len(set(subjects)) == 4
+
+
+@pytest.mark.parametrize("command", ["passwd", "remove"])
+def test_the_command_line_ends_the_sessions_too(command: str, tmp_path: Path, attacks: Attacks) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    sessions = Sessions(url)
+    Accounts(sessions, CHEAP).add("ada", "one")
+    granted = sessions.create("ada")
+    extra = ["--password-stdin"] if command == "passwd" else []
+    done = unbroken(tmp_path, "users", command, "ada", "--store", url, *extra, given="two\n")
+    assert done.returncode == 0, done.stderr
+    assert "revoked 1 session" in done.stdout
+    attacks.try_one()
+    with pytest.raises(InvalidGrant):
+        sessions.refresh(granted.refresh_token or "")
+    sessions.close()
+
+
+def test_a_login_during_the_removal_leaves_no_session(sessions: Sessions, attacks: Attacks) -> None:
+    accounts, name = Accounts(sessions, CHEAP), f"ada-{uuid4().hex[:8]}"
+    accounts.add(name, "one")
+    changes: list[Any] = [lambda: accounts.remove(name)]
+
+    def authenticate(username: str, password: str) -> str | None:
+        subject = accounts.authenticate(username, password)
+        while changes:
+            changes.pop()()
+        return subject
+
+    attacks.try_one()
+    assert post(Endpoints(sessions, authenticate), "/auth/login", username=name, password="one").status == 401
+    assert sessions.list_sessions(name) == []
