@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -52,7 +53,10 @@ FLOODS = {
     "tiny chunks": (CHUNKED, b"1\r\nx\r\n" * 10_000),
     "tiny chunks with extensions": (CHUNKED, b"1;a=b\r\nx\r\n" * 6_000),
     "endless body": (POST + b"content-length: 99999999999\r\n\r\n", LONG),
-    "endless body that nobody reads": (b"POST /nothing HTTP/1.1\r\nHost: x\r\ncontent-length: 99999999999\r\n\r\n", LONG),
+    "endless body that nobody reads": (
+        b"POST /nothing HTTP/1.1\r\nHost: x\r\ncontent-length: 99999999999\r\n\r\n",
+        LONG,
+    ),
     "endless body of a GET": (GET + b"content-length: 99999999999\r\n\r\n", LONG),
     "upgrade": (GET + b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\r\n", LONG),
     "upgrade to HTTP/2": (GET + b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\n\r\n", LONG),
@@ -82,7 +86,7 @@ class Watch:
         self.waited = 0.0
         self._threads = [threading.Thread(target=work) for work in (self._measure, self._ask)]
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

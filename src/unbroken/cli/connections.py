@@ -21,6 +21,8 @@ import asyncio
 import functools
 import heapq
 import re
+import socket
+import struct
 from http import HTTPStatus
 from typing import Any
 
@@ -48,6 +50,7 @@ MAX_CONNECTIONS = 10_000
 SPARE_FILES = 200  # of the limit of open files: for the store, logs and webhooks
 LINGER_SECONDS = 2.0
 MAX_DISCARDED_BYTES = 1024 * 1024
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 BOTH_LENGTHS = re.compile(rb"(?is)\n(content-length:.*\ntransfer-encoding|transfer-encoding:.*\ncontent-length):")
 END_OF_HEAD = re.compile(rb"\n\r?\n")
 
@@ -121,7 +124,7 @@ class _BoundedConnection(asyncio.Protocol):
         self.flow = _BoundedFlow(transport, self)
         self.held = bytearray()
         self.write_paused_at = self._closing_since = 0.0
-        self._is_parsing_soon = self._is_refused = False
+        self._is_parsing_soon = self._is_refused = self._is_lingering = False
         self._bytes, self._counted_part = 0, (None, False)
         self._began, self._timed_part = self.loop.time(), (None, False)
         self._discarded_bytes = 0
@@ -215,7 +218,15 @@ class _BoundedConnection(asyncio.Protocol):
             self.transport.write(_refusal(status))
         self._linger()
 
+    def shutdown(self) -> None:
+        """Stop, as uvicorn asks at the end of the server."""
+        if self._is_lingering:
+            self.transport.abort()
+        else:
+            super().shutdown()  # type: ignore[misc]
+
     def _linger(self) -> None:
+        self._is_lingering = True
         # A socket that is closed with bytes unread resets the connection, and the client never sees the response.
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -238,6 +249,8 @@ class _BoundedConnection(asyncio.Protocol):
             self._closing_since = self._closing_since or now
         paused_since = self.write_paused_at if self.flow.write_paused else self._closing_since
         if paused_since and now - paused_since > RESPONSE_SECONDS:
+            # Reset it, or the kernel keeps what the client does not read.
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self.transport.abort()
         elif self.flow.may_parse() and now - self._began > (BODY_SECONDS if part[1] else HEAD_SECONDS):
             if self._bytes:

@@ -121,7 +121,6 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word(protocol: Any) 
 
 def test_a_response_that_is_not_read_is_given_up(protocol: Any) -> None:
     with served(protocol, RESPONSE_SECONDS=0.3) as port, connect(port) as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n" * 4)
         time.sleep(1.0)
         assert len(until_closed(connection)) < 4 * BIG
@@ -161,7 +160,9 @@ def test_pipelined_requests_get_their_responses_in_order(protocol: Any) -> None:
     with served(protocol) as port, connect(port) as connection:
         for number in range(1, 13):
             close = "connection: close\r\n" if number == 12 else ""
-            head = f"POST /{'slow' if number == 3 else ''} HTTP/1.1\r\nhost: x\r\n{close}content-length: {number * 3000}"
+            head = (
+                f"POST /{'slow' if number == 3 else ''} HTTP/1.1\r\nhost: x\r\n{close}content-length: {number * 3000}"
+            )
             connection.sendall(head.encode() + b"\r\n\r\n" + b"x" * number * 3000)
         response = until_closed(connection)
     lengths = [part.partition(b"\r\n\r\n")[2] for part in response.split(b"HTTP/1.1 200 OK")[1:]]
