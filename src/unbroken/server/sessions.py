@@ -463,6 +463,11 @@ class Sessions:
         """Call *listener* with every event from now on."""
         self._listeners.add(listener)
 
+    @property
+    def listeners(self) -> tuple[EventListener, ...]:
+        """All listeners, in the order in which they are called."""
+        return tuple(self._listeners)
+
     def notify(self, event: ServerEvent) -> None:
         """Call all listeners with *event*. What one of them raises is logged."""
         self._listeners.notify(event)
