@@ -18,6 +18,7 @@ __all__ = [
     "Revocation",
     "RevocationPage",
     "SessionInfo",
+    "SessionPage",
     "compact_user_agent",
     "device_name",
     "session_info",
@@ -80,7 +81,8 @@ class SessionInfo:
     """One session, as a page of the user's devices shows it. Times are seconds since the Unix epoch.
 
     ``user_agent`` is stored short: ``Chrome/142 (Windows)`` of a browser, 400 characters of any other program.
-    ``revoked_why`` is ``logged_out``, ``revoked``, ``reuse``, or the word that ``Sessions.revoke`` was given.
+    ``revoked_why`` is ``logged_out``, ``revoked``, ``reuse``, ``limit``, or the word that ``Sessions.revoke`` was
+    given.
     """
 
     sid: str
@@ -100,6 +102,13 @@ class SessionInfo:
     def to_json(self, *, current: bool = False) -> dict[str, object]:
         """Return the session as a JSON object; *current* marks the session of the caller."""
         return {**asdict(self), "device": device_name(self.user_agent), "current": current}
+
+
+class SessionPage(NamedTuple):
+    """Some sessions, and the cursor to ask for the next ones with; empty after the last page."""
+
+    sessions: list[SessionInfo]
+    next: str
 
 
 class RefreshInspection(NamedTuple):

@@ -7,7 +7,7 @@
     POST   /auth/logout            a token of the session, or a cookie  204
     POST   /auth/revoke            form, RFC 7009                       200
     GET    /auth/session           access token                         its claims          sessions.py
-    GET    /auth/sessions          access token                         my sessions
+    GET    /auth/sessions          access token, ?limit= and ?cursor=   my sessions
     PATCH  /auth/sessions/SID      access token; JSON, label            the renamed session
     DELETE /auth/sessions/SID      access token                         204
     POST   /auth/sessions/revoke-others   access token                  how many

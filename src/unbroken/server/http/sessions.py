@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl
+
 from unbroken.errors import InvalidRequest
 from unbroken.server.core.session_info import MAX_LABEL_CHARS
 from unbroken.server.http.authentication import RequestAuthenticator
@@ -15,7 +17,7 @@ from unbroken.server.http.messages import (
     text_field,
 )
 from unbroken.server.keys.access_token import Claims
-from unbroken.server.sessions import Sessions
+from unbroken.server.sessions import DEFAULT_PAGE_SESSIONS, Sessions
 
 __all__ = ["SessionEndpoints", "claims_body"]
 
@@ -39,8 +41,10 @@ class SessionEndpoints:
 
     async def _my_sessions(self, request: Request, _sid: str) -> Response:
         caller = await self._authenticator.require(request)
-        sessions = await self._sessions.alist_sessions(caller.subject)
-        return json_response({"sessions": [info.to_json(current=info.sid == caller.sid) for info in sessions]})
+        limit, cursor = _page_wanted(request.query)
+        page = await self._sessions.apage_sessions(caller.subject, limit=limit, cursor=cursor)
+        body = {"sessions": [info.to_json(current=info.sid == caller.sid) for info in page.sessions]}
+        return json_response(body | ({"next": page.next} if page.next else {}))
 
     async def _rename_session(self, request: Request, sid: str) -> Response:
         caller, fields = await self._authenticator.require(request), request.json()
@@ -80,6 +84,16 @@ def claims_body(claims: Claims) -> ClaimsBody:
         "iat": int(claims.issued_at),
         "exp": int(claims.expires_at),
     }
+
+
+def _page_wanted(query: str) -> tuple[int, str]:
+    """Return the limit and the cursor in *query*. Raises InvalidRequest."""
+    try:
+        fields = dict(parse_qsl(query, max_num_fields=10))
+        limit = fields.get("limit", str(DEFAULT_PAGE_SESSIONS))
+        return int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 5 else 0, fields.get("cursor", "")
+    except ValueError:
+        raise InvalidRequest("the query is not valid") from None
 
 
 def _not_found() -> Response:

@@ -69,7 +69,11 @@ MARKERS = """
 CREATE TABLE unbroken_marker (key bytea PRIMARY KEY, until float8 NOT NULL);
 CREATE INDEX unbroken_marker_until ON unbroken_marker (until);
 """
-STEPS = (SESSIONS, MARKERS)
+# Of the sessions that a login counts, and that a page lists; in the order of a page.
+UNREVOKED = """
+CREATE INDEX unbroken_session_unrevoked ON unbroken_session (hashtext(subject), expires_at) WHERE revoked_at IS NULL;
+"""
+STEPS = (SESSIONS, MARKERS, UNREVOKED)
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
