@@ -295,6 +295,7 @@ if HttpToolsProtocol is not None:
     class BoundedHttpToolsProtocol(_BoundedConnection, HttpToolsProtocol):
         """uvicorn on httptools, which bounds nothing, and parses all that it gets."""
 
+        parser: Any
         pipeline: Any
         headers: list[tuple[bytes, bytes]]
         _is_in_body = False
@@ -315,13 +316,12 @@ if HttpToolsProtocol is not None:
             super().on_headers_complete()
             self.headers = DROPPED_HEADERS  # from here on there are trailers only (rule 3)
             self._is_in_body = True
+            if self.parser.should_upgrade():
+                self.cycle.keep_alive = False  # rule 8: the parser reads no further
 
         def on_message_complete(self) -> None:
             self._is_in_body = False
             super().on_message_complete()
-
-        def _unsupported_upgrade_warning(self) -> None:
-            self.cycle.keep_alive = False  # rule 8: the parser reads no further
 
 
 def http_protocol() -> type[asyncio.Protocol]:
