@@ -7,8 +7,8 @@
 3. A process that changes tables holds an advisory lock, so any number of processes may start at once.
 4. No index contains a column that a refresh changes, and pages keep free space. So a refresh writes one new version
    of its row on the same page and no index entry (a HOT update), and the next access to the page removes the old one.
-5. Indexes contain hashes, to be small. That of subjects is a B-tree, in which many sessions of one subject share an
-   entry; the entries of the others are all different, so they may be hash indexes.
+5. Indexes contain hashes, to be small. That of subjects is a B-tree, because a subject has
+   many sessions, which have an order; the entries of the others are all different, so they may be hash indexes.
 6. Text is compared by its bytes (``COLLATE "C"``): an upgrade of the system's locales cannot corrupt an index.
 """
 
@@ -69,9 +69,10 @@ MARKERS = """
 CREATE TABLE unbroken_marker (key bytea PRIMARY KEY, until float8 NOT NULL);
 CREATE INDEX unbroken_marker_until ON unbroken_marker (until);
 """
-# Of the sessions that a login counts, and that a page lists; in the order of a page.
+# The sessions of a subject that were not revoked are what a login counts, and what a page lists in this order.
 UNREVOKED = """
-CREATE INDEX unbroken_session_unrevoked ON unbroken_session (hashtext(subject), expires_at) WHERE revoked_at IS NULL;
+DROP INDEX unbroken_session_subject;
+CREATE INDEX unbroken_session_subject ON unbroken_session (hashtext(subject), (revoked_at IS NULL), expires_at);
 """
 STEPS = (SESSIONS, MARKERS, UNREVOKED)
 
