@@ -57,6 +57,7 @@ DEVELOPMENT_ISSUER = "http://127.0.0.1:8400"  # where ``unbroken serve`` listens
 MAX_REMEMBERED_USES = 10_000
 DEFAULT_PAGE_SESSIONS = 100
 MAX_PAGE_SESSIONS = 1000
+EVENTS_IN_A_ROW = 500  # then other tasks run
 _log = logging.getLogger("unbroken")
 
 P = ParamSpec("P")
@@ -431,8 +432,10 @@ class Sessions:
         subjects = {} if sid is None else {row.sid: row.subject for row in await self.store.sessions(sid=sid)}
         revoked = await self.store.revoke(now, why, until, sid=sid, subject=subject, except_sid=keep)
         self._freshness.add_revocations([(one, until) for one in revoked])  # rule 4
-        for one in revoked:
+        for number, one in enumerate(revoked, 1):
             self.notify(SessionRevoked(one, subject or subjects.get(one, ""), why))
+            if number % EVENTS_IN_A_ROW == 0 and not in_sync_context():
+                await _let_others_run()
         return len(revoked)
 
     async def _sid_of(self, access_token: str) -> str | None:

@@ -17,9 +17,11 @@ from unbroken.server.http.messages import (
     text_field,
 )
 from unbroken.server.keys.access_token import Claims
-from unbroken.server.sessions import DEFAULT_PAGE_SESSIONS, Sessions
+from unbroken.server.sessions import DEFAULT_PAGE_SESSIONS, MAX_PAGE_SESSIONS, Sessions
 
 __all__ = ["SessionEndpoints", "claims_body"]
+
+MAX_QUERY_FIELDS = 50
 
 
 class SessionEndpoints:
@@ -89,11 +91,18 @@ def claims_body(claims: Claims) -> ClaimsBody:
 def _page_wanted(query: str) -> tuple[int, str]:
     """Return the limit and the cursor in *query*. Raises InvalidRequest."""
     try:
-        fields = dict(parse_qsl(query, max_num_fields=10))
-        limit = fields.get("limit", str(DEFAULT_PAGE_SESSIONS))
-        return int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 5 else 0, fields.get("cursor", "")
+        pairs = parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:
-        raise InvalidRequest("the query is not valid") from None
+        raise InvalidRequest("the query has too many parameters") from None
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        if name in ("limit", "cursor") and name in fields:
+            raise InvalidRequest(f"duplicate parameter: {name}")
+        fields[name] = value
+    limit = fields.get("limit", str(DEFAULT_PAGE_SESSIONS))
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= len(str(MAX_PAGE_SESSIONS))):
+        raise InvalidRequest(f"limit must be between 1 and {MAX_PAGE_SESSIONS}")
+    return int(limit), fields.get("cursor", "")
 
 
 def _not_found() -> Response:

@@ -187,11 +187,11 @@ class RedisSessionStore:
         for entry, row, at in zip(entries, rows, scored[1::2], strict=True):
             if row is not None and not rotation.why_inactive(row, now):
                 active.append((row, entry))
-            elif row is not None or float(at) < now - EXPIRY_MARGIN_SECONDS:  # else it is being written
+            elif row is not None or float(at) < now - EXPIRY_MARGIN_SECONDS:
                 over.append(entry)
+        # A login that is half written does not count: when it is whole, it trims by itself, and sees this one.
         active.sort(key=lambda one: (one[0].used_at, one[0].created_at, one[0].key))
-        excess = max(len(entries) - len(over) - keep, 0)
-        oldest = [entry for _, entry in active[:excess]]
+        oldest = [entry for _, entry in active[: max(len(active) - keep, 0)]]
         revoked = await self._revoke_entries(oldest, now, reason, announce_until, {1, 2})
         if gone := [entry.encode() for entry in (*over, *oldest)]:
             await self._execute("ZREM", name, *gone)
