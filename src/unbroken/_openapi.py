@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from unbroken.server.http import bodies
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.messages import Route
+from unbroken.server.sessions import DEFAULT_PAGE_SESSIONS, MAX_PAGE_SESSIONS
 
 __all__ = ["needs_access_token", "route_description"]
 
@@ -105,6 +106,11 @@ def _parameters(route: Route, *, with_cookies: bool) -> list[dict[str, Any]]:
         schema = {"type": "integer", "minimum": 0, "default": 0}
         after = {"name": "after", "in": "query", "required": False, "schema": schema}
         parameters.append(after | {"description": "the cursor of the previous response"})
+    if route.name == "my_sessions":
+        limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SESSIONS, "default": DEFAULT_PAGE_SESSIONS}
+        query: dict[str, Any] = {"in": "query", "required": False}
+        parameters.append({"name": "limit", **query, "schema": limit, "description": "sessions of a page at most"})
+        parameters.append({"name": "cursor", **query, **string, "description": "`next` of the page before"})
     if with_cookies:
         purpose = "asks for tokens in cookies" if route.name in LOGINS else "required where the token is in a cookie"
         header = {"name": "X-Unbroken", "in": "header", "required": False, **string}

@@ -76,6 +76,7 @@ SESSION_OVER_MESSAGES = {
     "other_login": "another login has replaced this session",
     "expired": "the session has expired",
     "revoked": "the session was revoked",
+    "limit": "a newer login has ended the session: there are too many of them",
     "reuse": "the refresh token was used twice: it may have been stolen, so the session was revoked",
     "invalid_grant": "the server no longer accepts the refresh token",
     "no_refresh_token": "the access token has expired and there is no refresh token",
@@ -85,8 +86,8 @@ SESSION_OVER_MESSAGES = {
 class SessionOver(UnbrokenError):
     """The session is definitely over: only a new login helps.
 
-    ``reason`` is one of ``not_logged_in``, ``logged_out``, ``other_login``, ``expired``, ``revoked``, ``reuse``,
-    ``invalid_grant``, ``no_refresh_token``, or another word that the server sent.
+    ``reason`` is one of ``not_logged_in``, ``logged_out``, ``other_login``, ``expired``, ``revoked``, ``limit``,
+    ``reuse``, ``invalid_grant``, ``no_refresh_token``, or another word that the server sent.
     """
 
     code = "session_over"

@@ -53,21 +53,25 @@ def observe(
 
 def observe_sessions(sessions: Sessions, *, meter_provider: metrics.MeterProvider | None = None) -> None:
     """Report to OpenTelemetry what a server does with *sessions*, and how long its store takes."""
-    from unbroken.server.metrics import COUNTERS, counted, time_store  # noqa: PLC0415  # see above
+    from unbroken.server.metrics import COUNTERS, count_drops, counted, time_store  # noqa: PLC0415  # see above
 
     meter = _meter(meter_provider)
     counters = {name: meter.create_counter(f"unbroken.server.{name}") for name in COUNTERS}
     seconds = meter.create_histogram("unbroken.server.store.duration", unit="s")
 
+    def count(name: str, value: str) -> None:
+        label = COUNTERS[name][1]
+        counters[name].add(1, {f"unbroken.{label}": value} if label else {})
+
     def on_event(event: Any) -> None:
         for name, value in counted(event):
-            label = COUNTERS[name][1]
-            counters[name].add(1, {f"unbroken.{label}": value} if label else {})
+            count(name, value)
 
     def on_store_operation(operation: str, took: float, failed: bool) -> None:
         attributes = {"unbroken.operation": operation}
         seconds.record(took, attributes | ({"error.type": "store"} if failed else {}))
 
+    count_drops(sessions.listeners, count)
     sessions.add_listener(on_event)
     time_store(sessions.store, on_store_operation)
 

@@ -116,8 +116,12 @@ class _ServerMetrics:
     def on_event(self, event: ServerEvent) -> None:
         """Count *event*."""
         for name, label in self._counted(event):
-            counter = self._counters[name]
-            (counter.labels(label) if label else counter).inc()
+            self.count(name, label)
+
+    def count(self, name: str, label: str) -> None:
+        """Add one to the counter *name*."""
+        counter = self._counters[name]
+        (counter.labels(label) if label else counter).inc()
 
     def on_store_operation(self, operation: str, seconds: float, failed: bool) -> None:
         """Count one *operation* of the store."""
@@ -131,10 +135,11 @@ _server_metrics: weakref.WeakKeyDictionary[Any, _ServerMetrics] = weakref.WeakKe
 
 def observe_sessions(sessions: Sessions, *, registry: CollectorRegistry = REGISTRY) -> None:
     """Count in *registry* what a server does with *sessions*, and time its store; several servers add up."""
-    from unbroken.server.metrics import time_store  # noqa: PLC0415  # see above
+    from unbroken.server.metrics import count_drops, time_store  # noqa: PLC0415  # see above
 
     metrics = _server_metrics.get(registry)
     if metrics is None:
         metrics = _server_metrics[registry] = _ServerMetrics(registry)
+    count_drops(sessions.listeners, metrics.count)
     sessions.add_listener(metrics.on_event)
     time_store(sessions.store, metrics.on_store_operation)

@@ -33,8 +33,8 @@ NAMES = {
     "unbroken.server": """
         Accounts Caller Claims Cookies Endpoints EventListener EventLog Identity KeyRecord Keyring
         MemorySessionStore MfaRequired NewSession Policy RateLimitPolicy RefreshInspection Revocation RevocationPage
-        ServerEvent SessionInfo SessionRow SessionStore Sessions SqliteSessionStore Ticket Webhook encrypted_keys
-        open_store
+        ServerEvent SessionInfo SessionPage SessionRow SessionStore Sessions SqliteSessionStore Ticket Webhook
+        encrypted_keys open_store
     """,
     "unbroken.server.http": """
         Cookies EndpointOptions EndpointSettings Endpoints MAX_BODY_BYTES Request RequestAuthenticator Response

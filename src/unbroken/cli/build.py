@@ -50,7 +50,8 @@ def encryption_keys(settings: Settings) -> list[str]:
 
 def build_policy(settings: Settings) -> Policy:
     """Return the lifetimes. Raises ConfigurationError."""
-    return Policy(settings.access_ttl, settings.refresh_ttl, settings.max_age, settings.grace)
+    most = settings.max_sessions_per_subject or None
+    return Policy(settings.access_ttl, settings.refresh_ttl, settings.max_age, settings.grace, most)
 
 
 def endpoint_options(settings: Settings) -> EndpointOptions:

@@ -23,6 +23,7 @@ from uvicorn.supervisors import Multiprocess
 
 from unbroken.cli.application import application, worker_application
 from unbroken.cli.build import build_policy, build_store, conflicts
+from unbroken.cli.connections import MAX_HEAD_BYTES, http_protocol
 from unbroken.cli.logs import log_config
 from unbroken.cli.settings import Settings, with_settings
 from unbroken.errors import ConfigurationError
@@ -83,6 +84,9 @@ def _uvicorn_config(settings: Settings, issuer: str) -> uvicorn.Config:
         functools.partial(build, settings, issuer),
         factory=True,
         workers=settings.workers,
+        http=http_protocol(),
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        ws="none",
         log_config=log_config(settings.log_format, settings.log_level, access_log=settings.access_log),
         access_log=settings.access_log,
         server_header=False,

@@ -103,6 +103,9 @@ class Settings:
     refresh_ttl: float = _setting(DURATION, 7 * DAY, "Idle lifetime of a session: without a refresh it expires.")
     max_age: float = _setting(DURATION, 90 * DAY, "Absolute lifetime of a session.")
     grace: float = _setting(DURATION, 10.0, "Time for which a used refresh token gets the same response again.")
+    max_sessions_per_subject: int = _setting(
+        integer(0, 10**6), 1000, "Sessions of a user: one more login ends the one used least recently; 0: no limit."
+    )
     issuer: str = _setting(TEXT, "", "`iss` of the tokens: the URL that clients use. Without it: the address.")
     audience: str = _setting(TEXT, "unbroken", "`aud` of the tokens.")
 

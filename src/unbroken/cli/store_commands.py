@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import click
@@ -91,11 +92,13 @@ def sessions() -> None:
 
 @sessions.command("list")
 @option("--user", default="", metavar="NAME", help="Only the sessions of this user.")
+@option("--limit", type=click.IntRange(1, 1000), default=1000, help="Sessions to list at most.")
+@option("--cursor", default="", help="Continue where a list ended: what it says after its last line.")
 @on_store
-def sessions_list(settings: Settings, user: str) -> None:
+def sessions_list(settings: Settings, user: str, limit: int, cursor: str) -> None:
     """List the sessions, last used first."""
     opened = Sessions(build_store(settings))
-    found = opened.list_sessions(_subject_of(opened, user) if user else None)
+    found, following = opened.page_sessions(_subject_of(opened, user) if user else None, limit=limit, cursor=cursor)
     rows = [
         (
             one.sid,
@@ -108,6 +111,8 @@ def sessions_list(settings: Settings, user: str) -> None:
         for one in found
     ]
     print_table(("SID", "USER", "SINCE", "LAST USED", "ADDRESS", "LABEL"), rows)
+    if following:
+        print(f"there are more: add --cursor {following}", file=sys.stderr)
 
 
 @sessions.command("revoke")

@@ -12,6 +12,7 @@ from unbroken.server.core.session_info import (
     Revocation,
     RevocationPage,
     SessionInfo,
+    SessionPage,
 )
 from unbroken.server.grants.tickets import Ticket
 from unbroken.server.http.cookies import Cookies
@@ -54,6 +55,7 @@ __all__ = [
     "RevocationPage",
     "ServerEvent",
     "SessionInfo",
+    "SessionPage",
     "SessionRow",
     "SessionStore",
     "Sessions",

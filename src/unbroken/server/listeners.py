@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from unbroken.server.core.events import (
     EventListener,
@@ -49,6 +49,9 @@ class Listeners:
 
     def __bool__(self) -> bool:
         return bool(self._listeners)
+
+    def __iter__(self) -> Iterator[EventListener]:
+        return iter(self._listeners)
 
     def add(self, listener: EventListener) -> None:
         """Add *listener*."""

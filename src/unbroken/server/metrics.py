@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from time import perf_counter
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from unbroken.server.core import events
 from unbroken.server.stores import SessionStore
 
-__all__ = ["COUNTERS", "OPERATIONS", "counted", "time_store"]
+__all__ = ["COUNTERS", "OPERATIONS", "count_drops", "counted", "time_store"]
 
 # By name: the help text, and the label, if any.
 COUNTERS: dict[str, tuple[str, str]] = {
@@ -30,10 +30,11 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "refresh_refusals": ("Refresh tokens refused, by reason", "reason"),
     "reuse_detected": ("Sessions revoked because a refresh token was used twice", ""),
     "sessions_ended": ("Sessions revoked before they expired, by reason", "why"),
+    "webhook_messages_dropped": ("Events that a webhook's receiver will not get, by kind", "kind"),
 }
 # The values of each label; any other word is counted as ``other`` (rule 1).
 LABEL_VALUES = {
-    "why": frozenset({"password", "code", "logged_out", "revoked", "reuse"}),
+    "why": frozenset({"password", "code", "logged_out", "revoked", "reuse", "limit"}),
     "verdict": frozenset({"rotated", "healed", "converged", "retried", "branched"}),
     "reason": frozenset(
         {
@@ -43,11 +44,13 @@ LABEL_VALUES = {
             "revoked",
             "logged_out",
             "reuse",
+            "limit",
             "wrong_client",
             "wrong_audience",
             "no_scope",
         }
     ),
+    "kind": frozenset(event.kind for event in events.ServerEvent.__subclasses__()),
 }
 # The operations of a store that are timed: all of them, in the order of the protocol.
 OPERATIONS = tuple(
@@ -73,6 +76,13 @@ def counted(event: events.ServerEvent) -> list[tuple[str, str]]:
         case events.RefreshRejected():
             return [("refresh_refusals", _label_value("reason", event.reason))]
     return []
+
+
+def count_drops(listeners: Iterable[object], count: Callable[[str, str], None]) -> None:
+    """Call *count* from now on for each event that one of *listeners*, a webhook, cannot deliver: counter and label."""
+    for listener in listeners:
+        if add := getattr(listener, "add_drop_listener", None):
+            add(lambda kind: count("webhook_messages_dropped", _label_value("kind", kind)))
 
 
 def _label_value(label: str, value: str) -> str:

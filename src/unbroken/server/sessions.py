@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from unbroken._bounded_cache import BoundedCache
 from unbroken._encryption import EncryptionKey
 from unbroken._sync import in_sync_context, run_sync
-from unbroken.errors import ConfigurationError, InvalidToken, TryLater
+from unbroken.errors import ConfigurationError, InvalidRequest, InvalidToken, TryLater
 from unbroken.server.core.events import EventListener, ServerEvent, SessionRevoked
 from unbroken.server.core.rotation import FIRST_PARTY, Policy, SessionRow, why_inactive
 from unbroken.server.core.session_info import (
@@ -36,6 +36,7 @@ from unbroken.server.core.session_info import (
     Revocation,
     RevocationPage,
     SessionInfo,
+    SessionPage,
     session_info,
 )
 from unbroken.server.freshness import KeyAndRevocationCache
@@ -56,6 +57,9 @@ __all__ = ["SessionInfo", "Sessions"]
 
 DEVELOPMENT_ISSUER = "http://127.0.0.1:8400"  # where ``unbroken serve`` listens
 MAX_REMEMBERED_USES = 10_000
+DEFAULT_PAGE_SESSIONS = 100
+MAX_PAGE_SESSIONS = 1000
+EVENTS_IN_A_ROW = 500  # then other tasks run
 _log = logging.getLogger("unbroken")
 
 P = ParamSpec("P")
@@ -327,12 +331,57 @@ class Sessions:
         """
         return run_sync(self.alist_sessions(subject, include_revoked=include_revoked))
 
-    @inline
     async def alist_sessions(self, subject: str | None = None, *, include_revoked: bool = False) -> list[SessionInfo]:
-        """``list_sessions`` for event loops."""
+        """``list_sessions`` for event loops. Between two parts of a long list other tasks run."""
+        found: dict[str, SessionInfo] = {}  # a list that changes meanwhile may show a session twice
+        cursor = None
+        while cursor != "":
+            page = await self.apage_sessions(
+                subject, limit=MAX_PAGE_SESSIONS, cursor=cursor or "", include_revoked=include_revoked
+            )
+            found |= {info.sid: info for info in page.sessions}
+            cursor = page.next
+            if cursor and not in_sync_context():
+                await _let_others_run()
+        return sorted(found.values(), key=lambda info: -info.used_at)
+
+    def page_sessions(
+        self,
+        subject: str | None = None,
+        *,
+        limit: int = DEFAULT_PAGE_SESSIONS,
+        cursor: str = "",
+        include_revoked: bool = False,
+    ) -> SessionPage:
+        """Return at most *limit* sessions of *subject*, or of all, and the *cursor* for the next ones.
+
+        The pages are in the order of the logins, the latest first; within a page, the last used comes first. A page may
+        be short, or empty, although others follow. Raises InvalidRequest for a wrong limit or cursor.
+        """
+        return run_sync(self.apage_sessions(subject, limit=limit, cursor=cursor, include_revoked=include_revoked))
+
+    @inline
+    async def apage_sessions(
+        self,
+        subject: str | None = None,
+        *,
+        limit: int = DEFAULT_PAGE_SESSIONS,
+        cursor: str = "",
+        include_revoked: bool = False,
+    ) -> SessionPage:
+        """``page_sessions`` for event loops."""
+        if not 1 <= limit <= MAX_PAGE_SESSIONS:
+            raise InvalidRequest(f"limit must be between 1 and {MAX_PAGE_SESSIONS}")
+        return await self._page(subject, limit, cursor, include_revoked)
+
+    async def _page(self, subject: str | None, limit: int, cursor: str, include_revoked: bool) -> SessionPage:
         now = self.clock()
-        rows = await self.store.sessions(subject)
-        return [session_info(row) for row in rows if include_revoked or not why_inactive(row, now)]
+        try:
+            rows, following = await self.store.page(subject, limit, cursor, include_revoked=include_revoked)
+        except ValueError:
+            raise InvalidRequest("cursor is not one that a page came with") from None
+        found = [session_info(row) for row in rows if include_revoked or not why_inactive(row, now)]
+        return SessionPage(sorted(found, key=lambda info: -info.used_at), following)
 
     def rename(self, sid: str, label: str, *, subject: str | None = None) -> SessionInfo | None:
         """Give the session *sid* another label and return it; None if it is not alive, or not *subject*'s."""
@@ -434,8 +483,10 @@ class Sessions:
         subjects = {row.sid: row.subject for row in rows}
         revoked = await self.store.revoke(now, why, until, sid=sid, subject=subject, except_sid=keep)
         self._freshness.add_revocations([(one, until) for one in revoked])  # rule 4
-        for one in revoked:
+        for number, one in enumerate(revoked, 1):
             self.notify(SessionRevoked(one, subject or subjects.get(one, ""), why))
+            if number % EVENTS_IN_A_ROW == 0 and not in_sync_context():
+                await _let_others_run()
         return len(revoked)
 
     def _may_manage(self, row: SessionRow, subject: str | None) -> bool:
@@ -530,6 +581,11 @@ class Sessions:
         """Call *listener* with every event from now on."""
         self._listeners.add(listener)
 
+    @property
+    def listeners(self) -> tuple[EventListener, ...]:
+        """All listeners, in the order in which they are called."""
+        return tuple(self._listeners)
+
     def notify(self, event: ServerEvent) -> None:
         """Call all listeners with *event*. What one of them raises is logged."""
         self._listeners.notify(event)
@@ -560,6 +616,12 @@ class Sessions:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+async def _let_others_run() -> None:
+    from anyio.lowlevel import checkpoint  # noqa: PLC0415  # blocking use needs no event loop library
+
+    await checkpoint()
 
 
 OPERATIONS = tuple(name for name, value in vars(SessionStore).items() if not name.startswith("_") and callable(value))

@@ -4,10 +4,15 @@
    a message is sent again, so that the receiver can drop duplicates; the timestamp is that of the sending.
 2. No request waits for a webhook. A thread of its own sends; it starts with the first event, also in a forked child.
 3. Any 2xx means received. After any other response, or none, the message is sent again after each of ``delays``, then
-   dropped with a line in the log; newer messages go on meanwhile. Pending messages are lost when the process exits.
-4. At most ``max_pending`` messages wait: the oldest is dropped for a new one, with one line in the log until there is
-   room again.
-5. https only, except on loopback; redirects are not followed: a message names users and addresses.
+   dropped with a line in the log. A receiver that is down (no response, or one of ``DOWN_STATUSES``) gets nothing else
+   meanwhile, so that the order stays. After any other response newer messages go on: it may be this message's fault.
+4. What strangers can cause in any number (``STRANGERS_KINDS``) waits until nothing else does.
+5. At most ``max_pending`` messages wait. A full queue drops what strangers can cause first, then logins from known
+   devices, then the rest; the oldest of each first, with one line in the log until there is room again. A theft is
+   not pushed out by wrong passwords.
+6. What is not received is counted by its kind, and is in the log when the webhook is closed. Pending messages are lost
+   when the process exits.
+7. https only, except on loopback; redirects are not followed: a message names users and addresses.
 """
 
 from __future__ import annotations
@@ -21,9 +26,11 @@ import secrets
 import threading
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from unbroken._fork import register_fork_aware
 from unbroken._http import HttpRequest, NotSent, ResponseLost
@@ -54,6 +61,10 @@ DEFAULT_EVENTS = (
     ReuseDetected.kind,
     SessionRevoked.kind,
 )
+DOWN_STATUSES = frozenset({429, 502, 503, 504})
+STRANGERS_KINDS = frozenset({LoginFailed.kind, LoginRateLimited.kind, SessionRefreshed.kind, RefreshRejected.kind})
+# The order in which a full queue drops messages, and nothing else: see rule 5.
+STRANGERS, KNOWN_DEVICE, REST = range(3)
 EVENT_KINDS = frozenset({*DEFAULT_EVENTS, SessionRefreshed.kind, RefreshRejected.kind})
 
 
@@ -64,7 +75,16 @@ class _Message:
     id: str
     body: bytes = field(repr=False)
     due: float
+    kind: str
+    rank: int
     tries: int = 0
+
+
+class _Failure(NamedTuple):
+    """Why a message was not received, and whether the receiver is down rather than unwilling."""
+
+    why: str
+    is_down: bool
 
 
 class Webhook:
@@ -94,9 +114,11 @@ class Webhook:
         self._send = http_sender(read_body=False)
         self._changed = threading.Condition()  # guards all below
         self._pending: list[_Message] = []  # the oldest first
+        self._down_until = 0.0  # on the monotonic clock (rule 3)
         self._thread: threading.Thread | None = None
         self._closed = self._is_full = False
-        self._undelivered = 0  # dropped since it was closed
+        self._undelivered: Counter[str] = Counter()  # by kind, since it was closed
+        self._drop_listeners: tuple[Callable[[str], object], ...] = ()
         register_fork_aware(self)
 
     def __repr__(self) -> str:
@@ -106,16 +128,20 @@ class Webhook:
         """Queue *event*, and return at once."""
         if event.kind not in self._events:
             return
-        message = _Message(f"msg_{secrets.token_urlsafe(18)}", _body(event), time.monotonic())
+        message = _Message(f"msg_{secrets.token_urlsafe(18)}", _body(event), time.monotonic(), event.kind, _rank(event))
         with self._changed:
             if self._closed:
                 return
-            self._make_room()
             self._pending.append(message)
+            self._make_room()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"unbroken {self!r}", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+
+    def add_drop_listener(self, listener: Callable[[str], object]) -> None:
+        """Call *listener* with the kind of each event that the receiver will not get."""
+        self._drop_listeners += (listener,)
 
     def close(self, timeout: float = 5.0) -> bool:
         """Send each pending message once, for at most *timeout* seconds, and return whether all were received.
@@ -130,10 +156,12 @@ class Webhook:
         if thread:
             thread.join(max(deadline - time.monotonic(), 0.0))
         with self._changed:
-            undelivered = len(self._pending) + self._undelivered
-            self._pending.clear()  # which ends the thread too, if it still sends
+            for message in list(self._pending):  # which ends the thread too, if it still sends
+                self._drop(message)
+            undelivered = self._undelivered
         if undelivered:
-            _log.warning("%r was closed with %d undelivered messages", self, undelivered)
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(undelivered.items()))
+            _log.warning("%r was closed with %d undelivered messages: %s", self, undelivered.total(), kinds)
         return not undelivered
 
     # ---- the thread ----------------------------------------------------------------------------------------------
@@ -141,52 +169,63 @@ class Webhook:
     def reset_after_fork(self) -> None:
         """Forget the thread and the pending messages, which are the parent's."""
         self._changed = threading.Condition()
-        self._pending, self._thread, self._is_full = [], None, False
+        self._pending, self._thread, self._is_full, self._down_until = [], None, False, 0.0
 
     def _make_room(self) -> None:
-        if len(self._pending) < self._max_pending:
+        if len(self._pending) <= self._max_pending:
             self._is_full = False
             return
-        del self._pending[0]
+        self._drop(min(self._pending, key=lambda message: message.rank))  # of equals the oldest (rule 5)
         if not self._is_full:
             _log.warning("%r has %d pending messages: the oldest are dropped", self, self._max_pending)
         self._is_full = True
 
+    def _drop(self, message: _Message) -> None:
+        self._pending.remove(message)
+        if self._closed:
+            self._undelivered[message.kind] += 1
+        for listener in self._drop_listeners:
+            listener(message.kind)
+
     def _work(self) -> None:
         while message := self._next():
-            why = self._deliver(message)
+            failure = self._deliver(message)
             with self._changed:
                 if message not in self._pending:
                     continue  # dropped meanwhile
-                if why is None:
+                if failure is None:
                     self._pending.remove(message)
                 else:
-                    self._retry_later(message, why)
+                    self._retry_later(message, failure)
 
     def _next(self) -> _Message | None:
         """Return the message to send next, once it is due; None when closed and nothing is pending."""
         with self._changed:
             while True:
-                if self._closed:
-                    return self._pending[0] if self._pending else None
                 now = time.monotonic()
-                first = min(self._pending, key=lambda message: message.due, default=None)
-                if first and first.due <= now:
-                    return first
-                self._changed.wait(first.due - now if first else None)
+                due = [one for one in self._pending if self._closed or one.due <= now]
+                if due and (self._closed or self._down_until <= now):
+                    return min(due, key=lambda message: message.rank == STRANGERS)  # of equals the oldest (rule 4)
+                if self._closed:
+                    return None
+                wakes = [one.due for one in self._pending if one.due > now or self._down_until > now]
+                self._changed.wait(max(min(wakes), self._down_until) - now if wakes else None)
 
-    def _retry_later(self, message: _Message, why: str) -> None:
+    def _retry_later(self, message: _Message, failure: _Failure) -> None:
         message.tries += 1
         if not self._closed and message.tries <= len(self._retry_delays):
-            delay = self._retry_delays[message.tries - 1]
-            message.due = time.monotonic() + delay * random.uniform(0.8, 1.2)  # noqa: S311  # jitter
+            delay = self._retry_delays[message.tries - 1] * random.uniform(0.8, 1.2)  # noqa: S311  # jitter
+            if failure.is_down:
+                self._down_until = time.monotonic() + delay
+            else:
+                message.due = time.monotonic() + delay
             return
-        self._pending.remove(message)
-        self._undelivered += self._closed
+        self._drop(message)
+        why = failure.why
         _log.warning("%r: message %s was dropped after %d tries: %s", self, message.id, message.tries, why)
 
-    def _deliver(self, message: _Message) -> str | None:
-        """Send *message*. Return None if it was received, else why not."""
+    def _deliver(self, message: _Message) -> _Failure | None:
+        """Send *message*. Return None if it was received."""
         now = str(int(time.time()))
         headers = {
             "content-type": "application/json",
@@ -197,8 +236,10 @@ class Webhook:
         try:
             status = self._send(HttpRequest("POST", self._url, headers, message.body), self._timeout).status
         except (NotSent, ResponseLost) as error:  # its message names the URL, whose path may be a secret
-            return f"no response from {self._host} ({error.reason})"
-        return None if 200 <= status < 300 else f"{self._host} responded with {status}"
+            return _Failure(f"no response from {self._host} ({error.reason})", is_down=True)
+        if 200 <= status < 300:
+            return None
+        return _Failure(f"{self._host} responded with {status}", status in DOWN_STATUSES)
 
 
 def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
@@ -207,13 +248,20 @@ def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
     return "v1," + b64encode(signed).decode()
 
 
+def _rank(event: ServerEvent) -> int:
+    """Return what a full queue drops before (rule 5)."""
+    if event.kind in STRANGERS_KINDS:
+        return STRANGERS
+    return KNOWN_DEVICE if isinstance(event, SessionCreated) and not event.new_device else REST
+
+
 def _body(event: ServerEvent) -> bytes:
     at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.dumps({"type": event.kind, "timestamp": at, "data": event.to_json()}, separators=(",", ":")).encode()
 
 
 def _checked(url: str) -> str:
-    """Return the host of *url*. Raise ConfigurationError for a URL that is not safe (rule 5)."""
+    """Return the host of *url*. Raise ConfigurationError for a URL that is not safe (rule 7)."""
     with contextlib.suppress(ConfigurationError):
         origin = origin_of(url)
         if is_secure(origin):

@@ -158,6 +158,33 @@ def test_my_devices_are_mine_and_the_current_one_is_marked(wire: Wire) -> None:
     assert not any(text in str(listed) for text in texts)
 
 
+def test_my_devices_come_in_pages(wire: Wire) -> None:
+    wire.sessions.revoke_subject("paige")
+    tokens = [wire.login("paige", label=str(number)) for number in range(5)]
+    headers = authorization(tokens[0]["access_token"])
+    labels: list[str] = []
+    query: dict[str, str] = {"limit": "2"}
+    for count in (2, 2, 1):
+        body = wire.http.get("/auth/sessions", params=query, headers=headers).json()
+        assert len(body["sessions"]) == count
+        labels += [one["label"] for one in body["sessions"]]
+        query["cursor"] = body.get("next", "")
+    assert "next" not in body
+    assert sorted(labels) == ["0", "1", "2", "3", "4"]
+    assert "next" not in wire.http.get("/auth/sessions", headers=headers).json(), "a short list is one page"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=x", "limit=-1", "limit=1&limit=2", "cursor=x", "cursor=nan_x", "limit=%C2%B2"],
+)
+def test_a_page_that_cannot_be_is_refused(wire: Wire, query: str) -> None:
+    headers = authorization(wire.login("paige")["access_token"])
+    response = wire.http.get(f"/auth/sessions?{query}", headers=headers)
+    assert response.status_code == 400
+    assert response.json()["error"] == "invalid_request"
+
+
 def test_a_session_is_ended_by_its_owner_alone(wire: Wire) -> None:
     mine, mallory = wire.login("ivan"), wire.login("mallory")
     sid = wire.whoami(mine["access_token"]).json()["sid"]

@@ -257,3 +257,11 @@ def test_a_listener_can_be_added_later_and_may_fail() -> None:
         sessions.add_listener(listener)
     sessions.create("ada")
     assert told == ["login.accepted"]
+
+
+def test_a_limit_of_sessions_is_a_whole_number_above_zero_or_none() -> None:
+    assert Policy().max_sessions_per_subject == 1000
+    assert Policy(max_sessions_per_subject=None).max_sessions_per_subject is None
+    for wrong in (0, -1, True, 1.5, "10"):
+        with pytest.raises(ConfigurationError, match="max_sessions_per_subject"):
+            Policy(max_sessions_per_subject=wrong)  # type: ignore[arg-type]

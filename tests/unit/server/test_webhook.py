@@ -173,6 +173,17 @@ def test_one_message_that_waits_does_not_hold_up_the_next(receiver: Receiver) ->
     assert [body["data"]["sid"] for _, body in receiver.messages(3)] == ["first", "second", "first"]
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_receiver_that_is_down_gets_the_rest_later_and_in_order(receiver: Receiver, status: int) -> None:
+    receiver.responses = [status, status]
+    hook = Webhook(receiver.url, SECRET, delays=SOON)
+    for number in range(3):
+        hook(started(str(number)))
+    messages = receiver.messages(5)
+    assert [body["data"]["sid"] for _, body in messages] == ["0", "0", "0", "1", "2"]
+    assert hook.close(10)
+
+
 def test_the_oldest_message_makes_room_with_one_line_in_the_log(
     receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:

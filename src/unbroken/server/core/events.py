@@ -119,7 +119,9 @@ class ReuseDetected(ServerEvent):
 
 @dataclass(frozen=True, slots=True)
 class SessionRevoked(ServerEvent):
-    """A session was revoked. ``why`` is ``logged_out``, ``revoked``, or the word that ``Sessions.revoke`` was given."""
+    """A session was revoked. ``why`` is ``logged_out``, ``revoked``, ``limit`` (a login beyond the limit), or the word
+    that ``Sessions.revoke`` was given.
+    """
 
     kind: ClassVar[str] = "session.ended"
     why: str = "revoked"

@@ -85,6 +85,7 @@ class Policy:
 
     ``access_ttl`` is the life of an access token; ``refresh_ttl`` the idle expiry, from the latest refresh; ``max_age``
     the absolute expiry, from the login; ``grace`` the window of R2, which coordinated sessions do not have.
+    ``max_sessions_per_subject``: a login beyond so many ends the session that was used least recently; None: no limit.
 
     Raises ConfigurationError, naming the field, for a value that is not a duration, not finite, or not above zero
     (``grace`` may be zero), and if ``access_ttl`` exceeds ``max_age`` or ``grace`` exceeds ``refresh_ttl``.
@@ -94,6 +95,7 @@ class Policy:
     refresh_ttl: float
     max_age: float
     grace: float
+    max_sessions_per_subject: int | None
 
     def __init__(
         self,
@@ -101,6 +103,7 @@ class Policy:
         refresh_ttl: Duration = 7 * 86400.0,
         max_age: Duration = 90 * 86400.0,
         grace: Duration = 10.0,
+        max_sessions_per_subject: int | None = 1000,
     ) -> None:
         given = {"access_ttl": access_ttl, "refresh_ttl": refresh_ttl, "max_age": max_age, "grace": grace}
         for name, value in given.items():
@@ -108,6 +111,12 @@ class Policy:
         for shorter, longer in (("access_ttl", "max_age"), ("grace", "refresh_ttl")):
             if (one := getattr(self, shorter)) > (other := getattr(self, longer)):
                 raise ConfigurationError(f"{shorter} ({one:g} s) must not exceed {longer} ({other:g} s)")
+        most = max_sessions_per_subject
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+            raise ConfigurationError(
+                f"max_sessions_per_subject must be a whole number above zero, or None: not {most!r}"
+            )
+        object.__setattr__(self, "max_sessions_per_subject", most)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ __all__ = [
     "Revocation",
     "RevocationPage",
     "SessionInfo",
+    "SessionPage",
     "compact_user_agent",
     "device_name",
     "session_info",
@@ -80,9 +81,9 @@ class SessionInfo:
     """One session, as a page of the user's devices shows it. Times are seconds since the Unix epoch.
 
     ``user_agent`` is stored short: ``Chrome/142 (Windows)`` of a browser, 400 characters of any other program.
-    ``revoked_why`` is ``logged_out``, ``revoked``, ``reuse``, or the word that ``Sessions.revoke`` was given.
-    ``issuer`` and ``audience`` say whose session it is; they are empty until its first refresh, if an older version
-    created it.
+    ``revoked_why`` is ``logged_out``, ``revoked``, ``reuse``, ``limit``, or the word that ``Sessions.revoke`` was
+    given. ``issuer`` and ``audience`` say whose session it is; they are empty until its first refresh, if an older
+    version created it.
     """
 
     sid: str
@@ -112,6 +113,13 @@ class SessionInfo:
         """
         shown = {name: value for name, value in asdict(self).items() if name not in ("issuer", "audience")}
         return {**shown, "device": device_name(self.user_agent), "current": current}
+
+
+class SessionPage(NamedTuple):
+    """Some sessions, and the cursor to ask for the next ones with; empty after the last page."""
+
+    sessions: list[SessionInfo]
+    next: str
 
 
 class RefreshInspection(NamedTuple):

@@ -57,6 +57,7 @@ REFUSALS = (Verdict.DEAD, Verdict.REUSED)
 WHY_REFUSED = {
     "expired": "the session has expired",
     "logged_out": "the session was logged out",
+    "limit": "a newer login has ended the session: there are too many of them",
     "reuse": "the refresh token was used twice: the session was revoked",
 }
 

@@ -4,6 +4,8 @@
 2. A login that was voided while it was under way, because all sessions of its subject were revoked meanwhile, is
    revoked before any listener hears of it: a listener may revoke all other sessions, and means those before this one.
 3. ``SessionCreated`` says whether the device is new. A store that cannot tell counts as new: rather once too often.
+4. A login beyond ``Policy.max_sessions_per_subject`` ends the sessions that were used least recently, after its own is
+   stored: of logins at the same time, the last one to look sees all.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 
 from unbroken.errors import ConfigurationError, LoginRefused, TryLater
-from unbroken.server.core.events import SessionCreated
+from unbroken.server.core.events import SessionCreated, SessionRevoked
 from unbroken.server.core.refresh_token import SECRET_BYTES, row_key
 from unbroken.server.core.rotation import Policy, SessionRow
 from unbroken.server.core.session_info import (
@@ -69,6 +71,7 @@ class SessionCreator:
         if voided is not None and await voided():
             await self._revoke(row, now)
             raise LoginRefused("all sessions were revoked while this login was under way", reason="changed")
+        await self._trim(row.subject, now)
         if self._listeners:
             is_new = await self._is_new_device(row, now)
             agent = caller.user_agent[:MAX_USER_AGENT_CHARS]
@@ -98,6 +101,21 @@ class SessionCreator:
         until = self._freshness.dead_until(now)
         sids = await self._store.revoke(now, "revoked", until, sid=row.sid)
         self._freshness.add_revocations([(sid, until) for sid in sids])
+
+    async def _trim(self, subject: str, now: float) -> None:
+        """End what *subject* has beyond the limit of the policy (rule 4)."""
+        most = self._policy.max_sessions_per_subject
+        if most is None:
+            return
+        until = self._freshness.dead_until(now)
+        try:
+            ended = await self._store.trim(subject, most, now, "limit", until)
+        except TryLater as error:
+            _log.warning("cannot limit the sessions of a subject now, its next login does: %s", error)
+            return
+        self._freshness.add_revocations([(sid, until) for sid in ended])
+        for sid in ended:
+            self._listeners.notify(SessionRevoked(sid, subject, "limit"))
 
     async def _is_new_device(self, row: SessionRow, now: float) -> bool:
         try:

@@ -170,6 +170,7 @@ class SessionsBody(TypedDict):
     """The sessions of the caller."""
 
     sessions: list[SessionBody]
+    next: NotRequired[Annotated[str, Constraint("there are more: the next page has ?cursor= and this")]]
 
 
 class RevokedBody(TypedDict):

@@ -7,7 +7,7 @@
     POST   /auth/logout            a token of the session, or a cookie  204
     POST   /auth/revoke            form, RFC 7009                       200
     GET    /auth/session           access token                         its claims          sessions.py
-    GET    /auth/sessions          own access token                     my sessions
+    GET    /auth/sessions          own access token, ?limit= and ?cursor=   my sessions
     PATCH  /auth/sessions/SID      own access token; JSON, label        the renamed session
     DELETE /auth/sessions/SID      own access token                     204
     POST   /auth/sessions/revoke-others   own access token              how many

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
 from unbroken.errors import InvalidRequest
 from unbroken.server.core.rotation import FIRST_PARTY
@@ -28,11 +29,13 @@ from unbroken.server.http.messages import (
 )
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.login.authenticator import Authenticator
-from unbroken.server.sessions import Sessions
+from unbroken.server.sessions import DEFAULT_PAGE_SESSIONS, MAX_PAGE_SESSIONS, Sessions
 
 __all__ = ["SessionEndpoints", "claims_body", "manages_sessions"]
 
 SESSIONS = "sessions"  # the scope of tokens that may manage the account's sessions
+
+MAX_QUERY_FIELDS = 50
 
 
 class SessionEndpoints:
@@ -62,9 +65,11 @@ class SessionEndpoints:
 
     async def _my_sessions(self, request: Request, _sid: str) -> Response:
         caller = await self._manager(request)
-        found = await self._sessions.alist_sessions(caller.subject)
-        own = [info for info in found if info.is_of(self._sessions.issuer, self._sessions.audience)]  # rule 4
-        return json_response({"sessions": [info.to_json(current=info.sid == caller.sid) for info in own]})
+        limit, cursor = _page_wanted(request.query)
+        page = await self._sessions.apage_sessions(caller.subject, limit=limit, cursor=cursor)
+        own = [info for info in page.sessions if info.is_of(self._sessions.issuer, self._sessions.audience)]  # rule 4
+        body = {"sessions": [info.to_json(current=info.sid == caller.sid) for info in own]}
+        return json_response(body | ({"next": page.next} if page.next else {}))
 
     async def _rename_session(self, request: Request, sid: str) -> Response:
         caller, fields = await self._manager(request), request.json()
@@ -124,6 +129,23 @@ def claims_body(claims: Claims) -> ClaimsBody:
         "iat": int(claims.issued_at),
         "exp": int(claims.expires_at),
     }
+
+
+def _page_wanted(query: str) -> tuple[int, str]:
+    """Return the limit and the cursor in *query*. Raises InvalidRequest."""
+    try:
+        pairs = parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError:
+        raise InvalidRequest("the query has too many parameters") from None
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        if name in ("limit", "cursor") and name in fields:
+            raise InvalidRequest(f"duplicate parameter: {name}")
+        fields[name] = value
+    limit = fields.get("limit", str(DEFAULT_PAGE_SESSIONS))
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= len(str(MAX_PAGE_SESSIONS))):
+        raise InvalidRequest(f"limit must be between 1 and {MAX_PAGE_SESSIONS}")
+    return int(limit), fields.get("cursor", "")
 
 
 def _not_found() -> Response:

@@ -22,6 +22,7 @@ from unbroken.server.keys.keyring import KeyRecord
 __all__ = [
     "COMPARED_FIELDS",
     "KEY_FILE_SUFFIX",
+    "MAX_TRIMMED",
     "Account",
     "DatabaseLocked",
     "Notifications",
@@ -33,6 +34,7 @@ __all__ = [
 
 KEY_FILE_SUFFIX = ".key"  # of the file with the encryption key, beside a store that is a file
 MAX_CLOCK_SKEW_SECONDS = 2.0  # a difference of clocks that changes no decision
+MAX_TRIMMED = 100  # at a time
 # Each change of a row changes one of these fields, or revokes it: ``compare_and_set`` need not compare the others.
 COMPARED_FIELDS = ("generation", "branch", "label", "rotated_at", "idempotency_hash", "first_used_branch")
 
@@ -137,11 +139,29 @@ class SessionStore(Protocol):
         are. With neither *sid* nor *subject*, all active sessions.
         """
 
+    async def trim(self, subject: str, keep: int, now: float, reason: str, announce_until: float) -> list[str]:
+        """Revoke, durably, those sessions of *subject* beyond *keep* that were used least recently.
+
+        Expired ones count until they were trimmed. The work does not grow with the number of sessions: at most
+        ``MAX_TRIMMED`` of those that expire first are revoked at a time. Two calls at once leave *keep*.
+        Return the sids of those that were active, and announce them.
+        """
+
     async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
         """Set ``first_used_branch`` to *branch* if the session is at *generation* and ``first_used_branch`` is None."""
 
     async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[SessionRow]:
         """Return all sessions, or those of *subject*, or the one with this *sid*; last used first."""
+
+    async def page(
+        self, subject: str | None, limit: int, cursor: str, *, include_revoked: bool
+    ) -> tuple[list[SessionRow], str]:
+        """Return at most *limit* sessions after *cursor*, and that of the next page; "" is before the first and
+        after the last.
+
+        They come in an order that no refresh changes. A page may be short, and one that is not the last may be empty.
+        Without *include_revoked*, revoked sessions may be left out. Raises ValueError for a malformed cursor.
+        """
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
         """Return a new cursor, and the sids revoked since the cursor *after*, each with its ``announce_until``.

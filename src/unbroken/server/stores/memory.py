@@ -18,7 +18,8 @@ from unbroken.errors import ConfigurationError
 from unbroken.server.core import rotation
 from unbroken.server.core.rotation import PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
-from unbroken.server.stores.base import Account, StoreProblem
+from unbroken.server.stores.base import MAX_TRIMMED, Account, StoreProblem
+from unbroken.server.stores.pages import next_page_cursor, page_position, place_of
 
 __all__ = ["MemorySessionStore", "open_url"]
 
@@ -37,6 +38,7 @@ class MemorySessionStore:
         self._rows: dict[bytes, SessionRow] = {}
         self._by_sid: dict[str, bytes] = {}
         self._by_subject: dict[str, dict[bytes, None]] = {}
+        self._unrevoked: dict[str, dict[bytes, None]] = {}  # by subject, in the order of their logins
         self._expiries: list[tuple[float, bytes]] = []  # a heap
         self._keys: dict[str, KeyRecord] = {}
         self._accounts: dict[str, Account] = {}
@@ -58,6 +60,7 @@ class MemorySessionStore:
             self._rows[row.key] = row
             self._by_sid[row.sid] = row.key
             self._by_subject.setdefault(row.subject, {})[row.key] = None
+            self._unrevoked.setdefault(row.subject, {})[row.key] = None
             heapq.heappush(self._expiries, (row.expires_at, row.key))
 
     async def read(self, key: bytes) -> SessionRow | None:
@@ -89,6 +92,7 @@ class MemorySessionStore:
                 return False
             self._rows[before.key] = after
             if after.revoked_at is not None and before.revoked_at is None:
+                self._forget_unrevoked(after)
                 self._announce(after.sid, announce_until, after.revoked_at)
             return True
 
@@ -105,9 +109,19 @@ class MemorySessionStore:
         with self._lock:
             found = [row for row in self._find(subject, sid) if row.sid != except_sid]
             active = [row for row in found if not rotation.why_inactive(row, now)]
-            for row in active:
-                self._rows[row.key] = replace(row, revoked_at=now, revoked_why=reason)
-                self._announce(row.sid, announce_until, now)
+            self._revoke(active, now, reason, announce_until)
+            return [row.sid for row in active]
+
+    async def trim(self, subject: str, keep: int, now: float, reason: str, announce_until: float) -> list[str]:
+        with self._lock:
+            first = [self._rows[key] for key in islice(self._unrevoked.get(subject, ()), keep + MAX_TRIMMED)]
+            if len(first) <= keep:
+                return []
+            found = heapq.nsmallest(len(first) - keep, first, key=lambda row: (row.used_at, row.created_at, row.key))
+            active = [row for row in found if not rotation.why_inactive(row, now)]
+            self._revoke(active, now, reason, announce_until)
+            for row in found:
+                self._forget_unrevoked(row)
             return [row.sid for row in active]
 
     async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
@@ -119,6 +133,18 @@ class MemorySessionStore:
     async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[SessionRow]:
         with self._lock:
             return sorted(self._find(subject, sid), key=lambda row: -row.used_at)
+
+    async def page(
+        self, subject: str | None, limit: int, cursor: str, *, include_revoked: bool
+    ) -> tuple[list[SessionRow], str]:
+        before = page_position(cursor)
+        with self._lock:
+            keys: Iterable[bytes] = self._rows
+            if subject is not None:
+                keys = (self._by_subject if include_revoked else self._unrevoked).get(subject, ())
+            rows = (self._rows[key] for key in keys)
+            found = heapq.nlargest(limit, (row for row in rows if place_of(row) < before), key=place_of)
+        return found, next_page_cursor(found, limit)
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
         with self._lock:
@@ -203,6 +229,18 @@ class MemorySessionStore:
         rows = [self._rows[key] for key in keys if key in self._rows]
         return [row for row in rows if subject in (None, row.subject)]
 
+    def _revoke(self, rows: Iterable[SessionRow], now: float, reason: str, announce_until: float) -> None:
+        for row in rows:
+            self._rows[row.key] = replace(row, revoked_at=now, revoked_why=reason)
+            self._forget_unrevoked(row)
+            self._announce(row.sid, announce_until, now)
+
+    def _forget_unrevoked(self, row: SessionRow) -> None:
+        others = self._unrevoked.get(row.subject, {})
+        others.pop(row.key, None)
+        if not others:
+            self._unrevoked.pop(row.subject, None)
+
     def _announce(self, sid: str, announce_until: float, now: float) -> None:
         while self._revocations and self._revocations[0][2] < now:
             self._revocations.popleft()
@@ -214,6 +252,7 @@ class MemorySessionStore:
         if row is None:
             return
         self._by_sid.pop(row.sid, None)
+        self._forget_unrevoked(row)
         others = self._by_subject.get(row.subject, {})
         others.pop(key, None)
         if not others:

@@ -27,8 +27,9 @@ from unbroken._drivers.postgres import PostgresDriver
 from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionBinding, SessionRow, rotated_row
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
 from unbroken.server.stores import postgres_schema
-from unbroken.server.stores.base import COMPARED_FIELDS, Account, StoreProblem, clock_problems
+from unbroken.server.stores.base import COMPARED_FIELDS, MAX_TRIMMED, Account, StoreProblem, clock_problems
 from unbroken.server.stores.migrations import SchemaVersion
+from unbroken.server.stores.pages import next_page_cursor, page_position
 from unbroken.server.stores.postgres_notifications import PostgresNotifications
 
 __all__ = ["PostgresSessionStore", "schema_version", "upgrade_schema"]
@@ -92,6 +93,29 @@ WITH found AS (
     UPDATE unbroken_session SET revoked_at = %(now)s, revoked_why = %(reason)s FROM found
     WHERE unbroken_session.key = found.key RETURNING sid
 ), {ANNOUNCE}"""
+UNREVOKED = "hashtext(subject) = hashtext(%(subject)s) AND subject = %(subject)s AND revoked_at IS NULL"
+COUNT_UNREVOKED = f"SELECT count(*) FROM (SELECT FROM unbroken_session WHERE {UNREVOKED} LIMIT %(most)s) AS first"
+# Two logins of a subject trim one after the other: each sees what the other has left.
+LOCK_SUBJECT = "SELECT pg_advisory_xact_lock(hashtext('unbroken'), hashtext(%(subject)s))"
+TRIM = f"""
+WITH first AS MATERIALIZED (
+    SELECT key, used_at, created_at FROM unbroken_session WHERE {UNREVOKED} ORDER BY expires_at LIMIT %(most)s
+), found AS (
+    SELECT key FROM unbroken_session WHERE revoked_at IS NULL AND key = ANY (ARRAY(
+        SELECT key FROM first ORDER BY used_at, created_at, key
+        LIMIT greatest((SELECT count(*) FROM first) - %(keep)s, 0)
+    )) ORDER BY key FOR UPDATE
+), trimmed AS (
+    UPDATE unbroken_session SET revoked_at = %(now)s,
+        revoked_why = CASE WHEN least(idle_expires_at, expires_at) > %(now)s THEN %(reason)s ELSE 'expired' END
+    FROM found WHERE unbroken_session.key = found.key RETURNING sid, revoked_why
+), revoked AS (SELECT sid FROM trimmed WHERE revoked_why = %(reason)s), {ANNOUNCE}
+"""
+PAGE = f"""
+SELECT {COLUMNS} FROM unbroken_session
+WHERE expires_at <= %(expires_at)s AND (expires_at, sid) < (%(expires_at)s, %(sid)s){{conditions}}
+ORDER BY expires_at DESC, sid DESC LIMIT %(limit)s
+"""
 SESSIONS = f"SELECT {COLUMNS} FROM unbroken_session WHERE true{{conditions}} ORDER BY used_at DESC"
 # A statement contains only the conditions that are given, so that PostgreSQL uses an index.
 CONDITIONS = {
@@ -224,12 +248,32 @@ class PostgresSessionStore:
         values = {"now": now, "reason": reason, "announce_until": announce_until, **given}
         return [row[0] for row in await self._rows(REVOKE.format(conditions=_conditions(given)), values)]
 
+    async def trim(self, subject: str, keep: int, now: float, reason: str, announce_until: float) -> list[str]:
+        counted = await self._rows(COUNT_UNREVOKED, {"subject": subject, "most": keep + 1})
+        if counted[0][0] <= keep:
+            return []
+        values = {"subject": subject, "keep": keep, "most": keep + MAX_TRIMMED, "now": float(now), "reason": reason}
+        values["announce_until"] = float(announce_until)
+        trimmed = await self._driver.transaction([(LOCK_SUBJECT, {"subject": subject}), (TRIM, values)])
+        return [row[0] for row in trimmed]
+
     async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
         await self._rows(RECORD_FIRST_USE, (branch, sid, generation))
 
     async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[SessionRow]:
         given = {"sid": sid, "subject": subject}
         return [SessionRow(*row) for row in await self._rows(SESSIONS.format(conditions=_conditions(given)), given)]
+
+    async def page(
+        self, subject: str | None, limit: int, cursor: str, *, include_revoked: bool
+    ) -> tuple[list[SessionRow], str]:
+        expires_at, sid = page_position(cursor)
+        conditions = "" if subject is None else CONDITIONS["subject"]
+        if subject is not None and not include_revoked:
+            conditions += " AND revoked_at IS NULL"
+        values = {"expires_at": expires_at, "sid": sid, "subject": subject, "limit": limit}
+        found = [SessionRow(*row) for row in await self._rows(PAGE.format(conditions=conditions), values)]
+        return found, next_page_cursor(found, limit)
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
         oldest, start = divmod(after, CURSOR_START_RANGE)

@@ -7,8 +7,8 @@
 3. A process that changes tables holds an advisory lock, so any number of processes may start at once.
 4. No index contains a column that a refresh changes, and pages keep free space. So a refresh writes one new version
    of its row on the same page and no index entry (a HOT update), and the next access to the page removes the old one.
-5. Indexes contain hashes, to be small. That of subjects is a B-tree, in which many sessions of one subject share an
-   entry; the entries of the others are all different, so they may be hash indexes.
+5. Indexes contain hashes, to be small. That of subjects is a B-tree, because a subject has
+   many sessions, which have an order; the entries of the others are all different, so they may be hash indexes.
 6. Text is compared by its bytes (``COLLATE "C"``): an upgrade of the system's locales cannot corrupt an index.
 """
 
@@ -73,7 +73,12 @@ BINDINGS = """
 ALTER TABLE unbroken_session ADD COLUMN issuer text NOT NULL DEFAULT '', ADD COLUMN audience text NOT NULL DEFAULT '';
 """
 SUBJECTS = "ALTER TABLE unbroken_account ADD COLUMN subject text NOT NULL DEFAULT ''"
-STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS)
+# The sessions of a subject that were not revoked are what a login counts, and what a page lists in this order.
+UNREVOKED = """
+DROP INDEX unbroken_session_subject;
+CREATE INDEX unbroken_session_subject ON unbroken_session (hashtext(subject), (revoked_at IS NULL), expires_at);
+"""
+STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS, UNREVOKED)
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")

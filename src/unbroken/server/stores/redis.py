@@ -28,6 +28,7 @@ from math import ceil
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from unbroken import _base64
 from unbroken._bounded_cache import BoundedCache
 from unbroken._drivers.redis import Command, RedisDriver
 from unbroken.errors import UnbrokenError
@@ -35,7 +36,8 @@ from unbroken.server.core import rotation
 from unbroken.server.core.rotation import PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import redis_scripts as scripts
-from unbroken.server.stores.base import Account, Notifications, StoreProblem, clock_problems
+from unbroken.server.stores.base import MAX_TRIMMED, Account, Notifications, StoreProblem, clock_problems
+from unbroken.server.stores.pages import page_position
 from unbroken.server.stores.redis_rows import (
     CHANGING_FIELDS,
     ListEntry,
@@ -85,9 +87,10 @@ class RedisSessionStore:
     async def insert(self, row: SessionRow) -> None:
         entry, life = ListEntry(row.key, row.sid).encode(), _ms(row.expires_at - row.created_at + EXPIRY_MARGIN_SECONDS)
         now, expires_at = repr(row.created_at), repr(row.expires_at)
+        lists = (*self._names.subject(row.subject), self._names.unrevoked(row.subject))
         epoch, _, expired = await self._execute_all(  # rule 1: lists first
             [
-                ("EVALSHA", scripts.ADD_TO_SUBJECT, 2, *self._names.subject(row.subject), entry, expires_at, life, now),
+                ("EVALSHA", scripts.ADD_TO_SUBJECT, 3, *lists, entry, expires_at, life, now),
                 ("SET", self._names.sid(row.sid), row.key, "PX", life),
                 ("EVALSHA", scripts.ADD_TO_EXPIRIES, 1, self._names.expiries, entry, expires_at, now),
             ]
@@ -155,15 +158,43 @@ class RedisSessionStore:
     ) -> list[str]:
         whole_subject = sid is None and subject is not None and except_sid is None
         found = await (self._revoke_subject(subject or "", now, reason) if whole_subject else self._find(sid, subject))
+        announced = {1, 2, -1} if whole_subject else {1, 2}  # -1: a half written login, which the epoch revoked
+        entries = [entry for entry in found if entry.sid != except_sid]
+        return await self._revoke_entries(entries, now, reason, announce_until, announced)
+
+    async def _revoke_entries(
+        self, entries: Sequence[ListEntry], now: float, reason: str, announce_until: float, announced: set[int]
+    ) -> list[str]:
         life = _ms(announce_until - now + EXPIRY_MARGIN_SECONDS)
         values = (repr(now), "=" + reason, repr(announce_until), _change_id(), life)
-        announced = {1, 2, -1} if whole_subject else {1, 2}  # -1: a half written login, which the epoch revoked
         revoked: list[str] = []
-        for some in _in_pipelines([entry for entry in found if entry.sid != except_sid]):
+        for some in _in_pipelines(entries):
             commands = [("EVALSHA", scripts.REVOKE, 2, *self._names.session(entry.key), *values) for entry in some]
             states = list(zip(some, await self._execute_all(commands), strict=True))
             await self._announce([entry for entry, state in states if state in announced], now, announce_until)
             revoked += [entry.sid for entry, state in states if state == 1]
+        return revoked
+
+    async def trim(self, subject: str, keep: int, now: float, reason: str, announce_until: float) -> list[str]:
+        name = self._names.unrevoked(subject)
+        if await self._execute("ZCARD", name) <= keep:
+            return []
+        scored = await self._execute("ZRANGE", name, 0, keep + MAX_TRIMMED - 1, "WITHSCORES")
+        entries = list(map(ListEntry.decode, scored[::2]))
+        rows = [row for some in _in_pipelines(entries) for row in await self._read_all([one.key for one in some])]
+        active: list[tuple[SessionRow, ListEntry]] = []
+        over: list[ListEntry] = []
+        for entry, row, at in zip(entries, rows, scored[1::2], strict=True):
+            if row is not None and not rotation.why_inactive(row, now):
+                active.append((row, entry))
+            elif row is not None or float(at) < now - EXPIRY_MARGIN_SECONDS:
+                over.append(entry)
+        # A login that is half written does not count: when it is whole, it trims by itself, and sees this one.
+        active.sort(key=lambda one: (one[0].used_at, one[0].created_at, one[0].key))
+        oldest = [entry for _, entry in active[: max(len(active) - keep, 0)]]
+        revoked = await self._revoke_entries(oldest, now, reason, announce_until, {1, 2})
+        if gone := [entry.encode() for entry in (*over, *oldest)]:
+            await self._execute("ZREM", name, *gone)
         return revoked
 
     async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
@@ -178,6 +209,30 @@ class RedisSessionStore:
             rows = await self._read_all([entry.key for entry in some])
             found |= {row.key: row for row in rows if row is not None and subject in (None, row.subject)}
         return sorted(found.values(), key=lambda row: -row.used_at)
+
+    async def page(
+        self, subject: str | None, limit: int, cursor: str, *, include_revoked: bool
+    ) -> tuple[list[SessionRow], str]:
+        name = self._names.expiries if subject is None else self._names.subject(subject)[0]
+        if subject is not None and not include_revoked:
+            name = self._names.unrevoked(subject)
+        start = await self._page_start(name, cursor)
+        scored = await self._execute("ZRANGE", name, start, start + limit - 1, "REV", "WITHSCORES")
+        entries = list(map(ListEntry.decode, scored[::2]))
+        rows = [row for some in _in_pipelines(entries) for row in await self._read_all([one.key for one in some])]
+        found = [row for row in rows if row is not None and subject in (None, row.subject)]
+        last = "" if len(entries) < limit else f"{float(scored[-1])!r}_{_base64.encode(scored[-2])}"
+        return found, last
+
+    async def _page_start(self, name: str, cursor: str) -> int:
+        """Return where in the list *name* a page begins. Raises ValueError for a malformed *cursor*."""
+        if not cursor:
+            return 0
+        score, entry = page_position(cursor)
+        rank = await self._execute("ZREVRANK", name, _base64.decode(entry))
+        if rank is not None:
+            return int(rank) + 1
+        return int(await self._execute("ZCOUNT", name, f"({score!r}", "+inf"))  # it was deleted meanwhile
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
         command = ("ZRANGE", self._names.revocations, f"({after}", "+inf", "BYSCORE", "WITHSCORES")

@@ -82,6 +82,10 @@ class RedisKeys:
         name = f"{self.prefix}:of:{{{_hash(_to_bytes(subject))}}}"
         return name, name + ":epoch"
 
+    def unrevoked(self, subject: str) -> str:
+        """Return the name of a subject's list of sessions without those that are known to be over, by login."""
+        return self.subject(subject)[0] + ":unrevoked"
+
     def sid(self, sid: str) -> str:
         """Return the name under which a session's key is found by its sid."""
         return f"{self.prefix}:sid:{_hash(_to_bytes(sid))}"

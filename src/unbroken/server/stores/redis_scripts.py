@@ -119,13 +119,16 @@ return 1
 """)
 
 # Adds a session to the list of its subject, and returns the subject's epoch. Deletes up to a hundred expired entries.
-# The list and the epoch live as long as any session. KEYS: list, epoch. ARGV: entry, expires_at, lifetime in ms, now.
+# The lists and the epoch live as long as any session. KEYS: list, epoch, list of the unrevoked. ARGV: entry,
+# expires_at, lifetime in ms, now.
 ADD_TO_SUBJECT = script("""
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4], 'LIMIT', 0, 100)) do
     redis.call('ZREM', KEYS[1], expired)
+    redis.call('ZREM', KEYS[3], expired)
 end
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
-for at = 1, 2 do
+redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
+for at = 1, 3 do
     local left = redis.call('PTTL', KEYS[at])
     if left ~= -2 and left < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[at], ARGV[3]) end
 end

@@ -29,8 +29,16 @@ from typing import Any
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
 from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionBinding, SessionRow, rotated_row
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
-from unbroken.server.stores.base import COMPARED_FIELDS, KEY_FILE_SUFFIX, Account, DatabaseLocked, StoreProblem
+from unbroken.server.stores.base import (
+    COMPARED_FIELDS,
+    KEY_FILE_SUFFIX,
+    MAX_TRIMMED,
+    Account,
+    DatabaseLocked,
+    StoreProblem,
+)
 from unbroken.server.stores.migrations import SchemaVersion, refuse_newer
+from unbroken.server.stores.pages import next_page_cursor, page_position
 
 __all__ = ["SqliteFile", "SqliteSessionStore", "open_url", "path_of", "schema_version", "upgrade_schema"]
 
@@ -74,6 +82,9 @@ ALTER TABLE session ADD COLUMN issuer TEXT NOT NULL DEFAULT '';
 ALTER TABLE session ADD COLUMN audience TEXT NOT NULL DEFAULT '';
 """,
     "ALTER TABLE account ADD COLUMN subject TEXT NOT NULL DEFAULT ''",
+    """
+CREATE INDEX session_unrevoked ON session (subject, expires_at, sid) WHERE revoked_at IS NULL;
+""",
 )
 
 # ---- statements ------------------------------------------------------------------------------------------------------
@@ -107,6 +118,27 @@ RETURNING generation
 REVOKE = """
 UPDATE session SET revoked_at = :now, revoked_why = :reason
 WHERE revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now{conditions} RETURNING sid
+"""
+COUNT_UNREVOKED = """
+SELECT count(*) FROM (
+    SELECT 1 FROM session INDEXED BY session_unrevoked WHERE subject = :subject AND revoked_at IS NULL LIMIT :most
+)
+"""
+TRIM = """
+WITH first AS (
+    SELECT key, used_at, created_at FROM session INDEXED BY session_unrevoked
+    WHERE subject = :subject AND revoked_at IS NULL ORDER BY expires_at LIMIT :most
+)
+UPDATE session SET revoked_at = :now,
+    revoked_why = CASE WHEN min(idle_expires_at, expires_at) > :now THEN :reason ELSE 'expired' END
+WHERE key IN (
+    SELECT key FROM first ORDER BY used_at, created_at, key LIMIT (SELECT max(count(*) - :keep, 0) FROM first)
+)
+RETURNING sid, revoked_why
+"""
+PAGE = f"""
+SELECT {COLUMNS} FROM session WHERE expires_at <= :expires_at AND (expires_at, sid) < (:expires_at, :sid){{conditions}}
+ORDER BY expires_at DESC, sid DESC LIMIT :limit
 """
 SESSIONS = f"SELECT {COLUMNS} FROM session WHERE true{{conditions}} ORDER BY used_at DESC"
 # A statement contains only the conditions that are given, so that SQLite uses an index.
@@ -230,12 +262,33 @@ class SqliteSessionStore:
             _announce(db, revoked, announce_until, now)
             return revoked
 
+    async def trim(self, subject: str, keep: int, now: float, reason: str, announce_until: float) -> list[str]:
+        values = {"subject": subject, "keep": keep, "most": keep + MAX_TRIMMED, "now": now, "reason": reason}
+        if self._rows(COUNT_UNREVOKED, {"subject": subject, "most": keep + 1})[0][0] <= keep:
+            return []
+        with self._file.transaction() as db:
+            trimmed = db.execute(TRIM, values).fetchall()
+            active = [sid for sid, why in trimmed if why == reason]
+            _announce(db, active, announce_until, now)
+            return active
+
     async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
         self._rows(RECORD_FIRST_USE, (branch, sid, generation))
 
     async def sessions(self, subject: str | None = None, sid: str | None = None) -> list[SessionRow]:
         given = {"sid": sid, "subject": subject}
         return [_session_row(one) for one in self._rows(SESSIONS.format(conditions=_conditions(given)), given)]
+
+    async def page(
+        self, subject: str | None, limit: int, cursor: str, *, include_revoked: bool
+    ) -> tuple[list[SessionRow], str]:
+        expires_at, sid = page_position(cursor)
+        conditions = "" if subject is None else " AND subject = :subject"
+        if subject is not None and not include_revoked:
+            conditions += " AND revoked_at IS NULL"
+        values = {"expires_at": expires_at, "sid": sid, "subject": subject, "limit": limit}
+        found = [_session_row(one) for one in self._rows(PAGE.format(conditions=conditions), values)]
+        return found, next_page_cursor(found, limit)
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
         rows = self._rows(REVOCATIONS, (after,))

@@ -204,12 +204,17 @@ def test_every_query_uses_an_index(store: PostgresSessionStore, db: psycopg.Conn
             f"SELECT * FROM unbroken_session WHERE true{postgres_module.CONDITIONS['subject']}",
             {"subject": "user-7"},
         ),
+        "subject ": (postgres_module.COUNT_UNREVOKED, {"subject": "user-7", "most": 11}),
+        "subject  ": (
+            postgres_module.PAGE.format(conditions=f"{postgres_module.CONDITIONS['subject']} AND revoked_at IS NULL"),
+            {"subject": "user-7", "expires_at": float("inf"), "sid": "", "limit": 10},
+        ),
         "sid": (postgres_module.RECORD_FIRST_USE, (0, found[0].sid, 1)),
         "expires_at": (postgres_module.INSERT, (time.time(), *astuple(row()))),
     }
     for index, (statement, values) in plans.items():
         plan = "\n".join(line for (line,) in db.execute(f"EXPLAIN {statement}".encode(), values))
-        assert f"unbroken_session_{index}" in plan
+        assert f"unbroken_session_{index.strip()}" in plan
         assert "Seq Scan" not in plan
 
 

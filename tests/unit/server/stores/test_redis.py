@@ -217,15 +217,16 @@ def test_all_of_a_session_is_in_one_slot_and_all_of_a_subject(store: RedisSessio
     run_sync(store.revoke(NOW, "revoked", NOW + 9, subject="}{ada"))
     names = store._names
     slots = {key: key_slot(key) for key in raw.scan_iter(match=f"*{names.prefix}*", count=10_000)}
-    for pair in (names.session(row().key), names.subject("}{ada"), (names.revocations, names.last_revocation)):
+    of_subject = (*names.subject("}{ada"), names.unrevoked("}{ada"))
+    for pair in (names.session(row().key), of_subject, (names.revocations, names.last_revocation)):
         assert len({slots[name.encode()] for name in pair}) == 1
-    assert len(slots) == 8
+    assert len(slots) == 9
 
 
 def test_everything_of_a_session_goes_by_itself(store: RedisSessionStore, raw: Any) -> None:
     run_sync(store.insert(row()))
     names = store._names
-    for name in (*names.session(row().key), names.sid("sid"), names.subject("ada")[0]):
+    for name in (*names.session(row().key), names.sid("sid"), names.subject("ada")[0], names.unrevoked("ada")):
         assert 900_000 < raw.pttl(name) <= 960_000
     run_sync(store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0))
     assert 900_000 < raw.pttl(names.session(row().key)[0]) <= 960_000, "a rotation changes nothing about that"
