@@ -233,8 +233,16 @@ class _Response:
 
 def _undecoded(raw: HTTPResponse) -> Iterator[bytes]:
     """Yield the pieces of a body as they arrive; errors are those that requests raises."""
+
+    def pieces(size: int, **_: object) -> Iterator[bytes]:
+        if not hasattr(raw, "read1"):  # urllib3 1
+            yield from raw.stream(size, decode_content=False)
+            return
+        while piece := raw.read1(size, decode_content=False):  # stream waits until a piece is full
+            yield piece
+
     view = Response()
-    view.raw = SimpleNamespace(stream=lambda size, **_: raw.stream(size, decode_content=False))
+    view.raw = SimpleNamespace(stream=pieces)
     return view.iter_content(PIECE_BYTES)
 
 
