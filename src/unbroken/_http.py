@@ -16,6 +16,7 @@ __all__ = [
     "NotSent",
     "ResponseLost",
     "Send",
+    "is_safe_in_header",
     "retry_after_seconds",
 ]
 
@@ -79,6 +80,11 @@ class ResponseLost(Exception):
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason or message
+
+
+def is_safe_in_header(value: str) -> bool:
+    """Return whether *value* is printable ASCII text."""
+    return value.isascii() and value.isprintable()
 
 
 def retry_after_seconds(response: HttpResponse) -> float:

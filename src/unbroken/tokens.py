@@ -14,10 +14,11 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from unbroken import _base64
+from unbroken._http import is_safe_in_header
 from unbroken._json import parse_json
 from unbroken.errors import BadResponse, ConfigurationError
 
-__all__ = ["TokenFields", "TokenResponse", "Tokens", "is_safe_in_header"]
+__all__ = ["TokenFields", "TokenResponse", "Tokens"]
 
 T = TypeVar("T")
 
@@ -234,8 +235,3 @@ def _integer(body: Mapping[str, Any], path: str) -> int | None:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 10**MAX_SEQUENCE_DIGITS:
         raise BadResponse(f"the field {path!r} of the token response is not a whole number", field=path)
     return value
-
-
-def is_safe_in_header(value: str) -> bool:
-    """Return whether *value* is printable ASCII text."""
-    return value.isascii() and value.isprintable()

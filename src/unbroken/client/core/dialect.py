@@ -32,11 +32,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 from urllib.parse import quote_plus, urlencode
 
-from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, retry_after_seconds
+from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, is_safe_in_header, retry_after_seconds
 from unbroken._origins import Origin, ascii_and_unicode_forms, is_secure, origin_of
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, LoginRefused, TryLater
-from unbroken.tokens import TokenFields, TokenResponse, Tokens, is_safe_in_header, value_at
+from unbroken.tokens import TokenFields, TokenResponse, Tokens, value_at
 
 __all__ = [
     "Dialect",

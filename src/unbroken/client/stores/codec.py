@@ -15,9 +15,10 @@ from dataclasses import asdict
 from typing import Any
 
 from unbroken._encryption import EncryptionKey, Encryptor, keys_from_environment, new_key
+from unbroken._http import is_safe_in_header
 from unbroken.client.core.record import StoredSession
 from unbroken.errors import ConfigurationError
-from unbroken.tokens import Tokens, is_safe_in_header
+from unbroken.tokens import Tokens
 
 __all__ = ["CorruptRecord", "EncryptionKey", "SessionCodec", "key_from_environment", "key_from_keyring", "new_key"]
 
