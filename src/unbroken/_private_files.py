@@ -14,7 +14,6 @@ Where files have no owners, as on Windows, nothing is checked.
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
 import os
@@ -67,9 +66,9 @@ def open_private(path: Path, flags: int, what: str, *, closed_by_folder: bool = 
         require_private_folder(path.parent)
     try:
         descriptor = os.open(path, flags | FLAGS, 0o600)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
-            raise ConfigurationError(f"{what} {path} is a link, and links are not followed: remove it") from error
+    except OSError:
+        if os.path.lexists(path):  # the system refuses some of these by itself, without the reason
+            _check(path.lstat(), path, what, closed_by_folder)
         raise
     try:
         _check(os.fstat(descriptor), path, what, closed_by_folder)
@@ -96,6 +95,8 @@ def read_secret(path: str | os.PathLike[str], what: str) -> bytes:
 def _check(found: os.stat_result, path: Path, what: str, closed_by_folder: bool) -> None:
     if not HAS_OWNERS:
         return
+    if stat.S_ISLNK(found.st_mode):
+        raise ConfigurationError(f"{what} {path} is a link, and links are not followed: remove it")
     if not stat.S_ISREG(found.st_mode):
         raise ConfigurationError(f"{what} {path} is not a file: remove it")
     if not _is_trusted(found.st_uid):
