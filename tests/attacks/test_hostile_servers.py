@@ -35,6 +35,12 @@ GRANT = b'{"access_token": "a1", "refresh_token": "r1", "expires_in": 1800'
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refresh is tried again without a pause."""
+    monkeypatch.setattr("unbroken.client.core.refresh_rules.RETRY_PAUSES_SECONDS", (0.0, 0.0))
+
+
 def refreshed(response: HttpResponse, **settings: Any) -> str:
     """The access token after a refresh that *response* answers. Raises what the session raises."""
     session = Session(oauth2(URL + "/token", **settings), send=lambda _request, _timeout: response)
