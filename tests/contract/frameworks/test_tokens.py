@@ -102,8 +102,8 @@ def test_the_same_idempotency_key_gets_the_same_response_however_late(wire: Wire
 @pytest.mark.parametrize("spelled", ['"attempt-1"', '"attempt-1";try=2', "attempt-1"])
 def test_an_idempotency_key_is_a_structured_string(wire: Wire, path: str, spelled: str) -> None:
     tokens = wire.login(coordinated=True)
-    first = exchanged(wire, path, tokens["refresh_token"], **{"idempotency-key": "attempt-1"}).json()
-    again = exchanged(wire, path, tokens["refresh_token"], **{"idempotency-key": spelled}).json()
+    first = refreshed(wire, path, tokens["refresh_token"], **{"idempotency-key": "attempt-1"}).json()
+    again = refreshed(wire, path, tokens["refresh_token"], **{"idempotency-key": spelled}).json()
     assert again["refresh_token"] == first["refresh_token"]
 
 
