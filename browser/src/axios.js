@@ -6,13 +6,14 @@
  * 3. Axios has an error of its own for a request that was aborted, and the caller gets that one.
  * 4. A header of another name than `Authorization` needs control of redirects, which only axios's fetch adapter has.
  *    An adapter that is a function of the caller's stays.
+ * 5. A request with a token goes to the URL that was judged, and not to a relative one, which `<base>` may have changed.
  *
  * @import { Axios } from "./api.d.ts"
  * @import { SessionState } from "./state.d.ts"
  *
  * @typedef {any} Config of an axios request; axios is no dependency, so its types are not at hand
  */
-import { isCovered, isForwarded, redirectMode } from "./credentials.js";
+import { isCovered, isForwarded, redirectMode, resolve } from "./credentials.js";
 import { sendAuthorized } from "./request_flow.js";
 
 /**
@@ -36,7 +37,7 @@ export const attach = (state, axios) => {
  */
 const sessionAdapter = (state, bare, adapter) => async (/** @type {Config} */ config) => {
   config.adapter = adapter; // rule 2
-  const url = new URL(bare.getUri(config), state.page);
+  const url = resolve(bare.getUri(config));
   const signal = config.signal ?? config.cancelToken?.toAbortSignal?.();
   /** @type {any} of the last response, if axios takes its status for an error */
   let failure;
@@ -47,13 +48,15 @@ const sessionAdapter = (state, bare, adapter) => async (/** @type {Config} */ co
       .request({ ...config, transformRequest: undefined, transformResponse: undefined, ...more })
       .catch((/** @type {any} */ error) => (failure = error).response ?? Promise.reject(error));
   };
+  const judged = { url: url.href, baseURL: "", params: "" }; // rule 5
   const sending = isCovered(state, url, config, config.headers.get(state.header))
     ? sendAuthorized(state, {
         url,
         body: config.data,
         timeout: config.timeout / 1000 || undefined,
         signal,
-        send: (headers) => send({ headers: config.headers.concat(headers), ...sendOptions(state, config) }),
+        send: (headers) =>
+          send({ ...judged, headers: config.headers.concat(headers), ...sendOptions(state, config) }),
         head: ({ status, headers, request }) => ({ status, headers, url: request?.responseURL }),
         read: ({ data }) => new Response(data).text(),
       })

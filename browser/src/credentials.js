@@ -6,13 +6,21 @@
  *    the session: the newest token takes its place.
  * 3. Browsers send every header but `Authorization` on when a redirect leads to another site. With a header of
  *    another name no redirect is followed, unless the caller handles it.
- * 4. Requests that have their token in a cookie carry the header that only scripts can send.
+ * 4. The URL of a request is relative to what the platform's own would be, `<base>` included.
+ * 5. Requests that have their token in a cookie carry the header that only scripts can send.
  *
  * @import { SessionState } from "./state.d.ts"
  * @import { StoredRecord } from "./storage.js"
  */
 import { DEAD, stageOf } from "./schedule.js";
 import { SCRIPT_HEADERS } from "./transport.js";
+
+/**
+ * Return the URL of a request of the page's.
+ * @param {string} url
+ */
+export const resolve = (url) =>
+  new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href ?? "http://localhost"); // rule 4
 
 /**
  * Return how old the tokens of a record are: GOOD, AGEING, OLD or DEAD.
@@ -41,7 +49,7 @@ export const isUsable = (state, record) =>
 export const authorizationHeaders = (state, record) => {
   const { header, scheme, tokens: paths, usesCookies } = state;
   const token = accessToken(state, record);
-  if (!token) return usesCookies ? SCRIPT_HEADERS : {}; // rule 4
+  if (!token) return usesCookies ? SCRIPT_HEADERS : {}; // rule 5
   const prefix = paths.prefix || scheme === null ? record.tokens?.prefix : scheme && scheme + " ";
   return { [header]: prefix + token };
 };

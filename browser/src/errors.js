@@ -41,9 +41,10 @@ export const sessionOver = (reason) => new UnbrokenError("session_over", `log in
 /**
  * Return an error for a response without what was requested.
  * @param {ErrorCode} code @param {{ status: number, headers: Headers }} response @param {ErrorDetails} [details]
+ * @param {string} [words] the server's own
  */
-export const unexpectedResponse = (code, { status, headers }, details) =>
-  new UnbrokenError(code, `the server responded with status ${status}`, {
+export const unexpectedResponse = (code, { status, headers }, details, words) =>
+  new UnbrokenError(code, [`the server responded with status ${status}`, words].filter(Boolean).join(", "), {
     ...details,
     retryAfter: retryAfter(headers),
   });

@@ -4,6 +4,8 @@
  * 1. What is left out is as with unbroken's own server. As soon as `refresh` is given, it is another backend: then
  *    login, logout and the header of the idempotency key exist only if they are given too.
  * 2. Tokens travel over https only, or to this machine; `allowPlainHttp` permits the rest.
+ * 3. The module's own URLs are relative to the address of the page. Markup cannot change it, as it can `baseURI`: a
+ *    `<base>` that somebody slips into the page decides nowhere a password goes.
  *
  * @import { Options, RequestTemplate } from "./api.d.ts"
  * @import { Settings } from "./state.d.ts"
@@ -23,10 +25,17 @@ const DEFAULTS = {
   header: "Authorization",
   scheme: "Bearer",
   succeeded: { status: [200, 201] },
-  endsSession: { status: [400, 401], field: "error", values: ["invalid_grant"] },
+  endsSession: { status: [200, 400, 401], field: "error", values: ["invalid_grant"] },
   loginFailed: { status: [401, 403] },
 };
 const LOOPBACK_OR_HTTPS = /^(https:|http:\/\/(localhost|127(\.\d+){3}|\[::1])(:\d+)?(\/|$))/;
+
+/** Return the address of the page; that of its creator for a page without one, such as a blob or srcdoc. */
+const addressOfPage = () => {
+  const { location, origin } = globalThis;
+  const href = location?.href ?? "http://localhost";
+  return [href, origin].find((url) => /^http/.test(url)) ?? href;
+};
 
 /**
  * Return the complete options. Throws misconfigured.
@@ -37,8 +46,7 @@ export const resolveOptions = (options) => {
   /** @type {Options & Required<Pick<Options, keyof typeof DEFAULTS>>} */
   const settings = { ...DEFAULTS, ...Object.fromEntries(given) };
   const { refresh } = settings;
-  const page = globalThis.document?.baseURI ?? globalThis.location?.href ?? "http://localhost";
-  const base = new URL(settings.url, page).href;
+  const base = new URL(settings.url, addressOfPage()).href; // rule 3
   /** @param {"refresh" | "login" | "logout"} name @returns {RequestTemplate} */
   const templateOf = (name) => settings[name] ?? { url: refresh ? "" : `${base}/${name}` }; // rule 1
   const templates = { refresh: templateOf("refresh"), login: templateOf("login"), logout: templateOf("logout") };
@@ -51,7 +59,6 @@ export const resolveOptions = (options) => {
     idempotencyHeader: refresh ? "" : "Idempotency-Key", // rule 1
     ...settings,
     ...templates,
-    page,
     base,
     endpoints,
     origins,

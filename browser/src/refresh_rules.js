@@ -9,6 +9,7 @@
  * 4. Only a definite response ends a session. Everything else means: try later, and loses nothing.
  * 5. A refresh without a definite response is tried three times, the second time at once: a server that rotates
  *    strictly may accept a repetition only shortly after. A server that asks for a longer pause gets it.
+ * 6. An OAuth error is one under any status, 200 included. The error repeats the server's words, but no token.
  *
  * @import { UnbrokenError } from "./errors.js"
  * @import { SessionState } from "./state.d.ts"
@@ -18,7 +19,7 @@
 import { isUsable } from "./credentials.js";
 import { sessionOver, tryLater, unexpectedResponse } from "./errors.js";
 import { sleep } from "./lock.js";
-import { isObject, matches } from "./response.js";
+import { isObject, matches, valueAt } from "./response.js";
 import { nextPause } from "./schedule.js";
 import { isOutdatedCopy, load, nextLogin, recordOf } from "./storage.js";
 import { emit, publish } from "./tabs.js";
@@ -27,6 +28,7 @@ import { revoke, sendOwn } from "./transport.js";
 
 const MAX_TRIES = 3;
 const MAX_PAUSE_SECONDS = 2; // a longer one is the caller's to wait for
+const MAX_WORDS = 300; // in letters
 const IDENTIFIER = /^\w+$/;
 
 /**
@@ -79,16 +81,24 @@ const isNewer = (state, record, seen) => record.version > seen.version && isUsab
  * @param {SessionState} state @param {StoredRecord} record
  */
 const requestTokens = async (state, record) => {
-  const { refresh, idempotencyHeader, usesCookies, endsSession, succeeded } = state;
+  const { refresh, idempotencyHeader, usesCookies, endsSession, succeeded, tokens: paths } = state;
   const headers = idempotencyHeader ? { [idempotencyHeader]: `"${record.idempotencyKey}"` } : {};
   const response = await sendOwn(state, refresh, { refresh_token: record.tokens?.refresh }, headers);
   const { status, body } = response;
   const reason = body?.reason ?? "";
   if (matches(endsSession, status, body)) throw sessionOver(IDENTIFIER.test(reason) ? reason : "invalid_grant"); // rule 4
   if (usesCookies && reason === "no_refresh_token") throw sessionOver("not_logged_in");
-  if (!matches(succeeded, status, body)) throw unexpectedResponse("try_later", response);
-  if (!isObject(body)) throw tryLater("the response is no JSON object");
+  const isError = body?.error && !valueAt(body, paths.access_token ?? "access_token");
+  if (isError || !matches(succeeded, status, body))
+    throw unexpectedResponse("try_later", response, {}, wordsOf(body, record.tokens?.refresh || " ")); // rule 6
+  if (!isObject(body)) throw tryLater("the response has no JSON object");
   return saveNewTokens(state, record, readTokens(state, body)); // rule 3
+};
+
+/** @param {any} body @param {string} token that the server may have repeated; it is left out */
+const wordsOf = (body, token) => {
+  const words = [body?.error, body?.error_description].filter(Boolean).join(": ");
+  return words.replaceAll(token, " ").slice(0, MAX_WORDS);
 };
 
 /**

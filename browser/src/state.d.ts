@@ -15,8 +15,6 @@ import type { StoredRecord } from "./storage.js";
 export type Settings = Required<Omit<Options, "challenge">> & Pick<Options, "challenge"> & Derived;
 
 interface Derived {
-  /** What relative URLs of the page's requests are relative to. */
-  page: string;
   /** The URL of unbroken's endpoints; other endpoints are relative to it. */
   base: string;
   /** The URLs, without query, of refresh, login and logout; "" for one that does not exist. */

@@ -103,10 +103,10 @@ export const deviceToken = ({ pageStorage, key, device }) => pageStorage?.getIte
  * @param {SessionState} state @param {unknown} token
  */
 export const rememberDevice = (state, token) => {
-  if (typeof token !== "string") return;
-  state.device = token;
+  if (!token) return;
+  state.device = `${token}`;
   try {
-    state.pageStorage?.setItem(`${state.key} device`, token);
+    state.pageStorage?.setItem(`${state.key} device`, state.device);
   } catch {} // rule 2
 };
 

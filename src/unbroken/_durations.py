@@ -21,7 +21,11 @@ def to_seconds(name: str, value: Duration, *, above_zero: bool = False) -> float
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise ConfigurationError(f"{name} must be a number of seconds or a timedelta, not {type(value).__name__}")
-    if not math.isfinite(seconds) or seconds < 0.0 or (above_zero and seconds == 0.0):
+    try:
+        number = float(seconds)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number) or number < 0.0 or (above_zero and number == 0.0):
         least = "above zero" if above_zero else "of zero or more"
-        raise ConfigurationError(f"{name} must be a finite number of seconds {least}, not {seconds:g}")
-    return float(seconds)
+        raise ConfigurationError(f"{name} must be a finite number of seconds {least}, not {number:g}")
+    return number

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from unbroken._private_files import read_secret
 from unbroken.errors import ConfigurationError
 
 __all__ = ["EncryptionKey", "Encryptor", "keys_from_environment", "keys_from_file", "keys_in", "new_key"]
@@ -72,9 +72,12 @@ def keys_from_environment(name: str) -> list[str]:
 
 
 def keys_from_file(path: str | os.PathLike[str]) -> list[str]:
-    """Return the keys in the file at *path*, newest first. Raises ConfigurationError if there are none to read."""
+    """Return the keys in the file at *path*, newest first. Raises ConfigurationError if there are none to read.
+
+    It also does if other users may have changed the file (``_private_files.py``).
+    """
     try:
-        keys = keys_in(Path(path).expanduser().read_text(encoding="utf-8"))
+        keys = keys_in(read_secret(path, "the encryption key file").decode())
     except OSError as error:
         raise ConfigurationError(f"the encryption key file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:

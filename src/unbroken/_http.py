@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
+
+from unbroken._json import parse_json
 
 __all__ = [
     "MAX_BODY_BYTES",
@@ -14,11 +16,14 @@ __all__ = [
     "NotSent",
     "ResponseLost",
     "Send",
+    "is_safe_in_header",
     "retry_after_seconds",
 ]
 
 MAX_BODY_BYTES = 1 << 20  # a token response has a few kilobytes
 MAX_RETRY_AFTER_SECONDS = 3600.0
+MAX_FORM_FIELDS = 100
+FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +49,18 @@ class HttpResponse:
 
     def json(self) -> object:
         """Return the body parsed as JSON; None if there is no body or it is not JSON."""
+        return parse_json(self.body) if self.body else None
+
+    def parsed(self) -> object:
+        """Return the body parsed as its ``Content-Type`` says: the fields of a form, else JSON as ``json`` does."""
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != FORM or not self.body:
+            return self.json()
         try:
-            return json.loads(self.body) if self.body else None
-        except (ValueError, RecursionError):
+            pairs = parse_qsl(self.body.decode("utf-8", "replace"), max_num_fields=MAX_FORM_FIELDS)
+        except ValueError:  # too many fields
             return None
+        return dict(reversed(pairs))  # the first of a name counts
 
 
 Send = Callable[[HttpRequest, float], HttpResponse]
@@ -69,6 +82,11 @@ class ResponseLost(Exception):
         self.reason = reason or message
 
 
+def is_safe_in_header(value: str) -> bool:
+    """Return whether *value* is printable ASCII text."""
+    return value.isascii() and value.isprintable()
+
+
 def retry_after_seconds(response: HttpResponse) -> float:
     """Return the seconds to wait that ``Retry-After`` states (RFC 9110 §10.2.3), at most an hour; 0 without one.
 
@@ -81,6 +99,6 @@ def retry_after_seconds(response: HttpResponse) -> float:
 
     try:
         wait = parsedate_to_datetime(value) - parsedate_to_datetime(response.headers.get("date", ""))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, IndexError, AttributeError):  # what the parser of dates stumbles over
         return 0.0
     return min(max(wait.total_seconds(), 0.0), MAX_RETRY_AFTER_SECONDS)

@@ -6,7 +6,8 @@
    addresses that do not respond. Only the name lookup of the system cannot be cut short.
 4. Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY`` …), as in other programs; loopback, where plain http
    is allowed, is reached without one.
-5. A response that is shorter or longer than allowed is no response.
+5. A response that is shorter or longer than allowed is no response. The bytes are counted below the parser of HTTP,
+   which a chunk of negative size makes read on to the end.
 6. Failures are of two kinds: NotSent, if the request cannot have reached the server, and ResponseLost, if it may have.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
+import io
 import socket
 import ssl
 import threading
@@ -29,6 +31,8 @@ from unbroken._origins import is_loopback
 
 __all__ = ["http_sender"]
 
+MAX_HEAD_BYTES = 1 << 18  # of status, headers, and the frames of chunks
+
 
 def http_sender(
     context: ssl.SSLContext | None = None, *, max_body_bytes: int = MAX_BODY_BYTES, read_body: bool = True
@@ -41,10 +45,10 @@ def http_sender(
     max_bytes = max_body_bytes if read_body else None
 
     def send(request: HttpRequest, timeout: float) -> HttpResponse:
-        deadline = _Deadline(timeout)
+        deadline = _Deadline(timeout, MAX_HEAD_BYTES + (max_bytes or 0))
         try:
             return _send(request, deadline, context or _default_tls(), max_bytes)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  # http.client and urllib have no end of errors of their own
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             cause = cause if isinstance(cause, Exception) else error
             raise _failure(request, deadline, cause) from cause
@@ -113,10 +117,13 @@ def _describe(error: Exception) -> str:
 
 
 class _Deadline:
-    """Ends a connection when the time of its request is over, whatever the connection is doing."""
+    """Ends a connection when the time of its request is over, whatever the connection is doing.
 
-    def __init__(self, timeout: float) -> None:
-        self._ends = time.monotonic() + timeout
+    ``bytes_left`` is how much may still be received (rule 5).
+    """
+
+    def __init__(self, timeout: float, max_bytes: int) -> None:
+        self._ends, self.bytes_left = time.monotonic() + timeout, max_bytes
         self._timer: threading.Timer | None = None
         self._sock: socket.socket | None = None
         self.connected = self.expired = False
@@ -193,7 +200,14 @@ def _proxy_of(request: urllib.request.Request) -> str:
 
 
 def _connection_with_deadline(kind: type[http.client.HTTPConnection], deadline: _Deadline) -> Any:
+    class CountedResponse(http.client.HTTPResponse):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            self.fp = io.BufferedReader(_CountedBytes(self.fp.detach(), deadline))
+
     class Connection(kind):  # type: ignore[valid-type,misc]  # one of two classes of the standard library
+        response_class = CountedResponse
+
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **settings)
             self._create_connection = deadline.connect
@@ -204,6 +218,27 @@ def _connection_with_deadline(kind: type[http.client.HTTPConnection], deadline: 
             deadline.connected = True  # rule 6: from here on the request may arrive
 
     return Connection
+
+
+class _CountedBytes(io.RawIOBase):
+    """The bytes of a response; more than the deadline allows are an error (rule 5)."""
+
+    def __init__(self, raw: io.RawIOBase, deadline: _Deadline) -> None:
+        self._raw, self._deadline = raw, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        size: int | None = self._raw.readinto(buffer)
+        self._deadline.bytes_left -= size or 0
+        if self._deadline.bytes_left < 0:
+            raise http.client.HTTPException("the response is too long")
+        return size
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 class _NoRedirects(urllib.request.HTTPErrorProcessor):

@@ -5,13 +5,15 @@ http = aiohttp.ClientSession(middlewares=[SessionMiddleware(session)])
 1. aiohttp calls its middlewares for each hop of a redirect, and carries none of their headers to the next: each hop is
    judged by its own origin.
 2. A body is sent again where aiohttp can send it again: bytes, text, forms, and files that can be wound back.
-3. What was read of a response, to look for a challenge, is put back: it can be streamed like any other.
+3. What was read of a response, to look for a challenge, is put back: it can be streamed like any other. A challenge is
+   read to a bound (client/core/body.py); aiohttp decodes no more of it than is read.
 4. ``middlewares=()`` sends one request without a token.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +24,7 @@ except ImportError as error:
 
 from aiohttp.base_protocol import BaseProtocol
 
-from unbroken.client.core.body import Rewind, rewinder
+from unbroken.client.core.body import BodyBuffer, Rewind, rewinder
 from unbroken.client.core.schedule import ActiveTokens
 from unbroken.client.flow_driver import adrive
 from unbroken.client.session import Session, require_session
@@ -105,30 +107,38 @@ class _Response:
         headers = self.response.headers  # several challenges may come in several lines
         return {name.lower(): ", ".join(headers.getall(name)) for name in headers}
 
-    async def read(self, max_bytes: int | None = None) -> bytes | None:
-        if max_bytes is not None and not await self._is_within(max_bytes):
+    async def read(self, max_bytes: int) -> bytes | None:
+        content = self.response.content
+        buffer, is_whole = await self._collect(max_bytes)
+        taken = b"".join(buffer.pieces)
+        if not is_whole:
+            self.response.content = _ReplayedStream(taken, content)
             return None
+        self.response.content = _stream_of(taken)
         body = await self.response.read()
         self.response.content = _stream_of(body)
         return body
 
+    async def cut(self, max_bytes: int) -> None:
+        buffer, is_whole = await self._collect(max_bytes)
+        if not is_whole:
+            self.response.close()
+        self.response.content = _stream_of(b"".join(buffer.pieces)[:max_bytes])
+
     def mark(self, error: NotReplayable) -> None:
         setattr(self.response, ERROR, error)
 
-    async def _is_within(self, max_bytes: int) -> bool:
-        """Return whether the body has at most *max_bytes*; what was read of it is put back."""
-        content, taken = self.response.content, bytearray()
+    async def _collect(self, max_bytes: int) -> tuple[BodyBuffer, bool]:
+        """Return the beginning of the body, decoded, and whether it is the whole."""
+        content, buffer = self.response.content, BodyBuffer(max_bytes, time.monotonic)
         try:
             while piece := await content.readany():
-                taken += piece
-                if len(taken) > max_bytes:
-                    self.response.content = _ReplayedStream(bytes(taken), content)
-                    return False
+                if not buffer.add(piece):
+                    return buffer, False
         except BaseException:
             self.response.close()
             raise
-        self.response.content = _stream_of(bytes(taken))
-        return True
+        return buffer, True
 
 
 def _stream_of(body: bytes) -> StreamReader:

@@ -7,7 +7,8 @@ http.auth = SessionAuth(session)
    followed.
 2. A token never follows a redirect to another origin: requests removes ``Authorization`` itself. A token header of the
    backend's own is removed here, at every redirect, and set again when one of our origins challenges the hop.
-3. What was read of a response, to look for a challenge, is put back: it can be streamed like any other.
+3. What was read of a response, to look for a challenge, is put back: it can be streamed like any other. A challenge is
+   read to a bound (client/core/body.py).
 4. ``auth=no_auth`` sends one request without a token.
 """
 
@@ -28,11 +29,12 @@ except ImportError as error:
 
 from requests.auth import AuthBase
 from requests.cookies import extract_cookies_to_jar
-from urllib3 import HTTPResponse
-from urllib3.exceptions import HTTPError
+from urllib3 import HTTPHeaderDict, HTTPResponse
 
 from unbroken._http import HttpResponse as ResponseValue
-from unbroken.client.core.body import Rewind, rewinder
+from unbroken.client.core.body import CODING_HEADERS, BodyBuffer, Rewind, rewinder
+from unbroken.client.core.content_coding import DecodedBody, decode_body
+from unbroken.client.core.request_flow import MAX_CHALLENGE_BYTES
 from unbroken.client.core.schedule import ActiveTokens
 from unbroken.client.flow_driver import drive
 from unbroken.client.session import Session, require_session
@@ -107,7 +109,7 @@ class _ResponseHook:
             return response
         if not _is_challenge(response, session):
             return response
-        response.content  # noqa: B018  # reading it frees the connection before the request waits
+        _Response(response).cut(MAX_CHALLENGE_BYTES)  # this frees the connection before the request waits
         rewind()
         return self._run_flow(response, rewind, settings, sent=None)  # rule 2
 
@@ -130,7 +132,7 @@ class _ResponseHook:
 
 def _send_again(response: Response, session: Session, tokens: ActiveTokens, settings: Mapping[str, Any]) -> Response:
     """Send the request of *response* once more, over the same adapter and with the same settings."""
-    response.content  # noqa: B018  # reading it frees the connection
+    response.content  # noqa: B018  # for those who look at the history; it was read, and is short
     response.close()
     request = response.request.copy()
     request.headers[session.dialect.header] = tokens.header
@@ -190,40 +192,66 @@ class _Response:
     def headers(self) -> Mapping[str, str]:
         return {name.lower(): value for name, value in self.response.headers.items()}
 
-    def read(self, max_bytes: int | None = None) -> bytes | None:
+    def read(self, max_bytes: int) -> bytes | None:
         response = self.response
-        if max_bytes is None or vars(response)["_content_consumed"] or not isinstance(response.raw, HTTPResponse):
-            return response.content if max_bytes is None or len(response.content) <= max_bytes else None
-        taken, rest = bytearray(), _undecoded(response.raw)
-        for piece in rest:
-            taken += piece
-            if len(taken) > max_bytes:
-                response.raw = _with_body(response, _ReplayedBody(bytes(taken), rest, response.raw))
-                return None
-        try:
-            body = _with_body(response, BytesIO(taken)).read(max_bytes + 1, decode_content=True)
-        except HTTPError:  # the caller gets the error when it reads the body
-            body = None
-        response.raw = _with_body(response, _ReplayedBody(bytes(taken), rest, response.raw))
-        return None if body is None or len(body) > max_bytes else body
+        if self._is_read():
+            return response.content if len(response.content) <= max_bytes else None
+        buffer, rest = self._collect(max_bytes)
+        response.raw = _with_body(response, _ReplayedBody(b"".join(buffer.pieces), rest or iter(()), response.raw))
+        decoded = None if rest else self._decoded(buffer)
+        return decoded.data if decoded and decoded.is_whole else None  # the caller gets the error when it reads it
+
+    def cut(self, max_bytes: int) -> None:
+        if self._is_read():
+            return
+        response = self.response
+        buffer, rest = self._collect(max_bytes)
+        decoded = self._decoded(buffer)
+        if rest is None and decoded.is_whole:
+            response.raw = _with_body(response, _ReplayedBody(b"".join(buffer.pieces), iter(()), response.raw))
+            return
+        response.raw.close()
+        response.raw.release_conn()
+        response.raw = _with_body(response, BytesIO(decoded.data), without=CODING_HEADERS)
 
     def mark(self, error: NotReplayable) -> None:
         setattr(self.response, ERROR, error)
 
+    def _is_read(self) -> bool:
+        response = self.response
+        return vars(response)["_content_consumed"] or not isinstance(response.raw, HTTPResponse)
+
+    def _collect(self, max_bytes: int) -> tuple[BodyBuffer, Iterator[bytes] | None]:
+        """Return the beginning of the body as it came, and its rest; None if it has none."""
+        buffer, rest = BodyBuffer(max_bytes, time.monotonic), _undecoded(self.response.raw)
+        return buffer, None if all(map(buffer.add, rest)) else rest
+
+    def _decoded(self, buffer: BodyBuffer) -> DecodedBody:
+        coding = self.response.headers.get("content-encoding", "")
+        return decode_body(b"".join(buffer.pieces), coding, buffer.max_bytes)
+
 
 def _undecoded(raw: HTTPResponse) -> Iterator[bytes]:
     """Yield the pieces of a body as they arrive; errors are those that requests raises."""
+
+    def pieces(size: int, **_: object) -> Iterator[bytes]:
+        if not hasattr(raw, "read1"):  # urllib3 1
+            yield from raw.stream(size, decode_content=False)
+            return
+        while piece := raw.read1(size, decode_content=False):  # stream waits until a piece is full
+            yield piece
+
     view = Response()
-    view.raw = SimpleNamespace(stream=lambda size, **_: raw.stream(size, decode_content=False))
+    view.raw = SimpleNamespace(stream=pieces)
     return view.iter_content(PIECE_BYTES)
 
 
-def _with_body(response: Response, body: Any) -> HTTPResponse:
-    """Return the urllib3 response of *response* with *body*, still unread (rule 3)."""
+def _with_body(response: Response, body: Any, without: tuple[str, ...] = ()) -> HTTPResponse:
+    """Return the urllib3 response of *response* with *body*, still unread (rule 3), and *without* some headers."""
     raw = response.raw
     return HTTPResponse(
         body,
-        raw.headers,
+        HTTPHeaderDict((name, value) for name, value in raw.headers.iteritems() if name.lower() not in without),
         raw.status,
         raw.version,
         reason=raw.reason,

@@ -8,18 +8,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from unbroken import _base64
+from unbroken._http import is_safe_in_header
+from unbroken._json import parse_json
 from unbroken.errors import BadResponse, ConfigurationError
 
 __all__ = ["TokenFields", "TokenResponse", "Tokens"]
 
 T = TypeVar("T")
+
+MAX_SECONDS = 1e10  # of a lifetime: three hundred years, which every calendar can hold
+MAX_SEQUENCE_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ def text_field(body: Mapping[str, Any], path: str, *, required: bool = False) ->
         if required:
             raise BadResponse(f"the token response has no field {path!r}", field=path)
         return None
-    if not isinstance(value, str) or not _is_safe_in_header(value):
+    if not isinstance(value, str) or not is_safe_in_header(value):
         raise BadResponse(f"the field {path!r} of the token response is not printable text", field=path)
     return value
 
@@ -169,7 +173,8 @@ def text_field(body: Mapping[str, Any], path: str, *, required: bool = False) ->
 def number_field(body: Mapping[str, Any], path: str) -> float | None:
     """Return the positive number of seconds at *path*, also from text; None if it is absent, zero or negative.
 
-    Zero counts as unknown, because a token that was just issued has not expired. Raise BadResponse for anything else.
+    Zero counts as unknown, because a token that was just issued has not expired. More than ``MAX_SECONDS`` is that
+    many. Raise BadResponse for anything else.
     """
     value = value_at(body, path)
     if value is None or value == "":
@@ -180,7 +185,7 @@ def number_field(body: Mapping[str, Any], path: str) -> float | None:
         number = math.nan
     if not math.isfinite(number):
         raise BadResponse(f"the field {path!r} of the token response is not a number", field=path)
-    return number if number > 0 else None
+    return min(number, MAX_SECONDS) if number > 0 else None
 
 
 def value_at(body: object, path: str) -> object:
@@ -200,11 +205,11 @@ def jwt_lifetime(token: str) -> float | None:
     if len(parts) != 3:
         return None
     try:
-        claims = json.loads(_base64.decode(parts[1].rstrip("=")))  # some servers pad
+        claims: Any = parse_json(_base64.decode(parts[1].rstrip("=")))  # some servers pad
         lifetime = float(claims["exp"]) - float(claims["iat"])
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return None
-    return lifetime if 0 < lifetime < math.inf else None
+    return min(lifetime, MAX_SECONDS) if 0 < lifetime < math.inf else None
 
 
 def _prefix(body: Mapping[str, Any], path: str) -> str:
@@ -219,7 +224,7 @@ def _text(body: Mapping[str, Any], path: str) -> str | None:
 def _scope(body: Mapping[str, Any], path: str) -> str | None:
     """Return the scope as words with spaces between them; some servers send a list."""
     value = value_at(body, path)
-    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+    if isinstance(value, list) and all(isinstance(word, str) and is_safe_in_header(word) for word in value):
         return " ".join(value)
     return text_field(body, path)
 
@@ -228,12 +233,8 @@ def _integer(body: Mapping[str, Any], path: str) -> int | None:
     value = value_at(body, path)
     if value is None:
         return None
-    if isinstance(value, str) and value.isascii() and value.isdigit():
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= MAX_SEQUENCE_DIGITS:
         return int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 10**MAX_SEQUENCE_DIGITS:
         raise BadResponse(f"the field {path!r} of the token response is not a whole number", field=path)
     return value
-
-
-def _is_safe_in_header(value: str) -> bool:
-    return value.isascii() and value.isprintable()

@@ -5,7 +5,7 @@
    redirect leads to. They remove ``Authorization`` themselves.
 2. A header that the user has set stays, and the request gets no token.
 3. Behind a redirect only the last hop is sent again, and only if it carried our token.
-4. What was read of a response, to look for a challenge, is put back.
+4. What was read of a response, to look for a challenge, is put back. A challenge is read to a bound (body.py).
 5. ``auth=None`` on a request sends it without a token; with a ``SessionTransport``:
    ``extensions={"unbroken.skip": True}``.
 """
@@ -13,11 +13,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from functools import cache
 from typing import Any
 
-from unbroken.client.core.body import BodyBuffer, ReplayedStream, Rewind, rewinder
+from unbroken.client.core.body import CODING_HEADERS, BodyBuffer, ReplayedStream, Rewind, rewinder
+from unbroken.client.core.content_coding import DecodedBody, decode_body
 from unbroken.client.core.request_flow import NOT_OUR_RESPONSE, SendWith
 from unbroken.client.core.schedule import ActiveTokens
 from unbroken.client.flow_driver import adrive, aperform, drive, perform
@@ -240,35 +242,57 @@ class _Response:
     def headers(self) -> Mapping[str, str]:
         return {name.lower(): value for name, value in self.response.headers.items()}
 
-    def read(self, max_bytes: int | None = None) -> Any:
+    def read(self, max_bytes: int) -> Any:
         if self.response.is_stream_consumed:  # a hook of the user's has read it
             return _within(self.response.read(), max_bytes)
-        stream, buffer = self.response.stream, BodyBuffer(max_bytes)
-        rest = iter(stream)
-        try:
-            if not all(map(buffer.add, rest)):
-                return self._put_back(buffer, rest)
-        except self._library.RequestError as error:
-            self._name_request(error)
-            raise
-        stream.close()
-        return self._put_back(buffer)
+        buffer, rest = self._collect(max_bytes)
+        return self._put_back(buffer, rest)
+
+    def cut(self, max_bytes: int) -> Any:
+        if self.response.is_stream_consumed:
+            return
+        stream = self.response.stream
+        buffer, rest = self._collect(max_bytes)
+        if rest is not None:
+            stream.close()
+        self._put_back_beginning(buffer, is_whole=rest is None)
 
     def mark(self, error: NotReplayable) -> None:
         self.response.extensions[ERROR] = error
 
-    def _put_back(self, buffer: BodyBuffer, rest: Any = None) -> bytes | None:
+    def _collect(self, max_bytes: int) -> tuple[BodyBuffer, Any]:
+        """Return the beginning of the body as it came, and its rest; None, and a free connection, if it has none."""
+        stream, buffer = self.response.stream, BodyBuffer(max_bytes, time.monotonic)
+        rest = iter(stream)
+        try:
+            if not all(map(buffer.add, rest)):
+                return buffer, rest
+        except self._library.RequestError as error:
+            self._name_request(error)
+            raise
+        stream.close()
+        return buffer, None
+
+    def _put_back(self, buffer: BodyBuffer, rest: Any) -> bytes | None:
         """Restore the response (rule 4). Return its body, decoded; None if there is a *rest*."""
-        stream_class = _stream_class(self._library)
-        self.response.stream = stream_class(buffer.pieces, rest, self.response.stream)
+        self.response.stream = _stream_class(self._library)(buffer.pieces, rest, self.response.stream)
         if rest is not None:
             return None
-        probe = self._library.Response(200, headers=self.response.headers, stream=stream_class(buffer.pieces))
-        decoded = BodyBuffer(buffer.max_bytes)
-        try:
-            return b"".join(decoded.pieces) if all(map(decoded.add, probe.iter_bytes())) else None
-        except self._library.DecodingError:
-            return None  # the caller gets the error when it reads the body
+        decoded = self._decoded(buffer)
+        return decoded.data if decoded.is_whole else None  # the caller gets the error when it reads the body
+
+    def _put_back_beginning(self, buffer: BodyBuffer, *, is_whole: bool) -> None:
+        """Restore the response, or its beginning: the client reads and decodes all of it, before it sends again."""
+        decoded, pieces = self._decoded(buffer), buffer.pieces
+        if not (is_whole and decoded.is_whole):
+            pieces = [decoded.data]
+            for name in CODING_HEADERS:
+                self.response.headers.pop(name, None)
+        self.response.stream = _stream_class(self._library)(pieces, None, self.response.stream)
+
+    def _decoded(self, buffer: BodyBuffer) -> DecodedBody:
+        coding = self.response.headers.get("content-encoding", "")
+        return decode_body(b"".join(buffer.pieces), coding, buffer.max_bytes)
 
     def _name_request(self, error: Any) -> None:
         """Set the request of *error*, as the library does for its own errors."""
@@ -278,20 +302,41 @@ class _Response:
 class _AsyncResponse(_Response):
     """The same for ``AsyncClient``."""
 
-    async def read(self, max_bytes: int | None = None) -> Any:
+    async def read(self, max_bytes: int) -> Any:
         if self.response.is_stream_consumed:
             return _within(await self.response.aread(), max_bytes)
-        stream, buffer = self.response.stream, BodyBuffer(max_bytes)
+        buffer, rest = await self._acollect(max_bytes)
+        return self._put_back(buffer, rest)
+
+    async def cut(self, max_bytes: int) -> Any:
+        if self.response.is_stream_consumed:
+            return
+        stream = self.response.stream
+        buffer, rest = await self._acollect(max_bytes)
+        if rest is not None:
+            await _close(rest, stream)
+        self._put_back_beginning(buffer, is_whole=rest is None)
+
+    async def _acollect(self, max_bytes: int) -> tuple[BodyBuffer, Any]:
+        """Return what ``_collect`` returns, without blocking."""
+        stream, buffer = self.response.stream, BodyBuffer(max_bytes, time.monotonic)
         rest = aiter(stream)
         try:
             async for piece in rest:
                 if not buffer.add(piece):
-                    return self._put_back(buffer, rest)
+                    return buffer, rest
         except self._library.RequestError as error:
             self._name_request(error)
             raise
         await stream.aclose()
-        return self._put_back(buffer)
+        return buffer, None
+
+
+async def _close(rest: Any, stream: Any) -> None:
+    """Close *stream*, and its iterator first, which an async generator does not do by itself."""
+    if hasattr(rest, "aclose"):
+        await rest.aclose()
+    await stream.aclose()
 
 
 @cache
@@ -300,5 +345,5 @@ def _stream_class(library: Any) -> Any:
     return type("ReplayedStream", (ReplayedStream, library.SyncByteStream, library.AsyncByteStream), {})
 
 
-def _within(body: bytes, max_bytes: int | None) -> bytes | None:
-    return body if max_bytes is None or len(body) <= max_bytes else None
+def _within(body: bytes, max_bytes: int) -> bytes | None:
+    return body if len(body) <= max_bytes else None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from unbroken._private_files import read_secret
 from unbroken.cli.settings import Settings
 from unbroken.errors import ConfigurationError
 from unbroken.server import Policy, RateLimitPolicy, Webhook, open_store
@@ -108,8 +109,7 @@ def _webhook_secret(settings: Settings) -> str:
     if not settings.webhook_secret_file:
         return settings.webhook_secret
     try:
-        with open(settings.webhook_secret_file, encoding="utf-8") as file:
-            return file.read().strip()
+        return read_secret(settings.webhook_secret_file, "the webhook secret").decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "it is not valid UTF-8"
         raise ConfigurationError(f"the webhook secret {settings.webhook_secret_file} cannot be read: {cause}") from None

@@ -138,7 +138,7 @@ def integer(minimum: int, maximum: int) -> SettingType:
     def from_text(text: str) -> int:
         if not re.fullmatch(r"\d{1,18}", text.strip(), re.ASCII):
             raise InvalidValue("must be a whole number")
-        return in_range(int(text))
+        return in_range(int(text.strip()))
 
     return SettingType("INTEGER", from_toml, from_text)
 

@@ -6,7 +6,7 @@
 3. Every unknown name and every wrong value is reported, in one line that says where it was found. No line repeats a
    value, which may be a secret.
 4. Secrets come from the environment or from a file of their own, never from an option: other users of the machine can
-   read command lines.
+   read command lines. An option with a URL that contains a password is refused.
 
 The file is ``--config``, ``UNBROKEN_CONFIG``, or ``unbroken.toml`` in the working directory if it exists.
 """
@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import parse_qsl
 
 import click
 
@@ -206,10 +208,27 @@ def _given(setting: Setting, value: str | bool | None, environment: Mapping[str,
 
 def _parse_given(values: dict[str, Any], setting: Setting, place: str, value: str | bool, problems: list[str]) -> None:
     parse = setting.type.parse_text
+    if place == setting.option and isinstance(value, str) and _has_password(value):  # rule 4
+        problems.append(
+            f"{place} contains a password, and other users can read command lines: "
+            f"set {environment_variable(setting.name)}, or {setting.key} in the file of --config"
+        )
+        return
     try:
         values[setting.name] = parse(value) if isinstance(value, str) and parse else value
     except InvalidValue as error:
         problems.append(f"{place} {error}")
+
+
+def _has_password(text: str) -> bool:
+    """Return whether *text* is a URL with a password, before its host or in its query as libpq and Redis allow it."""
+    _, is_url, rest = text.partition("://")
+    if not is_url:
+        return bool(re.search(r"\bpassword\s*=", text, re.IGNORECASE))  # libpq also takes "host=… password=…"
+    address, _, query = rest.partition("?")
+    user = address.rpartition("@")[0]  # a password may hold a slash, which no URL should
+    names = [name.lower() for name, value in parse_qsl(query) if value]
+    return bool(user.partition(":")[2]) or any("password" in name for name in names)
 
 
 def _read_file(config: str, problems: list[str]) -> tuple[Path | None, dict[str, Any]]:

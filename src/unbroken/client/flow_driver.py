@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol, TypeVar
 
 from unbroken.client.core.request_flow import (
+    CutBody,
     Effect,
     MarkNotReplayable,
     NeedNewerTokens,
@@ -95,13 +96,15 @@ def perform(session: Session, effect: Effect, response: Any) -> object:
             return response.headers()
         case ReadBody():
             return response.read(effect.max_bytes)
+        case CutBody():
+            response.cut(effect.max_bytes)
         case MarkNotReplayable():
             response.mark(effect.error)
     return None
 
 
 async def aperform(session: Session, effect: Effect, response: Any) -> object:
-    """Carry out any *effect* but SendWith, as ``perform`` does, without blocking; ``read`` of *response* is awaited."""
+    """Carry out any *effect* but SendWith, as ``perform`` does, without blocking; ``read`` and ``cut`` are awaited."""
     match effect:
         case NeedTokens():
             return await session._aauthorize(fresh=effect.fresh)
@@ -110,6 +113,8 @@ async def aperform(session: Session, effect: Effect, response: Any) -> object:
                 return await session._ahandle_challenge(effect.sent, effect.endpoint)
         case ReadBody():
             return await response.read(effect.max_bytes)
+        case CutBody():
+            await response.cut(effect.max_bytes)
         case _:
             return perform(session, effect, response)
     return None

@@ -96,7 +96,8 @@ class BlockingPort:
             return Indeterminate(str(error), lost=True, cause=error)
         except Exception as error:  # noqa: BLE001  # a sender of the user's may raise anything, and may have sent
             return Indeterminate(f"the refresh failed: {type(error).__name__}", lost=True, cause=error)
-        outcome = self._dialect.read_refresh_response(response)
+        secrets = (tokens.refresh_token or "", tokens.access_token)
+        outcome = self._dialect.read_refresh_response(response, secrets=secrets)
         return self._received(tokens, idempotency_key, outcome) if isinstance(outcome, TokenResponse) else outcome
 
     async def revoke(self, tokens: Tokens) -> bool:
@@ -130,24 +131,28 @@ class BlockingPort:
 
         Raise the errors that ``Session.login`` documents.
         """
+        secrets = (password, *(value for value in extra.values() if isinstance(value, str)))
         if device_token := self._store.load().device_token:
             extra = {"device_token": device_token, **extra}
-        result = self._send_login(self._dialect.login_request(username, password, extra))
+            secrets += (device_token,)
+        result = self._send_login(self._dialect.login_request(username, password, extra), secrets)
         while isinstance(result, MfaChallenge):
             if mfa_prompt is None:
                 raise LoginRefused("the server wants a code too: pass mfa_prompt= to login", reason="mfa_required")
-            request = self._dialect.mfa_request(result, mfa_prompt(result.kind, result.hint))
+            code = mfa_prompt(result.kind, result.hint)
+            request, secrets = self._dialect.mfa_request(result, code), (result.token, code)
             try:
-                result = self._send_login(request)
+                result = self._send_login(request, secrets)
             except LoginRefused as error:
                 raise LoginRefused("the login was refused: wrong code", reason=error.reason) from error
         return result
 
-    def _send_login(self, request: HttpRequest) -> TokenResponse | MfaChallenge:
+    def _send_login(self, request: HttpRequest, secrets: tuple[str, ...]) -> TokenResponse | MfaChallenge:
         try:
-            return self._dialect.read_login_response(self._send(request, self._refresh_timeout))
+            response = self._send(request, self._refresh_timeout)
         except (NotSent, ResponseLost) as error:
             raise TryLater(f"the login failed: {error}") from error
+        return self._dialect.read_login_response(response, secrets=secrets)
 
 
 class _AsyncLock:

@@ -100,6 +100,15 @@ def test_the_same_idempotency_key_gets_the_same_response_however_late(wire: Wire
 
 
 @pytest.mark.parametrize("path", REFRESHES)
+@pytest.mark.parametrize("spelled", ['"attempt-1"', '"attempt-1";try=2', "attempt-1"])
+def test_an_idempotency_key_is_a_structured_string(wire: Wire, path: str, spelled: str) -> None:
+    tokens = wire.login(coordinated=True)
+    first = refreshed(wire, path, tokens["refresh_token"], **{"idempotency-key": "attempt-1"}).json()
+    again = refreshed(wire, path, tokens["refresh_token"], **{"idempotency-key": spelled}).json()
+    assert again["refresh_token"] == first["refresh_token"]
+
+
+@pytest.mark.parametrize("path", REFRESHES)
 def test_a_token_used_again_much_later_ends_the_session(wire: Wire, path: str) -> None:
     tokens = wire.login(coordinated=True)
     newer = refreshed(wire, path, tokens["refresh_token"], **{"idempotency-key": "one"}).json()

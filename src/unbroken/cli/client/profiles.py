@@ -4,7 +4,8 @@
     ├── NAME.json          the server, how to speak with it, and a client secret      0600
     └── NAME.tokens.json   the tokens, in a ``FileStore``, with its lock files        0600
 
-1. A folder that other users may write to is refused: whoever replaces a profile decides where its tokens are sent.
+1. A folder or a profile that other users may write to, or that is another user's, is refused (``_private_files.py``):
+   whoever replaces a profile decides where its tokens are sent.
 2. A name belongs to its server until it is logged out, so that no server gets another server's tokens.
 3. A profile is replaced as a whole file. The lock files of the store are kept; ``FileStore`` says why.
 """
@@ -27,6 +28,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from unbroken._private_files import read_private, require_private_folder
 from unbroken.client.core.dialect import Dialect, oauth2, unbroken_server
 from unbroken.client.session import Session
 from unbroken.client.stores.base import TokenStore
@@ -178,7 +180,7 @@ def find_profile(name: str) -> Profile:
     """Return the profile *name*. Raises InvalidRequest, which lists the names, or ConfigurationError."""
     file = _folder() / f"{valid_name(name)}.json"
     try:
-        return _parse_profile(name, json.loads(file.read_bytes()))
+        return _parse_profile(name, json.loads(read_private(file, "the profile", closed_by_folder=True)))
     except FileNotFoundError:
         names = profile_names()
         known = f"known are: {', '.join(names)}" if names else "make one with `unbroken login URL --as NAME`"
@@ -236,6 +238,7 @@ def _folder(*, make: bool = False) -> Path:
             raise ConfigurationError(f"{folder} is not a folder: set UNBROKEN_HOME to one")
         if mode & 0o022:
             raise ConfigurationError(f"other users may write to {folder}: run `chmod 700 {shlex.quote(str(folder))}`")
+        require_private_folder(folder)
     except FileNotFoundError:
         pass
     except OSError as error:

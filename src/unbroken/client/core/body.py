@@ -9,9 +9,12 @@ A request body is judged before it is sent the first time, because nothing can b
 4. An object of unknown kind counts as spent once, also one that looks like a collection, such as a wrapper that shows
    progress.
 
-A response body is read only to look for a challenge.
+A response body is read to look for a challenge in it, or because the response is a challenge.
 
 5. What was read of it is put back, with the unread rest behind it, so that the caller reads it from its beginning.
+6. It is read up to a number of bytes and of seconds: a server may send without end, or a byte a second.
+7. A challenge that goes on beyond them is cut there: the connection is closed, and the caller finds the beginning,
+   decoded and without the headers of its coding and length.
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from inspect import iscoroutinefunction
 from typing import Any
 
-__all__ = ["BodyBuffer", "ReplayedStream", "Rewind", "rewinder"]
+__all__ = ["CODING_HEADERS", "BodyBuffer", "ReplayedStream", "Rewind", "rewinder"]
 
 Rewind = Callable[[], object]
+MAX_READ_SECONDS = 5.0
+CODING_HEADERS = ("content-encoding", "content-length")  # which a body that was cut no longer has (rule 7)
 BUILT_IN_COLLECTIONS = (list, tuple, dict, set, frozenset, deque)
 
 
@@ -53,18 +58,21 @@ def _seek_back(file: Any) -> Rewind | None:
 
 
 class BodyBuffer:
-    """Collects the ``pieces`` of a body, up to *max_bytes* and the piece in which they end; None is no limit."""
+    """Collects the ``pieces`` of a body, up to *max_bytes* and the piece in which they end (rule 6).
 
-    def __init__(self, max_bytes: int | None) -> None:
+    *clock* returns seconds, from a clock that never jumps.
+    """
+
+    def __init__(self, max_bytes: int, clock: Callable[[], float]) -> None:
         self.max_bytes = max_bytes
         self.pieces: list[bytes] = []
-        self._size = 0
+        self._size, self._clock, self._ends = 0, clock, clock() + MAX_READ_SECONDS
 
     def add(self, piece: bytes) -> bool:
-        """Add *piece*. Return whether the body is still within *max_bytes*."""
+        """Add *piece*. Return whether to read on."""
         self.pieces.append(piece)
         self._size += len(piece)
-        return self.max_bytes is None or self._size <= self.max_bytes
+        return self._size <= self.max_bytes and self._clock() < self._ends
 
 
 class ReplayedStream:

@@ -10,7 +10,8 @@
     ├── login_failed       ResponseMatch: which response to a login means a wrong name or password
     └── logout             RequestTemplate of ``Session.logout``
 
-1. Only ``ends_session`` ends a session. Any other response without tokens means "try later": the tokens are kept.
+1. Only ``ends_session`` ends a session. Any other response without tokens means "try later": the tokens are kept. An
+   OAuth error is one under any status, 200 included, as JSON or as a form; its message has the server's own words.
 2. A body is read only where a condition needs it, only as JSON, of declared types, and up to a declared size.
 3. The idempotency key goes out as the header ``Idempotency-Key``; a server that does not know it ignores it.
 4. A 401 is a challenge for us if it names our scheme, ``Bearer`` (RFC 9110 §11.6.1, RFC 6750 §3). A 401 that names
@@ -27,11 +28,11 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 from urllib.parse import quote_plus, urlencode
 
-from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, retry_after_seconds
+from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, is_safe_in_header, retry_after_seconds
 from unbroken._origins import Origin, ascii_and_unicode_forms, is_secure, origin_of
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, LoginRefused, TryLater
@@ -123,10 +124,12 @@ class ResponseMatch:
             return False
         if not self.field:
             return True
-        body = response.json()
+        body = response.parsed()
         if not isinstance(body, Mapping):
             return False
-        return (str(value_at(body, self.field)) in self.values) is not self.negate
+        value = value_at(body, self.field)
+        is_plain = value is None or isinstance(value, (str, int, float))  # others are no code, and may be deep
+        return (is_plain and str(value) in self.values) is not self.negate
 
 
 def is_bearer_challenge(response: HttpResponse, scheme: str = "bearer") -> bool:
@@ -231,8 +234,13 @@ class MfaChallenge:
 
 
 UNKNOWN_CLIENT_ERRORS = ("invalid_client", "unauthorized_client")  # RFC 6749 §5.2
-INVALID_GRANT = ResponseMatch.of(400, 401, field="error", values=("invalid_grant",))
+TEMPORARY_ERRORS = ("server_error", "temporarily_unavailable", "slow_down")  # RFC 6749 §4.1.2.1, RFC 8628 §3.5
 SUCCESS = ResponseMatch(frozenset(range(200, 300)))
+INVALID_GRANT_STATUSES = frozenset({400, 401}) | frozenset(range(200, 300))  # some servers say it in a 200
+INVALID_GRANT = ResponseMatch(INVALID_GRANT_STATUSES, "error", frozenset({"invalid_grant"}))
+OTHER_WORDS_FOR_INVALID_GRANT = ("bad_refresh_token",)  # GitHub
+MAX_DESCRIPTION_CHARS = 300
+MAX_WORD_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,7 +326,9 @@ class Dialect:
         """Return whether a response with these headers (names in lower case) may be read for a challenge (rule 2)."""
         length = headers.get("content-length", "0")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        return kind in self.body_types and length.isdigit() and int(length) <= self.max_body_bytes
+        if kind not in self.body_types or not (length.isascii() and length.isdigit()):
+            return False
+        return float(length) <= self.max_body_bytes  # int refuses thousands of digits
 
     def is_challenge(self, response: HttpResponse) -> bool:
         """Return whether *response* rejects the access token of its request."""
@@ -337,18 +347,26 @@ class Dialect:
             {"idempotency-key": f'"{idempotency_key}"'},  # rule 3
         )
 
-    def read_refresh_response(self, response: HttpResponse) -> RefreshOutcome:
-        """Return what *response* to a refresh means."""
+    def read_refresh_response(self, response: HttpResponse, *, secrets: tuple[str, ...] = ()) -> RefreshOutcome:
+        """Return what *response* to a refresh means. *secrets* are texts that no error may repeat."""
         if self.ends_session.matches(response):
-            word = value_at(response.json(), self.reason_field) if self.reason_field else None
-            return GrantRejected(word if isinstance(word, str) and word.isidentifier() else "invalid_grant")
+            return GrantRejected(self._reason(response))
         if self.succeeded.matches(response):
             try:
-                return TokenResponse.from_response(response.json(), self.tokens)
+                return TokenResponse.from_response(response.parsed(), self.tokens)
             except BadResponse as error:
-                return _unreadable_response(response, error)
+                if not _oauth_error(response):
+                    return _unreadable_response(response, error)
         # rule 1; behind a gateway that gave up (502, 504), the server may have carried the refresh out
-        return Indeterminate(_describe_error(response), response.status in (502, 504), retry_after_seconds(response))
+        why = _describe_error(response, secrets)
+        return Indeterminate(why, response.status in (502, 504), retry_after_seconds(response))
+
+    def _reason(self, response: HttpResponse) -> str:
+        """Return the word for why *response* ends the session."""
+        word = value_at(response.parsed(), self.reason_field) if self.reason_field else None
+        if not _is_word(word) and self.ends_session.field == "error":
+            word = _oauth_error(response)
+        return str(word) if _is_word(word) else "invalid_grant"
 
     # ---- login and logout --------------------------------------------------------------------------------------
 
@@ -364,25 +382,31 @@ class Dialect:
             raise ConfigurationError("the server wants a code, and this dialect has no mfa=RequestTemplate(...)")
         return self.mfa.build({"mfa_token": challenge.token, "code": code})
 
-    def read_login_response(self, response: HttpResponse) -> TokenResponse | MfaChallenge:
-        """Return the tokens of a login, or the challenge that wants a code.
+    def read_login_response(
+        self, response: HttpResponse, *, secrets: tuple[str, ...] = ()
+    ) -> TokenResponse | MfaChallenge:
+        """Return the tokens of a login, or the challenge that wants a code. *secrets* are texts that no error repeats.
 
         Raise LoginRefused, TryLater, InvalidRequest or ConfigurationError (BadResponse).
         """
         if challenge := _mfa_challenge(response):
             return challenge
-        error = value_at(response.json(), "error")
+        error = _oauth_error(response)
         if self.login_failed.matches(response) and error not in UNKNOWN_CLIENT_ERRORS:
             raise LoginRefused("the login was refused: wrong name or password")
         if self.succeeded.matches(response):
-            return TokenResponse.from_response(response.json(), self.tokens)
-        if response.status == 429 or response.status >= 500:
-            raise TryLater(_describe_error(response), retry_after=retry_after_seconds(response))
+            try:
+                return TokenResponse.from_response(response.parsed(), self.tokens)
+            except BadResponse:
+                if not error:
+                    raise
+        if response.status == 429 or response.status >= 500 or error in TEMPORARY_ERRORS:
+            raise TryLater(_describe_error(response, secrets), retry_after=retry_after_seconds(response))
         if error in UNKNOWN_CLIENT_ERRORS:
             raise ConfigurationError(f"the server does not allow this client to log in with a password: {error}")
         if error in ("access_denied", "invalid_grant"):
             raise LoginRefused("the login was refused: wrong name or password")
-        raise InvalidRequest(f"the server did not understand the login: {_describe_error(response)}")
+        raise InvalidRequest(f"the server did not understand the login: {_describe_error(response, secrets)}")
 
     def logout_request(self, tokens: Tokens) -> HttpRequest | None:
         """Return the request that revokes the session of *tokens*; None if the dialect has none."""
@@ -414,12 +438,16 @@ def oauth2(
     client_secret: str = "",
     revocation_endpoint: str = "",
     origins: tuple[str, ...] = (),
+    over: tuple[str, ...] = (),
 ) -> Dialect:
     """Return the dialect of an OAuth 2.0 server (RFC 6749; revocation RFC 7009).
 
     With a *client_secret* the client authenticates by HTTP Basic (§2.3.1), else *client_id* goes into the form.
-    *origins* are those of the API, by default that of the token endpoint.
+    *origins* are those of the API, by default that of the token endpoint. *over* are the words with which this server
+    says, in ``error``, that a refresh token is dead, besides ``invalid_grant`` and GitHub's ``bad_refresh_token``.
+    Raises ConfigurationError for a value that cannot work.
     """
+    _require(_is_text_tuple(over), f"oauth2 takes over as a tuple of words: over=({over!r},)")
     headers: dict[str, str] = {}
     client: dict[str, object] = {"client_id": client_id} if client_id else {}
     if client_secret:
@@ -434,6 +462,7 @@ def oauth2(
         login=form(token_endpoint, {"grant_type": "password", **client}),
         logout=form(revocation_endpoint, client, {"refresh_token": "token"}) if revocation_endpoint else None,
         origins=origins or (token_endpoint,),
+        ends_session=replace(INVALID_GRANT, values=INVALID_GRANT.values | {*OTHER_WORDS_FOR_INVALID_GRANT, *over}),
     )
 
 
@@ -459,7 +488,7 @@ def _unreadable_response(response: HttpResponse, error: BadResponse) -> Indeterm
 
     A JSON object comes from the backend, and the dialect is wrong. Anything else may be the page of a proxy.
     """
-    if isinstance(response.json(), Mapping):
+    if isinstance(response.parsed(), Mapping):
         return Indeterminate(str(error), cause=error, may_retry=False)
     return Indeterminate("the response to the refresh cannot be read", lost=True, cause=error)
 
@@ -469,13 +498,35 @@ def _mfa_challenge(response: HttpResponse) -> MfaChallenge | None:
     token, kind, hint = (value_at(body, name) for name in ("mfa_token", "challenge_type", "hint"))
     if response.status < 400 or value_at(body, "error") != "mfa_required" or not isinstance(token, str):
         return None
-    return MfaChallenge(token, kind if isinstance(kind, str) else "", hint if isinstance(hint, str) else "")
+    return MfaChallenge(token, _readable(kind), _readable(hint)) if is_safe_in_header(token) else None
 
 
-def _describe_error(response: HttpResponse) -> str:
-    error = value_at(response.json(), "error")
-    word = f", error {error!r}" if isinstance(error, str) and error.isidentifier() else ""
-    return f"the server responded with status {response.status}{word}"
+def _oauth_error(response: HttpResponse) -> str:
+    """Return the ``error`` of an OAuth error (RFC 6749 §5.2), under whatever status it came; "" without one."""
+    error = value_at(response.parsed(), "error")
+    return error if isinstance(error, str) and _is_word(error) else ""
+
+
+def _describe_error(response: HttpResponse, secrets: tuple[str, ...]) -> str:
+    """Return status, ``error`` and ``error_description`` in words, without the *secrets* that a server may repeat."""
+    error = _oauth_error(response)
+    description = value_at(response.parsed(), "error_description")
+    for secret in filter(None, secrets):
+        description = description.replace(secret, "…") if isinstance(description, str) else ""
+    words = f", error {error!r}" if error else ""
+    words += f": {said}" if error and (said := _readable(description)) else ""
+    return f"the server responded with status {response.status}{words}"
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_WORD_CHARS and value.replace("-", "_").isidentifier()
+
+
+def _readable(value: object) -> str:
+    """Return a text of the server's as a person may see it: short, and without signs that steer a terminal."""
+    text = value if isinstance(value, str) else ""
+    shown = "".join(sign if sign.isprintable() else " " for sign in text[:MAX_DESCRIPTION_CHARS]).strip()
+    return shown + "…" if len(text) > MAX_DESCRIPTION_CHARS else shown
 
 
 def _lower_case_names(headers: Mapping[str, str]) -> dict[str, str]:

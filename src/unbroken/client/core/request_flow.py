@@ -6,7 +6,8 @@
 
 1. Whether the body can be sent again is known before it is sent. One that cannot is sent with a token that is not
    ageing, never twice and never empty; its response is final.
-2. A challenged response is read to its end before the request waits, so that a waiting request holds no connection.
+2. A challenged response is read to its end before the request waits, so that a waiting request holds no connection; or
+   to a bound, and closed there.
 3. Every other response stays unread. A body is read only where the dialect looks for a challenge in it, only of its
    types, and only up to its size; a longer one goes on to the caller whole.
 4. The second response is final. If it is a challenge too, the endpoint is remembered for it (rule 7 of schedule.py).
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from unbroken._http import HttpResponse
+from unbroken._http import MAX_BODY_BYTES, HttpResponse
 from unbroken.client.core.body import Rewind
 from unbroken.client.core.dialect import Dialect
 from unbroken.client.core.events import ClientEvent, RequestNotReplayed, RequestReplayed
@@ -28,7 +29,9 @@ from unbroken.client.core.schedule import ActiveTokens
 from unbroken.errors import NotReplayable
 
 __all__ = [
+    "MAX_CHALLENGE_BYTES",
     "NOT_OUR_RESPONSE",
+    "CutBody",
     "Effect",
     "MarkNotReplayable",
     "NeedNewerTokens",
@@ -41,6 +44,7 @@ __all__ = [
 ]
 
 NOT_OUR_RESPONSE = 0  # in place of a status: the response of a server that did not get our token, behind a redirect
+MAX_CHALLENGE_BYTES = MAX_BODY_BYTES  # of the body of a challenge, before and after decoding
 BODY_SPENT = "its body could be sent only once"
 
 
@@ -66,7 +70,13 @@ class ReadHeaders(NamedTuple):
 class ReadBody(NamedTuple):
     """Result: the body of the response (bytes); None if it is longer than *max_bytes* or cannot be decoded."""
 
-    max_bytes: int | None = None
+    max_bytes: int
+
+
+class CutBody(NamedTuple):
+    """Read the body of a challenge to its end, or to *max_bytes*, and close the response there. No result."""
+
+    max_bytes: int
 
 
 class NeedNewerTokens(NamedTuple):
@@ -86,19 +96,29 @@ class MarkNotReplayable(NamedTuple):
     error: NotReplayable
 
 
-Effect = NeedTokens | SendWith | ReadHeaders | ReadBody | NeedNewerTokens | MarkNotReplayable
+Effect = NeedTokens | SendWith | ReadHeaders | ReadBody | CutBody | NeedNewerTokens | MarkNotReplayable
 
 
 class ResponsePort(Protocol):
-    """A response as an adapter shows it. ``read`` blocks, or returns an awaitable, as the adapter's client does."""
+    """A response as an adapter shows it. ``read`` and ``cut`` block, or return an awaitable, as the client does.
+
+    Both stop after a number of seconds too (rule 6 of body.py), and decode no more than *max_bytes*.
+    """
 
     def headers(self) -> Mapping[str, str]:
         """Return the headers, names in lower case."""
 
-    def read(self, max_bytes: int | None = None) -> Any:
+    def read(self, max_bytes: int) -> Any:
         """Read the body to its end, which frees the connection, and put it back for the caller. Return it as bytes.
 
-        Return None if it is longer than *max_bytes*, or cannot be decoded; what was read of it is put back.
+        Return None if it is longer than *max_bytes*, or cannot be decoded; what was read of it is put back, with the
+        rest behind it.
+        """
+
+    def cut(self, max_bytes: int) -> Any:
+        """Read the body to its end, or to *max_bytes*, which frees the connection; put back what was read.
+
+        Of a longer one its beginning is left for the caller, decoded, and without ``CODING_HEADERS``.
         """
 
     def mark(self, error: NotReplayable) -> None:
@@ -139,14 +159,14 @@ def request_flow(
 
 
 def _is_challenge(dialect: Dialect, status: int) -> Generator[Effect, Any, bool]:
-    """Return whether the response is a challenge; if so, it has been read to its end (rule 2)."""
+    """Return whether the response is a challenge; if so, its connection is free (rule 2)."""
     if status == NOT_OUR_RESPONSE or not dialect.may_challenge(status):
         return False
     headers: Mapping[str, str] = yield ReadHeaders()
     if not dialect.reads_body:
         if not dialect.is_challenge(HttpResponse(status, headers)):
             return False
-        yield ReadBody()
+        yield CutBody(MAX_CHALLENGE_BYTES)  # rule 2
         return True
     if not dialect.may_read_body(headers):
         return False  # rule 3

@@ -1,7 +1,8 @@
 """Records as bytes, encrypted if there is a key, for every store that writes them down.
 
 1. The format has a number. A record that a newer version of this library has written is refused.
-2. Bytes that are no record raise CorruptRecord. The store decides what happens to them.
+2. Bytes that are no record raise CorruptRecord. The store decides what happens to them. A record has only values that
+   this library writes: no text that would break a header, no number that no clock can show.
 3. Encryption is that of ``_encryption.py``: the first key encrypts, every key decrypts. An unencrypted record
    is read, and encrypted when it is written next.
 4. What cannot be decrypted never counts as corrupt: a wrong key must not cost a user the session.
@@ -14,6 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from unbroken._encryption import EncryptionKey, Encryptor, keys_from_environment, new_key
+from unbroken._http import is_safe_in_header
 from unbroken.client.core.record import StoredSession
 from unbroken.errors import ConfigurationError
 from unbroken.tokens import Tokens
@@ -22,6 +24,8 @@ __all__ = ["CorruptRecord", "EncryptionKey", "SessionCodec", "key_from_environme
 
 FORMAT = 1
 ENCRYPTED_PREFIX = b"unbroken-encrypted:"
+MAX_COUNT = 2**63 - 1
+MAX_TIME_SECONDS = 1e11  # since the Unix epoch: three thousand years
 
 
 class CorruptRecord(Exception):
@@ -48,7 +52,7 @@ class SessionCodec:
             data = self._decrypt(data[len(ENCRYPTED_PREFIX) :])
         try:
             return _to_record(json.loads(data), self._store_name)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise CorruptRecord(f"{self._store_name} does not hold tokens") from error  # rule 2
 
     def _decrypt(self, encrypted: bytes) -> bytes:
@@ -87,24 +91,38 @@ def _to_record(fields: dict[str, Any], store_name: str) -> StoredSession:
     version, epoch, over = fields["version"], fields["epoch"], fields["over"]
     idempotency_key = fields["idempotency_key"]
     tokens = None if fields["tokens"] is None else Tokens(**fields["tokens"])
-    if not (isinstance(version, int) and isinstance(epoch, int) and isinstance(over, str)):
+    if not (_is_count(version) and _is_count(epoch) and _is_text(over)):
         raise TypeError("not a record")
-    if not (idempotency_key is None or isinstance(idempotency_key, str)):
+    if not (idempotency_key is None or _is_text(idempotency_key)):
         raise TypeError("not a record")
     if tokens and not _are_valid(tokens, version):
         raise TypeError("not a record")
     device_token = fields.get("device_token", "")  # older versions write none
-    if not isinstance(device_token, str):
+    if not _is_text(device_token):
         raise TypeError("not a record")
     return StoredSession(version, epoch, tokens, idempotency_key, over, device_token)
 
 
 def _are_valid(tokens: Tokens, version: int) -> bool:
     texts = (tokens.access_token, tokens.refresh_token or "", tokens.scope, tokens.token_type)
-    numbers = (tokens.received_at, tokens.expires_in or 0.0, tokens.refresh_expires_in or 0.0, tokens.refresh_seq or 0)
+    moments = (tokens.received_at, tokens.expires_in or 0.0, tokens.refresh_expires_in or 0.0)
     return (
-        all(isinstance(text, str) for text in texts)
-        and all(isinstance(number, (int, float)) for number in numbers)
+        all(map(_is_text, texts))
+        and all(map(_is_time, moments))
+        and all(map(_is_count, (tokens.epoch, tokens.refresh_seq or 0)))
         and bool(tokens.access_token)
         and tokens.version == version
     )
+
+
+def _is_text(value: object) -> bool:
+    """Return whether *value* can stand in a header, where most of these texts go."""
+    return isinstance(value, str) and is_safe_in_header(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value <= MAX_TIME_SECONDS

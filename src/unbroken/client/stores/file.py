@@ -1,7 +1,8 @@
 """Tokens in one file of one machine, shared by all processes that open it.
 
 1. The file is replaced as a whole: written beside, flushed to the disk, renamed. A crash leaves the old or the new one.
-2. Only its owner can read it (0600), from its first byte on; with a key its content is encrypted (``codec.py``).
+2. Only its owner can read it (0600), from its first byte on; with a key its content is encrypted (``codec.py``). A
+   file, a lock or a folder of somebody else's is refused (``_private_files.py``).
 3. Two lock files stand beside it (``file_lock.py``): ``.refresh`` is held for a whole refresh, ``.write`` for one
    compare-and-set.
 4. A file without readable tokens is set aside under another name, never deleted. A file that a newer version of this
@@ -17,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from unbroken._private_files import open_private, read_private, require_private_folder, resolve_private
 from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
 from unbroken.client.stores.file_lock import file_lock, require_flock
@@ -33,12 +35,13 @@ class FileStore:
     """Tokens in the file at *path* (``~`` is the home folder); a missing folder is created, for its owner alone.
 
     *key* encrypts them (``unbroken.client.stores.codec.new_key`` makes one). Raises ConfigurationError if the folder
-    cannot be created or written, the key is not valid, or the system has no ``flock``.
+    cannot be created or written, if other users may write to it or to the file, if the key is not valid, or if the
+    system has no ``flock``. A file that others may read is used, with a warning that says how to mend it.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, key: EncryptionKey | None = None) -> None:
         require_flock("FileStore")
-        self.path = Path(os.path.realpath(Path(path).expanduser()))
+        self.path = resolve_private(path, "the token file")
         self._codec, self._key = SessionCodec(f"the token file {self.path}", key), key
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -46,6 +49,9 @@ class FileStore:
             raise ConfigurationError(f"the folder {self.path.parent} cannot be created: {error.strerror}") from error
         if self.path.is_dir() or not os.access(self.path.parent, os.W_OK | os.X_OK):
             raise ConfigurationError(f"{self.path} cannot be written: name a file in a folder that you may write to")
+        require_private_folder(self.path.parent)
+        with contextlib.suppress(OSError):  # without a file there is nothing to check
+            os.close(open_private(self.path, os.O_RDONLY, "the token file"))
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (self.path, self._key))
@@ -74,7 +80,7 @@ class FileStore:
 
     def _read(self) -> StoredSession:
         try:
-            data = self.path.read_bytes()
+            data = read_private(self.path, "the token file")
         except FileNotFoundError:
             return EMPTY
         except OSError as error:

@@ -3,6 +3,7 @@
 1. The file is never deleted: a process that waits on a deleted file and one that creates it anew would hold two locks.
 2. The operating system releases the lock when its holder dies. A forked child has a copy of the descriptor, which would
    keep the lock: it closes the copy at once, and the holder unlocks explicitly.
+3. Nobody else may have put the file there (``_private_files.py``): a link in its place would be followed as this user.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from unbroken._fork import register_fork_aware
+from unbroken._private_files import open_private
 from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
 
 try:
@@ -33,9 +36,12 @@ def require_flock(what: str) -> None:
 
 @contextmanager
 def file_lock(path: str, timeout: float) -> Iterator[None]:
-    """Hold the lock file at *path*. Raise StoreBusy after *timeout* seconds, StoreUnavailable if it cannot open."""
+    """Hold the lock file at *path*. Raise StoreBusy after *timeout* seconds, StoreUnavailable if it cannot open.
+
+    Raise ConfigurationError if another user may have put it there (rule 3).
+    """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_private(Path(path), os.O_RDWR | os.O_CREAT, "the lock file")
     except OSError as error:
         raise StoreUnavailable(f"the lock file {path} cannot be opened: {error.strerror}") from error
     _descriptors.all.add(descriptor)

@@ -19,6 +19,7 @@ try:
 except ImportError as error:
     raise ImportError("KeyringStore needs keyring: pip install 'unbroken[keyring]'") from error
 
+from unbroken._private_files import require_private_folder
 from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, SessionCodec
 from unbroken.client.stores.file_lock import file_lock, require_flock
@@ -45,6 +46,7 @@ class KeyringStore:
             self.locks.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"the folder {self.locks} cannot be created: {error.strerror}") from error
+        require_private_folder(self.locks)
         self._lock = str(self.locks / re.sub(r"[^A-Za-z0-9.-]", "_", f"{service}.{name}"))
 
     def load(self) -> StoredSession:

@@ -3,6 +3,8 @@
 1. Each call opens its own connection, so that any thread may use the store, also after a fork.
 2. A save is one statement that compares and sets; it is durable when it returns.
 3. The lock is a lease in the same row (``lease.py``).
+4. Only its owner can read the file (0600), from its first byte on. A file or a folder of somebody else's is refused
+   (``_private_files.py``).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unbroken._durations import Duration, to_seconds
+from unbroken._private_files import open_private, resolve_private
 from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.client.stores.base import Lease
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
@@ -54,7 +57,7 @@ class SqliteStore:
         key: EncryptionKey | None = None,
         lease: Duration = LEASE_SECONDS,
     ) -> None:
-        self.path, self.name = Path(os.path.realpath(Path(path).expanduser())), name
+        self.path, self.name = resolve_private(path, "the token store"), name
         self.lease = to_seconds("lease", lease)
         self._lease_lock = LeaseLock(self)
         self._key, self._codec = key, SessionCodec(f"the session {name!r} in {self.path}", key)
@@ -62,8 +65,6 @@ class SqliteStore:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute(CREATE_TABLE)
             database.execute(INSERT_EMPTY, (self.name, EMPTY.stamp))
-        if os.name == "posix":
-            os.chmod(self.path, 0o600)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (self.path, self.name, self._key, self.lease))
@@ -109,6 +110,7 @@ class SqliteStore:
     @contextmanager
     def _connection(self) -> Iterator[Any]:
         try:
+            os.close(open_private(self.path, os.O_RDWR | os.O_CREAT, "the token store"))  # rule 4
             database = sqlite3.connect(self.path, timeout=5.0, isolation_level=None)
             try:
                 database.execute("PRAGMA synchronous = FULL")
@@ -117,6 +119,8 @@ class SqliteStore:
                 database.close()
         except sqlite3.Error as error:
             raise StoreUnavailable(f"the token store {self.path} cannot be used: {error}") from error
+        except OSError as error:
+            raise StoreUnavailable(f"the token store {self.path} cannot be opened: {error.strerror}") from error
 
 
 def _rebuild(path: Path, name: str, key: EncryptionKey | None, lease: float) -> SqliteStore:

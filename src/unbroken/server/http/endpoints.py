@@ -21,7 +21,7 @@
 1. A rejected refresh token is 400 ``invalid_grant`` at every endpoint. Nothing else has this code, except a wrong
    password at ``/token``, where RFC 6749 §5.2 prescribes it. At ``/login`` a wrong password is 401 ``access_denied``
    without a challenge, because no token was sent.
-2. The header ``Idempotency-Key`` of a refresh is the client's idempotency key.
+2. The header ``Idempotency-Key`` of a refresh is the client's idempotency key (``idempotency.py``).
 3. Callers see and revoke their own sessions only, and not with every token: ``sessions.py``. Introspection of other
    subjects' tokens, and the list of revocations, need the scope ``introspect``.
 4. Too many wrong passwords are 429 with ``Retry-After``.

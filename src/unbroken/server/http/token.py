@@ -18,6 +18,7 @@ from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
 from unbroken.server.core.session_info import NewSession
 from unbroken.server.http.bodies import ErrorBody
 from unbroken.server.http.cookies import CookieTransport, ambiguous_cookies
+from unbroken.server.http.idempotency import read_idempotency_key
 from unbroken.server.http.login import LoginEndpoints
 from unbroken.server.http.messages import (
     NO_STORE,
@@ -115,7 +116,7 @@ class TokenEndpoints:
         return await self._sessions.arefresh_within(
             token,
             self._remaining_scope,
-            idempotency_key=request.headers.get("idempotency-key"),
+            idempotency_key=read_idempotency_key(request.headers.get("idempotency-key")),
             client_id=client_id,
             scope=scope,
             caller=request.caller,

@@ -7,7 +7,8 @@
 3. Each thread has its own connections, one for each durability and each timeout. A forked child opens new ones.
 4. The schema has a number. An older schema is upgraded when the file is opened; a newer one is refused.
 5. One row a session, changed in place: no number of refreshes adds a row.
-6. The file belongs to its owner alone (mode 0600). The file of another program is refused and left unchanged.
+6. The file belongs to its owner alone (mode 0600). The file of another program is refused and left unchanged, and so is
+   one that other users may have put there or may change (``_private_files.py``).
 7. Errors of the driver become StoreUnavailable (try again later), ConfigurationError (an operator must act) or
    InvalidRequest (text that SQLite cannot store).
 """
@@ -26,6 +27,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
+from unbroken._private_files import open_private, resolve_private
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
 from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionBinding, SessionRow, rotated_row
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
@@ -398,7 +400,7 @@ class SqliteFile:
 
     def __init__(self, path: str | os.PathLike[str], steps: Sequence[str]) -> None:
         self._steps = steps
-        self.path = Path(path).expanduser().absolute()
+        self.path = resolve_private(path, "the database")
         self._local = threading.local()  # connections of a thread, the process that opened them, its timeout (rule 3)
         self.short_timeout = ShortTimeout(self._local)
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
@@ -406,7 +408,8 @@ class SqliteFile:
         if not self.path.parent.is_dir():
             raise ConfigurationError(f"the folder {self.path.parent} does not exist: create it, or name another file")
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # rule 6
+            flags = os.O_RDWR | os.O_CREAT
+            os.close(open_private(self.path, flags, "the database", closed_by_folder=True))  # rule 6
             self._upgrade(self.connection(durable=True))
         except OSError as error:
             raise ConfigurationError(f"{self.path} cannot be written: {error.strerror}") from error

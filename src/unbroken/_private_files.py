@@ -1,0 +1,144 @@
+"""Files that hold secrets, opened as ssh opens its own: nobody else may have put them there, or may change them.
+
+1. A file, and the folder that it is in, belong to this user or to root. Root trusts root alone: a user could lead it by
+   the nose.
+2. Nobody else may write to the file or to its folder. A sticky folder, such as /tmp, is no harm: others can add files
+   there, but not replace ours. The group that a user has to itself is not somebody else.
+3. No link is followed when a file is opened. One that this user or root has put into such a folder is resolved once,
+   before; on a read-only mount, where nobody can put any, links are followed (secrets of containers are links).
+4. What others may only read is used, and a warning says which command mends it: it is too late to refuse. A token file
+   should be closed by itself; of other files the warning comes where the folder does not keep others out.
+
+Where files have no owners, as on Windows, nothing is checked.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shlex
+import stat
+from pathlib import Path
+
+from unbroken.errors import ConfigurationError
+
+__all__ = ["open_private", "read_private", "read_secret", "require_private_folder", "resolve_private"]
+
+_log = logging.getLogger("unbroken")
+
+HAS_OWNERS = hasattr(os, "geteuid")
+ROOT = 0
+FLAGS = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) if HAS_OWNERS else 0
+
+
+def resolve_private(path: str | os.PathLike[str], what: str) -> Path:
+    """Return the real path of *what* at *path*. Raise ConfigurationError for a link that somebody else may have put."""
+    named = Path(path).expanduser().absolute()
+    if HAS_OWNERS and named.is_symlink():
+        require_private_folder(Path(os.path.realpath(named.parent)))
+        if not _is_trusted(named.lstat().st_uid):
+            raise ConfigurationError(f"{what} {named} is a link of another user: name the file itself")
+    return Path(os.path.realpath(named))  # rule 3
+
+
+def require_private_folder(folder: Path) -> None:
+    """Raise ConfigurationError if others may put files into *folder*, or replace those in it (rules 1 and 2)."""
+    if not HAS_OWNERS:
+        return
+    found = os.stat(folder)
+    if not stat.S_ISDIR(found.st_mode):
+        return  # whoever opens a file in it gets the error
+    if not _is_trusted(found.st_uid):
+        raise ConfigurationError(f"the folder {folder} {_belongs_to(found.st_uid)}")
+    by_group = found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid)
+    if (by_group or found.st_mode & stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
+        raise ConfigurationError(f"other users may write to the folder {folder}: run `chmod go-w {_quoted(folder)}`")
+
+
+def open_private(path: Path, flags: int, what: str, *, closed_by_folder: bool = False) -> int:
+    """Return a descriptor of *what* at *path*, which *flags* may create, for its owner alone.
+
+    *closed_by_folder*: it is no matter that others may read it in a folder that keeps them out (rule 4). Raise
+    ConfigurationError if it cannot be trusted, and OSError if it cannot be opened.
+    """
+    if HAS_OWNERS:
+        require_private_folder(path.parent)
+    try:
+        descriptor = os.open(path, flags | FLAGS, 0o600)
+    except OSError:
+        if os.path.lexists(path):  # the system refuses some of these by itself, without the reason
+            _check(path.lstat(), path, what, closed_by_folder)
+        raise
+    try:
+        _check(os.fstat(descriptor), path, what, closed_by_folder)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_private(path: Path, what: str, *, closed_by_folder: bool = False) -> bytes:
+    """Return the content of *what* at *path*. The parameters and the errors are those of ``open_private``."""
+    with os.fdopen(open_private(path, os.O_RDONLY, what, closed_by_folder=closed_by_folder), "rb") as file:
+        return file.read()
+
+
+def read_secret(path: str | os.PathLike[str], what: str) -> bytes:
+    """Return the content of *what* at *path*, which an operator has put there, as ``read_private`` does (rule 3)."""
+    named = Path(path).expanduser().absolute()
+    if not HAS_OWNERS or os.statvfs(named.parent).f_flag & os.ST_RDONLY:
+        return named.read_bytes()
+    return read_private(resolve_private(named, what), what, closed_by_folder=True)
+
+
+def _check(found: os.stat_result, path: Path, what: str, closed_by_folder: bool) -> None:
+    if not HAS_OWNERS:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        raise ConfigurationError(f"{what} {path} is a link, and links are not followed: remove it")
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigurationError(f"{what} {path} is not a file: remove it")
+    if not _is_trusted(found.st_uid):
+        raise ConfigurationError(f"{what} {path} {_belongs_to(found.st_uid)}")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigurationError(f"other users may change {what} {path}: run `chmod 600 {_quoted(path)}`")
+    is_open = found.st_mode & (stat.S_IRGRP | stat.S_IROTH) and found.st_uid == os.geteuid()
+    if is_open and not (closed_by_folder and not os.stat(path.parent).st_mode & (stat.S_IXGRP | stat.S_IXOTH)):
+        _tell(f"other users may read {what} {path}: run `chmod 600 {_quoted(path)}`")  # rule 4
+
+
+@functools.lru_cache(maxsize=100)
+def _tell(message: str) -> None:
+    """Log *message* once."""
+    _log.warning("%s", message)
+
+
+def _is_trusted(owner: int) -> bool:
+    return owner in (os.geteuid(), ROOT)
+
+
+def _belongs_to(owner: int) -> str:
+    import pwd  # noqa: PLC0415  # POSIX only
+
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"the user {owner}"
+    return f"belongs to {name}: run this as {name}, or name one of your own"
+
+
+def _is_own_group(group: int) -> bool:
+    """Return whether *group* has this user's name, and no other member."""
+    import grp  # noqa: PLC0415  # POSIX only
+    import pwd  # noqa: PLC0415
+
+    try:
+        user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return found.gr_gid == user.pw_gid and found.gr_name == user.pw_name and set(found.gr_mem) <= {user.pw_name}
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

@@ -1,0 +1,175 @@
+"""The parsers: functions of bytes that may raise what they document, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from unbroken import HttpResponse, ResponseMatch, oauth2, unbroken_server
+from unbroken import _base64 as base64url
+from unbroken._durations import to_seconds
+from unbroken._http import retry_after_seconds
+from unbroken._json import parse_json
+from unbroken._origins import is_loopback, origin_of
+from unbroken.cli.parsers import InvalidValue, parse_duration
+from unbroken.cli.settings import read_settings
+from unbroken.client.core.content_coding import decode_body
+from unbroken.client.core.dialect import is_bearer_challenge, parse_challenges
+from unbroken.client.stores.codec import CorruptRecord, SessionCodec
+from unbroken.errors import ConfigurationError, Refused, UnbrokenError
+from unbroken.server.http.idempotency import read_idempotency_key
+from unbroken.server.http.messages import Request
+from unbroken.tokens import TokenResponse, jwt_lifetime
+
+__all__ = ["PARSERS", "Parser"]
+
+
+class Parser(NamedTuple):
+    """One parser, what it may raise, and inputs that are nearly right."""
+
+    parse: Callable[[bytes], object]
+    errors: tuple[type[Exception], ...] = ()
+    seeds: tuple[bytes, ...] = ()
+
+
+JSON_SEEDS = (
+    b'{"access_token": "a", "refresh_token": "r", "expires_in": 3600, "refresh_seq": 3, "scope": ["a", "b"]}',
+    b'{"error": "invalid_grant", "error_description": "gone", "reason": "reuse"}',
+    b'{"data": {"access_token": "a"}, "expires_in": "1e400", "refresh_seq": "99999999999999999999"}',
+    b'{"error": "mfa_required", "mfa_token": "m", "challenge_type": "totp", "hint": "\\u001b[2J"}',
+    b"error=bad_refresh_token&error_description=gone&access_token=a",
+)
+HEADERS = ("content-type", "retry-after", "date", "www-authenticate", "content-encoding", "content-length")
+CODE_IN_200 = replace(unbroken_server("https://a.example"), challenge=ResponseMatch.of(200, field="code", values=(1,)))
+STANDARD = oauth2("https://a.example/token", over=("gone",))
+RECORD = (
+    b'{"unbroken":1,"version":1,"epoch":1,"tokens":{"access_token":"a","version":1},"idempotency_key":null,"over":""}'
+)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("latin-1")
+
+
+def _response(data: bytes) -> HttpResponse:
+    """A response whose status, headers and body come from *data*."""
+    head, _, body = data.partition(b"\n")
+    values = _text(head).split("\x01")
+    statuses = (200, 201, 400, 401, 403, 429, 500, 503)
+    return HttpResponse(statuses[len(head) % len(statuses)], dict(zip(HEADERS, values, strict=False)), body)
+
+
+def _as_form(data: bytes) -> HttpResponse:
+    return HttpResponse(200, {"content-type": "application/x-www-form-urlencoded"}, data)
+
+
+def _challenge(data: bytes) -> object:
+    found = HttpResponse(401, {"www-authenticate": _text(data)})
+    return is_bearer_challenge(found), parse_challenges(_text(data))
+
+
+def _body_challenge(data: bytes) -> object:
+    found = _response(data)
+    return CODE_IN_200.may_read_body(found.headers), CODE_IN_200.is_challenge(found)
+
+
+def _retry_after(data: bytes) -> object:
+    first, _, second = _text(data).partition("\n")
+    seconds = retry_after_seconds(HttpResponse(503, {"retry-after": first, "date": second}))
+    assert 0.0 <= seconds <= 3600.0
+    return seconds
+
+
+def _granted(data: bytes) -> object:
+    """Junk beside the tokens must not cost them: the value of *data* stands in each optional field."""
+    junk = parse_json(data)
+    for name in ("expires_in", "refresh_expires_in", "refresh_seq", "scope", "token_type"):
+        found = TokenResponse.from_response({"access_token": "a", "refresh_token": "r", name: junk})
+        assert (found.access_token, found.refresh_token) == ("a", "r")
+        assert found.expires_in is None or 0.0 < found.expires_in < math.inf
+    return junk
+
+
+def _granted_body(data: bytes) -> object:
+    """The same as text: whatever value *data* spells, if it is one."""
+    body = b'{"access_token": "a", "junk": ' + data + b"}"
+    if parse_json(data) is None or b"\0" in data:
+        return parse_json(body)
+    return STANDARD.read_refresh_response(HttpResponse(200, {}, body))
+
+
+def _record(data: bytes) -> object:
+    record = SessionCodec("it", None).decode(data)
+    return SessionCodec("it", None).encode(record), record.stamp, repr(record.tokens)
+
+
+def _decoded(data: bytes) -> object:
+    for coding in ("gzip", "deflate", "br", "zstd", "gzip, br", _text(data[:9])):
+        assert len(decode_body(data, coding, 1000).data) <= 1000
+    return data
+
+
+def _settings(data: bytes) -> object:
+    name = ("store", "access_ttl", "port", "origins", "cookies_mode", "log_level")[len(data) % 6]
+    return read_settings({name: _text(data)}, {}, None)
+
+
+def _request(data: bytes) -> object:
+    kinds = ("application/json", "application/x-www-form-urlencoded")
+    request = Request("POST", "/", {"content-type": kinds[len(data) % 2]}, data)
+    return request.json() if len(data) % 2 == 0 else request.form()
+
+
+def _origin(data: bytes) -> object:
+    return is_loopback(_text(data)), origin_of(_text(data))
+
+
+def _jwt(data: bytes) -> object:
+    lifetime = jwt_lifetime("e30." + base64url.encode(data) + ".x")
+    assert lifetime is None or 0.0 < lifetime < math.inf
+    return lifetime, jwt_lifetime(_text(data))
+
+
+PARSERS: dict[str, Parser] = {
+    "JSON": Parser(parse_json, (), JSON_SEEDS),
+    "form": Parser(lambda data: _as_form(data).parsed(), (), JSON_SEEDS),
+    "refresh response": Parser(lambda data: STANDARD.read_refresh_response(_response(data)), (), JSON_SEEDS),
+    "refresh form": Parser(lambda data: STANDARD.read_refresh_response(_as_form(data)), (), JSON_SEEDS),
+    "login response": Parser(
+        lambda data: STANDARD.read_login_response(_response(data)),
+        (UnbrokenError,),
+        tuple(b"\n" + s for s in JSON_SEEDS),
+    ),
+    "granted tokens": Parser(_granted, (), (b"3600", b'"1e9"', b'["a"]', b"-1", b"1e999", b"9" * 500, b"[" * 50)),
+    "granted response": Parser(_granted_body, (), (b"1", b'"x"', b"[[[[1]]]]", b'{"a": [1]}')),
+    "challenge": Parser(
+        _challenge, (), (b'Bearer realm="a\\"b", error="invalid_token", Basic QQ==', b"Digest a=b,c=d")
+    ),
+    "challenge in a body": Parser(_body_challenge, (), (b'application/json\x01\x01\x01\x01\x0120\n{"code": 1}',)),
+    "Retry-After": Parser(
+        _retry_after,
+        (),
+        (b"120", b"Wed, 21 Oct 2015 07:28:00 GMT\nWed, 21 Oct 2015 07:27:00 GMT", b"Mon, 1 Jan 99999999999"),
+    ),
+    "JWT of others": Parser(_jwt, (), (b'{"exp": 2, "iat": 1}', b'{"exp": "1e999", "iat": NaN}')),
+    "stored record": Parser(_record, (CorruptRecord, ConfigurationError), (RECORD,)),
+    "content coding": Parser(
+        _decoded, (), (b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x03\0\0\0\0\0\0\0\0\0", b"\x28\xb5\x2f\xfd\0")
+    ),
+    "base64url": Parser(lambda data: base64url.decode(_text(data)), (ValueError,), (b"YQ", b"YWI")),
+    "origin": Parser(_origin, (ConfigurationError,), (b"https://a.example:443/x?y", b"http://[::1]:80", b"http://a@b")),
+    "idempotency key": Parser(lambda data: read_idempotency_key(_text(data)), (), (b'"a\\"b";c=1', b"a-b-c")),
+    "duration": Parser(lambda data: parse_duration(_text(data)), (InvalidValue,), (b"30m", b"1.5h", b"7d", b"1e9")),
+    "duration of a program": Parser(
+        lambda data: to_seconds("x", _number(data)), (ConfigurationError,), (b"1", b"-0.0")
+    ),
+    "settings": Parser(_settings, (), (b"postgresql://a:b@c/d", b"30m", b"8400", b"Strict")),
+    "request body": Parser(_request, (Refused,), JSON_SEEDS),
+}
+
+
+def _number(data: bytes) -> Any:
+    value = parse_json(data)
+    return value if value is not None else _text(data)
