@@ -122,7 +122,7 @@ def test_a_response_that_does_not_come_in_time_is_lost() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         with pytest.raises(ResponseLost) as caught:
-            http_sender()(get(url), 0.2)
+            http_sender()(get(url), 1.0)
     assert str(caught.value) == f"no response from {url} (timeout)"
 
 

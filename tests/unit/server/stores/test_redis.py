@@ -168,15 +168,6 @@ def test_a_loop_that_ends_leaves_nothing_open(url: str) -> None:
 import asyncio, gc, sys
 from unbroken._sync import run_sync
 from unbroken.server.stores.redis import RedisSessionStore
-from unbroken.server.stores.redis_rows import (
-    CHANGING_FIELDS,
-    account_from,
-    encode_key,
-    keys_from,
-    fixed_text,
-    session_row,
-    encode_values,
-)
 store = RedisSessionStore(sys.argv[1], timeout=20.0)
 for _ in range(2):
     asyncio.run(store.health())
