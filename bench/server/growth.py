@@ -28,7 +28,7 @@ from tests.support.services import postgres_server
 from unbroken.server import Sessions, SqliteSessionStore, open_store
 from unbroken.server.core.refresh_token import RefreshToken, row_key
 from unbroken.server.core.rotation import SessionRow
-from unbroken.server.core.session_info import compact_user_agent
+from unbroken.server.core.user_agent import compact_user_agent
 from unbroken.server.stores import SessionStore, postgres, sqlite
 from unbroken.server.stores.migrations import upgrade_schema
 

@@ -17,7 +17,7 @@ from unbroken.client.core.record import StoredSession
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, Port
 from unbroken.errors import SessionOver
 from unbroken.events import SessionEnded, TokensRefreshed
-from unbroken.server.core import rotation
+from unbroken.server.core import party, rotation
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict
 from unbroken.tokens import TokenResponse, Tokens
 
@@ -115,6 +115,31 @@ def includes_the_end(row: SessionRow, token: PresentedToken, now: float, policy:
 def only_refuses(row: SessionRow, token: PresentedToken, now: float) -> SessionRow:
     """Reuse is refused and nothing more: the session lives on."""
     return row
+
+
+def counts_nothing(row: SessionRow, now: float, policy: Policy) -> int:
+    return 0
+
+
+def counts_afresh_at_every_step(row: SessionRow, now: float, policy: Policy) -> int:
+    """Resets the count at a generation that nobody else came to, however short it lived."""
+    return row.shared_streak + 1 if row.shared else 0
+
+
+def every_network_is_certain(one: str, other: str) -> party.Relation:
+    return party.Relation.SAME if one == other else party.Relation.OTHER
+
+
+def knows_no_parties(one: str, other: str) -> party.Relation:
+    return party.Relation.SAME
+
+
+def trusts_a_constant_key(row: SessionRow, token: PresentedToken) -> bool:
+    return rotation.is_same_key(row, token)
+
+
+def only_the_newest_goes_on(row: SessionRow, token: PresentedToken) -> bool:
+    return token.generation == row.generation and token.branch == row.branch
 
 
 def heals_nothing(row: SessionRow, token: PresentedToken) -> SessionRow:
@@ -234,6 +259,9 @@ async def never_releases(port: Port, seen: Tokens) -> Tokens:
 
 LOSSES, CRASHES = "two, losses", "two, crashes and losses"
 DOUBTS = "a logout, saves in doubt"
+ELSEWHERE, CONSTANT = "a thief elsewhere, within the grace", "a thief at home, with a constant key"
+UPDATES = "tabs of a program that updates itself, over IPv4 and IPv6"
+NETWORKS, TABS = "a phone that changes networks", "tabs of a phone that changes networks"
 THIEF, THIEF_2 = "a thief with the idempotency key", "a thief with his own"
 
 MUTANTS = (
@@ -250,6 +278,12 @@ MUTANTS = (
     Mutant("tabs never converge", _in_server("converges", never_converges), ("three foreign tabs within the grace",)),
     Mutant("reuse is refused and not punished", _in_server("revoke", only_refuses), (THIEF, THIEF_2)),
     Mutant("healing goes on from the old count", _in_server("heal", heals_nothing), ("two restores",)),
+    Mutant("shared generations are not counted", _in_server("next_streak", counts_nothing), (ELSEWHERE,)),
+    Mutant("two quick steps reset the count", _in_server("next_streak", counts_afresh_at_every_step), (ELSEWHERE,)),
+    Mutant("parties are not told apart", _in_server("compare_parties", knows_no_parties), (ELSEWHERE,)),
+    Mutant("dual stack is a second holder", _in_server("compare_parties", every_network_is_certain), (UPDATES,)),
+    Mutant("a constant key retries for ever", _in_server("is_retry", trusts_a_constant_key), (CONSTANT,)),
+    Mutant("foreign siblings may not go on", _in_server("may_rotate", only_the_newest_goes_on), (NETWORKS, TABS)),
     Mutant("no second look under the lock", _in_client("refresh", no_second_look), ("two at once",)),
     Mutant("the look is taken before the lock", _in_client("refresh", looks_before_the_lock), ("two at once",)),
     Mutant("the idempotency key is not stored", _in_client("_start_refresh", stores_no_attempt), (CRASHES,)),

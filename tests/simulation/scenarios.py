@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.simulation.explore import Explorer, Program, Report, Step, ask
-from tests.simulation.world import START, Budget, Port, World, granted, new_row, stored
+from tests.simulation.world import POLICY, START, Budget, Port, World, granted, new_row, stored
 from unbroken.client.core import refresh_rules as rules
 from unbroken.client.core.record import StoredSession
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate
 from unbroken.errors import SessionOver, TryLater
-from unbroken.server.core.rotation import Verdict
+from unbroken.server.core.party import party_of
+from unbroken.server.core.rotation import Policy, Verdict
 from unbroken.tokens import TokenResponse, Tokens
 
 # ---- programs --------------------------------------------------------------------------------------------------------
@@ -80,8 +82,36 @@ async def foreign_tab(port: Port) -> str:
     return "served"
 
 
-def thief(times: int, *, with_attempt: bool) -> Program:
-    """Copies the store, and goes on with what he found, with the victim's idempotency key or with his own."""
+def foreign_client(times: int, *parties: str, key: str | None = None) -> Program:
+    """A client of somebody else, alone with its store; it refreshes *times* times, with *key* if it sends one.
+
+    Each request, and each retry, comes from the next of *parties*, over and over.
+    """
+
+    async def live_on(port: Port) -> str:
+        sender = itertools.cycle(parties or (None,))
+        for _ in range(times):
+            tokens, response = _there(await port.load()), Indeterminate("not yet")
+            for _ in range(3):
+                response = await ask("send_refresh", tokens, key, next(sender))
+                await ask("arrive")
+                if not isinstance(response, Indeterminate):
+                    break
+            if isinstance(response, Indeterminate):
+                raise TryLater("lost")
+            if isinstance(response, GrantRejected):
+                raise SessionOver(response.reason)
+            await ask("overwrite", _kept(response, await port.load()))
+        return "served"
+
+    return live_on
+
+
+def thief(times: int, *, with_attempt: bool = False, key: str | None = None) -> Program:
+    """Copies the store, and goes on with what he found, with the victim's idempotency key or with his own.
+
+    *key*: the one that the victim always sends.
+    """
 
     async def steal(port: Port) -> str:
         record: StoredSession = await ask("steal")
@@ -89,7 +119,8 @@ def thief(times: int, *, with_attempt: bool) -> Program:
             return "found nothing"
         refresh_token = record.tokens.refresh_token
         for turn in range(times):
-            attempt = record.idempotency_key if with_attempt and turn == 0 else port.new_idempotency_key()
+            own = record.idempotency_key if with_attempt and turn == 0 else port.new_idempotency_key()
+            attempt = key or own
             response = await ask("misuse", refresh_token, attempt)
             if not isinstance(response, TokenResponse):
                 return "refused"
@@ -116,6 +147,10 @@ def victim(times: int, *, uses: bool = False) -> Program:
 
 Check = Callable[[World, list[Step]], Iterable[str]]
 FIRST = stored(0, new_row(), epoch=7)
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:{0}) Gecko/20100101 Firefox/{0}"
+HOME, ELSEWHERE = party_of("203.0.113.7", FIREFOX.format("140.0")), party_of("198.51.100.9", "curl/8.16")
+UPDATED, HOME_IPV6 = (party_of(ip, FIREFOX.format("141.0")) for ip in ("203.0.113.8", "2001:db8::7"))
+SHARES_TWO, SHARES_ONE, SHARES_NONE = (replace(POLICY, max_shared_generations=count) for count in (2, 1, 0))
 
 
 @dataclass(frozen=True)
@@ -128,10 +163,12 @@ class Scenario:
     budget: Budget = Budget()
     coordinated: bool = True
     full: bool = False
+    parties: tuple[str, ...] = ()  # of the programs
+    policy: Policy = POLICY
 
     def run(self, *, stop_at_first: bool = False) -> Report:
         rows = (new_row(coordinated=self.coordinated), new_row(1))
-        world = World(rows, FIRST, self.budget, thieves=self.check is found_out)
+        world = World(rows, FIRST, self.budget, thieves=self.check in THEFTS, parties=self.parties, policy=self.policy)
         return Explorer(world, list(self.programs), Port, self.check, most=6_000_000).run(stop_at_first=stop_at_first)
 
 
@@ -203,6 +240,12 @@ def found_out(world: World, steps: list[Step]) -> Iterable[str]:
         yield "the victim was shut out, and the thief was not"
 
 
+def found_out_elsewhere(world: World, steps: list[Step]) -> Iterable[str]:
+    """A thief of another party who follows the user is found at the first generation that they may not share."""
+    if world.rounds[0] > (world.policy.max_shared_generations or 0) and Verdict.REUSED not in world.verdicts:
+        yield "a thief elsewhere follows the user"
+
+
 def _was_granted(step: Step) -> bool:
     return any(isinstance(response, TokenResponse) for _, response in step.responses)
 
@@ -223,6 +266,7 @@ def _kept(response: TokenResponse, now: StoredSession) -> StoredSession:
     return StoredSession(tokens.version, tokens.epoch, tokens)
 
 
+THEFTS = (found_out, found_out_elsewhere)
 SCENARIOS = (
     Scenario("two at once", (parked, parked), one_refresh),
     Scenario("three at once", (parked, parked, parked), one_refresh),
@@ -256,6 +300,76 @@ SCENARIOS = (
     Scenario("a thief with his own", (victim(4), thief(4, with_attempt=False)), found_out, Budget(ticks=1)),
     Scenario("a thief after use", (victim(3, uses=True), thief(4, with_attempt=False)), found_out, Budget(ticks=1)),
     Scenario("a thief, losses", (victim(4), thief(4, with_attempt=True)), found_out, Budget(lost=1)),
+    Scenario(
+        "a thief elsewhere, within the grace",
+        (foreign_client(5), thief(6)),
+        found_out_elsewhere,
+        coordinated=False,
+        parties=(HOME, ELSEWHERE),
+        policy=SHARES_TWO,
+    ),
+    Scenario(
+        "a thief elsewhere, an hour later",
+        (foreign_client(3), thief(3)),
+        found_out_elsewhere,
+        Budget(ticks=2),
+        coordinated=False,
+        parties=(HOME, ELSEWHERE),
+        policy=SHARES_ONE,
+    ),
+    Scenario(
+        "a thief elsewhere, with a constant key",
+        (foreign_client(3, key="always"), thief(3, key="always")),
+        found_out_elsewhere,
+        Budget(ticks=2),
+        coordinated=False,
+        parties=(HOME, ELSEWHERE),
+        policy=SHARES_ONE,
+    ),
+    Scenario(
+        "a thief at home, with a constant key",
+        (foreign_client(4, key="always"), thief(4, key="always")),
+        found_out,
+        coordinated=False,
+        policy=replace(POLICY, grace=0.0),
+    ),
+    Scenario(
+        "a phone that changes networks",
+        (foreign_client(2, HOME, ELSEWHERE),),
+        honest,
+        Budget(lost=2, ticks=1, repeated=1),
+        coordinated=False,
+    ),
+    Scenario(
+        "tabs of a phone that changes networks",
+        (foreign_tab, foreign_tab),
+        honest,
+        Budget(lost=2, ticks=1),
+        coordinated=False,
+        parties=(HOME, ELSEWHERE),
+    ),
+    Scenario(
+        "tabs of a program that updates itself, over IPv4 and IPv6",
+        (foreign_tab, foreign_tab, foreign_tab),
+        honest,
+        coordinated=False,
+        parties=(HOME, HOME_IPV6, UPDATED),
+        policy=SHARES_NONE,
+    ),
+    Scenario(
+        "a foreign client with a constant key",
+        (foreign_client(2, key="always"),),
+        honest,
+        Budget(lost=2, ticks=2),
+        coordinated=False,
+    ),
+    Scenario(
+        "a foreign client whose store goes back in time",
+        (foreign_client(3, HOME, ELSEWHERE),),
+        honest,
+        Budget(set_backs=1, ticks=2, lost=1),
+        coordinated=False,
+    ),
     Scenario("four, losses and a crash", (parked,) * 4, same_result, Budget(crashes=1, lost=1), full=True),
     Scenario(
         "four, a loss, a crash, a restore",

@@ -57,6 +57,8 @@ class World:
     given: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())  # to the victim, to the thief
     rounds: tuple[int, bool, bool] = (0, False, False)  # see ``_count``
     thieves: bool = False
+    parties: tuple[str, ...] = ()  # of the programs, in their order; without any, nothing is known of them
+    policy: Policy = POLICY
     problem: str = ""
 
     def key(self) -> Hashable:
@@ -90,17 +92,26 @@ class World:
 
     def _do_overwrite(self, who: int, record: StoredSession) -> Iterable[tuple[str, World, Any]]:
         """For clients that are not ours."""
-        yield "overwrites the store", replace(self, record=record), None
+        records = (*self.records, self.record) if self.budget.set_backs else self.records
+        yield "overwrites the store", replace(self, record=record, records=records), None
 
     def _do_refresh(self, who: int, tokens: Tokens, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
-        """The request arrives and is answered; the response arrives by ``_do_arrive``, later or never."""
+        """Our client sends a refresh, while it holds the lock."""
         if attempt is not None and self.holder != who and LEASES_ARE_CHECKED:
             yield "does not send: the lock is lost", self, Indeterminate("the lock was lost", may_retry=False)
             return
-        after, response = self._presented(tokens.refresh_token or "", attempt, honest=True)
+        yield from self._do_send_refresh(who, tokens, attempt)
+
+    def _do_send_refresh(
+        self, who: int, tokens: Tokens, attempt: str | None, party: str | None = None
+    ) -> Iterable[tuple[str, World, Any]]:
+        """The request arrives and is answered; the response arrives by ``_do_arrive``, later or never."""
+        party = self._party(who) if party is None else party
+        after, response = self._presented(tokens.refresh_token or "", attempt, party, honest=True)
         yield f"presents {tokens.refresh_token}", after._count(response, honest=True), response
         if self.budget.repeated:
-            again = replace(after, repeatable=(*after.repeatable, _token(tokens.refresh_token or "", attempt)[1]))
+            copy = _token(tokens.refresh_token or "", attempt, party)[1]
+            again = replace(after, repeatable=(*after.repeatable, copy))
             yield "presents, and a proxy keeps a copy", again._spend("repeated"), response
         if self.budget.lost:
             lost = Indeterminate("lost", lost=True)
@@ -137,7 +148,7 @@ class World:
 
     def _do_misuse(self, who: int, refresh_token: str, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
         """The thief presents a token."""
-        after, response = self._presented(refresh_token, attempt, honest=False)
+        after, response = self._presented(refresh_token, attempt, self._party(who), honest=False)
         yield f"misuses {refresh_token}", after._count(response, honest=False), response
 
     # ---- what can happen by itself -----------------------------------------------------------------------------
@@ -173,8 +184,11 @@ class World:
 
     # ---- the server --------------------------------------------------------------------------------------------
 
-    def _presented(self, text: str, attempt: str | None, *, honest: bool) -> tuple[World, RefreshOutcome]:
-        number, token = _token(text, attempt)
+    def _party(self, who: int) -> str:
+        return self.parties[who] if self.parties else ""
+
+    def _presented(self, text: str, attempt: str | None, party: str, *, honest: bool) -> tuple[World, RefreshOutcome]:
+        number, token = _token(text, attempt, party)
         world, verdict, row = self._decide(number, token)
         world = replace(world, refreshes=self.refreshes + 1)
         if verdict in (Verdict.DEAD, Verdict.REUSED):
@@ -190,7 +204,7 @@ class World:
 
     def _decide(self, number: int, token: PresentedToken) -> tuple[World, Verdict, SessionRow]:
         before = self.rows[number]
-        row, verdict = rotation.present(before, token, self.clock, POLICY)
+        row, verdict = rotation.present(before, token, self.clock, self.policy)
         older = (*self.older, before) if number == 0 and row is not before else self.older
         return replace(self._with_row(number, row), older=older, verdicts=(*self.verdicts, verdict)), verdict, row
 
@@ -295,6 +309,6 @@ def stored(number: int, row: SessionRow, epoch: int, *, received_at: float = STA
     return StoredSession(epoch, epoch, tokens)
 
 
-def _token(text: str, attempt: str | None) -> tuple[int, PresentedToken]:
+def _token(text: str, attempt: str | None, party: str = "") -> tuple[int, PresentedToken]:
     number, g, b = (int(part) for part in text[2:].split("/"))
-    return number, PresentedToken(g, b, attempt.encode() if attempt else None)
+    return number, PresentedToken(g, b, attempt.encode() if attempt else None, party)

@@ -41,8 +41,8 @@ NAMES = {
         Route TokenVerifier challenge error_response is_foreign_token require_scope
     """,
     "unbroken.server.events": """
-        EventListener LoginFailed LoginRateLimited RefreshRejected ReuseDetected ServerEvent SessionCreated
-        SessionRefreshed SessionRevoked
+        EventListener LoginFailed LoginRateLimited RefreshRejected ReuseDetected ReuseSuspected ServerEvent
+        SessionCreated SessionRefreshed SessionRevoked
     """,
     "unbroken.httpx": "SessionAuth SessionTransport why_not_replayed",
     "unbroken.httpx2": "SessionAuth SessionTransport why_not_replayed",

@@ -51,8 +51,15 @@ def encryption_keys(settings: Settings) -> list[str]:
 
 def build_policy(settings: Settings) -> Policy:
     """Return the lifetimes. Raises ConfigurationError."""
-    most = settings.max_sessions_per_subject or None
-    return Policy(settings.access_ttl, settings.refresh_ttl, settings.max_age, settings.grace, most)
+    return Policy(
+        settings.access_ttl,
+        settings.refresh_ttl,
+        settings.max_age,
+        settings.grace,
+        max_sessions_per_subject=settings.max_sessions_per_subject or None,
+        max_shared_generations=settings.max_shared_generations,
+        on_suspicion="revoke" if settings.on_suspicion == "revoke" else "report",
+    )
 
 
 def endpoint_options(settings: Settings) -> EndpointOptions:

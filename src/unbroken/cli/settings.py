@@ -108,6 +108,12 @@ class Settings:
     max_sessions_per_subject: int = _setting(
         integer(0, 10**6), 1000, "Sessions of a user: one more login ends the one used least recently; 0: no limit."
     )
+    max_shared_generations: int = _setting(
+        integer(0, 10**6), 4, "Generations in a row that two parties may share; one more ends the session."
+    )
+    on_suspicion: str = _setting(
+        choice("report", "revoke"), "report", "What a sign of a second holder of a session leads to."
+    )
     issuer: str = _setting(TEXT, "", "`iss` of the tokens: the URL that clients use. Without it: the address.")
     audience: str = _setting(TEXT, "unbroken", "`aud` of the tokens.")
 

@@ -40,6 +40,7 @@ from unbroken.server.stores.encrypted_keys import check_key
 __all__ = ["Settings", "read_setting"]
 
 POLICY = {one.name.upper(): one.name for one in fields(Policy)}
+SUSPICION = ("MAX_SHARED_GENERATIONS", "ON_SUSPICION")  # no durations
 ENDPOINTS = {one.name.upper(): one.name for one in fields(EndpointSettings)}
 SESSIONS = {
     name.upper(): name
@@ -118,6 +119,8 @@ def _check_combination(given: Mapping[str, Any]) -> None:
 
 
 def _value(name: str, value: Any) -> Any:
+    if name in SUSPICION:
+        return value  # ``Policy`` checks it
     if name in POLICY:
         return _seconds(name, value)
     if name in STRINGS and not isinstance(value, str):

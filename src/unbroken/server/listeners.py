@@ -10,6 +10,7 @@ from unbroken.server.core.events import (
     LoginRateLimited,
     RefreshRejected,
     ReuseDetected,
+    ReuseSuspected,
     ServerEvent,
     SessionRefreshed,
 )
@@ -17,7 +18,7 @@ from unbroken.server.core.events import (
 __all__ = ["EventLog", "Listeners", "listeners_of"]
 
 _log = logging.getLogger("unbroken")
-WARNING_KINDS = frozenset({LoginRateLimited.kind, ReuseDetected.kind})
+WARNING_KINDS = frozenset({LoginRateLimited.kind, ReuseDetected.kind, ReuseSuspected.kind})
 DEBUG_KINDS = frozenset({SessionRefreshed.kind, RefreshRejected.kind})  # as frequent as requests
 
 

@@ -29,6 +29,7 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "refreshes": ("Sessions refreshed, by the verdict on the refresh token", "verdict"),
     "refresh_refusals": ("Refresh tokens refused, by reason", "reason"),
     "reuse_detected": ("Sessions revoked because a refresh token was used twice", ""),
+    "reuse_suspected": ("Answers to a used refresh token that a second holder may have caused", "verdict"),
     "sessions_ended": ("Sessions revoked before they expired, by reason", "why"),
     "webhook_messages_dropped": ("Events that a webhook's receiver will not get, by kind", "kind"),
 }
@@ -71,6 +72,8 @@ def counted(event: events.ServerEvent) -> list[tuple[str, str]]:
             return [("refreshes", _label_value("verdict", event.verdict))]
         case events.ReuseDetected():
             return [("reuse_detected", ""), ("sessions_ended", "reuse")]
+        case events.ReuseSuspected():
+            return [("reuse_suspected", _label_value("verdict", event.verdict))]
         case events.SessionRevoked():
             return [("sessions_ended", _label_value("why", event.why))]
         case events.RefreshRejected():

@@ -42,6 +42,7 @@ from unbroken.server.core.events import (
     LoginRateLimited,
     RefreshRejected,
     ReuseDetected,
+    ReuseSuspected,
     ServerEvent,
     SessionCreated,
     SessionRefreshed,
@@ -59,6 +60,7 @@ DEFAULT_EVENTS = (
     LoginFailed.kind,
     LoginRateLimited.kind,
     ReuseDetected.kind,
+    ReuseSuspected.kind,
     SessionRevoked.kind,
 )
 DOWN_STATUSES = frozenset({429, 502, 503, 504})

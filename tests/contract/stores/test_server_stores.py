@@ -133,16 +133,24 @@ rows = st.builds(
     row,
     generation=st.integers(0, 3),
     branch=small,
-    rotated_at=st.none() | st.just(95.0),
+    rotated_at=st.sampled_from([None, 95.0, 50.0]),
     promoted_branch=st.none() | small,
     idempotency_hash=st.none() | st.just(b"a"),
     first_used_branch=st.none() | small,
     coordinated=st.booleans(),
+    idempotency_key_repeated=st.booleans(),
+    presenter=st.sampled_from(["", "203.0.113.0/24 curl"]),
+    shared=st.booleans(),
+    shared_streak=small,
+    used_at=st.sampled_from([1.0, -1.0]),  # -1.0 is in the hour before
+    used_earlier_at=st.none() | st.just(0.5),
     revoked_at=st.none() | st.just(50.0),
     idle_expires_at=st.sampled_from([NOW, NOW + 1, 900.0]),
     expires_at=st.sampled_from([NOW, NOW + 1, 1200.0]),
 )
-tokens = st.builds(PresentedToken, st.integers(0, 4), small, st.none() | st.just(b"z"))
+tokens = st.builds(
+    PresentedToken, st.integers(0, 4), small, st.sampled_from([None, b"a", b"z"]), st.sampled_from(["", "::/64 curl"])
+)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -151,7 +159,7 @@ def test_rotate_is_r1_and_nothing_else(store: Any, before: SessionRow, token: Pr
     before = replace(before, key=number.to_bytes(8, "big"), sid=str(number))
     store.insert(before) if store.read(before.key) is None else None
     before = store.read(before.key)
-    rotated = store.rotate(before.key, token, NOW, 300.0)
+    rotated = store.rotate(before.key, token, NOW, Policy(refresh_ttl=300.0))
     after, verdict = present(before, token, NOW, Policy(refresh_ttl=300.0))
     assert rotated is (verdict is Verdict.ROTATED)
     assert store.read(before.key) == (after if rotated else before)
@@ -165,11 +173,11 @@ def test_a_row_that_was_not_read_is_rotated_alike(
     before = replace(before, key=number.to_bytes(8, "big"), sid=str(number), **BINDINGS[0]._asdict())
     store.insert(before) if store.read(before.key) is None else None
     before = store.read(before.key)
-    rotated = store.rotate_returning(before.key, token, NOW, 300.0, binding)
+    rotated = store.rotate_returning(before.key, token, NOW, Policy(refresh_ttl=300.0), binding)
     after, verdict = present(before, token, NOW, Policy(refresh_ttl=300.0))
     assert rotated == (after if verdict is Verdict.ROTATED and binding in (None, BINDINGS[0]) else None)
     assert store.read(before.key) == (rotated or before)
-    assert store.rotate_returning(b"nobody's", token, NOW, 300.0, None) is None
+    assert store.rotate_returning(b"nobody's", token, NOW, Policy(refresh_ttl=300.0), None) is None
 
 
 def test_a_session_row_is_read_as_it_was_written(store: Any) -> None:
@@ -205,7 +213,7 @@ def test_compare_and_set_never_revives_a_revoked_session(store: Any) -> None:
     store.insert(before)
     store.revoke(NOW, "revoked", NOW + 9, sid="sid")
     assert store.compare_and_set(before, replace(before, branch=1), 0.0) is False
-    assert store.rotate(before.key, PresentedToken(0, 0), NOW, 300.0) is False
+    assert store.rotate(before.key, PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0)) is False
 
 
 def test_revocations_are_told_once_to_each_cursor(store: Any) -> None:
@@ -441,8 +449,8 @@ def test_all_sessions_of_a_subject_end_while_they_are_refreshed(about: tuple[str
 def test_two_stores_on_one_database_see_each_others_work(about: tuple[str, str, str]) -> None:
     with opened(*about) as one, opened(*about) as other:
         one.insert(row())
-        assert other.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0) is True
-        assert one.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0) is False
+        assert other.rotate(b"sid", PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0)) is True
+        assert one.rotate(b"sid", PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0)) is False
         assert one.read(b"sid") == other.read(b"sid")
         cursor, _ = one.revocations(0)
         assert other.revoke(NOW, "revoked", NOW + 9, sid="sid") == ["sid"]
@@ -505,7 +513,7 @@ def test_a_database_that_stopped_is_unavailable_and_one_that_is_back_serves(
         finally:
             server.start()
         assert eventually(lambda: store.read(b"sid"), StoreUnavailable) == row()
-        assert store.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0) is True
+        assert store.rotate(b"sid", PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0)) is True
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres", "redis"])

@@ -17,6 +17,7 @@ __all__ = [
     "LoginRateLimited",
     "RefreshRejected",
     "ReuseDetected",
+    "ReuseSuspected",
     "ServerEvent",
     "SessionCreated",
     "SessionRefreshed",
@@ -113,6 +114,26 @@ class ReuseDetected(ServerEvent):
     kind: ClassVar[str] = "session.reuse_detected"
     evidence: str = ""
     age_ms: int | None = None
+    ip: str = ""
+    user_agent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseSuspected(ServerEvent):
+    """A used refresh token was answered again in a way that a second holder may have caused. The session lives on.
+
+    *verdict* is ``branched``, or ``converged`` or ``retried`` for another party than that of the newest token.
+    ``party`` is the network and the program of this request, ``presenter`` those for which the newest token was made.
+    ``shared_generations`` counts the generations in a row, with this one, that went to two parties.
+    """
+
+    kind: ClassVar[str] = "session.reuse_suspected"
+    verdict: VerdictWord = "branched"
+    seq: int = 0
+    evidence: str = ""
+    party: str = ""
+    presenter: str = ""
+    shared_generations: int = 0
     ip: str = ""
     user_agent: str = ""
 

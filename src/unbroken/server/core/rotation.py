@@ -8,19 +8,25 @@ generation is the one whose token was refreshed into the next generation. The ru
     R0  dead      the row is revoked or expired                          refuse
     R1h heal      token.generation > row.generation: the store lost      take the token's generation and branch for
                   writes                                                 current, then R1
-    R1  rotate    token.generation = row.generation, and no access       generation + 1, branch 0
-                  token of it was used first, or that of this branch
+    R1  rotate    token.generation = row.generation, and the access      generation + 1, branch 0
+                  token of this branch was used first, or none was;
+                  in coordinated mode then only the newest branch
     R2  converge  one of the last two generations, by its promoted       the newest token again; nothing is written
                   branch, refreshed less than ``grace`` seconds ago
     R3  retry     the generation before, by its promoted branch, with    the newest token again; nothing is written
-                  the idempotency key that made the newest token
+                  the idempotency key that made the newest token,
+                  and not the generation before as well
     R4  branch    the generation before, by its promoted branch, and     branch + 1
                   no access token of the newest generation was used
-    R5  reuse     anything else                                          revoke: two parties hold this session
+    R5  shared    R2 to R4 in standard mode, for another party, after    as R6
+                  ``max_shared_generations`` in a row that were
+    R6  reuse     anything else                                          revoke: two parties hold this session
 
 R2 forgives clients that cannot agree among themselves (tabs with cookies, foreign clients); R3 and R4 forgive responses
 that got lost; R1h forgives a store that was restored from an older state. None of them forgives a thief for long: his
-branch and his victim's cannot both be the promoted one (RFC 9700 §4.14.2).
+branch and his victim's cannot both be the promoted one (RFC 9700 §4.14.2). Only within the grace could a thief who
+knows when to come be given the victim's own tokens, again and again: if he is another *party* (``party.py``), R5 finds
+him. The first such answer in a generation writes that the generation is *shared*.
 
 Nothing here reads a clock, draws a random number or does I/O. A store may carry out R1 as one conditional write, if
 it changes exactly what ``rotate`` changes; every other rule is a compare-and-set of the row that ``present`` returns.
@@ -33,10 +39,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from unbroken._durations import Duration, to_seconds
 from unbroken.errors import ConfigurationError
+from unbroken.server.core.party import Relation, compare_parties
 
 __all__ = [
     "FIRST_PARTY",
@@ -47,10 +54,17 @@ __all__ = [
     "SessionBinding",
     "SessionRow",
     "Verdict",
+    "evidence_of",
+    "hour_of",
+    "is_suspicious",
+    "may_rotate",
     "present",
+    "rotate",
     "rotated_row",
     "why_inactive",
 ]
+
+SECONDS_OF_HOUR = 3600.0
 
 
 FIRST_PARTY = "first-party"  # the client id of the server's own pages and programs
@@ -77,15 +91,20 @@ class PresentedToken(NamedTuple):
     generation: int
     branch: int
     idempotency_hash: bytes | None = None
+    party: str = ""  # of the request (``party.party_of``); empty if it is unknown
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Policy:
-    """How long tokens and sessions live: seconds, or a ``timedelta``.
+    """How long tokens and sessions live: seconds, or a ``timedelta``; and what a sign of a second holder leads to.
 
     ``access_ttl`` is the life of an access token; ``refresh_ttl`` the idle expiry, from the latest refresh; ``max_age``
     the absolute expiry, from the login; ``grace`` the window of R2, which coordinated sessions do not have.
     ``max_sessions_per_subject``: a login beyond so many ends the session that was used least recently; None: no limit.
+
+    ``max_shared_generations``: so many generations in a row of a standard session may be answered to two parties; an
+    answer to another party in the next one is reuse. 0: the first such answer is. None: none ever is.
+    ``on_suspicion``: ``report`` emits ``ReuseSuspected``; ``revoke`` takes every suspicion for reuse.
 
     Raises ConfigurationError, naming the field, for a value that is not a duration, not finite, or not above zero
     (``grace`` may be zero), and if ``access_ttl`` exceeds ``max_age`` or ``grace`` exceeds ``refresh_ttl``.
@@ -96,6 +115,8 @@ class Policy:
     max_age: float
     grace: float
     max_sessions_per_subject: int | None
+    max_shared_generations: int | None
+    on_suspicion: Literal["report", "revoke"]
 
     def __init__(
         self,
@@ -104,6 +125,8 @@ class Policy:
         max_age: Duration = 90 * 86400.0,
         grace: Duration = 10.0,
         max_sessions_per_subject: int | None = 1000,
+        max_shared_generations: int | None = 4,
+        on_suspicion: Literal["report", "revoke"] = "report",
     ) -> None:
         given = {"access_ttl": access_ttl, "refresh_ttl": refresh_ttl, "max_age": max_age, "grace": grace}
         for name, value in given.items():
@@ -117,6 +140,16 @@ class Policy:
                 f"max_sessions_per_subject must be a whole number above zero, or None: not {most!r}"
             )
         object.__setattr__(self, "max_sessions_per_subject", most)
+        if max_shared_generations is not None and not _is_count(max_shared_generations):
+            raise ConfigurationError("max_shared_generations must be a number of generations, 0 or more, or None")
+        if on_suspicion not in ("report", "revoke"):
+            raise ConfigurationError("on_suspicion must be 'report' or 'revoke'")
+        object.__setattr__(self, "max_shared_generations", max_shared_generations)
+        object.__setattr__(self, "on_suspicion", on_suspicion)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +176,11 @@ class SessionRow:
     previous_promoted_branch: int | None = None
     idempotency_hash: bytes | None = None  # of the idempotency key that made the newest token
     first_used_branch: int | None = None  # the branch of this generation whose access token was used first
+    idempotency_key_repeated: bool = False  # that key made the generation before, too
+    presenter: str = ""  # the party that the newest branch was made for; empty if it is unknown
+    shared: bool = False  # this generation was also answered to another party
+    shared_streak: int = 0  # how many generations in a row, before this one, were
+    used_earlier_at: float | None = None  # the last use before the hour of ``used_at``; None if there was none
     revoked_at: float | None = None
     revoked_why: str | None = None
     evidence: str | None = None  # of a reuse: which generation and branch was presented, and which was the newest
@@ -181,17 +219,17 @@ def present(row: SessionRow, token: PresentedToken, now: float, policy: Policy) 
     if why_inactive(row, now):
         return row, Verdict.DEAD  # R0
     if token.generation > row.generation:
-        return rotate(heal(row, token), token, now, policy.refresh_ttl), Verdict.HEALED  # R1h
-    if token.generation == row.generation and row.first_used_branch in (None, token.branch):
-        return rotate(row, token, now, policy.refresh_ttl), Verdict.ROTATED  # R1
+        return rotate(heal(row, token), token, now, policy), Verdict.HEALED  # R1h
+    if may_rotate(row, token):
+        return rotate(row, token, now, policy), Verdict.ROTATED  # R1
     if converges(row, token, now, policy):
-        return row, Verdict.CONVERGED  # R2
+        return answer_again(row, token, now, policy, Verdict.CONVERGED)  # R2
     if token.generation == row.generation - 1 and token.branch == row.promoted_branch:
-        if token.idempotency_hash is not None and token.idempotency_hash == row.idempotency_hash:
-            return row, Verdict.RETRIED  # R3
+        if is_retry(row, token):
+            return answer_again(row, token, now, policy, Verdict.RETRIED)  # R3
         if row.first_used_branch is None:
-            return branch(row, token, now), Verdict.BRANCHED  # R4
-    return revoke(row, token, now), Verdict.REUSED  # R5
+            return answer_again(row, token, now, policy, Verdict.BRANCHED)  # R4
+    return revoke(row, token, now), Verdict.REUSED  # R6
 
 
 def why_inactive(row: SessionRow, now: float) -> str | None:
@@ -201,7 +239,20 @@ def why_inactive(row: SessionRow, now: float) -> str | None:
     return "expired" if now >= min(row.idle_expires_at, row.expires_at) else None
 
 
-def rotate(row: SessionRow, token: PresentedToken, now: float, refresh_ttl: float) -> SessionRow:
+def may_rotate(row: SessionRow, token: PresentedToken) -> bool:
+    """R1: return whether *token* makes the next generation.
+
+    Clients that share nothing may hold different branches, and the first of them to come goes on. A coordinated client
+    stores each token that it gets, so it comes with the newest branch, or with the one that it used.
+    """
+    if token.generation != row.generation:
+        return False
+    if row.first_used_branch is not None:
+        return token.branch == row.first_used_branch
+    return token.branch == row.branch or not row.coordinated
+
+
+def rotate(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> SessionRow:
     """R1: return the next generation, into which *token* was refreshed at *now*."""
     return replace(
         row,
@@ -212,10 +263,32 @@ def rotate(row: SessionRow, token: PresentedToken, now: float, refresh_ttl: floa
         previous_rotated_at=row.rotated_at,
         previous_promoted_branch=row.promoted_branch,
         idempotency_hash=token.idempotency_hash,
+        idempotency_key_repeated=is_same_key(row, token),
         first_used_branch=None,
+        presenter=token.party,
+        shared=False,
+        shared_streak=next_streak(row, now, policy),
+        used_earlier_at=row.used_at if row.used_at < hour_of(now) else row.used_earlier_at,
         used_at=now,
-        idle_expires_at=min(now + refresh_ttl, row.expires_at),
+        idle_expires_at=min(now + policy.refresh_ttl, row.expires_at),
     )
+
+
+def next_streak(row: SessionRow, now: float, policy: Policy) -> int:
+    """R5: return how many generations in a row two parties shared, once that of *row* is over.
+
+    A generation that lives shorter than the grace tells nothing, because the other party may still come: whoever
+    refreshes twice within the grace does not reset the count.
+    """
+    if row.shared:
+        return row.shared_streak + 1
+    is_young = row.rotated_at is not None and abs(now - row.rotated_at) < policy.grace
+    return row.shared_streak if is_young else 0
+
+
+def hour_of(now: float) -> float:
+    """Return when the hour of *now* began. ``SessionInfo.for_user`` shows no use of the current hour."""
+    return now // SECONDS_OF_HOUR * SECONDS_OF_HOUR
 
 
 def heal(row: SessionRow, token: PresentedToken) -> SessionRow:
@@ -229,7 +302,9 @@ def heal(row: SessionRow, token: PresentedToken) -> SessionRow:
         previous_rotated_at=None,
         previous_promoted_branch=None,
         idempotency_hash=None,
+        idempotency_key_repeated=False,
         first_used_branch=None,
+        shared=False,
     )
 
 
@@ -249,27 +324,72 @@ def converges(row: SessionRow, token: PresentedToken, now: float, policy: Policy
     return at is not None and promoted_branch == token.branch and abs(now - at) < grace
 
 
+def is_same_key(row: SessionRow, token: PresentedToken) -> bool:
+    """Return whether *token* came with the idempotency key that made the newest token of *row*."""
+    return token.idempotency_hash is not None and token.idempotency_hash == row.idempotency_hash
+
+
+def is_retry(row: SessionRow, token: PresentedToken) -> bool:
+    """R3: return whether *token* came with the key of this generation, which did not make the one before as well."""
+    return is_same_key(row, token) and not row.idempotency_key_repeated
+
+
+def answer_again(
+    row: SessionRow, token: PresentedToken, now: float, policy: Policy, verdict: Verdict
+) -> tuple[SessionRow, Verdict]:
+    """R2 to R4: return the row after an answer for a token that was used before, or R5 and R6 if there is none."""
+    relation = compare_parties(token.party, row.presenter)
+    is_shared = relation is Relation.OTHER and not row.coordinated
+    if policy.on_suspicion == "revoke" and is_suspicious(row, token, verdict) and relation is not Relation.DUAL_STACK:
+        return revoke(row, token, now), Verdict.REUSED
+    if is_shared and policy.max_shared_generations is not None and row.shared_streak >= policy.max_shared_generations:
+        return revoke(row, token, now), Verdict.REUSED  # R5
+    after = branch(row, token, now) if verdict is Verdict.BRANCHED else row
+    return (replace(after, shared=True) if is_shared and not row.shared else after), verdict
+
+
+def is_suspicious(row: SessionRow, token: PresentedToken, verdict: Verdict) -> bool:
+    """Return whether an answer is a sign of a second holder: a branch, or the newest token for another party."""
+    if verdict in (Verdict.CONVERGED, Verdict.RETRIED):
+        return compare_parties(token.party, row.presenter) is not Relation.SAME
+    return verdict is Verdict.BRANCHED
+
+
 def branch(row: SessionRow, token: PresentedToken, now: float) -> SessionRow:
     """R4: return the row with another branch of its newest generation."""
-    return replace(row, branch=row.branch + 1, idempotency_hash=token.idempotency_hash, used_at=now)
+    return replace(
+        row,
+        branch=row.branch + 1,
+        idempotency_hash=token.idempotency_hash,
+        idempotency_key_repeated=row.idempotency_key_repeated and is_same_key(row, token),
+        presenter=token.party,
+        used_earlier_at=row.used_at if row.used_at < hour_of(now) else row.used_earlier_at,
+        used_at=now,
+    )
 
 
 def revoke(row: SessionRow, token: PresentedToken, now: float) -> SessionRow:
-    """R5: return the row revoked, with the evidence that two parties hold the session."""
-    evidence = f"presented ({token.generation},{token.branch}) when ({row.generation},{row.branch}) was the newest"
-    return replace(row, revoked_at=now, revoked_why="reuse", evidence=evidence)
+    """R6: return the row revoked, with the evidence that two parties hold the session."""
+    return replace(row, revoked_at=now, revoked_why="reuse", evidence=evidence_of(row, token))
+
+
+def evidence_of(row: SessionRow, token: PresentedToken) -> str:
+    """Return what shows, or suggests, that two parties hold the session of *row*."""
+    said = f"presented ({token.generation},{token.branch}) when ({row.generation},{row.branch}) was the newest"
+    if token.party or row.presenter:
+        said += f"; it came from {token.party or 'an unknown party'}, the newest was for {row.presenter or 'one'}"
+    return f"{said}; {row.shared_streak} generations before were shared" if row.shared_streak else said
 
 
 # What a store's R1 returns of the row it changed, in the order that ``rotated_row`` takes.
 RETURNED_COLUMNS = (
     "sid, subject, created_at, expires_at, client_id, scope, issuer, audience, coordinated, previous_rotated_at, "
-    "previous_promoted_branch, label, ip, user_agent"
+    "previous_promoted_branch, label, ip, user_agent, "
+    "idempotency_key_repeated, shared_streak, used_earlier_at"
 )
 
 
-def rotated_row(
-    key: bytes, token: PresentedToken, now: float, refresh_ttl: float, returned: Sequence[Any]
-) -> SessionRow:
+def rotated_row(key: bytes, token: PresentedToken, now: float, policy: Policy, returned: Sequence[Any]) -> SessionRow:
     """Return the row as ``rotate`` would, from the ``RETURNED_COLUMNS`` of a store's R1."""
     (
         sid,
@@ -286,6 +406,9 @@ def rotated_row(
         label,
         ip,
         user_agent,
+        idempotency_key_repeated,
+        shared_streak,
+        used_earlier_at,
     ) = returned
     return SessionRow(
         key=key,
@@ -293,7 +416,7 @@ def rotated_row(
         subject=subject,
         created_at=created_at,
         used_at=now,
-        idle_expires_at=min(now + refresh_ttl, expires_at),
+        idle_expires_at=min(now + policy.refresh_ttl, expires_at),
         expires_at=expires_at,
         client_id=client_id,
         scope=scope,
@@ -307,6 +430,10 @@ def rotated_row(
         previous_rotated_at=previous_rotated_at,
         previous_promoted_branch=previous_promoted_branch,
         idempotency_hash=token.idempotency_hash,
+        idempotency_key_repeated=bool(idempotency_key_repeated),
+        presenter=token.party,
+        shared_streak=shared_streak,
+        used_earlier_at=used_earlier_at,
         label=label,
         ip=ip,
         user_agent=user_agent,

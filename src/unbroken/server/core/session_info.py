@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
-from unbroken.server.core.rotation import FIRST_PARTY, SessionRow
+from unbroken.server.core.rotation import FIRST_PARTY, SessionRow, hour_of
+from unbroken.server.core.user_agent import device_name
 
 __all__ = [
     "MAX_IP_CHARS",
     "MAX_LABEL_CHARS",
-    "MAX_USER_AGENT_CHARS",
     "Caller",
     "NewSession",
     "RefreshInspection",
@@ -19,40 +18,12 @@ __all__ = [
     "RevocationPage",
     "SessionInfo",
     "SessionPage",
-    "compact_user_agent",
-    "device_name",
     "session_info",
 ]
 
 MAX_LABEL_CHARS = 200
 MAX_IP_CHARS = 64
-MAX_USER_AGENT_CHARS = 400
-MAX_DEVICE_CHARS = 40
-
-# The first match counts: browsers name each other, and Android and ChromeOS name Linux.
-BROWSERS = {
-    "Edg/": "Edge",
-    "EdgA/": "Edge",
-    "EdgiOS/": "Edge",
-    "Edge/": "Edge",
-    "OPR/": "Opera",
-    "SamsungBrowser/": "Samsung Internet",
-    "Firefox/": "Firefox",
-    "FxiOS/": "Firefox",
-    "CriOS/": "Chrome",
-    "Chrome/": "Chrome",
-    "Safari/": "Safari",
-}
-SYSTEMS = {
-    "iPhone": "iPhone",
-    "iPad": "iPad",
-    "Android": "Android",
-    "Windows": "Windows",
-    "CrOS": "ChromeOS",
-    "Mac OS X": "macOS",
-    "Linux": "Linux",
-}
-BROWSER_PREFIXES = ("Mozilla/", *BROWSERS)  # how a User-Agent of a browser begins: as sent, and as a row stores it
+NOT_SHOWN = ("issuer", "audience", "used_earlier_at", "coordinated")
 
 
 class Caller(NamedTuple):
@@ -101,6 +72,8 @@ class SessionInfo:
     revoked_why: str | None = None
     issuer: str = ""
     audience: str = ""
+    used_earlier_at: float | None = field(default=None, compare=False, repr=False)  # for ``for_user``
+    coordinated: bool = False
 
     def is_of(self, issuer: str, audience: str) -> bool:
         """Return whether this session belongs to *issuer* and *audience*; so does one that belongs to none yet."""
@@ -111,8 +84,19 @@ class SessionInfo:
 
         Without the issuer and the audience, which are the caller's own.
         """
-        shown = {name: value for name, value in asdict(self).items() if name not in ("issuer", "audience")}
+        shown = {name: value for name, value in asdict(self).items() if name not in NOT_SHOWN}
         return {**shown, "device": device_name(self.user_agent), "current": current}
+
+    def for_user(self, now: float, refresh_ttl: float) -> SessionInfo:
+        """Return the session as its own tokens may see it: as it was when this hour began.
+
+        Whoever holds a stolen token could otherwise watch for the moment of a refresh, and come within the grace.
+        """
+        used_at = self.used_at
+        if used_at >= hour_of(now):
+            used_at = self.created_at if self.used_earlier_at is None else self.used_earlier_at
+        used_at = max(self.created_at, hour_of(used_at))
+        return replace(self, used_at=used_at, idle_expires_at=min(used_at + refresh_ttl, self.expires_at))
 
 
 class SessionPage(NamedTuple):
@@ -161,35 +145,6 @@ def session_info(row: SessionRow, used_at: float | None = None, idle_expires_at:
         row.revoked_why,
         row.issuer,
         row.audience,
+        row.used_earlier_at,
+        row.coordinated,
     )
-
-
-def device_name(user_agent: str) -> str:
-    """Return a ``User-Agent`` for people, without versions: ``Firefox on Linux``, or the first word of another program.
-
-    Empty for an empty header. A client can send any header.
-    """
-    browser, system = _first_match(BROWSERS, user_agent), _first_match(SYSTEMS, user_agent)
-    if not browser:
-        return user_agent.partition("/")[0].partition(" ")[0][:MAX_DEVICE_CHARS]
-    return f"{BROWSERS[browser]} on {SYSTEMS[system]}" if system else BROWSERS[browser]
-
-
-def compact_user_agent(user_agent: str) -> str:
-    """Return a ``User-Agent`` as a row stores it: without what every browser sends, as there are millions of rows.
-
-    ``device_name`` gives the same for the stored text as for the header.
-    """
-    browser = _first_match(BROWSERS, user_agent)
-    version = re.search(rf"{browser}\d{{1,9}}", user_agent) if browser else None
-    if version is None:
-        return user_agent[:MAX_USER_AGENT_CHARS]
-    system = _first_match(SYSTEMS, user_agent)
-    return f"{version[0]} ({system})" if system else version[0]
-
-
-def _first_match(signs: dict[str, str], user_agent: str) -> str:
-    """Return the first of *signs* that a browser's *user_agent* contains; empty if none, or for another program."""
-    if not user_agent.startswith(BROWSER_PREFIXES):
-        return ""
-    return next((sign for sign in signs if sign in user_agent), "")

@@ -14,6 +14,9 @@
 6. The scope of a session is what its subject may have at most. *allowed*, where the application decides, returns what
    is left of it now; it is asked before anything is spent. If nothing is left, the session is over: a token without any
    scope would be its user's own, and may do more.
+7. A used token is answered at most ``MAX_ANSWERS`` times a generation within the grace (R2); what exceeds that is
+   TryLater, for every party: a number tells of load, not of a second holder, and an honest crowd of tabs tries again.
+   An answer that a second holder may have caused is an event at once.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from time import monotonic
 from typing import cast
 
 from unbroken.errors import InvalidGrant, InvalidScope, TryLater
-from unbroken.server.core.events import RefreshRejected, ReuseDetected, SessionRefreshed, VerdictWord
+from unbroken.server.core.events import RefreshRejected, ReuseDetected, ReuseSuspected, SessionRefreshed, VerdictWord
+from unbroken.server.core.party import party_of
 from unbroken.server.core.refresh_token import RefreshToken, row_key
 from unbroken.server.core.rotation import (
     FIRST_PARTY,
@@ -35,6 +39,8 @@ from unbroken.server.core.rotation import (
     SessionBinding,
     SessionRow,
     Verdict,
+    evidence_of,
+    is_suspicious,
     present,
     why_inactive,
 )
@@ -43,6 +49,7 @@ from unbroken.server.freshness import KeyAndRevocationCache
 from unbroken.server.grants.token_issuer import TokenIssuer
 from unbroken.server.listeners import Listeners
 from unbroken.server.stores import SessionStore
+from unbroken.server.stores.markers import marker_key
 from unbroken.tokens import TokenResponse
 
 __all__ = ["MAX_SWAP_TRIES", "AllowedScope", "RefreshGrant", "too_contended", "wrong_client"]
@@ -51,6 +58,7 @@ AllowedScope = Callable[[str, str], Awaitable[str]]  # of a subject and a scope
 _log = logging.getLogger("unbroken")
 MAX_SWAP_TRIES = 20  # of a compare-and-set that other requests win
 MAX_IDEMPOTENCY_KEY_CHARS = 200
+MAX_ANSWERS = 200  # for a used token, in one generation: more than a hundred tabs need, each with a retry
 CONTENDED_RETRY_SECONDS = 0.1
 USABLE = (Verdict.ROTATED, Verdict.HEALED, Verdict.CONVERGED)  # what is certain without an idempotency key
 REFUSALS = (Verdict.DEAD, Verdict.REUSED)
@@ -122,12 +130,14 @@ class RefreshGrant:
         now = self._clock()
         token = await self._authenticate_token(text, now)
         key = row_key(token.session_secret)
-        presented = PresentedToken(token.generation, token.branch, _hash_of(idempotency_key))
+        presented = PresentedToken(
+            token.generation, token.branch, _hash_of(idempotency_key), party_of(caller.ip, caller.user_agent)
+        )
         row, binding = self._issuer.cached_row(key), self._issuer.binding(client_id)
         if (
             row is None and scope is None and allowed is None and self._issuer.never_fails
         ):  # rule 2, the session is not cached
-            row = await self._store.rotate_returning(key, presented, now, self._policy.refresh_ttl, binding)
+            row = await self._store.rotate_returning(key, presented, now, self._policy, binding)
             if row is not None:
                 return await self._issue_rotated(token, row, now)
             scope = _effective_scope(await self._read_row(key), binding, scope)
@@ -143,7 +153,7 @@ class RefreshGrant:
         idle_expires_at = min(now + self._policy.refresh_ttl, row.expires_at)
         generation = Generation(token.generation + 1, 0)
         tokens = self._issuer.issue(token.session_secret, row, generation, now, idle_expires_at, scope, now)
-        if await self._store.rotate(key, presented, now, self._policy.refresh_ttl):
+        if await self._store.rotate(key, presented, now, self._policy):
             self._notify_refreshed(row, Verdict.ROTATED, generation.number)
             return tokens
         return await self._decide_and_swap(token, presented, scope, now, caller)
@@ -169,6 +179,8 @@ class RefreshGrant:
                 await self._check_not_revoked(row, now)
             after, verdict = present(row, presented, now, self._policy)
             after = after if after is row else self._issuer.bound(after)  # rule 5
+            if verdict is Verdict.CONVERGED:
+                await self._count_answer(row, now)
             refused = verdict in REFUSALS
             tokens = None if refused else self._issuer.issue_current(token.session_secret, after, scope, now)
             if after is not row and not await self._store.compare_and_set(row, after, self._freshness.dead_until(now)):
@@ -177,6 +189,8 @@ class RefreshGrant:
                 if after.issuer != row.issuer:
                     self._issuer.cache_row(after)
                 self._notify_refreshed(after, verdict, after.generation)
+                if is_suspicious(row, presented, verdict):
+                    self._report_suspicion(row, after, presented, verdict, caller)
                 return tokens
             if verdict is Verdict.REUSED:
                 self._report_reuse(row, after, now, caller)
@@ -217,6 +231,34 @@ class RefreshGrant:
             _log.warning("session %s reappeared after a restore of the store: it is revoked again", row.sid)
             await self._store.revoke(now, "revoked", self._freshness.dead_until(now), sid=row.sid)
         raise _refused(why or "revoked")
+
+    async def _count_answer(self, row: SessionRow, now: float) -> None:
+        """Raise TryLater if the newest generation was answered too often within the grace (rule 7)."""
+        began, step = float(now if row.rotated_at is None else row.rotated_at), self._policy.grace
+        key = marker_key(b"answers", row.key + row.generation.to_bytes(8, "big"))
+        counted = await self._store.advance_marker(key, began, step, step * (MAX_ANSWERS + 1))
+        if round((counted - began) / step) > MAX_ANSWERS:
+            raise TryLater("this refresh token was used too often at once", retry_after=step)
+
+    def _report_suspicion(
+        self, row: SessionRow, after: SessionRow, presented: PresentedToken, verdict: Verdict, caller: Caller
+    ) -> None:
+        evidence = evidence_of(row, presented)
+        _log.warning("session %s of %s may have two holders (%s: %s)", row.sid, row.subject, verdict.value, evidence)
+        self._listeners.notify(
+            ReuseSuspected(
+                row.sid,
+                row.subject,
+                cast("VerdictWord", verdict.value),
+                after.generation,
+                evidence,
+                presented.party,
+                row.presenter,
+                after.shared_streak + after.shared,
+                caller.ip,
+                caller.user_agent,
+            )
+        )
 
     def _report_reuse(self, row: SessionRow, after: SessionRow, now: float, caller: Caller) -> None:
         self._freshness.add_revocations([(after.sid, self._freshness.dead_until(now))])

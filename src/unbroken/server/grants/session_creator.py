@@ -21,12 +21,10 @@ from unbroken.server.core.rotation import Policy, SessionRow
 from unbroken.server.core.session_info import (
     MAX_IP_CHARS,
     MAX_LABEL_CHARS,
-    MAX_USER_AGENT_CHARS,
     Caller,
     NewSession,
-    compact_user_agent,
-    device_name,
 )
+from unbroken.server.core.user_agent import MAX_USER_AGENT_CHARS, compact_user_agent, device_name
 from unbroken.server.freshness import KeyAndRevocationCache
 from unbroken.server.grants.token_issuer import TokenIssuer
 from unbroken.server.listeners import Listeners

@@ -10,6 +10,8 @@
 3. ``after`` is the cursor of the previous response; 0 or none lists everything that still matters. A cursor is valid
    for the store that issued it.
 4. Access tokens of the session may live until ``until``; then the entry is dropped.
+5. A used refresh token of a standard session is active while its session lives: otherwise a thief would learn when to
+   come within the grace. A coordinated session has no grace, so there it is inactive.
 """
 
 from __future__ import annotations
@@ -53,9 +55,14 @@ class IntrospectionEndpoints:
             return {**claims_body(await self._sessions.averify(token)), "token_type": "Bearer"}
         except InvalidToken:
             found = await self._sessions.ainspect_refresh(token)
-        if found is None or not found.is_usable:
+        now = self._sessions.clock()
+        if found is None or found.session.revoked_at is not None:
             return None
-        info = found.session
+        if now >= min(found.session.idle_expires_at, found.session.expires_at):
+            return None
+        if found.session.coordinated and not found.is_usable:  # rule 5
+            return None
+        info = found.session.for_user(now, self._sessions.policy.refresh_ttl)
         return {
             "sub": info.subject,
             "sid": info.sid,

@@ -31,7 +31,8 @@ from unbroken.errors import (
     TooManyAttempts,
     TryLater,
 )
-from unbroken.server.core.session_info import MAX_USER_AGENT_CHARS, Caller
+from unbroken.server.core.session_info import Caller
+from unbroken.server.core.user_agent import MAX_USER_AGENT_CHARS
 
 __all__ = [
     "MAX_BODY_BYTES",

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 from unbroken.errors import InvalidRequest
 from unbroken.server.core.rotation import FIRST_PARTY
-from unbroken.server.core.session_info import MAX_LABEL_CHARS
+from unbroken.server.core.session_info import MAX_LABEL_CHARS, SessionInfo
 from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.bodies import ClaimsBody, ErrorBody, RevokedBody
 from unbroken.server.http.messages import (
@@ -67,7 +67,10 @@ class SessionEndpoints:
         caller = await self._manager(request)
         limit, cursor = _page_wanted(request.query)
         page = await self._sessions.apage_sessions(caller.subject, limit=limit, cursor=cursor)
-        own = [info for info in page.sessions if info.is_of(self._sessions.issuer, self._sessions.audience)]  # rule 4
+        own = [
+            self._for_user(info) for info in page.sessions if info.is_of(self._sessions.issuer, self._sessions.audience)
+        ]  # rule 4
+        own.sort(key=lambda info: (-info.used_at, -info.created_at, info.sid))  # not in the order of use, which tells
         body = {"sessions": [info.to_json(current=info.sid == caller.sid) for info in own]}
         return json_response(body | ({"next": page.next} if page.next else {}))
 
@@ -79,7 +82,12 @@ class SessionEndpoints:
         if len(label) > MAX_LABEL_CHARS:
             raise InvalidRequest(f"label has at most {MAX_LABEL_CHARS} characters")
         info = await self._sessions.arename(sid, label, subject=caller.subject)
-        return _not_found() if info is None else json_response(info.to_json(current=info.sid == caller.sid))
+        if info is None:
+            return _not_found()
+        return json_response(self._for_user(info).to_json(current=info.sid == caller.sid))
+
+    def _for_user(self, info: SessionInfo) -> SessionInfo:
+        return info.for_user(self._sessions.clock(), self._sessions.policy.refresh_ttl)
 
     async def _end_session(self, request: Request, sid: str) -> Response:
         caller = await self._authenticator.require(request)

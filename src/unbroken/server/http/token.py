@@ -94,8 +94,8 @@ class TokenEndpoints:
         """Return the one of several refresh tokens, from cookies of one name, that can be used now.
 
         A wrong choice could revoke a session as if its token had been stolen, or move this browser to somebody else's.
-        Raises InvalidRequest if several sessions have a usable token, and for tokens of other sessions than those that
-        the browser is *logged_in* to (``cookies.py`` rule 6).
+        Raises InvalidRequest if they belong to several sessions that are alive, and for tokens of other sessions than
+        those that the browser is *logged_in* to (``cookies.py`` rule 6).
         """
         if len(tokens) == 1 and not logged_in:
             return tokens[0]
@@ -105,10 +105,10 @@ class TokenEndpoints:
             if not found:
                 raise ambiguous_cookies()
         usable = {token: info for token, (info, is_usable) in found.items() if is_usable}
-        alive = usable or {token: info for token, (info, _) in found.items() if info.revoked_at is None}
+        alive = {token: info for token, (info, _) in found.items() if info.revoked_at is None}
         if len({info.sid for info in alive.values()}) > 1 or (not usable and len(alive) > 1):
-            raise ambiguous_cookies()
-        return next(iter(alive or found), tokens[0])
+            raise ambiguous_cookies()  # whether or not one is used up: beside another session's, that would be told
+        return next(iter(usable or alive or found), tokens[0])
 
     async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> TokenResponse:
         if self._is_active is not None:

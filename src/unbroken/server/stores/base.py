@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from unbroken.errors import StoreUnavailable
-from unbroken.server.core.rotation import PresentedToken, SessionBinding, SessionRow
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 
 __all__ = [
@@ -36,7 +36,7 @@ KEY_FILE_SUFFIX = ".key"  # of the file with the encryption key, beside a store 
 MAX_CLOCK_SKEW_SECONDS = 2.0  # a difference of clocks that changes no decision
 MAX_TRIMMED = 100  # at a time
 # Each change of a row changes one of these fields, or revokes it: ``compare_and_set`` need not compare the others.
-COMPARED_FIELDS = ("generation", "branch", "label", "rotated_at", "idempotency_hash", "first_used_branch")
+COMPARED_FIELDS = ("generation", "branch", "label", "rotated_at", "idempotency_hash", "first_used_branch", "shared")
 
 
 class DatabaseLocked(StoreUnavailable):
@@ -103,14 +103,14 @@ class SessionStore(Protocol):
     async def read(self, key: bytes) -> SessionRow | None:
         """Return the row with this key, or None."""
 
-    async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
+    async def rotate(self, key: bytes, token: PresentedToken, now: float, policy: Policy) -> bool:
         """Replace the row by what ``rotation.rotate`` returns, in one atomic step, if R1 allows it; return whether.
 
-        R1 allows it for an active row of the token's generation whose ``first_used_branch`` is None or the token's.
+        R1 allows it for an active row for which ``rotation.may_rotate`` returns True.
         """
 
     async def rotate_returning(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
+        self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
     ) -> SessionRow | None:
         """Rotate a row that was not read, if its ``binding`` is *binding* (None: any); return the new row.
 

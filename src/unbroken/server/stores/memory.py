@@ -16,7 +16,7 @@ from itertools import islice
 
 from unbroken.errors import ConfigurationError
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import PresentedToken, SessionBinding, SessionRow
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores.base import MAX_TRIMMED, Account, StoreProblem
 from unbroken.server.stores.pages import next_page_cursor, page_position, place_of
@@ -66,24 +66,24 @@ class MemorySessionStore:
     async def read(self, key: bytes) -> SessionRow | None:
         return self._rows.get(key)
 
-    async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
-        return self._rotate(key, token, now, refresh_ttl, None) is not None
+    async def rotate(self, key: bytes, token: PresentedToken, now: float, policy: Policy) -> bool:
+        return self._rotate(key, token, now, policy, None) is not None
 
     async def rotate_returning(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
+        self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
     ) -> SessionRow | None:
-        return self._rotate(key, token, now, refresh_ttl, binding)
+        return self._rotate(key, token, now, policy, binding)
 
     def _rotate(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
+        self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
     ) -> SessionRow | None:
         with self._lock:
             row = self._rows.get(key)
             if row is None or binding not in (None, row.binding) or rotation.why_inactive(row, now):
                 return None
-            if token.generation != row.generation or row.first_used_branch not in (None, token.branch):
+            if not rotation.may_rotate(row, token):
                 return None
-            self._rows[key] = after = rotation.rotate(row, token, now, refresh_ttl)
+            self._rows[key] = after = rotation.rotate(row, token, now, policy)
             return after
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:

@@ -24,7 +24,15 @@ from dataclasses import asdict, astuple, fields
 from typing import Any
 
 from unbroken._drivers.postgres import PostgresDriver
-from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionBinding, SessionRow, rotated_row
+from unbroken.server.core.rotation import (
+    RETURNED_COLUMNS,
+    Policy,
+    PresentedToken,
+    SessionBinding,
+    SessionRow,
+    hour_of,
+    rotated_row,
+)
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
 from unbroken.server.stores import postgres_schema
 from unbroken.server.stores.base import COMPARED_FIELDS, MAX_TRIMMED, Account, StoreProblem, clock_problems
@@ -57,9 +65,15 @@ UPDATE unbroken_session SET
     generation = generation + 1, branch = 0,
     previous_rotated_at = rotated_at, previous_promoted_branch = promoted_branch,
     rotated_at = %(now)s, promoted_branch = %(branch)s,
-    idempotency_hash = %(idempotency_hash)s, first_used_branch = NULL,
+    idempotency_key_repeated = coalesce(idempotency_hash = %(idempotency_hash)s, false),
+    idempotency_hash = %(idempotency_hash)s, first_used_branch = NULL, presenter = %(party)s, shared = false,
+    shared_streak = CASE WHEN shared THEN shared_streak + 1
+                         WHEN abs(%(now)s - rotated_at) < %(grace)s THEN shared_streak ELSE 0 END,
+    used_earlier_at = CASE WHEN used_at < %(hour)s THEN used_at ELSE used_earlier_at END,
     used_at = %(now)s, idle_expires_at = least(%(now)s + %(refresh_ttl)s, expires_at)
-WHERE key = %(key)s AND generation = %(generation)s AND (first_used_branch IS NULL OR first_used_branch = %(branch)s)
+WHERE key = %(key)s AND generation = %(generation)s
+    AND CASE WHEN first_used_branch IS NULL THEN branch = %(branch)s OR NOT coordinated
+             ELSE first_used_branch = %(branch)s END
     AND revoked_at IS NULL AND idle_expires_at > %(now)s AND expires_at > %(now)s
 """
 ROTATE = f"{R1} RETURNING {WITHOUT_FLUSH}"
@@ -215,16 +229,16 @@ class PostgresSessionStore:
         rows = await self._rows(READ, (key,))
         return SessionRow(*rows[0]) if rows else None
 
-    async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
-        return bool(await self._rows(ROTATE, _rotate_values(key, token, now, refresh_ttl)))
+    async def rotate(self, key: bytes, token: PresentedToken, now: float, policy: Policy) -> bool:
+        return bool(await self._rows(ROTATE, _rotate_values(key, token, now, policy)))
 
     async def rotate_returning(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
+        self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
     ) -> SessionRow | None:
-        values = _rotate_values(key, token, now, refresh_ttl)
+        values = _rotate_values(key, token, now, policy)
         values |= dict(zip(SessionBinding._fields, binding or (None, None, None), strict=True))
         rows = await self._rows(ROTATE_RETURNING, values)
-        return rotated_row(key, token, float(now), float(refresh_ttl), rows[0][1:]) if rows else None
+        return rotated_row(key, token, float(now), policy, rows[0][1:]) if rows else None
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
         values = {"key": before.key} | {name: getattr(before, name) for name in COMPARED_FIELDS}
@@ -354,14 +368,17 @@ def _conditions(given: dict[str, str | None]) -> str:
     return "".join(CONDITIONS[name] for name, value in given.items() if value is not None)
 
 
-def _rotate_values(key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> dict[str, Any]:
+def _rotate_values(key: bytes, token: PresentedToken, now: float, policy: Policy) -> dict[str, Any]:
     return {
         "key": key,
         "generation": token.generation,
         "branch": token.branch,
         "idempotency_hash": token.idempotency_hash,
+        "party": token.party,
         "now": float(now),  # an int would make PostgreSQL prepare another statement
-        "refresh_ttl": float(refresh_ttl),
+        "hour": float(hour_of(now)),
+        "refresh_ttl": policy.refresh_ttl,
+        "grace": policy.grace,
     }
 
 

@@ -78,7 +78,15 @@ UNREVOKED = """
 DROP INDEX unbroken_session_subject;
 CREATE INDEX unbroken_session_subject ON unbroken_session (hashtext(subject), (revoked_at IS NULL), expires_at);
 """
-STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS, UNREVOKED)
+PARTIES = """
+ALTER TABLE unbroken_session
+    ADD COLUMN idempotency_key_repeated bool NOT NULL DEFAULT false,
+    ADD COLUMN presenter text NOT NULL DEFAULT '',
+    ADD COLUMN shared bool NOT NULL DEFAULT false,
+    ADD COLUMN shared_streak int4 NOT NULL DEFAULT 0,
+    ADD COLUMN used_earlier_at float8;
+"""
+STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS, UNREVOKED, PARTIES)
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")

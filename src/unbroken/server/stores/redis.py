@@ -33,7 +33,7 @@ from unbroken._bounded_cache import BoundedCache
 from unbroken._drivers.redis import Command, RedisDriver
 from unbroken.errors import UnbrokenError
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import PresentedToken, SessionBinding, SessionRow
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import redis_scripts as scripts
 from unbroken.server.stores.base import MAX_TRIMMED, Account, Notifications, StoreProblem, clock_problems
@@ -74,7 +74,8 @@ class RedisSessionStore:
         url, prefix = _split_prefix(url)
         self._driver, self._names = RedisDriver(url, timeout=timeout), RedisKeys(prefix)
         self._execute, self._execute_all = self._driver.execute, self._driver.execute_all
-        self._subjects: BoundedCache[bytes, str] = BoundedCache(MAX_CACHED_SUBJECTS)  # by session key; never changes
+        # By session key: the subject, and whether the session is coordinated. Neither changes.
+        self._subjects: BoundedCache[bytes, tuple[str, bool]] = BoundedCache(MAX_CACHED_SUBJECTS)
 
     def __repr__(self) -> str:
         return f"<RedisSessionStore {self._driver!r}>"
@@ -99,22 +100,34 @@ class RedisSessionStore:
         insert = (scripts.INSERT, 2, *self._names.session(row.key), life, fixed_text(row), "e", epoch, *values)
         deletes = [("UNLINK", *self._names.session(ListEntry.decode(one).key)) for one in expired]
         await self._execute_all([*deletes, ("EVALSHA", *insert)], durably=True)
-        self._subjects.put(row.key, row.subject)
+        self._subjects.put(row.key, (row.subject, row.coordinated))
 
     async def read(self, key: bytes) -> SessionRow | None:
         [row] = await self._read_all([key])
         return row
 
-    async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
-        subject = self._subjects.get(key)
-        if subject is None:
+    async def rotate(self, key: bytes, token: PresentedToken, now: float, policy: Policy) -> bool:
+        known = self._subjects.get(key)
+        if known is None:
             row = await self.read(key)
             if row is None:
                 return False
-            subject = row.subject
+            known = row.subject, row.coordinated
+        subject, coordinated = known
         idempotency_hash = b"" if token.idempotency_hash is None else b"=" + token.idempotency_hash
         next_generation = token.generation + 1
-        values = (token.generation, token.branch, repr(now), repr(now + refresh_ttl), idempotency_hash, next_generation)
+        values = (
+            token.generation,
+            token.branch,
+            repr(now),
+            repr(now + policy.refresh_ttl),
+            idempotency_hash,
+            next_generation,
+            "=" + token.party if token.party else "",
+            repr(policy.grace),
+            repr(rotation.hour_of(now)),
+            int(coordinated),
+        )
         name, (_, epoch) = self._names.session(key)[0], self._names.subject(subject)
         if not self._driver.cluster:
             return await self._execute("EVALSHA", scripts.ROTATE, 2, name, epoch, *values) is not None
@@ -124,14 +137,14 @@ class RedisSessionStore:
         return own_epoch is not None and int(current_epoch or 0) <= int(own_epoch)
 
     async def rotate_returning(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
+        self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
     ) -> SessionRow | None:
         row = await self.read(key)  # also tells the subject, and with it where the epoch is
         if row is None or row.generation != token.generation or binding not in (None, row.binding):
             return None
-        if not await self.rotate(key, token, now, refresh_ttl):
+        if not await self.rotate(key, token, now, policy):
             return None
-        return rotation.rotate(row, token, now, refresh_ttl)
+        return rotation.rotate(row, token, now, policy)
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
         revokes = after.revoked_at is not None and before.revoked_at is None
@@ -327,7 +340,7 @@ class RedisSessionStore:
         """Return the rows with these keys, each with the epoch of its subject applied (rule 4)."""
         names = [self._names.session(key) for key in keys]
         reads: list[Command] = [part for row, text in names for part in (("HGETALL", row), ("GET", text))]
-        known = {subject for key in keys if (subject := self._subjects.get(key)) is not None}
+        known = {cached[0] for key in keys if (cached := self._subjects.get(key)) is not None}
         responses = await self._execute_all([*reads, *self._read_epochs(known)])
         hashes, texts = responses[: len(reads) : 2], responses[1 : len(reads) : 2]
         rows = [session_row(key, *found) for key, *found in zip(keys, hashes, texts, strict=True)]
@@ -341,7 +354,7 @@ class RedisSessionStore:
     ) -> SessionRow | None:
         if row is None:
             return None
-        self._subjects.put(row.key, row.subject)
+        self._subjects.put(row.key, (row.subject, row.coordinated))
         if (announce_until := changing.get(b"o")) and row.revoked_at is not None:  # rule 1
             await self._announce([ListEntry(row.key, row.sid)], row.revoked_at, float(announce_until))
         return with_subject_revocation(row, changing[b"e"], epochs[row.subject])

@@ -45,6 +45,11 @@ CHANGING_FIELDS = {
     "previous_promoted_branch": "b2",
     "idempotency_hash": "a",
     "first_used_branch": "s",
+    "idempotency_key_repeated": "d",
+    "presenter": "p",
+    "shared": "h",
+    "shared_streak": "k",
+    "used_earlier_at": "ue",
     "used_at": "u",
     "idle_expires_at": "i",
     "expires_at": "x",
@@ -52,9 +57,13 @@ CHANGING_FIELDS = {
     "revoked_why": "w",
     "evidence": "v",
 }
-INTEGER_FIELDS = ("generation", "branch", "promoted_branch", "previous_promoted_branch", "first_used_branch")
+INTEGER_FIELDS = (
+    "generation", "branch", "promoted_branch", "previous_promoted_branch", "first_used_branch", "shared_streak",
+)  # fmt: skip
 BYTES_FIELDS = ("idempotency_hash",)
-TEXT_FIELDS = ("revoked_why", "evidence")
+TEXT_FIELDS = ("revoked_why", "evidence", "presenter")
+BOOL_FIELDS = ("idempotency_key_repeated", "shared")
+DEFAULTS = {"idempotency_key_repeated": False, "presenter": "", "shared": False, "shared_streak": 0}  # as empty
 FIXED_FIELDS = (
     "sid", "subject", "created_at", "client_id", "scope", "coordinated", "label", "ip", "user_agent",
     "issuer", "audience",
@@ -111,8 +120,8 @@ class ListEntry(NamedTuple):
 
 
 def encode_values(row: SessionRow) -> list[bytes]:
-    """Return the values of ``CHANGING_FIELDS`` in their order; empty for None."""
-    return [_encode(getattr(row, name)) for name in CHANGING_FIELDS]
+    """Return the values of ``CHANGING_FIELDS`` in their order; empty for the default, None of most of them."""
+    return [_encode_field(name, getattr(row, name)) for name in CHANGING_FIELDS]
 
 
 def fixed_text(row: SessionRow) -> str:
@@ -164,6 +173,12 @@ def account_from(name: str, text: bytes) -> Account:
     return Account(name, *json.loads(text)[:4])  # rule 3
 
 
+def _encode_field(name: str, value: Any) -> bytes:
+    if name in DEFAULTS and value == DEFAULTS[name]:
+        return b""
+    return b"1" if name in BOOL_FIELDS else _encode(value)
+
+
 def _encode(value: Any) -> bytes:
     """Return *value* as bytes. Texts begin with ``=``, so that an empty text differs from None."""
     if value is None:
@@ -177,7 +192,9 @@ def _encode(value: Any) -> bytes:
 
 def _decode(name: str, value: bytes | None) -> Any:
     if not value:
-        return None
+        return DEFAULTS.get(name)
+    if name in BOOL_FIELDS:
+        return True
     if name in BYTES_FIELDS:
         return value[1:]
     if name in TEXT_FIELDS:

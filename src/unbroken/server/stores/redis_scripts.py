@@ -4,6 +4,7 @@ A session is a hash of the fields that change, beside a text of those that do no
 field is None. Numbers are as Python wrote them and are passed on unchanged, so nothing is rounded:
 
     g b t1 b1 t2 b2 a s u i x r w v   the changing fields of a ``SessionRow`` (``redis_rows.CHANGING_FIELDS``)
+    d p h k ue                        the same, of the parties; empty for the default
     e                                 the subject's epoch at login; a later epoch revokes the session
     o                                 the announce_until of a revocation that was not announced yet
     n                                 the id of the last change: a repeated change is made once
@@ -44,20 +45,30 @@ return 1
 
 # R1: the condition is that of ``rotation.present``, the change that of ``rotation.rotate``. Returns the session's
 # epoch if it rotated. KEYS: hash; the subject's epoch, where it is in the same slot. ARGV: generation, branch, now,
-# now + refresh_ttl, idempotency_hash, generation + 1.
+# now + refresh_ttl, idempotency_hash, generation + 1, party, grace, the hour of now, 1 for a coordinated session.
 ROTATE = script("""
-local row = redis.call('HMGET', KEYS[1], 'g', 's', 'r', 'i', 'x', 't1', 'b1', 'e')
+local row = redis.call('HMGET', KEYS[1], 'g', 's', 'r', 'i', 'x', 't1', 'b1', 'e', 'b', 'a', 'h', 'k', 'u', 'ue')
 local generation, first_used, revoked_at, idle_expires_at, expires_at = row[1], row[2], row[3], row[4], row[5]
-local rotated_at, promoted_branch, epoch = row[6], row[7], row[8]
+local rotated_at, promoted_branch, epoch, branch, key = row[6], row[7], row[8], row[9], row[10]
+local shared, streak, used_at, used_earlier_at = row[11], row[12], row[13], row[14]
 local now = tonumber(ARGV[3])
 if generation ~= ARGV[1] or (revoked_at or '') ~= '' then return false end
 if tonumber(idle_expires_at) <= now or tonumber(expires_at) <= now then return false end
+if (first_used or '') == '' and ARGV[10] == '1' then first_used = branch end
 if (first_used or '') ~= '' and first_used ~= ARGV[2] then return false end
 if KEYS[2] and tonumber(redis.call('HGET', KEYS[2], 'n') or 0) > tonumber(epoch) then return false end
 local idle = ARGV[4]
 if tonumber(idle) > tonumber(expires_at) then idle = expires_at end
+if (shared or '') ~= '' then
+    streak = string.format('%d', (tonumber(streak or '') or 0) + 1)
+elseif (rotated_at or '') == '' or math.abs(now - tonumber(rotated_at)) >= tonumber(ARGV[8]) then
+    streak = ''
+end
+local repeated = ARGV[5] ~= '' and key == ARGV[5] and '1' or ''
+if tonumber(used_at) < tonumber(ARGV[9]) then used_earlier_at = used_at end
 redis.call('HSET', KEYS[1], 'g', ARGV[6], 'b', '0', 't1', ARGV[3], 'b1', ARGV[2],
-    't2', rotated_at or '', 'b2', promoted_branch or '', 'a', ARGV[5], 's', '', 'u', ARGV[3], 'i', idle)
+    't2', rotated_at or '', 'b2', promoted_branch or '', 'a', ARGV[5], 's', '', 'u', ARGV[3], 'i', idle,
+    'd', repeated, 'p', ARGV[7], 'h', '', 'k', streak or '', 'ue', used_earlier_at or '')
 return epoch
 """)
 

@@ -29,7 +29,15 @@ from typing import Any
 
 from unbroken._private_files import open_private, resolve_private
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
-from unbroken.server.core.rotation import RETURNED_COLUMNS, PresentedToken, SessionBinding, SessionRow, rotated_row
+from unbroken.server.core.rotation import (
+    RETURNED_COLUMNS,
+    Policy,
+    PresentedToken,
+    SessionBinding,
+    SessionRow,
+    hour_of,
+    rotated_row,
+)
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
 from unbroken.server.stores.base import (
     COMPARED_FIELDS,
@@ -87,11 +95,19 @@ ALTER TABLE session ADD COLUMN audience TEXT NOT NULL DEFAULT '';
     """
 CREATE INDEX session_unrevoked ON session (subject, expires_at, sid) WHERE revoked_at IS NULL;
 """,
+    """
+ALTER TABLE session ADD COLUMN idempotency_key_repeated INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE session ADD COLUMN presenter TEXT NOT NULL DEFAULT '';
+ALTER TABLE session ADD COLUMN shared INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE session ADD COLUMN shared_streak INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE session ADD COLUMN used_earlier_at REAL;
+""",
 )
 
 # ---- statements ------------------------------------------------------------------------------------------------------
 
 FIELDS = tuple(column.name for column in fields(SessionRow))
+BOOL_FIELDS = ("coordinated", "idempotency_key_repeated", "shared")
 COLUMNS = ", ".join(FIELDS)
 INSERT = f"INSERT INTO session ({COLUMNS}) VALUES ({', '.join('?' * len(FIELDS))})"
 DELETE_EXPIRED = "DELETE FROM session WHERE key IN (SELECT key FROM session WHERE expires_at < ? LIMIT 100)"
@@ -102,9 +118,15 @@ UPDATE session SET
     generation = generation + 1, branch = 0,
     previous_rotated_at = rotated_at, previous_promoted_branch = promoted_branch,
     rotated_at = :now, promoted_branch = :branch,
-    idempotency_hash = :idempotency_hash, first_used_branch = NULL,
+    idempotency_key_repeated = coalesce(idempotency_hash = :idempotency_hash, 0),
+    idempotency_hash = :idempotency_hash, first_used_branch = NULL, presenter = :party, shared = 0,
+    shared_streak = CASE WHEN shared THEN shared_streak + 1
+                         WHEN abs(:now - rotated_at) < :grace THEN shared_streak ELSE 0 END,
+    used_earlier_at = CASE WHEN used_at < :hour THEN used_at ELSE used_earlier_at END,
     used_at = :now, idle_expires_at = min(:now + :refresh_ttl, expires_at)
-WHERE key = :key AND generation = :generation AND (first_used_branch IS NULL OR first_used_branch = :branch)
+WHERE key = :key AND generation = :generation
+    AND CASE WHEN first_used_branch IS NULL THEN branch = :branch OR NOT coordinated
+             ELSE first_used_branch = :branch END
     AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
 """
 ROTATE_RETURNING = f"""{ROTATE}
@@ -225,16 +247,16 @@ class SqliteSessionStore:
         rows = self._rows(READ, (key,))
         return _session_row(rows[0]) if rows else None
 
-    async def rotate(self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> bool:
-        return self._file.changes(ROTATE, _rotate_values(key, token, now, refresh_ttl))
+    async def rotate(self, key: bytes, token: PresentedToken, now: float, policy: Policy) -> bool:
+        return self._file.changes(ROTATE, _rotate_values(key, token, now, policy))
 
     async def rotate_returning(
-        self, key: bytes, token: PresentedToken, now: float, refresh_ttl: float, binding: SessionBinding | None
+        self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
     ) -> SessionRow | None:
-        values = _rotate_values(key, token, now, refresh_ttl)
+        values = _rotate_values(key, token, now, policy)
         values |= dict(zip(SessionBinding._fields, binding or (None, None, None), strict=True))
         rows = self._rows(ROTATE_RETURNING, values)
-        return rotated_row(key, token, now, refresh_ttl, rows[0]) if rows else None
+        return rotated_row(key, token, now, policy, rows[0]) if rows else None
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
         values = {"key": before.key} | {name: getattr(before, name) for name in COMPARED_FIELDS}
@@ -372,20 +394,23 @@ def _conditions(given: dict[str, str | None]) -> str:
     return "".join(CONDITIONS[name] for name, value in given.items() if value is not None)
 
 
-def _rotate_values(key: bytes, token: PresentedToken, now: float, refresh_ttl: float) -> dict[str, Any]:
+def _rotate_values(key: bytes, token: PresentedToken, now: float, policy: Policy) -> dict[str, Any]:
     return {
         "key": key,
         "generation": token.generation,
         "branch": token.branch,
         "idempotency_hash": token.idempotency_hash,
+        "party": token.party,
         "now": now,
-        "refresh_ttl": refresh_ttl,
+        "hour": hour_of(now),
+        "refresh_ttl": policy.refresh_ttl,
+        "grace": policy.grace,
     }
 
 
 def _session_row(values: Sequence[Any]) -> SessionRow:
     named: dict[str, Any] = dict(zip(FIELDS, values, strict=True))
-    named["coordinated"] = bool(named["coordinated"])  # SQLite has no booleans
+    named |= {name: bool(named[name]) for name in BOOL_FIELDS}  # SQLite has no booleans
     return SessionRow(**named)
 
 

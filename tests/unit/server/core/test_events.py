@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unbroken.errors import StoreUnavailable, TryLater
 from unbroken.server import Caller, Endpoints, MemorySessionStore, MfaRequired, Sessions
-from unbroken.server.core.session_info import BROWSERS, SYSTEMS, compact_user_agent, device_name
+from unbroken.server.core.user_agent import BROWSERS, SYSTEMS, compact_user_agent, device_name
 from unbroken.server.events import LoginFailed, LoginRateLimited, ServerEvent, SessionCreated
 from unbroken.server.http.messages import Request
 from unbroken.server.login import credential_check

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from unbroken.errors import ConfigurationError
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict, present
 
 POLICY = Policy(access_ttl=60, refresh_ttl=1000, max_age=5000, grace=10)
@@ -61,6 +62,58 @@ def test_r1_any_sibling_may_be_promoted_until_one_was_seen() -> None:
     assert present(row(branch=2), PresentedToken(5, 1), NOW, POLICY)[1] is Verdict.ROTATED
     assert present(row(branch=2, first_used_branch=1), PresentedToken(5, 1), NOW, POLICY)[1] is Verdict.ROTATED
     assert present(row(branch=2, first_used_branch=2), PresentedToken(5, 1), NOW, POLICY)[1] is Verdict.REUSED
+
+
+def test_r1_a_coordinated_session_goes_on_from_its_newest_or_its_used_branch() -> None:
+    coordinated = row(coordinated=True, branch=2)
+    assert present(coordinated, PresentedToken(5, 2), NOW, POLICY)[1] is Verdict.ROTATED
+    assert present(coordinated, PresentedToken(5, 1), NOW, POLICY)[1] is Verdict.REUSED
+    assert present(replace(coordinated, first_used_branch=1), PresentedToken(5, 1), NOW, POLICY)[1] is Verdict.ROTATED
+
+
+HOME, ELSEWHERE, IPV6 = "203.0.113.0/24 curl", "198.51.100.0/24 curl", "2001:db8::/64 curl"
+
+
+def test_r5_a_fifth_generation_in_a_row_may_not_be_shared() -> None:
+    shared = row(presenter=HOME, rotated_at=95.0, shared_streak=3)
+    after, verdict = present(shared, PresentedToken(4, 0, party=ELSEWHERE), NOW, POLICY)
+    assert (verdict, after.shared) == (Verdict.CONVERGED, True)
+    assert present(after, PresentedToken(5, 0, party=HOME), NOW, POLICY)[0].shared_streak == 4
+    full = replace(shared, shared_streak=4)
+    assert present(full, PresentedToken(4, 0, party=ELSEWHERE), NOW, POLICY)[1] is Verdict.REUSED
+    for party in (HOME, IPV6, ""):
+        assert present(full, PresentedToken(4, 0, party=party), NOW, POLICY) == (full, Verdict.CONVERGED)
+    never = replace(POLICY, max_shared_generations=None)
+    assert present(full, PresentedToken(4, 0, party=ELSEWHERE), NOW, never)[1] is Verdict.CONVERGED
+
+
+@pytest.mark.parametrize(("rotated_at", "streak"), [(95.0, 3), (90.0, 0), (None, 0)])
+def test_r5_only_a_generation_of_more_than_the_grace_resets_the_count(rotated_at: float | None, streak: int) -> None:
+    after, _ = present(row(rotated_at=rotated_at, shared_streak=3), PresentedToken(5, 0), NOW, POLICY)
+    assert after.shared_streak == streak
+
+
+def test_r3_a_key_that_made_two_generations_retries_nothing() -> None:
+    after, _ = present(row(), PresentedToken(5, 0, b"a"), NOW, POLICY)
+    late = replace(after, rotated_at=1.0, first_used_branch=0)
+    assert present(late, PresentedToken(5, 0, b"a"), NOW, POLICY)[1] is Verdict.REUSED
+
+
+def test_a_policy_may_take_every_suspicion_for_reuse() -> None:
+    strict = replace(POLICY, on_suspicion="revoke")
+    recent, late = row(presenter=HOME, rotated_at=95.0), row(presenter=HOME, rotated_at=1.0)
+    assert present(recent, PresentedToken(4, 0, party=HOME), NOW, strict)[1] is Verdict.CONVERGED
+    assert present(recent, PresentedToken(4, 0, party=IPV6), NOW, strict)[1] is Verdict.CONVERGED
+    assert present(recent, PresentedToken(4, 0, party=ELSEWHERE), NOW, strict)[1] is Verdict.REUSED
+    assert present(late, PresentedToken(4, 0, party=HOME), NOW, strict)[1] is Verdict.REUSED
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_shared_generations": -1}, {"max_shared_generations": True}, {"on_suspicion": "x"}]
+)
+def test_a_policy_checks_what_suspicion_leads_to(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        Policy(**wrong)
 
 
 def test_r1h_a_store_that_lost_writes_is_healed() -> None:

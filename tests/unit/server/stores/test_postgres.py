@@ -28,7 +28,7 @@ from unbroken._drivers.postgres_connection import AsyncConnection, BlockingConne
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable, TryLater
 from unbroken.server import Sessions, open_store
-from unbroken.server.core.rotation import PresentedToken, SessionRow
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow
 from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.http.messages import Request
 from unbroken.server.stores import SessionStore
@@ -155,7 +155,7 @@ def test_clearing_away_waits_for_no_lock(url: str, store: PostgresSessionStore) 
         assert {found.sid for found in run_sync(store.sessions())} == {"7", "new"}
         other.execute("DELETE FROM unbroken_session WHERE sid = '7'")  # as another node that clears away
         run_sync(store.insert(row("newer", created_at=NOW)))
-        assert run_sync(store.rotate(b"new", PresentedToken(0, 0), NOW, 300.0)) is True
+        assert run_sync(store.rotate(b"new", PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0))) is True
 
 
 # ---- what a session costs --------------------------------------------------------------------------------------------
@@ -224,7 +224,9 @@ def test_refreshes_add_no_row_and_touch_no_index(store: PostgresSessionStore, db
     before = [one(db, f"SELECT pg_relation_size('unbroken_session_{name}')") for name in ("key", "sid", "subject")]
     for _ in range(2000):
         key = random.choice(keys)
-        assert run_sync(store.rotate(key, PresentedToken(generation[key], 0, b"a" * 16), time.time(), 604800.0))
+        assert run_sync(
+            store.rotate(key, PresentedToken(generation[key], 0, b"a" * 16), time.time(), Policy(refresh_ttl=604800.0))
+        )
         generation[key] += 1
     after = [one(db, f"SELECT pg_relation_size('unbroken_session_{name}')") for name in ("key", "sid", "subject")]
     assert one(db, "SELECT count(*) FROM unbroken_session") == 1000
@@ -436,8 +438,10 @@ def test_a_server_that_has_become_a_replica_is_unavailable(
     run_sync(store.insert(row()))
     run_sync(store._driver.rows("SET default_transaction_read_only = on"))
     with pytest.raises(StoreUnavailable, match="read-only"):
-        run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0))
-    assert run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, 300.0)) is True, "on another connection"
+        run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0)))
+    assert run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0))) is True, (
+        "on another connection"
+    )
 
 
 def test_a_crash_in_mid_load_ends_no_session(
@@ -542,7 +546,9 @@ def test_the_loser_of_a_rotation_is_told_so_however_the_database_isolates(url: s
     with psycopg.connect(url) as other:
         other.execute("UPDATE unbroken_session SET generation = 1")
         loser = threading.Thread(
-            target=lambda: answers.append(run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, 9.0)))
+            target=lambda: answers.append(
+                run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, Policy(refresh_ttl=9.0)))
+            )
         )
         loser.start()
         wait_for_a_lock(url)

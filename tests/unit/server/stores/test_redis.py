@@ -26,7 +26,7 @@ from unbroken._drivers.redis_errors import ServerInfo
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidRequest, InvalidToken, StoreUnavailable
 from unbroken.server import Sessions
-from unbroken.server.core.rotation import PresentedToken, SessionRow
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow
 from unbroken.server.events import ReuseDetected, ServerEvent, SessionRefreshed
 from unbroken.server.keys.keyring import new_mac_key
 from unbroken.server.stores import Account
@@ -101,8 +101,8 @@ def test_a_session_lives_in_every_style(store: RedisSessionStore, run: Any) -> N
     async def life() -> None:
         await store.insert(row())
         assert await store.read(row().key) == row()
-        assert await store.rotate(row().key, PresentedToken(0, 0, b"a"), NOW + 1, 300.0)
-        assert not await store.rotate(row().key, PresentedToken(0, 0, b"b"), NOW + 1, 300.0)
+        assert await store.rotate(row().key, PresentedToken(0, 0, b"a"), NOW + 1, Policy(refresh_ttl=300.0))
+        assert not await store.rotate(row().key, PresentedToken(0, 0, b"b"), NOW + 1, Policy(refresh_ttl=300.0))
         [found] = await store.sessions("ada")
         assert (found.generation, found.idempotency_hash, found.idle_expires_at) == (1, b"a", NOW + 301)
         assert await store.revoke(NOW + 2, "revoked", NOW + 9, subject="ada") == ["sid"]
@@ -119,7 +119,7 @@ def test_of_many_tasks_and_threads_with_one_token_one_rotates_it(store: RedisSes
     rotated: list[bool] = []
 
     async def one() -> None:
-        rotated.append(await store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0))
+        rotated.append(await store.rotate(row().key, PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0)))
 
     async def many() -> None:
         async with anyio.create_task_group() as group:
@@ -219,7 +219,7 @@ def test_everything_of_a_session_goes_by_itself(store: RedisSessionStore, raw: A
     names = store._names
     for name in (*names.session(row().key), names.sid("sid"), names.subject("ada")[0], names.unrevoked("ada")):
         assert 900_000 < raw.pttl(name) <= 960_000
-    run_sync(store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0))
+    run_sync(store.rotate(row().key, PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0)))
     assert 900_000 < raw.pttl(names.session(row().key)[0]) <= 960_000, "a rotation changes nothing about that"
 
 
@@ -276,13 +276,15 @@ def test_all_sessions_of_a_subject_end_in_one_write(store: RedisSessionStore, ru
         for sid in ("a", "b"):
             await store.insert(row(sid))
         await store._revoke_subject("ada", NOW + 1, "revoked")
-        assert not await store.rotate(row("a").key, PresentedToken(0, 0), NOW + 2, 300.0)
+        assert not await store.rotate(row("a").key, PresentedToken(0, 0), NOW + 2, Policy(refresh_ttl=300.0))
         found = await store.read(row("b").key)
         assert (found.revoked_at, found.revoked_why) == (NOW + 1, "revoked")
         assert sorted(await store.revoke(NOW + 2, "revoked", NOW + 9, subject="ada")) == ["a", "b"]
         assert sorted((await store.revocations(0))[1]) == [("a", NOW + 9), ("b", NOW + 9)]
         await store.insert(row("later"))
-        assert await store.rotate(row("later").key, PresentedToken(0, 0), NOW + 2, 300.0), "a login after it is alive"
+        assert await store.rotate(row("later").key, PresentedToken(0, 0), NOW + 2, Policy(refresh_ttl=300.0)), (
+            "a login after it is alive"
+        )
 
     run(crash_after_the_write)
 
@@ -300,7 +302,7 @@ def test_a_login_that_was_half_done_when_all_were_ended_is_over(store: RedisSess
     run_sync(store.insert(row()))
     store._execute_all = execute_all  # type: ignore[method-assign]
     for one in (store, other):
-        assert not run_sync(one.rotate(row().key, PresentedToken(0, 0), NOW + 2, 300.0))
+        assert not run_sync(one.rotate(row().key, PresentedToken(0, 0), NOW + 2, Policy(refresh_ttl=300.0)))
         assert run_sync(one.read(row().key)).revoked_at == NOW + 1
     assert run_sync(other.revocations(0))[1] == [("sid", NOW + 99)], "and so are its access tokens"
     other.close()
@@ -315,7 +317,7 @@ def test_sessions_that_had_expired_before_stay_expired(store: RedisSessionStore)
 def test_a_refresh_that_races_a_logout_never_survives_it(store: RedisSessionStore) -> None:
     async def refresh(one: SessionRow) -> None:
         place = 0
-        while await store.rotate(one.key, PresentedToken(place, 0), NOW, 300.0):
+        while await store.rotate(one.key, PresentedToken(place, 0), NOW, Policy(refresh_ttl=300.0)):
             place += 1
 
     async def race(one: SessionRow) -> None:
@@ -333,7 +335,9 @@ def test_a_refresh_that_races_a_logout_never_survives_it(store: RedisSessionStor
             await race(one)
             found = await store.read(one.key)
             assert found.revoked_at == NOW
-            assert not await store.rotate(one.key, PresentedToken(found.generation, found.branch), NOW, 300.0)
+            assert not await store.rotate(
+                one.key, PresentedToken(found.generation, found.branch), NOW, Policy(refresh_ttl=300.0)
+            )
 
     in_loop(all_of_them)
     assert len(run_sync(store.revocations(0))[1]) == 60
@@ -420,7 +424,7 @@ def test_scripts_that_the_server_forgot_are_sent_again(store: RedisSessionStore,
     async def main() -> None:
         await store.insert(row())
         raw.script_flush()
-        assert await store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0)
+        assert await store.rotate(row().key, PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0))
         raw.script_flush()
         await store.insert(row("other"))
         assert await store.read(row("other").key) == row("other")
@@ -435,7 +439,7 @@ def test_a_connection_that_was_closed_while_idle_fails_no_request(mortal: Servic
         await store.insert(row())
         with driver.Redis.from_url(mortal.url) as raw:
             raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        assert await store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0)
+        assert await store.rotate(row().key, PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0))
         mortal.stop()
         mortal.start()
         eventually(lambda: run_sync(store.health()), StoreUnavailable)
@@ -453,13 +457,17 @@ def test_a_dead_server_is_told_at_once_and_its_return_noticed(mortal: Service, r
         wait_for_the_log(mortal.url)
         mortal.stop(signal.SIGKILL)
         began = time.monotonic()
-        for ask in (store.read(row().key), store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0), store.health()):
+        for ask in (
+            store.read(row().key),
+            store.rotate(row().key, PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0)),
+            store.health(),
+        ):
             with pytest.raises(StoreUnavailable, match="no connection"):
                 await ask
         assert time.monotonic() - began < 10
         mortal.start()
         eventually(lambda: run_sync(store.health()), StoreUnavailable)
-        assert await store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0)
+        assert await store.rotate(row().key, PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0))
         await store.aclose()
 
     run(main)
@@ -586,9 +594,9 @@ def test_a_replica_and_a_full_memory_are_try_later(mortal: Service, run: Any) ->
             raw.config_set("replica-serve-stale-data", "yes")
             raw.replicaof("127.0.0.1", free_port())
             with pytest.raises(StoreUnavailable, match="replica"):
-                await store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0)
+                await store.rotate(row().key, PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0))
             raw.replicaof("no", "one")
-            assert await store.rotate(row().key, PresentedToken(0, 0), NOW, 300.0)
+            assert await store.rotate(row().key, PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0))
             raw.config_set("maxmemory", 1)
             with pytest.raises(StoreUnavailable, match="memory is full"):
                 await store.insert(row("other"))
@@ -672,7 +680,7 @@ def test_servers_that_can_be_asked_about_their_disk_are_known(
 
 def test_what_was_promised_waits_for_the_disk_and_a_rotation_does_not(store: RedisSessionStore) -> None:
     run_sync(store.insert(row("known")))  # from now on the server knows the scripts
-    run_sync(store.rotate(row("known").key, PresentedToken(0, 0), NOW, 300.0))
+    run_sync(store.rotate(row("known").key, PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0)))
     run_sync(store.revoke(NOW, "revoked", NOW + 9, sid="known"))
     run_sync(store.save_keys([]))
     client, sent, written = store._driver._blocking_client(), [], [1, 0]
@@ -691,7 +699,7 @@ def test_what_was_promised_waits_for_the_disk_and_a_rotation_does_not(store: Red
         assert sum(commands[-1] == "WAITAOF" for commands in sent) == 1
     run_sync(store.insert(row("other")))
     sent.clear()
-    assert run_sync(store.rotate(row("other").key, PresentedToken(0, 0), NOW, 300.0))
+    assert run_sync(store.rotate(row("other").key, PresentedToken(0, 0), NOW, Policy(refresh_ttl=300.0)))
     assert sent == [["EVALSHA"]]
     written[0] = 0
     with pytest.raises(StoreUnavailable, match="disk"):

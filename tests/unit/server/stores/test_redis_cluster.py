@@ -104,7 +104,7 @@ def test_rotate_is_r1_and_nothing_else(store: RedisSessionStore, before: Session
     name = uuid.uuid4()
     before = replace(before, key=name.bytes, sid=str(name))
     run_sync(store.insert(before))
-    rotated = run_sync(store.rotate(before.key, token, NOW, 300.0))
+    rotated = run_sync(store.rotate(before.key, token, NOW, Policy(refresh_ttl=300.0)))
     after, verdict = present(before, token, NOW, Policy(refresh_ttl=300.0))
     assert rotated is (verdict is Verdict.ROTATED)
     assert run_sync(store.read(before.key)) == (after if rotated else before)
@@ -116,7 +116,7 @@ def test_sessions_live_on_all_nodes(store: RedisSessionStore, backend: str) -> N
         everyone = [row(str(number)) for number in range(60)]
         for one in everyone:
             await store.insert(one)
-            assert await store.rotate(one.key, PresentedToken(0, 0), NOW + 1, 300.0)
+            assert await store.rotate(one.key, PresentedToken(0, 0), NOW + 1, Policy(refresh_ttl=300.0))
         assert {found.sid for found in await store.sessions("ada")} == {one.sid for one in everyone}
         assert len(await store.sessions()) == 60
         branched = replace(row("new"), branch=1)
@@ -143,7 +143,7 @@ def test_the_epoch_of_another_slot_ends_a_session(store: RedisSessionStore) -> N
         run_sync(store.insert(row(sid)))
     run_sync(store._revoke_subject("ada", NOW + 1, "revoked"))
     for sid in ("a", "b", "c", "d"):
-        assert not run_sync(store.rotate(row(sid).key, PresentedToken(0, 0), NOW + 2, 300.0))
+        assert not run_sync(store.rotate(row(sid).key, PresentedToken(0, 0), NOW + 2, Policy(refresh_ttl=300.0)))
         assert run_sync(store.read(row(sid).key)).revoked_at == NOW + 1
 
 
@@ -175,7 +175,8 @@ def test_a_node_that_died_is_told_in_time_and_its_return_noticed() -> None:
         wait_for_the_log(nodes[2].url)
         nodes[2].stop(signal.SIGKILL)
         flows: list[Callable[[], Coroutine[Any, Any, bool]]] = [
-            lambda one=one: store.rotate(one.key, PresentedToken(0, 0), NOW + 1, 300.0) for one in everyone
+            lambda one=one: store.rotate(one.key, PresentedToken(0, 0), NOW + 1, Policy(refresh_ttl=300.0))
+            for one in everyone
         ]
         for ask in (lambda flow: run_sync(flow()), anyio.run):
             began, failed = time.monotonic(), 0
