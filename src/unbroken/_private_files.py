@@ -14,6 +14,7 @@ Where files have no owners, as on Windows, nothing is checked.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["open_private", "read_private", "read_secret", "require_private_folder", "resolve_private"]
+__all__ = ["ensure_private", "open_private", "read_private", "read_secret", "require_private_folder", "resolve_private"]
 
 _log = logging.getLogger("unbroken")
 
@@ -76,6 +77,20 @@ def open_private(path: Path, flags: int, what: str, *, closed_by_folder: bool = 
         os.close(descriptor)
         raise
     return descriptor
+
+
+def ensure_private(path: Path, what: str, *, closed_by_folder: bool = False) -> None:
+    """Create *what* at *path* if it is missing, and check it as ``open_private`` does. One that exists is not opened.
+
+    For SQLite: a process that closes any descriptor of a file loses all its locks on it, those of SQLite too.
+    """
+    if not os.path.lexists(path):
+        with contextlib.suppress(FileExistsError):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+            os.close(open_private(path, flags, what, closed_by_folder=closed_by_folder))
+    if HAS_OWNERS:
+        require_private_folder(path.parent)
+    _check(path.lstat(), path, what, closed_by_folder)
 
 
 def read_private(path: Path, what: str, *, closed_by_folder: bool = False) -> bytes:
