@@ -278,6 +278,13 @@ class _ReplayedBody(RawIOBase):
         buffer[:size], self._piece = piece[:size], piece[size:]
         return size
 
+    def read1(self, size: int | None = -1) -> bytes:
+        """Return what one piece has, at most *size* bytes: urllib3 asks so when a body is looked into once more."""
+        piece = self._piece or memoryview(next(self._rest, b""))
+        count = len(piece) if size is None or size < 0 else min(size, len(piece))
+        self._piece = piece[count:]
+        return bytes(piece[:count])
+
     def close(self) -> None:
         """Drop the connection if the body was not read to its end."""
         if not self.closed and not self._raw.closed:

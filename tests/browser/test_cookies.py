@@ -61,7 +61,8 @@ def test_a_logout_revokes_the_session_and_clears_the_cookies(shop, at_shop, cont
     server = shop(cookies=BOTH)
     tabs = at_shop(server, tabs=2, storage="cookie")
     assert tabs[0].run("() => session.logout()") is True
-    assert context.cookies() == []
+    [device] = context.cookies()  # it opens nothing: it spares the next login here the limit of strangers
+    assert (device["name"], device["path"], device["httpOnly"]) == ("unbroken-device", "/auth/login", True)
     assert [tab.ask("/echo")["reason"] for tab in tabs] == ["logged_out"] * 2
 
 

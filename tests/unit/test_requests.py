@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import requests
+from urllib3 import HTTPResponse as RawResponse
 
 import unbroken.requests
 from tests.support.small_api import Said, SmallApi, session_at
@@ -78,3 +79,8 @@ def test_a_hop_that_lost_its_token_on_the_way_waits_without_a_connection(plain: 
         session._port._send = look
         assert plain.get(backend.url + "/go").status_code == 200
         assert free == [1], "the only connection was free during the refresh"
+
+
+def test_a_body_that_was_looked_into_can_be_looked_into_again() -> None:
+    body = unbroken.requests._ReplayedBody(b"ab", iter([b"cd"]), RawResponse(b""))
+    assert [body.read1(1), body.read1(), body.read1(9), body.read1(None)] == [b"a", b"b", b"cd", b""]

@@ -73,17 +73,18 @@ BINDINGS = """
 ALTER TABLE unbroken_session ADD COLUMN issuer text NOT NULL DEFAULT '', ADD COLUMN audience text NOT NULL DEFAULT '';
 """
 SUBJECTS = "ALTER TABLE unbroken_account ADD COLUMN subject text NOT NULL DEFAULT ''"
-# The sessions of a subject that were not revoked are what a login counts, and what a page lists in this order.
+# The sessions of a subject that were not revoked are what a login counts, and what a page lists. They are sorted when
+# they are read: a time in the index would cost each session nine bytes, and a subject has a limited number of sessions.
 UNREVOKED = """
 DROP INDEX unbroken_session_subject;
-CREATE INDEX unbroken_session_subject ON unbroken_session (hashtext(subject), (revoked_at IS NULL), expires_at);
+CREATE INDEX unbroken_session_subject ON unbroken_session (hashtext(subject), (revoked_at IS NULL));
 """
 PARTIES = """
 ALTER TABLE unbroken_session
+    ADD COLUMN shared_streak int2 NOT NULL DEFAULT 0,
     ADD COLUMN idempotency_key_repeated bool NOT NULL DEFAULT false,
-    ADD COLUMN presenter text NOT NULL DEFAULT '',
     ADD COLUMN shared bool NOT NULL DEFAULT false,
-    ADD COLUMN shared_streak int4 NOT NULL DEFAULT 0,
+    ADD COLUMN presenter text NOT NULL DEFAULT '',
     ADD COLUMN used_earlier_at float8;
 """
 STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS, UNREVOKED, PARTIES)

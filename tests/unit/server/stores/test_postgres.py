@@ -141,6 +141,7 @@ def test_only_a_rotation_does_not_wait_for_the_disk(
     sql = PostgresDriver(url)
     run_sync(store.insert(row()))
     values = {"key": b"sid", "generation": 0, "branch": 0, "idempotency_hash": None, "now": NOW, "refresh_ttl": 300.0}
+    values |= {"grace": 10.0, "hour": 0.0, "party": ""}
     assert run_sync(sql.rows(postgres_module.ROTATE, values)) == [("off",)]
     assert run_sync(sql.rows("SHOW synchronous_commit")) == [("on",)]
     sql.close()
@@ -547,7 +548,7 @@ def test_the_loser_of_a_rotation_is_told_so_however_the_database_isolates(url: s
         other.execute("UPDATE unbroken_session SET generation = 1")
         loser = threading.Thread(
             target=lambda: answers.append(
-                run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, Policy(refresh_ttl=9.0)))
+                run_sync(store.rotate(b"sid", PresentedToken(0, 0), NOW, Policy(refresh_ttl=9.0, grace=0.0)))
             )
         )
         loser.start()
