@@ -14,16 +14,27 @@ Where files have no owners, as on Windows, nothing is checked.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import logging
 import os
 import shlex
 import stat
+import tempfile
 from pathlib import Path
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["open_private", "read_private", "read_secret", "require_private_folder", "resolve_private"]
+__all__ = [
+    "ensure_private",
+    "machine_folder",
+    "open_private",
+    "read_private",
+    "read_secret",
+    "require_private_folder",
+    "resolve_private",
+]
 
 _log = logging.getLogger("unbroken")
 
@@ -78,6 +89,20 @@ def open_private(path: Path, flags: int, what: str, *, closed_by_folder: bool = 
     return descriptor
 
 
+def ensure_private(path: Path, what: str, *, closed_by_folder: bool = False) -> None:
+    """Create *what* at *path* if it is missing, and check it as ``open_private`` does. One that exists is not opened.
+
+    For SQLite: a process that closes any descriptor of a file loses all its locks on it, those of SQLite too.
+    """
+    if not os.path.lexists(path):
+        with contextlib.suppress(FileExistsError):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+            os.close(open_private(path, flags, what, closed_by_folder=closed_by_folder))
+    if HAS_OWNERS:
+        require_private_folder(path.parent)
+    _check(path.lstat(), path, what, closed_by_folder)
+
+
 def read_private(path: Path, what: str, *, closed_by_folder: bool = False) -> bytes:
     """Return the content of *what* at *path*. The parameters and the errors are those of ``open_private``."""
     with os.fdopen(open_private(path, os.O_RDONLY, what, closed_by_folder=closed_by_folder), "rb") as file:
@@ -90,6 +115,21 @@ def read_secret(path: str | os.PathLike[str], what: str) -> bytes:
     if not HAS_OWNERS or os.statvfs(named.parent).f_flag & os.ST_RDONLY:
         return named.read_bytes()
     return read_private(resolve_private(named, what), what, closed_by_folder=True)
+
+
+def machine_folder(folder: str | None = None) -> str:
+    """Return a folder for the locks of this user's processes on this machine, made if it is missing.
+
+    *folder*: another one than that in the folder for temporary files. Raise OSError if there can be none that only this
+    user may write to.
+    """
+    folder = folder or os.path.join(tempfile.gettempdir(), f"unbroken-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    found = os.lstat(folder)  # another user may have put a folder or a link there
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(errno.EPERM, "it belongs to another user, or others may write to it")
+    return folder
 
 
 def _check(found: os.stat_result, path: Path, what: str, closed_by_folder: bool) -> None:

@@ -25,7 +25,7 @@ def test_a_base_of_another_origin_gets_no_token(stage, run, when: str) -> None:
 def test_a_base_of_another_origin_gets_no_password(stage, run) -> None:
     scene, other = stage(BearerJson()), run(BearerJson())
     scene.tab.run(BASE, other.url + "/")
-    scene.tab.start(storage="memory")
+    scene.tab.start(**{**scene.options, "login": {"url": "/login"}, "refresh": {"url": "/refresh"}})
     scene.tab.attempt("(name, password) => session.login(name, password)", "ada", PASSWORD)
     scene.tab.attempt("() => session.refresh()")
     scene.tab.attempt("() => session.logout()")

@@ -13,14 +13,30 @@ from unbroken._durations import to_seconds
 from unbroken._http import retry_after_seconds
 from unbroken._json import parse_json
 from unbroken._origins import is_loopback, origin_of
+from unbroken._verify.revocation import _active, _page
 from unbroken.cli.parsers import InvalidValue, parse_duration
 from unbroken.cli.settings import read_settings
 from unbroken.client.core.content_coding import decode_body
 from unbroken.client.core.dialect import is_bearer_challenge, parse_challenges
 from unbroken.client.stores.codec import CorruptRecord, SessionCodec
-from unbroken.errors import ConfigurationError, Refused, UnbrokenError
+from unbroken.errors import (
+    BadResponse,
+    ConfigurationError,
+    InvalidGrant,
+    InvalidToken,
+    Refused,
+    TryLater,
+    UnbrokenError,
+)
+from unbroken.server import MemorySessionStore, Sessions
+from unbroken.server.core.refresh_token import RefreshToken
+from unbroken.server.http.authentication import is_foreign_token
+from unbroken.server.http.cookies import Cookies, CookieTransport
 from unbroken.server.http.idempotency import read_idempotency_key
+from unbroken.server.http.introspection import _cursor
 from unbroken.server.http.messages import Request
+from unbroken.server.http.origins import AllowedOrigins
+from unbroken.server.keys.remote_jwks import RemoteKeySet
 from unbroken.tokens import TokenResponse, jwt_lifetime
 
 __all__ = ["PARSERS", "Parser"]
@@ -168,6 +184,69 @@ PARSERS: dict[str, Parser] = {
     "settings": Parser(_settings, (), (b"postgresql://a:b@c/d", b"30m", b"8400", b"Strict")),
     "request body": Parser(_request, (Refused,), JSON_SEEDS),
 }
+
+
+# ---- the server ------------------------------------------------------------------------------------------------------
+
+SESSIONS = Sessions(MemorySessionStore(), issuer="https://a.example")
+ISSUED = SESSIONS.create("ada", scope="read")
+TRANSPORT = CookieTransport(Cookies("both"), AllowedOrigins(["https://a.example"]))
+COOKIE = f"__Host-unbroken-access={ISSUED.access_token}; __Host-unbroken-refresh={ISSUED.refresh_token}".encode()
+
+
+def _access_token(data: bytes) -> object:
+    text = _text(data)
+    head, _, rest = ISSUED.access_token.partition(".")
+    for token in (text, f"{head}.{base64url.encode(data)}.{rest}", f"{base64url.encode(data)}.{rest}"):
+        is_foreign_token(token, "https://a.example")
+        try:
+            SESSIONS.verify(token)
+        except InvalidToken:
+            continue
+    return text
+
+
+def _refresh_token(data: bytes) -> object:
+    return RefreshToken.decode(_text(data), lambda _: b"k" * 32)
+
+
+def _cookies(data: bytes) -> object:
+    headers = {"cookie": _text(data), "origin": _text(data), "host": "a.example", "x-unbroken": "1"}
+    request = Request("POST", "/auth/refresh", headers)
+    return TRANSPORT.wants_cookies(request), TRANSPORT.access_tokens(request), TRANSPORT.refresh_tokens(request)
+
+
+def _origin_of_a_request(data: bytes) -> object:
+    first, _, second = _text(data).partition("\n")
+    return AllowedOrigins(["https://a.example"]).is_trusted(Request("GET", "/", {"origin": first, "host": second}))
+
+
+def _other_server(data: bytes) -> object:
+    document: Any = parse_json(data)
+    if not isinstance(document, dict):
+        return RemoteKeySet(document)
+    for read in (_active, _page, RemoteKeySet):
+        try:
+            read(document)
+        except (BadResponse, TryLater):
+            continue
+    return document
+
+
+SERVER = {
+    "access token": Parser(_access_token, (), (ISSUED.access_token.encode(), b'{"alg":"none"}', b'{"exp":1e999}')),
+    "refresh token": Parser(_refresh_token, (InvalidGrant,), ((ISSUED.refresh_token or "").encode(),)),
+    "cookies": Parser(_cookies, (Refused,), (COOKIE, b"a=b; c=d")),
+    "origin of a request": Parser(_origin_of_a_request, (), (b"https://a.example\na.example", b"null\n[::1]:80")),
+    "answer of another server": Parser(
+        _other_server,
+        (BadResponse,),
+        (b'{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "YQ", "kid": "1"}]}', b'{"active": true, "exp": 1}',
+         b'{"cursor": 1, "revoked": [{"sid": "a", "until": 9}]}'),
+    ),
+    "cursor": Parser(lambda data: _cursor(_text(data)), (Refused,), (b"after=12", b"after=" + b"9" * 30)),
+}  # fmt: skip
+PARSERS |= SERVER
 
 
 def _number(data: bytes) -> Any:

@@ -19,8 +19,6 @@ import os
 import random
 import secrets
 import socket
-import stat
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +26,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
 from unbroken._durations import Duration, to_seconds
+from unbroken._private_files import machine_folder
 from unbroken.client.stores.base import Lease
 from unbroken.client.stores.file_lock import has_flock, locked_file
 from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
@@ -71,15 +70,9 @@ def machine_lock_path(*identity: str) -> str | None:
     """
     if not has_flock():
         return None
-    folder = os.path.join(tempfile.gettempdir(), f"unbroken-{os.getuid()}")
-    with suppress(OSError):
-        os.mkdir(folder, 0o700)
     try:
-        found = os.lstat(folder)
+        folder = machine_folder()
     except OSError:
-        return None
-    # Another user may have planted the folder, or a link: who can replace the file can block this user's refreshes.
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         return None
     return os.path.join(folder, hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32])
 

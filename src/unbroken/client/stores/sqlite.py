@@ -21,7 +21,7 @@ from typing import Any
 
 from unbroken._durations import Duration
 from unbroken._fork import ForkGate
-from unbroken._private_files import open_private, resolve_private
+from unbroken._private_files import ensure_private, resolve_private
 from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.client.stores.base import Lease
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
@@ -31,6 +31,7 @@ from unbroken.errors import StoreUnavailable
 
 __all__ = ["SqliteStore"]
 
+BUSY_SECONDS = 5.0  # how long a locked file is waited for
 CREATE_TABLE = """
     CREATE TABLE IF NOT EXISTS unbroken_tokens (
         name TEXT PRIMARY KEY, stamp TEXT NOT NULL, data BLOB, holder TEXT, held_until REAL
@@ -118,8 +119,8 @@ class SqliteStore:
 
     def _open(self) -> Iterator[Any]:
         try:
-            os.close(open_private(self.path, os.O_RDWR | os.O_CREAT, "the token store"))  # rule 4
-            database = sqlite3.connect(self.path, timeout=5.0, isolation_level=None)
+            ensure_private(self.path, "the token store")  # rule 4
+            database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
             try:
                 database.execute("PRAGMA synchronous = FULL")
                 yield database

@@ -27,7 +27,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from unbroken._private_files import open_private, resolve_private
+from unbroken._private_files import ensure_private, resolve_private
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
 from unbroken.server.core.rotation import (
     RETURNED_COLUMNS,
@@ -433,8 +433,7 @@ class SqliteFile:
         if not self.path.parent.is_dir():
             raise ConfigurationError(f"the folder {self.path.parent} does not exist: create it, or name another file")
         try:
-            flags = os.O_RDWR | os.O_CREAT
-            os.close(open_private(self.path, flags, "the database", closed_by_folder=True))  # rule 6
+            ensure_private(self.path, "the database", closed_by_folder=True)  # rule 6
             self._upgrade(self.connection(durable=True))
         except OSError as error:
             raise ConfigurationError(f"{self.path} cannot be written: {error.strerror}") from error

@@ -16,7 +16,6 @@ from unbroken.client.stores.file_lock import has_flock
 from unbroken.client.stores.lease import LeaseLock, machine_lock_path
 from unbroken.client.stores.sqlite import SqliteStore
 
-
 needs_flock = pytest.mark.skipif(not has_flock(), reason="this system has no flock")
 
 
