@@ -3,15 +3,22 @@
 1. A forked child has one thread. A lock that another thread of the parent held stays locked there, a worker thread is
    missing, and a connection is shared with the parent: each must be replaced before it is used.
 2. The registry holds its objects weakly: a registered object lives no longer for it.
+3. What a child must not inherit even for a moment, such as an open SQLite connection, is used inside a gate: a fork
+   waits until the gate is empty, for a few seconds at most.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["ForkAware", "register_fork_aware"]
+__all__ = ["ForkAware", "ForkGate", "register_fork_aware"]
+
+GATE_SECONDS = 6.0  # longer than SQLite waits for a busy file
 
 
 class ForkAware(Protocol):
@@ -32,6 +39,48 @@ def register_fork_aware(one: ForkAware) -> None:
 def _reset_all() -> None:
     for one in list(_registered):
         one.reset_after_fork()
+
+
+class ForkGate:
+    """Keeps forks out while a thread is inside (rule 3); its own forks do not wait for it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._is_forking = False
+        self._here = threading.local()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._close, after_in_parent=self._open, after_in_child=self._reset)
+
+    @contextmanager
+    def enter(self) -> Iterator[None]:
+        """Be inside; wait for a fork under way first."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_forking, GATE_SECONDS)
+            self._inside += 1
+        self._here.depth = getattr(self._here, "depth", 0) + 1
+        try:
+            yield
+        finally:
+            self._here.depth -= 1
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    def _close(self) -> None:
+        own = getattr(self._here, "depth", 0)
+        with self._changed:
+            self._is_forking = True
+            self._changed.wait_for(lambda: self._inside <= own, GATE_SECONDS)
+
+    def _open(self) -> None:
+        with self._changed:
+            self._is_forking = False
+            self._changed.notify_all()
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._inside, self._is_forking = getattr(self._here, "depth", 0), False
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork

@@ -15,16 +15,26 @@ Where files have no owners, as on Windows, nothing is checked.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import os
 import shlex
 import stat
+import tempfile
 from pathlib import Path
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["ensure_private", "open_private", "read_private", "read_secret", "require_private_folder", "resolve_private"]
+__all__ = [
+    "ensure_private",
+    "machine_folder",
+    "open_private",
+    "read_private",
+    "read_secret",
+    "require_private_folder",
+    "resolve_private",
+]
 
 _log = logging.getLogger("unbroken")
 
@@ -105,6 +115,21 @@ def read_secret(path: str | os.PathLike[str], what: str) -> bytes:
     if not HAS_OWNERS or os.statvfs(named.parent).f_flag & os.ST_RDONLY:
         return named.read_bytes()
     return read_private(resolve_private(named, what), what, closed_by_folder=True)
+
+
+def machine_folder(folder: str | None = None) -> str:
+    """Return a folder for the locks of this user's processes on this machine, made if it is missing.
+
+    *folder*: another one than that in the folder for temporary files. Raise OSError if there can be none that only this
+    user may write to.
+    """
+    folder = folder or os.path.join(tempfile.gettempdir(), f"unbroken-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    found = os.lstat(folder)  # another user may have put a folder or a link there
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(errno.EPERM, "it belongs to another user, or others may write to it")
+    return folder
 
 
 def _check(found: os.stat_result, path: Path, what: str, closed_by_folder: bool) -> None:

@@ -5,7 +5,7 @@
    next begins.
 3. Tokens that were granted but could not be stored are known to all copies, by their idempotency key: the next refresh
    stores them, instead of asking a server that may not respond twice.
-4. A refresh is sent only while the lock is certainly held for as long as the request may take.
+4. A refresh is sent only while the lock is certainly held.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class BlockingPort:
     async def send_refresh(self, tokens: Tokens, idempotency_key: str) -> RefreshOutcome:
         if unsaved := self._unsaved.get(idempotency_key):
             return unsaved  # rule 3
-        if not self._lease.is_held(self._refresh_timeout):  # rule 4
+        if not self._lease.is_held():  # rule 4
             return Indeterminate("the lock of the store was lost before the refresh was sent", may_retry=False)
         try:
             response = self._send(self._dialect.refresh_request(tokens, idempotency_key), self._refresh_timeout)

@@ -42,7 +42,6 @@ __all__ = ["Session", "Status", "require_session"]
 T = TypeVar("T")
 _log = logging.getLogger("unbroken")
 
-LEASE_MARGIN_SECONDS = 5.0  # by which a lease outlives one refresh request
 MAX_LOGGED_ORIGINS = 100
 STORE_METHODS = ("load", "save", "lock")
 
@@ -115,7 +114,6 @@ class Session(Closeable):
         self._logged_origins: set[Origin] = set()
         self._clock, self._wait_seconds = clock, wait_seconds
         self._limit = 4 * request_seconds + 5.0  # three tries, the pauses between them, and the store
-        _check_lease(self.store, request_seconds)
         self._dispatcher = EventDispatcher(on_tokens_changed, on_session_over, on_event)
         self._state = SessionState(clock, leeway, window)
         self._port = BlockingPort(
@@ -444,15 +442,6 @@ def _check_settings(origins: object, leeway: object, window: object) -> None:
         raise ConfigurationError(f"leeway must be a Leeway(...), not {leeway!r}")
     if window is not None and not isinstance(window, RefreshWindow):
         raise ConfigurationError(f"window must be a RefreshWindow(...) or None, not {window!r}")
-
-
-def _check_lease(store: TokenStore, request_seconds: float) -> None:
-    lease = getattr(store, "lease", None)  # of stores whose lock expires
-    if lease is not None and lease < request_seconds + LEASE_MARGIN_SECONDS:
-        raise ConfigurationError(
-            f"a lease of {lease:g} seconds does not outlive a refresh of up to {request_seconds:g}: "
-            "lengthen the lease of the store, or shorten refresh_timeout"
-        )
 
 
 def _to_token_response(tokens: TokenResponse | Tokens | Mapping[str, object], dialect: Dialect) -> TokenResponse:

@@ -17,7 +17,7 @@ def test_a_refresh_that_was_given_up_does_not_send_under_the_lock_of_the_next(
     endpoint: TokenEndpoint, clock: ManualClock
 ) -> None:
     class Lost:
-        def is_held(self, seconds: float) -> bool:
+        def is_held(self) -> bool:
             return False
 
     leases: list[Any] = [Lost(), None]

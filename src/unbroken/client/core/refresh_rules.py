@@ -92,8 +92,8 @@ class Port(Protocol):
     def send_refresh(self, tokens: Tokens, idempotency_key: str) -> Awaitable[RefreshOutcome]:
         """Send one refresh request (RFC 6749 §6), bounded in time.
 
-        It is sent only while the lock is certainly held for as long as it may take: a holder that was asleep and lost
-        the lock would present a token that others have used meanwhile, and look like a thief.
+        It is sent only while the lock is certainly held: a holder that was asleep and lost the lock would present a
+        token that others have used meanwhile, and look like a thief.
         """
 
     def revoke(self, tokens: Tokens) -> Awaitable[bool]:

@@ -32,14 +32,14 @@ class TokenStore(Protocol):
 
 
 class Lease(Protocol):
-    """A lock that is held; it may know how long."""
+    """A lock that is held, unless its holder was stopped for too long."""
 
-    def is_held(self, seconds: float) -> bool:
-        """Return whether it will certainly be held for *seconds* more."""
+    def is_held(self) -> bool:
+        """Return whether it is certainly held now. Raise StoreUnavailable if that cannot be learnt."""
 
 
 class _PermanentLease:
-    def is_held(self, seconds: float) -> bool:  # noqa: ARG002  # however long
+    def is_held(self) -> bool:
         return True
 
 

@@ -23,9 +23,14 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]  # require_flock checks for it
 
-__all__ = ["file_lock", "require_flock"]
+__all__ = ["file_lock", "has_flock", "locked_file", "require_flock"]
 
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.001, 0.05
+
+
+def has_flock() -> bool:
+    """Return whether the system has ``flock``."""
+    return fcntl is not None
 
 
 def require_flock(what: str) -> None:
@@ -40,6 +45,13 @@ def file_lock(path: str, timeout: float) -> Iterator[None]:
 
     Raise ConfigurationError if another user may have put it there (rule 3).
     """
+    with locked_file(path, timeout):
+        yield
+
+
+@contextmanager
+def locked_file(path: str, timeout: float) -> Iterator[int]:
+    """Hold the lock file as ``file_lock`` does, and give its descriptor."""
     try:
         descriptor = open_private(Path(path), os.O_RDWR | os.O_CREAT, "the lock file")
     except OSError as error:
@@ -47,7 +59,7 @@ def file_lock(path: str, timeout: float) -> Iterator[None]:
     _descriptors.all.add(descriptor)
     try:
         _acquire(descriptor, path, timeout)
-        yield
+        yield descriptor
     finally:
         if descriptor in _descriptors.all:  # a child that was forked in the block has closed it
             _descriptors.all.discard(descriptor)

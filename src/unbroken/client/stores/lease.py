@@ -1,31 +1,43 @@
-"""A lock that expires: for stores whose lock holders may crash, or lose the network, without releasing it.
+"""The lock of a store that several hosts share: a lease, which its holder keeps alive.
 
-1. A lease expires by itself, so that a crashed holder blocks the others for a while only; it outlives one refresh.
-2. Its holder checks before each request that the lease certainly lasts for it: by the monotonic *and* the wall clock,
-   counted from before the lease was requested, because one of them stands still while the machine sleeps. If it does
-   not last, the holder extends it, which fails if another has had it meanwhile.
-3. A holder that requests a lease which it already has gets it again. So after a lost response to a grant or a release,
-   the same holder name is used for the next request.
-4. A busy lock and a lock that cannot be reached are two errors: StoreBusy and StoreUnavailable.
+1. A lease is short, and its holder extends it again and again for as long as it holds the lock. So the lease of a host
+   that died is free within two seconds, however long a refresh may take.
+2. The processes of one user on one machine take a lock file first (``file_lock.py``), and all of them have one holder's
+   name. The operating system frees the file when its holder dies; the next process gets the lease at once.
+3. A holder that was stopped for longer than its lease may have lost it. It checks that before each request, by the
+   monotonic *and* the wall clock, counted from before the lease was requested: one of them stands still while the
+   machine sleeps. If time has run out it extends the lease, which fails if another holder has had it meanwhile.
+4. A holder that requests its own lease gets it, because a response may have been lost. Without a lock file, a lease
+   whose grant was not confirmed, or that could not be released, is requested again under the same name.
+5. A busy lock and a lock that cannot be reached are two errors: StoreBusy and StoreUnavailable.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import secrets
+import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
+from unbroken._durations import Duration, to_seconds
+from unbroken._private_files import machine_folder
 from unbroken.client.stores.base import Lease
-from unbroken.errors import StoreBusy, StoreUnavailable
+from unbroken.client.stores.file_lock import has_flock, locked_file
+from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
 
-__all__ = ["LEASE_SECONDS", "LeaseLock"]
+__all__ = ["LEASE_SECONDS", "LeaseLock", "LeaseStore", "lease_seconds", "machine_lock_path"]
 
-LEASE_SECONDS = 20.0  # a refresh request takes ten at most
+LEASE_SECONDS = 1.8
+MIN_LEASE_SECONDS = 1.0
+BEATS_PER_LEASE = 6
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.004, 0.1
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class LeaseStore(Protocol):
@@ -43,42 +55,79 @@ class LeaseStore(Protocol):
         """Release the lease, if *holder* has it."""
 
 
-class LeaseLock:
-    """The lock of one store, by leases."""
+def lease_seconds(lease: Duration) -> float:
+    """Return the seconds of *lease*. Raise ConfigurationError if it is too short to be kept alive."""
+    seconds = to_seconds("lease", lease)
+    if seconds < MIN_LEASE_SECONDS:
+        raise ConfigurationError(f"a lease of {seconds:g} seconds is too short: {MIN_LEASE_SECONDS:g} or more")
+    return seconds
 
-    def __init__(self, store: LeaseStore) -> None:
-        self._store = store
+
+def machine_lock_path(*identity: str) -> str | None:
+    """Return the lock file of this user on this machine for the store that *identity* names, without secrets.
+
+    Return None where there can be none: the lease alone excludes others there, and that of a dead process expires.
+    """
+    if not has_flock():
+        return None
+    try:
+        folder = machine_folder()
+    except OSError:
+        return None
+    return os.path.join(folder, hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32])
+
+
+class LeaseLock:
+    """The lock of one store, by leases. *machine_lock* is the path of the lock file of rule 2."""
+
+    def __init__(self, store: LeaseStore, machine_lock: str | None = None) -> None:
+        self._store, self._machine_lock = store, machine_lock
         self._unreleased: list[tuple[int, str]] = []  # process id and name of holders that may still have the lease
 
     @contextmanager
     def acquire(self, timeout: float) -> Iterator[Lease]:
-        """Hold the lock. Raise StoreBusy after *timeout* seconds, StoreUnavailable if it cannot be reached (rule 4)."""
-        holder = self._holder_name()
-        ends, pause = time.monotonic() + timeout, FIRST_PAUSE_SECONDS
+        """Hold the lock. Raise StoreBusy after *timeout* seconds, StoreUnavailable if it cannot be reached (rule 5)."""
+        ends = time.monotonic() + timeout
+        with ExitStack() as machine:
+            if self._machine_lock is None:
+                holder = self._process_name()
+            else:
+                holder = _machine_name(machine.enter_context(locked_file(self._machine_lock, timeout)))  # rule 2
+            lease = self._take(holder, timeout, ends)
+            beating = threading.Thread(target=lease.keep_alive, name="unbroken-lease", daemon=True)
+            beating.start()  # rule 1
+            try:
+                yield lease
+            finally:
+                lease.released.set()
+                self._release(holder)
+
+    def _take(self, holder: str, timeout: float, ends: float) -> _HeldLease:
+        pause = FIRST_PAUSE_SECONDS
         while True:
-            lease = _HeldLease(self._store, holder)  # before the request: rule 2
-            if self._take(holder):
-                break
+            lease = _HeldLease(self._store, holder)  # before the request: rule 3
+            try:
+                if self._store.take_lease(holder):
+                    return lease
+            except StoreUnavailable:  # perhaps only the response was lost
+                self._keep_name(holder)
+                raise
             if time.monotonic() >= ends:
                 raise StoreBusy(f"the lock of the store stayed busy for {timeout:g} seconds")
             time.sleep(pause * (0.5 + random.random()))  # noqa: S311  # spreads load only
             pause = min(pause * 1.5, MAX_PAUSE_SECONDS)
-        try:
-            yield lease
-        finally:
-            try:
-                self._store.release_lease(holder)
-            except StoreUnavailable:
-                self._unreleased.append((os.getpid(), holder))  # rule 3
 
-    def _take(self, holder: str) -> bool:
+    def _release(self, holder: str) -> None:
         try:
-            return self._store.take_lease(holder)
-        except StoreUnavailable:  # perhaps only the response was lost
-            self._unreleased.append((os.getpid(), holder))  # rule 3
-            raise
+            self._store.release_lease(holder)
+        except StoreUnavailable:
+            self._keep_name(holder)
 
-    def _holder_name(self) -> str:
+    def _keep_name(self, holder: str) -> None:
+        if self._machine_lock is None:  # else the next process of this machine has the same name
+            self._unreleased.append((os.getpid(), holder))  # rule 4
+
+    def _process_name(self) -> str:
         """Return a name that may still have the lease, or else a new one; never that of a parent process."""
         with suppress(IndexError):
             while True:
@@ -88,21 +137,48 @@ class LeaseLock:
         return secrets.token_hex(8)
 
 
+def _machine_name(descriptor: int) -> str:
+    """Return the holder's name that goes with a lock file: two processes have it only if one file excludes them."""
+    file = os.fstat(descriptor)
+    try:
+        with open(BOOT_ID) as boot:
+            kernel = boot.read().strip()
+    except OSError:
+        kernel = "no boot id"
+    return hashlib.sha256(f"{socket.gethostname()}\0{kernel}\0{file.st_dev}\0{file.st_ino}".encode()).hexdigest()[:16]
+
+
 class _HeldLease:
     """A lease that has just been requested."""
 
     def __init__(self, store: LeaseStore, holder: str) -> None:
         self._store, self._holder = store, holder
-        self._ends_monotonic, self._ends_wall = self._ends_from_now()
+        self._ends, self._lost = self._ends_from_now(), False
+        self.released = threading.Event()
+
+    def keep_alive(self) -> None:
+        """Extend the lease until it is released or lost (rule 1)."""
+        while not self.released.wait(self._store.lease / BEATS_PER_LEASE) and not self._lost:
+            with suppress(StoreUnavailable):  # the next beat tries again; without any, the lease expires
+                self._extend()
+
+    def is_held(self) -> bool:
+        """Return whether the lease is certainly held now (rule 3)."""
+        if self._lost:
+            return False
+        return self._lasts() or self._extend()
+
+    def _lasts(self) -> bool:
+        monotonic, wall = self._ends
+        return time.monotonic() < monotonic and time.time() < wall
+
+    def _extend(self) -> bool:
+        ends = self._ends_from_now()
+        if self._store.extend_lease(self._holder):
+            self._ends = ends
+            return True
+        self._lost = not self.released.is_set()
+        return False
 
     def _ends_from_now(self) -> tuple[float, float]:
         return time.monotonic() + self._store.lease, time.time() + self._store.lease
-
-    def is_held(self, seconds: float) -> bool:
-        if time.monotonic() + seconds < self._ends_monotonic and time.time() + seconds < self._ends_wall:
-            return True
-        ends = self._ends_from_now()
-        if seconds >= self._store.lease or not self._store.extend_lease(self._holder):
-            return False
-        self._ends_monotonic, self._ends_wall = ends
-        return True

@@ -28,7 +28,7 @@ from unbroken._fork import register_fork_aware
 from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.client.stores.base import Closeable, Lease
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
-from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock
+from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock, lease_seconds, machine_lock_path
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["PostgresStore"]
@@ -70,14 +70,15 @@ class PostgresStore(Closeable):
         lease: Duration = LEASE_SECONDS,
         timeout: Duration = 3.0,
     ) -> None:
-        self.name, self.lease = name, to_seconds("lease", lease)
+        self.name, self.lease = name, lease_seconds(lease)
         self._timeout = to_seconds("timeout", timeout, above_zero=True)
         self._arguments = (url, name, key, self.lease, self._timeout)
-        self._lease_lock = LeaseLock(self)
         try:
-            psycopg.conninfo.conninfo_to_dict(url)
+            settings = psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError:  # its message repeats the string, and the password in it
             raise ConfigurationError("the connection string of the PostgreSQL store cannot be read") from None
+        place = " ".join(str(settings.get(part, "")) for part in ("host", "hostaddr", "port", "dbname", "service"))
+        self._lease_lock = LeaseLock(self, machine_lock_path("postgresql", place, name))
         self._codec = SessionCodec(f"the session {name!r} in PostgreSQL", key)
         self.reset_after_fork()
         register_fork_aware(self)

@@ -24,7 +24,7 @@ from unbroken._durations import Duration, to_seconds
 from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.client.stores.base import Closeable, Lease
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
-from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock
+from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock, lease_seconds, machine_lock_path
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["RedisStore"]
@@ -66,13 +66,9 @@ class RedisStore(Closeable):
         lease: Duration = LEASE_SECONDS,
         timeout: Duration = 2.0,
     ) -> None:
-        self.name, self.lease, seconds = (
-            name,
-            to_seconds("lease", lease),
-            to_seconds("timeout", timeout, above_zero=True),
-        )
+        self.name, self.lease = name, lease_seconds(lease)
+        seconds = to_seconds("timeout", timeout, above_zero=True)
         self._arguments = (url, name, key, self.lease, seconds)
-        self._lease_lock = LeaseLock(self)
         try:
             self._redis: Any = redis.Redis.from_url(url, **_bounds(seconds)) if isinstance(url, str) else url
         except ValueError:  # its message may hold a part of the password
@@ -80,6 +76,7 @@ class RedisStore(Closeable):
                 "the URL of the Redis store cannot be read: redis://, rediss:// or unix://, password percent-encoded"
             ) from None
         self._codec = SessionCodec(f"the session {name!r} in Redis", key)
+        self._lease_lock = LeaseLock(self, machine_lock_path("redis", _place(self._redis), name))
         self._tokens, self._lock = f"{{unbroken:{name}}}:tokens", f"{{unbroken:{name}}}:lock"
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -130,6 +127,13 @@ class RedisStore(Closeable):
             return command()
         except (redis.RedisError, OSError) as error:
             raise StoreUnavailable(f"the token store in Redis cannot be used: {type(error).__name__}") from error
+
+
+def _place(client: Any) -> str:
+    """Return where *client* connects to, without a password; the same text for all processes with the same URL."""
+    pool = getattr(client, "connection_pool", None)
+    settings = getattr(pool, "connection_kwargs", {})
+    return " ".join(str(settings.get(name, "")) for name in ("host", "port", "path", "db"))
 
 
 def _bounds(timeout: float) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """Tokens in a SQLite file, shared by the processes of one machine, also where there is no ``flock``.
 
-1. Each call opens its own connection, so that any thread may use the store, also after a fork.
+1. Each call opens its own connection, so that any thread may use the store. A fork waits until none is open: SQLite
+   remembers the locks of a process in its memory, and a child would inherit the memory without the locks.
 2. A save is one statement that compares and sets; it is durable when it returns.
-3. The lock is a lease in the same row (``lease.py``).
+3. The lock is a lease in the same row, and a lock file beside the file where the system has ``flock`` (``lease.py``).
 4. Only its owner can read the file (0600), from its first byte on. A file or a folder of somebody else's is refused
    (``_private_files.py``).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import time
@@ -17,12 +19,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from unbroken._durations import Duration, to_seconds
+from unbroken._durations import Duration
+from unbroken._fork import ForkGate
 from unbroken._private_files import ensure_private, resolve_private
 from unbroken.client.core.record import EMPTY, StoredSession
 from unbroken.client.stores.base import Lease
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
-from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock
+from unbroken.client.stores.file_lock import has_flock
+from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock, lease_seconds
 from unbroken.errors import StoreUnavailable
 
 __all__ = ["SqliteStore"]
@@ -47,7 +51,7 @@ RELEASE_LEASE = "UPDATE unbroken_tokens SET holder = NULL, held_until = NULL WHE
 class SqliteStore:
     """Tokens in the SQLite file at *path*, for the session called *name*. *key* encrypts them (``codec.py``).
 
-    *lease* is after how many seconds the lock of a crashed holder expires.
+    *lease* is after how many seconds the lock of a crashed holder expires, where the system has no ``flock``.
     """
 
     def __init__(
@@ -59,8 +63,8 @@ class SqliteStore:
         lease: Duration = LEASE_SECONDS,
     ) -> None:
         self.path, self.name = resolve_private(path, "the token store"), name
-        self.lease = to_seconds("lease", lease)
-        self._lease_lock = LeaseLock(self)
+        self.lease = lease_seconds(lease)
+        self._lease_lock = LeaseLock(self, f"{self.path}.{_file_name(name)}.refresh" if has_flock() else None)
         self._key, self._codec = key, SessionCodec(f"the session {name!r} in {self.path}", key)
         with self._connection() as database:
             database.execute("PRAGMA journal_mode = WAL")
@@ -110,6 +114,10 @@ class SqliteStore:
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
+        with _gate.enter():  # rule 1
+            yield from self._open()
+
+    def _open(self) -> Iterator[Any]:
         try:
             ensure_private(self.path, "the token store")  # rule 4
             database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -122,6 +130,13 @@ class SqliteStore:
             raise StoreUnavailable(f"the token store {self.path} cannot be used: {error}") from error
         except OSError as error:
             raise StoreUnavailable(f"the token store {self.path} cannot be opened: {error.strerror}") from error
+
+
+def _file_name(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+_gate = ForkGate()
 
 
 def _rebuild(path: Path, name: str, key: EncryptionKey | None, lease: float) -> SqliteStore:

@@ -13,14 +13,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import stat
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from unbroken._fork import register_fork_aware
+from unbroken._private_files import machine_folder
 from unbroken.errors import TryLater
 from unbroken.server.worker_pool import CORES, is_preferred
 
@@ -87,7 +86,7 @@ class MachineSlots:
                 self._used.discard(number)
             return None
         except OSError as error:
-            self._warn(folder, error)
+            self._warn(error)
             return number, None  # rule 3
 
     def _lock(self, number: int, folder: str) -> int:
@@ -104,23 +103,15 @@ class MachineSlots:
         """Return the folder of the files; None if there is none that only this user may write to (rule 3)."""
         if fcntl is None:
             return None
-        folder = self._folder or os.path.join(tempfile.gettempdir(), f"unbroken-{os.getuid()}")
         try:
-            with suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
-            found = os.lstat(folder)
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-                raise PermissionError(errno.EPERM, "it belongs to somebody else, or others may write to it")
+            return machine_folder(self._folder)
         except OSError as error:
-            self._warn(folder, error)
+            self._warn(error)
             return None
-        return folder
 
-    def _warn(self, folder: str | None, error: OSError) -> None:
+    def _warn(self, error: OSError) -> None:
         if not self._has_warned:
-            _log.warning(
-                "each process counts its password hashes on its own, because of %s: %s", folder, error.strerror
-            )
+            _log.warning("each process counts its password hashes on its own: no lock files (%s)", error.strerror)
         self._has_warned = True
 
 
