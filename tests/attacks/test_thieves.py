@@ -73,6 +73,25 @@ def test_a_thief_who_comes_within_the_grace_is_found_in_five_generations(
     assert (suspicion.ip, suspicion.presenter) == (thief.ip, "203.0.113.0/24 Firefox on Linux")
 
 
+@pytest.mark.parametrize("address", ["203.0.113.7:{}", "[2001:db8::1]:{}", '"[2001:db8::1]:{}"'])
+def test_a_user_whose_proxy_tells_ports_is_no_thief_of_his_own(attacks: Attacks, address: str) -> None:
+    theft = Theft()
+    for port in range(50_000, 50_020):  # two tabs, at each refresh
+        attacks.try_one()
+        tab, other = (Caller(address.format(number), USER.user_agent) for number in (port, port + 10_000))
+        used, theft.user = theft.user, theft.refreshes(theft.user, tab)
+        theft.refreshes(used, other)
+        theft.now += HALF_AN_HOUR
+    assert not theft.of(ReuseSuspected) + theft.of(ReuseDetected)
+
+
+def test_a_thief_behind_a_proxy_that_tells_ports_is_found(attacks: Attacks) -> None:
+    attacks.try_one()
+    theft = Theft()
+    assert theft.follows(Caller("198.51.100.9:40000", USER.user_agent), 20, 1.0) <= 4
+    assert theft.of(ReuseDetected)
+
+
 @pytest.mark.parametrize("coordinated", [False, True])
 def test_a_spent_token_buys_nothing_in_silence(attacks: Attacks, coordinated: bool) -> None:
     attacks.try_one()
