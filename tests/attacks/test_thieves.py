@@ -92,6 +92,28 @@ def test_a_thief_behind_a_proxy_that_tells_ports_is_found(attacks: Attacks) -> N
     assert theft.of(ReuseDetected)
 
 
+@pytest.mark.parametrize("agents", [("curl/8", ""), ("", "curl/8")])
+def test_a_thief_who_tells_nothing_of_himself_is_found(attacks: Attacks, agents: tuple[str, str]) -> None:
+    """Behind a Unix socket no address is known; he, or the user, sends no User-Agent either."""
+    now, events = [1_800_000_600.0], list[ServerEvent]()
+    sessions = Sessions(open_store("memory:"), on_event=events.append, clock=lambda: now[0])
+    endpoints = Endpoints(sessions, lambda name, password: name)
+
+    def post(path: str, agent: str, **fields: str) -> Any:
+        attacks.try_one()
+        headers = {"content-type": "application/json"} | ({"user-agent": agent} if agent else {})
+        response = endpoints.handle_blocking(Request("POST", path, headers, json.dumps(fields).encode()))
+        return json.loads(response.body) if response else {}
+
+    user, thief = agents
+    token = post("/auth/login", user, username="ada", password="-")["refresh_token"]
+    for _ in range(10):
+        used, token = token, post("/auth/refresh", user, refresh_token=token).get("refresh_token", "")
+        post("/auth/refresh", thief, refresh_token=used)
+        now[0] += HALF_AN_HOUR
+    assert [event for event in events if isinstance(event, ReuseDetected)]
+
+
 @pytest.mark.parametrize("coordinated", [False, True])
 def test_a_spent_token_buys_nothing_in_silence(attacks: Attacks, coordinated: bool) -> None:
     attacks.try_one()
