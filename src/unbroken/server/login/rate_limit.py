@@ -61,7 +61,8 @@ class Rate:
     every: float
 
     def __post_init__(self) -> None:
-        if self.burst < 1 or not 0.0 < self.every < float("inf"):
+        is_count = isinstance(self.burst, int) and self.burst >= 1  # NaN attempts would be a limit that never holds
+        if not is_count or not isinstance(self.every, int | float) or not 0.0 < self.every < float("inf"):
             raise ConfigurationError("a rate limit needs a burst of at least 1, and a positive number of seconds")
 
     @property
@@ -92,7 +93,7 @@ class RateLimitPolicy:
     known_for: float = 90 * 86400.0
 
     def __post_init__(self) -> None:
-        if not self.known_for > 0.0:
+        if not isinstance(self.known_for, int | float) or not self.known_for > 0.0:
             raise ConfigurationError("known_for must be a positive number of seconds")
         _ = self.account, self.address  # each checks itself
 
