@@ -195,7 +195,11 @@ def junk(path: Path) -> None:
     path.chmod(0o600)
 
 
-@pytest.mark.parametrize("plant", [link, readable, empty, junk, Path.mkdir])
+def pipe(path: Path) -> None:
+    os.mkfifo(path, 0o600)
+
+
+@pytest.mark.parametrize("plant", [link, readable, empty, junk, pipe, Path.mkdir])
 def test_a_planted_key_is_not_used(tmp_path: Path, attacks: Attacks, plant: Callable[[Path], None]) -> None:
     plant(tmp_path / "app.db.key")
     attacks.try_one()
@@ -214,6 +218,23 @@ def test_a_key_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.M
     attacks.try_one()
     with pytest.raises(ConfigurationError, match="another user owns it"):
         Sessions(f"sqlite:///{tmp_path}/app.db")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root could be led to use it")
+@pytest.mark.parametrize("is_there", [False, True])
+def test_root_takes_no_key_of_a_user_who_does_not_own_the_store(
+    tmp_path: Path, attacks: Attacks, is_there: bool
+) -> None:
+    tmp_path.chmod(0o1777)
+    store, key = tmp_path / "app.db", tmp_path / "app.db.key"
+    if is_there:
+        store.touch(0o600)
+    key.write_text(new_key())
+    key.chmod(0o600)
+    os.chown(key, 12345, 12345)
+    attacks.try_one()
+    with pytest.raises(ConfigurationError, match="another user owns it"):
+        Sessions(f"sqlite:///{store}")
 
 
 def test_a_lost_key_is_not_replaced_by_another(tmp_path: Path, attacks: Attacks) -> None:

@@ -73,6 +73,47 @@ def test_a_thief_who_comes_within_the_grace_is_found_in_five_generations(
     assert (suspicion.ip, suspicion.presenter) == (thief.ip, "203.0.113.0/24 Firefox on Linux")
 
 
+@pytest.mark.parametrize("address", ["203.0.113.7:{}", "[2001:db8::1]:{}", '"[2001:db8::1]:{}"'])
+def test_a_user_whose_proxy_tells_ports_is_no_thief_of_his_own(attacks: Attacks, address: str) -> None:
+    theft = Theft()
+    for port in range(50_000, 50_020):  # two tabs, at each refresh
+        attacks.try_one()
+        tab, other = (Caller(address.format(number), USER.user_agent) for number in (port, port + 10_000))
+        used, theft.user = theft.user, theft.refreshes(theft.user, tab)
+        theft.refreshes(used, other)
+        theft.now += HALF_AN_HOUR
+    assert not theft.of(ReuseSuspected) + theft.of(ReuseDetected)
+
+
+def test_a_thief_behind_a_proxy_that_tells_ports_is_found(attacks: Attacks) -> None:
+    attacks.try_one()
+    theft = Theft()
+    assert theft.follows(Caller("198.51.100.9:40000", USER.user_agent), 20, 1.0) <= 4
+    assert theft.of(ReuseDetected)
+
+
+@pytest.mark.parametrize("agents", [("curl/8", ""), ("", "curl/8")])
+def test_a_thief_who_tells_nothing_of_himself_is_found(attacks: Attacks, agents: tuple[str, str]) -> None:
+    """Behind a Unix socket no address is known; he, or the user, sends no User-Agent either."""
+    now, events = [1_800_000_600.0], list[ServerEvent]()
+    sessions = Sessions(open_store("memory:"), on_event=events.append, clock=lambda: now[0])
+    endpoints = Endpoints(sessions, lambda name, password: name)
+
+    def post(path: str, agent: str, **fields: str) -> Any:
+        attacks.try_one()
+        headers = {"content-type": "application/json"} | ({"user-agent": agent} if agent else {})
+        response = endpoints.handle_blocking(Request("POST", path, headers, json.dumps(fields).encode()))
+        return json.loads(response.body) if response else {}
+
+    user, thief = agents
+    token = post("/auth/login", user, username="ada", password="-")["refresh_token"]
+    for _ in range(10):
+        used, token = token, post("/auth/refresh", user, refresh_token=token).get("refresh_token", "")
+        post("/auth/refresh", thief, refresh_token=used)
+        now[0] += HALF_AN_HOUR
+    assert [event for event in events if isinstance(event, ReuseDetected)]
+
+
 @pytest.mark.parametrize("coordinated", [False, True])
 def test_a_spent_token_buys_nothing_in_silence(attacks: Attacks, coordinated: bool) -> None:
     attacks.try_one()

@@ -4,7 +4,7 @@
 
 1. The network is that of the address: /24 of IPv4, because one client may leave through several addresses of its
    company or its provider; /64 of IPv6, within which a device changes its own address. Every loopback address is a
-   network of its own. The address of a server's own socket is unknown: ``-``.
+   network of its own, and a port changes nothing. The address of a server's own socket is unknown: ``-``.
 2. The program is the family of the ``User-Agent``, without versions: a client that updates itself stays the same.
 3. What is unknown of one of two parties does not tell them apart. An application that refreshes without a ``Caller``
    has one party, the empty one, which is nobody else.
@@ -16,8 +16,9 @@ from __future__ import annotations
 import re
 from enum import Enum
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 
+from unbroken.server.core.addresses import read_address
 from unbroken.server.core.user_agent import device_name
 
 __all__ = ["UNKNOWN_PARTY", "Relation", "compare_parties", "party_of"]
@@ -63,12 +64,9 @@ def compare_parties(one: str, other: str) -> Relation:
 
 def _network(ip: str) -> str:
     """Return the network of an address (rule 1); another text stands for itself."""
-    try:
-        address = ip_address(ip.partition("%")[0])
-    except ValueError:
+    address = read_address(ip)
+    if address is None:
         return NOT_PRINTABLE.sub("_", ip)[:MAX_NETWORK_CHARS].replace(":", "_") or UNKNOWN
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
     if address.is_loopback:
         return str(address)
     bits = IPV4_NETWORK_BITS if address.version == 4 else IPV6_NETWORK_BITS

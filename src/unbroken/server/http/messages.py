@@ -55,6 +55,7 @@ _log = logging.getLogger("unbroken")
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 MAX_BODY_BYTES = 64 * 1024
 MAX_FORM_FIELDS = 50
+NO_USER_AGENT = "-"  # of a client of which nothing is known
 CONFIGURATION_RETRY_SECONDS = 5.0
 NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 JSON_HEADERS = {"content-type": "application/json", "x-content-type-options": "nosniff"}
@@ -108,8 +109,12 @@ class Request:
 
     @property
     def caller(self) -> Caller:
-        """The address and the ``User-Agent`` of the client, cut to what a store keeps. No database keeps a NUL."""
-        return Caller(self.client_ip, self.headers.get("user-agent", "")[:MAX_USER_AGENT_CHARS].replace("\0", ""))
+        """The address and the ``User-Agent`` of the client, cut to what a store keeps. No database keeps a NUL.
+
+        Without both, as on a Unix socket, it is a client all the same, and not an application without a ``Caller``.
+        """
+        user_agent = self.headers.get("user-agent", "")[:MAX_USER_AGENT_CHARS].replace("\0", "")
+        return Caller(self.client_ip, user_agent or ("" if self.client_ip else NO_USER_AGENT))
 
     def json(self) -> dict[str, object]:
         """Return the body, a JSON object. Raises InvalidRequest."""

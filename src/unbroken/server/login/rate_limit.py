@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import re
 import unicodedata
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from typing import Any, NamedTuple
 
 from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, TooManyAttempts, TryLater
+from unbroken.server.core.addresses import read_address
 from unbroken.server.stores.markers import MarkerStore, marker_key
 from unbroken.server.worker_pool import run_in_worker
 
@@ -44,8 +44,6 @@ __all__ = ["Attempt", "LoginRateLimiter", "Rate", "RateLimitPolicy", "address_ke
 
 _log = logging.getLogger("unbroken")
 INVISIBLE_CATEGORIES = ("Mn", "Me", "Cf", "Cc")  # of Unicode: accents, zero widths, control characters
-ADDRESS_WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]*)?|([0-9.]+):[0-9]*")  # as some proxies write it
-NAT64 = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address is in the last 32 bits (RFC 6052 §2.1)
 IPV6_PREFIXES = {64: 1, 56: 4, 48: 16}  # how many times the attempts of a single address each may have (rule 7)
 ROUNDING_ATTEMPTS = 0.01  # of an attempt: stores and clocks differ in their last digits
 MAX_JUNK_SOURCES = 10_000
@@ -63,7 +61,8 @@ class Rate:
     every: float
 
     def __post_init__(self) -> None:
-        if self.burst < 1 or not 0.0 < self.every < float("inf"):
+        is_count = isinstance(self.burst, int) and self.burst >= 1  # NaN attempts would be a limit that never holds
+        if not is_count or not isinstance(self.every, int | float) or not 0.0 < self.every < float("inf"):
             raise ConfigurationError("a rate limit needs a burst of at least 1, and a positive number of seconds")
 
     @property
@@ -94,7 +93,7 @@ class RateLimitPolicy:
     known_for: float = 90 * 86400.0
 
     def __post_init__(self) -> None:
-        if not self.known_for > 0.0:
+        if not isinstance(self.known_for, int | float) or not self.known_for > 0.0:
             raise ConfigurationError("known_for must be a positive number of seconds")
         _ = self.account, self.address  # each checks itself
 
@@ -300,16 +299,11 @@ def _networks(ip: str) -> dict[bytes, int]:
 
 
 def _names(ip: str) -> dict[str, int]:
-    if found := ADDRESS_WITH_PORT.fullmatch(ip):
-        ip = found[1] or found[2] or ip
-    try:
-        address = ipaddress.ip_address(ip.partition("%")[0])
-    except ValueError:
+    address = read_address(ip)
+    if address is None:
         return {ip: 1}  # the name of a test client, or of a Unix socket
     if isinstance(address, ipaddress.IPv4Address):
         return {str(address): 1}
-    if address.ipv4_mapped or address in NAT64:
-        return {str(ipaddress.IPv4Address(address.packed[-4:])): 1}
     return {
         str(ipaddress.ip_network((address, prefix), strict=False)): factor for prefix, factor in IPV6_PREFIXES.items()
     }

@@ -97,15 +97,16 @@ def check_key(url: str, key: EncryptionKey | None) -> None:
 
 def _encrypted_by_file(store: SessionStore, path: str, *, read_only: bool) -> SessionStore:
     """Return *store*, encrypted with the key in the file at *path*, which is made if nothing is encrypted yet."""
-    keys = read_key_file(path)
+    store_path = path.removesuffix(KEY_FILE_SUFFIX)
+    keys = read_key_file(path, store_path)
     if keys is None and any(record.is_encrypted for record in run_sync(store.keys())):
-        keys = read_key_file(path)  # another process may have made both just now
+        keys = read_key_file(path, store_path)  # another process may have made both just now
         if keys is None:
             missing = f"set encryption_key, or encryption_key_file, or restore {path}"
             raise ConfigurationError(f"the keys in the store are encrypted: {missing}")
     if keys is None and read_only:
         return store
-    opened = encrypted_keys(store, keys or make_key_file(path, path.removesuffix(KEY_FILE_SUFFIX)))
+    opened = encrypted_keys(store, keys or make_key_file(path, store_path))
     if not read_only and count_unencrypted(opened):
         reencrypt_keys(opened)  # rule 6
     return opened

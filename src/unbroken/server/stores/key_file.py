@@ -21,22 +21,23 @@ __all__ = ["make_key_file", "read_key_file"]
 
 MAX_KEY_FILE_BYTES = 64 * 1024
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for the writer of a named pipe that somebody has put there
 NOT_FOR_OWNER = stat.S_IRWXG | stat.S_IRWXO
 
 
-def read_key_file(path: str) -> list[str] | None:
-    """Return the keys in the file at *path*, the newest first; None if there is no such file.
+def read_key_file(path: str, store_path: str) -> list[str] | None:
+    """Return the keys in the file at *path*, of the store at *store_path*, the newest first; None if there is no file.
 
     Raise ConfigurationError for a file that others could have written or can read (rule 3), and for an empty one.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | NO_LINKS | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | NO_LINKS | NO_WAIT | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise _unusable(path, "it is a link" if os.path.islink(path) else f"{error.strerror}") from error
     try:
-        _check_safety(path, os.fstat(descriptor))
+        _check_safety(path, os.fstat(descriptor), store_path)
         text = os.read(descriptor, MAX_KEY_FILE_BYTES)
     finally:
         os.close(descriptor)
@@ -65,7 +66,7 @@ def make_key_file(path: str, store_path: str) -> list[str]:
         raise ConfigurationError(
             f"the encryption key {path} cannot be written: {error.strerror}; or set encryption_key"
         ) from error
-    return read_key_file(path) or []
+    return read_key_file(path, store_path) or []
 
 
 def _write(path: str, text: str, store_path: str) -> None:
@@ -87,14 +88,22 @@ def _flush_folder(path: str) -> None:
         os.close(descriptor)
 
 
-def _check_safety(path: str, found: os.stat_result) -> None:
+def _check_safety(path: str, found: os.stat_result, store_path: str) -> None:
     """Raise ConfigurationError for what rule 3 refuses."""
     if not stat.S_ISREG(found.st_mode):
         raise _unusable(path, "it is no file")
-    if found.st_uid not in (0, os.geteuid()) and not _is_root():
+    if found.st_uid not in (0, os.geteuid()) and not (_is_root() and found.st_uid == _owner_of(store_path)):
         raise _unusable(path, "another user owns it")
     if found.st_mode & NOT_FOR_OWNER:
         raise _unusable(path, f"other users may access it: chmod 600 {path}")
+
+
+def _owner_of(path: str) -> int | None:
+    """Return who owns the store at *path*; None before there is one."""
+    try:
+        return os.stat(path).st_uid
+    except FileNotFoundError:
+        return None
 
 
 def _is_root() -> bool:
