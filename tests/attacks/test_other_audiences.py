@@ -101,6 +101,11 @@ def test_one_service_changes_no_session_of_another(pair: Pair, attacks: Attacks)
     assert pair.there.revoke_others("ada", keep=sid) == 1, "its own others"
     with pytest.raises(InvalidToken):
         pair.there.verify(third.access_token)
+    waiting = run_sync(MfaTokens(pair.there).issue(MfaRequired("ada"), b"", b"", NewSession()))
+    assert pair.there.revoke_others("ada", keep=sid) == 0
+    attacks.try_one()
+    with pytest.raises(LoginRefused):
+        run_sync(MfaTokens(pair.there).read(waiting))
     assert pair.here.revoke_subject("ada") == 2, "an application that ends an account ends all of it"
 
 

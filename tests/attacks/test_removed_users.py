@@ -13,10 +13,14 @@ from argon2 import PasswordHasher
 
 from tests.support.attacks import Attacks
 from tests.support.commands import unbroken
-from unbroken.errors import InvalidGrant, InvalidToken
+from unbroken._sync import run_sync
+from unbroken.errors import InvalidGrant, InvalidToken, LoginRefused
 from unbroken.server import Accounts, Endpoints, MfaRequired, Sessions
+from unbroken.server.core.session_info import NewSession
 from unbroken.server.http.messages import Request, Response
+from unbroken.server.login.mfa import MfaTokens
 from unbroken.server.stores import open_store
+from unbroken.server.stores.encrypted_keys import new_key
 
 JSON = {"content-type": "application/json"}
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -25,7 +29,8 @@ CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 @pytest.fixture(params=["memory", "sqlite", "postgres", "redis"])
 def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sessions]:
     urls = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/s.db"}
-    found = Sessions(open_store(urls.get(request.param) or request.getfixturevalue(request.param).url))
+    store = open_store(urls.get(request.param) or request.getfixturevalue(request.param).url)
+    found = Sessions(store, issuer="https://id.example.com", audience="shop")
     yield found
     found.close()
 
@@ -123,6 +128,38 @@ def test_the_command_line_ends_the_sessions_too(command: str, tmp_path: Path, at
     with pytest.raises(InvalidGrant):
         sessions.refresh(granted.refresh_token or "")
     sessions.close()
+
+
+@pytest.mark.parametrize("by_store", [True, False])
+def test_a_new_password_spares_one_session_and_no_other(sessions: Sessions, by_store: bool, attacks: Attacks) -> None:
+    """Also not one of another service on the same store, nor a login that waits for a code."""
+    elsewhere = Sessions(sessions.store, issuer="https://other.example.com", audience="admin")
+    accounts, name = Accounts(sessions.store if by_store else sessions, CHEAP), f"ada{uuid4().hex[:8]}"
+    accounts.add(name, "one")
+    mine, thief, there = (one.create(name).refresh_token or "" for one in (sessions, sessions, elsewhere))
+    found = sessions.inspect_refresh(mine)
+    assert found is not None
+    waiting = run_sync(MfaTokens(sessions).issue(MfaRequired(name), b"", b"", NewSession()))
+    attacks.try_many(3)
+    assert accounts.set_password(name, "two", keep=found.session.sid) == 2
+    for place, token in ((sessions, thief), (elsewhere, there)):
+        with pytest.raises(InvalidGrant):
+            place.refresh(token)
+    with pytest.raises(LoginRefused):
+        run_sync(MfaTokens(sessions).read(waiting))
+    assert sessions.refresh(mine).refresh_seq == 1
+
+
+def test_a_store_whose_key_is_elsewhere_ends_the_sessions_too(tmp_path: Path, attacks: Attacks) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/s.db")
+    sessions = Sessions(store, issuer="https://id.example.com", encryption_key=new_key())
+    accounts = Accounts(store, CHEAP)
+    accounts.add("ada", "one")
+    token = sessions.create("ada").refresh_token or ""
+    attacks.try_one()
+    assert accounts.set_password("ada", "two") == 1
+    with pytest.raises(InvalidGrant):
+        sessions.refresh(token)
 
 
 def test_a_login_during_the_removal_leaves_no_session(sessions: Sessions, attacks: Attacks) -> None:

@@ -3,7 +3,7 @@
     STORE            where sessions are: postgresql://…, redis://…, sqlite:////path/sessions.db, memory:
     SUBJECT_FIELD    the field of the user model that identifies a user in tokens; "pk". It must never change
     AUTHENTICATE     replaces Django's users: returns the subject for a name and a password, or None
-    ACCESS_TTL, REFRESH_TTL, …     fields of ``unbroken.server.Policy``: seconds, or a timedelta
+    ACCESS_TTL, REFRESH_TTL, …     fields of ``unbroken.server.Policy``; times are seconds, or a timedelta
     ISSUER, AUDIENCE, CLAIMS, …    parameters of ``unbroken.server.Sessions``
     PREFIX, SCOPES_OF, …           fields of ``unbroken.server.EndpointSettings``
     SESSIONS         your own ``Sessions``, in place of the store and of everything that it would be made with
@@ -40,7 +40,7 @@ from unbroken.server.stores.encrypted_keys import check_key
 __all__ = ["Settings", "read_setting"]
 
 POLICY = {one.name.upper(): one.name for one in fields(Policy)}
-SUSPICION = ("MAX_SHARED_GENERATIONS", "ON_SUSPICION")  # no durations
+NO_DURATIONS = ("MAX_SESSIONS_PER_SUBJECT", "MAX_SHARED_GENERATIONS", "ON_SUSPICION")
 ENDPOINTS = {one.name.upper(): one.name for one in fields(EndpointSettings)}
 SESSIONS = {
     name.upper(): name
@@ -119,7 +119,7 @@ def _check_combination(given: Mapping[str, Any]) -> None:
 
 
 def _value(name: str, value: Any) -> Any:
-    if name in SUSPICION:
+    if name in NO_DURATIONS:
         return value  # ``Policy`` checks it
     if name in POLICY:
         return _seconds(name, value)

@@ -39,7 +39,7 @@ from unbroken.server.core.session_info import (
     SessionPage,
     session_info,
 )
-from unbroken.server.freshness import KeyAndRevocationCache
+from unbroken.server.freshness import REVOCATION_MARGIN_SECONDS, KeyAndRevocationCache
 from unbroken.server.grants.refresh_grant import MAX_SWAP_TRIES, RefreshGrant, too_contended, wrong_client
 from unbroken.server.grants.session_creator import SessionCreator
 from unbroken.server.grants.tickets import Ticket, TicketIssuer
@@ -53,7 +53,7 @@ from unbroken.server.stores.markers import forget_devices, void_pending_logins
 from unbroken.server.worker_pool import STORE_POOL, run_in_worker, run_inline
 from unbroken.tokens import TokenResponse
 
-__all__ = ["SessionInfo", "Sessions"]
+__all__ = ["SessionInfo", "Sessions", "end_sessions"]
 
 DEVELOPMENT_ISSUER = "http://127.0.0.1:8400"  # where ``unbroken serve`` listens
 MAX_REMEMBERED_USES = 10_000
@@ -449,20 +449,24 @@ class Sessions:
         rows = await self.store.sessions(subject)
         if all(map(self._issuer.is_own, rows)):
             return await self._revoke("revoked", subject=subject, keep=keep)
+        if not subject or not keep:
+            return 0
+        await _void_what_waits(self.store, subject, self.clock())
         own = [row.sid for row in rows if row.sid != keep and self._issuer.is_own(row)]
         return sum([await self._revoke("revoked", sid=sid, subject=subject) for sid in own])
 
-    def revoke_subject(self, subject: str) -> int:
+    def revoke_subject(self, subject: str, *, keep: str | None = None) -> int:
         """Revoke all sessions of *subject*, after a new password or the end of an account, and return how many.
 
-        Also those of other issuers and audiences on the same store, which share its subjects.
+        Also those of other issuers and audiences on the same store, which share its subjects. The session with the sid
+        *keep* is spared.
         """
-        return run_sync(self.arevoke_subject(subject))
+        return run_sync(self.arevoke_subject(subject, keep=keep))
 
     @in_worker
-    async def arevoke_subject(self, subject: str) -> int:
+    async def arevoke_subject(self, subject: str, *, keep: str | None = None) -> int:
         """``revoke_subject`` for event loops."""
-        return await self._revoke("revoked", subject=subject)
+        return await self._revoke("revoked", subject=subject, keep=keep)
 
     async def _revoke(
         self, why: str, *, sid: str | None = None, subject: str | None = None, keep: str | None = None
@@ -474,9 +478,7 @@ class Sessions:
         now = self.clock()
         until = self._freshness.dead_until(now)
         if sid is None and subject is not None:
-            # Before the sessions: a login that waits for MFA must not become one after they are revoked.
-            await void_pending_logins(self.store, subject, now)
-            await forget_devices(self.store, subject, now)
+            await _void_what_waits(self.store, subject, now)
         rows = [] if sid is None else await self.store.sessions(sid=sid)
         if not all(self._may_manage(row, subject) for row in rows):
             return 0
@@ -616,6 +618,23 @@ class Sessions:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+async def end_sessions(store: SessionStore, subject: str, now: float, keep: str | None = None) -> int:
+    """Revoke all sessions of *subject* in *store* but *keep*, and return how many.
+
+    For who has the store alone, perhaps without its encryption key: other processes refuse the access tokens soon.
+    """
+    await _void_what_waits(store, subject, now)
+    longest = max((key.token_ttl for key in await store.keys() if key.use == "sign"), default=0.0)
+    until = now + longest + REVOCATION_MARGIN_SECONDS
+    return len(await store.revoke(now, "revoked", until, subject=subject, except_sid=keep))
+
+
+async def _void_what_waits(store: SessionStore, subject: str, now: float) -> None:
+    # Before the sessions are revoked: a login that waits for MFA must not become one afterwards.
+    await void_pending_logins(store, subject, now)
+    await forget_devices(store, subject, now)
 
 
 async def _let_others_run() -> None:

@@ -38,6 +38,9 @@ from unbroken.verifier import Verifier
         ({"STORE": "memory:", "ACCESS_TTL": "soon"}, "ACCESS_TTL.*seconds"),
         ({"STORE": "memory:", "ACCESS_TTL": -1}, "ACCESS_TTL.*seconds"),
         ({"STORE": "memory:", "GRACE": True}, "GRACE.*seconds"),
+        ({"STORE": "memory:", "MAX_SESSIONS_PER_SUBJECT": 2.5}, "max_sessions_per_subject must be a whole number"),
+        ({"STORE": "memory:", "MAX_SHARED_GENERATIONS": True}, "max_shared_generations must be a number"),
+        ({"STORE": "memory:", "ON_SUSPICION": "ignore"}, "on_suspicion must be"),
         ({"STORE": "memory:", "SCOPES_OF": "shop.nowhere"}, "SCOPES_OF.*cannot be imported"),
         ({"SESSIONS": "json.dumps"}, "SESSIONS.*must be an unbroken.server.Sessions"),
         ({"SESSIONS": Sessions(MemorySessionStore()), "ISSUER": "x", "GRACE": 1}, "set GRACE, ISSUER where"),
@@ -92,6 +95,19 @@ def test_every_setting_arrives_where_it_belongs(tmp_path: Path) -> None:
         assert (seen.issuer, seen.audience) == ("https://shop.example", "shop")
         assert told
         sessions().close()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_sessions_per_subject": 1, "max_shared_generations": 0, "on_suspicion": "revoke"},
+        {"max_sessions_per_subject": None, "max_shared_generations": None},
+        {"access_ttl": 300.0, "refresh_ttl": 600.0, "max_age": 900.0, "grace": 0.0},
+    ],
+)
+def test_every_field_of_the_policy_is_a_setting(fields: dict[str, Any]) -> None:
+    with chosen(STORE="memory:", **{name.upper(): value for name, value in fields.items()}):
+        assert sessions().policy == Policy(**fields)
 
 
 def test_short_forms_of_the_endpoints_settings_work_here_too() -> None:

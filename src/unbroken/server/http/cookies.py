@@ -211,7 +211,7 @@ class CookieTransport:
         # The access token's cookie lives as long, so that an expired token can be told from a missing one.
         max_age = int(granted.refresh_expires_in or 0)
         headers = tuple(cookies.header(name, str(value), path, max_age) for name, value, path in values)
-        if device_token is not None:  # rule 6
+        if device_token is not None:  # rule 7
             headers += (cookies.header(self._device_name, str(device_token), self._login_path, MAX_DEVICE_SECONDS),)
         if (longest := max(map(len, headers))) > MAX_COOKIE_BYTES:
             raise ConfigurationError(f"a cookie of {longest} bytes is more than browsers keep: use fewer claims")

@@ -30,7 +30,7 @@ from unbroken._sync import run_sync
 from unbroken.errors import InvalidRequest
 from unbroken.server.login.machine_slots import HASH_SLOTS
 from unbroken.server.login.names import check_new_name, folded_name, is_name, looks_like
-from unbroken.server.sessions import Sessions
+from unbroken.server.sessions import Sessions, end_sessions
 from unbroken.server.stores import Account, SessionStore
 
 __all__ = ["Accounts", "Subject"]
@@ -155,12 +155,10 @@ class Accounts:
                 raise InvalidRequest(f"{name!r} looks like the user {account.shown!r}")
 
     def _revoke(self, account: Account, keep: str | None = None) -> int:
-        subject, sessions = subject_of(account), self._sessions or Sessions(self._store)
-        try:
-            return sessions.revoke_subject(subject) if keep is None else sessions.revoke_others(subject, keep=keep)
-        finally:
-            if self._sessions is None:
-                sessions._freshness.listener.stop()
+        subject = subject_of(account)
+        if self._sessions is not None:
+            return self._sessions.revoke_subject(subject, keep=keep)
+        return run_sync(end_sessions(self._store, subject, time.time(), keep))
 
     def _subject(self, account: Account, password_hash: str) -> Subject:
         def is_unchanged() -> bool:

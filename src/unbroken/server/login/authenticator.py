@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unbroken.errors import ConfigurationError, InvalidRequest, InvalidScope, LoginRefused, Refused, TryLater
-from unbroken.server.login.accounts import Subject
+from unbroken.server.login.accounts import MAX_PASSWORD_CHARS, Subject
 from unbroken.server.worker_pool import LOGIN_POOL, STORE_POOL, WorkerPool
 
 __all__ = [
@@ -68,7 +68,6 @@ VerifyMfa = Callable[[str, str, str], bool | Awaitable[bool]]
 ScopesOf = Callable[[str], Collection[str] | Awaitable[Collection[str]]]
 IsActive = Callable[[str], bool | Awaitable[bool]]
 MAX_USERNAME_CHARS = 320  # the longest mail address
-MAX_PASSWORD_CHARS = 1024
 MAX_CODE_CHARS = 1024  # some second factors send a signature
 APPLICATION_RETRY_SECONDS = 5.0
 
