@@ -60,7 +60,7 @@ def test_a_refresh_that_a_killed_process_began_is_finished_soon(
 ) -> None:
     if machine == "another machine" and kind == "file":
         return  # its lock is that of one machine
-    kills = 50 if request.config.getoption("--chaos-full") else 2
+    kills = 50 if request.config.getoption("--chaos-full") else 1
     store, took = open_store(kind), []
     if machine == "another machine":
         store._lease_lock._machine_lock = None
