@@ -1,7 +1,7 @@
 """Files that hold secrets, opened as ssh opens its own: nobody else may have put them there, or may change them.
 
-1. A file, and the folder that it is in, belong to this user or to root. Root trusts root alone: a user could lead it by
-   the nose.
+1. A file, and the folder that it is in, belong to this user or to root. Root trusts root alone: a user could
+   point it at any file.
 2. Nobody else may write to the file or to its folder. A sticky folder, such as /tmp, is no harm: others can add files
    there, but not replace ours. The group that a user has to itself is not somebody else.
 3. No link is followed when a file is opened. One that this user or root has put into such a folder is resolved once,

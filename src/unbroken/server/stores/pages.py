@@ -1,7 +1,7 @@
 """Pages of sessions: their order, and the cursors between them.
 
-The order is by absolute expiry, the latest first, and then by sid: no refresh changes it, and an index has it. A cursor
-is the place of the last session of a page.
+The order is by absolute expiry, the latest first, and then by sid: no refresh changes it. A cursor is the place of the
+last session of a page.
 """
 
 from __future__ import annotations
