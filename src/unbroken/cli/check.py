@@ -31,7 +31,8 @@ from unbroken.cli.terminal import say
 from unbroken.errors import ConfigurationError, InvalidRequest, UnbrokenError
 from unbroken.server import Keyring
 from unbroken.server.stores import SessionStore, StoreProblem, store_type
-from unbroken.server.stores.encrypted_keys import KEY_FILE_SUFFIX, count_unencrypted, encrypted_by_default
+from unbroken.server.stores.base import KEY_FILE_SUFFIX
+from unbroken.server.stores.encrypted_keys import count_unencrypted, encrypted_by_default
 from unbroken.server.stores.migrations import schema_version
 
 __all__ = ["Problem", "check", "store_problems"]

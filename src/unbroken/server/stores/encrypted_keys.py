@@ -27,13 +27,12 @@ from unbroken._encryption import EncryptionKey, Encryptor, keys_from_environment
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
-from unbroken.server.stores.base import KEY_FILE_SUFFIX, SessionStore, StoreWrapper
+from unbroken.server.stores.base import SessionStore, StoreWrapper
 from unbroken.server.stores.key_file import make_key_file, read_key_file
 from unbroken.server.stores.registry import store_type
 
 __all__ = [
     "ENVIRONMENT_VARIABLE",
-    "KEY_FILE_SUFFIX",
     "NO_KEY",
     "check_key",
     "count_unencrypted",
@@ -97,16 +96,15 @@ def check_key(url: str, key: EncryptionKey | None) -> None:
 
 def _encrypted_by_file(store: SessionStore, path: str, *, read_only: bool) -> SessionStore:
     """Return *store*, encrypted with the key in the file at *path*, which is made if nothing is encrypted yet."""
-    store_path = path.removesuffix(KEY_FILE_SUFFIX)
-    keys = read_key_file(path, store_path)
+    keys = read_key_file(path)
     if keys is None and any(record.is_encrypted for record in run_sync(store.keys())):
-        keys = read_key_file(path, store_path)  # another process may have made both just now
+        keys = read_key_file(path)  # another process may have made both just now
         if keys is None:
             missing = f"set encryption_key, or encryption_key_file, or restore {path}"
             raise ConfigurationError(f"the keys in the store are encrypted: {missing}")
     if keys is None and read_only:
         return store
-    opened = encrypted_keys(store, keys or make_key_file(path, store_path))
+    opened = encrypted_keys(store, keys or make_key_file(path))
     if not read_only and count_unencrypted(opened):
         reencrypt_keys(opened)  # rule 6
     return opened

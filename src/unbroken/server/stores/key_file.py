@@ -4,7 +4,7 @@
    several processes that start at once, one makes it, and all read the same key.
 2. It is on the disk before anything is encrypted with it.
 3. As ssh does with its keys: a file that is a link, that another user owns or that other users may access is refused.
-   It belongs to this process's user or to root. Root also reads, and makes, the key of the user who owns the store.
+   It belongs to this process's user or to root, and root trusts root alone (``_private_files.py``).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for the writer of a named pipe that so
 NOT_FOR_OWNER = stat.S_IRWXG | stat.S_IRWXO
 
 
-def read_key_file(path: str, store_path: str) -> list[str] | None:
-    """Return the keys in the file at *path*, of the store at *store_path*, the newest first; None if there is no file.
+def read_key_file(path: str) -> list[str] | None:
+    """Return the keys in the file at *path*, the newest first; None if there is no file.
 
     Raise ConfigurationError for a file that others could have written or can read (rule 3), and for an empty one.
     """
@@ -37,7 +37,7 @@ def read_key_file(path: str, store_path: str) -> list[str] | None:
     except OSError as error:
         raise _unusable(path, "it is a link" if os.path.islink(path) else f"{error.strerror}") from error
     try:
-        _check_safety(path, os.fstat(descriptor), store_path)
+        _check_safety(path, os.fstat(descriptor))
         text = os.read(descriptor, MAX_KEY_FILE_BYTES)
     finally:
         os.close(descriptor)
@@ -47,15 +47,15 @@ def read_key_file(path: str, store_path: str) -> list[str] | None:
     return keys
 
 
-def make_key_file(path: str, store_path: str) -> list[str]:
-    """Return the key in a new file at *path*, for the store at *store_path*; or the keys in a file that was faster.
+def make_key_file(path: str) -> list[str]:
+    """Return the key in a new file at *path*, or the keys in a file that was faster.
 
     Raise ConfigurationError if it cannot be written.
     """
     draft = f"{path}.{secrets.token_hex(8)}.new"
     try:
         try:
-            _write(draft, new_key() + "\n", store_path)
+            _write(draft, new_key() + "\n")
             with contextlib.suppress(FileExistsError):
                 os.link(draft, path)  # rule 1
         finally:
@@ -66,15 +66,12 @@ def make_key_file(path: str, store_path: str) -> list[str]:
         raise ConfigurationError(
             f"the encryption key {path} cannot be written: {error.strerror}; or set encryption_key"
         ) from error
-    return read_key_file(path, store_path) or []
+    return read_key_file(path) or []
 
 
-def _write(path: str, text: str, store_path: str) -> None:
+def _write(path: str, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINKS | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:
-        if _is_root() and os.path.exists(store_path):
-            owner = os.stat(store_path)
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
         file.write(text)
         file.flush()
         os.fsync(descriptor)
@@ -88,26 +85,14 @@ def _flush_folder(path: str) -> None:
         os.close(descriptor)
 
 
-def _check_safety(path: str, found: os.stat_result, store_path: str) -> None:
+def _check_safety(path: str, found: os.stat_result) -> None:
     """Raise ConfigurationError for what rule 3 refuses."""
     if not stat.S_ISREG(found.st_mode):
         raise _unusable(path, "it is no file")
-    if found.st_uid not in (0, os.geteuid()) and not (_is_root() and found.st_uid == _owner_of(store_path)):
+    if found.st_uid not in (0, os.geteuid()):
         raise _unusable(path, "another user owns it")
     if found.st_mode & NOT_FOR_OWNER:
         raise _unusable(path, f"other users may access it: chmod 600 {path}")
-
-
-def _owner_of(path: str) -> int | None:
-    """Return who owns the store at *path*; None before there is one."""
-    try:
-        return os.stat(path).st_uid
-    except FileNotFoundError:
-        return None
-
-
-def _is_root() -> bool:
-    return os.geteuid() == 0
 
 
 def _unusable(path: str, why: str) -> ConfigurationError:
