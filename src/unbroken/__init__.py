@@ -1,15 +1,15 @@
 """Two-token sessions that never break. These are the names of the client; ``unbroken.server`` has the server's."""
 
-from unbroken._clock import Clock
 from unbroken._http import HttpRequest, HttpResponse, NotSent, ResponseLost, Send
-from unbroken.client.core.dialect import Dialect, RequestTemplate, ResponseMatch, oauth2, unbroken_server
+from unbroken._time import Clock
+from unbroken.client.core.backends import oauth2, unbroken_server
+from unbroken.client.core.dialect import Dialect, RequestTemplate, ResponseMatch
 from unbroken.client.core.events import ClientEvent
-from unbroken.client.core.record import StoredSession
 from unbroken.client.core.schedule import Leeway, RefreshWindow
+from unbroken.client.core.token_store import Lease, StoredSession, TokenStore
 from unbroken.client.port import MfaPrompt
 from unbroken.client.session import Session, Status
 from unbroken.client.stores import FileStore, MemoryStore, open_token_store
-from unbroken.client.stores.base import Lease, TokenStore
 from unbroken.errors import (
     BadResponse,
     ConfigurationError,

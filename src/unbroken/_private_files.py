@@ -1,4 +1,6 @@
-"""Files that hold secrets, opened as ssh opens its own: nobody else may have put them there, or may change them.
+"""Files that hold secrets, and lock files beside them.
+
+They are opened as ssh opens its own: nobody else may have put them there, or may change them.
 
 1. A file, and the folder that it is in, belong to this user or to root. Root trusts root alone: a user could
    point it at any file.
@@ -10,6 +12,12 @@
    should be closed by itself; of other files the warning comes where the folder does not keep others out.
 
 Where files have no owners, as on Windows, nothing is checked.
+
+A lock between the processes of one machine is ``flock`` on a file of its own.
+
+5. The file is never deleted: a process that waits on a deleted file and one that creates it anew would hold two locks.
+6. The operating system releases the lock when its holder dies. A forked child has a copy of the descriptor, which would
+   keep the lock: it closes the copy at once, and the holder unlocks explicitly.
 """
 
 from __future__ import annotations
@@ -22,16 +30,29 @@ import os
 import shlex
 import stat
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from unbroken.errors import ConfigurationError
+from unbroken._fork import register_fork_aware
+from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]  # require_flock checks for it
 
 __all__ = [
     "ensure_private",
+    "file_lock",
+    "has_flock",
+    "locked_file",
     "machine_folder",
     "open_private",
     "read_private",
     "read_secret",
+    "require_flock",
     "require_private_folder",
     "resolve_private",
 ]
@@ -40,6 +61,7 @@ _log = logging.getLogger("unbroken")
 
 HAS_OWNERS = hasattr(os, "geteuid")
 ROOT = 0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.001, 0.05
 FLAGS = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) if HAS_OWNERS else 0
 
 
@@ -182,3 +204,77 @@ def _is_own_group(group: int) -> bool:
 
 def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
+
+
+# ---- locks -----------------------------------------------------------------------------------------------------------
+
+
+def has_flock() -> bool:
+    """Return whether the system has ``flock``."""
+    return fcntl is not None
+
+
+def require_flock(what: str) -> None:
+    """Raise ConfigurationError if the system has no ``flock``."""
+    if fcntl is None:
+        raise ConfigurationError(f"{what} needs a POSIX system; use another store here")
+
+
+@contextmanager
+def file_lock(path: str, timeout: float) -> Iterator[None]:
+    """Hold the lock file at *path*. Raise StoreBusy after *timeout* seconds, StoreUnavailable if it cannot open.
+
+    Raise ConfigurationError if another user may have put it there (rules 1 to 3).
+    """
+    with locked_file(path, timeout):
+        yield
+
+
+@contextmanager
+def locked_file(path: str, timeout: float) -> Iterator[int]:
+    """Hold the lock file as ``file_lock`` does, and give its descriptor."""
+    try:
+        descriptor = open_private(Path(path), os.O_RDWR | os.O_CREAT, "the lock file")
+    except OSError as error:
+        raise StoreUnavailable(f"the lock file {path} cannot be opened: {error.strerror}") from error
+    _lock_descriptors.all.add(descriptor)
+    try:
+        _acquire_lock(descriptor, path, timeout)
+        yield descriptor
+    finally:
+        if descriptor in _lock_descriptors.all:  # a child that was forked in the block has closed it
+            _lock_descriptors.all.discard(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # rule 6
+            os.close(descriptor)
+
+
+def _acquire_lock(descriptor: int, path: str, timeout: float) -> None:
+    """Poll for the lock, with growing pauses: a blocking flock cannot be given up."""
+    ends, pause = time.monotonic() + timeout, FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= ends:
+                raise StoreBusy(f"the lock {path} stayed busy for {timeout:g} seconds") from None
+        except OSError as error:
+            raise StoreUnavailable(f"the lock {path} cannot be taken: {error.strerror}") from error
+        time.sleep(pause)
+        pause = min(pause * 2, MAX_PAUSE_SECONDS)
+
+
+class _LockDescriptors:
+    """The descriptors of the locks that this process holds or waits for."""
+
+    def __init__(self) -> None:
+        self.all: set[int] = set()
+
+    def reset_after_fork(self) -> None:
+        for descriptor in self.all:
+            os.close(descriptor)  # rule 6
+        self.all.clear()
+
+
+_lock_descriptors = _LockDescriptors()
+register_fork_aware(_lock_descriptors)

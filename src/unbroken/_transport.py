@@ -26,8 +26,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, NotSent, ResponseLost, Send
-from unbroken._origins import is_loopback
+from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, NotSent, ResponseLost, Send, is_loopback
 
 __all__ = ["http_sender"]
 

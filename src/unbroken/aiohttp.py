@@ -25,8 +25,8 @@ except ImportError as error:
 from aiohttp.base_protocol import BaseProtocol
 
 from unbroken.client.core.body import BodyBuffer, Rewind, rewinder
+from unbroken.client.core.request_flow import adrive
 from unbroken.client.core.schedule import ActiveTokens
-from unbroken.client.flow_driver import adrive
 from unbroken.client.session import Session, require_session
 from unbroken.errors import NotReplayable
 

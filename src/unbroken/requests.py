@@ -34,9 +34,8 @@ from urllib3 import HTTPHeaderDict, HTTPResponse
 from unbroken._http import HttpResponse as ResponseValue
 from unbroken.client.core.body import CODING_HEADERS, BodyBuffer, Rewind, rewinder
 from unbroken.client.core.content_coding import DecodedBody, decode_body
-from unbroken.client.core.request_flow import MAX_CHALLENGE_BYTES
+from unbroken.client.core.request_flow import MAX_CHALLENGE_BYTES, drive
 from unbroken.client.core.schedule import ActiveTokens
-from unbroken.client.flow_driver import drive
 from unbroken.client.session import Session, require_session
 from unbroken.errors import NotReplayable
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from unbroken import _base64
-from unbroken._http import is_safe_in_header
-from unbroken._json import parse_json
+from unbroken._http import is_safe_in_header, parse_json
 from unbroken.errors import BadResponse, ConfigurationError
 
 __all__ = ["TokenFields", "TokenResponse", "Tokens"]

@@ -25,10 +25,10 @@ import re
 import ssl
 from typing import Literal
 
-from unbroken._clock import SYSTEM_CLOCK, Clock
 from unbroken._fork import register_fork_aware
 from unbroken._http import HttpRequest, NotSent, ResponseLost
 from unbroken._sync import run_sync
+from unbroken._time import SYSTEM_CLOCK, Clock
 from unbroken._transport import http_sender
 from unbroken._verify.cached import CacheAges, RefreshingValue
 from unbroken._verify.revocation import Introspection, RevocationCheck, RevocationFeed, checked_url, json_of

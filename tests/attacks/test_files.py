@@ -18,11 +18,11 @@ from tests.support.attacks import Attacks
 from tests.support.backend import Backend
 from unbroken import FileStore
 from unbroken._encryption import keys_from_file, new_key
+from unbroken._private_files import file_lock
 from unbroken.cli.app import run
 from unbroken.cli.settings import read_settings
-from unbroken.client.core.record import EMPTY, StoredSession
+from unbroken.client.core.token_store import EMPTY, StoredSession
 from unbroken.client.stores import open_token_store
-from unbroken.client.stores.file_lock import file_lock
 from unbroken.errors import ConfigurationError, StoreUnavailable
 from unbroken.server import open_store
 from unbroken.tokens import Tokens

@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 from tests.simulation import world
 from unbroken.client.core import refresh_rules as rules
-from unbroken.client.core.record import StoredSession
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, Port
+from unbroken.client.core.token_store import StoredSession
 from unbroken.errors import SessionOver
 from unbroken.events import SessionEnded, TokensRefreshed
 from unbroken.server.core import party, rotation

@@ -10,8 +10,8 @@ from typing import Any
 from tests.simulation.explore import Explorer, Program, Report, Step, ask
 from tests.simulation.world import POLICY, START, Budget, Port, World, granted, new_row, stored
 from unbroken.client.core import refresh_rules as rules
-from unbroken.client.core.record import StoredSession
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate
+from unbroken.client.core.token_store import StoredSession
 from unbroken.errors import SessionOver, TryLater
 from unbroken.server.core.party import party_of
 from unbroken.server.core.rotation import Policy, Verdict

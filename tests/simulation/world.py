@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from tests.simulation.explore import Base, Op, ask
-from unbroken.client.core.record import StoredSession
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome
+from unbroken.client.core.token_store import StoredSession
 from unbroken.server.core import rotation
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict
 from unbroken.tokens import TokenResponse, Tokens

@@ -65,7 +65,7 @@ def test_both_spellings_take_the_same_parameters(pair: str) -> None:
     [
         "client.session.Session.login",
         "client.session.Session._handle_challenge",
-        "client.flow_driver.perform",
+        "client.core.request_flow.perform",
         "_single_flight.SingleFlight.wait",
         "_adapters.httpx.AuthFlow.sync_auth_flow",
         "_adapters.httpx.TransportFlow.handle_request",

@@ -20,9 +20,8 @@ from typing import Any
 
 from unbroken.client.core.body import CODING_HEADERS, BodyBuffer, ReplayedStream, Rewind, rewinder
 from unbroken.client.core.content_coding import DecodedBody, decode_body
-from unbroken.client.core.request_flow import NOT_OUR_RESPONSE, SendWith
+from unbroken.client.core.request_flow import NOT_OUR_RESPONSE, SendWith, adrive, aperform, drive, perform
 from unbroken.client.core.schedule import ActiveTokens
-from unbroken.client.flow_driver import adrive, aperform, drive, perform
 from unbroken.client.session import Session, require_session
 from unbroken.errors import ConfigurationError, NotReplayable
 
@@ -58,7 +57,7 @@ class AuthFlow:
     def __repr__(self) -> str:
         return f"<SessionAuth of {self._session!r}>"
 
-    # The two flows below are the loop of flow_driver.drive, written out: the client sends what they yield, and a
+    # The two flows below are the loop of ``drive``, written out: the client sends what they yield, and a
     # wrapper around their generator costs each request 0.3 µs.
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:

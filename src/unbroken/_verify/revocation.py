@@ -19,11 +19,19 @@ from typing import Literal, NamedTuple, Protocol
 from urllib.parse import urlencode, urlsplit
 
 from unbroken._bounded_cache import BoundedCache
-from unbroken._clock import SYSTEM_CLOCK, Clock
 from unbroken._fork import register_fork_aware
-from unbroken._http import HttpRequest, HttpResponse, NotSent, ResponseLost, Send, retry_after_seconds
-from unbroken._origins import is_secure, origin_of
+from unbroken._http import (
+    HttpRequest,
+    HttpResponse,
+    NotSent,
+    ResponseLost,
+    Send,
+    is_secure,
+    origin_of,
+    retry_after_seconds,
+)
 from unbroken._single_flight import SingleFlight
+from unbroken._time import SYSTEM_CLOCK, Clock
 from unbroken._transport import http_sender
 from unbroken._verify.cached import CacheAges, RefreshingValue, retry_delay, wait_for
 from unbroken.client.session import Session

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from unbroken._origins import is_loopback
+from unbroken._http import is_loopback
 from unbroken._sync import run_sync
 from unbroken.cli.build import build_store, conflicts, encryption_keys
 from unbroken.cli.options import environment_variable, option

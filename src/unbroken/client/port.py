@@ -20,13 +20,12 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from unbroken._clock import Clock
 from unbroken._http import HttpRequest, NotSent, ResponseLost, Send
+from unbroken._time import Clock
 from unbroken.client.core.dialect import Dialect, MfaChallenge
 from unbroken.client.core.events import ClientEvent
-from unbroken.client.core.record import StoredSession
 from unbroken.client.core.refresh_rules import Indeterminate, RefreshOutcome
-from unbroken.client.stores.base import PERMANENT_LEASE, Lease, TokenStore
+from unbroken.client.core.token_store import PERMANENT_LEASE, Lease, StoredSession, TokenStore
 from unbroken.errors import LoginRefused, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 

@@ -25,10 +25,10 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from unbroken._clock import Clock
 from unbroken._fork import register_fork_aware
 from unbroken._single_flight import SingleFlight
 from unbroken._sync import run_sync
+from unbroken._time import Clock
 from unbroken.client.core.dialect import Dialect
 from unbroken.client.core.events import (
     LateChallenge,
@@ -43,6 +43,7 @@ from unbroken.client.core.events import (
 )
 from unbroken.client.core.refresh_rules import newer_than, refresh
 from unbroken.client.core.schedule import (
+    TRANSIENT_ERRORS,
     ActiveTokens,
     Cooldown,
     Leeway,
@@ -51,16 +52,15 @@ from unbroken.client.core.schedule import (
     StormLimit,
     due_by_age,
 )
+from unbroken.client.core.token_store import TokenStore
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort
-from unbroken.client.stores.base import TokenStore
-from unbroken.errors import ConfigurationError, RefreshStorm, SessionOver, TryLater, UnbrokenError
+from unbroken.errors import RefreshStorm, SessionOver, TryLater, UnbrokenError
 from unbroken.tokens import Tokens
 
-__all__ = ["TRANSIENT_ERRORS", "Plan", "RefreshCoordinator", "RefreshFlight", "SessionState"]
+__all__ = ["Plan", "RefreshCoordinator", "RefreshFlight", "SessionState"]
 
 RELOAD_INTERVAL_SECONDS = 1.0  # between two loads of the store during a cool-down
-TRANSIENT_ERRORS = (TryLater, ConfigurationError)  # errors of a refresh that do not end the session (rule 4)
 
 RefreshFlight = SingleFlight[ActiveTokens]
 

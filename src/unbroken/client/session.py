@@ -16,23 +16,22 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from unbroken._clock import SYSTEM_CLOCK, Clock
-from unbroken._durations import Duration, to_seconds
-from unbroken._http import HttpRequest, HttpResponse, Send
-from unbroken._origins import DEFAULT_PORTS, Origin
+from unbroken._http import DEFAULT_PORTS, HttpRequest, HttpResponse, Origin, Send
 from unbroken._single_flight import SingleFlight
-from unbroken._sync import run_sync
+from unbroken._sync import Closeable, run_sync
+from unbroken._time import SYSTEM_CLOCK, Clock, Duration, to_seconds
+from unbroken.client.core.backends import unbroken_server
 from unbroken.client.core.body import Rewind
-from unbroken.client.core.dialect import Dialect, allowed_origins, unbroken_server
+from unbroken.client.core.dialect import Dialect, allowed_origins
 from unbroken.client.core.events import ClientEvent, LoggedIn, LoggedOut, RequestWaited
 from unbroken.client.core.refresh_rules import log_in, log_out
 from unbroken.client.core.request_flow import Effect, request_flow
-from unbroken.client.core.schedule import ActiveTokens, Leeway, RefreshWindow
+from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens, Leeway, RefreshWindow
+from unbroken.client.core.token_store import TokenStore
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort, MfaPrompt
-from unbroken.client.refresh_coordinator import TRANSIENT_ERRORS, RefreshCoordinator, RefreshFlight, SessionState
+from unbroken.client.refresh_coordinator import RefreshCoordinator, RefreshFlight, SessionState
 from unbroken.client.stores import open_token_store
-from unbroken.client.stores.base import Closeable, TokenStore
 from unbroken.client.stores.memory import MemoryStore
 from unbroken.errors import ConfigurationError, SessionOver
 from unbroken.tokens import TokenResponse, Tokens

@@ -33,8 +33,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from unbroken._fork import register_fork_aware
-from unbroken._http import HttpRequest, NotSent, ResponseLost
-from unbroken._origins import is_secure, origin_of
+from unbroken._http import HttpRequest, NotSent, ResponseLost, is_secure, origin_of
 from unbroken._transport import http_sender
 from unbroken.errors import ConfigurationError
 from unbroken.server.core.events import (

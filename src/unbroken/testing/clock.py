@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Self
 
-from unbroken._clock import Clock
+from unbroken._time import Clock
 
 __all__ = ["ManualClock"]
 

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from unbroken.client.core.dialect import oauth2, unbroken_server
+from unbroken.client.core.backends import oauth2, unbroken_server
 from unbroken.client.session import Session
 from unbroken.server import MemorySessionStore, Policy, Sessions
 from unbroken.starlette import AccessTokenMiddleware, current_claims, routes

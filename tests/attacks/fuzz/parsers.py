@@ -9,15 +9,13 @@ from typing import Any, NamedTuple
 
 from unbroken import HttpResponse, ResponseMatch, oauth2, unbroken_server
 from unbroken import _base64 as base64url
-from unbroken._durations import to_seconds
-from unbroken._http import retry_after_seconds
-from unbroken._json import parse_json
-from unbroken._origins import is_loopback, origin_of
+from unbroken._http import is_loopback, origin_of, parse_challenges, parse_json, retry_after_seconds
+from unbroken._time import to_seconds
 from unbroken._verify.revocation import _active, _page
 from unbroken.cli.parsers import InvalidValue, parse_duration
 from unbroken.cli.settings import read_settings
 from unbroken.client.core.content_coding import decode_body
-from unbroken.client.core.dialect import is_bearer_challenge, parse_challenges
+from unbroken.client.core.dialect import is_bearer_challenge
 from unbroken.client.stores.codec import CorruptRecord, SessionCodec
 from unbroken.errors import (
     BadResponse,

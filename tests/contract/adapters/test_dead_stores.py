@@ -13,7 +13,7 @@ from tests.contract.adapters.api import Api, burst
 from tests.support.adapters import Client
 from tests.support.waiting import until
 from unbroken import MemoryStore, Session, StoreUnavailable
-from unbroken.client.core.record import StoredSession
+from unbroken.client.core.token_store import StoredSession
 from unbroken.events import ClientEvent, RefreshFailed
 from unbroken.testing import ManualClock
 from unbroken.testing.server import PASSWORD

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.faces import Wire
-from unbroken._http import HttpResponse
-from unbroken.client.core.dialect import is_bearer_challenge, parse_challenges
+from unbroken._http import HttpResponse, parse_challenges
+from unbroken.client.core.dialect import is_bearer_challenge
 from unbroken.errors import BadResponse, InvalidToken
 from unbroken.server.http.messages import challenge
 from unbroken.tokens import TokenResponse

@@ -17,7 +17,7 @@ import pytest
 from keyrings.alt.file import PlaintextKeyring
 
 from unbroken import FileStore, MemoryStore, StoreBusy, Tokens
-from unbroken.client.core.record import EMPTY, StoredSession
+from unbroken.client.core.token_store import EMPTY, StoredSession
 from unbroken.client.stores import lease as lease_module
 from unbroken.client.stores.codec import new_key
 from unbroken.client.stores.keyring import KeyringStore

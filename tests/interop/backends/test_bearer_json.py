@@ -14,7 +14,7 @@ from tests.interop.backends.scene import DOWN, JUNK, LOST, Scene, Stage, statuse
 from tests.interop.backends.shapes import BearerJson
 from tests.support.waiting import until
 from unbroken import LoginRefused, MemoryStore, SessionOver, TokenResponse, TryLater
-from unbroken.client.core.record import StoredSession
+from unbroken.client.core.token_store import StoredSession
 
 
 @pytest.fixture

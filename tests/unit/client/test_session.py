@@ -30,7 +30,7 @@ from unbroken import (
     StoreUnavailable,
     TryLater,
 )
-from unbroken.client.core.record import StoredSession
+from unbroken.client.core.token_store import StoredSession
 from unbroken.testing import ManualClock
 
 

@@ -24,7 +24,7 @@ from unbroken import (
     TryLater,
     oauth2,
 )
-from unbroken.client.core.record import StoredSession
+from unbroken.client.core.token_store import StoredSession
 from unbroken.server import MemorySessionStore, MfaRequired, Sessions
 from unbroken.starlette import routes
 from unbroken.testing import ManualClock

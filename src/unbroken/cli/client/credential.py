@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 import click
 
-from unbroken._origins import origin_of
+from unbroken._http import origin_of
 from unbroken.cli.client.profiles import open_session, session_name
 from unbroken.cli.options import option
 from unbroken.cli.terminal import say

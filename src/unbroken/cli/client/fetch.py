@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import click
 
-from unbroken._origins import origin_of
+from unbroken._http import origin_of
 from unbroken.cli.client.fetch_transfer import FetchRequest, transfer
 from unbroken.cli.client.profiles import open_session, session_name
 from unbroken.cli.options import DURATION_PARAMETER, option

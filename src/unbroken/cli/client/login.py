@@ -20,8 +20,7 @@ from urllib.parse import urlsplit
 import click
 
 from unbroken import _base64
-from unbroken._http import HttpRequest, NotSent, ResponseLost
-from unbroken._origins import origin_of
+from unbroken._http import HttpRequest, NotSent, ResponseLost, origin_of
 from unbroken._transport import http_sender
 from unbroken.cli.client.profiles import (
     DEFAULT_PREFIX,

@@ -29,9 +29,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from unbroken._private_files import read_private, require_private_folder
-from unbroken.client.core.dialect import Dialect, oauth2, unbroken_server
+from unbroken.client.core.backends import oauth2, unbroken_server
+from unbroken.client.core.dialect import Dialect
+from unbroken.client.core.token_store import TokenStore
 from unbroken.client.session import Session
-from unbroken.client.stores.base import TokenStore
 from unbroken.client.stores.file import FileStore
 from unbroken.errors import SESSION_OVER_MESSAGES, ConfigurationError, InvalidRequest, SessionOver
 

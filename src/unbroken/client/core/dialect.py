@@ -25,15 +25,24 @@
 from __future__ import annotations
 
 import json
-import re
-from base64 import b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import urlencode
 
-from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, is_safe_in_header, retry_after_seconds
-from unbroken._origins import Origin, ascii_and_unicode_forms, is_secure, origin_of
+from unbroken._http import (
+    MAX_BODY_BYTES,
+    HttpRequest,
+    HttpResponse,
+    Origin,
+    ascii_and_unicode_forms,
+    is_safe_in_header,
+    is_secure,
+    is_token,
+    origin_of,
+    parse_challenges,
+    retry_after_seconds,
+)
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, LoginRefused, TryLater
 from unbroken.tokens import TokenFields, TokenResponse, Tokens, value_at
@@ -45,13 +54,8 @@ __all__ = [
     "ResponseMatch",
     "allowed_origins",
     "is_bearer_challenge",
-    "oauth2",
-    "parse_challenges",
-    "unbroken_server",
 ]
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
-_HTTP_TOKEN = re.compile(_TOKEN)
 Encoding = Literal["form", "json", "query", "header"]
 
 
@@ -65,10 +69,6 @@ def _require(is_right: bool, message: str) -> None:
 
 def _is_status(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599
-
-
-def _is_http_token(value: Any) -> bool:
-    return isinstance(value, str) and _HTTP_TOKEN.fullmatch(value) is not None
 
 
 def _is_text_mapping(value: Mapping[Any, Any]) -> bool:
@@ -146,31 +146,6 @@ def is_bearer_challenge(response: HttpResponse, scheme: str = "bearer") -> bool:
     )
 
 
-_SCHEME = re.compile(rf"\s*(?:,\s*)*({_TOKEN})(?=\s|,|$)(?!\s*=)\s*")
-_PARAMETER = re.compile(rf'\s*(?:,\s*)*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*(?=,|$)')
-_TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*\s*(?=,|$)")
-
-
-def parse_challenges(header: str) -> list[tuple[str, dict[str, str]]]:
-    """Return the challenges of a ``WWW-Authenticate`` value: each scheme, in lower case, and its parameters.
-
-    Parsing stops at the first thing that is not a challenge; those before it count.
-    """
-    challenges: list[tuple[str, dict[str, str]]] = []
-    position = 0
-    while match := _SCHEME.match(header, position):
-        parameters: dict[str, str] = {}
-        position = match.end()
-        while parameter := _PARAMETER.match(header, position):
-            name, quoted, plain = parameter.groups()
-            parameters[name.lower()] = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-            position = parameter.end()
-        if not parameters and (token68 := _TOKEN68.match(header, position)) and "=" in token68.group():
-            position = token68.end()
-        challenges.append((match.group(1).lower(), parameters))
-    return challenges
-
-
 # ---- which requests are sent -----------------------------------------------------------------------------------------
 
 
@@ -194,9 +169,7 @@ class RequestTemplate:
 
     def __post_init__(self) -> None:
         _require(isinstance(self.url, str) and bool(self.url), f"RequestTemplate.url must be a URL, not {self.url!r}")
-        _require(
-            _is_http_token(self.method), f"RequestTemplate.method must be a method such as POST, not {self.method!r}"
-        )
+        _require(is_token(self.method), f"RequestTemplate.method must be a method such as POST, not {self.method!r}")
         encodings = get_args(Encoding)
         _require(
             self.encoding in encodings,
@@ -238,7 +211,6 @@ TEMPORARY_ERRORS = ("server_error", "temporarily_unavailable", "slow_down")  # R
 SUCCESS = ResponseMatch(frozenset(range(200, 300)))
 INVALID_GRANT_STATUSES = frozenset({400, 401}) | frozenset(range(200, 300))  # some servers say it in a 200
 INVALID_GRANT = ResponseMatch(INVALID_GRANT_STATUSES, "error", frozenset({"invalid_grant"}))
-OTHER_WORDS_FOR_INVALID_GRANT = ("bad_refresh_token",)  # GitHub
 MAX_DESCRIPTION_CHARS = 300
 MAX_WORD_CHARS = 100
 
@@ -291,7 +263,7 @@ class Dialect:
             f"Dialect.challenge must be a ResponseMatch.of(status, …) or a function, not {self.challenge!r}",
         )
         _require(isinstance(self.tokens, TokenFields), f"Dialect.tokens must be TokenFields(…), not {self.tokens!r}")
-        _require(_is_http_token(self.header), f"Dialect.header must be the name of a header, not {self.header!r}")
+        _require(is_token(self.header), f"Dialect.header must be the name of a header, not {self.header!r}")
         _require(
             self.scheme is None or isinstance(self.scheme, str), f"Dialect.scheme must be text, not {self.scheme!r}"
         )
@@ -414,56 +386,6 @@ class Dialect:
             return None
         headers = {self.header: self.header_value(tokens)} if self.logout.authenticate else {}
         return self.logout.build({"refresh_token": tokens.refresh_token or tokens.access_token}, headers)
-
-
-def unbroken_server(url: str, *, prefix: str = "/auth") -> Dialect:
-    """Return the dialect of unbroken's own server at *url*.
-
-    Sessions are coordinated: the idempotency key does the work of the server's grace period.
-    """
-    base = url.rstrip("/") + prefix
-    return Dialect(
-        refresh=RequestTemplate(base + "/refresh"),
-        login=RequestTemplate(base + "/login", extra={"coordinated": True}),
-        mfa=RequestTemplate(base + "/login/step"),
-        logout=RequestTemplate(base + "/logout"),
-        origins=(url,),
-    )
-
-
-def oauth2(
-    token_endpoint: str,
-    *,
-    client_id: str = "",
-    client_secret: str = "",
-    revocation_endpoint: str = "",
-    origins: tuple[str, ...] = (),
-    over: tuple[str, ...] = (),
-) -> Dialect:
-    """Return the dialect of an OAuth 2.0 server (RFC 6749; revocation RFC 7009).
-
-    With a *client_secret* the client authenticates by HTTP Basic (§2.3.1), else *client_id* goes into the form.
-    *origins* are those of the API, by default that of the token endpoint. *over* are the words with which this server
-    says, in ``error``, that a refresh token is dead, besides ``invalid_grant`` and GitHub's ``bad_refresh_token``.
-    Raises ConfigurationError for a value that cannot work.
-    """
-    _require(_is_text_tuple(over), f"oauth2 takes over as a tuple of words: over=({over!r},)")
-    headers: dict[str, str] = {}
-    client: dict[str, object] = {"client_id": client_id} if client_id else {}
-    if client_secret:
-        pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
-        headers, client = {"authorization": "Basic " + b64encode(pair.encode()).decode()}, {}
-
-    def form(url: str, extra: dict[str, object], rename: dict[str, str] | None = None) -> RequestTemplate:
-        return RequestTemplate(url, "POST", "form", rename or {}, extra, headers)
-
-    return Dialect(
-        refresh=form(token_endpoint, {"grant_type": "refresh_token", **client}),
-        login=form(token_endpoint, {"grant_type": "password", **client}),
-        logout=form(revocation_endpoint, client, {"refresh_token": "token"}) if revocation_endpoint else None,
-        origins=origins or (token_endpoint,),
-        ends_session=replace(INVALID_GRANT, values=INVALID_GRANT.values | {*OTHER_WORDS_FOR_INVALID_GRANT, *over}),
-    )
 
 
 def allowed_origins(dialect: Dialect, additional: tuple[str, ...], allow_plain_http: bool) -> frozenset[Origin]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from unbroken.client.core.events import ClientEvent, LateTokensDiscarded, SessionEnded, TokensAdopted, TokensRefreshed
-from unbroken.client.core.record import StoredSession
+from unbroken.client.core.token_store import StoredSession
 from unbroken.errors import BadResponse, SessionOver, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
@@ -252,7 +252,7 @@ async def _clear_tokens(port: Port) -> tuple[StoredSession, Tokens | None]:
 
 
 def _next_epoch(record: StoredSession, now: float) -> int:
-    return max(record.epoch + 1, int(now * 1000))  # rule 3 of record.py
+    return max(record.epoch + 1, int(now * 1000))  # rule 3 of token_store.py
 
 
 # ---- records and tokens ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The flow of one request: what every adapter does, written once as effects that an adapter carries out. Pure.
+"""The flow of one request: what every adapter does, written once as effects, and the loops that carry them out. Pure.
 
     NeedTokens ─ SendWith ─┬─ no challenge ───────────────────────────────────────────────▶ this response
                            └─ challenge ─┬─ body spent ─ NeedNewerTokens ─ MarkNotReplayable ▶ this response
@@ -13,19 +13,22 @@
 4. The second response is final. If it is a challenge too, the endpoint is remembered for it (rule 7 of schedule.py).
 
 Which tokens follow a challenge is decided in refresh_coordinator.py. An adapter decides nothing: it takes the next
-effect, carries it out, and sends the result in. ``drive`` and ``adrive`` of client/flow_driver.py are that loop.
+effect, carries it out, and sends the result in. That loop is ``drive``, or ``adrive`` in an event loop: an adapter
+passes a function that sends the request with given tokens and returns the response as a ``ResponsePort``. The auth
+classes of httpx, whose client sends the request itself, have the loop in themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from unbroken._http import MAX_BODY_BYTES, HttpResponse
 from unbroken.client.core.body import Rewind
 from unbroken.client.core.dialect import Dialect
 from unbroken.client.core.events import ClientEvent, RequestNotReplayed, RequestReplayed
-from unbroken.client.core.schedule import ActiveTokens
+from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens
 from unbroken.errors import NotReplayable
 
 __all__ = [
@@ -40,6 +43,12 @@ __all__ = [
     "ReadHeaders",
     "ResponsePort",
     "SendWith",
+    "SentResponse",
+    "TokenSource",
+    "adrive",
+    "aperform",
+    "drive",
+    "perform",
     "request_flow",
 ]
 
@@ -172,3 +181,121 @@ def _is_challenge(dialect: Dialect, status: int) -> Generator[Effect, Any, bool]
         return False  # rule 3
     body: bytes | None = yield ReadBody(dialect.max_body_bytes)
     return body is not None and dialect.is_challenge(HttpResponse(status, headers, body))
+
+
+# ---- the loops of adapters -------------------------------------------------------------------------------------------
+
+
+class TokenSource(Protocol):
+    """What the effects need of a ``Session``."""
+
+    def _authorize(self, *, fresh: bool = False) -> ActiveTokens:
+        """Return the tokens for one request. *fresh*: not ageing ones."""
+
+    async def _aauthorize(self, *, fresh: bool = False) -> ActiveTokens:
+        """Return what ``_authorize`` returns, without blocking."""
+
+    def _handle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
+        """Return newer tokens than *sent*, which *endpoint* has challenged; None to return the response."""
+
+    async def _ahandle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
+        """Return what ``_handle_challenge`` returns, without blocking."""
+
+
+class SentResponse(ResponsePort, Protocol):
+    """A response with its status."""
+
+    @property
+    def status(self) -> int:
+        """The status, or ``NOT_OUR_RESPONSE``."""
+
+
+R = TypeVar("R", bound=SentResponse)
+
+
+def drive(
+    source: TokenSource,
+    flow: Generator[Effect, Any, None],
+    send: Callable[[ActiveTokens], R],
+    response: R | None = None,
+) -> R:
+    """Carry out the effects of *flow*, with tokens of *source*, and return the last response.
+
+    *response* is the first one, for a client that has sent the request already.
+    """
+    try:
+        effect = next(flow)
+        if response is not None:
+            effect = flow.send(response.status)
+        while True:
+            if type(effect) is SendWith:
+                response = send(effect.tokens)
+                effect = flow.send(response.status)
+            else:
+                effect = flow.send(perform(source, effect, response))
+    except StopIteration:
+        return response  # type: ignore[return-value]  # a flow sends the request at least once
+
+
+async def adrive(
+    source: TokenSource,
+    flow: Generator[Effect, Any, None],
+    send: Callable[[ActiveTokens], Awaitable[R]],
+    response: R | None = None,
+) -> R:
+    """Carry out the effects of *flow* as ``drive`` does, without blocking."""
+    try:
+        effect = next(flow)
+        if response is not None:
+            effect = flow.send(response.status)
+        while True:
+            if type(effect) is SendWith:
+                response = await send(effect.tokens)
+                effect = flow.send(response.status)
+            else:
+                effect = flow.send(await aperform(source, effect, response))
+    except StopIteration:
+        return response  # type: ignore[return-value]  # a flow sends the request at least once
+
+
+def perform(source: TokenSource, effect: Effect, response: Any) -> object:
+    """Carry out any *effect* but SendWith, and return its result.
+
+    *response* is the ResponsePort of the latest response, None before the first.
+    """
+    match effect:
+        case NeedTokens():
+            return source._authorize(fresh=effect.fresh)
+        case NeedNewerTokens():
+            with _transient_errors(raised=effect.needed):
+                return source._handle_challenge(effect.sent, effect.endpoint)
+        case ReadHeaders():
+            return response.headers()
+        case ReadBody():
+            return response.read(effect.max_bytes)
+        case CutBody():
+            response.cut(effect.max_bytes)
+        case MarkNotReplayable():
+            response.mark(effect.error)
+    return None
+
+
+async def aperform(source: TokenSource, effect: Effect, response: Any) -> object:
+    """Carry out any *effect* but SendWith, as ``perform`` does, without blocking; ``read`` and ``cut`` are awaited."""
+    match effect:
+        case NeedTokens():
+            return await source._aauthorize(fresh=effect.fresh)
+        case NeedNewerTokens():
+            with _transient_errors(raised=effect.needed):
+                return await source._ahandle_challenge(effect.sent, effect.endpoint)
+        case ReadBody():
+            return await response.read(effect.max_bytes)
+        case CutBody():
+            await response.cut(effect.max_bytes)
+        case _:
+            return perform(source, effect, response)
+    return None
+
+
+def _transient_errors(*, raised: bool) -> AbstractContextManager[None]:
+    return nullcontext() if raised else suppress(*TRANSIENT_ERRORS)

@@ -24,12 +24,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from unbroken._clock import Clock
-from unbroken._durations import Duration, to_seconds
+from unbroken._time import Clock, Duration, to_seconds
 from unbroken.errors import ConfigurationError, RefreshStorm, TryLater, UnbrokenError
 from unbroken.tokens import Tokens
 
 __all__ = [
+    "TRANSIENT_ERRORS",
     "ActiveTokens",
     "Cooldown",
     "Leeway",
@@ -48,6 +48,7 @@ EXCLUSION_SECONDS = 30.0
 MAX_EXCLUDED_ENDPOINTS = 256
 MAX_USELESS_REFRESHES = 2  # in a row, after which all endpoints are excluded
 MAX_COOLDOWN_SECONDS = 30.0
+TRANSIENT_ERRORS = (TryLater, ConfigurationError)  # of a refresh; they do not end the session
 
 
 @dataclass(frozen=True, slots=True, init=False)

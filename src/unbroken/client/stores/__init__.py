@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from unbroken._encryption import EncryptionKey
-from unbroken.client.stores.base import TokenStore
+from unbroken.client.core.token_store import TokenStore
 from unbroken.client.stores.file import FileStore
 from unbroken.client.stores.memory import MemoryStore
 from unbroken.errors import ConfigurationError

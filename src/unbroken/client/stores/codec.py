@@ -16,7 +16,7 @@ from typing import Any
 
 from unbroken._encryption import EncryptionKey, Encryptor, keys_from_environment, new_key
 from unbroken._http import is_safe_in_header
-from unbroken.client.core.record import StoredSession
+from unbroken.client.core.token_store import StoredSession
 from unbroken.errors import ConfigurationError
 from unbroken.tokens import Tokens
 

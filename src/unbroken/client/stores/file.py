@@ -3,7 +3,7 @@
 1. The file is replaced as a whole: written beside, flushed to the disk, renamed. A crash leaves the old or the new one.
 2. Only its owner can read it (0600), from its first byte on; with a key its content is encrypted (``codec.py``). A
    file, a lock or a folder of somebody else's is refused (``_private_files.py``).
-3. Two lock files stand beside it (``file_lock.py``): ``.refresh`` is held for a whole refresh, ``.write`` for one
+3. Two lock files stand beside it (``_private_files.py``): ``.refresh`` is held for a whole refresh, ``.write`` for one
    compare-and-set.
 4. A file without readable tokens is set aside under another name, never deleted. A file that a newer version of this
    library has written, or that is encrypted with another key, is refused and left alone.
@@ -18,10 +18,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from unbroken._private_files import open_private, read_private, require_private_folder, resolve_private
-from unbroken.client.core.record import EMPTY, StoredSession
+from unbroken._private_files import (
+    file_lock,
+    open_private,
+    read_private,
+    require_flock,
+    require_private_folder,
+    resolve_private,
+)
+from unbroken.client.core.token_store import EMPTY, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
-from unbroken.client.stores.file_lock import file_lock, require_flock
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["FileStore"]

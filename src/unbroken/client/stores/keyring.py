@@ -1,7 +1,7 @@
 """Tokens in the secret store of the system: Keychain, Secret Service, or what else ``keyring`` finds.
 
-1. A secret store has no compare-and-set: a lock file (``file_lock.py``) in *locks* replaces it, so all clients of the
-   tokens must be on one machine and name the same folder.
+1. A secret store has no compare-and-set: a lock file (``_private_files.py``) in *locks* replaces it, so all clients of
+   the tokens must be on one machine and name the same folder.
 2. Not every secret store writes in one step: a reader waits for a writer, or it would find half a file.
 3. Some secret stores keep only short text (2,560 bytes on Windows): long tokens need another store.
 """
@@ -19,10 +19,9 @@ try:
 except ImportError as error:
     raise ImportError("KeyringStore needs keyring: pip install 'unbroken[keyring]'") from error
 
-from unbroken._private_files import require_private_folder
-from unbroken.client.core.record import EMPTY, StoredSession
+from unbroken._private_files import file_lock, require_flock, require_private_folder
+from unbroken.client.core.token_store import EMPTY, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, SessionCodec
-from unbroken.client.stores.file_lock import file_lock, require_flock
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["KeyringStore"]

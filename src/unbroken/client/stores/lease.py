@@ -2,8 +2,8 @@
 
 1. A lease is short, and its holder extends it again and again for as long as it holds the lock. So the lease of a host
    that died is free within two seconds, however long a refresh may take.
-2. The processes of one user on one machine take a lock file first (``file_lock.py``), and all of them have one holder's
-   name. The operating system frees the file when its holder dies; the next process gets the lease at once.
+2. The processes of one user on one machine take a lock file first (``_private_files.py``), and all of them have one
+   holder's name. The operating system frees the file when its holder dies; the next process gets the lease at once.
 3. A holder that was stopped for longer than its lease may have lost it. It checks that before each request, by the
    monotonic *and* the wall clock, counted from before the lease was requested: one of them stands still while the
    machine sleeps. If time has run out it extends the lease, which fails if another holder has had it meanwhile.
@@ -25,10 +25,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
-from unbroken._durations import Duration, to_seconds
-from unbroken._private_files import machine_folder
-from unbroken.client.stores.base import Lease
-from unbroken.client.stores.file_lock import has_flock, locked_file
+from unbroken._private_files import has_flock, locked_file, machine_folder
+from unbroken._time import Duration, to_seconds
+from unbroken.client.core.token_store import Lease
 from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
 
 __all__ = ["LEASE_SECONDS", "LeaseLock", "LeaseStore", "lease_seconds", "machine_lock_path"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from unbroken._fork import register_fork_aware
-from unbroken.client.core.record import EMPTY, StoredSession
+from unbroken.client.core.token_store import EMPTY, StoredSession
 from unbroken.errors import StoreBusy, StoreUnavailable
 
 __all__ = ["MemoryStore"]

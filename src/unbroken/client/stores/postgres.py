@@ -23,10 +23,10 @@ try:
 except ImportError as error:
     raise ImportError("PostgresStore needs psycopg: pip install 'unbroken[postgres]'") from error
 
-from unbroken._durations import Duration, to_seconds
 from unbroken._fork import register_fork_aware
-from unbroken.client.core.record import EMPTY, StoredSession
-from unbroken.client.stores.base import Closeable, Lease
+from unbroken._sync import Closeable
+from unbroken._time import Duration, to_seconds
+from unbroken.client.core.token_store import EMPTY, Lease, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
 from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock, lease_seconds, machine_lock_path
 from unbroken.errors import ConfigurationError, StoreUnavailable

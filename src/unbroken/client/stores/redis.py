@@ -20,9 +20,9 @@ except ImportError as error:
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from unbroken._durations import Duration, to_seconds
-from unbroken.client.core.record import EMPTY, StoredSession
-from unbroken.client.stores.base import Closeable, Lease
+from unbroken._sync import Closeable
+from unbroken._time import Duration, to_seconds
+from unbroken.client.core.token_store import EMPTY, Lease, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
 from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock, lease_seconds, machine_lock_path
 from unbroken.errors import ConfigurationError, StoreUnavailable

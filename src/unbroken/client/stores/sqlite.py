@@ -19,13 +19,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from unbroken._durations import Duration
 from unbroken._fork import ForkGate
-from unbroken._private_files import ensure_private, resolve_private
-from unbroken.client.core.record import EMPTY, StoredSession
-from unbroken.client.stores.base import Lease
+from unbroken._private_files import ensure_private, has_flock, resolve_private
+from unbroken._time import Duration
+from unbroken.client.core.token_store import EMPTY, Lease, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
-from unbroken.client.stores.file_lock import has_flock
 from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock, lease_seconds
 from unbroken.errors import StoreUnavailable
 

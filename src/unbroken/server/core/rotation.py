@@ -41,7 +41,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal, NamedTuple
 
-from unbroken._durations import Duration, to_seconds
+from unbroken._time import Duration, to_seconds
 from unbroken.errors import ConfigurationError
 from unbroken.server.core.party import Relation, compare_parties
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from unbroken._base64 import decode
-from unbroken._origins import is_loopback
+from unbroken._http import is_loopback
 from unbroken.errors import ConfigurationError, InvalidRequest
 from unbroken.server.http.messages import Forbidden, Request, Response, json_response
 from unbroken.server.http.origins import CSRF_HEADER, AllowedOrigins, host_of

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from unbroken._origins import is_loopback
+from unbroken._http import is_loopback
 from unbroken.errors import ConfigurationError
 from unbroken.server.http.messages import NO_STORE, Handler, Request, Response, Route, json_response
 

@@ -22,7 +22,8 @@ from unbroken import (
     oauth2,
     unbroken_server,
 )
-from unbroken.client.core.dialect import is_bearer_challenge, parse_challenges
+from unbroken._http import parse_challenges
+from unbroken.client.core.dialect import is_bearer_challenge
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate
 
 

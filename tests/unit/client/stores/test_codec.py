@@ -9,7 +9,7 @@ import pytest
 from keyrings.alt.file import PlaintextKeyring
 
 from unbroken import ConfigurationError, FileStore
-from unbroken.client.core.record import EMPTY, StoredSession
+from unbroken.client.core.token_store import EMPTY, StoredSession
 from unbroken.client.stores.codec import key_from_environment, key_from_keyring, new_key
 from unbroken.tokens import Tokens
 

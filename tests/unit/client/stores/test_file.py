@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from unbroken import ConfigurationError, FileStore, StoreBusy, StoreUnavailable, Tokens
-from unbroken.client.core.record import EMPTY, StoredSession
+from unbroken.client.core.token_store import EMPTY, StoredSession
 
 RECORD = StoredSession(7, 2, Tokens("access", "refresh", version=7, epoch=2))
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.waiting import until
 from unbroken import ConfigurationError, StoreBusy, StoreUnavailable
-from unbroken.client.stores.file_lock import has_flock
+from unbroken._private_files import has_flock
 from unbroken.client.stores.lease import LeaseLock, machine_lock_path
 from unbroken.client.stores.sqlite import SqliteStore
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.services import Service
 from unbroken import StoreUnavailable
-from unbroken.client.core.record import EMPTY
+from unbroken.client.core.token_store import EMPTY
 from unbroken.client.stores.postgres import PostgresStore
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from unbroken import ConfigurationError, StoreUnavailable
-from unbroken.client.core.record import EMPTY, StoredSession
+from unbroken.client.core.token_store import EMPTY, StoredSession
 from unbroken.client.stores import sqlite as client_sqlite
 from unbroken.client.stores.keyring import KeyringStore
 from unbroken.client.stores.sqlite import SqliteStore

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from unbroken import ConfigurationError
-from unbroken._durations import to_seconds
+from unbroken._time import to_seconds
 
 
 @pytest.mark.parametrize("value", [90, 90.0, timedelta(minutes=1.5)])

@@ -1,14 +1,26 @@
-"""Durations that callers give: a number of seconds, or a ``timedelta``. Pure."""
+"""Time: the two clocks of the client, and the durations that callers give."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from datetime import timedelta
+from typing import NamedTuple
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["Duration", "to_seconds"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "Duration", "to_seconds"]
 
+
+class Clock(NamedTuple):
+    """Two functions that return seconds: ``wall`` since the Unix epoch, ``monotonic`` from a clock that never jumps."""
+
+    wall: Callable[[], float]
+    monotonic: Callable[[], float]
+
+
+SYSTEM_CLOCK = Clock(time.time, time.monotonic)
 Duration = float | timedelta
 
 

@@ -1,4 +1,4 @@
-"""The record that a token store keeps. Pure.
+"""What a token store keeps, what it must be able to do, and what its locks promise. Pure.
 
 1. One record is the whole truth of a session: its tokens, the login that they belong to, and a refresh under way.
 2. A record is replaced as a whole, and only by a client that knows the record it replaces (compare-and-set).
@@ -8,11 +8,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from unbroken.tokens import Tokens
 
-__all__ = ["EMPTY", "StoredSession"]
+__all__ = ["EMPTY", "PERMANENT_LEASE", "Lease", "StoredSession", "TokenStore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +44,38 @@ class StoredSession:
 
 
 EMPTY = StoredSession(over="not_logged_in")
+
+
+class TokenStore(Protocol):
+    """Where the tokens of one session live. Every method blocks, and any thread may call it.
+
+    Each method raises StoreUnavailable if the store cannot be reached, read or written.
+    """
+
+    def load(self) -> StoredSession:
+        """Return the record; ``StoredSession(over="not_logged_in")`` if there is none."""
+
+    def save(self, record: StoredSession, expected: StoredSession) -> bool:
+        """Replace *expected* by *record* in one step, durably. Return False, and write nothing, if another is there."""
+
+    def lock(self, timeout: float) -> AbstractContextManager[Lease | None]:
+        """Return the lock that one refresh holds at a time among all that share the store.
+
+        Entering it returns a lease, or None for a lock that cannot be lost. It raises StoreBusy if others hold the lock
+        for *timeout* seconds.
+        """
+
+
+class Lease(Protocol):
+    """A lock that is held, unless its holder was stopped for too long."""
+
+    def is_held(self) -> bool:
+        """Return whether it is certainly held now. Raise StoreUnavailable if that cannot be learnt."""
+
+
+class _PermanentLease:
+    def is_held(self) -> bool:
+        return True
+
+
+PERMANENT_LEASE: Lease = _PermanentLease()

@@ -1,0 +1,65 @@
+"""The dialects of known backends: unbroken's own server, and servers of OAuth 2.0. Pure."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import replace
+from urllib.parse import quote_plus
+
+from unbroken.client.core.dialect import INVALID_GRANT, Dialect, RequestTemplate
+from unbroken.errors import ConfigurationError
+
+__all__ = ["oauth2", "unbroken_server"]
+
+OTHER_WORDS_FOR_INVALID_GRANT = ("bad_refresh_token",)  # GitHub
+
+
+def unbroken_server(url: str, *, prefix: str = "/auth") -> Dialect:
+    """Return the dialect of unbroken's own server at *url*.
+
+    Sessions are coordinated: the idempotency key does the work of the server's grace period.
+    """
+    base = url.rstrip("/") + prefix
+    return Dialect(
+        refresh=RequestTemplate(base + "/refresh"),
+        login=RequestTemplate(base + "/login", extra={"coordinated": True}),
+        mfa=RequestTemplate(base + "/login/step"),
+        logout=RequestTemplate(base + "/logout"),
+        origins=(url,),
+    )
+
+
+def oauth2(
+    token_endpoint: str,
+    *,
+    client_id: str = "",
+    client_secret: str = "",
+    revocation_endpoint: str = "",
+    origins: tuple[str, ...] = (),
+    over: tuple[str, ...] = (),
+) -> Dialect:
+    """Return the dialect of an OAuth 2.0 server (RFC 6749; revocation RFC 7009).
+
+    With a *client_secret* the client authenticates by HTTP Basic (§2.3.1), else *client_id* goes into the form.
+    *origins* are those of the API, by default that of the token endpoint. *over* are the words with which this server
+    says, in ``error``, that a refresh token is dead, besides ``invalid_grant`` and GitHub's ``bad_refresh_token``.
+    Raises ConfigurationError for a value that cannot work.
+    """
+    if not isinstance(over, (tuple, list)) or not all(isinstance(word, str) for word in over):
+        raise ConfigurationError(f"oauth2 takes over as a tuple of words: over=({over!r},)")
+    headers: dict[str, str] = {}
+    client: dict[str, object] = {"client_id": client_id} if client_id else {}
+    if client_secret:
+        pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
+        headers, client = {"authorization": "Basic " + b64encode(pair.encode()).decode()}, {}
+
+    def form(url: str, extra: dict[str, object], rename: dict[str, str] | None = None) -> RequestTemplate:
+        return RequestTemplate(url, "POST", "form", rename or {}, extra, headers)
+
+    return Dialect(
+        refresh=form(token_endpoint, {"grant_type": "refresh_token", **client}),
+        login=form(token_endpoint, {"grant_type": "password", **client}),
+        logout=form(revocation_endpoint, client, {"refresh_token": "token"}) if revocation_endpoint else None,
+        origins=origins or (token_endpoint,),
+        ends_session=replace(INVALID_GRANT, values=INVALID_GRANT.values | {*OTHER_WORDS_FOR_INVALID_GRANT, *over}),
+    )
