@@ -12,7 +12,7 @@ import jwt
 
 from bench.figure import Figure, in_turns, per_call
 from unbroken.server import Sessions, SqliteSessionStore
-from unbroken.server.stores.sqlite import ROTATE
+from unbroken.server.stores.sqlite_statements import ROTATE
 
 REFRESHES = 2000
 

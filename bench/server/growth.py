@@ -29,7 +29,7 @@ from unbroken.server import Sessions, SqliteSessionStore, open_store
 from unbroken.server.core.refresh_token import RefreshToken, row_key
 from unbroken.server.core.rotation import SessionRow
 from unbroken.server.core.user_agent import compact_user_agent
-from unbroken.server.stores import SessionStore, postgres, sqlite
+from unbroken.server.stores import SessionStore, postgres_statements, sqlite_statements
 from unbroken.server.stores.migrations import upgrade_schema
 
 FEW, MANY, MANY_IF_SMALL = 10_000, 1_000_000, 100_000
@@ -174,7 +174,9 @@ def _sqlite(path: Path, n: int) -> Crowd:
         db.execute(f"PRAGMA {setting}")
     for start in range(0, n, 50_000):
         db.execute("BEGIN")
-        db.executemany(sqlite.INSERT, (astuple(_made(who, now)) for who in range(start, min(start + 50_000, n))))
+        db.executemany(
+            sqlite_statements.INSERT, (astuple(_made(who, now)) for who in range(start, min(start + 50_000, n)))
+        )
         db.execute("COMMIT")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     store.close()
@@ -211,7 +213,7 @@ def _copied(url: str, n: int, *, small: bool = False) -> float:
     """Write *n* sessions; return the bytes of one."""
     now = time.time()
     with psycopg.connect(url, autocommit=True) as connection:
-        copy = f"COPY unbroken_session ({postgres.COLUMNS}) FROM STDIN"
+        copy = f"COPY unbroken_session ({postgres_statements.COLUMNS}) FROM STDIN"
         with connection.cursor().copy(copy) as into:
             for who in range(n):
                 into.write_row(astuple(_made(who, now, small=small)))

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from unbroken.server.http import bodies
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.messages import Route
-from unbroken.server.sessions import DEFAULT_PAGE_SESSIONS, MAX_PAGE_SESSIONS
+from unbroken.server.session_admin import DEFAULT_PAGE_SESSIONS, MAX_PAGE_SESSIONS
 
 __all__ = ["needs_access_token", "route_description"]
 

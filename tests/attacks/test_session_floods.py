@@ -22,7 +22,7 @@ from unbroken.server.core.rotation import SessionRow
 from unbroken.server.events import ServerEvent, SessionRevoked
 from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.http.messages import Request
-from unbroken.server.stores import postgres, sqlite
+from unbroken.server.stores import postgres_statements, sqlite_statements
 from unbroken.server.stores.postgres import PostgresSessionStore
 from unbroken.server.stores.redis import RedisSessionStore
 
@@ -57,12 +57,12 @@ def rows(count: int, subject: str = "ada", **fields: Any) -> list[SessionRow]:
 def fill(store: Any, many: list[SessionRow]) -> None:
     """Insert *many*, without a flush to the disk for each."""
     if isinstance(store, PostgresSessionStore):
-        values = [(postgres.INSERT, (row.created_at, *astuple(row))) for row in many]
+        values = [(postgres_statements.INSERT, (row.created_at, *astuple(row))) for row in many]
         for at in range(0, len(many), 1_000):
             run_sync(store._driver.transaction(values[at : at + 1_000]))
     elif isinstance(store, SqliteSessionStore):
         with store._file.transaction() as db:
-            db.executemany(sqlite.INSERT, map(astuple, many))
+            db.executemany(sqlite_statements.INSERT, map(astuple, many))
     elif isinstance(store, RedisSessionStore):
         flushing = store._execute_all
         store._execute_all = lambda commands, **_: flushing(commands)

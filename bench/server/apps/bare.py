@@ -73,7 +73,7 @@ def _values(key: bytes, generation: int) -> dict[str, Any]:
 
 
 async def _sqlite(url: str) -> Rotate:
-    from unbroken.server.stores.sqlite import ROTATE
+    from unbroken.server.stores.sqlite_statements import ROTATE
 
     db = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
@@ -88,7 +88,7 @@ async def _sqlite(url: str) -> Rotate:
 async def _postgres(url: str) -> Rotate:
     from psycopg_pool import AsyncConnectionPool
 
-    from unbroken.server.stores.postgres import ROTATE
+    from unbroken.server.stores.postgres_statements import ROTATE
 
     pool = AsyncConnectionPool(url, min_size=4, max_size=10, kwargs={"autocommit": True}, open=False)
     await pool.open(wait=True)

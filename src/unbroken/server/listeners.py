@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from unbroken.server.core.events import (
     EventListener,
@@ -42,25 +42,12 @@ class EventLog:
         self._logger.log(level, "%s%s", event.kind, f" sid={event.sid}" if event.sid else "", extra=extra)
 
 
-class Listeners:
-    """Some listeners. What one of them raises is logged, and does not keep the event from the others."""
-
-    def __init__(self, listeners: Collection[EventListener]) -> None:
-        self._listeners = tuple(listeners)
-
-    def __bool__(self) -> bool:
-        return bool(self._listeners)
-
-    def __iter__(self) -> Iterator[EventListener]:
-        return iter(self._listeners)
-
-    def add(self, listener: EventListener) -> None:
-        """Add *listener*."""
-        self._listeners += (listener,)
+class Listeners(list[EventListener]):
+    """A list of listeners. What one of them raises is logged, and does not keep the event from the others."""
 
     def notify(self, event: ServerEvent) -> None:
         """Call all of them with *event*."""
-        for listener in self._listeners:
+        for listener in tuple(self):  # one that is added meanwhile hears the next event
             try:
                 listener(event)
             except Exception:  # noqa: BLE001  # the application's code: whatever it raises is logged

@@ -2,10 +2,8 @@
 
 1. Each kind of work has a pool of its own, bounded in threads and in waiting tasks: a full pool delays no other kind.
 2. Within ``run_sync`` there is no loop to keep free: the calling thread does the work, under the same bounds.
-3. A store that blocks is used inline while it is quick, and in a worker thread where it waits for the disk or for
-   another process (``run_inline``, ``run_in_worker``). A store that awaits needs neither.
-4. A forked child has none of its parent's threads: what they held is free there.
-5. What runs within ``preferred()`` is served before everything else that waits, and has a queue of its own: a flood of
+3. A forked child has none of its parent's threads: what they held is free there.
+4. What runs within ``preferred()`` is served before everything else that waits, and has a queue of its own: a flood of
    strangers neither delays nor displaces it.
 """
 
@@ -16,15 +14,14 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from unbroken._fork import register_fork_aware
-from unbroken._sync import in_sync_context, run_sync
+from unbroken._sync import in_sync_context
 from unbroken.errors import ConfigurationError, TryLater
-from unbroken.server.stores import DatabaseLocked, SessionStore
 
 __all__ = [
     "CORES",
@@ -33,8 +30,6 @@ __all__ = [
     "WorkerPool",
     "is_preferred",
     "preferred",
-    "run_in_worker",
-    "run_inline",
 ]
 
 T = TypeVar("T")
@@ -44,7 +39,7 @@ _preferred: ContextVar[bool] = ContextVar("unbroken_preferred", default=False)
 
 @contextmanager
 def preferred(yes: bool = True) -> Iterator[None]:
-    """Let what runs within the block go first, or not (rule 5)."""
+    """Let what runs within the block go first, or not (rule 4)."""
     token = _preferred.set(yes)
     try:
         yield
@@ -144,7 +139,7 @@ class _LoopState:
         self._waiting: tuple[deque[Any], deque[Any]] = (deque(), deque())  # events of the running loop
 
     async def acquire(self, kind: int, max_tasks: float) -> None:
-        """Wait for a thread. Raise TryLater at once if *max_tasks* of this kind work or wait (rule 5)."""
+        """Wait for a thread. Raise TryLater at once if *max_tasks* of this kind work or wait (rule 4)."""
         import anyio  # noqa: PLC0415  # blocking use needs no event loop library
 
         if self._max_threads - self._free + len(self._waiting[kind]) >= max_tasks:
@@ -189,30 +184,3 @@ CORES = os.cpu_count() or 1
 # A password costs 64 MiB and a core for 50 ms: 64 waiting per core are about 3 s of waiting.
 LOGIN_POOL = WorkerPool(CORES, 64 * CORES)
 STORE_POOL = WorkerPool(16)  # what a blocking store waits for, and plain functions of the application
-
-
-class MayBlock(Protocol):
-    """A store that says whether its operations block."""
-
-    blocking: bool
-
-
-async def run_inline(store: SessionStore, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Return the result of *flow*, which uses *store* and rarely waits.
-
-    A flow that found the database locked has written nothing: it runs again, in a worker thread.
-    """
-    if not store.blocking or in_sync_context():
-        return await flow()
-    try:
-        with store.short_timeout():
-            return await flow()  # over a blocking store it never suspends: no other task runs within the timeout
-    except DatabaseLocked:
-        return await run_in_worker(store, flow)
-
-
-async def run_in_worker(store: MayBlock, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Return the result of *flow*, which waits for the disk or for other processes: off the loop if *store* blocks."""
-    if not store.blocking or in_sync_context():
-        return await flow()
-    return await STORE_POOL.run(lambda: run_sync(flow()))

@@ -30,10 +30,10 @@ from unbroken.server import MemorySessionStore, Sessions
 from unbroken.server.core.refresh_token import RefreshToken
 from unbroken.server.http.authentication import is_foreign_token
 from unbroken.server.http.cookies import Cookies, CookieTransport
-from unbroken.server.http.idempotency import read_idempotency_key
 from unbroken.server.http.introspection import _cursor
 from unbroken.server.http.messages import Request
 from unbroken.server.http.origins import AllowedOrigins
+from unbroken.server.http.token import read_idempotency_key
 from unbroken.server.keys.remote_jwks import RemoteKeySet
 from unbroken.tokens import TokenResponse, jwt_lifetime
 

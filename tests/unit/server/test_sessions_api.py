@@ -27,10 +27,12 @@ from unbroken.server import (
 from unbroken.server import (
     sessions as sessions_module,
 )
+from unbroken.server.session_admin import SessionAdmin
 
+METHODS = vars(SessionAdmin) | vars(Sessions)
 BLOCKING = sorted(
     name
-    for name, value in vars(Sessions).items()
+    for name, value in METHODS.items()
     if inspect.isfunction(value) and not name.startswith("_") and hasattr(Sessions, f"a{name}")
 )
 WITHOUT_IO = {"add_listener", "notify", "verify_cached"}
@@ -49,7 +51,7 @@ def test_both_spellings_take_and_return_the_same(name: str) -> None:
 
 
 def test_every_operation_has_both_spellings() -> None:
-    public = {name for name, value in vars(Sessions).items() if inspect.isfunction(value) and not name.startswith("_")}
+    public = {name for name, value in METHODS.items() if inspect.isfunction(value) and not name.startswith("_")}
     assert public == {*BLOCKING, *(f"a{name}" for name in BLOCKING), *WITHOUT_IO, *FOR_ENDPOINTS}
 
 

@@ -33,6 +33,8 @@ from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["PostgresStore"]
 
+# ---- SQL -------------------------------------------------------------------------------------------------------------
+
 CREATE_TABLE = """
     CREATE TABLE IF NOT EXISTS unbroken_tokens (
         name text PRIMARY KEY, stamp text NOT NULL, data bytea, holder text, held_until timestamptz

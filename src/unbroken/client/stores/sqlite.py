@@ -30,6 +30,9 @@ from unbroken.errors import StoreUnavailable
 __all__ = ["SqliteStore"]
 
 BUSY_SECONDS = 5.0  # how long a locked file is waited for
+
+# ---- SQL -------------------------------------------------------------------------------------------------------------
+
 CREATE_TABLE = """
     CREATE TABLE IF NOT EXISTS unbroken_tokens (
         name TEXT PRIMARY KEY, stamp TEXT NOT NULL, data BLOB, holder TEXT, held_until REAL

@@ -21,7 +21,7 @@
 1. A rejected refresh token is 400 ``invalid_grant`` at every endpoint. Nothing else has this code, except a wrong
    password at ``/token``, where RFC 6749 §5.2 prescribes it. At ``/login`` a wrong password is 401 ``access_denied``
    without a challenge, because no token was sent.
-2. The header ``Idempotency-Key`` of a refresh is the client's idempotency key (``idempotency.py``).
+2. The header ``Idempotency-Key`` of a refresh is the client's idempotency key (``token.py``).
 3. Callers see and revoke their own sessions only, and not with every token: ``sessions.py``. Introspection of other
    subjects' tokens, and the list of revocations, need the scope ``introspect``.
 4. Too many wrong passwords are 429 with ``Retry-After``.
@@ -85,7 +85,7 @@ class Endpoints:
         _check_arguments(sessions, authenticate)
         self.sessions, self.settings = sessions, EndpointSettings.of(**options)
         settings, origins = self.settings, AllowedOrigins(self.settings.origins)
-        self._cors = Cors(origins, credentials=settings.cookies is not None)
+        self._cors = Cors(origins, credentials=settings.cookies is not None) if origins.allowed else None
         self.authenticator = RequestAuthenticator(sessions, cookies=settings.cookies, origins=settings.origins)
         cookies = CookieTransport(settings.cookies, origins, settings.prefix)
         credentials = CredentialCheck(_rate_limiter(sessions, settings.rate_limit), sessions.notify)
@@ -102,7 +102,7 @@ class Endpoints:
             DiscoveryEndpoints(sessions, settings),
         )
         routes = tuple(route for group in groups for route in group.routes)
-        self.routes = (*routes, *self._cors.preflights(routes))
+        self.routes = (*routes, *self._cors.preflights(routes)) if self._cors else routes
 
     def path(self, route: Route) -> str:
         """Return the path of *route*, in which ``{sid}`` stands for a session id."""
@@ -119,7 +119,7 @@ class Endpoints:
         if not allowed:
             return None
         refused = json_response({"error": "method_not_allowed"}, 405, {**NO_STORE, "allow": ", ".join(allowed)})
-        return self._cors.add_headers(request, refused)
+        return self._cors.add_headers(request, refused) if self._cors else refused
 
     def handle_blocking(self, request: Request) -> Response | None:
         """Return what ``handle`` returns, without an event loop."""
@@ -127,7 +127,9 @@ class Endpoints:
 
     async def respond(self, route: Route, request: Request, sid: str = "") -> Response:
         """Return the response of *route*, for a framework that has found the route and the *sid* of its path."""
-        response = self._cors.add_headers(request, await self._respond(route, request, sid))
+        response = await self._respond(route, request, sid)
+        if self._cors:
+            response = self._cors.add_headers(request, response)
         if request.method != "HEAD":
             return response
         return replace(response, headers={**response.headers, "content-length": str(len(response.body))}, body=b"")

@@ -17,7 +17,7 @@ from unbroken.errors import ConfigurationError, TryLater
 from unbroken.server.http.bodies import HealthBody
 from unbroken.server.http.messages import NO_STORE, Request, Response, Route, json_response
 from unbroken.server.sessions import Sessions
-from unbroken.server.worker_pool import run_inline
+from unbroken.server.stores.base import run_inline
 
 __all__ = ["HealthEndpoints"]
 

@@ -33,8 +33,8 @@ from unbroken.server.login.devices import DeviceTokens
 from unbroken.server.login.mfa import MfaTokens, mfa_token_refused
 from unbroken.server.login.rate_limit import name_key, spelling_key
 from unbroken.server.sessions import Sessions
+from unbroken.server.stores.base import run_in_worker
 from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, marker_key, revoked_since
-from unbroken.server.worker_pool import run_in_worker
 from unbroken.tokens import TokenResponse
 
 __all__ = ["LoginEndpoints"]

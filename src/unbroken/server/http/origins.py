@@ -52,15 +52,18 @@ class AllowedOrigins:
 
 
 class Cors:
-    """Responds to preflights, and lets pages of the allowed *origins* read responses; *credentials*: with cookies."""
+    """Responds to preflights, and lets pages of the allowed *origins* read responses; *credentials*: with cookies.
+
+    A server that allows no origin has none of this.
+    """
 
     def __init__(self, origins: AllowedOrigins, *, credentials: bool = False) -> None:
         self._allowed, self._credentials = origins.allowed, credentials
 
     def preflights(self, routes: Iterable[Route]) -> tuple[Route, ...]:
-        """Return an OPTIONS route for each path of *routes*; none if no origin is allowed."""
+        """Return an OPTIONS route for each path of *routes*."""
         methods: dict[tuple[str, bool], list[str]] = {}
-        for route in routes if self._allowed else ():
+        for route in routes:
             methods.setdefault((route.path, route.rooted), []).append(route.method)
         return tuple(
             Route("OPTIONS", path, self._preflight(", ".join(allowed)), rooted)
@@ -69,8 +72,6 @@ class Cors:
 
     def add_headers(self, request: Request, response: Response) -> Response:
         """Return *response* with the headers that let an allowed page read it."""
-        if not self._allowed:
-            return response
         vary = [value for value in (response.headers.get("vary"), "Origin") if value]
         headers = {**response.headers, "vary": ", ".join(vary)}  # rule 3
         if request.headers.get("origin") in self._allowed:

@@ -29,7 +29,8 @@ from unbroken.server.http.messages import (
 )
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.login.authenticator import Authenticator
-from unbroken.server.sessions import DEFAULT_PAGE_SESSIONS, MAX_PAGE_SESSIONS, Sessions
+from unbroken.server.session_admin import DEFAULT_PAGE_SESSIONS, MAX_PAGE_SESSIONS
+from unbroken.server.sessions import Sessions
 
 __all__ = ["SessionEndpoints", "claims_body", "manages_sessions"]
 

@@ -8,17 +8,23 @@
    holds a token may always end its session.
 4. Logout takes an access token, a refresh token, or cookies, and revokes every session that they name. A token may be
    expired, but it must be genuine.
+
+The header ``Idempotency-Key`` of a refresh is a string of RFC 9651 §3.3.3
+(draft-ietf-httpapi-idempotency-key-header §2.1).
+
+5. ``"a"`` and ``a`` are one key: many clients leave out the quotes. Parameters after it are ignored.
+6. What is neither is no key: the refresh goes on as one without a key, as with servers that do not know the header.
 """
 
 from __future__ import annotations
 
+import re
 from typing import NoReturn
 
 from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
 from unbroken.server.core.session_info import NewSession
 from unbroken.server.http.bodies import ErrorBody
 from unbroken.server.http.cookies import CookieTransport, ambiguous_cookies
-from unbroken.server.http.idempotency import read_idempotency_key
 from unbroken.server.http.login import LoginEndpoints
 from unbroken.server.http.messages import (
     NO_STORE,
@@ -34,7 +40,14 @@ from unbroken.server.login.authenticator import Authenticator, IsActive, subject
 from unbroken.server.sessions import Sessions
 from unbroken.tokens import TokenResponse
 
-__all__ = ["TokenEndpoints"]
+__all__ = ["TokenEndpoints", "read_idempotency_key"]
+
+_QUOTED = r'"((?:[ !#-\[\]-~]|\\["\\])*+)"'
+_BARE = r"([!#$%&'*+./0-9:=A-Z^_`a-z|~-]++)"
+_PARAMETERS = (
+    r'(?: *; *[a-z*][a-z0-9_.*-]*+(?:=(?:"(?:[ !#-\[\]-~]|\\["\\])*+"|[!#$%&\'*+./0-9:=?@A-Z^_`a-z|~-]++))?)*+'
+)
+_IDEMPOTENCY_KEY = re.compile(rf" *(?:{_QUOTED}|{_BARE}){_PARAMETERS} *")
 
 
 class TokenEndpoints:
@@ -173,3 +186,12 @@ def _client_id(request: Request, fields: dict[str, str]) -> str | None:
 
 def _in_body(granted: TokenResponse) -> Response:
     return json_response(granted.to_response())
+
+
+def read_idempotency_key(header: str | None) -> str | None:
+    """Return the key that the value of the header has; None without one (rule 6)."""
+    match = _IDEMPOTENCY_KEY.fullmatch(header or "")
+    if match is None:
+        return None
+    quoted, bare = match.groups()
+    return (bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)) or None  # rule 5

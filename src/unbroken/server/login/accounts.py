@@ -30,7 +30,8 @@ from unbroken._sync import run_sync
 from unbroken.errors import InvalidRequest
 from unbroken.server.login.machine_slots import HASH_SLOTS
 from unbroken.server.login.names import check_new_name, folded_name, is_name, looks_like
-from unbroken.server.sessions import Sessions, end_sessions
+from unbroken.server.session_admin import end_sessions
+from unbroken.server.sessions import Sessions
 from unbroken.server.stores import Account, SessionStore
 
 __all__ = ["Accounts", "Subject"]

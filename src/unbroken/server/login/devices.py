@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from unbroken.server.keys.purpose_token import PurposeToken, mac_number_of
 from unbroken.server.keys.strict_jwt import MALFORMED_ERRORS, read_text, read_time
 from unbroken.server.sessions import Sessions
+from unbroken.server.stores.base import run_inline
 from unbroken.server.stores.markers import DEVICE_TOKEN_SECONDS, device_forgotten_since, devices_key
-from unbroken.server.worker_pool import run_inline
 
 __all__ = ["DeviceTokens"]
 

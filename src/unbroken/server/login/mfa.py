@@ -22,8 +22,8 @@ from unbroken.server.keys.purpose_token import PurposeToken, mac_number_of
 from unbroken.server.keys.strict_jwt import MALFORMED_ERRORS, read_text, read_time
 from unbroken.server.login.authenticator import MfaRequired
 from unbroken.server.sessions import Sessions
+from unbroken.server.stores.base import run_in_worker
 from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, mark_once, marker_key, was_voided_since
-from unbroken.server.worker_pool import run_in_worker
 
 __all__ = ["MfaTokens", "PendingLogin", "mfa_token_refused"]
 

@@ -37,8 +37,8 @@ from typing import Any, NamedTuple
 from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, TooManyAttempts, TryLater
 from unbroken.server.core.addresses import read_address
+from unbroken.server.stores.base import run_in_worker
 from unbroken.server.stores.markers import MarkerStore, marker_key
-from unbroken.server.worker_pool import run_in_worker
 
 __all__ = ["Attempt", "LoginRateLimiter", "Rate", "RateLimitPolicy", "address_key", "name_key", "spelling_key"]
 

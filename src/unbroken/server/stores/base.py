@@ -1,23 +1,27 @@
-"""What the server needs of a store: the protocol, its values and its errors, and a wrapper around another store.
+"""What the server needs of a store: the protocol, its values and its errors; how one is called, and wrapped.
 
 1. A store reads rows and replaces them. It contains no rule of rotation but R1, as one conditional write, because each
    refresh needs it. The contract suite compares it with ``rotation.present``.
 2. The methods are coroutines. Those of a ``blocking`` store never suspend, so they run without an event loop; in one,
-   slow methods run in a worker thread, and fast ones run at once, within ``short_timeout``.
+   slow methods run in a worker thread (``run_in_worker``), and fast ones at once, within ``short_timeout``
+   (``run_inline``): in a thread only if another process locks the store. A store that awaits needs neither.
 3. A store whose driver can both block and await asks ``in_sync_context`` in each call which of them is wanted.
 4. *Durably* means: on the disk when the method returns. All other writes may be lost in a crash (rotation heals that).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from functools import wraps
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
+from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import StoreUnavailable
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
+from unbroken.server.worker_pool import STORE_POOL
 
 __all__ = [
     "COMPARED_FIELDS",
@@ -30,6 +34,10 @@ __all__ = [
     "StoreProblem",
     "StoreWrapper",
     "clock_problems",
+    "in_worker",
+    "inline",
+    "run_in_worker",
+    "run_inline",
 ]
 
 KEY_FILE_SUFFIX = ".key"  # of the file with the encryption key, beside a store that is a file
@@ -245,3 +253,66 @@ def clock_problems(store_time: float, asked_at: float, received_at: float) -> li
         return []
     direction = "ahead of" if skew > 0 else "behind"
     return [StoreProblem("clock", f"the store's clock is {abs(skew):.0f} s {direction} this host's: use NTP")]
+
+
+# ---- how a store is called (rule 2) ----------------------------------------------------------------------------------
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class MayBlock(Protocol):
+    """A store that says whether its operations block."""
+
+    blocking: bool
+
+
+async def run_inline(store: SessionStore, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return the result of *flow*, which uses *store* and rarely waits.
+
+    A flow that found the database locked has written nothing: it runs again, in a worker thread.
+    """
+    if not store.blocking or in_sync_context():
+        return await flow()
+    try:
+        with store.short_timeout():
+            return await flow()  # over a blocking store it never suspends: no other task runs within the timeout
+    except DatabaseLocked:
+        return await run_in_worker(store, flow)
+
+
+async def run_in_worker(store: MayBlock, flow: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return the result of *flow*, which waits for the disk or for other processes: off the loop if *store* blocks."""
+    if not store.blocking or in_sync_context():
+        return await flow()
+    return await STORE_POOL.run(lambda: run_sync(flow()))
+
+
+class _HasStore(Protocol):
+    @property
+    def store(self) -> SessionStore:
+        """The store that the object's operations use."""
+
+
+S = TypeVar("S", bound=_HasStore)
+Method = Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
+
+
+def inline(method: Method[S, P, T]) -> Method[S, P, T]:
+    """Make *method*, which rarely waits, an operation of an object with a ``store`` (rule 2)."""
+
+    @wraps(method)
+    async def operation(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await run_inline(self.store, lambda: method(self, *args, **kwargs))
+
+    return operation
+
+
+def in_worker(method: Method[S, P, T]) -> Method[S, P, T]:
+    """Make *method*, which waits for the disk, an operation of an object with a ``store`` (rule 2)."""
+
+    @wraps(method)
+    async def operation(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await run_in_worker(self.store, lambda: method(self, *args, **kwargs))
+
+    return operation

@@ -16,11 +16,11 @@ from unbroken._drivers.postgres import PostgresDriver
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError
 from unbroken.server import Accounts, Sessions, SqliteSessionStore, open_store
-from unbroken.server.stores import postgres_schema, sqlite
+from unbroken.server.stores import postgres_schema, sqlite_schema
 from unbroken.server.stores.migrations import SchemaVersion, schema_version, upgrade_schema
 
 NEWEST = len(postgres_schema.STEPS)
-SQLITE_NEWEST = len(sqlite.STEPS)
+SQLITE_NEWEST = len(sqlite_schema.STEPS)
 # A file that the version before strikes has made, at the time MADE_AT, and a refresh token from it.
 OLD_TABLES = (Path(__file__).parent / "data" / "postgres_schema_1.sql").read_bytes()
 OLD_FILE = (Path(__file__).parent / "data" / "sqlite_schema_1.sql").read_text()

@@ -32,8 +32,8 @@ from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow
 from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.http.messages import Request
 from unbroken.server.stores import SessionStore
-from unbroken.server.stores import postgres as postgres_module
-from unbroken.server.stores.postgres import PostgresSessionStore
+from unbroken.server.stores import postgres_statements as statements
+from unbroken.server.stores.postgres import CURSOR_START_RANGE, PostgresSessionStore
 
 NOW = 100.0
 FORK = "ignore::DeprecationWarning:__main__"  # later Pythons warn of forks of threads: that is what is tested
@@ -142,7 +142,7 @@ def test_only_a_rotation_does_not_wait_for_the_disk(
     run_sync(store.insert(row()))
     values = {"key": b"sid", "generation": 0, "branch": 0, "idempotency_hash": None, "now": NOW, "refresh_ttl": 300.0}
     values |= {"grace": 10.0, "hour": 0.0, "party": ""}
-    assert run_sync(sql.rows(postgres_module.ROTATE, values)) == [("off",)]
+    assert run_sync(sql.rows(statements.ROTATE, values)) == [("off",)]
     assert run_sync(sql.rows("SHOW synchronous_commit")) == [("on",)]
     sql.close()
 
@@ -165,7 +165,7 @@ def test_clearing_away_waits_for_no_lock(url: str, store: PostgresSessionStore) 
 def copied(db: psycopg.Connection[Any], count: int) -> list[bytes]:
     """Stores sessions of a client that sends idempotency keys; their keys. Then each is refreshed twice."""
     keys, now = [token_bytes(32) for _ in range(count)], time.time()
-    statement = f"COPY unbroken_session ({postgres_module.COLUMNS}) FROM STDIN"
+    statement = f"COPY unbroken_session ({statements.COLUMNS}) FROM STDIN"
     about = {"coordinated": True, "scope": "read write", "ip": "203.0.113.77", "user_agent": "python-httpx2/2.16.2"}
     with db.cursor() as cursor, cursor.copy(statement.encode()) as copy:
         for number, key in enumerate(keys):
@@ -200,18 +200,18 @@ def test_every_query_uses_an_index(store: PostgresSessionStore, db: psycopg.Conn
     found = run_sync(store.sessions("user-77"))
     assert [info.subject for info in found] == ["user-77"] * 2
     plans = {
-        "key": (postgres_module.READ, (keys[0],)),
+        "key": (statements.READ, (keys[0],)),
         "subject": (
-            f"SELECT * FROM unbroken_session WHERE true{postgres_module.CONDITIONS['subject']}",
+            f"SELECT * FROM unbroken_session WHERE true{statements.CONDITIONS['subject']}",
             {"subject": "user-7"},
         ),
-        "subject ": (postgres_module.COUNT_UNREVOKED, {"subject": "user-7", "most": 11}),
+        "subject ": (statements.COUNT_UNREVOKED, {"subject": "user-7", "most": 11}),
         "subject  ": (
-            postgres_module.PAGE.format(conditions=f"{postgres_module.CONDITIONS['subject']} AND revoked_at IS NULL"),
+            statements.PAGE.format(conditions=f"{statements.CONDITIONS['subject']} AND revoked_at IS NULL"),
             {"subject": "user-7", "expires_at": float("inf"), "sid": "", "limit": 10},
         ),
-        "sid": (postgres_module.RECORD_FIRST_USE, (0, found[0].sid, 1)),
-        "expires_at": (postgres_module.INSERT, (time.time(), *astuple(row()))),
+        "sid": (statements.RECORD_FIRST_USE, (0, found[0].sid, 1)),
+        "expires_at": (statements.INSERT, (time.time(), *astuple(row()))),
     }
     for index, (statement, values) in plans.items():
         plan = "\n".join(line for (line,) in db.execute(f"EXPLAIN {statement}".encode(), values))
@@ -515,7 +515,7 @@ def test_a_cursor_of_another_server_or_of_a_later_state_tells_everything_once_mo
     ended(here, "first")
     cursor, _ = all_told(here, 0)
     of_another = cursor ^ 1
-    of_later = cursor + 1_000_000 * postgres_module.CURSOR_START_RANGE
+    of_later = cursor + 1_000_000 * CURSOR_START_RANGE
     for _ in range(2):
         assert all_told(here, of_another)[1] == all_told(here, of_later)[1] == {"first"}
 
@@ -574,9 +574,9 @@ def test_a_transaction_whose_client_is_gone_holds_no_lock_forever(url: str, monk
     store = PostgresSessionStore(url)
     with store._driver._blocking_client()._pool.connection() as gone:
         gone.execute("BEGIN")
-        gone.execute("SELECT pg_advisory_xact_lock(%s)", (postgres_module.KEYS_LOCK_ID,))
+        gone.execute("SELECT pg_advisory_xact_lock(%s)", (statements.KEYS_LOCK_ID,))
         other = PostgresDriver(url)
-        run_sync(other.rows("SELECT pg_advisory_xact_lock(%s)", (postgres_module.KEYS_LOCK_ID,)))
+        run_sync(other.rows("SELECT pg_advisory_xact_lock(%s)", (statements.KEYS_LOCK_ID,)))
         other.close()
         with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
             gone.execute("COMMIT")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unbroken.server.http.idempotency import read_idempotency_key
+from unbroken.server.http.token import read_idempotency_key
 
 
 @pytest.mark.parametrize(
