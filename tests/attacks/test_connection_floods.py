@@ -199,7 +199,7 @@ def test_an_odd_request_is_refused_and_nothing_after_it_is_read(
     assert b"HTTP/1.1 500" not in response
 
 
-def test_what_was_refused_is_said(server: Server, attacks: Attacks) -> None:
+def test_a_request_that_is_too_large_gets_its_status_before_the_end(server: Server, attacks: Attacks) -> None:
     for request_, status in (
         (GET + b"a: " + b"x" * 100_000 + b"\r\n\r\n", b"431"),
         (GET + b"a: b\r\n" * 101 + b"\r\n", b"431"),

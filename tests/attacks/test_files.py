@@ -211,7 +211,7 @@ def test_a_file_that_others_may_change_is_refused(folder: Path, kind: str, mode:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
-def test_a_file_that_others_may_read_is_told(
+def test_a_file_that_others_may_read_is_used_with_a_warning(
     folder: Path, kind: str, mode: int, attacks: Attacks, caplog: pytest.LogCaptureFixture
 ) -> None:
     KINDS[kind](folder / "file")
@@ -319,7 +319,7 @@ def test_a_password_on_the_command_line_is_refused(url: str, attacks: Attacks) -
     "command", [["serve"], ["users", "list"], ["users", "add", "ada"], ["sessions", "list"], ["keys", "list"],
                 ["db", "check"], ["check"]],
 )  # fmt: skip
-def test_every_command_refuses_it(
+def test_every_command_refuses_a_store_url_with_a_password(
     command: list[str], attacks: Attacks, capsys: pytest.CaptureFixture[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -334,12 +334,12 @@ def test_every_command_refuses_it(
 @pytest.mark.parametrize(
     "url", ["postgresql://ada@db.example/unbroken", "sqlite:///unbroken.db", "redis://db.example/0"]
 )
-def test_a_url_without_a_password_may_stand_there(url: str, attacks: Attacks) -> None:
+def test_a_store_url_without_a_password_is_taken_from_the_command_line(url: str, attacks: Attacks) -> None:
     attacks.try_one()
     assert read_settings({"store": url}, {}).problems == ()
 
 
-def test_a_webhook_with_a_password_is_refused_there_too(attacks: Attacks) -> None:
+def test_a_webhook_url_with_a_password_is_refused_on_the_command_line(attacks: Attacks) -> None:
     attacks.try_one()
     [problem] = read_settings({"webhook_url": "https://ada:hunter2@hooks.example/"}, {}).problems
     assert "UNBROKEN_WEBHOOK_URL" in problem

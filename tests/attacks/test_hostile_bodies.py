@@ -168,7 +168,7 @@ def test_a_stream_that_is_challenged_is_not_read_without_end(connect: Any, flood
         check(server, peak)
 
 
-def test_a_stream_that_is_not_challenged_stays_one(connect: Any, attacks: Attacks) -> None:
+def test_nothing_of_a_stream_without_a_challenge_is_read_ahead(connect: Any, attacks: Attacks) -> None:
     """An endless response of 200 is the caller's, from its first byte; nothing of it is read ahead."""
 
     def stream(server: FloodingServer, connection: Any) -> None:
@@ -221,7 +221,9 @@ def test_a_dialect_that_looks_into_every_body_does_not_wait_for_a_drip(
 
 @pytest.mark.in_loop
 @pytest.mark.tried_with(["endless", "gzip", "br", "zstd"])
-def test_the_event_loop_goes_on(adapter: str, name: str, bombs: dict[str, Flood], attacks: Attacks) -> None:
+def test_a_hostile_body_does_not_block_the_event_loop(
+    adapter: str, name: str, bombs: dict[str, Flood], attacks: Attacks
+) -> None:
     with FloodingServer(always=True) as server, MORE_ADAPTERS[adapter](session_of(server)) as client:
         server.flood = (ENDLESS | bombs)[name]
         attacks.try_one()

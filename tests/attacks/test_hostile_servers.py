@@ -160,7 +160,7 @@ def test_another_error_in_a_200_keeps_the_session_and_is_told(
         refreshed(answer(error))
 
 
-def test_tokens_in_a_form_are_tokens(attacks: Attacks) -> None:
+def test_a_token_response_in_a_form_is_read(attacks: Attacks) -> None:
     """GitHub's manner, if it is not asked for JSON."""
     attacks.try_one()
     body = b"access_token=a1&refresh_token=r1&expires_in=28800&scope=repo%2Cgist&token_type=bearer"
@@ -185,7 +185,7 @@ def test_the_words_of_a_server_repeat_no_token_and_steer_no_terminal(said: str, 
      ("server_error", TryLater), ("odd", InvalidRequest)],
 )  # fmt: skip
 @pytest.mark.parametrize("answer", [as_json, as_form])
-def test_an_error_in_a_200_to_a_login_is_one(
+def test_an_oauth_error_in_a_200_to_a_login_is_raised(
     error: str, kind: type[UnbrokenError], answer: Callable[[str], HttpResponse], attacks: Attacks
 ) -> None:
     session = Session(oauth2(URL + "/token"), send=lambda _request, _timeout: answer(error))
@@ -290,7 +290,7 @@ def test_a_parser_stands_whatever_hypothesis_thinks_of(
     run()
 
 
-def test_what_was_found_once_is_not_found_again(attacks: Attacks) -> None:
+def test_every_input_that_once_broke_a_parser_is_read_now(attacks: Attacks) -> None:
     for file in sorted(CORPUS.iterdir()):
         attacks.try_one()
         name = file.name.rpartition(".")[0].replace("-", " ")

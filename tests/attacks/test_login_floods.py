@@ -63,7 +63,9 @@ class Hostile:
 
 
 @pytest.mark.parametrize("known_by", ["device", "address"])
-def test_who_is_known_gets_in_beside_a_flood(known_by: str, attacks: Attacks, size: Size, tmp_path: Path) -> None:
+def test_a_known_device_or_address_logs_in_beside_a_flood(
+    known_by: str, attacks: Attacks, size: Size, tmp_path: Path
+) -> None:
     sessions = Sessions(SqliteSessionStore(tmp_path / "s.db"))
     accounts = Accounts(sessions, PasswordHasher(time_cost=1, memory_cost=size(8192, 65536), parallelism=1))
     accounts.add("ada", RIGHT)
@@ -83,7 +85,7 @@ def test_who_is_known_gets_in_beside_a_flood(known_by: str, attacks: Attacks, si
     sessions.close()
 
 
-def test_a_flood_of_threads_does_not_keep_a_device_out_either(attacks: Attacks) -> None:
+def test_a_flood_without_an_event_loop_does_not_keep_a_known_device_out(attacks: Attacks) -> None:
     """Of a framework without an event loop."""
     sessions = Sessions(MemorySessionStore())
     endpoints = Endpoints(sessions, lambda name, password: time.sleep(0.02) or (name if password == RIGHT else None))

@@ -93,7 +93,7 @@ def test_a_narrow_token_manages_no_sessions(place: Place, attacks: Attacks) -> N
     assert place.http.get("/auth/session", headers=authorization(victim["access_token"])).status_code == 200
 
 
-def test_the_users_own_tokens_and_named_ones_do(place: Place, attacks: Attacks) -> None:
+def test_a_token_without_a_scope_or_with_the_scope_sessions_manages_sessions(place: Place, attacks: Attacks) -> None:
     for scope, client_id in (("", ""), ("sessions", "third"), ("read sessions", "")):
         bearer = place.tokens(scope, client_id)
         other = place.sessions.verify(place.tokens()["access_token"]).sid

@@ -88,7 +88,7 @@ def test_an_access_cookie_of_a_retired_key_still_says_whose_browser_it_is(site: 
 JUNK = ["x", "a.b.c", "..", *(f"a.{encode(payload)}.c" for payload in (b"{}", b"[1]", b'{"sid":1}', b"{"))]
 
 
-def test_an_access_cookie_that_is_none_says_nothing(site: Site, attacks: Attacks) -> None:
+def test_a_junk_access_cookie_does_not_hinder_a_refresh(site: Site, attacks: Attacks) -> None:
     ada = site.login("ada")
     for junk in JUNK:
         attacks.try_one()

@@ -184,7 +184,9 @@ def test_whoever_steals_a_device_token_does_not_lock_its_owner_out(attacks: Atta
 # ---- how many guesses are looked at ----------------------------------------------------------------------------------
 
 
-def test_many_accounts_from_an_address_where_all_of_them_log_in(town: Town, attacks: Attacks) -> None:
+def test_guesses_at_many_accounts_from_their_own_address_share_the_limit_of_the_address(
+    town: Town, attacks: Attacks
+) -> None:
     names = [f"user-{number}" for number in range(20)]
     for name in names:
         assert town.login(name, RIGHT, OFFICE).status == 200
@@ -207,7 +209,9 @@ def test_a_device_token_of_an_account_of_ones_own_buys_no_guesses_at_others(atta
 
 
 @pytest.mark.parametrize("end", ["revoke_subject", "revoke_others"])
-def test_what_was_known_is_forgotten_with_a_new_password(town: Town, end: str, attacks: Attacks) -> None:
+def test_stolen_device_tokens_are_worthless_after_all_sessions_are_revoked(
+    town: Town, end: str, attacks: Attacks
+) -> None:
     stolen = [town.device("user-ada", ABROAD) for _ in range(5)]
     town.clock.now += 1
     subject = f"{town.prefix}-user-ada"

@@ -83,7 +83,7 @@ def test_no_session_outlives_its_password_or_its_account(
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_no_login_that_waits_for_a_code_outlives_it_either(
+def test_no_login_that_waits_for_a_code_outlives_its_password_or_its_account(
     sessions: Sessions, change: Change, attacks: Attacks
 ) -> None:
     accounts, name = Accounts(sessions, CHEAP), f"ada-{uuid4().hex[:8]}"
@@ -115,7 +115,9 @@ def test_whoever_gets_a_name_again_is_somebody_else_everywhere(sessions: Session
 
 
 @pytest.mark.parametrize("command", ["passwd", "remove"])
-def test_the_command_line_ends_the_sessions_too(command: str, tmp_path: Path, attacks: Attacks) -> None:
+def test_the_users_commands_end_the_sessions_of_a_removed_or_changed_account(
+    command: str, tmp_path: Path, attacks: Attacks
+) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     sessions = Sessions(url)
     Accounts(sessions, CHEAP).add("ada", "one")

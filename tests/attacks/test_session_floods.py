@@ -140,7 +140,7 @@ def test_a_limit_that_is_new_is_reached_in_slices(store: Any, attacks: Attacks) 
     assert len(left) == 10
 
 
-def test_what_is_over_makes_room_in_silence(store: Any, attacks: Attacks) -> None:
+def test_expired_sessions_are_trimmed_without_an_announcement(store: Any, attacks: Attacks) -> None:
     attacks.try_one()
     for row in rows(20, idle_expires_at=NOW - 1.0):
         run_sync(store.insert(row))

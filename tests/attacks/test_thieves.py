@@ -115,7 +115,7 @@ def test_a_thief_who_tells_nothing_of_himself_is_found(attacks: Attacks, agents:
 
 
 @pytest.mark.parametrize("coordinated", [False, True])
-def test_a_spent_token_buys_nothing_in_silence(attacks: Attacks, coordinated: bool) -> None:
+def test_a_spent_token_that_gets_a_branch_is_reported_as_suspicion(attacks: Attacks, coordinated: bool) -> None:
     attacks.try_one()
     theft = Theft(coordinated=coordinated)
     user = theft.refreshes(theft.user, USER, "one")
@@ -159,7 +159,7 @@ def test_a_used_token_is_not_answered_without_end(attacks: Attacks) -> None:
     assert theft.refreshes(theft.user, USER), "the session lives on"
 
 
-def test_honest_clients_go_on(attacks: Attacks) -> None:
+def test_tabs_with_several_addresses_and_versions_are_never_taken_for_thieves(attacks: Attacks) -> None:
     """Tabs of a browser that updates itself, over IPv4 and IPv6, for twenty generations."""
     theft = Theft(max_shared_generations=0)
     callers = [

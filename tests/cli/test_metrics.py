@@ -94,7 +94,7 @@ def test_several_servers_add_up_in_one_registry() -> None:
     assert registry.get_sample_value("unbroken_server_logins_total") == 2
 
 
-def test_open_telemetry_counts_the_same() -> None:
+def test_open_telemetry_counts_what_prometheus_counts() -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
     sessions = lived(MemorySessionStore())

@@ -173,12 +173,12 @@ CONTRADICTIONS = {
 
 
 @pytest.mark.parametrize(("wrong", "says"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
-def test_what_cannot_be_served_is_said(folder: Path, wrong: dict[str, Any], says: str) -> None:
+def test_settings_that_cannot_be_served_together_are_named(folder: Path, wrong: dict[str, Any], says: str) -> None:
     [line] = conflicts(dataclasses.replace(Settings(), **wrong))
     assert says in line
 
 
-def test_what_is_set_reaches_the_endpoints(folder: Path) -> None:
+def test_the_settings_of_the_endpoints_arrive_there(folder: Path) -> None:
     toml = """
         default_scope = ["read"]
         prefix = "/id"
@@ -202,7 +202,7 @@ def test_what_is_set_reaches_the_endpoints(folder: Path) -> None:
     assert endpoint_options(Settings())["cookies"] is None
 
 
-def test_the_example_file_says_only_what_can_be_said(folder: Path) -> None:
+def test_the_example_file_is_valid_and_shows_every_setting_of_the_first_level(folder: Path) -> None:
     example = (ROOT / "deploy" / "unbroken.toml").read_text()
     Path("encryption-key").write_text(new_key())
     found = read(example.replace("/etc/unbroken/encryption-key", "encryption-key"))

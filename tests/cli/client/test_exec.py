@@ -20,7 +20,7 @@ def test_exec_leaves_signals_as_a_shell_would(api: Shell) -> None:
     assert (done.returncode, done.stdout) == (-signal.SIGPIPE, "")
 
 
-def test_exec_of_what_cannot_be_run(api: Shell) -> None:
+def test_exec_of_a_missing_or_not_executable_command_is_one_line_with_status_127_or_126(api: Shell) -> None:
     (api.home / "text").write_text("no program")
     for command, status in (("no-such-command", 127), ("./text", 126)):
         done = api("exec", "api", "--", command)

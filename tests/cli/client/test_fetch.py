@@ -130,7 +130,7 @@ def test_fetch_sends_no_token_to_another_origin(api: Shell, server: Backend, ech
     assert server.seen[-1] == ("/echo", "")
 
 
-def test_fetch_streams(api: Shell) -> None:
+def test_fetch_writes_each_part_of_a_response_as_it_arrives(api: Shell) -> None:
     """The first half of the response is out while the server still waits to send the second."""
     go_on = threading.Event()
 

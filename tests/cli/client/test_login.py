@@ -117,7 +117,7 @@ def test_logout_of_a_session_that_is_over_forgets_it(api: Shell, server: Backend
     assert (done.returncode, done.stdout) == (0, "api: forgotten; the session was over already\n")
 
 
-def test_any_oauth_server_will_do(shell: Shell, oauth: OAuth) -> None:
+def test_login_works_with_any_oauth_server(shell: Shell, oauth: OAuth) -> None:
     endpoint = ["--token-endpoint", oauth.url + "/auth/token", "--revocation-endpoint", oauth.url + "/auth/revoke"]
     client = ["--client-id", "shop", "--client-secret-stdin", "--user", "ada", "--password-stdin"]
     where = ["login", "https://api.example.org", "--as", "shop", "--origin", oauth.url]
@@ -217,7 +217,7 @@ def test_a_session_that_is_over_says_how_it_was_logged_in(shell: Shell, oauth: O
     assert words in one_line(shell("token", "shop"))
 
 
-def test_another_kind_of_server_is_named(shell: Shell, echo: Echo) -> None:
+def test_a_login_at_a_server_that_is_not_unbroken_says_so(shell: Shell, echo: Echo) -> None:
     login = ("login", echo.url, "--as", "api", "--user", "ada", "--password-stdin")
     assert f"no unbroken server responds at {echo.url}/auth (" in one_line(shell(*login, given="x\n"))
 

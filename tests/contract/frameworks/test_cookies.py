@@ -148,7 +148,7 @@ def test_another_sites_page_cannot_log_a_browser_in(site: Site, origin: str) -> 
 
 
 @pytest.mark.parametrize("fetched", ["same-origin", None])
-def test_pages_of_the_server_and_of_allowed_origins_can(site: Site, fetched: str | None) -> None:
+def test_pages_of_the_server_and_of_allowed_origins_get_cookies_at_login(site: Site, fetched: str | None) -> None:
     said = {"sec-fetch-site": fetched} if fetched else {}
     for headers in (
         {"origin": site.url, **said},
@@ -247,7 +247,7 @@ def test_without_any_token_the_response_says_so_and_is_no_end_of_a_session(site:
     )
 
 
-def test_a_token_in_the_body_goes_before_the_cookie_and_is_gets_a_body(site: Site) -> None:
+def test_a_refresh_token_in_the_body_goes_before_the_cookie_and_is_answered_in_the_body(site: Site) -> None:
     own = site.sessions.create("native")
     with site.logged_in() as browser:
         response = browser.post("/auth/refresh", json={"refresh_token": own.refresh_token}, headers=SCRIPT)
@@ -276,14 +276,14 @@ def test_a_shadowed_cookie_is_found_behind_dead_and_foreign_ones(site: Site) -> 
             assert response.status_code == 200, (shadow, response.text)
 
 
-def test_cookies_of_nothing_but_ended_sessions_are_the_end(site: Site) -> None:
+def test_refresh_cookies_of_ended_sessions_alone_are_invalid_grant(site: Site) -> None:
     ended = [token(site, "over") for _ in range(2)]
     site.sessions.revoke_subject("over")
     assert error(httpx2.post(site.url + "/auth/refresh", headers=cookies(*ended)))[:2] == (400, "invalid_grant")
     assert error(httpx2.post(site.url + "/auth/refresh", headers=cookies("junk", "rt_AAAA")))[1] == "invalid_grant"
 
 
-def test_an_old_token_of_the_same_session_does_not_end_it(site: Site) -> None:
+def test_an_old_refresh_cookie_beside_the_newest_is_not_taken_for_reuse(site: Site) -> None:
     tokens = [token(site, "shadow")]
     for _ in range(3):
         site.now[0] += 60
@@ -356,7 +356,7 @@ def test_cookies_in_several_headers_are_all_seen(site: Site) -> None:
     "line",
     ["Origin: https://app.example.com\r\nOrigin: https://evil.example", "Origin: ", "Origin: https://APP.example.com"],
 )
-def test_an_odd_origin_is_no_allowed_one(site: Site, line: str) -> None:
+def test_a_malformed_origin_header_is_refused(site: Site, line: str) -> None:
     head = f"POST /auth/refresh HTTP/1.1\r\nHost: 127.0.0.1:{{port}}\r\nX-Unbroken: 1\r\n{line}\r\nCookie: {REFRESH}="
     status, top, _ = raw(site, head + token(site, "ada"))
     assert status in (400, 403)
@@ -412,13 +412,13 @@ def test_a_logout_of_a_session_that_is_over_still_clears(site: Site) -> None:
 # ---- the access token in a cookie ------------------------------------------------------------------------------------
 
 
-def test_reading_needs_the_cookie_alone(both: Site) -> None:
+def test_a_get_request_with_a_cookie_needs_no_csrf_header(both: Site) -> None:
     with both.logged_in() as browser:
         assert browser.get("/auth/session").json()["sub"] == "ada"
         assert browser.get("/auth/session", headers={"origin": FOREIGN}).status_code == 200, "nobody there can read it"
 
 
-def test_writing_needs_the_header_and_an_origin(both: Site) -> None:
+def test_a_write_with_a_cookie_needs_the_csrf_header_and_an_allowed_origin(both: Site) -> None:
     with both.logged_in("writer") as browser:
         sid = browser.get("/auth/session").json()["sid"]
         for method, path in (("POST", "/auth/sessions/revoke-others"), ("DELETE", f"/auth/sessions/{sid}")):

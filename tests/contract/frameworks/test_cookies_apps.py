@@ -206,7 +206,7 @@ def test_openapi_names_the_cookie_with_the_access_token() -> None:
     assert headers_of(found["paths"]["/auth/sessions/revoke-others"]["post"]) == ["X-Unbroken"]
 
 
-def test_openapi_without_cookies_speaks_of_none() -> None:
+def test_openapi_without_cookies_does_not_mention_cookies() -> None:
     text = json.dumps(schema())
     assert not [word for word in ("X-Unbroken", "CookieTokenBody", "SessionCookie") if word in text]
 

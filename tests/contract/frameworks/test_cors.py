@@ -113,7 +113,7 @@ def test_responses_good_and_bad_can_be_read_by_an_allowed_page(http: httpx2.Clie
         assert answer.headers["vary"] == "Origin"
 
 
-def test_requests_without_an_origin_are_as_ever(http: httpx2.Client) -> None:
+def test_requests_without_an_origin_get_no_cors_header_but_vary(http: httpx2.Client) -> None:
     answer = http.post("/auth/login", json=LOGIN)
     assert (answer.status_code, access(answer)) == (200, {})
     assert answer.headers["vary"] == "Origin", "or a cache would give this answer to a page"
@@ -182,7 +182,7 @@ def test_what_is_no_safe_origin_is_refused_when_the_server_starts(origin: str) -
         Endpoints(Sessions(MemorySessionStore()), authenticate, origins=[origin])
 
 
-def test_one_text_is_no_list_of_origins() -> None:
+def test_origins_given_as_one_text_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="list"):
         Endpoints(Sessions(MemorySessionStore()), authenticate, origins=APP)
 

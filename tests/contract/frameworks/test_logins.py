@@ -215,7 +215,7 @@ def test_a_new_device_is_told_apart_from_a_newer_version(people: People) -> None
     assert (told[0].ip, told[0].user_agent) == ("127.0.0.1", FIREFOX)
 
 
-def test_the_end_of_a_session_is_told(people: People) -> None:
+def test_a_session_that_its_owner_ends_is_an_event(people: People) -> None:
     tokens = people.tokens("mia")
     sid = people.sessions.verify(tokens["access_token"]).sid
     people.http.delete(f"/auth/sessions/{sid}", headers=authorization(tokens["access_token"]))

@@ -51,7 +51,7 @@ def test_an_access_token_buys_a_ticket_that_says_the_same(wire: Wire) -> None:
     assert wire.sessions.redeem(answer.json()["ticket"]) == wire.sessions.verify(token)
 
 
-def test_what_was_bought_is_used_once(wire: Wire) -> None:
+def test_a_ticket_is_redeemed_once(wire: Wire) -> None:
     ticket = bought(wire)
     assert wire.sessions.redeem(ticket).subject == "ada"
     with pytest.raises(InvalidToken) as caught:
@@ -59,7 +59,7 @@ def test_what_was_bought_is_used_once(wire: Wire) -> None:
     assert caught.value.reason == "used"
 
 
-def test_many_can_be_bought_at_once(wire: Wire) -> None:
+def test_tickets_requested_at_once_are_all_different(wire: Wire) -> None:
     headers = authorization(wire.login()["access_token"])
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: wire.http.post(TICKET, headers=headers), range(16)))

@@ -238,7 +238,7 @@ def test_only_living_sessions_are_ended(store: Any) -> None:
     assert store.revocations(0)[1] == [("alive", NOW + 9)]
 
 
-def test_what_is_given_to_revoke_is_what_must_fit(store: Any) -> None:
+def test_revoke_ends_only_sessions_that_match_every_argument(store: Any) -> None:
     for sid, subject in (("a", "ada"), ("b", "ada"), ("c", "bob")):
         store.insert(row(sid, subject=subject))
     end = functools.partial(store.revoke, NOW, "revoked", NOW + 9)

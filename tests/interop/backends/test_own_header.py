@@ -66,7 +66,7 @@ def test_the_end_reaches_all_who_wait_and_clears_the_tokens(scene: Scene) -> Non
 
 
 @pytest.mark.defect("S3.6")
-def test_what_is_presented_is_the_refresh_token(scene: Scene) -> None:
+def test_a_refresh_presents_the_refresh_token(scene: Scene) -> None:
     scene.backend.expire()
     scene.get()
     assert scene.backend.presented == [scene.backend.issued[0].refresh]

@@ -101,7 +101,7 @@ def test_a_head_that_drips_is_ended(protocol: Any) -> None:
         assert time.monotonic() - started < 5
 
 
-def test_so_is_a_second_one_after_a_response(protocol: Any) -> None:
+def test_a_second_head_on_a_connection_that_drips_is_ended(protocol: Any) -> None:
     with served(protocol, HEAD_SECONDS=0.4) as port, connect(port) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200")

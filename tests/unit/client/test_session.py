@@ -334,7 +334,7 @@ def test_a_storm_is_stopped(server: Backend) -> None:
     assert server.refreshes == 2
 
 
-def test_short_lives_are_no_storm(server: Backend) -> None:
+def test_refreshes_that_are_due_by_age_are_no_storm(server: Backend) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
     for _ in range(12):

@@ -164,7 +164,7 @@ def test_a_scope_may_come_as_a_list(endpoint: TokenEndpoint, clock: ManualClock)
     assert session.import_tokens({"access_token": "A", "scope": ["read", "write"]}).scope == "read write"
 
 
-def test_retry_after_may_be_anything(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+def test_a_retry_after_that_is_no_number_is_try_later(endpoint: TokenEndpoint, clock: ManualClock) -> None:
     endpoint.next = [lambda: json_response({}, 503, **{"retry-after": "²"})]
     with pytest.raises(TryLater):
         logged_in_at(endpoint, clock)

@@ -68,7 +68,7 @@ def test_another_field_may_name_the_user() -> None:
         assert Client().get("/orders", headers={"authorization": f"Bearer {token}"}).json()["sub"] == "ada"
 
 
-def test_something_else_than_the_users_may_be_asked() -> None:
+def test_the_setting_authenticate_replaces_the_user_model() -> None:
     with chosen(*PAGES, STORE="memory:", AUTHENTICATE=f"{__name__}.anybody"):
         token = Client().post("/auth/login", {"username": "eve", "password": "x"}, **JSON).json()["access_token"]
         response = Client().get("/orders", headers={"authorization": f"Bearer {token}"})
@@ -178,7 +178,7 @@ def activated(user: Any) -> None:
 
 
 @pytest.mark.parametrize("change", [renamed, seen, activated])
-def test_other_changes_end_nothing(ada: Any, change: Callable[[Any], None]) -> None:
+def test_changes_of_other_fields_of_a_user_end_no_session(ada: Any, change: Callable[[Any], None]) -> None:
     headers = token_of(ada)
     change(ada)
     assert Client().get("/orders", headers=headers).status_code == 200
@@ -193,7 +193,7 @@ def test_a_user_by_another_name_is_another_user() -> None:
         assert alive() == 0
 
 
-def test_what_is_rolled_back_ends_nothing(ada: Any) -> None:
+def test_a_new_password_that_is_rolled_back_ends_no_session(ada: Any) -> None:
     headers = token_of(ada)
     with transaction.atomic():
         new_password(ada)

@@ -179,7 +179,9 @@ def test_logout_by_any_genuine_token_ends_the_session_at_once(sessions: Sessions
     assert sessions.logout(refresh_token="nonsense", access_token="nonsense") is False
 
 
-def test_revoking_one_others_and_all(sessions: Sessions, events: list[ServerEvent]) -> None:
+def test_revoke_ends_one_session_revoke_others_all_but_one_and_revoke_subject_all(
+    sessions: Sessions, events: list[ServerEvent]
+) -> None:
     granted = [sessions.create("ada") for _ in range(4)] + [sessions.create("bob")]
     sids = [sessions.verify(one.access_token).sid for one in granted]
     assert sessions.revoke(sids[0], subject="bob") is False, "not his"

@@ -23,7 +23,7 @@ def test_the_servers_time_is_moved_by_the_same_clock() -> None:
         sessions.verify(token)
 
 
-def test_called_it_gives_the_time_of_day() -> None:
+def test_a_manual_clock_that_is_called_gives_the_wall_time() -> None:
     clock = ManualClock()
     clock.sleep(10)
     clock.set(-3)

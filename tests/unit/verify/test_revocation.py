@@ -53,7 +53,7 @@ def test_a_revocation_check_without_on_unavailable_is_refused(kind: type[Revocat
         kind("http://id.example.org/x", lambda: "t", on_unavailable="reject")
 
 
-def test_a_word_is_no_way_to_find_out(identity: Identity) -> None:
+def test_a_revocation_check_given_as_text_is_refused(identity: Identity) -> None:
     with pytest.raises(ConfigurationError, match="'feed'"):
         identity.verifier(revocation="feed")
 

@@ -96,24 +96,14 @@ def login(
 
     URL is the address of an unbroken server; with --token-endpoint, of the API.
     """
-    if context.args:
-        raise ConfigurationError(
-            "login takes one URL and no secrets, because other users can read command lines: "
-            "use --password-stdin or --paste"
-        )
+    _refuse_more_arguments(context)
     if not token_endpoint and (revocation_endpoint or client_id or client_secret_stdin):
         raise ConfigurationError("the options of OAuth 2.0 servers need --token-endpoint")
-    _check_url(url, "URL")
-    for one in origin:
-        _check_url(one, "--origin")
-    _check_url(token_endpoint, "--token-endpoint", query=True)
-    _check_url(revocation_endpoint, "--revocation-endpoint", query=True)
-    url, prefix = url.rstrip("/"), f"/{prefix.strip('/')}".rstrip("/")
-    if prefix and not token_endpoint:
-        url = url.removesuffix(prefix)  # `unbroken serve` prints the URL of the endpoints
+    _check_urls(url, origin, token_endpoint, revocation_endpoint)
+    prefix = f"/{prefix.strip('/')}".rstrip("/")
     profile = Profile(
         name=valid_name(name),
-        url=url,
+        url=url.rstrip("/") if token_endpoint else _server_url(url, prefix),
         kind="oauth2" if token_endpoint else "unbroken",
         prefix=prefix,
         token_endpoint=token_endpoint,
@@ -126,14 +116,27 @@ def login(
     prepare_folder()  # rule 1
     _check_same_server(profile)
     if client_secret_stdin:
-        profile = _with_client_secret(profile)
+        profile = replace(profile, client_secret=ask_secret("client secret", from_stdin=True, option=""))
+    credentials = Credentials(user, paste, password_stdin, code_stdin)
+    _log_in(profile, credentials, _login_fields(profile, scope, label), may_replace=may_replace)
+
+
+def _refuse_more_arguments(context: click.Context) -> None:
+    if context.args:
+        raise ConfigurationError(
+            "login takes one URL and no secrets, because other users can read command lines: "
+            "use --password-stdin or --paste"
+        )
+
+
+def _server_url(url: str, prefix: str) -> str:
+    """Return the URL of the server at *url*: ``unbroken serve`` prints that of the endpoints, with their prefix."""
+    return url.rstrip("/").removesuffix(prefix)
+
+
+def _login_fields(profile: Profile, scope: str, label: str) -> dict[str, str]:
     fields = {"label": label or platform.node()} if profile.kind == "unbroken" else {}
-    fields |= {"scope": scope} if scope else {}
-    _log_in(profile, Credentials(user, paste, password_stdin, code_stdin), fields, may_replace=may_replace)
-
-
-def _with_client_secret(profile: Profile) -> Profile:
-    return replace(profile, client_secret=ask_secret("client secret", from_stdin=True, option=""))
+    return fields | ({"scope": scope} if scope else {})
 
 
 def _log_in(profile: Profile, credentials: Credentials, fields: Mapping[str, str], *, may_replace: bool) -> None:
@@ -239,6 +242,14 @@ def _confirm_replacement(profile: Profile, *, may_replace: bool) -> None:
         return
     if not confirm(f"{profile.name} is a session of {before}: log {before} out and replace it?"):
         raise InvalidRequest(f"{profile.name} is a session of {before}: use another name, or --replace")
+
+
+def _check_urls(url: str, origins: tuple[str, ...], token_endpoint: str, revocation_endpoint: str) -> None:
+    _check_url(url, "URL")
+    for origin in origins:
+        _check_url(origin, "--origin")
+    _check_url(token_endpoint, "--token-endpoint", query=True)
+    _check_url(revocation_endpoint, "--revocation-endpoint", query=True)
 
 
 def _check_url(url: str, where: str, *, query: bool = False) -> None:

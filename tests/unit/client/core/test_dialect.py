@@ -61,7 +61,7 @@ def test_no_header_breaks_the_parser(header: str) -> None:
     assert isinstance(parse_challenges(header), list)
 
 
-def test_conditions_are_data() -> None:
+def test_a_response_match_compares_status_and_field_as_text() -> None:
     in_body = ResponseMatch.of(200, field="code", values=(401,))
     assert in_body.matches(reply(200, b'{"code": "401"}'))
     assert not in_body.matches(reply(200, b'{"code": 200}'))
@@ -146,7 +146,7 @@ def test_only_a_definite_response_ends_a_session(status: int, body: bytes, meani
     assert answer == meaning if meaning else isinstance(answer, Indeterminate)
 
 
-def test_a_call_shows_no_secret() -> None:
+def test_the_repr_of_a_request_shows_no_secret_of_its_query() -> None:
     call = RequestTemplate("https://a.example/x", "GET", "query").build({"refresh_token": "secret"})
     assert "secret" not in repr(call)
 

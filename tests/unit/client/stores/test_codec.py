@@ -19,13 +19,13 @@ TOKENS = Tokens("the access token", "the refresh token", 60.0, 1000.0, version=7
 RECORD = StoredSession(7, 2, TOKENS)
 
 
-def test_a_encrypted_file_holds_no_token_in_clear(tmp_path: Path) -> None:
+def test_an_encrypted_token_file_holds_no_token_in_clear(tmp_path: Path) -> None:
     FileStore(tmp_path / "t", key=new_key()).save(RECORD, EMPTY)
     written = (tmp_path / "t").read_bytes()
     assert b"token" not in written.removeprefix(b"unbroken-encrypted:")
 
 
-def test_another_key_opens_nothing_and_harms_nothing(tmp_path: Path) -> None:
+def test_a_wrong_encryption_key_is_refused_and_leaves_the_tokens_as_they_are(tmp_path: Path) -> None:
     key = new_key()
     FileStore(tmp_path / "t", key=key).save(RECORD, EMPTY)
     for wrong in (None, new_key()):

@@ -90,7 +90,7 @@ def test_only_a_living_session_of_that_subject_is_renamed() -> None:
     assert [one.label for one in sessions.list_sessions("ada", include_revoked=True)] == ["old"]
 
 
-def test_a_refresh_that_comes_between_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refresh_during_a_rename_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = Sessions(MemorySessionStore())
     tokens = [sessions.create("ada")]
     [info] = sessions.list_sessions("ada")

@@ -35,7 +35,7 @@ def test_the_right_password_gives_the_subject_in_any_spelling_of_the_name(accoun
 @pytest.mark.parametrize(
     ("name", "password"), [("Ada", "secret"), ("Ada", ""), ("bob", "sécret"), ("", ""), ("a\0", "x")]
 )
-def test_anything_else_is_refused(accounts: Accounts, name: str, password: str) -> None:
+def test_a_wrong_name_or_password_gives_no_subject(accounts: Accounts, name: str, password: str) -> None:
     assert accounts.authenticate(name, password) is None
 
 
@@ -70,7 +70,7 @@ def test_hashes_are_argon2id_and_replaced_when_the_parameters_change(accounts: A
     assert before not in repr(account)
 
 
-def test_changing_and_removing(accounts: Accounts) -> None:
+def test_a_changed_password_replaces_the_old_one_and_a_removed_account_is_gone(accounts: Accounts) -> None:
     accounts.set_password("ADA", "new")
     assert accounts.authenticate("ada", "sécret") is None
     assert accounts.authenticate("ada", "new") == "Ada"
