@@ -1,4 +1,4 @@
-"""What is done with sessions that exist: list, page, rename, revoke; and whom it is told.
+"""What is done with sessions that exist: list, page, rename, revoke; and the listeners that hear of it.
 
 1. A subject changes the sessions of this issuer and this audience alone, an operator (subject None) any.
 2. A session that this process revokes is refused here at once, and listeners are notified.
@@ -39,7 +39,7 @@ EVENTS_IN_A_ROW = 500  # then other tasks run
 
 
 class SessionAdmin:
-    """The operations of ``Sessions`` on sessions that exist. The spellings are those of ``Sessions`` (its rule 1)."""
+    """The operations of ``Sessions`` on sessions that exist, each in both spellings (rule 1 of sessions.py)."""
 
     def __init__(
         self,

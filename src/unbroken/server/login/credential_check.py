@@ -6,7 +6,7 @@
 3. A failed login is an event each time. A rate-limited one is an event once a minute for an account and address, and
    at most ten times a minute for an address: an attack must not become a flood of events. Names cost an attacker
    nothing.
-4. Who is preferred by the rate limit waits for no stranger's password to be checked (``worker_pool`` rule 5).
+4. Who is preferred by the rate limit waits for no stranger's password to be checked (``worker_pool`` rule 4).
 """
 
 from __future__ import annotations
