@@ -13,17 +13,18 @@ from tests.support.services import unavailable
 __all__ = ["PAGE", "chromium", "launched", "program"]
 
 PAGE = Path(__file__).parent / "page"
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WHOLE = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ENGINE = "chromium-headless-shell"  # no windows and no pages of its own: a page costs a fifth
 
 
-def program() -> str | None:
-    """Where a Chromium of the system is, if there is one."""
-    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+def program(*, whole: bool = False) -> str | None:
+    """Where a Chromium of the system is, if there is one: the engine alone, or a *whole* browser."""
+    return next(filter(None, map(shutil.which, WHOLE if whole else (ENGINE, *WHOLE))), None)
 
 
-def launched(browser_type: Any, **more: Any) -> Any:
+def launched(browser_type: Any, *, whole: bool = False, **more: Any) -> Any:
     """A browser of Playwright's *browser_type*, by the system's Chromium; *more* goes to ``launch``."""
-    found = program()
+    found = program(whole=whole)
     if found is None:
         unavailable("Chromium", "apt-get install chromium")
     return browser_type.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"], **more)

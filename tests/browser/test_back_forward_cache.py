@@ -14,7 +14,7 @@ from tests.interop.backends.shapes import BearerJson
 
 @pytest.fixture
 def context(browser):
-    with launched(browser.browser_type, ignore_default_args=["--disable-back-forward-cache"]) as keeping:
+    with launched(browser.browser_type, whole=True, ignore_default_args=["--disable-back-forward-cache"]) as keeping:
         yield keeping.new_context()
 
 
