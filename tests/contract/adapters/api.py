@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
 import hashlib
 import io
@@ -144,7 +145,7 @@ class Api(LoopbackServer):
         body = coded(401 if token == self.seen[0][1] else 200, int(asked["size"]))
         headers = {"content-type": asked.get("type", "application/json"), "set-cookie": "seen=yes"}
         if "gzip" in asked:
-            body, headers["content-encoding"] = gzip.compress(body), "gzip"
+            body, headers["content-encoding"] = gzipped(body), "gzip"
         if "announced" in asked:
             headers["content-length"] = str(len(body))
         kept = int(asked.get("hold", len(body) * 3 // 4))
@@ -238,9 +239,13 @@ def begun(client: Client, url: str) -> Future[Any]:
     return future
 
 
+@functools.cache
 def coded(code: int, size: int) -> bytes:
     """A JSON object with a code, of *size* bytes or a few more."""
     return json.dumps({"code": code, "numbers": "".join(map("{:08}".format, range(size // 8)))}).encode()
+
+
+gzipped = functools.cache(gzip.compress)  # of the few bodies that ``coded`` makes
 
 
 def sha(data: bytes) -> str:
