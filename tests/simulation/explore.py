@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import types
 from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable
 from dataclasses import dataclass, field
@@ -83,6 +84,7 @@ class Base:
 
 
 Program = Callable[[Any], Coroutine[Any, Any, Any]]
+Trace = Any  # what came before, and the last step; None before the first
 
 
 class Explorer:
@@ -100,10 +102,17 @@ class Explorer:
         self.world, self.programs, self.port, self.check, self.most = world, programs, port, check, most
 
     def run(self, *, stop_at_first: bool = False) -> Report:
+        gc.disable()  # all that a search makes is of use until it ends, so that there is no garbage to look for
+        try:
+            return self._run(stop_at_first)
+        finally:
+            gc.enable()
+
+    def _run(self, stop_at_first: bool) -> Report:
         report = Report()
         start = tuple(self._step(i, (), self.world.now()) for i in range(len(self.programs)))
         seen: set[Hashable] = set()
-        todo: list[tuple[Any, tuple[Step, ...], tuple[str, ...]]] = [(self.world, start, ())]
+        todo: list[tuple[Any, tuple[Step, ...], Trace]] = [(self.world, start, None)]
         while todo and not (stop_at_first and report.problems):
             world, steps, trace = todo.pop()
             key = (world.key(), steps)
@@ -114,12 +123,12 @@ class Explorer:
                 raise AssertionError(f"more than {self.most} states: the scenario is not bounded as it should be")
             moves = list(self._moves(world, steps))
             if world.problem:
-                report.problems.append((world.problem, trace))
+                report.problems.append((world.problem, steps_of(trace)))
                 continue
             if all(step.end for step in steps) or not moves:
                 report.ends += 1
-                report.problems += [(problem, trace) for problem in self._judge(world, steps)]
-            todo += [(after, then, (*trace, label)) for label, after, then in moves]
+                report.problems += [(problem, steps_of(trace)) for problem in self._judge(world, steps)]
+            todo += [(after, then, (trace, label)) for label, after, then in moves]
         report.states = len(seen)
         return report
 
@@ -164,6 +173,14 @@ class Explorer:
             step.events = tuple(port.events)
             _forget(coroutine)
         return step
+
+
+def steps_of(trace: Trace) -> tuple[str, ...]:
+    steps: list[str] = []
+    while trace is not None:
+        trace, label = trace
+        steps.append(label)
+    return tuple(reversed(steps))
 
 
 def _forget(coroutine: Coroutine[Any, Any, Any]) -> None:

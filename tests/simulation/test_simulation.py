@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
+from tests.simulation.explore import Report
 from tests.simulation.mutants import MUTANTS, Mutant, planted
 from tests.simulation.scenarios import SCENARIOS, Scenario
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
+@functools.cache
+def searched(name: str) -> Report:
+    return BY_NAME[name].run()
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_the_rules_hold_in_every_interleaving(scenario: Scenario, request: pytest.FixtureRequest) -> None:
     if scenario.full and not request.config.getoption("--sim-full"):
         pytest.skip("a large scenario: scripts/test --sim-full runs it")
-    report = scenario.run()
+    report = searched(scenario.name)
     assert report.ends > 0
     assert report.problems == [], min(report.problems, key=lambda problem: len(problem[1]))
 
@@ -29,4 +37,4 @@ def test_a_planted_mistake_is_found(mutant: Mutant) -> None:
 
 
 def test_the_explorer_tries_every_interleaving() -> None:
-    assert BY_NAME["two, losses"].run().states > 100_000
+    assert searched("two, losses").states > 100_000

@@ -8,7 +8,7 @@ comes back with an older row, a lease is lost, time passes, somebody copies the 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from tests.simulation.explore import Base, Op, ask
@@ -60,9 +60,23 @@ class World:
     parties: tuple[str, ...] = ()  # of the programs, in their order; without any, nothing is known of them
     policy: Policy = POLICY
     problem: str = ""
+    known: dict[Any, Any] = field(default_factory=dict)  # the parts of all worlds of a search
+
+    def __post_init__(self) -> None:
+        vars(self).update(self._known(vars(self)))
 
     def key(self) -> Hashable:
-        return self
+        """Equal parts of the worlds of one search are the same objects, so that their ids are enough."""
+        return tuple(map(id, vars(self).values()))
+
+    def but(self, **changes: Any) -> World:
+        """This world with *changes*: what ``dataclasses.replace`` gives, ten times as fast."""
+        made = object.__new__(World)
+        vars(made).update(vars(self) | self._known(changes))
+        return made
+
+    def _known(self, parts: dict[str, Any]) -> dict[str, Any]:
+        return {name: self.known.setdefault(part, part) for name, part in parts.items() if name != "known"}
 
     def now(self) -> float:
         return self.clock
@@ -74,10 +88,10 @@ class World:
 
     def _do_lock(self, who: int) -> Iterable[tuple[str, World, Any]]:
         if self.holder is None:
-            yield "takes the lock", replace(self, holder=who), None
+            yield "takes the lock", self.but(holder=who), None
 
     def _do_release(self, who: int) -> Iterable[tuple[str, World, Any]]:
-        yield "releases the lock", replace(self, holder=None if self.holder == who else self.holder), None
+        yield "releases the lock", self.but(holder=None if self.holder == who else self.holder), None
 
     def _do_load(self, who: int) -> Iterable[tuple[str, World, Any]]:
         yield "loads", self, self.record
@@ -93,7 +107,7 @@ class World:
     def _do_overwrite(self, who: int, record: StoredSession) -> Iterable[tuple[str, World, Any]]:
         """For clients that are not ours."""
         records = (*self.records, self.record) if self.budget.set_backs else self.records
-        yield "overwrites the store", replace(self, record=record, records=records), None
+        yield "overwrites the store", self.but(record=record, records=records), None
 
     def _do_refresh(self, who: int, tokens: Tokens, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
         """Our client sends a refresh, while it holds the lock."""
@@ -111,7 +125,7 @@ class World:
         yield f"presents {tokens.refresh_token}", after._count(response, honest=True), response
         if self.budget.repeated:
             copy = _token(tokens.refresh_token or "", attempt, party)[1]
-            again = replace(after, repeatable=(*after.repeatable, copy))
+            again = after.but(repeatable=(*after.repeatable, copy))
             yield "presents, and a proxy keeps a copy", again._spend("repeated"), response
         if self.budget.lost:
             lost = Indeterminate("lost", lost=True)
@@ -129,14 +143,14 @@ class World:
         if self.budget.lost:
             yield (
                 "sends a revocation that is lost",
-                replace(self._spend("lost"), revokes_lost=self.revokes_lost + 1),
+                self._spend("lost").but(revokes_lost=self.revokes_lost + 1),
                 False,
             )
 
     def _do_send(self, who: int, tokens: Tokens, epoch: int) -> Iterable[tuple[str, World, Any]]:
         """A request to the API by somebody who began under *epoch*: whether the access token was good."""
         if tokens.epoch != epoch:
-            yield "sends for another login", replace(self, problem="a request of one login was sent for another"), True
+            yield "sends for another login", self.but(problem="a request of one login was sent for another"), True
             return
         number = _token(tokens.access_token, None)[0]
         dead = rotation.why_inactive(self.rows[number], self.clock) is not None
@@ -144,7 +158,7 @@ class World:
         yield "sends", self._used(tokens) if good else self, good
 
     def _do_steal(self, who: int) -> Iterable[tuple[str, World, Any]]:
-        yield "copies the store", replace(self, stolen=self.record), self.record
+        yield "copies the store", self.but(stolen=self.record), self.record
 
     def _do_misuse(self, who: int, refresh_token: str, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
         """The thief presents a token."""
@@ -157,30 +171,30 @@ class World:
         if not any(doing):
             return
         if self.budget.ticks:
-            yield "an hour passes", replace(self._spend("ticks"), clock=self.clock + LONG)
+            yield "an hour passes", self._spend("ticks").but(clock=self.clock + LONG)
         if self.budget.leases and self.holder is not None and _may_lose_lease(doing[self.holder]):
-            yield "the lease is lost", replace(self._spend("leases"), holder=None)
+            yield "the lease is lost", self._spend("leases").but(holder=None)
         if self.budget.set_backs and self.record.tokens is not None:
             for record in self.records[-1:]:  # one that is two generations old looks like a thief's, to everybody
                 yield (
                     f"the clients' store is back at version {record.version}",
-                    replace(self._spend("set_backs"), record=record, records=()),
+                    self._spend("set_backs").but(record=record, records=()),
                 )
         if self.budget.restores and self.rows[0].revoked_at is None:
             for row in self.older:
                 yield (
                     f"the server's store is back at g={row.generation}",
-                    replace(self._spend("restores"), rows=(row, *self.rows[1:])),
+                    self._spend("restores").but(rows=(row, *self.rows[1:])),
                 )
         for token in self.repeatable:
             if token.generation >= self.rows[0].generation - 1:
                 rest = tuple(other for other in self.repeatable if other is not token)
-                yield "the proxy delivers its copy", replace(self._decide(0, token)[0], repeatable=rest)
+                yield "the proxy delivers its copy", self._decide(0, token)[0].but(repeatable=rest)
 
     def crashed(self, who: int) -> World | None:
         if not self.budget.crashes:
             return None
-        return replace(self._spend("crashes"), holder=None if self.holder == who else self.holder)
+        return self._spend("crashes").but(holder=None if self.holder == who else self.holder)
 
     # ---- the server --------------------------------------------------------------------------------------------
 
@@ -190,7 +204,7 @@ class World:
     def _presented(self, text: str, attempt: str | None, party: str, *, honest: bool) -> tuple[World, RefreshOutcome]:
         number, token = _token(text, attempt, party)
         world, verdict, row = self._decide(number, token)
-        world = replace(world, refreshes=self.refreshes + 1)
+        world = world.but(refreshes=self.refreshes + 1)
         if verdict in (Verdict.DEAD, Verdict.REUSED):
             return world, GrantRejected(rotation.why_inactive(row, self.clock) or "reuse")
         response = granted(number, row)
@@ -199,14 +213,14 @@ class World:
             and verdict in (Verdict.BRANCHED, Verdict.CONVERGED)
             and self.rows[number].first_used_branch is not None
         ):
-            return replace(world, problem="a thief was served after the victim had used newer tokens"), response
+            return world.but(problem="a thief was served after the victim had used newer tokens"), response
         return world, response
 
     def _decide(self, number: int, token: PresentedToken) -> tuple[World, Verdict, SessionRow]:
         before = self.rows[number]
         row, verdict = rotation.present(before, token, self.clock, self.policy)
         older = (*self.older, before) if number == 0 and row is not before else self.older
-        return replace(self._with_row(number, row), older=older, verdicts=(*self.verdicts, verdict)), verdict, row
+        return self._with_row(number, row).but(older=older, verdicts=(*self.verdicts, verdict)), verdict, row
 
     def _used(self, tokens: Tokens) -> World:
         """The first use of an access token settles its branch."""
@@ -217,7 +231,7 @@ class World:
         return self._with_row(number, replace(row, first_used_branch=place.branch))
 
     def _with_row(self, number: int, row: SessionRow) -> World:
-        return replace(self, rows=(*self.rows[:number], row, *self.rows[number + 1 :]))
+        return self.but(rows=(*self.rows[:number], row, *self.rows[number + 1 :]))
 
     # ---- bookkeeping -------------------------------------------------------------------------------------------
 
@@ -228,7 +242,7 @@ class World:
         )
         records = (*self.records, self.record) if self.budget.set_backs and after != before else self.records
         problem = "the store went back to older tokens" if backwards else self.problem
-        return replace(self, record=record, records=records, problem=problem)
+        return self.but(record=record, records=records, problem=problem)
 
     def _count(self, response: RefreshOutcome, *, honest: bool) -> World:
         """Counts the rounds since the theft in which victim and thief both were given tokens they had not had."""
@@ -238,15 +252,13 @@ class World:
         new = text not in self.given[mine]
         given = (self.given[0] | {text}, self.given[1]) if honest else (self.given[0], self.given[1] | {text})
         if self.stolen is None or not new:
-            return replace(self, given=given)
+            return self.but(given=given)
         count, victim, thief = self.rounds
         victim, thief = victim or honest, thief or not honest
-        return replace(
-            self, given=given, rounds=(count + 1, False, False) if victim and thief else (count, victim, thief)
-        )
+        return self.but(given=given, rounds=(count + 1, False, False) if victim and thief else (count, victim, thief))
 
     def _spend(self, what: str) -> World:
-        return replace(self, budget=self.budget._replace(**{what: getattr(self.budget, what) - 1}))
+        return self.but(budget=self.budget._replace(**{what: getattr(self.budget, what) - 1}))
 
 
 class Port(Base):
