@@ -17,6 +17,7 @@ from tests.support.attacks import tell_attacks
 from tests.support.backend import PASSWORD, Backend
 from tests.support.identity import Identity
 from tests.support.paths import ROOT
+from tests.support.run_folder import begin_run, ends_in_order
 from tests.support.services import Service, new_database, postgres_server, redis_server
 from tests.support.summary import tell_missing, tell_times
 from unbroken import Session
@@ -30,6 +31,7 @@ NOT_QUICK = (
     *("browser", "chaos", "cli", "docs", "interop/clients", "interop/servers"),
     *("contract/stores/test_client_store_processes.py", "unit/server/stores/test_migrations.py"),
 )
+WORKERS_PER_CORE = 2
 DATABASE = re.compile(r"\b(redis|postgres|pgbouncer|mortal|cluster)\b")
 
 
@@ -41,14 +43,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Each HTTP client reads all authorities of the world, in 30 ms: tests, which run on loopback, do with one."""
-    if not hasattr(config, "workerinput"):  # workers have it from the process that starts them
-        one, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----")
-        folder = tempfile.TemporaryDirectory(prefix="unbroken-certificates-")
-        config.add_cleanup(folder.cleanup)
+    ends_in_order()
+    if not hasattr(config, "workerinput"):  # workers have the rest from the process that starts them
+        config.add_cleanup(begin_run())
         os.environ["UNBROKEN_ENCRYPTION_KEY"] = "none"  # for stores on servers; SQLite has its key beside it
-        os.environ["SSL_CERT_FILE"] = os.path.join(folder.name, "one.pem")
-        Path(os.environ["SSL_CERT_FILE"]).write_text(one + end)
+        os.environ["SSL_CERT_FILE"] = one_authority()
+
+
+def one_authority() -> str:
+    """Each HTTP client reads all authorities of the world, in 30 ms: tests, which run on loopback, do with one."""
+    one, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----")
+    path = os.path.join(tempfile.gettempdir(), "one.pem")
+    Path(path).write_text(one + end)
+    return path
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half of the time a test waits, for a clock or another process."""
+    return WORKERS_PER_CORE * len(os.sched_getaffinity(0))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

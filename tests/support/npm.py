@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.run_folder import lasting_folder
 from tests.support.services import unavailable
 
 __all__ = ["node_modules", "run"]
@@ -26,12 +27,12 @@ INSTALL = ("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--
 def node_modules(folder: Path, finish: Callable[[Path], object] = lambda made: None) -> Path:
     """The packages of ``folder/package.json``; *finish* does what is left to do in the folder that holds them."""
     wanted = (folder / "package.json").read_bytes()
-    place = Path(tempfile.gettempdir()) / f"unbroken-npm-{os.getuid()}-{hashlib.sha256(wanted).hexdigest()[:16]}"
+    place = Path(lasting_folder()) / f"unbroken-npm-{os.getuid()}-{hashlib.sha256(wanted).hexdigest()[:16]}"
     if shutil.which("npm") is None or shutil.which("node") is None:
         unavailable("Node.js with npm", "install version 20 or newer, from nodejs.org or the system")
     if place.exists():
         return place / "node_modules"
-    with tempfile.TemporaryDirectory(dir=tempfile.gettempdir()) as workshop:
+    with tempfile.TemporaryDirectory(dir=lasting_folder()) as workshop:
         made = Path(workshop) / "made"
         made.mkdir()
         (made / "package.json").write_bytes(wanted)

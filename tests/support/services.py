@@ -2,6 +2,7 @@
 
 1. Nothing of the system's own services is touched: each server is started here, and stopped by its process id.
 2. Where a program is missing, a test fails in CI and is skipped elsewhere; the reason says how to get it.
+3. A server ends with the process that started it, also if that is killed.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def redis_server() -> Iterator[Service]:
         unavailable("Redis", "apt-get install redis-server")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="unbroken-redis-") as folder:
-        command = [program or "", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
+        command = [*ends_with_us(), program or "", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
         service = Service(f"redis://127.0.0.1:{port}/0", command, port)
         service.start()
@@ -110,6 +111,7 @@ def postgres_server() -> Iterator[Service]:
         made = [*owner, f"{programs}/initdb", "-D", data, "-U", "unbroken", "-A", "trust", "-E", "UTF8", "--no-sync"]
         subprocess.run(made, check=True, stdout=subprocess.DEVNULL, timeout=60)
         settings = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
+        settings += ["-c", "fsync=off", "-c", "full_page_writes=off"]  # nothing here outlives the machine
         command = [*owner, f"{programs}/postgres", "-D", data, "-p", str(port), *settings]
         service = Service(f"postgresql://unbroken@127.0.0.1:{port}/postgres", command, port)
         service.start()
@@ -146,11 +148,16 @@ def _postgres_programs() -> str:
 def _unprivileged(folder: str) -> list[str]:
     """PostgreSQL refuses to run as root: then it runs as its own user, to whom *folder* is given."""
     if os.geteuid() != 0:
-        return []
+        return ends_with_us()
     user = next((name for name in ("postgres", "nobody") if _known(name)), getpass.getuser())
     entry = pwd.getpwnam(user)
     os.chown(folder, entry.pw_uid, entry.pw_gid)
-    return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", "--"]
+    return [*ends_with_us()[:-1], f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", "--"]
+
+
+def ends_with_us() -> list[str]:
+    """What makes a command end when this process is killed (rule 3), where the system can do that."""
+    return ["setpriv", "--pdeathsig", "INT", "--"] if shutil.which("setpriv") else []
 
 
 def _known(name: str) -> bool:
