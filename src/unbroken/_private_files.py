@@ -50,6 +50,7 @@ __all__ = [
     "locked_file",
     "machine_folder",
     "open_private",
+    "read_beginning",
     "read_private",
     "read_secret",
     "require_flock",
@@ -129,6 +130,12 @@ def read_private(path: Path, what: str, *, closed_by_folder: bool = False) -> by
     """Return the content of *what* at *path*. The parameters and the errors are those of ``open_private``."""
     with os.fdopen(open_private(path, os.O_RDONLY, what, closed_by_folder=closed_by_folder), "rb") as file:
         return file.read()
+
+
+def read_beginning(path: Path, what: str, size: int, *, closed_by_folder: bool = False) -> bytes:
+    """Return the first *size* bytes of *what* at *path*. The other parameters and the errors are ``open_private``'s."""
+    with os.fdopen(open_private(path, os.O_RDONLY, what, closed_by_folder=closed_by_folder), "rb") as file:
+        return file.read(size)
 
 
 def read_secret(path: str | os.PathLike[str], what: str) -> bytes:

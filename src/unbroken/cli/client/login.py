@@ -115,6 +115,7 @@ def login(
     )
     prepare_folder()  # rule 1
     _check_same_server(profile)
+    token_store(profile.name)  # refuses a file that is not its own
     if client_secret_stdin:
         profile = replace(profile, client_secret=ask_secret("client secret", from_stdin=True, option=""))
     credentials = Credentials(user, paste, password_stdin, code_stdin)

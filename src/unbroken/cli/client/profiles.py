@@ -8,6 +8,7 @@
    whoever replaces a profile decides where its tokens are sent.
 2. A name belongs to its server until it is logged out, so that no server gets another server's tokens.
 3. A profile is replaced as a whole file. The lock files of the store are kept; ``FileStore`` says why.
+4. A file that is no profile or no token file is somebody else's, whatever its name: it is neither replaced nor deleted.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from unbroken._private_files import read_private, require_private_folder
+from unbroken._private_files import read_beginning, read_private, require_private_folder
 from unbroken.client.core.backends import oauth2, unbroken_server
 from unbroken.client.core.dialect import Dialect
 from unbroken.client.core.token_store import TokenStore
 from unbroken.client.session import Session
+from unbroken.client.stores.codec import was_record
 from unbroken.client.stores.file import FileStore
 from unbroken.errors import SESSION_OVER_MESSAGES, ConfigurationError, InvalidRequest, SessionOver
 
@@ -52,6 +54,7 @@ __all__ = [
 
 FORMAT = 1
 DEFAULT_PREFIX = "/auth"
+BEGINNING_BYTES = 64  # enough to tell our files from any other
 NAME = re.compile(r"(?!\.)(?!.*\.tokens$)[A-Za-z0-9._-]{1,64}", re.IGNORECASE)  # NAME.tokens.json is taken
 
 
@@ -190,7 +193,9 @@ def find_profile(name: str) -> Profile:
     except OSError as error:
         raise ConfigurationError(f"the profile {file} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ConfigurationError(f"the profile {file} is damaged: delete it, and log in again") from error
+        raise ConfigurationError(
+            f"{file} is damaged, or is no profile: move it away and log in again, or use another name"
+        ) from error
 
 
 def save_profile(profile: Profile) -> None:
@@ -214,7 +219,14 @@ def delete_profile(name: str) -> None:
     tokens = folder / f"{name}.tokens.json"
     for file in (folder / f"{name}.json", tokens, *folder.glob(f"{tokens.name}.damaged-*")):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(file)
+            if _is_ours(file):
+                os.unlink(file)
+
+
+def _is_ours(file: Path) -> bool:
+    """Return whether *file* holds a profile or tokens, damaged or not (rule 4). Raises FileNotFoundError."""
+    beginning = read_beginning(file, "the file", BEGINNING_BYTES, closed_by_folder=True)
+    return was_record(b"".join(beginning.split()))  # a profile has white space
 
 
 def valid_name(name: str) -> str:

@@ -6,6 +6,8 @@
 3. Encryption is that of ``_encryption.py``: the first key encrypts, every key decrypts. An unencrypted record
    is read, and encrypted when it is written next.
 4. What cannot be decrypted never counts as corrupt: a wrong key must not cost a user the session.
+5. A record that was damaged still begins as records do, unless next to nothing is left of it. Anything else was never
+   one (``was_record``): a user's own file, whose path was typed by mistake.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ __all__ = ["CorruptRecord", "EncryptionKey", "SessionCodec", "key_from_environme
 
 FORMAT = 1
 ENCRYPTED_PREFIX = b"unbroken-encrypted:"
+PLAIN_PREFIX = b'{"unbroken":'
+MAX_REST_BYTES = 4  # a file that has no more holds nothing that anybody could miss (rule 5)
 MAX_COUNT = 2**63 - 1
 MAX_TIME_SECONDS = 1e11  # since the Unix epoch: three thousand years
 
@@ -62,6 +66,13 @@ class SessionCodec:
         if plain is None:
             raise ConfigurationError(f"{self._store_name} cannot be decrypted: it was encrypted with another key")
         return plain.encode()
+
+
+def was_record(data: bytes) -> bool:
+    """Return whether *data*, or what it begins with, is a record or the rest of a damaged one (rule 5)."""
+    return len(data) <= MAX_REST_BYTES or any(
+        data.startswith(prefix) or prefix.startswith(data) for prefix in (PLAIN_PREFIX, ENCRYPTED_PREFIX)
+    )
 
 
 def key_from_environment(name: str = "UNBROKEN_STORE_KEY") -> list[str]:

@@ -5,8 +5,9 @@
    file, a lock or a folder of somebody else's is refused (``_private_files.py``).
 3. Two lock files stand beside it (``_private_files.py``): ``.refresh`` is held for a whole refresh, ``.write`` for one
    compare-and-set.
-4. A file without readable tokens is set aside under another name, never deleted. A file that a newer version of this
-   library has written, or that is encrypted with another key, is refused and left alone.
+4. A token file that was damaged is set aside under another name, never deleted. A file that never was one is a user's
+   own, and its path a mistake: it is refused and left alone. So is one that a newer version of this library has
+   written, or that is encrypted with another key.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from pathlib import Path
 
 from unbroken._private_files import (
     file_lock,
-    open_private,
+    read_beginning,
     read_private,
     require_flock,
     require_private_folder,
     resolve_private,
 )
 from unbroken.client.core.token_store import EMPTY, StoredSession
-from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
+from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec, was_record
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["FileStore"]
@@ -35,14 +36,16 @@ __all__ = ["FileStore"]
 _log = logging.getLogger("unbroken")
 
 WRITE_LOCK_SECONDS = 10.0
+BEGINNING_BYTES = 64  # enough to tell a token file from any other
 
 
 class FileStore:
     """Tokens in the file at *path* (``~`` is the home folder); a missing folder is created, for its owner alone.
 
     *key* encrypts them (``unbroken.client.stores.codec.new_key`` makes one). Raises ConfigurationError if the folder
-    cannot be created or written, if other users may write to it or to the file, if the key is not valid, or if the
-    system has no ``flock``. A file that others may read is used, with a warning that says how to mend it.
+    cannot be created or written, if other users may write to it or to the file, if the file is not a token file (rule
+    4), if the key is not valid, or if the system has no ``flock``. A file that others may read is used, with a warning
+    that says how to mend it.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, key: EncryptionKey | None = None) -> None:
@@ -57,7 +60,7 @@ class FileStore:
             raise ConfigurationError(f"{self.path} cannot be written: name a file in a folder that you may write to")
         require_private_folder(self.path.parent)
         with contextlib.suppress(OSError):  # without a file there is nothing to check
-            os.close(open_private(self.path, os.O_RDONLY, "the token file"))
+            self._require_token_file(read_beginning(self.path, "the token file", BEGINNING_BYTES))
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (self.path, self._key))
@@ -91,7 +94,15 @@ class FileStore:
             return EMPTY
         except OSError as error:
             raise StoreUnavailable(f"the token file {self.path} cannot be read: {error.strerror}") from error
-        return self._codec.decode(data)
+        try:
+            return self._codec.decode(data)
+        except CorruptRecord:
+            self._require_token_file(data)
+            raise
+
+    def _require_token_file(self, data: bytes) -> None:
+        if not was_record(data):  # rule 4
+            raise ConfigurationError(f"{self.path} is not a token file, and was left as it is: name another file")
 
     def _read_or_set_aside(self) -> StoredSession:
         try:

@@ -1,11 +1,11 @@
 """Tokens in a SQLite file, shared by the processes of one machine, also where there is no ``flock``.
 
-1. Each call opens its own connection, so that any thread may use the store. A fork waits until none is open: SQLite
-   remembers the locks of a process in its memory, and a child would inherit the memory without the locks.
+1. Each call opens its own connection, so that any thread may use the store. A fork waits until none is open
+   (``_sqlite.py``).
 2. A save is one statement that compares and sets; it is durable when it returns.
 3. The lock is a lease in the same row, and a lock file beside the file where the system has ``flock`` (``lease.py``).
 4. Only its owner can read the file (0600), from its first byte on. A file or a folder of somebody else's is refused
-   (``_private_files.py``).
+   (``_private_files.py``), and so is the file of another program, which is left unchanged.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from unbroken._fork import ForkGate
 from unbroken._private_files import ensure_private, has_flock, resolve_private
+from unbroken._sqlite import fork_gate, require_own_file, use_wal
 from unbroken._time import Duration
 from unbroken.client.core.token_store import EMPTY, Lease, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
@@ -29,6 +29,7 @@ from unbroken.errors import StoreUnavailable
 
 __all__ = ["SqliteStore"]
 
+APPLICATION_ID = 0x756E6263  # "unbc": the mark of a file of ours (rule 4)
 BUSY_SECONDS = 5.0  # how long a locked file is waited for
 
 # ---- SQL -------------------------------------------------------------------------------------------------------------
@@ -68,9 +69,9 @@ class SqliteStore:
         self._lease_lock = LeaseLock(self, f"{self.path}.{_file_name(name)}.refresh" if has_flock() else None)
         self._key, self._codec = key, SessionCodec(f"the session {name!r} in {self.path}", key)
         with self._connection() as database:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute(CREATE_TABLE)
-            database.execute(INSERT_EMPTY, (self.name, EMPTY.stamp))
+            require_own_file(database, self.path, APPLICATION_ID)
+            use_wal(database, BUSY_SECONDS)
+            self._create_table(database)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (self.path, self.name, self._key, self.lease))
@@ -113,9 +114,17 @@ class SqliteStore:
         with self._connection() as database:
             database.execute(RELEASE_LEASE, (self.name, holder))
 
+    def _create_table(self, database: Any) -> None:
+        database.execute("BEGIN IMMEDIATE")
+        require_own_file(database, self.path, APPLICATION_ID)
+        database.execute(CREATE_TABLE)
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute(INSERT_EMPTY, (self.name, EMPTY.stamp))
+        database.execute("COMMIT")
+
     @contextmanager
     def _connection(self) -> Iterator[Any]:
-        with _gate.enter():  # rule 1
+        with fork_gate:  # rule 1
             yield from self._open()
 
     def _open(self) -> Iterator[Any]:
@@ -135,9 +144,6 @@ class SqliteStore:
 
 def _file_name(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:16]
-
-
-_gate = ForkGate()
 
 
 def _rebuild(path: Path, name: str, key: EncryptionKey | None, lease: float) -> SqliteStore:

@@ -4,7 +4,8 @@
    Login, logout, revocation, keys and accounts are on the disk when they return.
 2. The file is in WAL mode: readers never wait. Writers wait for each other ``BUSY_SECONDS``; in an event loop, which
    stands still meanwhile, ``SHORT_BUSY_SECONDS`` (``short_timeout``).
-3. Each thread has its own connections, one for each durability and each timeout. A forked child opens new ones.
+3. Each thread has its own connections, one for each durability and each timeout. All are closed before the process is
+   forked, and opened again when they are needed, in the parent and in the child (``_sqlite.py``).
 4. An older schema is upgraded when the file is opened; a newer one is refused (``sqlite_schema.py``).
 5. One row a session, changed in place: no number of refreshes adds a row.
 6. The file belongs to its owner alone (mode 0600). The file of another program is refused and left unchanged, and so is
@@ -24,8 +25,10 @@ from contextlib import AbstractContextManager
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from unbroken._private_files import ensure_private, resolve_private
+from unbroken._sqlite import BUSY_CODES, fork_gate, use_wal
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
 from unbroken.server.core.rotation import (
     Policy,
@@ -54,7 +57,6 @@ __all__ = ["SqliteFile", "SqliteSessionStore", "open_url", "path_of", "schema_ve
 OLDEST_SQLITE = (3, 35)  # the first with RETURNING
 BUSY_SECONDS = 5.0
 SHORT_BUSY_SECONDS = 0.005
-BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class SqliteSessionStore:
@@ -269,7 +271,9 @@ class SqliteFile:
 
     def __init__(self, path: str | os.PathLike[str], steps: Sequence[str]) -> None:
         self.path = resolve_private(path, "the database")
-        self._local = threading.local()  # connections of a thread, the process that opened them, its timeout (rule 3)
+        self._local = threading.local()  # connections of a thread, the fork that they came after, its timeout (rule 3)
+        self._all: WeakSet[_Connection] = WeakSet()
+        self._forks = 0
         self.short_timeout = ShortTimeout(self._local)
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise ConfigurationError(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
@@ -277,65 +281,94 @@ class SqliteFile:
             raise ConfigurationError(f"the folder {self.path.parent} does not exist: create it, or name another file")
         try:
             ensure_private(self.path, "the database", closed_by_folder=True)  # rule 6
-            upgrade(self.connection(durable=True), self.path, steps)
+            with fork_gate:
+                self._refuse_other_file()
+                upgrade(self.connection(durable=True), self.path, steps)
         except OSError as error:
             raise ConfigurationError(f"{self.path} cannot be written: {error.strerror}") from error
         except sqlite3.DatabaseError as error:
             raise ConfigurationError(f"{self.path} cannot be used as a database: {error}") from error
+        fork_gate.guard(self)
 
     def __repr__(self) -> str:
         return f"<SqliteFile {self.path}>"
 
     def connection(self, *, durable: bool) -> sqlite3.Connection:
-        """Return this thread's connection. *durable*: its commits are flushed to the disk (rule 1)."""
+        """Return this thread's connection, inside the gate. *durable*: its commits are flushed to the disk (rule 1)."""
         mine = self._local.__dict__
         connections: dict[tuple[bool, bool], sqlite3.Connection] = mine.get("connections", {})
-        if mine.get("pid") != os.getpid():
-            mine["pid"], mine["connections"] = os.getpid(), (connections := {})
+        if mine.get("forks") != self._forks:
+            mine["forks"], mine["connections"] = self._forks, (connections := {})
         kind = durable, mine.get("short", False)
         if kind not in connections:
-            timeout = SHORT_BUSY_SECONDS if kind[1] else BUSY_SECONDS
-            db = sqlite3.connect(self.path, timeout=timeout, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA journal_mode = WAL")
+            db = self._connect(SHORT_BUSY_SECONDS if kind[1] else BUSY_SECONDS)
             db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             connections[kind] = db
         return connections[kind]
 
+    def _connect(self, timeout: float) -> sqlite3.Connection:
+        db = sqlite3.connect(
+            self.path, timeout=timeout, isolation_level=None, check_same_thread=False, factory=_Connection
+        )
+        self._all.add(db)
+        use_wal(db, timeout)
+        return db
+
+    def _refuse_other_file(self) -> None:
+        """Raise ConfigurationError for the file of another program, before anything in it changes (rule 6)."""
+        with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)) as db:
+            read_version(db, self.path)
+
     def rows(self, statement: str, values: Any = ()) -> list[Any]:
         """Return the rows of one statement; a write is committed without a flush. Raises our errors (rule 7)."""
         try:
-            return self.connection(durable=False).execute(statement, values).fetchall()
+            with fork_gate:
+                return self.connection(durable=False).execute(statement, values).fetchall()
         except (sqlite3.Error, UnicodeError) as error:
             raise self._translate_error(error) from error
 
     def changes(self, statement: str, values: Any) -> bool:
         """Return whether one statement changed a row; it is committed without a flush. Raises our errors."""
         try:
-            return self.connection(durable=False).execute(statement, values).rowcount > 0
+            with fork_gate:
+                return self.connection(durable=False).execute(statement, values).rowcount > 0
         except (sqlite3.Error, UnicodeError) as error:
             raise self._translate_error(error) from error
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """Run the block in a write transaction. *durable*: it is on the disk when the block ends. Raises our errors."""
-        db = None
-        try:
-            db = self.connection(durable=durable)
-            db.execute("BEGIN IMMEDIATE")
-            yield db
-            db.execute("COMMIT")
-        except (sqlite3.Error, UnicodeError) as error:
-            raise self._translate_error(error) from error
-        finally:
-            if db is not None and db.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
+        with fork_gate:
+            db = None
+            try:
+                db = self.connection(durable=durable)
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+                db.execute("COMMIT")
+            except (sqlite3.Error, UnicodeError) as error:
+                raise self._translate_error(error) from error
+            finally:
+                if db is not None and db.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        db.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close this thread's connections."""
         for db in vars(self._local).get("connections", {}).values():
             db.close()
         vars(self._local).clear()
+
+    def close_before_fork(self) -> None:
+        """Close the connections of all threads (rule 3)."""
+        self._forks += 1
+        for db in list(self._all):
+            with contextlib.suppress(sqlite3.Error):
+                db.close()
+
+    def leave_to_parent(self) -> None:
+        """Neither use nor close the connections that a forked child has inherited: they are the parent's."""
+        self._forks += 1
+        _connections_of_parents.extend(self._all)
 
     def _translate_error(self, error: sqlite3.Error | UnicodeError) -> StoreUnavailable | InvalidRequest:
         if isinstance(error, UnicodeError):
@@ -356,6 +389,13 @@ class ShortTimeout:
 
     def __exit__(self, *_: object) -> None:
         self._local.short = False
+
+
+class _Connection(sqlite3.Connection):
+    """A connection of a ``WeakSet``: sqlite3's own class takes no weak references."""
+
+
+_connections_of_parents: list[sqlite3.Connection] = []
 
 
 # ---- by URL ----------------------------------------------------------------------------------------------------------

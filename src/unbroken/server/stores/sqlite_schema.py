@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from unbroken.errors import ConfigurationError
+from unbroken._sqlite import require_own_file
 from unbroken.server.stores.migrations import SchemaVersion, refuse_newer
 
 __all__ = ["STEPS", "read_version", "upgrade"]
@@ -66,12 +66,7 @@ ALTER TABLE session ADD COLUMN used_earlier_at REAL;
 
 def read_version(db: sqlite3.Connection, path: Path) -> int:
     """Return the schema number; 0 for an empty file. Raises ConfigurationError for another program's file (rule 3)."""
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (owner,) = db.execute("PRAGMA application_id").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if owner != APPLICATION_ID and (tables or version):
-        raise ConfigurationError(f"{path} is a database of another program: name another file")
-    return int(version)
+    return require_own_file(db, path, APPLICATION_ID)
 
 
 def upgrade(db: sqlite3.Connection, path: Path, steps: Sequence[str]) -> None:
