@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
+import time
 import weakref
 
 import pytest
@@ -44,3 +46,82 @@ def test_the_registry_keeps_no_object_alive() -> None:
     del recorder
     gc.collect()
     assert gone() is None
+
+
+class Guarded:
+    """Notes what the gate asks of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def close_before_fork(self) -> None:
+        self.asked.append("closed")
+
+    def leave_to_parent(self) -> None:
+        self.asked.append("left")
+
+
+def asked_of(guarded: Guarded) -> tuple[str, str]:
+    """What was asked of *guarded* by one fork, in the parent and in the child."""
+    mine, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(theirs, " ".join(guarded.asked).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(theirs)
+    with os.fdopen(mine, "rb") as told:
+        return " ".join(guarded.asked), told.read().decode()
+
+
+def test_what_is_guarded_is_closed_before_a_fork() -> None:
+    gate, guarded = _fork.ForkGate(), Guarded()
+    gate.guard(guarded)
+    assert asked_of(guarded) == ("closed", "closed")
+
+
+def test_a_thread_that_forks_inside_the_gate_closes_nothing() -> None:
+    gate, guarded = _fork.ForkGate(), Guarded()
+    gate.guard(guarded)
+    with gate, gate:
+        assert asked_of(guarded) == ("", "left")
+    assert asked_of(guarded) == ("closed", "closed"), "it is outside again"
+
+
+def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fork, "GATE_SECONDS", 0.05)
+    gate, guarded, is_inside, may_leave = _fork.ForkGate(), Guarded(), threading.Event(), threading.Event()
+    gate.guard(guarded)
+
+    def stay() -> None:
+        with gate:
+            is_inside.set()
+            may_leave.wait(10)
+
+    staying = threading.Thread(target=stay)
+    staying.start()
+    assert is_inside.wait(10)
+    assert asked_of(guarded) == ("", "left")
+    may_leave.set()
+    staying.join()
+
+
+def test_a_thread_inside_may_enter_once_more_while_a_fork_waits_for_it() -> None:
+    gate, is_inside, entered = _fork.ForkGate(), threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with gate:
+            is_inside.set()
+            while not gate._is_forking:
+                time.sleep(0.001)
+            with gate:
+                entered.set()
+
+    staying = threading.Thread(target=stay)
+    staying.start()
+    assert is_inside.wait(10)
+    started = time.monotonic()
+    assert exit_status_of_child(Recorder()) == 0
+    staying.join()
+    assert entered.is_set()
+    assert time.monotonic() - started < _fork.GATE_SECONDS
