@@ -33,6 +33,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer, OAuth2PasswordBearer, Sec
 from starlette.requests import HTTPConnection
 from starlette.requests import Request as StarletteRequest
 
+from unbroken._arguments import checked_class
 from unbroken._openapi import needs_access_token, route_description
 from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
 from unbroken.server.http.cookies import Cookies
@@ -49,6 +50,7 @@ __all__ = ["Auth", "Bearer", "TicketAuth"]
 ClaimsDependency = Callable[..., Awaitable[Claims]]
 
 
+@checked_class(own=("verifier",))
 class Bearer:
     """``claims``: a dependency that returns the ``Claims`` of the request's access token, by *verifier*.
 
@@ -62,6 +64,7 @@ class Bearer:
         self.claims = _dependency(authenticator, _any_of(HTTPBearer(auto_error=False), cookies))
 
 
+@checked_class(own=("sessions", "authenticate"))
 class Auth:
     """``router``: the endpoints. ``claims``: a dependency that returns the ``Claims`` of the request's access token.
 
@@ -103,6 +106,7 @@ class Auth:
                 self.router.add_api_route(path, endpoint, methods=["HEAD"], name=name, include_in_schema=False)
 
 
+@checked_class()
 class TicketAuth:
     """``claims``: a dependency that returns the ``Claims`` of the session that connects with ``?ticket=…``.
 

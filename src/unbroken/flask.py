@@ -30,6 +30,7 @@ from flask.wrappers import Response as FlaskResponse
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, default_exceptions
 from werkzeug.local import LocalProxy
 
+from unbroken._arguments import checked_class
 from unbroken._sync import run_sync
 from unbroken.errors import InvalidRequest
 from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
@@ -49,6 +50,7 @@ VERIFIED = "unbroken.verified"  # for each Bearer: Claims, or the Response that 
 CLAIMS = "unbroken.claims"  # the claims that were required last
 
 
+@checked_class(own=("verifier",))
 class Bearer:
     """``required``: a decorator for views. ``claims``: the ``Claims`` of the request's access token, by *verifier*.
 
@@ -103,6 +105,7 @@ class Bearer:
         return with_claims  # type: ignore[return-value]
 
 
+@checked_class(own=("sessions", "authenticate"))
 class Auth(Bearer):
     """A ``Bearer`` over *sessions*, with the endpoints as ``blueprint``.
 

@@ -19,6 +19,7 @@ except ImportError as error:
 
 from opentelemetry.trace import Status, StatusCode
 
+from unbroken._arguments import checked, wrong_type
 from unbroken.client.core import events
 from unbroken.client.session import Session, require_session
 
@@ -51,10 +52,14 @@ def observe(
     session.add_listener(_Instruments(tracer, _meter(meter_provider)).on_event)
 
 
+@checked()
 def observe_sessions(sessions: Sessions, *, meter_provider: metrics.MeterProvider | None = None) -> None:
     """Report to OpenTelemetry what a server does with *sessions*, and how long its store takes."""
     from unbroken.server.metrics import COUNTERS, count_drops, counted, time_store  # noqa: PLC0415  # see above
+    from unbroken.server.sessions import Sessions  # noqa: PLC0415  # see above
 
+    if not isinstance(sessions, Sessions):
+        raise wrong_type("sessions", "a Sessions", sessions)
     meter = _meter(meter_provider)
     counters = {name: meter.create_counter(f"unbroken.server.{name}") for name in COUNTERS}
     seconds = meter.create_histogram("unbroken.server.store.duration", unit="s")

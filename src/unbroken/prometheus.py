@@ -20,6 +20,7 @@ except ImportError as error:
 
 from prometheus_client.registry import CollectorRegistry
 
+from unbroken._arguments import checked, wrong_type
 from unbroken.client.core import events
 from unbroken.client.session import Session, require_session
 
@@ -133,9 +134,14 @@ class _ServerMetrics:
 _server_metrics: weakref.WeakKeyDictionary[Any, _ServerMetrics] = weakref.WeakKeyDictionary()  # by registry
 
 
+@checked()
 def observe_sessions(sessions: Sessions, *, registry: CollectorRegistry = REGISTRY) -> None:
     """Count in *registry* what a server does with *sessions*, and time its store; several servers add up."""
     from unbroken.server.metrics import count_drops, time_store  # noqa: PLC0415  # see above
+    from unbroken.server.sessions import Sessions  # noqa: PLC0415  # see above
+
+    if not isinstance(sessions, Sessions):
+        raise wrong_type("sessions", "a Sessions", sessions)
 
     metrics = _server_metrics.get(registry)
     if metrics is None:

@@ -36,6 +36,7 @@ from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from unbroken._arguments import checked
 from unbroken.errors import ConfigurationError, Refused, TryLater
 from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
 from unbroken.server.http.cookies import Cookies
@@ -59,6 +60,7 @@ CLAIMS = "unbroken.claims"  # key of the ASGI scope: Claims, or the Response tha
 TICKET = b"ticket="  # in a query; the characters of a ticket need no escaping there
 
 
+@checked("sessions", "authenticate")
 def routes(
     sessions: Sessions,
     authenticate: Authenticate,

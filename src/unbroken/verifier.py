@@ -25,6 +25,7 @@ import re
 import ssl
 from typing import Literal
 
+from unbroken._arguments import checked_class
 from unbroken._fork import register_fork_aware
 from unbroken._http import HttpRequest, NotSent, ResponseLost
 from unbroken._sync import run_sync
@@ -46,6 +47,7 @@ MAX_AGE = re.compile(r"(?:^|[,\s])max-age=\"?(\d{1,10})")
 NOT_CACHED = re.compile(r"(?:^|[,\s])no-(?:store|cache)(?:$|[,\s=])")
 
 
+@checked_class(own=("revocation",))
 class Verifier:
     """Verifies access tokens of *issuer* for *audience*, by the keys at *jwks_url*.
 
@@ -69,7 +71,7 @@ class Verifier:
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        if isinstance(revocation, str) and revocation != "none":
+        if revocation != "none" and not callable(getattr(revocation, "check", None)):
             raise ConfigurationError(f"revocation is 'none', an Introspection or a RevocationFeed, not {revocation!r}")
         if not 0 <= leeway <= MAX_LEEWAY_SECONDS:
             raise ConfigurationError(f"leeway must be from 0 to {MAX_LEEWAY_SECONDS:g} seconds: set the clock right")

@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping
 from functools import cache
 from typing import Any
 
+from unbroken._arguments import checked_class
 from unbroken.client.core.body import CODING_HEADERS, BodyBuffer, ReplayedStream, Rewind, rewinder
 from unbroken.client.core.content_coding import DecodedBody, decode_body
 from unbroken.client.core.request_flow import NOT_OUR_RESPONSE, SendWith, adrive, aperform, drive, perform
@@ -39,6 +40,7 @@ def why_not_replayed(response: Any) -> NotReplayable | None:
     return error
 
 
+@checked_class(own=("session",))
 class AuthFlow:
     """What ``unbroken.httpx.SessionAuth`` and ``unbroken.httpx2.SessionAuth`` share."""
 

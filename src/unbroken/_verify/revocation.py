@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 from urllib.parse import urlencode, urlsplit
 
+from unbroken._arguments import checked_class
 from unbroken._bounded_cache import BoundedCache
 from unbroken._fork import register_fork_aware
 from unbroken._http import (
@@ -75,6 +76,7 @@ class _Verdict(NamedTuple):
     valid_until: float
 
 
+@checked_class(own=("on_unavailable",))
 class Introspection:
     """Asks the server about each token (RFC 7662), and caches the result for *cached* seconds.
 
@@ -181,6 +183,7 @@ class _FeedPage(NamedTuple):
     revoked: list[tuple[str, float]]
 
 
+@checked_class(own=("on_unavailable",))
 class RevocationFeed:
     """Asks the server for new revocations in the background, every half second at most.
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from unbroken._arguments import checked_class
 from unbroken._http import DEFAULT_PORTS, HttpRequest, HttpResponse, Origin, Send
 from unbroken._single_flight import SingleFlight
 from unbroken._sync import Closeable, run_sync
@@ -57,6 +58,10 @@ class Status:
     version: int = 0
 
 
+@checked_class(
+    "login", "alogin", "import_tokens", "aimport_tokens", "newer_token", "anewer_token", "add_listener",
+    own=("dialect", "store", "origins", "leeway", "window"),
+)  # fmt: skip
 class Session(Closeable):
     """One login that does not break. Share one object between all threads, tasks and HTTP clients of a program.
 
@@ -435,7 +440,7 @@ def _to_store(store: object) -> TokenStore:
 
 
 def _check_settings(origins: object, leeway: object, window: object) -> None:
-    if isinstance(origins, str):
+    if isinstance(origins, (str, bytes)) or not isinstance(origins, Iterable):
         raise ConfigurationError(f"origins must be a list of URLs, not one text: origins=[{origins!r}]")
     if not isinstance(leeway, Leeway):
         raise ConfigurationError(f"leeway must be a Leeway(...), not {leeway!r}")

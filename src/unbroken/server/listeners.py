@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
+from unbroken._arguments import checked_class
 from unbroken.server.core.events import (
     EventListener,
     LoginRateLimited,
@@ -22,6 +23,7 @@ WARNING_KINDS = frozenset({LoginRateLimited.kind, ReuseDetected.kind, ReuseSuspe
 DEBUG_KINDS = frozenset({SessionRefreshed.kind, RefreshRejected.kind})  # as frequent as requests
 
 
+@checked_class()
 class EventLog:
     """A listener that writes each event to a logger.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from unbroken._arguments import checked_class
 from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import InvalidRequest
 from unbroken.server.core.events import EventListener, ServerEvent, SessionRevoked
@@ -38,6 +39,18 @@ MAX_PAGE_SESSIONS = 1000
 EVENTS_IN_A_ROW = 500  # then other tasks run
 
 
+CHECKED = (
+    "alist_sessions",
+    "apage_sessions",
+    "arename",
+    "arevoke",
+    "arevoke_others",
+    "arevoke_subject",
+    "arevocations",
+)
+
+
+@checked_class(*CHECKED, "arevocations", "add_listener")  # the blocking spellings run these
 class SessionAdmin:
     """The operations of ``Sessions`` on sessions that exist, each in both spellings (rule 1 of sessions.py)."""
 

@@ -19,6 +19,7 @@ from functools import cache
 from time import monotonic
 from urllib.parse import urlsplit
 
+from unbroken._arguments import checked_class
 from unbroken._bounded_cache import BoundedCache
 from unbroken._encryption import EncryptionKey
 from unbroken._sync import Closeable, in_sync_context, run_sync
@@ -48,6 +49,8 @@ MAX_REMEMBERED_USES = 10_000
 _log = logging.getLogger("unbroken")
 
 
+# The blocking spellings run these.
+@checked_class("acreate", "ainspect_refresh", "aticket", "alogout", "arotate_keys", "aretire_key")
 class Sessions(SessionAdmin, Closeable):
     """All sessions of one server, for any number of threads and tasks.
 
@@ -225,7 +228,10 @@ class Sessions(SessionAdmin, Closeable):
         freshness = self._freshness
         if self._confirms_first_use or monotonic() > freshness.fresh_until:
             return None
-        return self._verifier.verify_cached(access_token, freshness.revoked, self.clock())
+        try:
+            return self._verifier.verify_cached(access_token, freshness.revoked, self.clock())
+        except TypeError:  # it is not even a text
+            return None
 
     async def _verify(self, access_token: str) -> Claims:
         freshness = self._freshness

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from unbroken._arguments import checked_class, wrong_type
 from unbroken._fork import register_fork_aware
 from unbroken._http import HttpRequest, NotSent, ResponseLost, is_secure, origin_of
 from unbroken._transport import http_sender
@@ -88,6 +89,7 @@ class _Failure(NamedTuple):
     is_down: bool
 
 
+@checked_class("add_drop_listener", "close", own=("events",))
 class Webhook:
     """A listener that posts events to *url*.
 
@@ -290,7 +292,9 @@ def _key(secret: str) -> bytes:
 
 def _checked_events(events: Collection[str]) -> frozenset[str]:
     """Return *events*. Raise ConfigurationError for an unknown kind."""
-    if unknown := sorted(set(events) - EVENT_KINDS):
+    if not isinstance(events, Collection) or isinstance(events, bytes):
+        raise wrong_type("events", "a list of texts", events)
+    if unknown := sorted(set(map(str, events)) - EVENT_KINDS):
         known = ", ".join(sorted(EVENT_KINDS))
         raise ConfigurationError(f"a webhook knows no event {unknown[0]!r}: use {known}")
     return frozenset(events)

@@ -11,11 +11,14 @@ import contextlib
 import threading
 from typing import cast
 
+from unbroken._arguments import checked_class
+
 __all__ = ["Network"]
 
 CHUNK_BYTES = 65536
 
 
+@checked_class()
 class Network:
     """Passes bytes between clients and ``127.0.0.1:upstream``, and drops the responses to the next ``lose`` refreshes.
 

@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from unbroken._arguments import checked_class
 from unbroken.client.core.backends import oauth2, unbroken_server
 from unbroken.client.session import Session
 from unbroken.server import MemorySessionStore, Policy, Sessions
@@ -37,6 +38,7 @@ ISSUER = "http://127.0.0.1:8400"  # nothing listens there: the server's own port
 BACKGROUND_REFRESH_SECONDS = 2.0  # a background refresh may start after the response to the request
 
 
+@checked_class()
 class LoopbackServer:
     """``with LoopbackServer() as server: session = server.login()``.
 

@@ -6,6 +6,7 @@ from base64 import b64encode
 from dataclasses import replace
 from urllib.parse import quote_plus
 
+from unbroken._arguments import checked
 from unbroken.client.core.dialect import INVALID_GRANT, Dialect, RequestTemplate
 from unbroken.errors import ConfigurationError
 
@@ -14,6 +15,7 @@ __all__ = ["oauth2", "unbroken_server"]
 OTHER_WORDS_FOR_INVALID_GRANT = ("bad_refresh_token",)  # GitHub
 
 
+@checked()
 def unbroken_server(url: str, *, prefix: str = "/auth") -> Dialect:
     """Return the dialect of unbroken's own server at *url*.
 
@@ -29,6 +31,7 @@ def unbroken_server(url: str, *, prefix: str = "/auth") -> Dialect:
     )
 
 
+@checked()
 def oauth2(
     token_endpoint: str,
     *,

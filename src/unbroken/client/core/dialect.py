@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 from urllib.parse import urlencode
 
+from unbroken._arguments import checked_class
 from unbroken._http import (
     MAX_BODY_BYTES,
     HttpRequest,
@@ -82,6 +83,7 @@ def _is_text_tuple(value: Any) -> bool:
 # ---- which responses mean what ---------------------------------------------------------------------------------------
 
 
+@checked_class(own=("status", "field"))
 @dataclass(frozen=True, slots=True)
 class ResponseMatch:
     """A condition on a response, as data: its status, and the value at a dotted ``field`` of its JSON body.
@@ -149,6 +151,7 @@ def is_bearer_challenge(response: HttpResponse, scheme: str = "bearer") -> bool:
 # ---- which requests are sent -----------------------------------------------------------------------------------------
 
 
+@checked_class(own=("url", "method", "encoding", "rename", "extra", "headers"))
 @dataclass(frozen=True, slots=True)
 class RequestTemplate:
     """A request to the backend; its values travel as a form, as JSON, in the query, or as headers (``encoding``).
@@ -266,6 +269,10 @@ class Dialect:
         _require(is_token(self.header), f"Dialect.header must be the name of a header, not {self.header!r}")
         _require(
             self.scheme is None or isinstance(self.scheme, str), f"Dialect.scheme must be text, not {self.scheme!r}"
+        )
+        _require(
+            isinstance(self.reason_field, str),
+            f"Dialect.reason_field must be a dotted path as text, not {self.reason_field!r}",
         )
         for name in ("origins", "body_types"):
             _require(_is_text_tuple(getattr(self, name)), f"Dialect.{name} must be a tuple of text: ({name!r}, …)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from unbroken._arguments import checked
 from unbroken._encryption import EncryptionKey
 from unbroken.client.core.token_store import TokenStore
 from unbroken.client.stores.file import FileStore
@@ -15,6 +16,7 @@ __all__ = ["FileStore", "MemoryStore", "open_token_store"]
 KNOWN_FORMS = "a path, sqlite:///PATH, redis://HOST, postgresql://HOST/DATABASE, keyring:SERVICE, or memory:"
 
 
+@checked()
 def open_token_store(
     location: str | os.PathLike[str], name: str = "default", *, key: EncryptionKey | None = None
 ) -> TokenStore:

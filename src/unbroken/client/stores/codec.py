@@ -16,6 +16,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from unbroken._arguments import checked, checked_class
 from unbroken._encryption import EncryptionKey, Encryptor, keys_from_environment, new_key
 from unbroken._http import is_safe_in_header
 from unbroken.client.core.token_store import StoredSession
@@ -36,6 +37,7 @@ class CorruptRecord(Exception):
     """The stored bytes cannot be decoded."""
 
 
+@checked_class()
 class SessionCodec:
     """Encodes records and decodes them. *key* encrypts them; error messages call the store *store_name*."""
 
@@ -75,6 +77,7 @@ def was_record(data: bytes) -> bool:
     )
 
 
+@checked()
 def key_from_environment(name: str = "UNBROKEN_STORE_KEY") -> list[str]:
     """Return the keys in the environment variable *name*: the newest first, with commas between them.
 
@@ -83,6 +86,7 @@ def key_from_environment(name: str = "UNBROKEN_STORE_KEY") -> list[str]:
     return keys_from_environment(name)
 
 
+@checked()
 def key_from_keyring(service: str, name: str = "unbroken-store-key") -> str:
     """Return the key that the system's secret store keeps for *service*; the first call makes it."""
     import keyring  # noqa: PLC0415  # an extra

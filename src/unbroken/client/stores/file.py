@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from unbroken._arguments import checked_class
 from unbroken._private_files import (
     file_lock,
     read_beginning,
@@ -39,6 +40,7 @@ WRITE_LOCK_SECONDS = 10.0
 BEGINNING_BYTES = 64  # enough to tell a token file from any other
 
 
+@checked_class()
 class FileStore:
     """Tokens in the file at *path* (``~`` is the home folder); a missing folder is created, for its owner alone.
 

@@ -19,6 +19,7 @@ try:
 except ImportError as error:
     raise ImportError("KeyringStore needs keyring: pip install 'unbroken[keyring]'") from error
 
+from unbroken._arguments import checked_class
 from unbroken._private_files import file_lock, require_flock, require_private_folder
 from unbroken.client.core.token_store import EMPTY, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, SessionCodec
@@ -29,6 +30,7 @@ __all__ = ["KeyringStore"]
 WRITE_LOCK_SECONDS = 10.0
 
 
+@checked_class()
 class KeyringStore:
     """Tokens that the secret store of the system keeps for *service*, under *name*.
 

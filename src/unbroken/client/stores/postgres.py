@@ -23,6 +23,7 @@ try:
 except ImportError as error:
     raise ImportError("PostgresStore needs psycopg: pip install 'unbroken[postgres]'") from error
 
+from unbroken._arguments import checked_class
 from unbroken._fork import register_fork_aware
 from unbroken._sync import Closeable
 from unbroken._time import Duration, to_seconds
@@ -56,6 +57,7 @@ RELEASE_LEASE = """
 """
 
 
+@checked_class()
 class PostgresStore(Closeable):
     """Tokens in the PostgreSQL at *url* (``postgresql://``, or any libpq connection string), for the session *name*.
 

@@ -20,6 +20,7 @@ except ImportError as error:
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from unbroken._arguments import checked_class
 from unbroken._sync import Closeable
 from unbroken._time import Duration, to_seconds
 from unbroken.client.core.token_store import EMPTY, Lease, StoredSession
@@ -50,6 +51,7 @@ EXTEND_LEASE = """
 RELEASE_LEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
+@checked_class()
 class RedisStore(Closeable):
     """Tokens in the Redis at *url* (``redis://``, ``rediss://``, ``unix://``), for the session called *name*.
 

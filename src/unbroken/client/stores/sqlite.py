@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from unbroken._arguments import checked_class
 from unbroken._private_files import ensure_private, has_flock, resolve_private
 from unbroken._sqlite import fork_gate, require_own_file, use_wal
 from unbroken._time import Duration
@@ -50,6 +51,7 @@ EXTEND_LEASE = "UPDATE unbroken_tokens SET held_until = ? WHERE name = ? AND hol
 RELEASE_LEASE = "UPDATE unbroken_tokens SET holder = NULL, held_until = NULL WHERE name = ? AND holder = ?"
 
 
+@checked_class()
 class SqliteStore:
     """Tokens in the SQLite file at *path*, for the session called *name*. *key* encrypts them (``codec.py``).
 

@@ -27,6 +27,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import cast
 
+from unbroken._arguments import wrong_type
 from unbroken.errors import InvalidGrant, InvalidScope, TryLater
 from unbroken.server.core.events import RefreshRejected, ReuseDetected, ReuseSuspected, SessionRefreshed, VerdictWord
 from unbroken.server.core.party import party_of
@@ -95,6 +96,13 @@ class RefreshGrant:
         allowed: AllowedScope | None = None,
     ) -> TokenResponse:
         """Return the next tokens. Raise InvalidGrant or InvalidScope, or TryLater: then nothing is spent."""
+        if not isinstance(refresh_token, str):
+            raise wrong_type("refresh_token", "a text", refresh_token)
+        for name, value in (("idempotency_key", idempotency_key), ("client_id", client_id), ("scope", scope)):
+            if value is not None and not isinstance(value, str):
+                raise wrong_type(name, "a text or None", value)
+        if not isinstance(caller, Caller):
+            raise wrong_type("caller", "a Caller", caller)
         try:
             return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed)
         except InvalidGrant as error:

@@ -16,6 +16,7 @@ import json
 from collections.abc import Sequence
 from typing import Protocol
 
+from unbroken._arguments import checked_class
 from unbroken._base64 import decode
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, TryLater
@@ -41,6 +42,7 @@ class TokenVerifier(Protocol):
         """Return the claims of a good token. Raises InvalidToken or TryLater. Never suspends within ``run_sync``."""
 
 
+@checked_class(own=("verifier",))
 class RequestAuthenticator:
     """Finds the access token of a request, and verifies it.
 

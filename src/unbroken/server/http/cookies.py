@@ -23,6 +23,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from unbroken._arguments import checked_class
 from unbroken._base64 import decode
 from unbroken._http import is_loopback
 from unbroken.errors import ConfigurationError, InvalidRequest
@@ -43,6 +44,7 @@ PATH = re.compile(r"/[\x21-\x3a\x3c-\x7e]*")
 DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 
 
+@checked_class(own=("mode", "same_site"))
 @dataclass(frozen=True, slots=True)
 class Cookies:
     """How tokens are kept in cookies.

@@ -40,6 +40,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Unpack
 
+from unbroken._arguments import checked_class
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, Refused, TryLater
 from unbroken.server.http.authentication import RequestAuthenticator
@@ -73,6 +74,7 @@ __all__ = ["Endpoints"]
 SID = "[A-Za-z0-9_-]{1,64}"
 
 
+@checked_class(own=("sessions", "authenticate"))
 class Endpoints:
     """All endpoints over *sessions*.
 

@@ -152,7 +152,10 @@ class AccessTokenVerifier:
 
     def verify(self, token: str, keyring: VerifyingKeys, revoked: Container[str], now: float) -> Claims:
         """Return the claims of *token*, good at *now*. Raise InvalidToken."""
-        claims, key = self._verified.get(token) or self._read_and_cache(token, keyring, now)
+        try:
+            claims, key = self._verified.get(token) or self._read_and_cache(token, keyring, now)
+        except TypeError:  # it is not even a text
+            raise _malformed() from None
         if now - self._leeway >= claims.expires_at:
             raise InvalidToken("the access token has expired", reason="expired")
         if claims.sid in revoked or now - self._leeway >= key.dead_from:

@@ -26,6 +26,7 @@ from typing import Any
 from argon2 import Parameters, PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from unbroken._arguments import checked_class
 from unbroken._sync import run_sync
 from unbroken.errors import InvalidRequest
 from unbroken.server.login.machine_slots import HASH_SLOTS
@@ -53,6 +54,7 @@ class Subject(str):
     __slots__ = ("is_unchanged",)
 
 
+@checked_class("authenticate", "is_active", "add", "set_password", "remove", "subject")
 class Accounts:
     """The accounts in the store of *sessions*. All methods block; ``authenticate`` takes about 50 ms on purpose.
 

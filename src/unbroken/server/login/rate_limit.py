@@ -34,6 +34,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from unbroken._arguments import checked_class
 from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, TooManyAttempts, TryLater
 from unbroken.server.core.addresses import read_address
@@ -79,6 +80,7 @@ class Rate:
         return marker - now > (self.burst + ROUNDING_ATTEMPTS) * self.every
 
 
+@checked_class()
 @dataclass(frozen=True, slots=True)
 class RateLimitPolicy:
     """How often passwords and codes may be wrong: ``burst`` times at once, then once per ``every`` seconds.

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+from unbroken._arguments import checked
 from unbroken._bounded_cache import BoundedCache
 from unbroken._encryption import EncryptionKey, Encryptor, keys_from_environment, keys_from_file, keys_in, new_key
 from unbroken._sync import run_sync
@@ -53,6 +54,7 @@ NO_KEY = (
 MAX_CACHED_SECRETS = 1000
 
 
+@checked()
 def encrypted_keys(store: SessionStore, key: EncryptionKey) -> SessionStore:
     """Return *store*, which from now on encrypts the secrets of new keys with *key*, or with the first of several.
 

@@ -16,6 +16,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
+from unbroken._arguments import checked
 from unbroken.errors import ConfigurationError
 from unbroken.server.stores.base import SessionStore
 
@@ -66,6 +67,7 @@ class StoreType:
     shared: bool = True
 
 
+@checked()
 def open_store(url: str) -> SessionStore:
     """Return the store that *url* names: ``sqlite:///file.db`` (a relative path), ``sqlite:////path/file.db``,
     ``memory:``, ``postgresql://USER:PASSWORD@HOST/DATABASE``, ``redis://HOST/0`` (also ``rediss://``, ``unix://``,

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+from unbroken._arguments import checked_class
 from unbroken._private_files import ensure_private, resolve_private
 from unbroken._sqlite import BUSY_CODES, fork_gate, use_wal
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
@@ -59,6 +60,7 @@ BUSY_SECONDS = 5.0
 SHORT_BUSY_SECONDS = 0.005
 
 
+@checked_class()
 class SqliteSessionStore:
     """Sessions, keys, accounts and markers in the SQLite file at *path*, which is created if it is missing.
 
