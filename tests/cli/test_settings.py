@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import pickle
 import tomllib
@@ -11,11 +12,16 @@ from typing import Any
 
 import pytest
 
+from starlette.routing import Route
+
 from tests.support.paths import ROOT
-from unbroken.cli.build import conflicts, endpoint_options
+from unbroken.cli.application import application
+from unbroken.cli.build import build_policy, conflicts, endpoint_options
 from unbroken.cli.options import environment_variable
 from unbroken.cli.settings import Settings, SettingsResult, read_settings, setting_definitions, valid_settings
 from unbroken.errors import ConfigurationError
+from unbroken.server import Cookies, Policy, RateLimitPolicy, Sessions
+from unbroken.server.http.settings import EndpointSettings
 from unbroken.server.stores import redact_url
 from unbroken.server.stores.encrypted_keys import new_key
 
@@ -212,3 +218,33 @@ def test_the_example_file_is_valid_and_shows_every_setting_of_the_first_level(fo
     flat = {name for name, one in setting_definitions().items() if "file" in one.sources and "_file" not in name}
     missing = {name for name in flat if "." not in setting_definitions()[name].key and name != "webhook_url"} - named
     assert missing == set(), "the example shows every setting of the first level"
+
+
+FUNCTIONS = {"scopes_of", "verify_mfa", "is_active", "claims", "on_event", "clock"}  # of a program: no text says them
+MADE_OF_OTHERS = {"policy", "rate_limit", "cookies"}
+
+
+@pytest.mark.parametrize(
+    ("of", "table"),
+    [(Policy, ""), (EndpointSettings, ""), (Sessions, ""), (Cookies, "cookies_"), (RateLimitPolicy, "rate_limit_")],
+)
+def test_whatever_a_program_can_set_can_be_set_here(of: type, table: str) -> None:
+    names = set(inspect.signature(of).parameters) - FUNCTIONS - MADE_OF_OTHERS
+    assert {table + name for name in names} - set(setting_definitions()) == set()
+
+
+@pytest.mark.parametrize("name", ["max_sessions_per_subject", "max_shared_generations"])
+def test_zero_is_no_limit(folder: Path, name: str) -> None:
+    limits = {value: getattr(build_policy(valid_settings(read(flags={name: value}))), name) for value in ("0", "1")}
+    assert limits == {"0": None, "1": 1}
+    assert "0: no limit" in setting_definitions()[name].help
+
+
+def test_tickets_and_the_first_use_can_be_set(folder: Path) -> None:
+    settings = valid_settings(read("tickets = false\nconfirm_first_use = true\n", UNBROKEN_ISSUER="https://id.example"))
+    app = application(dataclasses.replace(settings, store="memory:"), settings.issuer)
+    paths = {route.path for route in app.routes if isinstance(route, Route)}
+    assert "/auth/login" in paths
+    assert "/auth/ticket" not in paths
+    assert endpoint_options(settings)["tickets"] is False
+    assert settings.confirm_first_use

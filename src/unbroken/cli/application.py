@@ -34,7 +34,12 @@ def application(settings: Settings, issuer: str) -> Starlette:
     store, webhook = build_store(settings), build_webhook(settings)
     listeners: list[EventListener] = [EventLog()] if webhook is None else [EventLog(), webhook]
     sessions = Sessions(
-        store, policy=build_policy(settings), issuer=issuer, audience=settings.audience, on_event=listeners
+        store,
+        policy=build_policy(settings),
+        issuer=issuer,
+        audience=settings.audience,
+        on_event=listeners,
+        confirm_first_use=settings.confirm_first_use,
     )
     if settings.metrics_port:
         from unbroken.prometheus import observe_sessions  # noqa: PLC0415  # an extra

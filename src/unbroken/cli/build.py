@@ -57,7 +57,7 @@ def build_policy(settings: Settings) -> Policy:
         settings.max_age,
         settings.grace,
         max_sessions_per_subject=settings.max_sessions_per_subject or None,
-        max_shared_generations=settings.max_shared_generations,
+        max_shared_generations=settings.max_shared_generations or None,
         on_suspicion="revoke" if settings.on_suspicion == "revoke" else "report",
     )
 
@@ -67,6 +67,7 @@ def endpoint_options(settings: Settings) -> EndpointOptions:
     return {
         "prefix": settings.prefix,
         "password_grant": settings.password_grant,
+        "tickets": settings.tickets,
         "scopes_of": _scopes_of(settings),
         "rate_limit": _build_rate_limit(settings),
         "cookies": _build_cookies(settings),

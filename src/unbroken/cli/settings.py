@@ -109,16 +109,20 @@ class Settings:
         integer(0, 10**6), 1000, "Sessions of a user: one more login ends the one used least recently; 0: no limit."
     )
     max_shared_generations: int = _setting(
-        integer(0, 10**6), 4, "Generations in a row that two parties may share; one more ends the session."
+        integer(0, 10**6), 4, "Generations in a row that two parties may share: one more ends the session; 0: no limit."
     )
     on_suspicion: str = _setting(
         choice("report", "revoke"), "report", "What a sign of a second holder of a session leads to."
+    )
+    confirm_first_use: bool = _setting(
+        BOOLEAN, False, "The first use of an access token settles its branch, for clients that store tokens first."
     )
     issuer: str = _setting(TEXT, "", "`iss` of the tokens: the URL that clients use. Without it: the address.")
     audience: str = _setting(TEXT, "unbroken", "`aud` of the tokens.")
 
     prefix: str = _setting(TEXT, "/auth", "Path of the endpoints.")
     password_grant: bool = _setting(BOOLEAN, False, "Accept the password grant (RFC 6749 §4.3) at /auth/token.")
+    tickets: bool = _setting(BOOLEAN, True, "Serve /auth/ticket, for connections that a browser opens without headers.")
     default_scope: tuple[str, ...] = _setting(WORDS, (), "Scope that every user may ask for.")
     scopes: tuple[tuple[str, tuple[str, ...]], ...] = _setting(
         SCOPES_BY_USER, (), "More scope for some users, by name.", "file"
