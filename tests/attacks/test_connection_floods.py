@@ -17,7 +17,7 @@ from tests.support.attacks import Attacks
 from tests.support.commands import PASSWORD, Server, serving, unbroken
 
 MIB = 2**20
-MAX_GROWTH_MIB = 4.0  # of the whole process; 2 MiB for a connection, and the noise of an allocator
+MAX_GROWTH_MIB = 2.0  # of the whole process
 MAX_WAIT_SECONDS = 1.0  # for tests on a busy machine
 GIVE_UP_SECONDS = 5.0
 

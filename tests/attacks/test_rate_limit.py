@@ -280,6 +280,57 @@ def test_a_user_with_mfa_on_a_device_gets_in_while_codes_are_guessed(attacks: At
     assert step(ABROAD, "42", device).status == 200
 
 
+@pytest.mark.parametrize("home", [HOME, "2001:db8:7:1::5"])
+def test_who_knows_the_password_does_not_use_up_the_codes_of_a_user_at_home(
+    town: Town, home: str, attacks: Attacks
+) -> None:
+    """Without a device token too, as in a browser that forgets its cookies."""
+    codes: list[str] = []
+
+    def verify_mfa(_subject: str, _kind: str, code: str) -> bool:
+        codes.append(code)
+        return code == "42"
+
+    town.endpoints = Endpoints(town.sessions, town.authenticate, verify_mfa=verify_mfa)
+
+    def step(ip: str, code: str) -> int:
+        pending = json.loads(town.login("user-mfa", RIGHT, ip).body)
+        return town.post("/auth/login/step", ip, mfa_token=pending["mfa_token"], code=code).status
+
+    assert step(home, "42") == 200
+    for number in range(40):
+        attacks.try_one()
+        step(f"10.6.0.{number}", "wrong")
+    assert step("10.7.0.1", "42") == 429, "for who has never logged in from there, nothing is left"
+    assert step(home, "42") == 200
+    assert len(codes) <= 22
+
+    for _ in range(40):  # somebody in the user's own network: he gets the attempts of one device, and no more
+        attacks.try_one()
+        step(home, "wrong")
+    assert len(codes) <= 22 + 10
+
+
+@pytest.mark.parametrize("end", ["revoke_subject", "revoke_others"])
+def test_a_new_password_forgets_the_networks_of_codes(end: str, attacks: Attacks) -> None:
+    town = Town(verify_mfa=lambda _subject, _kind, code: code == "42")
+
+    def step(code: str) -> int:
+        pending = json.loads(town.login("user-mfa", RIGHT, HOME).body)
+        return town.post("/auth/login/step", HOME, mfa_token=pending["mfa_token"], code=code).status
+
+    assert step("42") == 200
+    town.clock.now += 1
+    subject = f"{town.prefix}-user-mfa"
+    if end == "revoke_subject":
+        town.sessions.revoke_subject(subject)
+    else:
+        town.sessions.revoke_others(subject, keep="mine")
+    town.clock.now += 1
+    attacks.try_one()
+    assert [step("wrong") for _ in range(12)][-1] == 429, "the account's own limit, not one more of a device"
+
+
 @pytest.mark.parametrize("flow", ["password", "mfa"])
 def test_our_own_client_gets_in_from_a_file_beside_the_guesses(flow: str, tmp_path: Path, attacks: Attacks) -> None:
     name, settings = "user-mfa" if flow == "mfa" else "user-ada", {"rate_limit": RateLimitPolicy(account_burst=2)}

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from starlette.routing import Route
 
 from tests.support.paths import ROOT

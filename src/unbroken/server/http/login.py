@@ -189,7 +189,7 @@ class LoginEndpoints:
             account,
             "code",
             lambda: self._authenticator.check_code(pending.subject, pending.kind, code),
-            device=pending.device,
+            device=pending.device or await self._known_network(pending.subject, request),
         )
         try:
             await self._mfa_tokens.spend(pending)
@@ -207,8 +207,13 @@ class LoginEndpoints:
         except LoginRefused:
             self._credentials.notify_failed(request.caller, account, "mfa_token")
             raise mfa_token_refused() from None
+        if self._devices:
+            await self._devices.remember_network(pending.subject, request.caller.ip)
         granted = await self._with_device(granted, pending.subject, pending.spelling, pending.device)
         return self._cookies.issue(request, granted)
+
+    async def _known_network(self, subject: str, request: Request) -> bytes:
+        return await self._devices.network_of(subject, request.caller.ip) if self._devices else b""
 
 
 def _check_client_id(client_id: str) -> None:

@@ -8,6 +8,9 @@ The idea is OWASP's *device cookie* (Slow Down Online Guessing Attacks with Devi
 3. It is void when all sessions of its subject, or all others, are revoked, as after a change of password: what a thief
    has learned from a login is worth nothing then.
 4. A value that no server of ours has made counts as no device, and costs the store nothing.
+5. For codes (MFA) a network counts as a device too, if the subject has logged in from there with a code: who knows the
+   password could use up the codes of a user whose browser has lost its device token. Passwords never depend on it:
+   that would tell strangers from where a user logs in.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ from collections.abc import Sequence
 
 from unbroken.server.keys.purpose_token import PurposeToken, mac_number_of
 from unbroken.server.keys.strict_jwt import MALFORMED_ERRORS, read_text, read_time
+from unbroken.server.login.rate_limit import network_key
 from unbroken.server.sessions import Sessions
-from unbroken.server.stores.base import run_inline
-from unbroken.server.stores.markers import DEVICE_TOKEN_SECONDS, device_forgotten_since, devices_key
+from unbroken.server.stores.base import run_in_worker, run_inline
+from unbroken.server.stores.markers import DEVICE_TOKEN_SECONDS, device_forgotten_since, devices_key, marker_key
 
 __all__ = ["DeviceTokens"]
 
@@ -73,3 +77,29 @@ class DeviceTokens:
         if not is_good or await run_inline(store, lambda: device_forgotten_since(store, devices, issued_at)):
             return b""
         return device
+
+    async def network_of(self, subject: str, ip: str) -> bytes:
+        """Return the id of the network around *ip*, if *subject* has logged in from there with a code; else nothing."""
+        devices, network = devices_key(subject.encode("utf-8", "replace")), network_key(ip)
+        store = self._sessions.store
+
+        async def find() -> bytes:
+            [until] = await store.read_markers([_network_marker(devices, network)])
+            is_known = until > self._sessions.clock()
+            if not is_known or await device_forgotten_since(store, devices, until - self._seconds):  # rule 3
+                return b""
+            return network
+
+        return await run_inline(store, find) if network else b""
+
+    async def remember_network(self, subject: str, ip: str) -> None:
+        """Remember that *subject* has logged in from the network around *ip* with a code (rule 5)."""
+        devices, network = devices_key(subject.encode("utf-8", "replace")), network_key(ip)
+        marker, now, seconds = _network_marker(devices, network), self._sessions.clock(), self._seconds
+        if network:
+            store = self._sessions.store
+            await run_in_worker(store, lambda: store.advance_marker(marker, now, seconds, seconds))
+
+
+def _network_marker(devices: bytes, network: bytes) -> bytes:
+    return marker_key(b"code network", devices, network)

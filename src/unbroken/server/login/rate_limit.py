@@ -41,7 +41,16 @@ from unbroken.server.core.addresses import read_address
 from unbroken.server.stores.base import run_in_worker
 from unbroken.server.stores.markers import MarkerStore, marker_key
 
-__all__ = ["Attempt", "LoginRateLimiter", "Rate", "RateLimitPolicy", "address_key", "name_key", "spelling_key"]
+__all__ = [
+    "Attempt",
+    "LoginRateLimiter",
+    "Rate",
+    "RateLimitPolicy",
+    "address_key",
+    "name_key",
+    "network_key",
+    "spelling_key",
+]
 
 _log = logging.getLogger("unbroken")
 INVISIBLE_CATEGORIES = ("Mn", "Me", "Cf", "Cc")  # of Unicode: accents, zero widths, control characters
@@ -290,6 +299,11 @@ def spelling_key(name: str) -> bytes:
 def address_key(ip: str) -> bytes:
     """Return the key of an address, of the whole /64 for IPv6; empty for no address (rule 7)."""
     return next(iter(_networks(ip)), b"")
+
+
+def network_key(ip: str) -> bytes:
+    """Return the key of the widest network around *ip* that one customer may have; empty for no address (rule 7)."""
+    return next(reversed(_networks(ip)), b"")
 
 
 def _networks(ip: str) -> dict[bytes, int]:
