@@ -1,4 +1,4 @@
-"""``python -m bench [authorize] [cli] [herd] [server] [--small] [steady] [burst] [fleet [SECONDS]] [browser]``.
+"""``python -m bench [authorize] [cli] [floods] [herd] [server] [--small] [steady] [burst] [fleet [SECONDS]] [browser]``.
 
 It prints Markdown. ``server`` writes a million sessions into each database and takes about ten minutes; with
 ``--small`` a tenth of them. ``browser`` needs Chromium and npm, and ends with a table of its own; without them it is
@@ -13,7 +13,7 @@ import os
 import sys
 from functools import partial
 
-from bench import authorize, cli, herd, server
+from bench import authorize, cli, floods, herd, server
 from bench.browser import figures as browser
 from bench.browser.parts import missing
 from bench.clients import burst, fleet, matrix, steady
@@ -22,6 +22,7 @@ from unbroken.server.stores.encrypted_keys import new_key
 PARTS = {
     "authorize": authorize.figures,
     "cli": cli.figures,
+    "floods": floods.figures,
     "herd": herd.figures,
     "server": server.figures,
     "steady": steady.figures,

@@ -83,7 +83,7 @@ class Watch:
     def __init__(self, server: Server) -> None:
         self._server, self._stopped = server, threading.Event()
         self._before = self._peak = self._resident()
-        self.waited = 0.0
+        self.waits: list[float] = []  # in seconds, of the other client
         self._threads = [threading.Thread(target=work) for work in (self._measure, self._ask)]
 
     def __enter__(self) -> Self:
@@ -109,11 +109,19 @@ class Watch:
         while not self._stopped.wait(0.005):
             self._peak = max(self._peak, self._resident())
 
+    @property
+    def waited(self) -> float:
+        """The longest of the waits; at least one request was sent, and answered."""
+        assert self.waits
+        return max(self.waits)
+
     def _ask(self) -> None:
-        while not self._stopped.wait(0.005):
+        while True:
             started = time.monotonic()
-            assert self._server.http.get("/auth/health").status_code == 200
-            self.waited = max(self.waited, time.monotonic() - started)
+            if self._server.http.get("/auth/health").status_code == 200:
+                self.waits.append(time.monotonic() - started)
+            if self._stopped.wait(0.005):
+                return
 
 
 @pytest.fixture(scope="module", params=["httptools", "h11"])

@@ -3,8 +3,8 @@
 1. It is made whole or not at all, with mode 0600, and takes no name that exists (``link`` fails as ``O_EXCL`` does): of
    several processes that start at once, one makes it, and all read the same key.
 2. It is on the disk before anything is encrypted with it.
-3. As ssh does with its keys: a file that is a link, that another user owns or that other users may access is refused.
-   It belongs to this process's user or to root, and root trusts root alone (``_private_files.py``).
+3. A file, a folder or a link that another user may have put there is refused (``_private_files.py``). As ssh does with
+   its keys, so is a file that other users may only read.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import stat
+from pathlib import Path
 
 from unbroken._encryption import keys_in, new_key
+from unbroken._private_files import HAS_OWNERS, open_private
 from unbroken.errors import ConfigurationError
 
 __all__ = ["make_key_file", "read_key_file"]
 
+WHAT = "the encryption key"
 MAX_KEY_FILE_BYTES = 64 * 1024
-NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
-NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for the writer of a named pipe that somebody has put there
 NOT_FOR_OWNER = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -31,19 +33,17 @@ def read_key_file(path: str) -> list[str] | None:
     Raise ConfigurationError for a file that others could have written or can read (rule 3), and for an empty one.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | NO_LINKS | NO_WAIT | os.O_CLOEXEC)
+        descriptor = open_private(Path(path), os.O_RDONLY, WHAT, closed_by_folder=True)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unusable(path, "it is a link" if os.path.islink(path) else f"{error.strerror}") from error
-    try:
-        _check_safety(path, os.fstat(descriptor))
-        text = os.read(descriptor, MAX_KEY_FILE_BYTES)
-    finally:
-        os.close(descriptor)
-    keys = keys_in(text.decode("ascii", "replace"))
+        raise ConfigurationError(f"{WHAT} {path} cannot be read: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        if HAS_OWNERS and os.fstat(descriptor).st_mode & NOT_FOR_OWNER:
+            raise ConfigurationError(f"other users may access {WHAT} {path}: run `chmod 600 {shlex.quote(path)}`")
+        keys = keys_in(file.read(MAX_KEY_FILE_BYTES).decode("ascii", "replace"))
     if not keys:
-        raise _unusable(path, "it is empty")
+        raise ConfigurationError(f"{WHAT} {path} is empty")
     return keys
 
 
@@ -70,11 +70,10 @@ def make_key_file(path: str) -> list[str]:
 
 
 def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINKS | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:
+    with open(open_private(Path(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, WHAT), "w", encoding="ascii") as file:
         file.write(text)
         file.flush()
-        os.fsync(descriptor)
+        os.fsync(file.fileno())
 
 
 def _flush_folder(path: str) -> None:
@@ -83,17 +82,3 @@ def _flush_folder(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _check_safety(path: str, found: os.stat_result) -> None:
-    """Raise ConfigurationError for what rule 3 refuses."""
-    if not stat.S_ISREG(found.st_mode):
-        raise _unusable(path, "it is no file")
-    if found.st_uid not in (0, os.geteuid()):
-        raise _unusable(path, "another user owns it")
-    if found.st_mode & NOT_FOR_OWNER:
-        raise _unusable(path, f"other users may access it: chmod 600 {path}")
-
-
-def _unusable(path: str, why: str) -> ConfigurationError:
-    return ConfigurationError(f"the encryption key {path} cannot be used: {why}")
