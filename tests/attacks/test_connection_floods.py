@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+import httpx2
 import pytest
 
 from tests.support.attacks import Attacks
 from tests.support.commands import PASSWORD, Server, serving, unbroken
+from tests.support.services import free_port
 
 MIB = 2**20
 MAX_GROWTH_MIB = 2.0  # of the whole process
@@ -230,3 +232,47 @@ def test_an_ordinary_client_notices_nothing(server: Server, attacks: Attacks) ->
     chunks = iter([b"%c" % byte for byte in b'{"username": "ada", "password": "' + PASSWORD.encode() + b'"}'])
     response = server.http.post("/auth/login", content=chunks, headers={"content-type": "application/json"})
     assert response.status_code == 200
+
+
+# ---- the port of the metrics -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def metered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, int]]:
+    """A server, and the port of its metrics."""
+    port = free_port()
+    with serving(tmp_path_factory.mktemp("metered"), "--metrics-port", str(port)) as running:
+        running.until(lambda: httpx2.get(f"http://127.0.0.1:{port}/metrics").status_code == 200)
+        yield running, port
+
+
+@pytest.mark.parametrize("name", ["small headers", "request line", "requests that are never read", "endless body"])
+def test_a_flood_of_the_metrics_costs_little(
+    name: str, metered: tuple[Server, int], attacks: Attacks, size: Callable[[int, int], int]
+) -> None:
+    (server, port), (once, again) = metered, FLOODS[name]
+    with Watch(server) as watch, socket.create_connection(("127.0.0.1", port), timeout=0.2) as connection:
+        attacks.try_one()
+        flood(connection, once.replace(b"/auth/health", b"/metrics"), again, size(8, 200) * MIB)
+    assert watch.growth < MAX_GROWTH_MIB, f"{watch.growth:.1f} MiB"
+    assert watch.waited < MAX_WAIT_SECONDS, f"{watch.waited:.3f} s"
+    assert b"unbroken_server" in httpx2.get(f"http://127.0.0.1:{port}/metrics").content
+
+
+def test_unfinished_requests_for_the_metrics_take_no_thread_each(
+    metered: tuple[Server, int], attacks: Attacks, size: Callable[[int, int], int]
+) -> None:
+    server, port = metered
+
+    def threads() -> int:
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(status.partition("Threads:")[2].split()[0])
+
+    before = threads()
+    with contextlib.ExitStack() as stack:
+        for _ in range(size(100, 1000)):
+            attacks.try_one()
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=1))
+            connection.sendall(b"GET /metrics HT")
+        assert httpx2.get(f"http://127.0.0.1:{port}/metrics").status_code == 200
+        assert threads() <= before + 10

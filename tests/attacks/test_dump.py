@@ -216,7 +216,7 @@ def test_a_key_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.M
         os.chown(key, 12345, 12345)
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     attacks.try_one()
-    with pytest.raises(ConfigurationError, match="the encryption key .* belongs to"):
+    with pytest.raises(ConfigurationError, match=r"the encryption key .* belongs to"):
         Sessions(f"sqlite:///{tmp_path}/app.db")
 
 
@@ -233,7 +233,7 @@ def test_root_takes_no_key_of_a_user_who_does_not_own_the_store(
     key.chmod(0o600)
     os.chown(key, 12345, 12345)
     attacks.try_one()
-    with pytest.raises(ConfigurationError, match="the encryption key .* belongs to"):
+    with pytest.raises(ConfigurationError, match=r"the encryption key .* belongs to"):
         Sessions(f"sqlite:///{store}")
 
 

@@ -3,7 +3,7 @@
 1. SIGTERM and SIGINT: the server accepts no new connection, finishes the requests in flight within
    ``shutdown_timeout``, closes the store, and exits with status 0. A worker that takes longer is killed.
 2. A worker that dies is replaced. A worker that cannot start stops the server, with status 1.
-3. The metrics of all workers are added up, at a port of their own.
+3. The metrics of all workers are added up, at a port of their own, with the bounds of the main one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 import time
 from typing import Any
 
@@ -34,6 +35,14 @@ __all__ = ["listen", "run_server", "serve"]
 
 FAILED = 1
 SHUTDOWN_MARGIN_SECONDS = 15.0  # after shutdown_timeout, for a worker to send its webhooks and close its store
+
+BOUNDS: dict[str, Any] = {
+    "http": http_protocol(),
+    "h11_max_incomplete_event_size": MAX_HEAD_BYTES,
+    "ws": "none",
+    "server_header": False,
+}
+QUIET: dict[str, Any] = {"log_config": None, "access_log": False}
 
 _metrics_folders: list[Any] = []  # deleted when this process ends
 
@@ -84,12 +93,9 @@ def _uvicorn_config(settings: Settings, issuer: str) -> uvicorn.Config:
         functools.partial(build, settings, issuer),
         factory=True,
         workers=settings.workers,
-        http=http_protocol(),
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-        ws="none",
+        **BOUNDS,
         log_config=log_config(settings.log_format, settings.log_level, access_log=settings.access_log),
         access_log=settings.access_log,
-        server_header=False,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout)),
@@ -133,7 +139,7 @@ class _Workers(Multiprocess):
                 worker.process.join()
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, option: str = "--port") -> socket.socket:
     """Return a socket bound to this address. Raises ConfigurationError if that is not possible."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named because asyncio switches TCP_NODELAY on only for sockets that name it.
@@ -144,7 +150,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.set_inheritable(True)
     except OSError as error:
         listener.close()
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}; name another --port") from error
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}; name another {option}") from error
     return listener
 
 
@@ -159,17 +165,13 @@ def _start_metrics_server(settings: Settings) -> None:
     # prometheus_client reads the variable when it is imported, here and in the workers.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
     try:
-        from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415  # an extra
+        from prometheus_client import CollectorRegistry, make_asgi_app  # noqa: PLC0415  # an extra
         from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415
     except ModuleNotFoundError:
         raise ConfigurationError("--metrics-port needs prometheus_client: install 'unbroken[prometheus]'") from None
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    try:
-        start_http_server(settings.metrics_port, settings.metrics_host, registry)
-    except OSError as error:
-        address = f"{settings.metrics_host}:{settings.metrics_port}"
-        raise ConfigurationError(
-            f"cannot listen on {address}: {error.strerror}; name another --metrics-port"
-        ) from error
+    listener = listen(settings.metrics_host, settings.metrics_port, "--metrics-port")
+    server = uvicorn.Server(uvicorn.Config(make_asgi_app(registry), lifespan="off", **BOUNDS, **QUIET))
+    threading.Thread(target=server.run, args=([listener],), name="unbroken metrics", daemon=True).start()
     _metrics_folders.append(folder)
