@@ -112,3 +112,34 @@ CODES = {
 def test_a_mistake_has_its_error_code(stage, client, script, code) -> None:
     scene = stage(OwnHeader())  # whose dialect has no login
     assert scene.tab.attempt(script).get("error") == code
+
+
+# ---- an OAuth error in a 200, as GitHub sends it ---------------------------------------------------------------------
+
+OAUTH = {"status": [200, 400, 401], "field": "error", "values": ["invalid_grant"]}  # the module's default
+
+
+def test_a_dead_token_in_a_200_ends_the_session(stage) -> None:
+    scene = stage(BearerJson(), endsSession=OAUTH)
+    scene.backend.expire()
+    body = b'{"error": "invalid_grant", "error_description": "the token is incorrect or expired"}'
+    scene.backend.spoil(Fault(status=200, body=body), times=3)
+    assert scene.get()["error"] == "session_over"
+    assert [one["reason"] for one in scene.tab.heard("over")] == ["invalid_grant"]
+    assert scene.backend.refreshes == 1
+
+
+def test_another_error_in_a_200_keeps_the_session_and_is_repeated_in_its_own_words(stage) -> None:
+    scene = stage(BearerJson(), endsSession=OAUTH)
+    before = scene.tab.stored["tokens"]
+    scene.backend.expire()
+    body = b'{"error": "temporarily_unavailable", "error_description": "come back at noon"}'
+    scene.backend.spoil(Fault(status=200, body=body), times=9)
+    failed = scene.get()
+    assert failed["error"] in ("bad_answer", "try_later")
+    assert "temporarily_unavailable: come back at noon" in failed["message"]
+    assert scene.tab.heard("over") == []
+    assert scene.tab.stored["tokens"] == before
+    scene.backend.faults.clear()
+    scene.tab.pass_(60)
+    assert scene.get()["status"] == 200
