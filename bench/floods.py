@@ -58,7 +58,9 @@ def _beside_floods(server: Server) -> Iterator[Figure]:
         waits += watch.waits
     wait = _p99(waits)
     yield Figure("wait of a client beside a flood, p99", wait, "ms", f"under {MAX_WAIT_MS:g}", wait < MAX_WAIT_MS)
-    yield Figure("memory of a flood on one connection", growth, "MiB", f"at most {MAX_MEMORY_MIB:g}", growth <= MAX_MEMORY_MIB)
+    yield Figure(
+        "memory of a flood on one connection", growth, "MiB", f"at most {MAX_MEMORY_MIB:g}", growth <= MAX_MEMORY_MIB
+    )
 
 
 def _p99(waits: list[float]) -> float:
