@@ -1,4 +1,5 @@
-"""``python -m bench [authorize] [cli] [floods] [herd] [server] [--small] [steady] [burst] [fleet [SECONDS]] [browser]``.
+"""``python -m bench [authorize] [cli] [floods] [herd] [server] [--small] [steady] [burst] [fleet [SECONDS]]
+[browser]``.
 
 It prints Markdown. ``server`` writes a million sessions into each database and takes about ten minutes; with
 ``--small`` a tenth of them. ``browser`` needs Chromium and npm, and ends with a table of its own; without them it is
