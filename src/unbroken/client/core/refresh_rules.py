@@ -18,7 +18,8 @@
    first response. The lock tells that of processes that shared it with this one; others get ``RESPONSE_SECONDS``.
 9. The response to the refresh that the store knows of is newer than the stored tokens, whatever number it has: a server
    that was restored counts on from an older one. A response that finds other tokens in the store replaces them only if
-   their numbers prove that it is the newer one, and that the server has not counted afresh meanwhile.
+   the numbers prove it newer: one that is not above that of the tokens it was asked for shows that the server has
+   restarted its count, and so comes after any that counted on.
 10. If the server has ended the session while a response was on its way, its tokens are tried, by one more refresh. They
    may have outlived the one that was refused.
 
@@ -414,11 +415,12 @@ def is_progress(response: TokenResponse, seen: Tokens) -> bool:
 
 
 def _is_newer(fresh: Tokens, stored: Tokens, seen: Tokens) -> bool:
-    """Return whether *fresh*, the response to *seen*, is certainly newer than *stored*, which came before it (rule 9)."""
+    """Return whether *fresh*, a response for *seen*, is certainly newer than *stored*, another such (rule 9)."""
     if fresh.refresh_seq is None or stored.refresh_seq is None:
         return False
-    was_restored = seen.refresh_seq is not None and stored.refresh_seq <= seen.refresh_seq
-    return fresh.refresh_seq > stored.refresh_seq and not was_restored
+    before = -1 if seen.refresh_seq is None else seen.refresh_seq
+    fresh_restarts, stored_restarts = fresh.refresh_seq <= before, stored.refresh_seq <= before
+    return fresh_restarts if fresh_restarts != stored_restarts else fresh.refresh_seq > stored.refresh_seq
 
 
 def _with_tokens(tokens: Tokens, device_token: str) -> StoredSession:
