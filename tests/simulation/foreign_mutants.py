@@ -11,8 +11,8 @@ from tests.simulation import foreign_world
 from tests.simulation.mutants import Mutant, saves_over_anything
 from unbroken.client.core import refresh_rules as rules
 from unbroken.client.core.events import LateTokensDiscarded
-from unbroken.client.core.record import StoredSession
 from unbroken.client.core.refresh_rules import Indeterminate, Port, ServerKind
+from unbroken.client.core.token_store import StoredSession
 from unbroken.client.stores import lease
 from unbroken.client.stores.lease import Clocks
 from unbroken.errors import SessionOver, TryLater
@@ -90,7 +90,7 @@ EARLY_SLEEP, RESTORED_SLEEP = ("a sleep before the request",), ("a restored serv
 BACKGROUND = ("a background refresh, strict",)
 
 FOREIGN_MUTANTS = (
-    Mutant("a strict server is asked again after a time limit", _in_rules("response_seconds", waits_for_no_server), LATE),
+    Mutant("a strict server is asked after a time limit", _in_rules("response_seconds", waits_for_no_server), LATE),
     Mutant(
         "tokens that come after the end are dropped",
         _in_rules("_save_response", drops_what_comes_after_the_end),
@@ -106,10 +106,10 @@ FOREIGN_MUTANTS = (
     ),
     Mutant("nobody finishes for the dead", _in_rules("_check_may_repeat", repeats_nothing), ("a death, strict",)),
     Mutant("a background refresh is repeated", _in_rules("_can_wait", never_waits), BACKGROUND),
-    Mutant("a refresh that may have arrived is forgotten", _in_rules("_keep_for_later", forgets_what_has_begun), BACKGROUND),
+    Mutant("a refresh that has begun is forgotten", _in_rules("_keep_for_later", forgets_what_has_begun), BACKGROUND),
     Mutant("an older response wins by its number", _in_rules("_is_newer", believes_numbers_alone), RESTORED_SLEEP),
     Mutant("a late response overwrites newer tokens", _in_rules("_save_response", saves_over_anything), RESTORED_SLEEP),
-    Mutant("a lower number is refused for ever", _in_rules("is_progress", refuses_lower_numbers), ("a restored server",)),
+    Mutant("lower numbers are refused", _in_rules("is_progress", refuses_lower_numbers), ("a restored server",)),
     Mutant("a lease is not checked before sending", _in_world("LEASES_ARE_CHECKED", False), EARLY_SLEEP),
     Mutant("the heartbeat goes on after a sleep", _in_world("OTHERS_END_A_LEASE", False), EARLY_SLEEP),
     Mutant("a lease stands still in a sleep", _in_lease(compares_the_monotonic_clock), EARLY_SLEEP),

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 from tests.simulation.explore import Base, Op, ask
 from unbroken.client.core import refresh_rules as rules
-from unbroken.client.core.record import StoredSession
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome, ServerKind
+from unbroken.client.core.token_store import StoredSession
 from unbroken.client.stores import lease
 from unbroken.client.stores.lease import Clocks
 from unbroken.tokens import TokenResponse, Tokens
@@ -26,7 +26,7 @@ LEASES_ARE_CHECKED = True  # before each request
 OTHERS_END_A_LEASE = True  # a lease that another holder has had is not extended
 LATE_RESPONSES_COUNT = True  # also without the lock
 
-Nature = Literal["idempotent", "forgiving", "strict", "refusing"]  # refusing: a used token is rejected, and nothing more
+Nature = Literal["idempotent", "forgiving", "strict", "refusing"]  # the last rejects a used token, and nothing more
 
 
 class Server(NamedTuple):
@@ -211,7 +211,7 @@ class ForeignWorld:
         for who, machine in enumerate(self.machines):
             if doing[who] is not None and machine.asleep:
                 yield f"{who} wakes", self._with(who, machine._replace(asleep=""))
-            elif doing[who] is not None and self.budget.sleeps and (self.sleeps_with_response or machine.unsaved is None):
+            elif doing[who] is not None and self.budget.sleeps and self._may_sleep(machine):
                 for how in self.ways_to_sleep:
                     yield f"{who} is {how}", self._spend("sleeps")._with(who, machine._replace(asleep=how))
         for seconds in (self.jump_seconds, -self.jump_seconds) if self.budget.jumps else ():
@@ -219,6 +219,9 @@ class ForeignWorld:
         if self.budget.restores:
             restored = self.server._replace(current=None, previous=None, number=2)
             yield "the server is restored", replace(self._spend("restores"), server=restored, numbered_afresh=True)
+
+    def _may_sleep(self, machine: Machine) -> bool:
+        return self.sleeps_with_response or machine.unsaved is None
 
     def crashed(self, who: int) -> ForeignWorld | None:
         if not self.budget.crashes:

@@ -32,7 +32,7 @@ def test_the_rules_hold_in_every_interleaving(
     assert report.problems == [], min(report.problems, key=lambda problem: len(problem[1]))
 
 
-@pytest.mark.parametrize("mutant", (*MUTANTS, *FOREIGN_MUTANTS), ids=lambda mutant: mutant.what)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *FOREIGN_MUTANTS], ids=lambda mutant: mutant.what)
 def test_a_planted_mistake_is_found(mutant: Mutant) -> None:
     for name in mutant.caught_by:
         with planted(mutant):

@@ -45,8 +45,8 @@ def oauth2(
     With a *client_secret* the client authenticates by HTTP Basic (§2.3.1), else *client_id* goes into the form.
     *origins* are those of the API, by default that of the token endpoint. *over* are the words with which this server
     says, in ``error``, that a refresh token is dead, besides ``invalid_grant`` and GitHub's ``bad_refresh_token``.
-    *repeated_refresh* is what it does with a refresh that it gets twice (see ``Dialect``). Raises ConfigurationError for
-    a value that cannot work.
+    *repeated_refresh* is what it does with a refresh that it gets twice (see ``Dialect``). Raises ConfigurationError
+    for a value that cannot work.
     """
     if not isinstance(over, (tuple, list)) or not all(isinstance(word, str) for word in over):
         raise ConfigurationError(f"oauth2 takes over as a tuple of words: over=({over!r},)")

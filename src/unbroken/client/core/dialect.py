@@ -229,8 +229,8 @@ class Dialect:
     is over. ``origins`` are those that get tokens, by default that of ``refresh``.
 
     ``repeated_refresh`` is what the server does with a refresh that it gets twice: ``idempotent``, it knows the
-    idempotency key and responds the same; ``forgiving``, it accepts a used refresh token for some seconds; ``strict``, it
-    takes it for stolen, and ends the session. ``learn``: forgiving, until a response repeats the key.
+    idempotency key and responds the same; ``forgiving``, it accepts a used refresh token for some seconds; ``strict``,
+    it takes it for stolen, and ends the session. ``learn``: forgiving, until a response repeats the key.
 
     A challenge in a body is looked for in responses of ``body_types``, and in their first ``max_body_bytes`` bytes: a
     response that announces more stays unread.
@@ -342,7 +342,7 @@ class Dialect:
     def read_refresh_response(
         self, response: HttpResponse, *, idempotency_key: str = "", secrets: tuple[str, ...] = ()
     ) -> RefreshOutcome:
-        """Return what *response* to a refresh with *idempotency_key* means. *secrets* are texts that no error may repeat."""
+        """Return what *response* to a refresh with *idempotency_key* means. No error repeats *secrets*."""
         if self.ends_session.matches(response):
             return GrantRejected(self._reason(response), _describe_error(response, secrets))
         if self.succeeded.matches(response):

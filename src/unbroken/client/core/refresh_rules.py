@@ -3,9 +3,9 @@
 1. One refresh runs at a time among all clients of a store. It loads the record again under the lock, and adopts what
    another client has stored meanwhile.
 2. The idempotency key is stored before the refresh is sent, and sent again with every retry, also by the next process.
-3. A late response is still a response. Only a server that knows the idempotency key is sent a refresh again after a time
-   limit; from any other the first response is waited for as long as it can come. A broken connection brings none: then
-   the refresh is repeated at once, because a server that forgives does so for seconds.
+3. A late response is still a response. Only a server that knows the idempotency key is sent a refresh again after a
+   time limit; from any other the first response is waited for as long as it can come. A broken connection brings none:
+   then the refresh is repeated at once, because a server that forgives does so for seconds.
 4. New tokens are stored before anyone uses them, and only over the record that they were requested for. If the session
    has moved on meanwhile, they are discarded; after a logout or another login they are revoked as well.
 5. A session is over only on a definite response, and only if no client has stored other tokens meanwhile. Everything
@@ -13,9 +13,9 @@
 6. A store that was set back to older tokens of the same login gets the newer ones again, from the client that has them.
 7. A login and a logout change the epoch at once, without waiting for a refresh. A refresh of an older epoch can no
    longer write: that is how a logout wins over a refresh under way.
-8. A strict server ends the session when a used token comes again. It is sent a refresh that it may have had already only
-   if nothing else is left: when the access token cannot be used any more, and when nobody can still be waiting for the
-   first response. The lock tells that of processes that shared it with this one; others get ``RESPONSE_SECONDS``.
+8. A strict server ends the session when a used token comes again. It is sent a refresh that it may have had already
+   only if nothing else is left: when the access token cannot be used any more, and when nobody can still be waiting for
+   the first response. The lock proves that of an earlier holder on this machine; another has ``RESPONSE_SECONDS``.
 9. The response to the refresh that the store knows of is newer than the stored tokens, whatever number it has: a server
    that was restored counts on from an older one. A response that finds other tokens in the store replaces them only if
    the numbers prove it newer: one that is not above that of the tokens it was asked for shows that the server has
@@ -41,10 +41,10 @@ from unbroken.errors import BadResponse, SessionOver, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
 __all__ = [
+    "RESPONSE_SECONDS",
     "GrantRejected",
     "Indeterminate",
     "Port",
-    "RESPONSE_SECONDS",
     "RefreshOutcome",
     "RepetitionCanWait",
     "ServerKind",
@@ -261,7 +261,7 @@ def _check_may_repeat(port: Port, record: StoredSession, seen: Tokens, needed: b
 async def _keep_for_later(
     port: Port, record: StoredSession, seen: Tokens, outcome: Indeterminate, needed: bool, may_have_arrived: bool
 ) -> None:
-    """Leave the refresh as one that may have arrived, or, at a strict server, as one that has certainly not (rule 8)."""
+    """Mark a refresh that has certainly not arrived at a strict server as not begun: it need not wait (rule 8)."""
     if port.server_kind(seen) != "strict":
         return
     if not may_have_arrived and outcome.may_retry:  # else the lock is lost, and its next holder may be sending
@@ -302,7 +302,7 @@ class _EndedMeanwhile(Exception):
 
 
 async def _try_late_tokens(port: Port, late: Tokens) -> Tokens:
-    """Refresh *late* and store what comes, over a session that has ended. Raise SessionOver if it stays so (rule 10)."""
+    """Refresh *late* and store what comes, over a session that had ended. Raise SessionOver if it has (rule 10)."""
     record = await port.load()
     if record.tokens is None and record.epoch == late.epoch and late.refresh_token:
         match await port.send_refresh(late, port.new_idempotency_key()):

@@ -97,8 +97,8 @@ def _to_record(fields: dict[str, Any], store_name: str) -> StoredSession:
         raise TypeError("not a record")
     if tokens and not _are_valid(tokens, version):
         raise TypeError("not a record")
-    device_token, begun_by = (fields.get(name, "") for name in ("device_token", "begun_by"))  # older versions write none
-    begun_at = fields.get("begun_at", 0.0)
+    device_token = fields.get("device_token", "")  # older versions write none
+    begun_by, begun_at = fields.get("begun_by", ""), fields.get("begun_at", 0.0)
     if not (_is_text(device_token) and _is_text(begun_by) and _is_time(begun_at)):
         raise TypeError("not a record")
     return StoredSession(version, epoch, tokens, idempotency_key, over, device_token, begun_by, begun_at)

@@ -165,7 +165,7 @@ class Clocks(NamedTuple):
 
 
 def lasts(ends: Clocks, now: Clocks) -> bool:
-    """Return whether a lease that ends at *ends* certainly lasts *now*, whatever has been done to one clock (rule 3)."""
+    """Return whether a lease that ends at *ends* certainly lasts *now*, whatever one clock has done (rule 3)."""
     return now.monotonic < ends.monotonic and now.wall < ends.wall
 
 

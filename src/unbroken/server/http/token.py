@@ -14,7 +14,7 @@ The header ``Idempotency-Key`` of a refresh is a string of RFC 9651 §3.3.3
 
 5. ``"a"`` and ``a`` are one key: many clients leave out the quotes. Parameters after it are ignored.
 6. What is neither is no key: the refresh goes on as one without a key, as with servers that do not know the header.
-7. The response repeats the key that counted. A client learns from it that it may repeat the request with the same key. A
+7. The response repeats the key that counted. A client learns from it that it may repeat the request with that key. A
    server that knows no keys, or behind a proxy that drops them, repeats none.
 """
 
