@@ -208,9 +208,9 @@ class SessionState:
             )
 
     def recent_failure(self, active: ActiveTokens) -> UnbrokenError | None:
-        """Return the error that *active* is cooling down from."""
+        """Return the error that *active* is cooling down from, or waits with."""
         with self._lock:
-            return self._cooldown.error_for(active.tokens.version, self._clock.monotonic())
+            return self._reason_to_wait(active, "ageing", self._clock.monotonic())
 
     def record_acceptance(self, endpoint: object, active: ActiveTokens, accepted: bool) -> None:
         """Record whether *endpoint* accepted *active*, the tokens that were refreshed for it."""
