@@ -92,7 +92,7 @@ def _failure(request: HttpRequest, deadline: _Deadline, cause: Exception) -> Not
     if not deadline.connected:
         reason = _connect_failure(deadline, cause)
         return NotSent(f"{url} cannot be reached ({reason})", reason)
-    reason = "timeout" if deadline.expired else _describe(cause)
+    reason = "timeout" if deadline.expired or isinstance(cause, TimeoutError) else _describe(cause)
     return ResponseLost(f"no response from {url} ({reason})", reason)
 
 
