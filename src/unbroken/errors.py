@@ -95,7 +95,7 @@ class SessionOver(UnbrokenError):
     def __init__(self, reason: str, why: str = "") -> None:
         self.reason = reason
         message = SESSION_OVER_MESSAGES.get(reason, f"the session is over ({reason})")
-        super().__init__(f"{message}{f' ({why})' if why else ''}; log in again")
+        super().__init__(f"{message}; log in again" + (f" ({why})" if why else ""))
 
 
 class TryLater(UnbrokenError):
