@@ -170,12 +170,12 @@ def test_a_machine_that_sleeps_at_a_server_that_is_not_known_to_be_strict(
     with ForeignServer("strict", seconds=0.3) as server, ExitStack() as stack:
         store, ended = open_store(name), []
         stack.enter_context(another_machine(store))
-        session = session_of(server.url, store, on_event=lambda event: ended.append(event), on_session_over=ended.append)
+        session = session_of(server.url, store, on_event=ended.append, on_session_over=ended.append)
         session.import_tokens(server.first)
         with process(server.url, open_store(name), "learn", "A0") as (sleeper, queue):
             assert server.rotated.wait(20)
             os.kill(sleeper.pid, signal.SIGSTOP)
-            with pytest.raises(SessionOver, match="this token was used.*an earlier request"):
+            with pytest.raises(SessionOver, match=r"this token was used.*an earlier request"):
                 session.newer_token("A0")
             os.kill(sleeper.pid, signal.SIGCONT)
             assert isinstance(told := queue.get(timeout=20), SessionOver)
@@ -221,7 +221,7 @@ def test_a_connection_that_breaks_after_it_ends_the_session_once_and_says_why(ki
         session = session_of(server.url, None, kind, on_event=ended.append, on_session_over=ended.append)
         session.import_tokens(server.first)
         server.hang_up = ["after"]
-        with pytest.raises(SessionOver, match="error 'invalid_grant': this token was used.*its response was lost"):
+        with pytest.raises(SessionOver, match=r"error 'invalid_grant': this token was used.*its response was lost"):
             session.newer_token("A0")
         with pytest.raises(SessionOver):
             session.token()

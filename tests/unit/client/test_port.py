@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from tests.support.token_endpoint import URL, TokenEndpoint, json_response
-from unbroken import Dialect, HttpRequest, HttpResponse, MemoryStore, NotSent, RequestTemplate, Session, TryLater, oauth2
+from unbroken import (
+    Dialect,
+    HttpRequest,
+    HttpResponse,
+    MemoryStore,
+    NotSent,
+    RequestTemplate,
+    Session,
+    TryLater,
+    oauth2,
+)
 from unbroken._sync import run_sync
 from unbroken.client.core.refresh_rules import RESPONSE_SECONDS, Indeterminate
 from unbroken.client.port import BlockingPort

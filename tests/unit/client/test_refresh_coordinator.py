@@ -225,5 +225,5 @@ def test_the_end_of_a_session_is_told_in_the_words_of_the_server(endpoint: Token
     session = logged_in_at(endpoint, clock)
     clock.advance(1800)
     endpoint.next = [lambda: json_response({"error": "invalid_grant", "error_description": "R1 was withdrawn"}, 400)]
-    with pytest.raises(SessionOver, match="log in again .*status 400, error 'invalid_grant': … was withdrawn"):
+    with pytest.raises(SessionOver, match=r"log in again .*status 400, error 'invalid_grant': … was withdrawn"):
         session.token()
