@@ -67,12 +67,16 @@ _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One HTTP request of the library. Its repr shows neither query, headers nor body."""
+    """One HTTP request of the library. Its repr shows neither query, headers nor body.
+
+    ``connect_timeout`` bounds the connecting, in seconds; None: only the timeout of the whole request does.
+    """
 
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
+    connect_timeout: float | None = None
 
     def __repr__(self) -> str:
         return f"<HttpRequest {self.method} {self.url.partition('?')[0]}>"

@@ -31,6 +31,7 @@ class SingleFlight(Generic[T]):
         self._done = threading.Event()
         self._loop_events: dict[object, tuple[Any, Callable[[], object]]] = {}  # per loop: its event, how to set it
         self._thread: threading.Thread | None = None
+        self._was_given_up = False
         self._result: T | None = None
         self._error: BaseException | None = None
 
@@ -61,6 +62,12 @@ class SingleFlight(Generic[T]):
     def done(self) -> bool:
         """Whether the work has ended or was given up."""
         return self._done.is_set()
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the work was given up by those who waited for it, and still goes on."""
+        thread = self._thread
+        return self._done.is_set() and self._was_given_up and thread is not None and thread.is_alive()
 
     def wait(self, timeout: float | None = None) -> T:
         """Wait in a thread and return the result. Raise what the work raised, or TryLater after *timeout* seconds."""
@@ -106,6 +113,7 @@ class SingleFlight(Generic[T]):
                 set_event()
 
     def _give_up(self) -> None:
+        self._was_given_up = not self._done.is_set()
         self._settle(None, TryLater(f"not ready within {self._limit:g} seconds"))  # rule 3
 
     def _outcome(self) -> T:

@@ -3,12 +3,14 @@
 1. No hook, history or log of the user's HTTP client is on this path, and no silent retry.
 2. Redirects are not followed: a refresh token goes to the URL it was meant for, and nowhere else.
 3. The timeout bounds the whole request, also against a server that sends one byte a second, or a name with ten
-   addresses that do not respond. Only the name lookup of the system cannot be cut short.
+   addresses that do not respond. Only the name lookup of the system cannot be cut short. ``connect_timeout`` bounds it
+   until the connection is there.
 4. Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY`` …), as in other programs; loopback, where plain http
    is allowed, is reached without one.
 5. A response that is shorter or longer than allowed is no response. The bytes are counted below the parser of HTTP,
    which a chunk of negative size makes read on to the end.
 6. Failures are of two kinds: NotSent, if the request cannot have reached the server, and ResponseLost, if it may have.
+7. A connection whose other end has gone without a word is noticed within half a minute, however long the timeout.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def http_sender(
     max_bytes = max_body_bytes if read_body else None
 
     def send(request: HttpRequest, timeout: float) -> HttpResponse:
-        deadline = _Deadline(timeout, MAX_HEAD_BYTES + (max_bytes or 0))
+        deadline = _Deadline(timeout, request.connect_timeout, MAX_HEAD_BYTES + (max_bytes or 0))
         try:
             return _send(request, deadline, context or _default_tls(), max_bytes)
         except Exception as error:  # noqa: BLE001  # http.client and urllib have no end of errors of their own
@@ -90,7 +92,7 @@ def _failure(request: HttpRequest, deadline: _Deadline, cause: Exception) -> Not
     if not deadline.connected:
         reason = _connect_failure(deadline, cause)
         return NotSent(f"{url} cannot be reached ({reason})", reason)
-    reason = "timeout" if deadline.expired else _describe(cause)
+    reason = "timeout" if deadline.expired or isinstance(cause, TimeoutError) else _describe(cause)
     return ResponseLost(f"no response from {url} ({reason})", reason)
 
 
@@ -121,8 +123,10 @@ class _Deadline:
     ``bytes_left`` is how much may still be received (rule 5).
     """
 
-    def __init__(self, timeout: float, max_bytes: int) -> None:
-        self._ends, self.bytes_left = time.monotonic() + timeout, max_bytes
+    def __init__(self, timeout: float, connect_timeout: float | None, max_bytes: int) -> None:
+        now = time.monotonic()
+        self._ends_at_last, self.bytes_left = now + timeout, max_bytes
+        self._ends = now + (timeout if connect_timeout is None else min(timeout, connect_timeout))
         self._timer: threading.Timer | None = None
         self._sock: socket.socket | None = None
         self.connected = self.expired = False
@@ -139,6 +143,7 @@ class _Deadline:
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.settimeout(self.left())
+                _keep_alive(sock)
                 sock.connect(where)
                 self.watch(sock)
                 return sock
@@ -151,9 +156,20 @@ class _Deadline:
         """End *sock* at the deadline, instead of the socket before it (TLS wraps one into another)."""
         self._sock = sock
         if self._timer is None:
-            self._timer = threading.Timer(self.left(), self._cut)
-            self._timer.daemon = True
-            self._timer.start()
+            self._start_timer()
+
+    def extend(self, sock: socket.socket) -> None:
+        """Give the connected *sock* the time of the whole request (rule 3)."""
+        if self._ends < self._ends_at_last and not self.expired:
+            self.end()
+            self._ends = self._ends_at_last
+            sock.settimeout(self.left())
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        self._timer = threading.Timer(self.left(), self._cut)
+        self._timer.daemon = True
+        self._timer.start()
 
     def end(self) -> None:
         """Stop the timer: the request is over."""
@@ -165,6 +181,25 @@ class _Deadline:
         with contextlib.suppress(OSError):
             if self._sock is not None:
                 self._sock.shutdown(socket.SHUT_RDWR)
+
+
+KEEP_ALIVE_OPTIONS = {  # rule 7: seconds, but for the count of probes; the last in milliseconds
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPALIVE": 10,  # as macOS calls it
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 25_000,
+}
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Let the system of *sock* ask the other end whether it is still there, as far as it can (rule 7)."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE_OPTIONS.items():
+        if (option := getattr(socket, name, None)) is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class _Http(urllib.request.HTTPHandler):
@@ -214,6 +249,9 @@ def _connection_with_deadline(kind: type[http.client.HTTPConnection], deadline: 
         def connect(self) -> None:
             super().connect()  # TCP, CONNECT to a proxy, TLS
             deadline.watch(self.sock)
+            deadline.extend(self.sock)
+            if deadline.expired:
+                raise TimeoutError
             deadline.connected = True  # rule 6: from here on the request may arrive
 
     return Connection

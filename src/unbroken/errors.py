@@ -87,14 +87,15 @@ class SessionOver(UnbrokenError):
     """The session is definitely over: only a new login helps.
 
     ``reason`` is one of ``not_logged_in``, ``logged_out``, ``other_login``, ``expired``, ``revoked``, ``limit``,
-    ``reuse``, ``invalid_grant``, ``no_refresh_token``, or another word that the server sent.
+    ``reuse``, ``invalid_grant``, ``no_refresh_token``, or another word that the server sent. *why* says more in words.
     """
 
     code = "session_over"
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, why: str = "") -> None:
         self.reason = reason
-        super().__init__(f"{SESSION_OVER_MESSAGES.get(reason, f'the session is over ({reason})')}; log in again")
+        message = SESSION_OVER_MESSAGES.get(reason, f"the session is over ({reason})")
+        super().__init__(f"{message}; log in again" + (f" ({why})" if why else ""))
 
 
 class TryLater(UnbrokenError):

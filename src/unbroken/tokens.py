@@ -32,7 +32,7 @@ class Tokens:
     ``received_at`` and ``expires_at`` are seconds since the Unix epoch on the local clock; ``expires_in`` and
     ``refresh_expires_in`` are durations in seconds, None if the server states none. ``refresh_seq`` is the server's
     generation number, None if it has none. ``version`` grows with each change in the store, ``epoch`` with each login
-    and logout.
+    and logout. ``idempotent``: the server has confirmed the idempotency key of the refresh that brought them.
     """
 
     access_token: str
@@ -45,6 +45,7 @@ class Tokens:
     token_type: str = "Bearer"
     version: int = 0
     epoch: int = 0
+    idempotent: bool = False
 
     @property
     def expires_at(self) -> float | None:
@@ -65,6 +66,7 @@ class TokenResponse:
 
     ``received_at`` is when it arrived, in seconds since the Unix epoch; None means now. ``unreadable_fields`` names the
     fields that were present but could not be read. ``device_token`` goes along with the next login of this client.
+    ``idempotent``: its response has confirmed the idempotency key of the refresh.
     """
 
     access_token: str
@@ -77,6 +79,7 @@ class TokenResponse:
     received_at: float | None = None
     unreadable_fields: tuple[str, ...] = ()
     device_token: str | None = None
+    idempotent: bool = False
 
     def __repr__(self) -> str:
         return f"<TokenResponse seq={self.refresh_seq} expires_in={self.expires_in}>"

@@ -150,40 +150,40 @@ def heals_nothing(row: SessionRow, token: PresentedToken) -> SessionRow:
 # ---- the client ------------------------------------------------------------------------------------------------------
 
 
-async def no_second_look(port: Port, seen: Tokens) -> Tokens:
+async def no_second_look(port: Port, seen: Tokens, *, needed: bool = True) -> Tokens:
     async with port.lock():
         record = await port.load()
-        response, _ = await rules._send_with_retries(port, seen, record.idempotency_key or port.new_idempotency_key())
-        if isinstance(response, TokenResponse):
+        sent = await rules._send_with_retries(port, seen, record.idempotency_key or port.new_idempotency_key())
+        if isinstance(response := sent.outcome, TokenResponse):
             return await rules._save_response(port, record, seen, response, 1)
         raise SessionOver("invalid_grant")
 
 
-async def looks_before_the_lock(port: Port, seen: Tokens) -> Tokens:
-    record = await rules._start_refresh(port, seen)
+async def looks_before_the_lock(port: Port, seen: Tokens, *, needed: bool = True) -> Tokens:
+    record, _ = await rules._start_refresh(port, seen)
     if adopted := rules.newer_than(seen, record):
         return adopted
     async with port.lock():
-        response, _ = await rules._send_with_retries(port, seen, port.new_idempotency_key())
-        if isinstance(response, TokenResponse):
+        sent = await rules._send_with_retries(port, seen, port.new_idempotency_key())
+        if isinstance(response := sent.outcome, TokenResponse):
             return await rules._save_response(port, record, seen, response, 1)
         raise SessionOver("invalid_grant")
 
 
-async def stores_no_attempt(port: Port, seen: Tokens) -> StoredSession:
-    return replace(await port.load(), idempotency_key=None)
+async def stores_no_attempt(port: Port, seen: Tokens) -> tuple[StoredSession, bool]:
+    return replace(await port.load(), idempotency_key=None), False
 
 
-async def another_attempt_each_try(port: Port, tokens: Tokens, attempt: str) -> Any:
+async def another_attempt_each_try(port: Port, tokens: Tokens, attempt: str, needed: bool = True) -> Any:
     response = await port.send_refresh(tokens, attempt)
     if isinstance(response, Indeterminate):
         response = await port.send_refresh(tokens, port.new_idempotency_key())
-    return response, 2
+    return rules._Sent(response, 2, True)
 
 
-async def gives_up_at_once(port: Port, tokens: Tokens, attempt: str) -> Any:
+async def gives_up_at_once(port: Port, tokens: Tokens, attempt: str, needed: bool = True) -> Any:
     response = await port.send_refresh(tokens, attempt)
-    return (GrantRejected("invalid_grant") if isinstance(response, Indeterminate) else response), 1
+    return rules._Sent(GrantRejected("invalid_grant") if isinstance(response, Indeterminate) else response, 1, True)
 
 
 async def uses_before_saving(
@@ -212,7 +212,7 @@ async def keeps_late_tokens_alive(
     return rules.newer_than(seen, await port.load()) or fresh
 
 
-async def ends_without_looking(port: Port, seen: Tokens, reason: str) -> Tokens:
+async def ends_without_looking(port: Port, seen: Tokens, reason: str, why: str = "") -> Tokens:
     record = await port.load()
     while not await port.save(StoredSession(record.version + 1, record.epoch, None, over=reason), record):
         record = await port.load()
@@ -247,14 +247,14 @@ async def forgets_what_it_forgot(port: Port) -> tuple[StoredSession, Tokens | No
             return record, record.tokens
 
 
-async def never_releases(port: Port, seen: Tokens) -> Tokens:
+async def never_releases(port: Port, seen: Tokens, *, needed: bool = True) -> Tokens:
     await port.lock().__aenter__()
-    record = await rules._start_refresh(port, seen)
+    record, _ = await rules._start_refresh(port, seen)
     if adopted := rules.newer_than(seen, record):
         return adopted
-    response, tries = await rules._send_with_retries(port, seen, record.idempotency_key or "")
-    assert isinstance(response, TokenResponse)
-    return await rules._save_response(port, record, seen, response, tries)
+    sent = await rules._send_with_retries(port, seen, record.idempotency_key or "")
+    assert isinstance(sent.outcome, TokenResponse)
+    return await rules._save_response(port, record, seen, sent.outcome, sent.tries)
 
 
 LOSSES, CRASHES = "two, losses", "two, crashes and losses"

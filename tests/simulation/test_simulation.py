@@ -7,10 +7,13 @@ import functools
 import pytest
 
 from tests.simulation.explore import Report
+from tests.simulation.foreign_mutants import FOREIGN_MUTANTS
+from tests.simulation.foreign_scenarios import FOREIGN_SCENARIOS, ForeignScenario
 from tests.simulation.mutants import MUTANTS, Mutant, planted
 from tests.simulation.scenarios import SCENARIOS, Scenario
 
-BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+ALL: tuple[Scenario | ForeignScenario, ...] = (*SCENARIOS, *FOREIGN_SCENARIOS)
+BY_NAME = {scenario.name: scenario for scenario in ALL}
 
 
 @functools.cache
@@ -18,8 +21,10 @@ def searched(name: str) -> Report:
     return BY_NAME[name].run()
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_the_rules_hold_in_every_interleaving(scenario: Scenario, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("scenario", ALL, ids=lambda scenario: scenario.name)
+def test_the_rules_hold_in_every_interleaving(
+    scenario: Scenario | ForeignScenario, request: pytest.FixtureRequest
+) -> None:
     if scenario.full and not request.config.getoption("--sim-full"):
         pytest.skip("a large scenario: scripts/test --sim-full runs it")
     report = searched(scenario.name)
@@ -27,7 +32,7 @@ def test_the_rules_hold_in_every_interleaving(scenario: Scenario, request: pytes
     assert report.problems == [], min(report.problems, key=lambda problem: len(problem[1]))
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *FOREIGN_MUTANTS], ids=lambda mutant: mutant.what)
 def test_a_planted_mistake_is_found(mutant: Mutant) -> None:
     for name in mutant.caught_by:
         with planted(mutant):

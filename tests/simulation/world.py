@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from tests.simulation.explore import Base, Op, ask
-from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome
+from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome, ServerKind
 from unbroken.client.core.token_store import StoredSession
 from unbroken.server.core import rotation
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict
@@ -274,6 +274,12 @@ class Port(Base):
         response = await ask("refresh", tokens, attempt)
         await ask("arrive")
         return response
+
+    def server_kind(self, tokens: Tokens) -> ServerKind:
+        return "idempotent"
+
+    def lock_holder(self) -> str:
+        return ""
 
     async def revoke(self, tokens: Tokens) -> bool:
         return await ask("revoke", tokens)

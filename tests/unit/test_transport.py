@@ -186,3 +186,29 @@ def test_a_login_that_cannot_be_written_is_no_error_of_another_tree() -> None:
         with pytest.raises(TryLater) as caught:
             session.login("ada", password)
     assert "hush" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_connecting_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(sock: socket.socket, where: object) -> None:
+        time.sleep(sock.gettimeout() or SECONDS)
+        raise TimeoutError
+
+    monkeypatch.setattr(socket.socket, "connect", hangs, raising=False)
+    began = time.monotonic()
+    with pytest.raises(NotSent):
+        http_sender()(HttpRequest("GET", "http://127.0.0.1:9/", connect_timeout=0.1), 60.0)
+    assert time.monotonic() - began < SECONDS
+
+
+def test_a_response_may_take_longer_than_connecting() -> None:
+    class Slow(Responder):
+        def do_GET(self) -> None:
+            time.sleep(0.4)
+            with contextlib.suppress(OSError):  # the client has given up
+                super().do_GET()
+
+    with serving(Slow) as host:
+        request = HttpRequest("GET", f"http://{host}/", connect_timeout=0.1)
+        assert http_sender()(request, SECONDS).status == 200
+        with pytest.raises(ResponseLost, match="timeout"):
+            http_sender()(request, 0.2)

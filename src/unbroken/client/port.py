@@ -6,6 +6,8 @@
 3. Tokens that were granted but could not be stored are known to all copies, by their idempotency key: the next refresh
    stores them, instead of asking a server that may not respond twice.
 4. A refresh is sent only while the lock is certainly held.
+5. A server that knows no idempotency keys has longer for its response than a request waits: the thread of the refresh
+   waits on, and holds the lock meanwhile. Connecting has the same limit at every server.
 """
 
 from __future__ import annotations
@@ -20,11 +22,17 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from unbroken._http import HttpRequest, NotSent, ResponseLost, Send
+from unbroken._http import HttpRequest, HttpResponse, NotSent, ResponseLost, Send
 from unbroken._time import Clock
 from unbroken.client.core.dialect import Dialect, MfaChallenge
 from unbroken.client.core.events import ClientEvent
-from unbroken.client.core.refresh_rules import Indeterminate, RefreshOutcome
+from unbroken.client.core.refresh_rules import (
+    Indeterminate,
+    RefreshOutcome,
+    ServerKind,
+    is_progress,
+    response_seconds,
+)
 from unbroken.client.core.token_store import PERMANENT_LEASE, Lease, StoredSession, TokenStore
 from unbroken.errors import LoginRefused, TryLater
 from unbroken.tokens import TokenResponse, Tokens
@@ -73,6 +81,13 @@ class BlockingPort:
     def lock(self) -> _AsyncLock:
         return _AsyncLock(self, self._store.lock(self._lock_timeout))
 
+    def server_kind(self, tokens: Tokens) -> ServerKind:
+        return self._dialect.server_kind(tokens)
+
+    def lock_holder(self) -> str:
+        name = getattr(self._lease, "holder", None)
+        return name if isinstance(name, str) else secrets.token_hex(8)  # one that nobody else has
+
     async def load(self) -> StoredSession:
         return self._store.load()
 
@@ -88,7 +103,7 @@ class BlockingPort:
         if not self._lease.is_held():  # rule 4
             return Indeterminate("the lock of the store was lost before the refresh was sent", may_retry=False)
         try:
-            response = self._send(self._dialect.refresh_request(tokens, idempotency_key), self._refresh_timeout)
+            response = self._sent(tokens, idempotency_key)
         except NotSent as error:
             return Indeterminate(str(error), cause=error)
         except ResponseLost as error:
@@ -96,7 +111,7 @@ class BlockingPort:
         except Exception as error:  # noqa: BLE001  # a sender of the user's may raise anything, and may have sent
             return Indeterminate(f"the refresh failed: {type(error).__name__}", lost=True, cause=error)
         secrets = (tokens.refresh_token or "", tokens.access_token)
-        outcome = self._dialect.read_refresh_response(response, secrets=secrets)
+        outcome = self._dialect.read_refresh_response(response, idempotency_key=idempotency_key, secrets=secrets)
         return self._received(tokens, idempotency_key, outcome) if isinstance(outcome, TokenResponse) else outcome
 
     async def revoke(self, tokens: Tokens) -> bool:
@@ -111,13 +126,17 @@ class BlockingPort:
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251  # rule 1
 
+    def _sent(self, tokens: Tokens, idempotency_key: str) -> HttpResponse:
+        request = self._dialect.refresh_request(tokens, idempotency_key)
+        seconds = response_seconds(self.server_kind(tokens), self._refresh_timeout)
+        return self._send(replace(request, connect_timeout=self._refresh_timeout), seconds)  # rule 5
+
     def _received(self, tokens: Tokens, idempotency_key: str, response: TokenResponse) -> TokenResponse:
         self.granted = True
         if response.unreadable_fields:
             _log.warning("the token response has unreadable fields: %s", ", ".join(response.unreadable_fields))
         response = replace(response, received_at=self._clock.wall())
-        before, after = tokens.refresh_seq, response.refresh_seq
-        if before is None or after is None or after > before:  # else the rules do not store it
+        if is_progress(response, tokens):  # else the rules do not store it
             self._unsaved[idempotency_key] = response  # rule 3
         return response
 

@@ -15,7 +15,9 @@
 6. During a cool-down no refresh is sent. Once a second the store is loaded, because another process may have refreshed.
 7. What began under one epoch is not finished under another, and tokens of an older epoch never come back: a request
    that waited for a refresh is not sent for another login.
-8. All state that requests share is in SessionState, behind one lock. No store, network or callback is used under it.
+8. A refresh may take longer than any request waits, because a late response is still a response. Meanwhile requests use
+   the current token, or raise TryLater at once; the store is loaded as in a cool-down.
+9. All state that requests share is in SessionState, behind one lock. No store, network or callback is used under it.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from unbroken.client.core.events import (
     RefreshStormStopped,
     TokensAdopted,
 )
-from unbroken.client.core.refresh_rules import newer_than, refresh
+from unbroken.client.core.refresh_rules import RepetitionCanWait, newer_than, refresh
 from unbroken.client.core.schedule import (
     TRANSIENT_ERRORS,
     ActiveTokens,
@@ -73,7 +75,7 @@ class Plan(NamedTuple):
 
 
 class SessionState:
-    """The state that all requests of one session share (rule 8)."""
+    """The state that all requests of one session share (rule 9)."""
 
     def __init__(self, clock: Clock, leeway: Leeway, window: RefreshWindow | None) -> None:
         self._clock, self._leeway = clock, leeway
@@ -91,6 +93,7 @@ class SessionState:
         self._lock = threading.Lock()  # guards everything here, and the replacement of active, epoch and over_reason
         self._flight: tuple[int, RefreshFlight | None] = (0, None)  # epoch, and the refresh of its tokens
         self._load_flight: RefreshFlight | None = None
+        self._overdue: tuple[int, RefreshFlight | None] = (0, None)  # epoch, and its refresh that nobody waits for
         self._cooldown = Cooldown()
 
     @property
@@ -102,8 +105,8 @@ class SessionState:
     @property
     def is_refreshing(self) -> bool:
         """Whether a refresh is under way."""
-        _, flight = self._flight
-        return flight is not None and not flight.done
+        (_, flight), (_, overdue) = self._flight, self._overdue
+        return (flight is not None and not flight.done) or (overdue is not None and overdue.is_overdue)
 
     # ---- tokens ------------------------------------------------------------------------------------------------
 
@@ -157,7 +160,7 @@ class SessionState:
             if flight is not None and epoch == active.tokens.epoch and not flight.done:
                 return flight, False  # rule 5
             now = self._clock.monotonic()
-            error = self._cooldown.error_for(active.tokens.version, now)
+            error = self._reason_to_wait(active, why, now)
             if error is None:
                 if why == "challenge" or not due_by_age(active.tokens, active.age(self._clock), self._leeway):
                     self.storm_limit.count(now)
@@ -169,6 +172,17 @@ class SessionState:
             self._flight = (active.tokens.epoch, flight)
             return flight, True
 
+    def _reason_to_wait(self, active: ActiveTokens, why: RefreshReason, now: float) -> UnbrokenError | None:
+        """Return the error of a request that would need a refresh of *active* now, if none may be sent."""
+        epoch, flight = self._flight
+        if flight is not None and flight.is_overdue:
+            self._overdue = (epoch, flight)
+        epoch, overdue = self._overdue
+        if overdue is not None and epoch == active.tokens.epoch and overdue.is_overdue:  # rule 8
+            return TryLater("the server has not responded to the refresh yet", retry_after=RELOAD_INTERVAL_SECONDS)
+        error = self._cooldown.error_for(active.tokens.version, now)
+        return None if isinstance(error, RepetitionCanWait) and why != "ageing" else error
+
     def load_flight(self, work: Callable[[], ActiveTokens], limit: float) -> tuple[RefreshFlight, bool]:
         """Return the flight that loads the store for event loops, and whether the caller has to start it."""
         with self._lock:
@@ -179,7 +193,7 @@ class SessionState:
 
     def join_flights(self, timeout: float) -> None:
         """Wait until the worker threads have ended, each for at most *timeout* seconds."""
-        for flight in (self._flight[1], self._load_flight):
+        for flight in (self._flight[1], self._load_flight, self._overdue[1]):
             if flight is not None:
                 flight.join(timeout)
 
@@ -194,9 +208,9 @@ class SessionState:
             )
 
     def recent_failure(self, active: ActiveTokens) -> UnbrokenError | None:
-        """Return the error that *active* is cooling down from."""
+        """Return the error that *active* is cooling down from, or waits with."""
         with self._lock:
-            return self._cooldown.error_for(active.tokens.version, self._clock.monotonic())
+            return self._reason_to_wait(active, "ageing", self._clock.monotonic())
 
     def record_acceptance(self, endpoint: object, active: ActiveTokens, accepted: bool) -> None:
         """Record whether *endpoint* accepted *active*, the tokens that were refreshed for it."""
@@ -284,7 +298,7 @@ class RefreshCoordinator:
         outcome: RefreshResult = "failed"
         began, port = self._clock.monotonic(), self._port.for_one_refresh()
         try:
-            fresh = self.activate(run_sync(refresh(port, active.tokens)))
+            fresh = self.activate(run_sync(refresh(port, active.tokens, needed=why != "ageing")))
             self._state.install(fresh, epoch=epoch)
             outcome = "refreshed" if port.granted else "adopted"
         except SessionOver as over:

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.token_endpoint import URL, TokenEndpoint
-from unbroken import Dialect, MemoryStore, RequestTemplate
+import pytest
+
+from tests.support.token_endpoint import URL, TokenEndpoint, json_response
+from unbroken import (
+    Dialect,
+    HttpRequest,
+    HttpResponse,
+    MemoryStore,
+    NotSent,
+    RequestTemplate,
+    Session,
+    TryLater,
+    oauth2,
+)
 from unbroken._sync import run_sync
-from unbroken.client.core.refresh_rules import Indeterminate
+from unbroken.client.core.refresh_rules import RESPONSE_SECONDS, Indeterminate
 from unbroken.client.port import BlockingPort
 from unbroken.testing import ManualClock
 from unbroken.tokens import Tokens
@@ -53,3 +65,53 @@ class _Lends:
         return self._lease
 
     def __exit__(self, *_: object) -> None: ...
+
+
+def test_a_response_is_waited_for_longer_unless_the_server_knows_the_key() -> None:
+    waited: list[tuple[float, float | None]] = []
+    headers: dict[str, str] = {}
+
+    def send(request: HttpRequest, timeout: float) -> HttpResponse:
+        waited.append((timeout, request.connect_timeout))
+        repeats = {"idempotency-key": request.headers["idempotency-key"]} if headers else {}
+        return json_response({"access_token": f"A{len(waited)}", "refresh_token": f"R{len(waited)}"}, **repeats)
+
+    session = Session(oauth2(URL + "/token"), send=send, refresh_timeout=3.0, window=None)
+    session.import_tokens({"access_token": "A0", "refresh_token": "R0"})
+    for turn in range(5):
+        session.newer_token(f"A{turn}")
+        if turn == 1:
+            headers["knows"] = "keys"
+        if turn == 3:
+            headers.clear()  # a proxy drops them, say
+    late, soon = (RESPONSE_SECONDS, 3.0), (3.0, 3.0)
+    assert waited == [late, late, late, soon, soon]
+    session.newer_token("A5")
+    assert waited[-1] == late
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("idempotent", 3.0), ("forgiving", 120.0), ("strict", 120.0)])
+def test_what_the_dialect_says_of_the_server_counts(kind: Any, seconds: float) -> None:
+    waited: list[float] = []
+
+    def send(request: HttpRequest, timeout: float) -> HttpResponse:
+        waited.append(timeout)
+        return json_response({"access_token": "A1", "refresh_token": "R1"})
+
+    session = Session(oauth2(URL + "/token", repeated_refresh=kind), send=send, refresh_timeout=3.0)
+    session.import_tokens({"access_token": "A0", "refresh_token": "R0"})
+    session.newer_token("A0")
+    assert waited == [seconds]
+
+
+def test_a_server_that_cannot_be_reached_leaves_no_refresh_that_may_have_arrived() -> None:
+    store = MemoryStore()
+
+    def send(request: HttpRequest, timeout: float) -> HttpResponse:
+        raise NotSent("no route")
+
+    session = Session(oauth2(URL + "/token", repeated_refresh="strict"), store, send=send)
+    session.import_tokens({"access_token": "A0", "refresh_token": "R0"})
+    with pytest.raises(TryLater):
+        session.newer_token("A0")
+    assert store.load().idempotency_key is None

@@ -203,3 +203,27 @@ def test_a_late_challenge_gets_newer_tokens_that_are_still_good_while_the_server
     clock.advance(5)
     with pytest.raises(TryLater):
         session._handle_challenge(sent, "/items")
+
+
+@pytest.mark.parametrize("numbers", [[3, 4, 5], [9, 10, 11], [10, 11, 12]])
+def test_a_restored_server_is_believed_whatever_number_it_counts_from(
+    endpoint: TokenEndpoint, clock: ManualClock, numbers: list[int]
+) -> None:
+    store = MemoryStore()
+    session, other = (Session(URL, store, send=endpoint, clock=clock) for _ in range(2))
+    session.import_tokens({"access_token": "A", "refresh_token": "R", "expires_in": 60, "refresh_seq": 10})
+    for number in numbers:
+        clock.advance(60)
+        body = {"access_token": f"A{number}", "refresh_token": f"R{number}", "expires_in": 60, "refresh_seq": number}
+        endpoint.next = [lambda body=body: json_response(body)]  # type: ignore[misc]
+        assert session.token() == f"A{number}"
+        assert other.token() == f"A{number}"
+    assert endpoint.count("refresh") == len(numbers)
+
+
+def test_the_end_of_a_session_is_told_in_the_words_of_the_server(endpoint: TokenEndpoint, clock: ManualClock) -> None:
+    session = logged_in_at(endpoint, clock)
+    clock.advance(1800)
+    endpoint.next = [lambda: json_response({"error": "invalid_grant", "error_description": "R1 was withdrawn"}, 400)]
+    with pytest.raises(SessionOver, match=r"log in again .*status 400, error 'invalid_grant': … was withdrawn"):
+        session.token()

@@ -6,8 +6,12 @@ from base64 import b64encode
 from dataclasses import replace
 from urllib.parse import quote_plus
 
+<<<<<<< HEAD
 from unbroken._arguments import checked
 from unbroken.client.core.dialect import INVALID_GRANT, Dialect, RequestTemplate
+=======
+from unbroken.client.core.dialect import INVALID_GRANT, Dialect, RepeatedRefresh, RequestTemplate
+>>>>>>> ae3d692d9b06c5acf8d18d2c8889fc8615593e1d
 from unbroken.errors import ConfigurationError
 
 __all__ = ["oauth2", "unbroken_server"]
@@ -27,6 +31,7 @@ def unbroken_server(url: str, *, prefix: str = "/auth") -> Dialect:
         login=RequestTemplate(base + "/login", extra={"coordinated": True}),
         mfa=RequestTemplate(base + "/login/step"),
         logout=RequestTemplate(base + "/logout"),
+        repeated_refresh="idempotent",
         origins=(url,),
     )
 
@@ -40,13 +45,15 @@ def oauth2(
     revocation_endpoint: str = "",
     origins: tuple[str, ...] = (),
     over: tuple[str, ...] = (),
+    repeated_refresh: RepeatedRefresh = "learn",
 ) -> Dialect:
     """Return the dialect of an OAuth 2.0 server (RFC 6749; revocation RFC 7009).
 
     With a *client_secret* the client authenticates by HTTP Basic (§2.3.1), else *client_id* goes into the form.
     *origins* are those of the API, by default that of the token endpoint. *over* are the words with which this server
     says, in ``error``, that a refresh token is dead, besides ``invalid_grant`` and GitHub's ``bad_refresh_token``.
-    Raises ConfigurationError for a value that cannot work.
+    *repeated_refresh* is what it does with a refresh that it gets twice (see ``Dialect``). Raises ConfigurationError
+    for a value that cannot work.
     """
     if not isinstance(over, (tuple, list)) or not all(isinstance(word, str) for word in over):
         raise ConfigurationError(f"oauth2 takes over as a tuple of words: over=({over!r},)")
@@ -65,4 +72,5 @@ def oauth2(
         logout=form(revocation_endpoint, client, {"refresh_token": "token"}) if revocation_endpoint else None,
         origins=origins or (token_endpoint,),
         ends_session=replace(INVALID_GRANT, values=INVALID_GRANT.values | {*OTHER_WORDS_FOR_INVALID_GRANT, *over}),
+        repeated_refresh=repeated_refresh,
     )

@@ -6,6 +6,7 @@
     ├── refresh            RequestTemplate of the refresh: URL, method; form, JSON or query
     ├── tokens             TokenFields: where a token response has its values
     ├── ends_session       ResponseMatch: which response to a refresh ends the session
+    ├── repeated_refresh   what the server does with a refresh that it gets twice
     ├── login, mfa         RequestTemplates of ``Session.login``: password, then a code (``mfa_token`` and ``code``)
     ├── login_failed       ResponseMatch: which response to a login means a wrong name or password
     └── logout             RequestTemplate of ``Session.logout``
@@ -13,7 +14,8 @@
 1. Only ``ends_session`` ends a session. Any other response without tokens means "try later": the tokens are kept. An
    OAuth error is one under any status, 200 included, as JSON or as a form; its message has the server's own words.
 2. A body is read only where a condition needs it, only as JSON, of declared types, and up to a declared size.
-3. The idempotency key goes out as the header ``Idempotency-Key``; a server that does not know it ignores it.
+3. The idempotency key goes out as the header ``Idempotency-Key``; a server that does not know it ignores it. One that
+   does repeats it in its response, and is known to take a repetition for what it is (``repeated_refresh="learn"``).
 4. A 401 is a challenge for us if it names our scheme, ``Bearer`` (RFC 9110 §11.6.1, RFC 6750 §3). A 401 that names
    only other schemes concerns other credentials.
 5. ``invalid_token`` is about the token (RFC 6750 §3.1), as are the words that other servers use for it.
@@ -26,7 +28,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 from urllib.parse import urlencode
 
@@ -44,13 +46,14 @@ from unbroken._http import (
     parse_challenges,
     retry_after_seconds,
 )
-from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome
+from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome, ServerKind
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, LoginRefused, TryLater
 from unbroken.tokens import TokenFields, TokenResponse, Tokens, value_at
 
 __all__ = [
     "Dialect",
     "MfaChallenge",
+    "RepeatedRefresh",
     "RequestTemplate",
     "ResponseMatch",
     "allowed_origins",
@@ -58,6 +61,7 @@ __all__ = [
 ]
 
 Encoding = Literal["form", "json", "query", "header"]
+RepeatedRefresh = Literal["learn", "idempotent", "forgiving", "strict"]
 
 
 # ---- checks of values (rule 7) ---------------------------------------------------------------------------------------
@@ -227,6 +231,10 @@ class Dialect:
     a 401; None is a 401 for our scheme (RFC 6750 §3). ``reason_field`` is the path of the word that says why a session
     is over. ``origins`` are those that get tokens, by default that of ``refresh``.
 
+    ``repeated_refresh`` is what the server does with a refresh that it gets twice: ``idempotent``, it knows the
+    idempotency key and responds the same; ``forgiving``, it accepts a used refresh token for some seconds; ``strict``,
+    it takes it for stolen, and ends the session. ``learn``: forgiving, until a response repeats the key.
+
     A challenge in a body is looked for in responses of ``body_types``, and in their first ``max_body_bytes`` bytes: a
     response that announces more stays unread.
 
@@ -243,6 +251,7 @@ class Dialect:
     challenge: ResponseMatch | Callable[[HttpResponse], bool] | None = None
     succeeded: ResponseMatch = SUCCESS
     ends_session: ResponseMatch = INVALID_GRANT
+    repeated_refresh: RepeatedRefresh = "learn"
     login_failed: ResponseMatch = field(default_factory=lambda: ResponseMatch.of(401, 403))
     reason_field: str = "reason"
     origins: tuple[str, ...] = ()
@@ -273,6 +282,11 @@ class Dialect:
         _require(
             isinstance(self.reason_field, str),
             f"Dialect.reason_field must be a dotted path as text, not {self.reason_field!r}",
+        )
+        kinds = get_args(RepeatedRefresh)
+        _require(
+            self.repeated_refresh in kinds,
+            f"Dialect.repeated_refresh must be one of {', '.join(kinds)}, not {self.repeated_refresh!r}",
         )
         for name in ("origins", "body_types"):
             _require(_is_text_tuple(getattr(self, name)), f"Dialect.{name} must be a tuple of text: ({name!r}, …)")
@@ -326,13 +340,22 @@ class Dialect:
             {"idempotency-key": f'"{idempotency_key}"'},  # rule 3
         )
 
-    def read_refresh_response(self, response: HttpResponse, *, secrets: tuple[str, ...] = ()) -> RefreshOutcome:
-        """Return what *response* to a refresh means. *secrets* are texts that no error may repeat."""
+    def server_kind(self, tokens: Tokens) -> ServerKind:
+        """Return what the server that issued *tokens* does with a refresh that it gets twice."""
+        if self.repeated_refresh == "learn":
+            return "idempotent" if tokens.idempotent else "forgiving"  # rule 3
+        return self.repeated_refresh
+
+    def read_refresh_response(
+        self, response: HttpResponse, *, idempotency_key: str = "", secrets: tuple[str, ...] = ()
+    ) -> RefreshOutcome:
+        """Return what *response* to a refresh with *idempotency_key* means. No error repeats *secrets*."""
         if self.ends_session.matches(response):
-            return GrantRejected(self._reason(response))
+            return GrantRejected(self._reason(response), _describe_error(response, secrets))
         if self.succeeded.matches(response):
             try:
-                return TokenResponse.from_response(response.parsed(), self.tokens)
+                granted = TokenResponse.from_response(response.parsed(), self.tokens)
+                return replace(granted, idempotent=_confirms(response, idempotency_key))
             except BadResponse as error:
                 if not _oauth_error(response):
                     return _unreadable_response(response, error)
@@ -420,6 +443,11 @@ def _unreadable_response(response: HttpResponse, error: BadResponse) -> Indeterm
     if isinstance(response.parsed(), Mapping):
         return Indeterminate(str(error), cause=error, may_retry=False)
     return Indeterminate("the response to the refresh cannot be read", lost=True, cause=error)
+
+
+def _confirms(response: HttpResponse, idempotency_key: str) -> bool:
+    """Return whether *response* repeats *idempotency_key*: then the server knows it (rule 3)."""
+    return bool(idempotency_key) and response.headers.get("idempotency-key", "").strip(' "') == idempotency_key
 
 
 def _mfa_challenge(response: HttpResponse) -> MfaChallenge | None:

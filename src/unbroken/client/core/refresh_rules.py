@@ -3,8 +3,9 @@
 1. One refresh runs at a time among all clients of a store. It loads the record again under the lock, and adopts what
    another client has stored meanwhile.
 2. The idempotency key is stored before the refresh is sent, and sent again with every retry, also by the next process.
-3. A response that was lost is requested again at once: a server that rotates strictly accepts a repetition only shortly
-   after, if at all.
+3. A late response is still a response. Only a server that knows the idempotency key is sent a refresh again after a
+   time limit; from any other the first response is waited for as long as it can come. A broken connection brings none:
+   then the refresh is repeated at once, because a server that forgives does so for seconds.
 4. New tokens are stored before anyone uses them, and only over the record that they were requested for. If the session
    has moved on meanwhile, they are discarded; after a logout or another login they are revoked as well.
 5. A session is over only on a definite response, and only if no client has stored other tokens meanwhile. Everything
@@ -12,6 +13,15 @@
 6. A store that was set back to older tokens of the same login gets the newer ones again, from the client that has them.
 7. A login and a logout change the epoch at once, without waiting for a refresh. A refresh of an older epoch can no
    longer write: that is how a logout wins over a refresh under way.
+8. A strict server ends the session when a used token comes again. It is sent a refresh that it may have had already
+   only if nothing else is left: when the access token cannot be used any more, and when nobody can still be waiting for
+   the first response. The lock proves that of an earlier holder on this machine; another has ``RESPONSE_SECONDS``.
+9. The response to the refresh that the store knows of is newer than the stored tokens, whatever number it has: a server
+   that was restored counts on from an older one. A response that finds other tokens in the store replaces them only if
+   the numbers prove it newer: one that is not above that of the tokens it was asked for shows that the server has
+   restarted its count, and so comes after any that counted on.
+10. If the server has ended the session while a response was on its way, its tokens are tried, by one more refresh. They
+   may have outlived the one that was refused.
 
 When a refresh is due is stated in schedule.py; what follows a challenge, in refresh_coordinator.py. The rules await
 nothing but their port: the same lines run blocking, and in a simulation that tries every interleaving with losses,
@@ -22,8 +32,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Protocol, assert_never
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, assert_never
 
 from unbroken.client.core.events import ClientEvent, LateTokensDiscarded, SessionEnded, TokensAdopted, TokensRefreshed
 from unbroken.client.core.token_store import StoredSession
@@ -31,23 +41,29 @@ from unbroken.errors import BadResponse, SessionOver, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
 __all__ = [
+    "RESPONSE_SECONDS",
     "GrantRejected",
     "Indeterminate",
     "Port",
     "RefreshOutcome",
+    "RepetitionCanWait",
+    "ServerKind",
+    "is_progress",
     "log_in",
     "log_out",
     "newer_than",
     "refresh",
+    "response_seconds",
     "tokens_from_response",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class GrantRejected:
-    """The server rejected the refresh token for good, for *reason*."""
+    """The server rejected the refresh token for good, for *reason*; ``said`` is its response in words."""
 
     reason: str
+    said: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +82,11 @@ class Indeterminate:
 
 
 RefreshOutcome = TokenResponse | GrantRejected | Indeterminate
+ServerKind = Literal["idempotent", "forgiving", "strict"]
+
+
+class RepetitionCanWait(TryLater):
+    """The refresh is not repeated while the access token can be used (rule 8)."""
 
 
 class Port(Protocol):
@@ -89,8 +110,17 @@ class Port(Protocol):
     def save(self, record: StoredSession, expected: StoredSession) -> Awaitable[bool]:
         """Compare and set, as ``TokenStore.save`` does."""
 
+    def server_kind(self, tokens: Tokens) -> ServerKind:
+        """Return what the server does with a refresh of *tokens* that it gets twice."""
+
+    def lock_holder(self) -> str:
+        """Return the name under which the lock is held now.
+
+        Whoever has held it under the same name before has released it, or is dead.
+        """
+
     def send_refresh(self, tokens: Tokens, idempotency_key: str) -> Awaitable[RefreshOutcome]:
-        """Send one refresh request (RFC 6749 §6), bounded in time.
+        """Send one refresh request (RFC 6749 §6), and wait for its response as rule 3 says.
 
         It is sent only while the lock is certainly held: a holder that was asleep and lost the lock would present a
         token that others have used meanwhile, and look like a thief.
@@ -105,37 +135,58 @@ class Port(Protocol):
 
 RETRY_PAUSES_SECONDS = (0.2, 1.0)  # before the second and the third try of one refresh
 MAX_RETRY_AFTER_SECONDS = 2.0  # a longer Retry-After is for the caller to wait for
+RESPONSE_SECONDS = 120.0  # after which no response comes any more: gateways give up before
+EARLIER = "an earlier request for it may have arrived, and its response was lost"
 
 
 # ---- refresh ---------------------------------------------------------------------------------------------------------
 
 
-async def refresh(port: Port, seen: Tokens) -> Tokens:
+async def refresh(port: Port, seen: Tokens, *, needed: bool = True) -> Tokens:
     """Return tokens newer than *seen*: refreshed, or adopted from another client of the store.
 
-    Raise SessionOver, TryLater or BadResponse.
+    *needed*: the access token of *seen* cannot be used any more, or not for long. Raise SessionOver, TryLater or
+    BadResponse.
     """
-    async with port.lock():  # rule 1
-        record = await _start_refresh(port, seen)
-        while adopted := newer_than(seen, record):
-            if not adopted.expired(port.now()):
-                port.emit(TokensAdopted(adopted.version))
-                return adopted
-            seen, record = adopted, await _start_refresh(port, adopted)
-        if not seen.refresh_token:
-            return await _end_session(port, seen, "no_refresh_token")
-        outcome, tries = await _send_with_retries(port, seen, record.idempotency_key or "")
-        match outcome:
-            case TokenResponse():
-                return await _save_response(port, record, seen, outcome, tries)
-            case GrantRejected():
-                return await _end_session(port, seen, outcome.reason)
-            case Indeterminate(cause=BadResponse() as error) if not outcome.may_retry:
-                raise error
-            case Indeterminate():
-                raise TryLater(outcome.why, retry_after=outcome.retry_after) from outcome.cause  # rule 5
-            case _:
-                assert_never(outcome)
+    try:
+        async with port.lock():  # rule 1
+            return await _refresh(port, seen, needed)
+    except _EndedMeanwhile as late:
+        async with port.lock():
+            return await _try_late_tokens(port, late.tokens)
+
+
+async def _refresh(port: Port, seen: Tokens, needed: bool) -> Tokens:
+    record, is_begun = await _start_refresh(port, seen)
+    while adopted := newer_than(seen, record):
+        if not adopted.expired(port.now()):
+            port.emit(TokensAdopted(adopted.version))
+            return adopted
+        seen, (record, is_begun) = adopted, await _start_refresh(port, adopted)
+    if not seen.refresh_token:
+        return await _end_session(port, seen, "no_refresh_token")
+    if is_begun:
+        _check_may_repeat(port, record, seen, needed)
+    sent = await _send_with_retries(port, seen, record.idempotency_key or "", needed)
+    may_have_arrived = is_begun or sent.was_lost
+    match sent.outcome:
+        case TokenResponse() as response:
+            return await _save_response(port, record, seen, response, sent.tries)
+        case GrantRejected(reason, said):
+            why = "; ".join(filter(None, (said, EARLIER if may_have_arrived else "")))
+            return await _end_session(port, seen, reason, why)
+        case Indeterminate(cause=BadResponse() as error, may_retry=False):
+            raise error
+        case Indeterminate() as outcome:
+            await _keep_for_later(port, record, seen, outcome, needed, may_have_arrived)
+            raise TryLater(outcome.why, retry_after=outcome.retry_after) from outcome.cause  # rule 5
+        case _:
+            assert_never(sent.outcome)
+
+
+def response_seconds(kind: ServerKind, refresh_timeout: float) -> float:
+    """Return how long the response to a refresh is waited for at a server of *kind* (rule 3)."""
+    return refresh_timeout if kind == "idempotent" else max(refresh_timeout, RESPONSE_SECONDS)
 
 
 def newer_than(seen: Tokens, record: StoredSession) -> Tokens | None:
@@ -147,53 +198,133 @@ def newer_than(seen: Tokens, record: StoredSession) -> Tokens | None:
     return record.tokens if record.version > seen.version else None  # rule 6: older ones do not replace them
 
 
-async def _start_refresh(port: Port, seen: Tokens) -> StoredSession:
-    """Return the stored record; if it has *seen*, with an idempotency key: a new one, or one that a crash left."""
+async def _start_refresh(port: Port, seen: Tokens) -> tuple[StoredSession, bool]:
+    """Return the stored record, and whether a refresh of *seen* has begun already, which did not end.
+
+    If it has *seen*, it has an idempotency key: a new one, or that of the refresh which a crash, say, left.
+    """
     while True:
         record = await port.load()
         was_set_back = record.version < seen.version
-        if not seen.refresh_token or newer_than(seen, record) or (record.idempotency_key and not was_set_back):
-            return record
+        if not seen.refresh_token or newer_than(seen, record):
+            return record, False
+        if record.idempotency_key and not was_set_back:
+            return record, True
         key, device_token = port.new_idempotency_key(), record.device_token
-        started = StoredSession(seen.version, seen.epoch, seen, key, device_token=device_token)
+        started = StoredSession(
+            seen.version, seen.epoch, seen, key, "", device_token, port.lock_holder(), max(port.now(), 0.0)
+        )
         if await port.save(started, record):  # rules 2 and 6
-            return started
+            return started, False
 
 
-async def _send_with_retries(port: Port, tokens: Tokens, idempotency_key: str) -> tuple[RefreshOutcome, int]:
-    """Return the outcome after at most three tries, each with the same idempotency key (rule 2), and their number."""
-    outcome = await port.send_refresh(tokens, idempotency_key)
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What came of the requests of one refresh; ``was_lost``: one of them may have arrived, without a response."""
+
+    outcome: RefreshOutcome
+    tries: int
+    was_lost: bool
+
+
+async def _send_with_retries(port: Port, tokens: Tokens, idempotency_key: str, needed: bool = True) -> _Sent:
+    """Send at most three requests, each with the same idempotency key (rule 2)."""
+    outcome, was_lost = await port.send_refresh(tokens, idempotency_key), False
     for tries, pause in enumerate(RETRY_PAUSES_SECONDS, start=1):
         if not isinstance(outcome, Indeterminate) or not outcome.may_retry:
-            return outcome, tries
-        if outcome.retry_after > MAX_RETRY_AFTER_SECONDS:
-            return outcome, tries
+            return _Sent(outcome, tries, was_lost)
+        was_lost = was_lost or outcome.lost
+        if outcome.retry_after > MAX_RETRY_AFTER_SECONDS or (was_lost and _can_wait(port, tokens, needed)):
+            return _Sent(outcome, tries, was_lost)
         await port.pause(0.0 if outcome.lost and tries == 1 else max(pause, outcome.retry_after))  # rule 3
         outcome = await port.send_refresh(tokens, idempotency_key)
-    return outcome, len(RETRY_PAUSES_SECONDS) + 1
+    was_lost = was_lost or (isinstance(outcome, Indeterminate) and outcome.lost)
+    return _Sent(outcome, len(RETRY_PAUSES_SECONDS) + 1, was_lost)
+
+
+def _can_wait(port: Port, tokens: Tokens, needed: bool) -> bool:
+    """Return whether *tokens* are better used up before a refresh of them is repeated (rule 8)."""
+    return port.server_kind(tokens) == "strict" and not needed and not tokens.expired(port.now())
+
+
+def _check_may_repeat(port: Port, record: StoredSession, seen: Tokens, needed: bool) -> None:
+    """Raise TryLater if the refresh that *record* has begun had better not be repeated now (rule 8)."""
+    if port.server_kind(seen) != "strict":
+        return
+    if _can_wait(port, seen, needed):
+        raise RepetitionCanWait("the refresh is repeated when the access token has expired")
+    age = abs(port.now() - record.begun_at)  # clocks may have been set meanwhile
+    if record.begun_by != port.lock_holder() and age < RESPONSE_SECONDS:
+        raise TryLater("another machine has begun a refresh, and its response may still come")
+
+
+async def _keep_for_later(
+    port: Port, record: StoredSession, seen: Tokens, outcome: Indeterminate, needed: bool, may_have_arrived: bool
+) -> None:
+    """Mark a refresh that has certainly not arrived at a strict server as not begun: it need not wait (rule 8)."""
+    if port.server_kind(seen) != "strict":
+        return
+    if not may_have_arrived and outcome.may_retry:  # else the lock is lost, and its next holder may be sending
+        await port.save(replace(record, idempotency_key=None, begun_by="", begun_at=0.0), record)
+    if may_have_arrived and _can_wait(port, seen, needed):
+        raise RepetitionCanWait(outcome.why) from outcome.cause
 
 
 async def _save_response(
     port: Port, record: StoredSession, seen: Tokens, response: TokenResponse, tries: int
 ) -> Tokens:
     """Store the tokens of *response* in place of *seen*, or return newer ones. Raise SessionOver if it is gone."""
+    if not is_progress(response, seen):
+        raise TryLater("the server responded with tokens that are not newer than the stored ones")
     while True:
-        fresh = tokens_from_response(response, port.now(), record.version + 1, seen.epoch, seen)
-        if not _is_newer(fresh, seen):
-            raise TryLater("the server responded with tokens that are not newer than the stored ones")
-        if await port.save(_with_tokens(fresh, record.device_token), record):  # rule 4
+        version = max(record.version, seen.version) + 1
+        fresh = tokens_from_response(response, port.now(), version, seen.epoch, seen)
+        if await port.save(_with_tokens(fresh, record.device_token), record):  # rules 4 and 9
             port.emit(TokensRefreshed(fresh.version, tries=tries))
             return fresh
         record = await port.load()
+        if record.tokens is None and record.epoch == seen.epoch:
+            raise _EndedMeanwhile(fresh)  # rule 10
         if record.tokens is None or record.epoch != seen.epoch:
             port.emit(LateTokensDiscarded(seen.version))
             await port.revoke(fresh)  # rule 4; newer_than raises now
-        if (stored := newer_than(seen, record)) and not _is_newer(fresh, stored):
+        if (stored := newer_than(seen, record)) and not _is_newer(fresh, stored, seen):
             port.emit(LateTokensDiscarded(seen.version))
             return stored
 
 
-async def _end_session(port: Port, seen: Tokens, reason: str) -> Tokens:
+class _EndedMeanwhile(Exception):
+    """The server has ended the session while a response with *tokens* was on its way (rule 10)."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        super().__init__("the session has ended meanwhile")
+        self.tokens = tokens
+
+
+async def _try_late_tokens(port: Port, late: Tokens) -> Tokens:
+    """Refresh *late* and store what comes, over a session that had ended. Raise SessionOver if it has (rule 10)."""
+    record = await port.load()
+    if record.tokens is None and record.epoch == late.epoch and late.refresh_token:
+        match await port.send_refresh(late, port.new_idempotency_key()):
+            case TokenResponse() as response:
+                late = tokens_from_response(response, port.now(), record.version + 1, late.epoch, late)
+            case Indeterminate():
+                late = replace(late, version=record.version + 1)  # nobody knows, so they are kept
+            case GrantRejected(_, said):
+                port.emit(LateTokensDiscarded(late.version))
+                raise SessionOver(record.over, said)
+        if await port.save(_with_tokens(late, record.device_token), record):
+            port.emit(TokensRefreshed(late.version))
+            return late
+        record = await port.load()
+    port.emit(LateTokensDiscarded(late.version))
+    if record.tokens is None or record.epoch != late.epoch:
+        await port.revoke(late)
+        raise SessionOver(record.over or "other_login")
+    return record.tokens
+
+
+async def _end_session(port: Port, seen: Tokens, reason: str, why: str = "") -> Tokens:
     """Clear the store and raise SessionOver, or return the tokens that another client has stored meanwhile (rule 5)."""
     while True:
         record = await port.load()
@@ -202,7 +333,7 @@ async def _end_session(port: Port, seen: Tokens, reason: str) -> Tokens:
             return stored
         if await port.save(_without_tokens(record, reason, record.epoch), record):
             port.emit(SessionEnded(seen.version, reason=reason))
-            raise SessionOver(reason)
+            raise SessionOver(reason, why)
 
 
 # ---- login and logout ------------------------------------------------------------------------------------------------
@@ -273,14 +404,23 @@ def tokens_from_response(
         token_type=response.token_type,
         version=version,
         epoch=epoch,
+        idempotent=response.idempotent,
     )
 
 
-def _is_newer(fresh: Tokens, stored: Tokens) -> bool:
-    """Return whether *fresh* may replace *stored*: by the server's generation number, or else by version."""
+def is_progress(response: TokenResponse, seen: Tokens) -> bool:
+    """Return whether *response* has other tokens than *seen*, as far as refresh token and number tell (rule 9)."""
+    is_same_number = response.refresh_seq is not None and response.refresh_seq == seen.refresh_seq
+    return not is_same_number or response.refresh_token not in (None, seen.refresh_token)
+
+
+def _is_newer(fresh: Tokens, stored: Tokens, seen: Tokens) -> bool:
+    """Return whether *fresh*, a response for *seen*, is certainly newer than *stored*, another such (rule 9)."""
     if fresh.refresh_seq is None or stored.refresh_seq is None:
-        return fresh.version > stored.version
-    return fresh.refresh_seq > stored.refresh_seq
+        return False
+    before = -1 if seen.refresh_seq is None else seen.refresh_seq
+    fresh_restarts, stored_restarts = fresh.refresh_seq <= before, stored.refresh_seq <= before
+    return fresh_restarts if fresh_restarts != stored_restarts else fresh.refresh_seq > stored.refresh_seq
 
 
 def _with_tokens(tokens: Tokens, device_token: str) -> StoredSession:

@@ -23,7 +23,8 @@ class StoredSession:
 
     ``idempotency_key`` is that of a refresh that has begun and not ended; ``over`` says why there are no tokens.
     ``device_token`` goes along with the next login: the server does not count it with the logins of strangers. It
-    outlives the session.
+    outlives the session. ``begun_by`` is the holder of the lock who began that refresh, ``begun_at`` when, in seconds
+    since the Unix epoch.
     """
 
     version: int = 0
@@ -32,6 +33,8 @@ class StoredSession:
     idempotency_key: str | None = None
     over: str = ""
     device_token: str = ""
+    begun_by: str = ""
+    begun_at: float = 0.0
 
     def same(self, other: StoredSession) -> bool:
         """Return whether *other* is this record: what a compare-and-set compares (rule 2)."""
@@ -67,13 +70,19 @@ class TokenStore(Protocol):
 
 
 class Lease(Protocol):
-    """A lock that is held, unless its holder was stopped for too long."""
+    """A lock that is held, unless its holder was stopped for too long.
+
+    It may have an attribute ``holder``: a name that proves, if a later holder has it too, that this one has released
+    the lock or is dead.
+    """
 
     def is_held(self) -> bool:
         """Return whether it is certainly held now. Raise StoreUnavailable if that cannot be learnt."""
 
 
 class _PermanentLease:
+    holder = ""
+
     def is_held(self) -> bool:
         return True
 

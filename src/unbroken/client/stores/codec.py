@@ -113,9 +113,10 @@ def _to_record(fields: dict[str, Any], store_name: str) -> StoredSession:
     if tokens and not _are_valid(tokens, version):
         raise TypeError("not a record")
     device_token = fields.get("device_token", "")  # older versions write none
-    if not _is_text(device_token):
+    begun_by, begun_at = fields.get("begun_by", ""), fields.get("begun_at", 0.0)
+    if not (_is_text(device_token) and _is_text(begun_by) and _is_time(begun_at)):
         raise TypeError("not a record")
-    return StoredSession(version, epoch, tokens, idempotency_key, over, device_token)
+    return StoredSession(version, epoch, tokens, idempotency_key, over, device_token, begun_by, begun_at)
 
 
 def _are_valid(tokens: Tokens, version: int) -> bool:
@@ -126,6 +127,7 @@ def _are_valid(tokens: Tokens, version: int) -> bool:
         and all(map(_is_time, moments))
         and all(map(_is_count, (tokens.epoch, tokens.refresh_seq or 0)))
         and bool(tokens.access_token)
+        and isinstance(tokens.idempotent, bool)
         and tokens.version == version
     )
 

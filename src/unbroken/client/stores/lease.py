@@ -5,8 +5,9 @@
 2. The processes of one user on one machine take a lock file first (``_private_files.py``), and all of them have one
    holder's name. The operating system frees the file when its holder dies; the next process gets the lease at once.
 3. A holder that was stopped for longer than its lease may have lost it. It checks that before each request, by the
-   monotonic *and* the wall clock, counted from before the lease was requested: one of them stands still while the
-   machine sleeps. If time has run out it extends the lease, which fails if another holder has had it meanwhile.
+   monotonic *and* the wall clock, counted from before the lease was requested: one of them may stand still while the
+   machine sleeps, the other may be set. If time has run out it extends the lease, which fails if another holder has had
+   it meanwhile.
 4. A holder that requests its own lease gets it, because a response may have been lost. Without a lock file, a lease
    whose grant was not confirmed, or that could not be released, is requested again under the same name.
 5. A busy lock and a lock that cannot be reached are two errors: StoreBusy and StoreUnavailable.
@@ -23,14 +24,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from unbroken._private_files import has_flock, locked_file, machine_folder
 from unbroken._time import Duration, to_seconds
 from unbroken.client.core.token_store import Lease
 from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
 
-__all__ = ["LEASE_SECONDS", "LeaseLock", "LeaseStore", "lease_seconds", "machine_lock_path"]
+__all__ = ["LEASE_SECONDS", "Clocks", "LeaseLock", "LeaseStore", "lasts", "lease_seconds", "machine_lock_path"]
 
 LEASE_SECONDS = 1.8
 MIN_LEASE_SECONDS = 1.0
@@ -147,11 +148,37 @@ def _machine_name(descriptor: int) -> str:
     return hashlib.sha256(f"{socket.gethostname()}\0{kernel}\0{file.st_dev}\0{file.st_ino}".encode()).hexdigest()[:16]
 
 
+class Clocks(NamedTuple):
+    """Two clocks at one moment, in seconds: one stands still while the machine sleeps, the other can be set."""
+
+    monotonic: float
+    wall: float
+
+    @classmethod
+    def now(cls) -> Clocks:
+        """Return both clocks of this machine. Where the system has a clock that goes on in sleep, it is the first."""
+        return cls(_monotonic(), time.time())
+
+    def plus(self, seconds: float) -> Clocks:
+        """Return both clocks *seconds* later."""
+        return Clocks(self.monotonic + seconds, self.wall + seconds)
+
+
+def lasts(ends: Clocks, now: Clocks) -> bool:
+    """Return whether a lease that ends at *ends* certainly lasts *now*, whatever one clock has done (rule 3)."""
+    return now.monotonic < ends.monotonic and now.wall < ends.wall
+
+
+def _monotonic() -> float:
+    boot_time: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot_time is None else time.clock_gettime(boot_time)
+
+
 class _HeldLease:
     """A lease that has just been requested."""
 
     def __init__(self, store: LeaseStore, holder: str) -> None:
-        self._store, self._holder = store, holder
+        self._store, self.holder = store, holder
         self._ends, self._lost = self._ends_from_now(), False
         self.released = threading.Event()
 
@@ -165,19 +192,18 @@ class _HeldLease:
         """Return whether the lease is certainly held now (rule 3)."""
         if self._lost:
             return False
-        return self._lasts() or self._extend()
+        return self._lasts() or self._extend()  # rule 3
 
     def _lasts(self) -> bool:
-        monotonic, wall = self._ends
-        return time.monotonic() < monotonic and time.time() < wall
+        return lasts(self._ends, Clocks.now())
 
     def _extend(self) -> bool:
         ends = self._ends_from_now()
-        if self._store.extend_lease(self._holder):
+        if self._store.extend_lease(self.holder):
             self._ends = ends
             return True
         self._lost = not self.released.is_set()
         return False
 
-    def _ends_from_now(self) -> tuple[float, float]:
-        return time.monotonic() + self._store.lease, time.time() + self._store.lease
+    def _ends_from_now(self) -> Clocks:
+        return Clocks.now().plus(self._store.lease)

@@ -14,15 +14,19 @@ The header ``Idempotency-Key`` of a refresh is a string of RFC 9651 §3.3.3
 
 5. ``"a"`` and ``a`` are one key: many clients leave out the quotes. Parameters after it are ignored.
 6. What is neither is no key: the refresh goes on as one without a key, as with servers that do not know the header.
+7. The response repeats the key that counted. A client learns from it that it may repeat the request with that key. A
+   server that knows no keys, or behind a proxy that drops them, repeats none.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import NoReturn
 
 from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
 from unbroken.server.core.session_info import NewSession
+from unbroken.server.grants.refresh_grant import MAX_IDEMPOTENCY_KEY_CHARS
 from unbroken.server.http.bodies import ErrorBody
 from unbroken.server.http.cookies import CookieTransport, ambiguous_cookies
 from unbroken.server.http.login import LoginEndpoints
@@ -78,7 +82,8 @@ class TokenEndpoints:
         grant_type, client_id = text_field(fields, "grant_type"), _client_id(request, fields)
         if grant_type == "refresh_token":
             token = text_field(fields, "refresh_token")
-            return _in_body(await self._refreshed(request, token, client_id, fields.get("scope")))
+            granted = await self._refreshed(request, token, client_id, fields.get("scope"))
+            return _with_key(request, _in_body(granted))
         if grant_type == "password" and self._password_grant:
             return await self._password_tokens(request, fields, client_id or "")
         body: ErrorBody = {"error": "unsupported_grant_type", "error_description": "use refresh_token"}
@@ -97,11 +102,12 @@ class TokenEndpoints:
     async def _refresh(self, request: Request, _sid: str) -> Response:
         client_id = _field_in_body(request, "client_id")
         if token := _field_in_body(request, "refresh_token"):  # rule 1
-            return _in_body(await self._refreshed(request, token, client_id, None))
+            return _with_key(request, _in_body(await self._refreshed(request, token, client_id, None)))
         if not (tokens := self._cookies.refresh_tokens(request)):
             raise InvalidRequest("missing parameter: refresh_token", reason="no_refresh_token")
         token = await self._usable_one(tokens, self._cookies.logged_in_sids(request))
-        return self._cookies.issue(request, await self._refreshed(request, token, client_id, None))
+        granted = await self._refreshed(request, token, client_id, None)
+        return _with_key(request, self._cookies.issue(request, granted))
 
     async def _usable_one(self, tokens: tuple[str, ...], logged_in: frozenset[str]) -> str:
         """Return the one of several refresh tokens, from cookies of one name, that can be used now.
@@ -195,3 +201,11 @@ def read_idempotency_key(header: str | None) -> str | None:
         return None
     quoted, bare = match.groups()
     return (bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)) or None  # rule 5
+
+
+def _with_key(request: Request, response: Response) -> Response:
+    """Return *response* with the idempotency key that *request* was carried out for (rule 7)."""
+    key = read_idempotency_key(sent := request.headers.get("idempotency-key", ""))
+    if key is None or len(key) > MAX_IDEMPOTENCY_KEY_CHARS:
+        return response
+    return replace(response, headers={**response.headers, "idempotency-key": sent})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from unbroken import ConfigurationError, Dialect, RequestTemplate, ResponseMatch, TokenFields, unbroken_server
+from unbroken import ConfigurationError, Dialect, RequestTemplate, ResponseMatch, TokenFields, oauth2, unbroken_server
 
 URL = "https://api.example/token"
 
@@ -37,6 +37,10 @@ WRONG: dict[str, Any] = {
     "TokenFields.refresh_token must be a dotted path": lambda: TokenFields(refresh_token=None),  # type: ignore[arg-type]
     "TokenFields.scope must be a dotted path": lambda: TokenFields(scope="data..scope"),
     "Dialect.refresh must be a RequestTemplate": lambda: Dialect(refresh=URL),  # type: ignore[arg-type]
+    "Dialect.repeated_refresh must be one of learn, idempotent, forgiving, strict": lambda: dialect(
+        repeated_refresh="lenient"
+    ),
+    "not None": lambda: oauth2(URL, repeated_refresh=None),  # type: ignore[arg-type]
     "Dialect.login must be a RequestTemplate": lambda: dialect(login=URL),
     "Dialect.ends_session must be a ResponseMatch": lambda: dialect(ends_session=401),
     "Dialect.challenge must be a ResponseMatch": lambda: dialect(challenge=401),

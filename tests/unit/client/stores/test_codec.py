@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import keyring
@@ -10,7 +12,7 @@ from keyrings.alt.file import PlaintextKeyring
 
 from unbroken import ConfigurationError, FileStore
 from unbroken.client.core.token_store import EMPTY, StoredSession
-from unbroken.client.stores.codec import key_from_environment, key_from_keyring, new_key
+from unbroken.client.stores.codec import CorruptRecord, SessionCodec, key_from_environment, key_from_keyring, new_key
 from unbroken.tokens import Tokens
 
 TOKENS = Tokens("the access token", "the refresh token", 60.0, 1000.0, version=7, epoch=2)
@@ -64,3 +66,24 @@ def test_keys_come_from_the_environment_or_the_keyring(monkeypatch: pytest.Monke
         assert FileStore(tmp_path / "t", key=key).load() == EMPTY
     finally:
         keyring.set_keyring(before)
+
+
+def test_a_refresh_under_way_is_kept_with_who_began_it_and_when() -> None:
+    codec = SessionCodec("here")
+    begun = StoredSession(7, 2, replace(TOKENS, idempotent=True), "key", begun_by="a machine", begun_at=1000.0)
+    assert codec.decode(codec.encode(begun)) == begun
+
+
+@pytest.mark.parametrize("wrong", [{"begun_by": 7}, {"begun_by": "a\nb"}, {"begun_at": "now"}, {"begun_at": -1.0}])
+def test_what_cannot_have_begun_a_refresh_is_no_record(wrong: dict[str, object]) -> None:
+    codec = SessionCodec("here")
+    fields = json.loads(codec.encode(RECORD)) | wrong
+    with pytest.raises(CorruptRecord):
+        codec.decode(json.dumps(fields).encode())
+
+
+def test_a_record_without_the_newer_fields_is_read() -> None:
+    codec = SessionCodec("here")
+    fields = json.loads(codec.encode(RECORD))
+    del fields["begun_by"], fields["begun_at"], fields["tokens"]["idempotent"]
+    assert codec.decode(json.dumps(fields).encode()) == RECORD

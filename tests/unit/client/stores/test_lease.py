@@ -13,7 +13,7 @@ import pytest
 from tests.support.waiting import until
 from unbroken import ConfigurationError, StoreBusy, StoreUnavailable
 from unbroken._private_files import has_flock
-from unbroken.client.stores.lease import LeaseLock, machine_lock_path
+from unbroken.client.stores.lease import Clocks, LeaseLock, lasts, machine_lock_path
 from unbroken.client.stores.sqlite import SqliteStore
 
 needs_flock = pytest.mark.skipif(not has_flock(), reason="this system has no flock")
@@ -158,3 +158,20 @@ def test_a_folder_of_locks_that_another_user_may_change_is_not_used(
     else:
         folder.chmod(0o777)
     assert machine_lock_path("redis", "host") is None
+
+
+def test_a_lease_lasts_only_while_both_clocks_say_so() -> None:
+    ends = Clocks(100.0, 1000.0).plus(2.0)
+    assert lasts(ends, Clocks(101.0, 1001.0))
+    assert not lasts(ends, Clocks(102.0, 1001.0)), "the wall clock was set back"
+    assert not lasts(ends, Clocks(101.0, 1002.0)), "the machine has slept"
+
+
+def test_a_name_that_proves_that_its_last_holder_is_gone_needs_a_lock_file(tmp_path: Path) -> None:
+    def holder(path: str | None) -> str:
+        with LeaseLock(Lock(), path).acquire(0.0) as lease:
+            return lease.holder  # type: ignore[attr-defined]
+
+    assert holder(None) != holder(None)
+    if has_flock():
+        assert holder(str(tmp_path / "lock")) == holder(str(tmp_path / "lock"))

@@ -207,3 +207,21 @@ async def test_the_address_kept_is_the_connections_and_not_a_headers() -> None:
 def test_a_request_and_a_response_show_no_secret() -> None:
     request = Request("POST", "/auth/login", {"authorization": "Bearer SECRET"}, b"SECRET")
     assert "SECRET" not in repr(request) + repr(Response(200, {}, b"SECRET"))
+
+
+@pytest.mark.parametrize(
+    ("key", "echoed"), [("7c9e", True), ('"7c9e"', True), ("", False), ('"open', False), ("k" * 201, False)]
+)
+async def test_the_response_to_a_refresh_repeats_the_idempotency_key_that_counted(key: str, echoed: bool) -> None:
+    endpoints = endpoints_of()
+    _, tokens = await post(endpoints, "/auth/login", **LOGIN)
+    for path, headers, body in (
+        ("/auth/refresh", JSON, '{{"refresh_token": "{}"}}'),
+        ("/auth/token", FORM, "grant_type=refresh_token&refresh_token={}"),
+    ):
+        sent = headers | ({"idempotency-key": key} if key else {})
+        response = await endpoints.handle(Request("POST", path, sent, body.format(tokens["refresh_token"]).encode()))
+        assert response is not None
+        assert response.status == 200
+        assert response.headers.get("idempotency-key") == (key if echoed else None)
+        tokens = json.loads(response.body)

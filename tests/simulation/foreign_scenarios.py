@@ -1,0 +1,187 @@
+"""What is simulated in the world of foreign servers, and what must hold at every end.
+
+A session may be lost only where its newest tokens are: with a connection that broke, or with a process that died,
+between the server's response and the store of a server that gives nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from tests.simulation.explore import Explorer, Program, Report, Step
+from tests.simulation.foreign_world import (
+    Budget,
+    ForeignPort,
+    ForeignWorld,
+    Machine,
+    Nature,
+    Server,
+    first_record,
+    serial_of,
+)
+from unbroken.client.core import refresh_rules as rules
+from unbroken.client.core.events import SessionEnded
+from unbroken.errors import SessionOver, TryLater
+
+Check = Callable[[ForeignWorld, list[Step]], Iterable[str]]
+
+
+def client(refreshes: int, *, needed: bool = True) -> Program:
+    """Refreshes so often in a row; what must be tried later is not."""
+
+    async def live_on(port: ForeignPort) -> str:
+        tokens = first_record().tokens
+        assert tokens is not None
+        for _ in range(refreshes):
+            tokens = await rules.refresh(port, tokens, needed=needed)
+        return "served"
+
+    return live_on
+
+
+async def comes_back(port: ForeignPort) -> str:
+    """Refreshes what is in the store, also after it was told to try later or to log in again."""
+    for _ in range(3):
+        record = await port.load()
+        if record.tokens is None:
+            continue
+        try:
+            await rules.refresh(port, record.tokens)
+        except (TryLater, SessionOver):
+            continue
+        return "served"
+    return "gave up"
+
+
+@dataclass(frozen=True)
+class ForeignScenario:
+    """Programs in a world, with what must hold at each end. ``kind`` is what the dialect says of the server.
+
+    ``sleeps_with_response``: a machine may also sleep while tokens are on their way to it.
+    """
+
+    name: str
+    nature: Nature
+    kind: str
+    programs: tuple[Program, ...]
+    check: Check
+    budget: Budget = Budget()
+    one_machine: bool = False
+    sleeps: tuple[str, ...] = ("stopped", "suspended")
+    sleeps_with_response: bool = True
+    jump_seconds: float = 5.0
+    full: bool = False
+
+    def run(self, *, stop_at_first: bool = False) -> Report:
+        world = ForeignWorld(
+            Server(self.nature),
+            first_record(),
+            self.budget,
+            (Machine(),) * len(self.programs),
+            one_machine=self.one_machine,
+            jump_seconds=self.jump_seconds,
+            ways_to_sleep=self.sleeps,
+            sleeps_with_response=self.sleeps_with_response,
+        )
+
+        def port(who: int, start: float) -> ForeignPort:
+            return ForeignPort(who, start, self.kind, one_machine=self.one_machine)
+
+        explorer = Explorer(world, list(self.programs), port, self.check, most=6_000_000)
+        return explorer.run(stop_at_first=stop_at_first)
+
+
+# ---- what must hold --------------------------------------------------------------------------------------------------
+
+
+def kept(world: ForeignWorld, steps: list[Step]) -> Iterable[str]:
+    """No session is lost that could be kept, and one that is lost is told of once."""
+    if world.lost_for_good:
+        yield from told_once(steps)
+        return
+    if world.server.reused:
+        yield "a used token came again"
+    if world.server.nature == "strict" and world.server.current is not None:
+        yield from found_alive(world, steps)
+    for step in steps:
+        if step.end and step.end.how == "error" and not isinstance(step.end.value, TryLater):
+            yield f"a session was lost that could be kept: {step.end.value!r}"
+
+
+def served(world: ForeignWorld, steps: list[Step]) -> Iterable[str]:
+    """Everybody got new tokens, and nothing had to be tried later."""
+    yield from kept(world, steps)
+    for step in steps:
+        if step.end and step.end.how == "error":
+            yield f"not everybody was served: {step.end.value!r}"
+
+
+def finished(world: ForeignWorld, steps: list[Step]) -> Iterable[str]:
+    """What a process began that is dead, the next one finishes."""
+    yield from kept(world, steps)
+    if any(step.end and isinstance(step.end.value, TryLater) for step in steps):
+        yield "what a dead process began was not finished"
+
+
+def found_alive(world: ForeignWorld, steps: list[Step]) -> Iterable[str]:
+    """Whatever somebody was told meanwhile: in the end the store has the tokens that the server takes."""
+    tokens = world.record.tokens
+    crashed = any(step.end and step.end.how == "crash" for step in steps)
+    if not crashed and not world.lost_for_good and (tokens is None or serial_of(tokens) != world.server.current):
+        yield "the good tokens are not in the store"
+
+
+def not_ended_early(world: ForeignWorld, steps: list[Step]) -> Iterable[str]:
+    """While the access token can be used, a strict server is given no reason to end the session."""
+    if world.server.reused:
+        yield "the session was ended while its access token could be used"
+    yield from kept(world, steps)
+
+
+def told_once(steps: list[Step]) -> Iterable[str]:
+    if sum(isinstance(event, SessionEnded) for step in steps for event in step.events) > 1:
+        yield "the end of one session was told twice"
+
+
+TWO = (client(1), client(2))
+FOREIGN_SCENARIOS = (
+    ForeignScenario("late, strict", "strict", "strict", TWO, kept, Budget(lost=1)),
+    ForeignScenario("late, strict, and not known to be", "strict", "learn", TWO, kept, Budget(lost=1)),
+    ForeignScenario("late, forgiving", "forgiving", "learn", TWO, served, Budget(lost=2)),
+    ForeignScenario("late, idempotent", "idempotent", "idempotent", TWO, served, Budget(lost=2)),
+    ForeignScenario("late, idempotent, learnt", "idempotent", "learn", (client(2), client(2)), served, Budget(lost=2)),
+    ForeignScenario("a death, strict", "strict", "strict", TWO, finished, Budget(crashes=1, lost=1), one_machine=True),
+    ForeignScenario("a death elsewhere, strict", "strict", "strict", TWO, kept, Budget(crashes=1)),
+    ForeignScenario("a death, forgiving", "forgiving", "learn", TWO, kept, Budget(crashes=1, lost=1, seconds=2)),
+    ForeignScenario("a background refresh, strict", "strict", "strict", (client(1, needed=False),) * 2, not_ended_early,
+                    Budget(lost=1, crashes=1)),
+    ForeignScenario("a sleep, strict", "strict", "strict", TWO, kept, Budget(seconds=3, sleeps=1)),
+    ForeignScenario("a sleep on one machine", "strict", "learn", TWO, kept, Budget(seconds=3, sleeps=1),
+                    one_machine=True),
+    ForeignScenario("a sleep before the request", "strict", "learn", TWO, kept, Budget(seconds=3, sleeps=1),
+                    sleeps_with_response=False),
+    ForeignScenario("a sleep, forgiving", "forgiving", "learn", TWO, kept, Budget(seconds=3, sleeps=1)),
+    ForeignScenario("a sleep, idempotent", "idempotent", "idempotent", TWO, kept, Budget(seconds=3, sleeps=1)),
+    ForeignScenario("a sleep, refusing", "refusing", "learn", (client(1), client(1), comes_back), found_alive,
+                    Budget(seconds=2, sleeps=1), sleeps=("stopped",)),
+    ForeignScenario("a lost heartbeat", "strict", "strict", TWO, kept, Budget(seconds=4, beats=3)),
+    ForeignScenario("a lost heartbeat, forgiving", "forgiving", "learn", TWO, kept, Budget(seconds=4, beats=3)),
+    ForeignScenario("clock jumps", "strict", "learn", TWO, kept, Budget(seconds=3, jumps=2)),
+    ForeignScenario("a long clock jump", "strict", "strict", TWO, kept, Budget(seconds=1, jumps=1), jump_seconds=9e3),
+    ForeignScenario("a clock jump in a sleep", "strict", "learn", TWO, kept, Budget(seconds=3, sleeps=1, jumps=1),
+                    sleeps=("stopped",), sleeps_with_response=False),
+    ForeignScenario("a restored server", "strict", "learn", (client(3), client(2)), served, Budget(restores=1)),
+    ForeignScenario("a restored server, losses", "idempotent", "idempotent", TWO, served, Budget(restores=1, lost=2)),
+    ForeignScenario("a restored server, a sleep", "idempotent", "idempotent", TWO, kept,
+                    Budget(restores=1, seconds=3, sleeps=1), sleeps=("stopped",)),
+    ForeignScenario("a restored server, deaths", "idempotent", "idempotent", TWO, kept, Budget(restores=2, crashes=1)),
+    ForeignScenario("three, a sleep, strict", "strict", "strict", (*TWO, client(1)), kept,
+                    Budget(seconds=3, sleeps=1), full=True),
+    ForeignScenario("two sleeps and jumps", "strict", "learn", TWO, kept, Budget(seconds=4, sleeps=2, jumps=1),
+                    sleeps=("stopped",), sleeps_with_response=False, full=True),
+    ForeignScenario("a sleep, a lost beat, a death", "forgiving", "learn", (*TWO, client(1)), kept,
+                    Budget(seconds=3, sleeps=1, beats=2, crashes=1), full=True),
+    ForeignScenario("a restored server, everything", "idempotent", "idempotent", TWO, kept,
+                    Budget(restores=2, seconds=3, sleeps=1, lost=1, crashes=1), full=True),
+)  # fmt: skip
