@@ -28,7 +28,7 @@ except ImportError as error:
     raise ImportError("unbroken.mcp needs the MCP SDK: pip install 'unbroken[mcp]'") from error
 
 from unbroken._http import origin_of, parse_challenges
-from unbroken.client.profiles import Profile, find_profile, login_lock, save_profile, token_store
+from unbroken.client.profiles import Profile, delete_profile, find_profile, login_lock, save_profile, token_store
 from unbroken.client.session import ProfileSession
 from unbroken.errors import ConfigurationError, InvalidRequest, SessionOver, StoreBusy
 from unbroken.httpx2 import SessionAuth
@@ -115,6 +115,8 @@ class ProfileTokenStorage:
             raise ConfigurationError(f"there is no session {self.name}: log in with unbroken.mcp.OAuthProvider")
         if before is not None and before.server != profile.server:
             raise ConfigurationError(f"{self.name} is a session at {before.url}: log it out first, or use another name")
+        if before is None:
+            delete_profile(profile.name, profile.store)  # tokens without a profile: whose they are is unknown
         save_profile(profile)
         ProfileSession(profile, token_store(profile.name, profile.store)).import_tokens(
             TokenResponse(tokens.access_token, tokens.refresh_token, tokens.expires_in, scope=tokens.scope or "")

@@ -255,12 +255,16 @@ def save_profile(profile: Profile) -> None:
         raise ConfigurationError(f"the profile cannot be written to {folder}: {error.strerror}") from error
 
 
-def delete_profile(name: str) -> None:
-    """Delete the profile and its tokens, also token files that were damaged and set aside."""
+def delete_profile(name: str, kind: str = "") -> None:
+    """Delete the profile and its tokens, also token files that were damaged and set aside.
+
+    *kind* is where tokens without a profile may be, which knows it otherwise.
+    """
     folder = _folder()
     with contextlib.suppress(UnbrokenError):  # no profile, or one that cannot be read
-        if find_profile(name).store == "keyring":
-            _delete_secret(name)
+        kind = find_profile(name).store
+    if kind == "keyring":
+        _delete_secret(name)
     tokens = folder / f"{name}.tokens.json"
     for file in (folder / f"{name}.json", tokens, *folder.glob(f"{tokens.name}.damaged-*")):
         with contextlib.suppress(FileNotFoundError):
@@ -268,9 +272,11 @@ def delete_profile(name: str) -> None:
 
 
 def _delete_secret(name: str) -> None:
-    import keyring  # noqa: PLC0415  # an extra, which the profile shows to be there
-    import keyring.errors  # noqa: PLC0415
-
+    try:
+        import keyring  # noqa: PLC0415  # an extra
+        import keyring.errors  # noqa: PLC0415
+    except ImportError:
+        return
     with contextlib.suppress(keyring.errors.KeyringError):
         keyring.delete_password(KEYRING_SERVICE, name)
 

@@ -49,6 +49,20 @@ def test_ten_programs_of_three_kinds_share_one_login_at_a_strict_server(shell: S
         assert server.refreshes >= 3
 
 
+def test_tokens_in_the_keyring_whose_profile_is_lost_go_to_no_server(api: Shell, server: Backend) -> None:
+    keyring = {"PYTHON_KEYRING_BACKEND": "keyrings.alt.file.PlaintextKeyring"}
+    login = ["--as", "lost", "--user", "ada", "--password-stdin", "--keep", "keyring"]
+    assert api("login", server.url, *login, given=PASSWORD, **keyring).returncode == 0
+    old = api("token", "lost", **keyring).stdout.strip()
+    (api.folder / "lost.json").unlink()
+    with StrictServer().run() as other:
+        endpoints = ["--token-endpoint", other.url + "/token", "--revocation-endpoint", other.url + "/token"]
+        done = api("login", other.url, *login, *endpoints, given=PASSWORD, **keyring)
+        assert done.returncode == 0, done.stderr
+        assert [form["grant_type"] for form in other.forms] == ["password"]
+        assert api("token", "lost", **keyring).stdout.strip() != old
+
+
 def test_a_login_says_where_the_tokens_are_kept_and_all_programs_look_there(api: Shell, server: Backend) -> None:
     key = {"UNBROKEN_STORE_KEY": new_key()}
     login = ["login", server.url, "--as", "secret", "--user", "ada", "--password-stdin"]

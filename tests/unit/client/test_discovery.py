@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tests.support.backend import Backend, running
@@ -306,6 +307,25 @@ def test_a_long_response_is_no_response(server: Backend) -> None:
 
     with running(Starlette(routes=[Route("/{path:path}", long)])) as port, pytest.raises(TryLater, match="no response"):
         oauth2.discover(f"http://127.0.0.1:{port}")
+
+
+def test_a_server_that_drips_has_no_more_than_the_timeout() -> None:
+    async def dripping() -> AsyncIterator[bytes]:
+        yield b"{"
+        while True:
+            await asyncio.sleep(0.05)
+            yield b" "
+
+    async def respond(request: Request) -> Response:
+        return StreamingResponse(dripping(), media_type="application/json")
+
+    from starlette.applications import Starlette
+
+    with running(Starlette(routes=[Route("/{path:path}", respond)])) as port:
+        began = time.monotonic()
+        with pytest.raises(TryLater, match="timeout"):
+            oauth2.discover(f"http://127.0.0.1:{port}", timeout=0.5)
+        assert time.monotonic() - began < 5.0
 
 
 def test_the_call_has_the_parameters_of_the_dialect() -> None:

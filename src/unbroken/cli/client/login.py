@@ -220,7 +220,7 @@ def _subject(tokens: Tokens) -> str:
 def _store(profile: Profile, tokens: Tokens, *, revoke_old: bool) -> None:
     """Store the login. A pasted token may belong to the session that had the name: that session is not revoked."""
     if profile.name not in profile_names():
-        delete_profile(profile.name)  # rule 4
+        delete_profile(profile.name, profile.store)  # rule 4
     save_profile(profile)
     store = token_store(profile.name, profile.store)
     before = store.load().tokens
