@@ -15,7 +15,7 @@ from unbroken.client.stores.codec import new_key
 
 PROGRAM = ROOT / "tests" / "support" / "visitor.py"
 KINDS = ["sync"] * 4 + ["async"] * 3 + ["cli"] * 3
-SECONDS = 6.0
+SECONDS = 5.0
 
 
 def test_ten_programs_of_three_kinds_share_one_login_at_a_strict_server(shell: Shell) -> None:

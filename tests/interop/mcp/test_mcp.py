@@ -209,7 +209,7 @@ async def test_the_storage_gives_the_sdk_no_refresh_token(strict: StrictServer, 
 
 def test_processes_of_three_kinds_share_the_login_of_the_first(folder: Path) -> None:
     """The SDK's login, a session and commands: one of the first logs in, and nobody spends a token twice."""
-    with StrictServer(lifetime=1.5).run() as strict:
+    with StrictServer(lifetime=3.0).run() as strict:
 
         async def verify(token: str) -> AccessToken | None:
             return whoever(token) if strict.is_good(token) else None
