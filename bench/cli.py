@@ -17,7 +17,8 @@ from tempfile import TemporaryDirectory
 
 from bench.figure import Figure, in_turns
 from unbroken import Tokens
-from unbroken.cli.client.profiles import Profile, save_profile, token_store
+from unbroken.client.profiles import Profile, save_profile, token_store
+from unbroken.client.session import ProfileSession
 
 ROUNDS = 9
 LIMIT = 20.0  # bare interpreters
@@ -53,7 +54,7 @@ def _log_in() -> None:
     save_profile(profile)
     assert (Path(os.environ["UNBROKEN_HOME"]) / "api.json").exists()
     tokens = Tokens("access", "refresh", expires_in=365 * 86400.0, received_at=time.time())
-    profile.session(token_store("api")).import_tokens(tokens)
+    ProfileSession(profile, token_store("api")).import_tokens(tokens)
 
 
 def _cpu_seconds(*arguments: str) -> Callable[[], float]:

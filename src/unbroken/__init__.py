@@ -2,11 +2,13 @@
 
 from unbroken._http import HttpRequest, HttpResponse, NotSent, ResponseLost, Send
 from unbroken._time import Clock
-from unbroken.client.core.backends import oauth2, unbroken_server
+from unbroken.client.core.backends import unbroken_server
 from unbroken.client.core.dialect import Dialect, RequestTemplate, ResponseMatch
 from unbroken.client.core.events import ClientEvent
+from unbroken.client.core.metadata import AuthorizationServer, ProtectedResource
 from unbroken.client.core.schedule import Leeway, RefreshWindow
 from unbroken.client.core.token_store import Lease, StoredSession, TokenStore
+from unbroken.client.discovery import oauth2
 from unbroken.client.port import MfaPrompt
 from unbroken.client.session import Session, Status
 from unbroken.client.stores import FileStore, MemoryStore, open_token_store
@@ -31,6 +33,7 @@ from unbroken.errors import (
 from unbroken.tokens import TokenFields, TokenResponse, Tokens
 
 __all__ = [
+    "AuthorizationServer",
     "BadResponse",
     "ClientEvent",
     "Clock",
@@ -50,6 +53,7 @@ __all__ = [
     "MfaPrompt",
     "NotReplayable",
     "NotSent",
+    "ProtectedResource",
     "RefreshStorm",
     "RefreshWindow",
     "Refused",

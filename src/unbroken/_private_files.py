@@ -54,6 +54,7 @@ __all__ = [
     "read_beginning",
     "read_private",
     "read_secret",
+    "replace_private",
     "require_flock",
     "require_private_folder",
     "resolve_private",
@@ -145,6 +146,19 @@ def read_secret(path: str | os.PathLike[str], what: str) -> bytes:
     if not HAS_OWNERS or os.statvfs(named.parent).f_flag & os.ST_RDONLY:
         return named.read_bytes()
     return read_private(resolve_private(named, what), what, closed_by_folder=True)
+
+
+def replace_private(path: Path, data: bytes) -> None:
+    """Put a file with *data*, for its owner alone, in the place of the one at *path*, in one step. Raise OSError."""
+    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp makes it 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
 
 
 def machine_folder(folder: str | None = None) -> str:

@@ -30,6 +30,7 @@ from tests.docs.pages import ROOT
 PAGE = ROOT / "docs" / "extend" / "private-names.md"
 SOURCE = ROOT / "src" / "unbroken"
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # documented by Python
+OF_OS = {"_exit"}  # likewise
 DOCUMENTED = {"_meta", "_state", "_default_manager", "_base_manager"}  # by Django, in spite of their names
 URL = "http://127.0.0.1/"
 
@@ -253,7 +254,7 @@ def private_names() -> dict[str, str]:
                 case ast.Attribute(attr=name) | ast.Constant(value=str(name)):
                     if re.fullmatch(r"_(?!_|unbroken_)[a-zA-Z0-9_]*[a-z][a-zA-Z0-9_]*", name):
                         used.setdefault(name, f"{file.relative_to(ROOT)}:{node.lineno}")
-    return {name: where for name, where in used.items() if name not in defined | OF_NAMED_TUPLES}
+    return {name: where for name, where in used.items() if name not in defined | OF_NAMED_TUPLES | OF_OS}
 
 
 def test_the_page_lists_every_private_name_of_others() -> None:

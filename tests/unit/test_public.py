@@ -13,10 +13,11 @@ from tests.support.paths import ROOT
 
 NAMES = {
     "unbroken": """
-        BadResponse ClientEvent Clock ConfigurationError Dialect FileStore HttpRequest HttpResponse InvalidGrant
+        AuthorizationServer BadResponse ClientEvent Clock ConfigurationError Dialect FileStore HttpRequest
+        HttpResponse InvalidGrant
         InvalidRequest InvalidScope InvalidToken Lease Leeway LoginRefused MemoryStore MfaPrompt NotReplayable
-        NotSent RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost ResponseMatch Send Session
-        SessionOver Status StoreBusy StoreUnavailable StoredSession TokenFields TokenResponse TokenStore Tokens
+        NotSent ProtectedResource RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost ResponseMatch Send
+        Session SessionOver Status StoreBusy StoreUnavailable StoredSession TokenFields TokenResponse TokenStore Tokens
         TooManyAttempts TryLater UnbrokenError oauth2 open_token_store unbroken_server
     """,
     "unbroken.errors": """
@@ -48,6 +49,7 @@ NAMES = {
     "unbroken.httpx2": "SessionAuth SessionTransport why_not_replayed",
     "unbroken.requests": "SessionAuth no_auth why_not_replayed",
     "unbroken.aiohttp": "SessionMiddleware why_not_replayed",
+    "unbroken.mcp": "OAuthProvider ProfileTokenStorage SessionAuth http_client",
     "unbroken.starlette": """
         AccessTokenMiddleware AccessTokenUser BearerBackend claims_from_ticket current_claims routes
     """,

@@ -40,6 +40,9 @@ CLIENT_COMMANDS = {
     "status": CommandEntry("client.commands:status", "Show the state of the sessions."),
     "logout": CommandEntry("client.commands:logout", "Log out and forget the session."),
     "exec": CommandEntry("client.commands:exec_", "Run a command with an access token in its environment."),
+    "broker": CommandEntry(
+        "client.broker:broker", "Give access tokens to this user's other programs, over a Unix socket."
+    ),
     "credential": CommandEntry("client.credential:credential", "Give tokens to git, docker and kubectl."),
     "completion": CommandEntry("app:completion", "Print the completion script of a shell."),
 }

@@ -339,7 +339,8 @@ class RefreshCoordinator:
         epoch = self._state.epoch
         record = self._store.load()
         if record.tokens is None:
-            raise SessionOver(self._state.over_reason if record.over in ("", "not_logged_in") else record.over)
+            known = self._state.over_reason if record.over in ("", "not_logged_in") else ""
+            raise SessionOver(known or record.over or "not_logged_in")
         active = self.activate(record.tokens)
         self._state.install(active, epoch=epoch)
         return active

@@ -16,6 +16,13 @@ from unbroken.cli.parsers import InvalidValue, parse_duration
 from unbroken.cli.settings import read_settings
 from unbroken.client.core.content_coding import decode_body
 from unbroken.client.core.dialect import is_bearer_challenge
+from unbroken.client.core.metadata import (
+    read_authorization_server,
+    read_protected_resource,
+    resource_metadata_url,
+    server_metadata_urls,
+)
+from unbroken.client.profiles import _parse_profile
 from unbroken.client.stores.codec import CorruptRecord, SessionCodec
 from unbroken.errors import (
     BadResponse,
@@ -146,6 +153,42 @@ def _jwt(data: bytes) -> object:
     return lifetime, jwt_lifetime(_text(data))
 
 
+def _server_metadata(data: bytes) -> object:
+    """Metadata whose fields hold the value of *data*, or that is *data*."""
+    junk = parse_json(data)
+    fields = {"issuer": "https://a.example", "token_endpoint": "https://a.example/token"}
+    for name in ("", "token_endpoint", "jwks_uri", "scopes_supported", "token_endpoint_auth_methods_supported"):
+        try:
+            server = read_authorization_server({**fields, name: junk} if name else junk, "https://a.example")
+        except BadResponse:
+            continue
+        assert server.token_endpoint.startswith("https://")
+    return junk
+
+
+def _resource_metadata(data: bytes) -> object:
+    junk, url = parse_json(data), "https://a.example/orders"
+    fields = {"resource": "https://a.example", "authorization_servers": ["https://b.example"]}
+    for name in ("", "resource", "authorization_servers", "scopes_supported"):
+        try:
+            resource, servers, *_ = read_protected_resource({**fields, name: junk} if name else junk, url)
+        except BadResponse:
+            continue
+        assert resource.startswith("https://a.example")
+        assert all(server.startswith("https://") for server in servers)
+    return junk, resource_metadata_url(_text(data))
+
+
+def _well_known(data: bytes) -> object:
+    return server_metadata_urls(_text(data))
+
+
+def _profile(data: bytes) -> object:
+    """A profile is checked as a whole: what it may raise becomes "the profile is damaged"."""
+    document: Any = parse_json(data)
+    return document if not isinstance(document, dict) else _parse_profile("api", document).dialect()
+
+
 PARSERS: dict[str, Parser] = {
     "JSON": Parser(parse_json, (), JSON_SEEDS),
     "form": Parser(lambda data: _as_form(data).parsed(), (), JSON_SEEDS),
@@ -178,6 +221,24 @@ PARSERS: dict[str, Parser] = {
     "duration": Parser(lambda data: parse_duration(_text(data)), (InvalidValue,), (b"30m", b"1.5h", b"7d", b"1e9")),
     "duration of a program": Parser(
         lambda data: to_seconds("x", _number(data)), (ConfigurationError,), (b"1", b"-0.0")
+    ),
+    "server metadata": Parser(
+        _server_metadata,
+        (),
+        (
+            b'{"issuer": "https://a.example", "token_endpoint": "https://a.example/t"}',
+            b'"http://127.0.0.1/"',
+            b'["x", 1]',
+        ),
+    ),
+    "resource metadata": Parser(
+        _resource_metadata, (), (b'"https://a.example/or"', b'Bearer resource_metadata="https://b"', b'["http://x"]')
+    ),
+    "issuer": Parser(_well_known, (ConfigurationError,), (b"https://a.example/b", b"https://a.example:99999/?x#y")),
+    "profile": Parser(
+        _profile,
+        (ConfigurationError, ValueError, TypeError, KeyError, AttributeError),
+        (b'{"unbroken": 1, "url": "https://a.example", "kind": "oauth2", "origins": ["https://b.example"]}',),
     ),
     "settings": Parser(_settings, (), (b"postgresql://a:b@c/d", b"30m", b"8400", b"Strict")),
     "request body": Parser(_request, (Refused,), JSON_SEEDS),

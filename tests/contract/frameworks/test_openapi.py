@@ -26,7 +26,7 @@ from tests.support.faces import PASSWORD, authenticate, authorization, scopes_of
 from unbroken.server import Cookies, MemorySessionStore, Sessions
 from unbroken.testing import running
 
-METADATA = "/.well-known/oauth-authorization-server"
+METADATA = ("/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource")
 GOOD = [
     not_a_server_error,
     status_code_conformance,
@@ -139,7 +139,7 @@ def test_valid_requests_get_the_described_responses(plain_url: str) -> None:
     call("POST", "/auth/ticket", 200, token)
     call("POST", "/auth/sessions/revoke-others", 200, token)
     files = ("/auth/unbroken.js", "/auth/unbroken.js.map", "/.well-known/jwks.json")
-    for path in ("/auth/health", "/auth/health/ready", *files, METADATA):
+    for path in ("/auth/health", "/auth/health/ready", *files, *METADATA):
         call("GET", path, 200)
     call("POST", "/auth/revoke", 200, body={"token": "whatever"}, **form)
     call("POST", "/auth/logout", 204, token)

@@ -247,6 +247,16 @@ def test_the_metadata_names_endpoints_that_exist(wire: Wire) -> None:
     assert wire.http.get(facts["jwks_uri"].removeprefix("https://id.example.org")).status_code == 200
 
 
+def test_the_metadata_of_the_api_names_its_authorization_server(wire: Wire) -> None:
+    response = wire.http.get("/.well-known/oauth-protected-resource")
+    assert response.headers["cache-control"] == "public, max-age=300"
+    assert response.json() == {
+        "resource": "https://id.example.org",
+        "authorization_servers": ["https://id.example.org"],
+        "bearer_methods_supported": ["header"],
+    }
+
+
 @pytest.mark.parametrize("sid", ["%00", "a" * 500, "%ff", "%ed%a0%80"])
 def test_a_malformed_sid_is_not_found(wire: Wire, sid: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bearer = authorization(wire.login()["access_token"])

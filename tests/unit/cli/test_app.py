@@ -12,7 +12,8 @@ import click
 import pytest
 
 from unbroken.cli.app import COMMANDS, run, unbroken
-from unbroken.cli.client.profiles import Profile, save_profile, token_store
+from unbroken.client.profiles import Profile, save_profile, token_store
+from unbroken.client.session import ProfileSession
 from unbroken.tokens import Tokens
 
 SERVER_ONLY = {"joserfc", "cryptography", "starlette", "uvicorn", "argon2", "anyio"}
@@ -28,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("UNBROKEN_HOME", str(tmp_path / "home"))
     profile = Profile(name="api", url="https://api.example.com", user="ada")
     save_profile(profile)
-    profile.session(token_store("api")).import_tokens(Tokens("a-token", "a-refresh-token", expires_in=3600.0))
+    ProfileSession(profile, token_store("api")).import_tokens(Tokens("a-token", "a-refresh-token", expires_in=3600.0))
     return tmp_path
 
 

@@ -16,17 +16,10 @@ from typing import NoReturn
 
 import click
 
-from unbroken.cli.client.profiles import (
-    Profile,
-    complete_name,
-    delete_profile,
-    find_profile,
-    open_session,
-    profile_names,
-    session_name,
-)
+from unbroken.cli.client.profiles import complete_name, open_session, session_name
 from unbroken.cli.options import option
 from unbroken.cli.terminal import print_table, say
+from unbroken.client.profiles import Profile, delete_profile, find_profile, profile_names
 from unbroken.errors import InvalidRequest, UnbrokenError
 
 __all__ = ["exec_", "logout", "status", "token"]
@@ -36,8 +29,20 @@ NOT_FOUND, NOT_RUNNABLE = 127, 126  # exit statuses of every shell
 
 @click.command()
 @session_name
-def token(name: str) -> None:
+@option(
+    "--watch",
+    "target",
+    default="",
+    metavar="FILE|SOCKET",
+    help="Keep the token in this file, or behind this socket (unix:PATH, or PATH.sock), until a signal ends it.",
+)
+def token(name: str, target: str) -> None:
     """Print a good access token, refreshed if necessary."""
+    if target:
+        from unbroken.cli.client.watch import watch  # noqa: PLC0415  # it loads asyncio
+
+        watch(name, target)
+        return
     with open_session(name) as (_, session):
         say(session._authorize(fresh=True).tokens.access_token)
 
@@ -138,16 +143,35 @@ def _logout_result(profile: Profile, *, is_over: bool, is_confirmed: bool) -> st
 
 @click.command("exec")
 @option("--env", default="UNBROKEN_TOKEN", show_default=True, metavar="VARIABLE", help="The variable for the token.")
+@option(
+    "--broker",
+    "with_broker",
+    envvar=None,
+    is_flag=True,
+    help="Serve good tokens while it runs, at the socket $UNBROKEN_BROKER.",
+)
 @session_name
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
-def exec_(name: str, command: tuple[str, ...], env: str) -> None:
-    """Run a command with an access token in its environment. The exit status is that of the command."""
+def exec_(name: str, command: tuple[str, ...], env: str, with_broker: bool) -> None:
+    """Run a command with an access token in its environment. The exit status is that of the command.
+
+    The token in the environment does not change; for a command that runs longer than it lives, there is --broker.
+    """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", env):
         raise InvalidRequest("the name of a variable has letters, digits and '_', and does not start with a digit")
+    environment = {**os.environ, **(_broker_variables(name) if with_broker else {})}
     with open_session(name) as (_, session):
-        environment = {**os.environ, env: session._authorize(fresh=True).tokens.access_token}
+        environment[env] = session._authorize(fresh=True).tokens.access_token
     sys.stdout.flush()
     _replace_process(list(command), environment)
+
+
+def _broker_variables(name: str) -> dict[str, str]:
+    """Return what tells the command where its broker is, which runs from now on."""
+    from unbroken.cli.client.exec_broker import start_broker  # noqa: PLC0415  # it loads asyncio
+
+    find_profile(name)
+    return {"UNBROKEN_BROKER": start_broker(name), "UNBROKEN_SESSION": name}
 
 
 def _replace_process(command: list[str], environment: dict[str, str]) -> NoReturn:

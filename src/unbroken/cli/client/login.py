@@ -22,8 +22,11 @@ import click
 from unbroken import _base64
 from unbroken._http import HttpRequest, NotSent, ResponseLost, origin_of
 from unbroken._transport import http_sender
-from unbroken.cli.client.profiles import (
+from unbroken.cli.options import option
+from unbroken.cli.terminal import ask, ask_secret, confirm, say
+from unbroken.client.profiles import (
     DEFAULT_PREFIX,
+    STORES,
     Profile,
     delete_profile,
     find_profile,
@@ -33,9 +36,7 @@ from unbroken.cli.client.profiles import (
     token_store,
     valid_name,
 )
-from unbroken.cli.options import option
-from unbroken.cli.terminal import ask, ask_secret, confirm, say
-from unbroken.client.session import Session
+from unbroken.client.session import ProfileSession, Session
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, SessionOver, TryLater
 from unbroken.tokens import Tokens, value_at
 
@@ -70,6 +71,7 @@ class Credentials:
 @option("--client-id", default="", help="Its id for this client.")
 @option("--client-secret-stdin", is_flag=True, help="Read the client secret from standard input, before the password.")
 @option("--origin", multiple=True, metavar="URL", help="Another origin that may get the tokens. May be repeated.")
+@option("--keep", type=click.Choice(STORES), help="Where the tokens are kept.  [default: file]")
 @option("--allow-plain-http", is_flag=True, help="Allow tokens to be sent unencrypted.")
 @option("--replace", "may_replace", is_flag=True, help="Replace another user's session without a question.")
 @click.pass_context
@@ -89,6 +91,7 @@ def login(
     client_id: str,
     client_secret_stdin: bool,
     origin: tuple[str, ...],
+    keep: str | None,
     allow_plain_http: bool,
     may_replace: bool,
 ) -> None:
@@ -112,6 +115,7 @@ def login(
         origins=origin,
         plain_http=allow_plain_http,
         pasted=paste,
+        store=_store_kind(name, keep),
     )
     prepare_folder()  # rule 1
     _check_same_server(profile)
@@ -141,7 +145,7 @@ def _login_fields(profile: Profile, scope: str, label: str) -> dict[str, str]:
 
 
 def _log_in(profile: Profile, credentials: Credentials, fields: Mapping[str, str], *, may_replace: bool) -> None:
-    session = profile.session()  # raises ConfigurationError, before any secret is asked for
+    session = ProfileSession(profile)  # raises ConfigurationError, before any secret is asked for
     if credentials.paste:
         tokens = _log_in_by_refresh_token(session)
         profile = replace(profile, user=_subject(tokens))
@@ -217,13 +221,13 @@ def _subject(tokens: Tokens) -> str:
 def _store(profile: Profile, tokens: Tokens, *, revoke_old: bool) -> None:
     """Store the login. A pasted token may belong to the session that had the name: that session is not revoked."""
     if profile.name not in profile_names():
-        delete_profile(profile.name)  # rule 4
+        delete_profile(profile.name, profile.store)  # rule 4
     save_profile(profile)
-    store = token_store(profile.name)
+    store = token_store(profile.name, profile.store)
     before = store.load().tokens
-    profile.session(store).import_tokens(tokens)
+    ProfileSession(profile, store).import_tokens(tokens)
     if before and revoke_old:
-        old = profile.session()
+        old = ProfileSession(profile)
         old.import_tokens(before)
         if not old.logout():
             print("unbroken: the replaced session may stay valid at the server until it expires", file=sys.stderr)
@@ -234,6 +238,16 @@ def _check_same_server(profile: Profile) -> None:
         raise InvalidRequest(
             f"{profile.name} is a session at {find_profile(profile.name).url}: log it out first, or use another name"
         )
+
+
+def _store_kind(name: str, wanted: str | None) -> str:
+    """Return where the tokens of the session are kept. Programs that use it look there until it is logged out."""
+    if name not in profile_names():
+        return wanted or "file"
+    before = find_profile(name).store
+    if wanted in (None, before):
+        return before
+    raise InvalidRequest(f"the tokens of {name} are kept by --keep {before}: log it out first, or use another name")
 
 
 def _confirm_replacement(profile: Profile, *, may_replace: bool) -> None:

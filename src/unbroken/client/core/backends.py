@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import replace
+from typing import Literal
 from urllib.parse import quote_plus
 
-<<<<<<< HEAD
 from unbroken._arguments import checked
-from unbroken.client.core.dialect import INVALID_GRANT, Dialect, RequestTemplate
-=======
 from unbroken.client.core.dialect import INVALID_GRANT, Dialect, RepeatedRefresh, RequestTemplate
->>>>>>> ae3d692d9b06c5acf8d18d2c8889fc8615593e1d
 from unbroken.errors import ConfigurationError
 
 __all__ = ["oauth2", "unbroken_server"]
@@ -42,14 +39,17 @@ def oauth2(
     *,
     client_id: str = "",
     client_secret: str = "",
+    client_auth: Literal["basic", "post"] = "basic",
     revocation_endpoint: str = "",
+    resource: str = "",
     origins: tuple[str, ...] = (),
     over: tuple[str, ...] = (),
     repeated_refresh: RepeatedRefresh = "learn",
 ) -> Dialect:
     """Return the dialect of an OAuth 2.0 server (RFC 6749; revocation RFC 7009).
 
-    With a *client_secret* the client authenticates by HTTP Basic (§2.3.1), else *client_id* goes into the form.
+    With a *client_secret* the client authenticates by HTTP Basic (§2.3.1), or with *client_auth* "post" in the form;
+    without one, *client_id* goes into the form. *resource* goes along with each refresh and login (RFC 8707).
     *origins* are those of the API, by default that of the token endpoint. *over* are the words with which this server
     says, in ``error``, that a refresh token is dead, besides ``invalid_grant`` and GitHub's ``bad_refresh_token``.
     *repeated_refresh* is what it does with a refresh that it gets twice (see ``Dialect``). Raises ConfigurationError
@@ -57,9 +57,14 @@ def oauth2(
     """
     if not isinstance(over, (tuple, list)) or not all(isinstance(word, str) for word in over):
         raise ConfigurationError(f"oauth2 takes over as a tuple of words: over=({over!r},)")
+    if client_auth not in ("basic", "post"):
+        raise ConfigurationError(f'oauth2 takes client_auth "basic" or "post", not {client_auth!r}')
     headers: dict[str, str] = {}
     client: dict[str, object] = {"client_id": client_id} if client_id else {}
-    if client_secret:
+    audience: dict[str, object] = {"resource": resource} if resource else {}
+    if client_secret and client_auth == "post":
+        client["client_secret"] = client_secret
+    elif client_secret:
         pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
         headers, client = {"authorization": "Basic " + b64encode(pair.encode()).decode()}, {}
 
@@ -67,8 +72,8 @@ def oauth2(
         return RequestTemplate(url, "POST", "form", rename or {}, extra, headers)
 
     return Dialect(
-        refresh=form(token_endpoint, {"grant_type": "refresh_token", **client}),
-        login=form(token_endpoint, {"grant_type": "password", **client}),
+        refresh=form(token_endpoint, {"grant_type": "refresh_token", **client, **audience}),
+        login=form(token_endpoint, {"grant_type": "password", **client, **audience}),
         logout=form(revocation_endpoint, client, {"refresh_token": "token"}) if revocation_endpoint else None,
         origins=origins or (token_endpoint,),
         ends_session=replace(INVALID_GRANT, values=INVALID_GRANT.values | {*OTHER_WORDS_FOR_INVALID_GRANT, *over}),

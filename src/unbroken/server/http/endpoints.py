@@ -16,7 +16,7 @@
     GET    /auth/revocations       access token, ?after=CURSOR          revoked sessions
     GET    /auth/health, /auth/health/ready                             200, or 503         health.py
     GET    /auth/unbroken.js, /auth/unbroken.js.map                     browser module      static.py
-    GET    /.well-known/jwks.json, /.well-known/oauth-authorization-server                  discovery.py
+    GET    /.well-known/jwks.json, oauth-authorization-server, oauth-protected-resource     discovery.py
 
 1. A rejected refresh token is 400 ``invalid_grant`` at every endpoint. Nothing else has this code, except a wrong
    password at ``/token``, where RFC 6749 §5.2 prescribes it. At ``/login`` a wrong password is 401 ``access_denied``

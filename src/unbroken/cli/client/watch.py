@@ -1,0 +1,104 @@
+"""``unbroken token NAME --watch``: the access token in a file, or behind a socket, kept good until a signal ends it.
+
+1. The file has mode 0600 and is replaced as a whole, so that a reader gets one token, never a part. A file or a folder
+   of another user's, and a link, are refused (``_private_files.py``), and so is a file with other content than a token.
+2. The token is refreshed before it expires, and replaced at once when another program has refreshed the session.
+3. At the end the file is removed: a token that nobody keeps good would only be a wrong one later. After a kill -9 it
+   stays, and the next watcher replaces it.
+4. While no refresh is possible, the file keeps the last token, and a line on standard error says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Self
+
+from unbroken._http import is_safe_in_header
+from unbroken._private_files import read_private, replace_private, require_private_folder
+from unbroken.cli.client.broker import serve_sessions
+from unbroken.cli.terminal import say
+from unbroken.client.profiles import find_profile
+from unbroken.client.session import ProfileSession
+from unbroken.errors import ConfigurationError, TryLater
+
+__all__ = ["watch"]
+
+POLL_SECONDS = 0.5
+SOCKET_SUFFIX, SOCKET_SCHEME = ".sock", "unix:"
+WHAT = "the file of the token"
+
+
+def watch(name: str, target: str) -> None:
+    """Keep the access token of the session *name* in the file, or behind the socket, *target*."""
+    if target.startswith(SOCKET_SCHEME) or target.endswith(SOCKET_SUFFIX):
+        find_profile(name)
+        serve_sessions(Path(target.removeprefix(SOCKET_SCHEME)), (name,))
+    else:
+        _watch_file(ProfileSession.of_name(name, {}), Path(target))
+
+
+def _watch_file(session: ProfileSession, target: Path) -> None:
+    ended, file = threading.Event(), TokenFile(target)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with session, file:
+        tokens = session.fresh_tokens()
+        file.write(tokens.tokens.access_token)
+        say(f"the token is in {file.path}")
+        sys.stdout.flush()
+        complaint = ""
+        while not ended.wait(POLL_SECONDS):
+            try:
+                tokens, complaint = session.fresh_tokens(), ""  # rule 2
+            except TryLater as error:  # rule 4
+                if str(error) != complaint:
+                    complaint = str(error)
+                    print(f"unbroken: {complaint}", file=sys.stderr)
+            file.write(tokens.tokens.access_token)
+
+
+class TokenFile:
+    """The file at *path*, removed at the end of the ``with`` block (rules 1 and 3). Raise ConfigurationError."""
+
+    def __init__(self, path: Path) -> None:
+        path = path.expanduser().absolute()
+        try:
+            folder = Path(os.path.realpath(path.parent, strict=True))
+        except OSError as error:
+            raise ConfigurationError(f"the folder {path.parent} cannot be used: {error.strerror}") from error
+        self.path = folder / path.name
+        require_private_folder(folder)
+        self._content()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+    def write(self, token: str) -> None:
+        """Write *token* if it is not there."""
+        data = token.encode() + b"\n"
+        if self._content() != data:
+            try:
+                replace_private(self.path, data)
+            except OSError as error:
+                raise ConfigurationError(f"{WHAT} {self.path} cannot be written: {error.strerror}") from error
+
+    def _content(self) -> bytes:
+        """Return what is there; nothing without a file. Raise ConfigurationError if it is not ours to replace."""
+        try:
+            found = read_private(self.path, WHAT)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise ConfigurationError(f"{WHAT} {self.path} cannot be read: {error.strerror}") from error
+        if found.count(b"\n") > 1 or not is_safe_in_header(found.decode("latin-1").removesuffix("\n")):
+            raise ConfigurationError(f"{self.path} holds something else than a token: name another file")
+        return found

@@ -1,0 +1,61 @@
+"""What could lead the tokens of a profile astray: to a server that the name had before, or that planted the profile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.strict_server import StrictServer
+from unbroken import Session, SessionOver, TryLater
+from unbroken.client.profiles import Profile, delete_profile, save_profile, token_store
+from unbroken.client.session import ProfileSession
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in [name for name in os.environ if name.startswith("UNBROKEN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("UNBROKEN_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def log_in(server: StrictServer) -> dict[str, Any]:
+    """Log in at *server* under the name ``api``, and return its tokens."""
+    profile = Profile(name="api", url=server.url, kind="oauth2", token_endpoint=server.url + "/token", user="ada")
+    save_profile(profile)
+    tokens = server.log_in()
+    ProfileSession(profile, token_store("api")).import_tokens(tokens)
+    return tokens
+
+
+@pytest.mark.parametrize("moment", ["good", "expired", "over"])
+def test_a_program_that_runs_on_takes_no_tokens_of_another_server_to_the_old_one(
+    folder: Path, attacks: Any, moment: str
+) -> None:
+    with StrictServer(lifetime=3600).run() as old, StrictServer(lifetime=3600).run() as new:
+        log_in(old)
+        session = Session.open("api")
+        if moment == "good":
+            session.token()
+        if moment == "over":
+            delete_profile("api")
+            with pytest.raises(SessionOver):
+                session.newer_token(session.token())
+        attacks.try_one()
+        delete_profile("api")
+        tokens = log_in(new)
+        got = []
+        for _ in range(3):
+            for ask in (session.token, lambda: asyncio.run(session.atoken())):
+                try:
+                    got.append(session.newer_token(ask()))
+                except (SessionOver, TryLater):
+                    continue
+        assert not {tokens["access_token"], tokens["refresh_token"]} & set(got)
+        assert tokens["refresh_token"] not in [form.get("refresh_token") for form in old.forms]
+        assert new.forms == []
+        assert Session.open("api").token() == tokens["access_token"], "the other login is untouched"
