@@ -4,19 +4,21 @@
    missing, and a connection is shared with the parent: each must be replaced before it is used.
 2. The registry holds its objects weakly: a registered object lives no longer for it.
 3. What a child must not inherit even for a moment, such as an open SQLite connection, is used inside a gate: a fork
-   waits until the gate is empty, for a few seconds at most.
+   waits until the gate is empty, for a few seconds at most. What stays open between two uses is then closed.
+4. A child closes its copies of the parent's sockets, and does not tell the other end: else a server keeps the
+   connection of a parent that is gone for as long as the child lives.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["ForkAware", "ForkGate", "register_fork_aware"]
+__all__ = ["ForkAware", "ForkGate", "ForkGuarded", "close_copy", "is_worker_process", "register_fork_aware"]
 
 GATE_SECONDS = 6.0  # longer than SQLite waits for a busy file
 
@@ -29,6 +31,7 @@ class ForkAware(Protocol):
 
 
 _registered: WeakSet[ForkAware] = WeakSet()  # rule 2
+_imported_in = os.getpid()
 
 
 def register_fork_aware(one: ForkAware) -> None:
@@ -41,6 +44,34 @@ def _reset_all() -> None:
         one.reset_after_fork()
 
 
+def is_worker_process() -> bool:
+    """Return whether this process was forked, or started by multiprocessing.
+
+    Such processes often end without waiting for their threads: by ``os._exit``, or by the signal of a pool.
+    """
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if os.getpid() != _imported_in:
+        return True
+    return multiprocessing is not None and multiprocessing.parent_process() is not None
+
+
+def close_copy(descriptor: int) -> None:
+    """Close a forked child's copy of the parent's socket (rule 4)."""
+    if descriptor >= 0:
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+class ForkGuarded(Protocol):
+    """An object that keeps something open which a child must not inherit (rule 3)."""
+
+    def close_before_fork(self) -> None:
+        """Close it: nobody is inside the gate. It is opened again when it is needed, in the parent and in the child."""
+
+    def leave_to_parent(self) -> None:
+        """Neither use nor close what is open. Called in the child of a fork that could not wait."""
+
+
 class ForkGate:
     """Keeps forks out while a thread is inside (rule 3); its own forks do not wait for it."""
 
@@ -49,29 +80,41 @@ class ForkGate:
         self._inside = 0
         self._is_forking = False
         self._here = threading.local()
+        self._guarded: WeakSet[ForkGuarded] = WeakSet()  # rule 2
+        self._was_empty = False  # at the fork under way
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self._close, after_in_parent=self._open, after_in_child=self._reset)
 
-    @contextmanager
-    def enter(self) -> Iterator[None]:
+    def guard(self, one: ForkGuarded) -> None:
+        """Have *one* closed before each fork from now on."""
+        self._guarded.add(one)
+
+    def __enter__(self) -> None:
         """Be inside; wait for a fork under way first."""
+        depth = getattr(self._here, "depth", 0)
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_forking, GATE_SECONDS)
+            if self._is_forking and not depth:  # else the fork waits for this thread
+                self._changed.wait_for(lambda: not self._is_forking, GATE_SECONDS)
             self._inside += 1
-        self._here.depth = getattr(self._here, "depth", 0) + 1
-        try:
-            yield
-        finally:
-            self._here.depth -= 1
-            with self._changed:
-                self._inside -= 1
+        self._here.depth = depth + 1
+
+    def __exit__(self, *_: object) -> None:
+        self._here.depth -= 1
+        with self._changed:
+            self._inside -= 1
+            if self._is_forking:
                 self._changed.notify_all()
 
     def _close(self) -> None:
         own = getattr(self._here, "depth", 0)
         with self._changed:
+            self._changed.wait_for(lambda: not self._is_forking, GATE_SECONDS)  # another thread forks
             self._is_forking = True
             self._changed.wait_for(lambda: self._inside <= own, GATE_SECONDS)
+            self._was_empty = self._inside == 0
+        if self._was_empty:
+            for one in list(self._guarded):
+                one.close_before_fork()
 
     def _open(self) -> None:
         with self._changed:
@@ -81,6 +124,9 @@ class ForkGate:
     def _reset(self) -> None:
         self._changed = threading.Condition()
         self._inside, self._is_forking = getattr(self._here, "depth", 0), False
+        if not self._was_empty:
+            for one in list(self._guarded):
+                one.leave_to_parent()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork

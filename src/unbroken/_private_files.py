@@ -17,7 +17,8 @@ A lock between the processes of one machine is ``flock`` on a file of its own.
 
 5. The file is never deleted: a process that waits on a deleted file and one that creates it anew would hold two locks.
 6. The operating system releases the lock when its holder dies. A forked child has a copy of the descriptor, which would
-   keep the lock: it closes the copy at once, and the holder unlocks explicitly.
+   keep the lock: it closes the copy at once, and the holder unlocks explicitly. A fork waits where a descriptor is open
+   and not yet known, or no longer.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unbroken._fork import register_fork_aware
+from unbroken._fork import ForkGate, close_copy, register_fork_aware
 from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
 
 try:
@@ -233,15 +234,26 @@ def file_lock(path: str, timeout: float) -> Iterator[None]:
 @contextmanager
 def locked_file(path: str, timeout: float) -> Iterator[int]:
     """Hold the lock file as ``file_lock`` does, and give its descriptor."""
-    try:
-        descriptor = open_private(Path(path), os.O_RDWR | os.O_CREAT, "the lock file")
-    except OSError as error:
-        raise StoreUnavailable(f"the lock file {path} cannot be opened: {error.strerror}") from error
-    _lock_descriptors.all.add(descriptor)
+    descriptor = _open_lock(path)
     try:
         _acquire_lock(descriptor, path, timeout)
         yield descriptor
     finally:
+        _unlock(descriptor)
+
+
+def _open_lock(path: str) -> int:
+    try:
+        with _gate:  # rule 6
+            descriptor = open_private(Path(path), os.O_RDWR | os.O_CREAT, "the lock file")
+            _lock_descriptors.all.add(descriptor)
+            return descriptor
+    except OSError as error:
+        raise StoreUnavailable(f"the lock file {path} cannot be opened: {error.strerror}") from error
+
+
+def _unlock(descriptor: int) -> None:
+    with _gate:
         if descriptor in _lock_descriptors.all:  # a child that was forked in the block has closed it
             _lock_descriptors.all.discard(descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # rule 6
@@ -272,9 +284,10 @@ class _LockDescriptors:
 
     def reset_after_fork(self) -> None:
         for descriptor in self.all:
-            os.close(descriptor)  # rule 6
+            close_copy(descriptor)  # rule 6
         self.all.clear()
 
 
+_gate = ForkGate()
 _lock_descriptors = _LockDescriptors()
 register_fork_aware(_lock_descriptors)

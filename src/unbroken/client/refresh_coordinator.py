@@ -16,6 +16,9 @@
 7. What began under one epoch is not finished under another, and tokens of an older epoch never come back: a request
    that waited for a refresh is not sent for another login.
 8. All state that requests share is in SessionState, behind one lock. No store, network or callback is used under it.
+9. In a worker process, which may end without waiting for its threads, the request that starts a background refresh
+   waits for it for a moment. Else the refresh would be cut off after the server has used up the token, and before the
+   store has the new one.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from unbroken._fork import register_fork_aware
+from unbroken._fork import is_worker_process, register_fork_aware
 from unbroken._single_flight import SingleFlight
 from unbroken._sync import run_sync
 from unbroken._time import Clock
@@ -61,15 +64,20 @@ from unbroken.tokens import Tokens
 __all__ = ["Plan", "RefreshCoordinator", "RefreshFlight", "SessionState"]
 
 RELOAD_INTERVAL_SECONDS = 1.0  # between two loads of the store during a cool-down
+WORKER_WAIT_SECONDS = 2.0  # rule 9
 
 RefreshFlight = SingleFlight[ActiveTokens]
 
 
 class Plan(NamedTuple):
-    """Tokens that can be used now, and a refresh that is worth waiting for. Neither: return the response as it is."""
+    """Tokens that can be used now, and a refresh that is worth waiting for. Neither: return the response as it is.
+
+    *patience* is how many seconds it is worth; None: as long as the caller waits at all.
+    """
 
     usable: ActiveTokens | None
     flight: RefreshFlight | None
+    patience: float | None = None
 
 
 class SessionState:
@@ -236,12 +244,16 @@ class RefreshCoordinator:
         usable = active if age < ages.expires_at else None
         is_old = age >= ages.refresh_before_use_at
         try:
-            flight = self._join_or_start_refresh(active, "expired" if is_old else "ageing", usable)
+            flight, is_new = self._join_or_start_refresh(active, "expired" if is_old else "ageing", usable)
         except TRANSIENT_ERRORS:
             if usable is None:
                 raise
             return Plan(usable, None)  # rule 4
-        return Plan(usable, flight if fresh or is_old else None)
+        if fresh or is_old:
+            return Plan(usable, flight)
+        if is_new and is_worker_process():
+            return Plan(usable, flight, WORKER_WAIT_SECONDS)  # rule 9
+        return Plan(usable, None)
 
     def tokens_after_challenge(self, sent: ActiveTokens, endpoint: object, active: ActiveTokens) -> Plan:
         """Decide after *endpoint* has challenged *sent*, while *active* are the current tokens.
@@ -256,11 +268,12 @@ class RefreshCoordinator:
             return self.tokens_for_request(False, active)
         if not active.tokens.refresh_token or self._state.is_excluded(endpoint, sent):
             return Plan(None, None)  # rule 3
-        return Plan(None, self._join_or_start_refresh(active, "challenge"))
+        return Plan(None, self._join_or_start_refresh(active, "challenge")[0])
 
     def _join_or_start_refresh(
         self, active: ActiveTokens, why: RefreshReason, usable: ActiveTokens | None = None
-    ) -> RefreshFlight:
+    ) -> tuple[RefreshFlight, bool]:
+        """Return the refresh to wait for, and whether this call has started it."""
         reload = None if usable else lambda: self._reload(active)
         try:
             flight, is_new = self._state.flight_for(
@@ -273,7 +286,7 @@ class RefreshCoordinator:
             flight.start(self._dispatcher.deliver)
         else:
             self._dispatcher.emit_now(RefreshJoined(active.tokens.version))
-        return flight
+        return flight, is_new
 
     # ---- in a worker thread ------------------------------------------------------------------------------------
 

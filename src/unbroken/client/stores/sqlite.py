@@ -115,7 +115,7 @@ class SqliteStore:
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
-        with _gate.enter():  # rule 1
+        with _gate:  # rule 1
             yield from self._open()
 
     def _open(self) -> Iterator[Any]:
