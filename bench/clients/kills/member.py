@@ -1,0 +1,159 @@
+"""One process of the fleet: ``python -m bench.clients.kills.member JSON``. It may be killed at any moment.
+
+1. It writes a line for each request, at once: what (``ours``, ``fixed``, ``cli``), when it ended, seconds, outcome.
+2. Every fifth request has a fixed token, that of another login: so both are measured under the same load.
+3. ``warm`` is the first request of a process, in which connections are made and modules imported; it is not measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+TIMEOUT = 30.0
+FIXED_OF = 5  # requests
+
+
+def record(what: str, began: float, outcome: str) -> None:
+    line = f"{what} {time.time():.4f} {time.perf_counter() - began:.5f} {outcome}\n"
+    os.write(1, line.encode())
+
+
+def name_of(error: BaseException) -> str:
+    reason = getattr(error, "reason", "")
+    return f"{type(error).__name__}:{reason}" if isinstance(reason, str) and reason else type(error).__name__
+
+
+def pause(about: dict[str, Any]) -> float:
+    seconds: float = about["pause"] * random.uniform(0.5, 1.5)
+    return seconds
+
+
+def session_of(about: dict[str, Any]) -> Any:
+    from unbroken import Session, oauth2
+    from unbroken.client.stores import open_token_store
+
+    return Session(oauth2(about["url"] + "/token"), open_token_store(about["store"], about["name"]))
+
+
+# ---- kinds -----------------------------------------------------------------------------------------------------------
+
+
+def python_sync(about: dict[str, Any]) -> None:
+    import httpx2
+
+    from unbroken.httpx2 import SessionAuth
+
+    auth, fixed = SessionAuth(session_of(about)), {"authorization": f"Bearer {about['fixed']}"}
+    with httpx2.Client(timeout=TIMEOUT) as client:
+
+        def once(what: str, **how: Any) -> None:
+            began = time.perf_counter()
+            try:
+                outcome = str(client.get(about["url"] + "/api", **how).status_code)
+            except Exception as error:
+                outcome = name_of(error)
+            record(what, began, outcome)
+
+        once("warm", auth=auth)
+        for number in itertools.count():
+            time.sleep(pause(about))
+            if number % FIXED_OF:
+                once("ours", auth=auth)
+            else:
+                once("fixed", headers=fixed)
+
+
+async def in_loop(about: dict[str, Any], send: Callable[..., Awaitable[Any]], auth: Any) -> None:
+    fixed = {"authorization": f"Bearer {about['fixed']}"}
+
+    async def once(what: str, **how: Any) -> None:
+        began = time.perf_counter()
+        try:
+            outcome = str((await send(about["url"] + "/api", **how)).status_code)
+        except Exception as error:
+            outcome = name_of(error)
+        record(what, began, outcome)
+
+    await once("warm", auth=auth)
+    for number in itertools.count():
+        await asyncio.sleep(pause(about))
+        if number % FIXED_OF:
+            await once("ours", auth=auth)
+        else:
+            await once("fixed", headers=fixed)
+
+
+async def python_async(about: dict[str, Any]) -> None:
+    import httpx2
+
+    from unbroken.httpx2 import SessionAuth
+
+    async with httpx2.AsyncClient(timeout=TIMEOUT) as client:
+        await in_loop(about, client.get, SessionAuth(session_of(about)))
+
+
+async def mcp(about: dict[str, Any]) -> None:
+    """A client of MCP over HTTP: it posts messages of JSON-RPC."""
+    import httpx
+
+    from unbroken.httpx import SessionAuth
+
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+
+        async def post(url: str, **how: Any) -> Any:
+            return await client.post(url, json=message, **how)
+
+        await in_loop(about, post, SessionAuth(session_of(about)))
+
+
+REQUEST = """
+import http.client, os, sys
+connection = http.client.HTTPConnection(sys.argv[1], timeout=30)
+connection.request("GET", "/api", headers={"authorization": "Bearer " + os.environ["UNBROKEN_TOKEN"]})
+sys.exit(connection.getresponse().status != 200)
+"""
+
+
+def cli(about: dict[str, Any]) -> None:
+    """A script: a command that gets the token in its environment, then one that prints it."""
+    unbroken, address = [sys.executable, "-m", "unbroken.cli"], about["url"].removeprefix("http://")
+    commands = (
+        [*unbroken, "exec", about["name"], "--", sys.executable, "-S", "-c", REQUEST, address],
+        [*unbroken, "token", about["name"]],
+    )
+    what = "warm"
+    while True:
+        for command in commands:
+            began = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            words = "200" if done.returncode == 0 else "_".join(done.stderr.split())[-150:] or "refused"
+            record(what, began, words)
+            what = "cli"
+            time.sleep(8 * pause(about))
+
+
+def main() -> None:
+    about = json.loads(sys.argv[1])
+    match about["kind"]:
+        case "sync":
+            python_sync(about)
+        case "async":
+            asyncio.run(python_async(about))
+        case "mcp":
+            asyncio.run(mcp(about))
+        case "cli":
+            cli(about)
+
+
+if __name__ == "__main__":
+    main()
