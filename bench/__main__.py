@@ -5,7 +5,7 @@ It prints Markdown. ``server`` writes a million sessions into each database and 
 omitted, unless it is named.
 
 ``python -m bench clients [a b c …] [NAME …]`` prints tables of its own; ``python -m bench clients fleet`` kills members
-of a fleet for ten minutes (``--minutes M``, ``--small``). Exit status 1: a limit was missed.
+of a fleet for ten minutes (``--minutes M``, ``--small``, ``--peers``). Exit status 1: a limit was missed.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from typing import Any
 
 from bench.clients.cell import family
 from bench.clients.kills.hosts import Host, hosts, listen
+from bench.clients.kills.peers import PEERS, write
 from bench.clients.kills.server import MANNERS, ONCE
 from bench.figure import Figure
 from unbroken import Session, TokenResponse, oauth2
@@ -43,7 +44,7 @@ from unbroken.client.stores import open_token_store
 LIFETIME = 3.0  # seconds
 PAUSE = 1.0  # seconds between two requests of a member, on average
 KILL_EVERY = 2.0  # seconds
-AIMED = 4  # every so many kills is aimed
+AIMED = 4  # every so many kills is aimed at a process that holds a lock
 QUIET = 1 / 3  # of the time
 RATIO, RECOVERY_SECONDS = 2.0, 3.0
 SLACK_SECONDS = 0.1  # two processes read the clock
@@ -73,6 +74,10 @@ SMALL = (
     Plan("forgiving", "postgres", ("sync", "mcp", "async")),
     Plan("github-like", "file", ("cli", "sync", "mcp")),
 )
+BESIDE_PEERS = tuple(
+    Plan(manner, "file", (kind,) * 4) for kind in ("sync", *PEERS) for manner in ("strict", "forgiving")
+)
+PEERS_SECONDS, PEERS_AIMED = 45.0, 2
 
 
 # ---- members and groups ----------------------------------------------------------------------------------------------
@@ -183,13 +188,38 @@ class Group:
 
     def replace_lost(self, kills: Sequence[Kill]) -> None:
         """Note that the login is lost, and why, and log in anew."""
-        at, log = time.time(), self.logs()[-1]["log"]
+        at = time.time()
+        is_unavoidable = self._is_unavoidable(at, kills)
+        self.log_in()
+        self.losses.append(Loss(at, time.time(), is_unavoidable))
+
+    def _is_unavoidable(self, at: float, kills: Sequence[Kill]) -> bool:
+        """Return whether the login that was lost *at* was lost by a kill alone (rule 3)."""
+        log = self.logs()[-1]["log"]
         granted = [one["at"] for one in log if one["verdict"] == "granted"]
         held = [kill.at for kill in kills if kill.group is self and kill.held]
         used_up = granted[-1] if granted else at
-        unavoidable = self.plan.manner in ONCE and any(kill >= used_up - SLACK_SECONDS for kill in held)
+        return self.plan.manner in ONCE and any(kill >= used_up - SLACK_SECONDS for kill in held)
+
+
+class PeerGroup(Group):
+    """Members of another library: a lost login stays lost."""
+
+    def __init__(self, plan: Plan, name: str, url: str, location: str) -> None:
+        self.plan, self.name, self.url, self.location = plan, name, url, location
+        self.families, self.losses, self.receipts = [], [], set()
         self.log_in()
-        self.losses.append(Loss(at, time.time(), unavoidable))
+
+    def log_in(self) -> None:
+        made = family(self.url, {"manner": self.plan.manner, "says": LIFETIME, "lives": LIFETIME})
+        self.families.append(made.pop("family"))
+        write(self.location, {**made, "expires_at": int(time.time() + LIFETIME)})
+
+    def is_lost(self) -> bool:
+        return not self.losses and any(one["verdict"] == "refused" for one in self.logs()[-1]["log"])
+
+    def replace_lost(self, kills: Sequence[Kill]) -> None:
+        self.losses.append(Loss(time.time(), float("inf"), self._is_unavoidable(time.time(), kills)))
 
 
 def _family(url: str, name: str) -> dict[str, Any]:
@@ -208,6 +238,7 @@ class Fleet:
     """All that runs, and when it was quiet and when members were killed."""
 
     url: str
+    aimed: int = AIMED  # every so many kills is aimed
     groups: list[Group] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
@@ -221,7 +252,8 @@ class Fleet:
         location = locations.get(plan.place) or str(own[0].home / f"{name}.tokens.json")
         if "cli" in plan.kinds:
             _write_profile(own[0].home / f"{name}.json", self.url)
-        self.groups.append(group := Group(plan, name, self.url, location))
+        group = (PeerGroup if plan.kinds[0] in PEERS else Group)(plan, name, self.url, location)
+        self.groups.append(group)
         for n, kind in enumerate(plan.kinds):
             about = {"kind": kind, "url": self.url, "store": location, "name": name, "pause": PAUSE, "fixed": fixed}
             host = own[n % len(own)]
@@ -238,10 +270,13 @@ class Fleet:
         while time.time() < self.began + seconds:
             self._replace_lost()
             if time.time() >= self.first_kill + KILL_EVERY * len(self.kills):
-                self._kill(is_aimed=len(self.kills) % AIMED == AIMED - 1)
+                self._kill(is_aimed=self.is_aimed(len(self.kills)))
             time.sleep(0.1)
         time.sleep(RECOVERY_SECONDS)  # for requests under way
         self._replace_lost()
+
+    def is_aimed(self, number: int) -> bool:
+        return number % self.aimed == self.aimed - 1
 
     def _replace_lost(self) -> None:
         for group in self.groups:
@@ -291,7 +326,7 @@ def _servers(where: list[Host]) -> Iterator[None]:
         process.communicate()
 
 
-def run(plans: Sequence[Plan], seconds: float, redis: Any, postgres: Any) -> list[Figure]:
+def run(plans: Sequence[Plan], seconds: float, redis: Any, postgres: Any, *, aimed: int = AIMED) -> list[Figure]:
     """Run the fleet for *seconds* and return its figures; *redis* and *postgres* are running services."""
     from tests.support.services import free_port
 
@@ -304,12 +339,14 @@ def run(plans: Sequence[Plan], seconds: float, redis: Any, postgres: Any) -> lis
         port = free_port()
         where = opened.enter_context(hosts(HOSTS, folder, port))
         opened.enter_context(_servers([Host("here", folder, (), listen(port)), *where]))
-        fleet = Fleet(f"http://127.0.0.1:{port}")
+        fleet = Fleet(f"http://127.0.0.1:{port}", aimed)
         opened.callback(lambda: [member.kill() for member in fleet.members])
         fixed = family(fleet.url, {"manner": "strict"})["access_token"]
         for number, plan in enumerate(plans):
             fleet.start(plan, number, where, locations, fixed)
         fleet.run(seconds)
+        if plans is BESIDE_PEERS:
+            return list(_beside_peers(fleet, seconds))
         return list(_figures(fleet, seconds, isolated=bool(where[0].prefix)))
 
 
@@ -343,9 +380,7 @@ def _logins(fleet: Fleet, what: str) -> Iterator[Figure]:
 def _expected(fleet: Fleet) -> float:
     """Return how many logins random kills cost on average, whatever the client does (rule 5)."""
     generation = LIFETIME * 0.8
-    hit = [
-        kill.group for n, kill in enumerate(fleet.kills) if n % AIMED != AIMED - 1 and kill.group.plan.manner in ONCE
-    ]
+    hit = [kill.group for n, kill in enumerate(fleet.kills) if not fleet.is_aimed(n) and kill.group.plan.manner in ONCE]
     return sum(group.window() / generation / len(group.plan.kinds) for group in hit)
 
 
@@ -406,16 +441,35 @@ def part(times: list[float], share: float) -> float:
     return times[min(int(len(times) * share), len(times) - 1)] if times else float("nan")
 
 
+def _beside_peers(fleet: Fleet, seconds: float) -> Iterator[Figure]:
+    for group in fleet.groups:
+        kind, size = group.plan.kinds[0], len(group.plan.kinds)
+        what = f"{PEERS.get(kind, 'unbroken, file')}, {size} processes at a {group.plan.manner} server, {seconds:g} s"
+        by_kills = sum(loss.unavoidable for loss in group.losses)
+        lost = len(group.losses) - by_kills
+        killed = sum(kill.group is group for kill in fleet.kills)
+        yield Figure(f"{what}: logins lost, {by_kills} unavoidable ones of {killed} kills aside", lost, "")
+        lines = [line for member in fleet.members if member.group is group for line in member.lines()]
+        measured = [line for line in lines if line.at >= fleet.began and line.what == "ours"]
+        log = [one for family in group.logs() for one in family["log"]]
+        generations = sum(one["verdict"] == "granted" for one in log)
+        yield Figure(f"refreshes for its {generations} generations", len(log), "")
+        share = sum(line.outcome != "200" for line in measured) / max(len(measured), 1)
+        yield Figure(f"failures of its {len(measured)} requests", share * 100, "%")
+
+
 def main(words: list[str]) -> int:
     """Print the figures; return 1 if a limit was missed."""
     from tests.support.services import postgres_server, redis_server
 
     minutes = float(words[words.index("--minutes") + 1]) if "--minutes" in words else MINUTES
-    is_small = "--small" in words
+    plans, seconds, aimed = SMALL if "--small" in words else FULL, minutes * 60, AIMED
+    if "--peers" in words:
+        plans, seconds, aimed = BESIDE_PEERS, PEERS_SECONDS, PEERS_AIMED
     missed = False
     print("| what | figure | limit | reached |\n|---|---|---|---|")
     with redis_server() as redis, postgres_server() as postgres:
-        for figure in run(SMALL if is_small else FULL, minutes * 60, redis, postgres):
+        for figure in run(plans, seconds, redis, postgres, aimed=aimed):
             print(figure.row(), flush=True)
             missed |= figure.reached is False
     return int(missed)

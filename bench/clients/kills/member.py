@@ -27,6 +27,16 @@ def record(what: str, began: float, outcome: str) -> None:
     os.write(1, line.encode())
 
 
+def timed(what: str, send: Callable[[], int]) -> None:
+    """Record the request that *send* makes."""
+    began = time.perf_counter()
+    try:
+        outcome = str(send())
+    except Exception as error:
+        outcome = name_of(error)
+    record(what, began, outcome)
+
+
 def name_of(error: BaseException) -> str:
     reason = getattr(error, "reason", "")
     return f"{type(error).__name__}:{reason}" if isinstance(reason, str) and reason else type(error).__name__
@@ -54,22 +64,13 @@ def python_sync(about: dict[str, Any]) -> None:
 
     auth, fixed = SessionAuth(session_of(about)), {"authorization": f"Bearer {about['fixed']}"}
     with httpx2.Client(timeout=TIMEOUT) as client:
-
-        def once(what: str, **how: Any) -> None:
-            began = time.perf_counter()
-            try:
-                outcome = str(client.get(about["url"] + "/api", **how).status_code)
-            except Exception as error:
-                outcome = name_of(error)
-            record(what, began, outcome)
-
-        once("warm", auth=auth)
+        timed("warm", lambda: client.get(about["url"] + "/api", auth=auth).status_code)
         for number in itertools.count():
             time.sleep(pause(about))
             if number % FIXED_OF:
-                once("ours", auth=auth)
+                timed("ours", lambda: client.get(about["url"] + "/api", auth=auth).status_code)
             else:
-                once("fixed", headers=fixed)
+                timed("fixed", lambda: client.get(about["url"] + "/api", headers=fixed).status_code)
 
 
 async def in_loop(about: dict[str, Any], send: Callable[..., Awaitable[Any]], auth: Any) -> None:
@@ -153,6 +154,16 @@ def main() -> None:
             asyncio.run(mcp(about))
         case "cli":
             cli(about)
+        case "authlib":
+            peers().authlib(about)
+        case "mcp-sdk":
+            asyncio.run(peers().mcp_sdk(about))
+
+
+def peers() -> Any:
+    from bench.clients.kills import peers
+
+    return peers
 
 
 if __name__ == "__main__":
