@@ -19,6 +19,8 @@
 9. In a worker process, which may end without waiting for its threads, the request that starts a background refresh
    waits for it for a moment. Else the refresh would be cut off after the server has used up the token, and before the
    store has the new one.
+10. The store is looked into before its lock is taken: of all processes that share it, one refreshes, and the others need
+    what it has stored. To take a lock costs some stores two durable writes.
 """
 
 from __future__ import annotations
@@ -297,7 +299,7 @@ class RefreshCoordinator:
         outcome: RefreshResult = "failed"
         began, port = self._clock.monotonic(), self._port.for_one_refresh()
         try:
-            fresh = self.activate(run_sync(refresh(port, active.tokens)))
+            fresh = self._adopt(active) or self.activate(run_sync(refresh(port, active.tokens)))  # rule 10
             self._state.install(fresh, epoch=epoch)
             outcome = "refreshed" if port.granted else "adopted"
         except SessionOver as over:
@@ -325,13 +327,19 @@ class RefreshCoordinator:
 
     def _reload(self, active: ActiveTokens) -> ActiveTokens:
         """Install newer tokens that another process has stored; without any, raise the error of the cool-down."""
+        fresh = self._adopt(active)
+        if fresh is None:
+            raise self._state.recent_failure(active) or TryLater("the refresh has just failed")
+        self._state.install(fresh, epoch=active.tokens.epoch)
+        return fresh
+
+    def _adopt(self, active: ActiveTokens) -> ActiveTokens | None:
+        """Return newer tokens that the store has and that have not expired. Raise SessionOver if it has none at all."""
         newer = newer_than(active.tokens, self._store.load())
         if newer is None or newer.expired(self._clock.wall()):
-            raise self._state.recent_failure(active) or TryLater("the refresh has just failed")
-        fresh = self.activate(newer)
-        self._state.install(fresh, epoch=active.tokens.epoch)
+            return None
         self._dispatcher.emit(TokensAdopted(newer.version))
-        return fresh
+        return self.activate(newer)
 
     def load(self) -> ActiveTokens:
         """Install the stored tokens and return them. Raise SessionOver if there are none."""
