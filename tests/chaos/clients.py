@@ -18,11 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from unbroken._time import Clock
-
 from tests.chaos.node import PASSWORD, ask, host_and_port
 from tests.support.waiting import until
 from unbroken import Session, SessionOver, TryLater
+from unbroken._time import Clock
 from unbroken.server import Sessions, open_store
 
 __all__ = ["Foreign", "Herd", "Ours", "Visitor", "reuse_alarms"]

@@ -19,8 +19,8 @@
 9. In a worker process, which may end without waiting for its threads, the request that starts a background refresh
    waits for it for a moment. Else the refresh would be cut off after the server has used up the token, and before the
    store has the new one.
-10. The store is looked into before its lock is taken: of all processes that share it, one refreshes, and the others need
-    what it has stored. To take a lock costs some stores two durable writes.
+10. The store is looked into before its lock is taken: of all processes that share it, one refreshes, and the others
+    need what it has stored. To take a lock costs some stores two durable writes.
 """
 
 from __future__ import annotations

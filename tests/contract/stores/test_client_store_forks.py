@@ -8,9 +8,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Self
 
@@ -132,6 +134,16 @@ def test_a_child_has_no_socket_of_its_parent(kind: str, open_store: Any, strict:
     assert login.counted()[1] == 0
 
 
+@pytest.fixture
+def sockets_of_multiprocessing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder for them: one of its own would be deleted by multiprocessing after the folder of the run is gone."""
+    with tempfile.TemporaryDirectory(prefix="f-") as folder:
+        monkeypatch.setitem(vars(multiprocessing.current_process())["_config"], "tempdir", folder)
+        yield
+        vars(forkserver)["_forkserver"]._stop()
+
+
+@pytest.mark.usefixtures("sockets_of_multiprocessing")
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_other_ways_to_make_a_process(method: str, open_store: Any, strict: StrictServer) -> None:
     """Each process has all stores: to start one takes longer than to try one."""

@@ -7,10 +7,10 @@ import time
 import anyio
 import httpx2
 import pytest
-from unbroken._time import Clock
 
 from tests.interop.servers.conftest import PAST, Running
 from unbroken import Session, SessionOver, Tokens
+from unbroken._time import Clock
 from unbroken.httpx2 import SessionAuth
 
 REQUESTS = 100
