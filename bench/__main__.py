@@ -5,7 +5,8 @@ It prints Markdown. ``server`` writes a million sessions into each database and 
 ``--small`` a tenth of them. ``browser`` needs Chromium and npm, and ends with a table of its own; without them it is
 omitted, unless it is named.
 
-``python -m bench clients [a b c …] [NAME …]`` prints tables of its own. Exit status 1: a limit was missed.
+``python -m bench clients [a b c …] [NAME …]`` prints tables of its own; ``python -m bench clients fleet`` kills members
+of a fleet for ten minutes (``--minutes M``, ``--small``, ``--peers``). Exit status 1: a limit was missed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bench import authorize, cli, floods, herd, server
 from bench.browser import figures as browser
 from bench.browser.parts import missing
 from bench.clients import burst, fleet, matrix, steady
+from bench.clients.kills import fleet as kills
 from unbroken.server.stores.encrypted_keys import new_key
 
 PARTS = {
@@ -35,6 +37,8 @@ PARTS = {
 
 def main() -> int:
     os.environ.setdefault("UNBROKEN_ENCRYPTION_KEY", new_key())  # stores on servers need one
+    if sys.argv[1:3] == ["clients", "fleet"]:
+        return kills.main(sys.argv[3:])
     if sys.argv[1:2] == ["clients"]:
         return matrix.main(sys.argv[2:])
     words = [word for word in sys.argv[1:] if word != "--small"]

@@ -29,7 +29,8 @@ hypothesis.settings.load_profile("unbroken")
 # What --quick leaves out: tests that start programs, and those that use a database, as their names or fixtures say.
 NOT_QUICK = (
     *("browser", "chaos", "cli", "docs", "interop/clients", "interop/servers"),
-    *("contract/stores/test_client_store_processes.py", "unit/server/stores/test_migrations.py"),
+    *("contract/stores/test_client_store_processes.py", "contract/stores/test_client_store_forks.py"),
+    "unit/server/stores/test_migrations.py",
 )
 WORKERS_PER_CORE = 2
 DATABASE = re.compile(r"\b(redis|postgres|pgbouncer|mortal|cluster)\b")

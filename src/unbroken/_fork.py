@@ -5,16 +5,20 @@
 2. The registry holds its objects weakly: a registered object lives no longer for it.
 3. What a child must not inherit even for a moment, such as an open SQLite connection, is used inside a gate: a fork
    waits until the gate is empty, for a few seconds at most. What stays open between two uses is then closed.
+4. A child closes its copies of the parent's sockets, and does not tell the other end: else a server keeps the
+   connection of a parent that is gone for as long as the child lives.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["ForkAware", "ForkGate", "ForkGuarded", "register_fork_aware"]
+__all__ = ["ForkAware", "ForkGate", "ForkGuarded", "close_copy", "is_worker_process", "register_fork_aware"]
 
 GATE_SECONDS = 6.0  # longer than SQLite waits for a busy file
 
@@ -27,6 +31,7 @@ class ForkAware(Protocol):
 
 
 _registered: WeakSet[ForkAware] = WeakSet()  # rule 2
+_imported_in = os.getpid()
 
 
 def register_fork_aware(one: ForkAware) -> None:
@@ -37,6 +42,24 @@ def register_fork_aware(one: ForkAware) -> None:
 def _reset_all() -> None:
     for one in list(_registered):
         one.reset_after_fork()
+
+
+def is_worker_process() -> bool:
+    """Return whether this process was forked, or started by multiprocessing.
+
+    Such processes often end without waiting for their threads: by ``os._exit``, or by the signal of a pool.
+    """
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if os.getpid() != _imported_in:
+        return True
+    return multiprocessing is not None and multiprocessing.parent_process() is not None
+
+
+def close_copy(descriptor: int) -> None:
+    """Close a forked child's copy of the parent's socket (rule 4)."""
+    if descriptor >= 0:
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 class ForkGuarded(Protocol):

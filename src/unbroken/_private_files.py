@@ -36,7 +36,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unbroken._fork import ForkGate, register_fork_aware
+from unbroken._fork import ForkGate, close_copy, register_fork_aware
 from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
 
 try:
@@ -305,7 +305,7 @@ class _LockDescriptors:
 
     def reset_after_fork(self) -> None:
         for descriptor in self.all:
-            os.close(descriptor)  # rule 6
+            close_copy(descriptor)  # rule 6
         self.all.clear()
 
 

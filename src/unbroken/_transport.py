@@ -11,6 +11,7 @@
    which a chunk of negative size makes read on to the end.
 6. Failures are of two kinds: NotSent, if the request cannot have reached the server, and ResponseLost, if it may have.
 7. A connection whose other end has gone without a word is noticed within half a minute, however long the timeout.
+8. A child that is forked in the middle of a request does not keep its connection.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
+from unbroken._fork import close_copy, register_fork_aware
 from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, NotSent, ResponseLost, Send, is_loopback
 
 __all__ = ["http_sender"]
@@ -131,6 +133,12 @@ class _Deadline:
         self._sock: socket.socket | None = None
         self.connected = self.expired = False
         self.proxy = ""  # host and port, once a proxy is used
+        register_fork_aware(self)
+
+    def reset_after_fork(self) -> None:
+        """Close the child's copy of the connection (rule 8)."""
+        if self._sock is not None:
+            close_copy(self._sock.detach())  # close() waits for the readers of the response
 
     def left(self) -> float:
         """Return the seconds left; never 0, which would mean a non-blocking socket."""
@@ -140,7 +148,7 @@ class _Deadline:
         """Return a connection to one of the addresses of a host, ended at the deadline."""
         error: OSError = OSError(f"{address[0]} has no address")
         for family, kind, protocol, _name, where in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
-            sock = socket.socket(family, kind, protocol)
+            sock = self._sock = socket.socket(family, kind, protocol)
             try:
                 sock.settimeout(self.left())
                 _keep_alive(sock)

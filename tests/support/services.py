@@ -35,6 +35,7 @@ class Service:
 
     def __init__(self, url: str, command: list[str], ready: int, environment: dict[str, str] | None = None) -> None:
         self.url, self._command, self._port = url, command, ready
+        self.folder = ""  # where its Unix socket is
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -92,7 +93,9 @@ def redis_server() -> Iterator[Service]:
     with tempfile.TemporaryDirectory(prefix="unbroken-redis-") as folder:
         command = [*ends_with_us(), program or "", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
         command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+        command += ["--unixsocket", f"{folder}/redis.sock"]
         service = Service(f"redis://127.0.0.1:{port}/0", command, port)
+        service.folder = folder
         service.start()
         try:
             yield service
@@ -114,6 +117,7 @@ def postgres_server() -> Iterator[Service]:
         settings += ["-c", "fsync=off", "-c", "full_page_writes=off"]  # nothing here outlives the machine
         command = [*owner, f"{programs}/postgres", "-D", data, "-p", str(port), *settings]
         service = Service(f"postgresql://unbroken@127.0.0.1:{port}/postgres", command, port)
+        service.folder = folder
         service.start()
         _until_it_answers(f"{programs}/pg_isready", port)
         try:

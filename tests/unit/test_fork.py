@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ import weakref
 
 import pytest
 
+from tests.support.processes import ends_well, fork
 from unbroken import _fork
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
@@ -125,3 +127,61 @@ def test_a_thread_inside_may_enter_once_more_while_a_fork_waits_for_it() -> None
     staying.join()
     assert entered.is_set()
     assert time.monotonic() - started < _fork.GATE_SECONDS
+# ---- the gate --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_waits_until_the_gate_is_empty_and_nobody_enters_meanwhile() -> None:
+    gate, events, forked = _fork.ForkGate(), [], []
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with gate:
+            inside.set()
+            leave.wait(5)
+            events.append("left")
+
+    def forks() -> None:
+        forked.append(ends_well(fork(lambda: events == ["left"] and usable(gate))))
+
+    threads = [threading.Thread(target=stay), threading.Thread(target=forks), threading.Thread(target=forks)]
+    threads[0].start()
+    inside.wait(5)
+    for thread in threads[1:]:
+        thread.start()
+    time.sleep(0.1)
+    assert (events, forked) == ([], [])
+    leave.set()
+    for thread in threads:
+        thread.join()
+    assert forked == [True, True]
+    assert usable(gate)
+
+
+def usable(gate: _fork.ForkGate) -> bool:
+    began = time.monotonic()
+    with gate:
+        return time.monotonic() - began < 1.0
+
+
+def test_a_thread_inside_the_gate_may_fork() -> None:
+    gate = _fork.ForkGate()
+    with gate:
+        child = fork(lambda: usable(gate))
+    assert ends_well(child)
+
+
+# ---- worker processes ------------------------------------------------------------------------------------------------
+
+
+def test_forked_children_and_those_of_multiprocessing_are_workers() -> None:
+    assert not _fork.is_worker_process() or "PYTEST_XDIST_WORKER" in os.environ
+    assert ends_well(fork(_fork.is_worker_process))
+    child = multiprocessing.get_context("spawn").Process(target=exits_as_a_worker)
+    child.start()
+    child.join(20)
+    assert child.exitcode == 7
+
+
+def exits_as_a_worker() -> None:
+    os._exit(7 if _fork.is_worker_process() else 1)

@@ -8,6 +8,8 @@
 4. What was read of a response, to look for a challenge, is put back. A challenge is read to a bound (body.py).
 5. ``auth=None`` on a request sends it without a token; with a ``SessionTransport``:
    ``extensions={"unbroken.skip": True}``.
+6. A forked child drops the transport that ``TransportFlow`` has made, with the parent's connections. Those of a
+   transport or a client of the user's are the user's affair.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from functools import cache
 from typing import Any
 
 from unbroken._arguments import checked_class
+from unbroken._fork import register_fork_aware
 from unbroken.client.core.body import CODING_HEADERS, BodyBuffer, ReplayedStream, Rewind, rewinder
 from unbroken.client.core.content_coding import DecodedBody, decode_body
 from unbroken.client.core.request_flow import NOT_OUR_RESPONSE, SendWith, adrive, aperform, drive, perform
@@ -112,6 +115,14 @@ class TransportFlow:
         require_session(session, "SessionTransport")
         self._session, self._transport, self._raw_header = session, transport, _raw_header(session)
         self._creation = threading.Lock()  # guards the creation of the library's own transport
+        self._is_own = transport is None
+        register_fork_aware(self)
+
+    def reset_after_fork(self) -> None:
+        """Start without connections (rule 6)."""
+        self._creation = threading.Lock()
+        if self._is_own:
+            self._transport = None
 
     def __repr__(self) -> str:
         return f"<SessionTransport of {self._session!r}>"

@@ -18,6 +18,11 @@
 8. A refresh may take longer than any request waits, because a late response is still a response. Meanwhile requests use
    the current token, or raise TryLater at once; the store is loaded as in a cool-down.
 9. All state that requests share is in SessionState, behind one lock. No store, network or callback is used under it.
+10. In a worker process, which may end without waiting for its threads, the request that starts a background refresh
+    waits for it for a moment. Else the refresh would be cut off after the server has used up the token, and before the
+    store has the new one.
+11. The store is looked into before its lock is taken: of all processes that share it, one refreshes, and the others
+    need what it has stored. To take a lock costs some stores two durable writes.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from unbroken._fork import register_fork_aware
+from unbroken._fork import is_worker_process, register_fork_aware
 from unbroken._single_flight import SingleFlight
 from unbroken._sync import run_sync
 from unbroken._time import Clock
@@ -63,15 +68,20 @@ from unbroken.tokens import Tokens
 __all__ = ["Plan", "RefreshCoordinator", "RefreshFlight", "SessionState"]
 
 RELOAD_INTERVAL_SECONDS = 1.0  # between two loads of the store during a cool-down
+WORKER_WAIT_SECONDS = 2.0  # rule 10
 
 RefreshFlight = SingleFlight[ActiveTokens]
 
 
 class Plan(NamedTuple):
-    """Tokens that can be used now, and a refresh that is worth waiting for. Neither: return the response as it is."""
+    """Tokens that can be used now, and a refresh that is worth waiting for. Neither: return the response as it is.
+
+    *patience* is how many seconds it is worth; None: as long as the caller waits at all.
+    """
 
     usable: ActiveTokens | None
     flight: RefreshFlight | None
+    patience: float | None = None
 
 
 class SessionState:
@@ -250,12 +260,16 @@ class RefreshCoordinator:
         usable = active if age < ages.expires_at else None
         is_old = age >= ages.refresh_before_use_at
         try:
-            flight = self._join_or_start_refresh(active, "expired" if is_old else "ageing", usable)
+            flight, is_new = self._join_or_start_refresh(active, "expired" if is_old else "ageing", usable)
         except TRANSIENT_ERRORS:
             if usable is None:
                 raise
             return Plan(usable, None)  # rule 4
-        return Plan(usable, flight if fresh or is_old else None)
+        if fresh or is_old:
+            return Plan(usable, flight)
+        if is_new and is_worker_process():
+            return Plan(usable, flight, WORKER_WAIT_SECONDS)  # rule 10
+        return Plan(usable, None)
 
     def tokens_after_challenge(self, sent: ActiveTokens, endpoint: object, active: ActiveTokens) -> Plan:
         """Decide after *endpoint* has challenged *sent*, while *active* are the current tokens.
@@ -270,11 +284,12 @@ class RefreshCoordinator:
             return self.tokens_for_request(False, active)
         if not active.tokens.refresh_token or self._state.is_excluded(endpoint, sent):
             return Plan(None, None)  # rule 3
-        return Plan(None, self._join_or_start_refresh(active, "challenge"))
+        return Plan(None, self._join_or_start_refresh(active, "challenge")[0])
 
     def _join_or_start_refresh(
         self, active: ActiveTokens, why: RefreshReason, usable: ActiveTokens | None = None
-    ) -> RefreshFlight:
+    ) -> tuple[RefreshFlight, bool]:
+        """Return the refresh to wait for, and whether this call has started it."""
         reload = None if usable else lambda: self._reload(active)
         try:
             flight, is_new = self._state.flight_for(
@@ -287,7 +302,7 @@ class RefreshCoordinator:
             flight.start(self._dispatcher.deliver)
         else:
             self._dispatcher.emit_now(RefreshJoined(active.tokens.version))
-        return flight
+        return flight, is_new
 
     # ---- in a worker thread ------------------------------------------------------------------------------------
 
@@ -298,7 +313,9 @@ class RefreshCoordinator:
         outcome: RefreshResult = "failed"
         began, port = self._clock.monotonic(), self._port.for_one_refresh()
         try:
-            fresh = self.activate(run_sync(refresh(port, active.tokens, needed=why != "ageing")))
+            fresh = self._adopt(active)  # rule 11
+            if fresh is None:
+                fresh = self.activate(run_sync(refresh(port, active.tokens, needed=why != "ageing")))
             self._state.install(fresh, epoch=epoch)
             outcome = "refreshed" if port.granted else "adopted"
         except SessionOver as over:
@@ -326,13 +343,19 @@ class RefreshCoordinator:
 
     def _reload(self, active: ActiveTokens) -> ActiveTokens:
         """Install newer tokens that another process has stored; without any, raise the error of the cool-down."""
+        fresh = self._adopt(active)
+        if fresh is None:
+            raise self._state.recent_failure(active) or TryLater("the refresh has just failed")
+        self._state.install(fresh, epoch=active.tokens.epoch)
+        return fresh
+
+    def _adopt(self, active: ActiveTokens) -> ActiveTokens | None:
+        """Return newer tokens that the store has and that have not expired. Raise SessionOver if it has none at all."""
         newer = newer_than(active.tokens, self._store.load())
         if newer is None or newer.expired(self._clock.wall()):
-            raise self._state.recent_failure(active) or TryLater("the refresh has just failed")
-        fresh = self.activate(newer)
-        self._state.install(fresh, epoch=active.tokens.epoch)
+            return None
         self._dispatcher.emit(TokensAdopted(newer.version))
-        return fresh
+        return self.activate(newer)
 
     def load(self) -> ActiveTokens:
         """Install the stored tokens and return them. Raise SessionOver if there are none."""

@@ -323,7 +323,7 @@ class Session(Closeable):
         if active is not None and self._is_good(active):
             return active  # rule 1
         plan = self._coordinator.tokens_for_request(fresh, active or self._coordinator.load())
-        return self._wait_for(plan.usable, plan.flight) if plan.flight else _require(plan.usable)
+        return self._wait_for(plan.usable, plan.flight, plan.patience) if plan.flight else _require(plan.usable)
 
     async def _aauthorize(self, *, fresh: bool = False) -> ActiveTokens:
         """Return what ``_authorize`` returns, without blocking."""
@@ -332,7 +332,7 @@ class Session(Closeable):
             return active
         self._dispatcher.remember_loop()
         plan = self._coordinator.tokens_for_request(fresh, active or await self._aload())
-        return await self._await_for(plan.usable, plan.flight) if plan.flight else _require(plan.usable)
+        return await self._await_for(plan.usable, plan.flight, plan.patience) if plan.flight else _require(plan.usable)
 
     def _handle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
         """Return the tokens to send a challenged request again with; None to return its response as it is.
@@ -341,25 +341,25 @@ class Session(Closeable):
         """
         active = self._state.active or self._coordinator.load()
         plan = self._coordinator.tokens_after_challenge(sent, endpoint, active)
-        return self._wait_for(plan.usable, plan.flight) if plan.flight else plan.usable
+        return self._wait_for(plan.usable, plan.flight, plan.patience) if plan.flight else plan.usable
 
     async def _ahandle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
         """Return what ``_handle_challenge`` returns, without blocking."""
         self._dispatcher.remember_loop()
         active = self._state.active or await self._aload()
         plan = self._coordinator.tokens_after_challenge(sent, endpoint, active)
-        return await self._await_for(plan.usable, plan.flight) if plan.flight else plan.usable
+        return await self._await_for(plan.usable, plan.flight, plan.patience) if plan.flight else plan.usable
 
     def _is_good(self, active: ActiveTokens) -> bool:
         return self._clock.monotonic() < active.refresh_at_monotonic and self._clock.wall() < active.refresh_at_wall
 
     # ---- waiting -----------------------------------------------------------------------------------------------
 
-    def _wait_for(self, usable: ActiveTokens | None, flight: RefreshFlight) -> ActiveTokens:
+    def _wait_for(self, usable: ActiveTokens | None, flight: RefreshFlight, patience: float | None) -> ActiveTokens:
         """Wait for *flight*. If it fails and *usable* tokens have not expired, return those."""
         epoch, began, tokens = self._state.epoch, self._clock.monotonic(), usable
         try:
-            tokens = flight.wait(self._wait_seconds)
+            tokens = flight.wait(self._patience(patience))
         except TRANSIENT_ERRORS:
             if usable is None or usable.age(self._clock) >= usable.ages.expires_at:
                 raise
@@ -367,17 +367,22 @@ class Session(Closeable):
             self._dispatcher.emit_now(RequestWaited(self._state.version, seconds=self._clock.monotonic() - began))
         return self._state.check_still_current(_require(tokens), epoch)
 
-    async def _await_for(self, usable: ActiveTokens | None, flight: RefreshFlight) -> ActiveTokens:
+    async def _await_for(
+        self, usable: ActiveTokens | None, flight: RefreshFlight, patience: float | None
+    ) -> ActiveTokens:
         """Wait as ``_wait_for`` does, without blocking."""
         epoch, began, tokens = self._state.epoch, self._clock.monotonic(), usable
         try:
-            tokens = await flight.wait_async(self._wait_seconds)
+            tokens = await flight.wait_async(self._patience(patience))
         except TRANSIENT_ERRORS:
             if usable is None or usable.age(self._clock) >= usable.ages.expires_at:
                 raise
         finally:
             self._dispatcher.emit_now(RequestWaited(self._state.version, seconds=self._clock.monotonic() - began))
         return self._state.check_still_current(_require(tokens), epoch)
+
+    def _patience(self, seconds: float | None) -> float:
+        return self._wait_seconds if seconds is None else min(seconds, self._wait_seconds)
 
     async def _aload(self) -> ActiveTokens:
         """Load the store in a thread, because it may be slow or far away."""

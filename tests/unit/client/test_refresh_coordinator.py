@@ -23,6 +23,22 @@ def test_tokens_that_died_in_the_store_are_not_adopted_but_refreshed(
     assert mine.token() == "A3"
 
 
+def test_what_a_sibling_has_refreshed_is_adopted_without_the_lock(
+    endpoint: TokenEndpoint, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, locks = MemoryStore(), []
+    one = logged_in_at(endpoint, clock, store)
+    other = Session(URL, store, send=endpoint, clock=clock)
+    old = other.token()
+    new = one.newer_token(old)
+    lock = store.lock
+    monkeypatch.setattr(store, "lock", lambda timeout: locks.append(timeout) or lock(timeout))
+    assert other.newer_token(old) == new
+    assert (locks, endpoint.count("refresh")) == ([], 1)
+    other.newer_token(new)
+    assert (len(locks), endpoint.count("refresh")) == (1, 2)
+
+
 def test_a_cool_down_does_not_hide_what_a_sibling_has_refreshed(endpoint: TokenEndpoint, clock: ManualClock) -> None:
     store = MemoryStore()
     mine, theirs = logged_in_at(endpoint, clock, store), Session(URL, store, send=endpoint, clock=clock)

@@ -24,7 +24,7 @@ except ImportError as error:
     raise ImportError("PostgresStore needs psycopg: pip install 'unbroken[postgres]'") from error
 
 from unbroken._arguments import checked_class
-from unbroken._fork import register_fork_aware
+from unbroken._fork import close_copy, register_fork_aware
 from unbroken._sync import Closeable
 from unbroken._time import Duration, to_seconds
 from unbroken.client.core.token_store import EMPTY, Lease, StoredSession
@@ -84,13 +84,17 @@ class PostgresStore(Closeable):
         place = " ".join(str(settings.get(part, "")) for part in ("host", "hostaddr", "port", "dbname", "service"))
         self._lease_lock = LeaseLock(self, machine_lock_path("postgresql", place, name))
         self._codec = SessionCodec(f"the session {name!r} in PostgreSQL", key)
-        self.reset_after_fork()
+        self._connection: Any = None
+        self._connection_lock = threading.Lock()  # one statement at a time
         register_fork_aware(self)
 
     def reset_after_fork(self) -> None:
         """Start without a connection, and with a lock that is free: those of the parent stay the parent's."""
-        self._connection: Any = None
-        self._connection_lock = threading.Lock()  # one statement at a time
+        if self._connection is not None:
+            _of_parents.append(self._connection)
+            with contextlib.suppress(psycopg.Error):
+                close_copy(self._connection.fileno())
+        self._connection, self._connection_lock = None, threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, self._arguments)
@@ -179,6 +183,9 @@ class PostgresStore(Closeable):
             with contextlib.suppress(psycopg.Error):
                 self._connection.close()
             self._connection = None
+
+
+_of_parents: list[Any] = []  # connections of parent processes: one that is dropped would warn that it is still open
 
 
 @contextlib.contextmanager

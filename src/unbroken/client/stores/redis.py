@@ -4,6 +4,8 @@
 2. A save is one script that compares and sets. Give Redis ``appendfsync everysec`` or better, and no eviction.
 3. The lock is a lease under its holder's name (``lease.py``); only its holder releases it.
 4. Every call is bounded by *timeout* seconds: a dead Redis raises StoreUnavailable.
+5. A fork waits until no thread of this store is inside redis-py: its locks, some of them of the whole process, stay
+   locked in a child for ever. The child connects anew.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from unbroken._arguments import checked_class
+from unbroken._fork import ForkGate, register_fork_aware
 from unbroken._sync import Closeable
 from unbroken._time import Duration, to_seconds
 from unbroken.client.core.token_store import EMPTY, Lease, StoredSession
@@ -72,7 +75,7 @@ class RedisStore(Closeable):
         seconds = to_seconds("timeout", timeout, above_zero=True)
         self._arguments = (url, name, key, self.lease, seconds)
         try:
-            self._redis: Any = redis.Redis.from_url(url, **_bounds(seconds)) if isinstance(url, str) else url
+            self._redis: Any = _connect(url, seconds) if isinstance(url, str) else url
         except ValueError:  # its message may hold a part of the password
             raise ConfigurationError(
                 "the URL of the Redis store cannot be read: redis://, rediss:// or unix://, password percent-encoded"
@@ -126,9 +129,35 @@ class RedisStore(Closeable):
 
     def _run(self, command: Callable[[], T]) -> T:
         try:
-            return command()
+            with _gate:  # rule 5
+                return command()
         except (redis.RedisError, OSError) as error:
             raise StoreUnavailable(f"the token store in Redis cannot be used: {type(error).__name__}") from error
+
+
+def _connect(url: str, timeout: float) -> Any:
+    """Return a client whose calls are bounded by *timeout*, with one retry: idle connections are closed by servers."""
+    bounds: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    client: Any = redis.Redis.from_url(url, **bounds, retry=Retry(NoBackoff(), 1))
+    pool = client.connection_pool
+    pool.connection_class = type("Connection", (_ForkAwareConnection, pool.connection_class), {})
+    return client
+
+
+class _ForkAwareConnection:
+    """A connection that a forked child closes, on its own side only (``disconnect`` knows its process)."""
+
+    disconnect: Callable[[], None]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        register_fork_aware(self)
+
+    def reset_after_fork(self) -> None:
+        self.disconnect()
+
+
+_gate = ForkGate()
 
 
 def _place(client: Any) -> str:
@@ -136,11 +165,6 @@ def _place(client: Any) -> str:
     pool = getattr(client, "connection_pool", None)
     settings = getattr(pool, "connection_kwargs", {})
     return " ".join(str(settings.get(name, "")) for name in ("host", "port", "path", "db"))
-
-
-def _bounds(timeout: float) -> dict[str, Any]:
-    """Return timeouts, and one retry: a connection may have been closed while it was idle."""
-    return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 1)}
 
 
 def _rebuild(url: str, name: str, key: EncryptionKey | None, lease: float, timeout: float) -> RedisStore:
