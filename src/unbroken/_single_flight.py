@@ -35,6 +35,13 @@ class SingleFlight(Generic[T]):
         self._result: T | None = None
         self._error: BaseException | None = None
 
+    @classmethod
+    def landed(cls, result: T) -> SingleFlight[T]:
+        """Return a flight that has ended with *result*."""
+        flight = cls(lambda: result, 0.0)
+        flight._settle(result, None)
+        return flight
+
     def start(self, after: Callable[[], object] | None = None) -> None:
         """Start the work. *after* runs in its thread once all waiters have been woken."""
         timer = threading.Timer(self._limit, self._give_up)

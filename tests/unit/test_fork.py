@@ -127,6 +127,8 @@ def test_a_thread_inside_may_enter_once_more_while_a_fork_waits_for_it() -> None
     staying.join()
     assert entered.is_set()
     assert time.monotonic() - started < _fork.GATE_SECONDS
+
+
 # ---- the gate --------------------------------------------------------------------------------------------------------
 
 

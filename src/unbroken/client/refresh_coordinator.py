@@ -169,6 +169,8 @@ class SessionState:
             epoch, flight = self._flight
             if flight is not None and epoch == active.tokens.epoch and not flight.done:
                 return flight, False  # rule 5
+            if newer := self._newer_than(active):
+                return SingleFlight.landed(newer), False  # a refresh has ended since the caller looked at the tokens
             now = self._clock.monotonic()
             error = self._reason_to_wait(active, why, now)
             if error is None:
@@ -181,6 +183,14 @@ class SessionState:
             flight = SingleFlight(work, limit)
             self._flight = (active.tokens.epoch, flight)
             return flight, True
+
+    def _newer_than(self, active: ActiveTokens) -> ActiveTokens | None:
+        """Return the tokens in use, if they are newer ones of the same login that have not expired."""
+        current = self.active
+        if current is None or current.tokens.epoch != active.tokens.epoch:
+            return None
+        is_good = current.tokens.version > active.tokens.version and current.age(self._clock) < current.ages.expires_at
+        return current if is_good else None
 
     def _reason_to_wait(self, active: ActiveTokens, why: RefreshReason, now: float) -> UnbrokenError | None:
         """Return the error of a request that would need a refresh of *active* now, if none may be sent."""

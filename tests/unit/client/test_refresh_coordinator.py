@@ -7,7 +7,9 @@ import logging
 import pytest
 
 from tests.support.token_endpoint import URL, TokenEndpoint, json_response, logged_in_at
-from unbroken import BadResponse, MemoryStore, RefreshStorm, Session, SessionOver, TryLater
+from unbroken import BadResponse, Leeway, MemoryStore, RefreshStorm, Session, SessionOver, Tokens, TryLater
+from unbroken.client.core.schedule import ActiveTokens
+from unbroken.client.refresh_coordinator import SessionState
 from unbroken.testing import ManualClock
 
 
@@ -243,3 +245,19 @@ def test_the_end_of_a_session_is_told_in_the_words_of_the_server(endpoint: Token
     endpoint.next = [lambda: json_response({"error": "invalid_grant", "error_description": "R1 was withdrawn"}, 400)]
     with pytest.raises(SessionOver, match=r"log in again .*status 400, error 'invalid_grant': … was withdrawn"):
         session.token()
+
+
+def test_a_refresh_that_ended_while_a_request_was_on_its_way_to_it_is_not_repeated(clock: ManualClock) -> None:
+    state, leeway = SessionState(clock, Leeway(), None), Leeway()
+
+    def tokens(version: int) -> ActiveTokens:
+        fields = Tokens(f"A{version}", f"R{version}", 1800.0, received_at=clock.wall(), version=version, epoch=1)
+        return ActiveTokens(fields, f"Bearer A{version}", clock, leeway, 0.0)
+
+    old, new = tokens(1), tokens(2)
+    state.install(old)
+    state.install(new)
+    flight, is_new = state.flight_for(old, "expired", lambda: pytest.fail("a second refresh"), None, 5.0)
+    assert (flight.wait(), is_new) == (new, False)
+    clock.advance(1800)
+    assert state.flight_for(old, "expired", lambda: new, None, 5.0)[1], "what has expired too is refreshed"
