@@ -1,4 +1,4 @@
-"""A server of single-use refresh tokens that is not ours, as a process of its own: a forked test does not take it along."""
+"""A server of single-use refresh tokens, as a process of its own: a forked test does not take it along."""
 
 from __future__ import annotations
 
