@@ -24,7 +24,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.services import free_port
-from tests.support.strict_server import Login, StrictServer, strict_server
+from tests.support.strict_logins import Login, StrictServer, strict_server
 from tests.support.waiting import until
 from unbroken import FileStore, Session, open_token_store
 from unbroken.testing import ManualClock

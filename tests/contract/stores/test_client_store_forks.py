@@ -22,7 +22,7 @@ import redis
 from keyrings.alt.file import PlaintextKeyring
 
 from tests.support.processes import ends_well, fork, result_of_fork
-from tests.support.strict_server import Login, StrictServer, strict_server
+from tests.support.strict_logins import Login, StrictServer, strict_server
 from tests.support.waiting import until
 from unbroken import FileStore, MemoryStore, Session, StoreUnavailable, oauth2
 from unbroken.client.core.token_store import StoredSession
