@@ -26,9 +26,11 @@ from unbroken import Session
 hypothesis.settings.register_profile("unbroken", deadline=None)
 hypothesis.settings.load_profile("unbroken")
 
-# What --quick leaves out: tests that start programs, and those that use a database, as their names or fixtures say.
+# What --quick leaves out: tests that start programs or send floods, and those that use a database, as their names or
+# fixtures say.
 NOT_QUICK = (
     *("browser", "chaos", "cli", "docs", "interop/clients", "interop/servers"),
+    *("attacks/test_connection_floods.py", "attacks/test_login_floods.py"),
     *("contract/stores/test_client_store_processes.py", "contract/stores/test_client_store_forks.py"),
     "unit/server/stores/test_migrations.py",
 )
@@ -37,7 +39,7 @@ DATABASE = re.compile(r"\b(redis|postgres|pgbouncer|mortal|cluster)\b")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="no databases, browsers or other programs: about a minute")
+    parser.addoption("--quick", action="store_true", help="no databases, browsers, programs or floods: a minute")
     parser.addoption("--sim-full", action="store_true", help="run the large simulations too")
     parser.addoption("--chaos-full", action="store_true", help="kill, fail over and race as often as it takes")
     parser.addoption("--attacks-full", action="store_true", help="try each attack as often as it takes")
@@ -46,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     ends_in_order()
     if not hasattr(config, "workerinput"):  # workers have the rest from the process that starts them
-        config.add_cleanup(begin_run())
+        begin_run()
         os.environ["UNBROKEN_ENCRYPTION_KEY"] = "none"  # for stores on servers; SQLite has its key beside it
         os.environ["SSL_CERT_FILE"] = one_authority()
 

@@ -5,7 +5,6 @@ Nobody waits for the dead: neither on the machine where it died, nor on another 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.processes import fresh_processes
 from unbroken import FileStore, Session, oauth2, unbroken_server
 from unbroken._transport import http_sender
 from unbroken.client.stores.postgres import PostgresStore
@@ -71,7 +71,7 @@ def test_a_refresh_that_a_killed_process_began_is_finished_soon(
         for _ in range(kills):
             token = session.token()
             arguments = (server, loopback.url, open_store(kind), token)
-            process = multiprocessing.get_context("spawn").Process(target=dies_before_it_stores, args=arguments)
+            process = fresh_processes().Process(target=dies_before_it_stores, args=arguments)
             process.start()
             process.join(30)
             assert process.exitcode == -signal.SIGKILL

@@ -16,17 +16,18 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from multiprocessing.util import Finalize
 from types import FrameType
 
 __all__ = ["begin_run", "ends_in_order", "lasting_folder"]
 
 PREFIX, LOCK = "unbroken-tests-", ".in-use"
+AFTER_ITS_OWN = -200  # ``multiprocessing`` removes a folder of its own with -100
 LASTING = "PYTEST_DEBUG_TEMPROOT"  # pytest looks there too
 
 
-def begin_run() -> Callable[[], None]:
-    """Give this process and its children a folder of their own (rule 1); return what removes it."""
+def begin_run() -> None:
+    """Give this process and its children a folder of their own (rule 1), which is removed when this process ends."""
     _remove_left_behind()
     os.environ[LASTING] = lasting_folder()
     folder = tempfile.mkdtemp(prefix=PREFIX)
@@ -34,12 +35,7 @@ def begin_run() -> Callable[[], None]:
     lock = os.open(os.path.join(folder, LOCK), os.O_CREAT | os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
     os.environ["TMPDIR"] = tempfile.tempdir = folder
-
-    def end() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-    return end
+    Finalize(None, shutil.rmtree, (folder, True), exitpriority=AFTER_ITS_OWN)  # not in forked children
 
 
 def lasting_folder() -> str:

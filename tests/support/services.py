@@ -114,7 +114,6 @@ def postgres_server() -> Iterator[Service]:
         made = [*owner, f"{programs}/initdb", "-D", data, "-U", "unbroken", "-A", "trust", "-E", "UTF8", "--no-sync"]
         subprocess.run(made, check=True, stdout=subprocess.DEVNULL, timeout=60)
         settings = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
-        settings += ["-c", "fsync=off", "-c", "full_page_writes=off"]  # nothing here outlives the machine
         command = [*owner, f"{programs}/postgres", "-D", data, "-p", str(port), *settings]
         service = Service(f"postgresql://unbroken@127.0.0.1:{port}/postgres", command, port)
         service.folder = folder

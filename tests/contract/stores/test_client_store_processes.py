@@ -13,6 +13,7 @@ import pytest
 from keyrings.alt.file import PlaintextKeyring
 
 from tests.support.backend import PASSWORD
+from tests.support.processes import fresh_processes
 from unbroken import FileStore, Session, unbroken_server
 from unbroken.client.stores.keyring import KeyringStore
 from unbroken.client.stores.postgres import PostgresStore
@@ -57,7 +58,8 @@ def test_four_processes_make_one_refresh_a_generation(
         "redis": lambda: RedisStore(request.getfixturevalue("redis").url, "fleet"),
         "postgres": lambda: PostgresStore(request.getfixturevalue("postgres").url, "fleet"),
     }
-    store, context = stores[kind](), multiprocessing.get_context("spawn")
+    # ``keyring`` finds its backend when it is imported, by the environment.
+    store, context = stores[kind](), multiprocessing.get_context("spawn") if kind == "keyring" else fresh_processes()
     with LoopbackServer(access_ttl=1.0) as server:
         Session(unbroken_server(server.url), store).login("ada", PASSWORD)
         queue = context.Queue()
