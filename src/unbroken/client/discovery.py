@@ -25,7 +25,7 @@ from unbroken._http import (
 from unbroken._single_flight import SingleFlight
 from unbroken._time import Duration, to_seconds
 from unbroken.client.core import backends
-from unbroken.client.core.dialect import Dialect
+from unbroken.client.core.dialect import Dialect, RepeatedRefresh
 from unbroken.client.core.metadata import (
     AuthorizationServer,
     ProtectedResource,
@@ -59,6 +59,7 @@ class OAuth2:
         resource: str = "",
         origins: tuple[str, ...] = (),
         over: tuple[str, ...] = (),
+        repeated_refresh: RepeatedRefresh = "learn",
     ) -> Dialect:
         """Return the dialect of an OAuth 2.0 server (RFC 6749; revocation RFC 7009).
 
@@ -66,6 +67,7 @@ class OAuth2:
         form; without one, *client_id* goes into the form. *resource* goes along with each refresh (RFC 8707). *origins*
         are those of the API, by default that of the token endpoint. *over* are the words with which this server says,
         in ``error``, that a refresh token is dead, besides ``invalid_grant`` and GitHub's ``bad_refresh_token``.
+        *repeated_refresh* is what it does with a refresh that it gets twice (see ``Dialect``).
         Raise ConfigurationError for a value that cannot work.
         """
         return backends.oauth2(
@@ -77,6 +79,7 @@ class OAuth2:
             resource=resource,
             origins=origins,
             over=over,
+            repeated_refresh=repeated_refresh,
         )
 
     def discover(

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from unbroken._http import Origin, is_loopback, is_secure, origin_of, parse_challenges
 from unbroken.client.core.backends import oauth2 as oauth2_dialect
-from unbroken.client.core.dialect import Dialect
+from unbroken.client.core.dialect import Dialect, RepeatedRefresh
 from unbroken.errors import BadResponse, ConfigurationError
 
 __all__ = [
@@ -69,6 +69,7 @@ class AuthorizationServer:
         origins: tuple[str, ...] = (),
         resource: str = "",
         over: tuple[str, ...] = (),
+        repeated_refresh: RepeatedRefresh = "learn",
     ) -> Dialect:
         """Return the dialect of this server, for a ``Session``. *origins* are those of the API.
 
@@ -84,6 +85,7 @@ class AuthorizationServer:
             resource=resource,
             origins=origins,
             over=over,
+            repeated_refresh=repeated_refresh,
         )
 
     def client_auth(self) -> ClientAuth:
@@ -106,7 +108,14 @@ class ProtectedResource:
     scopes: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def dialect(self, *, client_id: str = "", client_secret: str = "", over: tuple[str, ...] = ()) -> Dialect:
+    def dialect(
+        self,
+        *,
+        client_id: str = "",
+        client_secret: str = "",
+        over: tuple[str, ...] = (),
+        repeated_refresh: RepeatedRefresh = "learn",
+    ) -> Dialect:
         """Return the dialect of its server, whose tokens go to the origin of this resource."""
         return self.server.dialect(
             client_id=client_id,
@@ -114,6 +123,7 @@ class ProtectedResource:
             origins=(str(origin_of(self.resource)),),
             resource=self.resource,
             over=over,
+            repeated_refresh=repeated_refresh,
         )
 
 
