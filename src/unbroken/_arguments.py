@@ -123,7 +123,8 @@ def _check_of(hint: Any) -> tuple[Check, str]:
     if (origin or hint) in (Callable, types.FunctionType):
         return callable, "a function"
     found = origin or hint
-    if isinstance(found, type) and issubclass(found, Iterable) and not issubclass(found, (str, bytes)):
+    is_collection = isinstance(found, type) and found.__module__ in ("builtins", "collections.abc")
+    if is_collection and issubclass(found, Iterable) and not issubclass(found, (str, bytes)):
         return _collection(found, arguments)
     return _instance(found)
 

@@ -27,6 +27,7 @@ try:
 except ImportError as error:
     raise ImportError("unbroken.mcp needs the MCP SDK: pip install 'unbroken[mcp]'") from error
 
+from unbroken._arguments import checked, checked_class
 from unbroken._http import origin_of, parse_challenges
 from unbroken.client.profiles import Profile, delete_profile, find_profile, login_lock, save_profile, token_store
 from unbroken.client.session import ProfileSession
@@ -40,6 +41,7 @@ TIMEOUT_SECONDS, STREAM_SECONDS = 30.0, 300.0  # the SDK's own: a server may hol
 LOGIN_POLL_SECONDS = 0.2
 
 
+@checked()
 def http_client(auth: httpx2.Auth, **settings: Any) -> httpx2.AsyncClient:
     """Return an HTTP client for ``streamable_http_client(url, http_client=…)``, with the timeouts of the SDK.
 
@@ -49,6 +51,7 @@ def http_client(auth: httpx2.Auth, **settings: Any) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(auth=auth, **{"timeout": timeout, **settings})
 
 
+@checked_class()
 class ProfileTokenStorage:
     """The ``TokenStorage`` of the SDK over the profile *name* (rule 1). ``OAuthProvider`` makes its own.
 
@@ -123,6 +126,7 @@ class ProfileTokenStorage:
         )
 
 
+@checked_class()
 class OAuthProvider(OAuthClientProvider):
     """The SDK's ``OAuthClientProvider`` with its tokens in the profile *name*, shared by all processes of this user.
 

@@ -36,7 +36,7 @@ VALUES = """
     AccessTokenUser LateChallenge LateTokensDiscarded LoggedIn LoggedOut RefreshFailed RefreshFinished RefreshJoined
     RefreshStarted RefreshStormStopped RequestNotReplayed RequestReplayed RequestWaited SessionEnded TokensAdopted
     TokensRefreshed LoginFailed LoginRateLimited RefreshRejected ReuseDetected ReuseSuspected ServerEvent SessionCreated
-    SessionRefreshed SessionRevoked
+    SessionRefreshed SessionRevoked AuthorizationServer ProtectedResource
 """  # made by the library, or checked by the one that they are given to
 PROTOCOLS = "Clock Lease TokenStore SessionStore TokenVerifier RevocationCheck EndpointOptions MfaPrompt Send"
 OF_FRAMEWORKS = """
@@ -55,7 +55,8 @@ GOOD: dict[str, Any] = {
     "authenticate": lambda name, password: None, "listener": print, "after": 0, "publish_ahead": 1.0, "holder": "h",
     "dialect": "https://example.org", "on_unavailable": "reject",
     "count": 1, "body": b"", "timeout": 1.0, "event": None, "app": None,
-    "prefix": "/auth", "logger": "x", "tokens": {"access_token": "a"}, "account_burst": 5, "path": "x",
+    "prefix": "/auth", "server_url": "https://example.org", "client_metadata": Path(), "auth": Path(),
+    "logger": "x", "tokens": {"access_token": "a"}, "account_burst": 5, "path": "x",
 }  # fmt: skip
 
 
