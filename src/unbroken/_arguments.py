@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache, wraps
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from unbroken.errors import ConfigurationError
 
@@ -154,7 +154,7 @@ def _instance(found: Any) -> tuple[Check, str]:
     if not isinstance(found, type) or found.__module__.partition(".")[0] not in {"unbroken", *sys.stdlib_module_names}:
         # Rule 2: others may stand in for classes of other libraries, but no number, text, list.
         return lambda value: type(value).__module__ != "builtins", f"a {getattr(found, '__name__', 'value')}"
-    if getattr(found, "_is_protocol", False) and found.__module__.startswith("unbroken"):
+    if Protocol in found.__bases__ and found.__module__.startswith("unbroken"):
         members = [name for name in dir(found) if not name.startswith("_")] or ["__call__"]
         return lambda value: all(hasattr(value, name) for name in members), f"a {found.__name__}"
     return lambda value: isinstance(value, found), WORDS.get(found, f"a {found.__name__}")
