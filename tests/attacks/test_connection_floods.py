@@ -242,7 +242,7 @@ def metered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
     """A server, and the port of its metrics."""
     port = free_port()
     with serving(tmp_path_factory.mktemp("metered"), "--metrics-port", str(port)) as running:
-        running.until(lambda: httpx2.get(f"http://127.0.0.1:{port}/metrics").status_code == 200)
+        running.until(lambda: httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=30).status_code == 200)
         yield running, port
 
 
@@ -256,7 +256,7 @@ def test_a_flood_of_the_metrics_costs_little(
         flood(connection, once.replace(b"/auth/health", b"/metrics"), again, size(8, 200) * MIB)
     assert watch.growth < MAX_GROWTH_MIB, f"{watch.growth:.1f} MiB"
     assert watch.waited < MAX_WAIT_SECONDS, f"{watch.waited:.3f} s"
-    assert b"unbroken_server" in httpx2.get(f"http://127.0.0.1:{port}/metrics").content
+    assert b"unbroken_server" in httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=30).content
 
 
 def test_unfinished_requests_for_the_metrics_take_no_thread_each(
@@ -274,5 +274,5 @@ def test_unfinished_requests_for_the_metrics_take_no_thread_each(
             attacks.try_one()
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=1))
             connection.sendall(b"GET /metrics HT")
-        assert httpx2.get(f"http://127.0.0.1:{port}/metrics").status_code == 200
+        assert httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=30).status_code == 200
         assert threads() <= before + 10

@@ -238,7 +238,7 @@ def test_junk_is_limited_on_every_framework(face: str, attacks: Attacks) -> None
     settings: Any = {"verify_mfa": lambda *_: True}
     with (
         FACES[face](Sessions(MemorySessionStore()), **settings) as port,
-        httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
     ):
         statuses = []
         for _ in range(205):

@@ -43,7 +43,7 @@ def place_of(face: str, **settings: Any) -> Iterator[Place]:
         rights: set[str] = set()
         options = {"scopes_of": lambda _: list(rights), "rate_limit": None, **settings}
         port = held.enter_context(FACES[face](sessions, **options))
-        http = held.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{port}"))
+        http = held.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30))
         place = Place(http, sessions)
         rights |= place.rights
         place.rights = rights

@@ -144,7 +144,7 @@ def test_the_endpoints_of_one_service_say_nothing_about_another(face: str, attac
     there = Sessions(store, issuer=ISSUER, audience="admin")
     with ExitStack() as held:
         port = held.enter_context(FACES[face](there, scopes_of=lambda _: ("introspect", "sessions"), rate_limit=None))
-        http = held.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{port}"))
+        http = held.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30))
         login = {"username": "ada", "password": PASSWORD}
         own = http.post("/auth/login", json=login).json()["access_token"]
         wide = http.post("/auth/login", json={**login, "scope": "introspect sessions"}).json()["access_token"]

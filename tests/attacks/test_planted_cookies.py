@@ -26,14 +26,14 @@ class Site:
 
     def login(self, name: str) -> dict[str, str]:
         """The cookies of a browser in which *name* has logged in."""
-        with httpx2.Client(base_url=self.url) as browser:
+        with httpx2.Client(base_url=self.url, timeout=30) as browser:
             login = {"username": name, "password": PASSWORD}
             assert browser.post("/auth/login", json=login, headers=SCRIPT).status_code == 200
             return {cookie.name: cookie.value or "" for cookie in browser.cookies.jar}
 
     def refresh(self, *cookies: tuple[str, str]) -> httpx2.Response:
         header = "; ".join(f"{name}={value}" for name, value in cookies)
-        return httpx2.post(self.url + "/auth/refresh", headers={**SCRIPT, "cookie": header})
+        return httpx2.post(self.url + "/auth/refresh", headers={**SCRIPT, "cookie": header}, timeout=30)
 
     def sid_of(self, name: str) -> str:
         return self.sessions.list_sessions(name)[0].sid

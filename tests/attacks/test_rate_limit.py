@@ -153,7 +153,10 @@ def test_a_browser_gets_in_by_its_cookie_on_every_framework(
     settings: Any = {"cookies": Cookies(secure=False), "rate_limit": RateLimitPolicy(account_burst=2)}
     with FACES[face](Sessions(MemorySessionStore()), **settings) as port:
         url = f"http://127.0.0.1:{port}/auth/"
-        with httpx2.Client(base_url=url, headers={"x-unbroken": "1"}) as mine, httpx2.Client(base_url=url) as theirs:
+        with (
+            httpx2.Client(base_url=url, headers={"x-unbroken": "1"}, timeout=30) as mine,
+            httpx2.Client(base_url=url, timeout=30) as theirs,
+        ):
 
             def login(http: httpx2.Client, password: str) -> int:
                 return http.post("login", json={"username": "ada", "password": password}).status_code
@@ -346,7 +349,7 @@ def test_our_own_client_gets_in_from_a_file_beside_the_guesses(flow: str, tmp_pa
         session.logout()
         for _ in range(6):
             attacks.try_one()
-            httpx2.post(f"http://127.0.0.1:{port}/auth/login", json={"username": name, "password": "wrong"})
+            httpx2.post(f"http://127.0.0.1:{port}/auth/login", json={"username": name, "password": "wrong"}, timeout=30)
         with pytest.raises(TryLater):
             Session(dialect, MemoryStore()).login(name, RIGHT, mfa_prompt=lambda *_: "42")
         log_in()

@@ -181,7 +181,7 @@ def test_over_http_every_framework_tells_the_parties_apart(attacks: Attacks, fac
     attacks.try_one()
     sessions, events = Sessions(open_store("memory:")), list[ServerEvent]()
     sessions.add_listener(events.append)
-    with FACES[face](sessions) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http:
+    with FACES[face](sessions) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
 
         def refreshes(token: str, agent: str) -> httpx2.Response:
             return http.post("/auth/refresh", json={"refresh_token": token}, headers={"user-agent": agent})

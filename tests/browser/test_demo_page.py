@@ -150,7 +150,7 @@ def test_the_demo_pages_fit_a_narrow_screen_and_respect_reduced_motion(demo: Dem
 
 
 def test_demo_visitors_can_break_only_their_own_sessions_and_are_limited(demo: Demo) -> None:
-    with httpx2.Client(base_url=demo.url) as client:
+    with httpx2.Client(base_url=demo.url, timeout=30) as client:
         who = client.post("/demo/start").json()
         made = client.post("/demo/auth/login", json={"username": who["username"], "password": who["password"]}).json()
         bearer = {"authorization": f"Bearer {made['access_token']}"}

@@ -76,7 +76,8 @@ def test_the_import_map_example_loads_the_genuine_module_only(shop, tab, is_genu
     page.route(
         f"{HOST}/**",
         lambda route: route.fulfill(
-            body=httpx2.get(page.url.replace("/page", "/auth/unbroken.js")).text + ("" if is_genuine else " "),
+            body=httpx2.get(page.url.replace("/page", "/auth/unbroken.js"), timeout=30).text
+            + ("" if is_genuine else " "),
             headers={"content-type": "text/javascript", "access-control-allow-origin": "*"},
         ),
     )

@@ -140,7 +140,7 @@ def test_a_page_that_has_logged_in_before_gets_in_beside_guesses_from_the_same_a
     [tab] = at_shop(server, storage=storage)
     tab.run("() => session.logout()")
     guesses = [
-        httpx2.post(server.url + "/auth/login", json={"username": "ada", "password": "wrong"}).status_code
+        httpx2.post(server.url + "/auth/login", json={"username": "ada", "password": "wrong"}, timeout=30).status_code
         for _ in range(6)
     ]
     assert guesses[-1] == 429

@@ -37,7 +37,7 @@ def test_the_package_folder_is_a_complete_npm_package(tmp_path) -> None:
 
 def test_a_page_imports_the_module_from_its_server(shop, tab) -> None:
     server = shop(cookies=Cookies("both", secure=False))
-    assert httpx2.get(server.url + module_url()).content == module_source()
+    assert httpx2.get(server.url + module_url(), timeout=30).content == module_source()
     page = tab(server)
     script = "async (url) => { const { createSession } = await import(url); return createSession().status.state; }"
     assert page.run(script, module_url()) == "over"

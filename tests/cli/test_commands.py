@@ -40,7 +40,7 @@ def serving(folder: Path, *arguments: str) -> Iterator[str]:
         url = first.split()[1].removesuffix("/auth")
         for _ in range(200):
             try:
-                httpx2.get(url + "/.well-known/jwks.json")
+                httpx2.get(url + "/.well-known/jwks.json", timeout=30)
                 break
             except httpx2.TransportError:
                 time.sleep(0.05)
@@ -61,14 +61,14 @@ def test_a_server_a_user_and_a_session_from_nothing(tmp_path: Path, workers: str
         session.login("ada", "pw", label="laptop")
         token = session.token()
         who = {"authorization": f"Bearer {token}"}
-        assert httpx2.get(url + "/auth/session", headers=who).json()["sub"] == "ada"
+        assert httpx2.get(url + "/auth/session", headers=who, timeout=30).json()["sub"] == "ada"
         listed = unbroken(tmp_path, "sessions", "list", "--user", "ada").stdout
         assert "laptop" in listed
         sid = listed.splitlines()[1].split()[0]
         assert unbroken(tmp_path, "sessions", "revoke", sid).stdout == "revoked 1 session\n"
         time.sleep(1.0)
         for _ in range(4):
-            response = httpx2.get(url + "/auth/session", headers=who)
+            response = httpx2.get(url + "/auth/session", headers=who, timeout=30)
             assert 'reason="revoked"' in response.headers["www-authenticate"] or "expired" in response.text
     assert unbroken(tmp_path, "sessions", "revoke", sid).returncode == 1
 

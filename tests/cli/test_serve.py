@@ -108,7 +108,7 @@ def test_a_worker_that_dies_is_replaced_and_ends_no_session(
         before = workers_of(server)
         os.kill(victim := min(before), signal.SIGKILL)
         server.until(lambda: len(workers_of(server)) == 2 and victim not in workers_of(server))
-        with httpx2.Client(base_url=server.url) as http:
+        with httpx2.Client(base_url=server.url, timeout=30) as http:
             response = http.post("/auth/refresh", json={"refresh_token": token})
         assert response.status_code == 200
         assert server.stop() == 0
@@ -136,12 +136,12 @@ def test_metrics_are_those_of_all_workers_together(folder: Path) -> None:
     port = free_port()
     with serving(folder, "--workers", "2", "--metrics-port", str(port)) as server:
         for _ in range(6):  # connections of their own, so that both workers get some
-            with httpx2.Client(base_url=server.url) as http:
+            with httpx2.Client(base_url=server.url, timeout=30) as http:
                 granted = http.post("/auth/login", json={"username": "ada", "password": PASSWORD}).json()
                 assert http.post("/auth/refresh", json={"refresh_token": granted["refresh_token"]}).status_code == 200
                 assert http.post("/auth/refresh", json={"refresh_token": "rt_x"}).status_code == 400
                 assert http.post("/auth/login", json={"username": "ada", "password": "no"}).status_code == 401
-        told = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+        told = httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
         assert 'unbroken_server_refreshes_total{verdict="rotated"} 6.0' in told
         assert 'unbroken_server_refresh_refusals_total{reason="malformed"} 6.0' in told
         assert 'unbroken_server_login_refusals_total{why="password"} 6.0' in told

@@ -23,7 +23,7 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     example = tmp_path_factory.mktemp("page") / "example.py"
     example.write_text(page("extend/framework.md"))
     app = runpy.run_path(str(example))["app"]
-    with threaded(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with threaded(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         yield client
 
 

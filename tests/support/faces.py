@@ -123,5 +123,5 @@ def wired(face: str, store: Any) -> Iterator[Wire]:
         FACES[face](sessions, password_grant=True, scopes_of=scopes_of) as port,
     ):
         url = f"http://127.0.0.1:{port}"
-        with httpx2.Client(base_url=url) as http:
+        with httpx2.Client(base_url=url, timeout=30) as http:
             yield Wire(url, http, sessions)

@@ -35,7 +35,7 @@ class Person:
 
     async def open(self, url: str) -> None:
         self.logins += 1
-        async with httpx2.AsyncClient() as browser:
+        async with httpx2.AsyncClient(timeout=30) as browser:
             self._landed = (await browser.get(url)).headers["location"]
 
     async def result(self) -> AuthorizationCodeResult:

@@ -13,7 +13,13 @@ import pytest
 from tests.support.paths import ROOT
 
 BEGIN = "from tests.support.run_folder import begin_run, ends_in_order; ends_in_order(); begin_run(); import tempfile\n"
-WAIT = "print(tempfile.gettempdir(), flush=True)\ntry: input()\nfinally: print('torn down', flush=True)"
+WAIT = """
+try:
+    print(tempfile.gettempdir(), flush=True)
+    input()
+finally:
+    print("torn down", flush=True)
+"""
 
 
 def run(folder: Path, script: str) -> subprocess.Popen[str]:

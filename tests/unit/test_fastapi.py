@@ -45,7 +45,7 @@ def application(*, password_grant: bool = True, issuer: str = "https://id.exampl
 @pytest.fixture(scope="module")
 def http() -> Iterator[httpx2.Client]:
     app, _ = application()
-    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         yield client
 
 
@@ -102,7 +102,7 @@ def test_a_bearer_of_another_service_takes_the_cookie_and_knows_the_origins() ->
 
     cookie = {"cookie": f"{cookies.access_name}={sessions.create('ada').access_token}"}
     script = {**cookie, "x-unbroken": "1", "sec-fetch-site": "cross-site"}
-    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http:
+    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
         allowed = http.post("/orders", headers={**script, "origin": "https://app.example.com"})
         assert (allowed.status_code, allowed.json()) == (200, {"sub": "ada"})
         for headers in ({**script, "origin": "https://evil.example"}, cookie):
@@ -115,7 +115,7 @@ def test_a_test_may_put_another_session_in_place() -> None:
     somebody = Claims("grace", "sid", "app", "write", "iss", "aud", 0.0, 0.0, "jti")
     app.dependency_overrides[auth.claims] = lambda: somebody
     with running(app) as port:
-        assert httpx2.get(f"http://127.0.0.1:{port}/write").json() == {"sub": "grace"}
+        assert httpx2.get(f"http://127.0.0.1:{port}/write", timeout=30).json() == {"sub": "grace"}
 
 
 # ---- OpenAPI ---------------------------------------------------------------------------------------------------------

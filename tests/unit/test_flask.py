@@ -67,7 +67,10 @@ def sessions() -> Sessions:
 
 @pytest.fixture(scope="module")
 def http(sessions: Sessions) -> Iterator[httpx2.Client]:
-    with threaded(application(sessions)) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with (
+        threaded(application(sessions)) as port,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
         yield client
 
 

@@ -59,7 +59,7 @@ def backend_of(sessions: Sessions) -> list[Middleware]:
 
 def served(middleware: list[Middleware]) -> Iterator[httpx2.Client]:
     app = Starlette(routes=PAGES, middleware=middleware)
-    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         yield client
 
 
@@ -138,13 +138,13 @@ async def forgotten(request: Request) -> JSONResponse:
 
 def test_a_forgotten_middleware_is_named() -> None:
     with running(Starlette(routes=[Route("/", forgotten)])) as port:
-        assert httpx2.get(f"http://127.0.0.1:{port}/").json() == {"told": True}
+        assert httpx2.get(f"http://127.0.0.1:{port}/", timeout=30).json() == {"told": True}
 
 
 def test_the_endpoints_work_below_a_mount() -> None:
     sessions = Sessions(MemorySessionStore())
     app = Starlette(routes=[Mount("/api", routes=routes(sessions, lambda name, _: name))])
-    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}/api") as client:
+    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=30) as client:
         token = client.post("/auth/login", json={"username": "ada", "password": "x"}).json()["access_token"]
         headers = {"authorization": f"Bearer {token}"}
         sid = client.get("/auth/session", headers=headers).json()["sid"]

@@ -27,5 +27,5 @@ def case_sensitive(request: pytest.FixtureRequest) -> Iterator[Wire]:
         patch.setattr(faces, "authenticate", lambda name, password: name if people.get(name) == password else None)
         with FACES[request.param](sessions, cookies=Cookies("both")) as port:
             url = f"http://127.0.0.1:{port}"
-            with httpx2.Client(base_url=url) as http:
+            with httpx2.Client(base_url=url, timeout=30) as http:
                 yield Wire(url, http, sessions)

@@ -36,11 +36,11 @@ class Site:
     now: list[float]
 
     def login(self, headers: dict[str, str] = SCRIPT, **more: Any) -> httpx2.Response:
-        return httpx2.post(self.url + "/auth/login", json={**LOGIN, **more}, headers=headers)
+        return httpx2.post(self.url + "/auth/login", json={**LOGIN, **more}, headers=headers, timeout=30)
 
     @contextmanager
     def logged_in(self, name: str = "ada", **more: Any) -> Iterator[httpx2.Client]:
-        with httpx2.Client(base_url=self.url) as browser:
+        with httpx2.Client(base_url=self.url, timeout=30) as browser:
             response = browser.post("/auth/login", json={**LOGIN, "username": name, **more}, headers=SCRIPT)
             assert response.status_code == 200, response.text
             yield browser
@@ -124,7 +124,7 @@ def test_in_mode_both_no_body_shows_a_token(both: Site) -> None:
 
 
 def test_a_native_client_of_the_same_server_gets_its_tokens_in_the_body(both: Site) -> None:
-    with httpx2.Client(base_url=both.url) as native:
+    with httpx2.Client(base_url=both.url, timeout=30) as native:
         response = native.post("/auth/login", json=LOGIN)
         tokens = response.json()
         assert "set-cookie" not in response.headers
@@ -162,7 +162,7 @@ def test_pages_of_the_server_and_of_allowed_origins_get_cookies_at_login(site: S
 def test_a_form_of_another_site_gets_no_cookie(site: Site) -> None:
     body = json.dumps({**LOGIN, "x": "="}).encode()
     posted = {"content-type": "text/plain", "origin": FOREIGN}
-    response = httpx2.post(site.url + "/auth/login", content=body, headers=posted)
+    response = httpx2.post(site.url + "/auth/login", content=body, headers=posted, timeout=30)
     assert response.status_code == 400
     assert "set-cookie" not in response.headers
 
@@ -191,7 +191,7 @@ def test_a_refresh_needs_no_body_and_moves_the_cookie_on(site: Site, body: dict[
 def test_many_tabs_refresh_with_one_cookie_and_all_go_on(both: Site) -> None:
     with both.logged_in(coordinated=True) as browser:
         old = {REFRESH: cookie_of(browser)}
-        responses = [httpx2.post(both.url + "/auth/refresh", headers=SCRIPT, cookies=old) for _ in range(3)]
+        responses = [httpx2.post(both.url + "/auth/refresh", headers=SCRIPT, cookies=old, timeout=30) for _ in range(3)]
         assert [response.json()["refresh_seq"] for response in responses] == [1, 1, 1], (
             "grace, though it said coordinated"
         )
@@ -230,17 +230,17 @@ def test_no_refused_refresh_clears_a_cookie(site: Site) -> None:
         for _ in range(2):
             assert browser.post("/auth/refresh", headers=SCRIPT).status_code == 200
             site.now[0] += 60
-        late = httpx2.post(site.url + "/auth/refresh", headers=SCRIPT, cookies={REFRESH: old})
+        late = httpx2.post(site.url + "/auth/refresh", headers=SCRIPT, cookies={REFRESH: old}, timeout=30)
         assert error(late) == (400, "invalid_grant", "reuse")
         dead = browser.post("/auth/refresh", headers=SCRIPT)
         assert error(dead)[:2] == (400, "invalid_grant")
-        nonsense = httpx2.post(site.url + "/auth/refresh", headers=SCRIPT, cookies={REFRESH: "x" * 5000})
+        nonsense = httpx2.post(site.url + "/auth/refresh", headers=SCRIPT, cookies={REFRESH: "x" * 5000}, timeout=30)
         assert error(nonsense) == (400, "invalid_grant", "malformed")
         assert not [response for response in (late, dead, nonsense) if "set-cookie" in response.headers]
 
 
 def test_without_any_token_the_response_says_so_and_is_no_end_of_a_session(site: Site) -> None:
-    assert error(httpx2.post(site.url + "/auth/refresh", headers=SCRIPT)) == (
+    assert error(httpx2.post(site.url + "/auth/refresh", headers=SCRIPT, timeout=30)) == (
         400,
         "invalid_request",
         "no_refresh_token",
@@ -272,15 +272,21 @@ def test_a_shadowed_cookie_is_found_behind_dead_and_foreign_ones(site: Site) -> 
     site.sessions.logout(refresh_token=ended)
     for shadow in (ended, "junk", "", "rt_AAAA", good):
         for pair in ((shadow, good), (good, shadow)):
-            response = httpx2.post(site.url + "/auth/refresh", headers=cookies(*pair))
+            response = httpx2.post(site.url + "/auth/refresh", headers=cookies(*pair), timeout=30)
             assert response.status_code == 200, (shadow, response.text)
 
 
 def test_refresh_cookies_of_ended_sessions_alone_are_invalid_grant(site: Site) -> None:
     ended = [token(site, "over") for _ in range(2)]
     site.sessions.revoke_subject("over")
-    assert error(httpx2.post(site.url + "/auth/refresh", headers=cookies(*ended)))[:2] == (400, "invalid_grant")
-    assert error(httpx2.post(site.url + "/auth/refresh", headers=cookies("junk", "rt_AAAA")))[1] == "invalid_grant"
+    assert error(httpx2.post(site.url + "/auth/refresh", headers=cookies(*ended), timeout=30))[:2] == (
+        400,
+        "invalid_grant",
+    )
+    assert (
+        error(httpx2.post(site.url + "/auth/refresh", headers=cookies("junk", "rt_AAAA"), timeout=30))[1]
+        == "invalid_grant"
+    )
 
 
 def test_an_old_refresh_cookie_beside_the_newest_is_not_taken_for_reuse(site: Site) -> None:
@@ -289,9 +295,9 @@ def test_an_old_refresh_cookie_beside_the_newest_is_not_taken_for_reuse(site: Si
         site.now[0] += 60
         tokens.append(site.sessions.refresh(tokens[-1]).refresh_token or "")
     site.now[0] += 60
-    response = httpx2.post(site.url + "/auth/refresh", headers=cookies(tokens[0], tokens[-1]))
+    response = httpx2.post(site.url + "/auth/refresh", headers=cookies(tokens[0], tokens[-1]), timeout=30)
     assert (response.status_code, response.json()["refresh_seq"]) == (200, 4)
-    stale = httpx2.post(site.url + "/auth/refresh", headers=cookies(tokens[0], tokens[1]))
+    stale = httpx2.post(site.url + "/auth/refresh", headers=cookies(tokens[0], tokens[1]), timeout=30)
     assert error(stale) == (400, "invalid_request", "ambiguous_cookies")
     assert site.sessions.list_sessions("shadow"), "it was not taken for a theft"
 
@@ -303,13 +309,13 @@ def test_a_session_cookie_set_by_a_sibling_site_does_not_replace_the_own_one(bot
         (own.refresh_token or "", tossed.refresh_token or ""),
     ]
     for pair in pairs:
-        response = httpx2.post(both.url + "/auth/refresh", headers=cookies(*pair))
+        response = httpx2.post(both.url + "/auth/refresh", headers=cookies(*pair), timeout=30)
         assert error(response) == (400, "invalid_request", "ambiguous_cookies")
         assert "set-cookie" not in response.headers
     for pair in ((tossed.access_token, own.access_token), (own.access_token, tossed.access_token)):
-        response = httpx2.get(both.url + "/auth/session", headers=cookies(*pair, name=ACCESS))
+        response = httpx2.get(both.url + "/auth/session", headers=cookies(*pair, name=ACCESS), timeout=30)
         assert error(response) == (400, "invalid_request", "ambiguous_cookies")
-    assert httpx2.post(both.url + "/auth/logout", headers=cookies(*pairs[0])).status_code == 204
+    assert httpx2.post(both.url + "/auth/logout", headers=cookies(*pairs[0]), timeout=30).status_code == 204
     assert not both.sessions.list_sessions("mallory"), "logging out ends both, and so helps"
 
 
@@ -318,15 +324,19 @@ def test_a_dead_or_older_access_cookie_beside_the_good_one_does_no_harm(both: Si
     both.now[0] += 1
     newer = both.sessions.refresh(first.refresh_token or "")
     for pair in ((first.access_token, newer.access_token), ("junk", newer.access_token), (newer.access_token, "junk")):
-        response = httpx2.get(both.url + "/auth/session", headers=cookies(*pair, name=ACCESS))
+        response = httpx2.get(both.url + "/auth/session", headers=cookies(*pair, name=ACCESS), timeout=30)
         assert response.json()["exp"] == int(both.now[0]) + 1800
     both.now[0] += 4000
-    response = httpx2.get(both.url + "/auth/session", headers=cookies("junk", newer.access_token, name=ACCESS))
+    response = httpx2.get(
+        both.url + "/auth/session", headers=cookies("junk", newer.access_token, name=ACCESS), timeout=30
+    )
     assert response.json()["reason"] == "expired", "which a client knows how to mend"
 
 
 def test_a_flood_of_cookies_of_one_name_is_refused(site: Site) -> None:
-    response = httpx2.post(site.url + "/auth/refresh", headers=cookies(*(f"v{number}" for number in range(5))))
+    response = httpx2.post(
+        site.url + "/auth/refresh", headers=cookies(*(f"v{number}" for number in range(5))), timeout=30
+    )
     assert error(response) == (400, "invalid_request", "ambiguous_cookies")
 
 
@@ -449,7 +459,7 @@ def test_an_expired_cookie_says_so_and_a_refresh_mends_it(both: Site) -> None:
 def test_in_mode_refresh_no_cookie_stands_for_an_access_token(site: Site) -> None:
     good = site.sessions.create("ada").access_token
     for name in (REFRESH, ACCESS):
-        assert httpx2.get(site.url + "/auth/session", headers=cookies(good, name=name)).status_code == 401
+        assert httpx2.get(site.url + "/auth/session", headers=cookies(good, name=name), timeout=30).status_code == 401
 
 
 def test_the_token_endpoint_knows_no_cookies(both: Site) -> None:
@@ -477,7 +487,7 @@ def test_insecure_cookies_are_for_this_machine_only(face: str) -> None:
 @pytest.mark.parametrize("face", sorted(FACES))
 def test_a_server_without_cookies_says_so_instead_of_showing_tokens_to_a_script(face: str) -> None:
     with FACES[face](Sessions(MemorySessionStore())) as port:
-        response = httpx2.post(f"http://127.0.0.1:{port}/auth/login", json=LOGIN, headers=SCRIPT)
+        response = httpx2.post(f"http://127.0.0.1:{port}/auth/login", json=LOGIN, headers=SCRIPT, timeout=30)
         assert error(response) == (400, "invalid_request", "")
         assert "X-Unbroken" in response.json()["error_description"]
 
@@ -491,8 +501,8 @@ def test_secure_cookies_have_the_prefixes_that_browsers_enforce(face: str) -> No
         assert [morsel["secure"] for morsel in found.values()] == [True] * 3
         pairs = "; ".join(f"{name}={morsel.value}" for name, morsel in found.items())
         with_cookies = {**SCRIPT, "cookie": pairs}
-        assert httpx2.get(site.url + "/auth/session", headers=with_cookies).json()["sub"] == "ada"
-        assert httpx2.post(site.url + "/auth/refresh", headers=with_cookies).json()["refresh_seq"] == 1
+        assert httpx2.get(site.url + "/auth/session", headers=with_cookies, timeout=30).json()["sub"] == "ada"
+        assert httpx2.post(site.url + "/auth/refresh", headers=with_cookies, timeout=30).json()["refresh_seq"] == 1
 
 
 def test_a_logout_works_however_many_cookies_a_sibling_site_has_set(case_sensitive: Wire) -> None:

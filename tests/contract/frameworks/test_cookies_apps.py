@@ -86,7 +86,7 @@ def sessions() -> Sessions:
 
 @pytest.fixture(params=[by_middleware, by_backend, by_dependency, by_decorator], scope="module")
 def http(request: pytest.FixtureRequest, sessions: Sessions) -> Iterator[httpx2.Client]:
-    with request.param(sessions) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with request.param(sessions) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         yield client
 
 
@@ -133,7 +133,7 @@ def test_a_bad_cookie_is_challenged(http: httpx2.Client) -> None:
 def test_a_route_that_needs_no_session_is_open_whatever_the_cookie(sessions: Sessions) -> None:
     with by_middleware(sessions) as port:
         for headers in ({}, cookie(sessions), {"cookie": f"{COOKIE}=nonsense"}):
-            assert httpx2.post(f"http://127.0.0.1:{port}/public", headers=headers).json() == {"open": True}
+            assert httpx2.post(f"http://127.0.0.1:{port}/public", headers=headers, timeout=30).json() == {"open": True}
 
 
 # ---- WebSockets ------------------------------------------------------------------------------------------------------

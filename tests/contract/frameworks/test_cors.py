@@ -42,7 +42,7 @@ LOGIN = {"username": "ada", "password": PASSWORD}
 def served(face: str, **settings: Any) -> Iterator[httpx2.Client]:
     with (
         FACES[face](Sessions(MemorySessionStore()), **settings) as port,
-        httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
     ):
         yield client
 
@@ -159,7 +159,7 @@ def test_the_frameworks_own_middleware_may_stand_before_all_routes() -> None:
         routes=pages, middleware=[frameworks_own, Middleware(AccessTokenMiddleware, sessions=sessions, **shared)]
     )
     bearer = authorization(sessions.create("ada").access_token)
-    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http:
+    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
         assert http.get("/orders", headers={"origin": APP, **bearer}).headers["access-control-allow-origin"] == APP
         answer = http.post("/auth/login", json=LOGIN, headers={"origin": APP, "x-unbroken": "1"})
         assert answer.status_code == 200

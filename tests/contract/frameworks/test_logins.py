@@ -72,7 +72,7 @@ def people(request: pytest.FixtureRequest) -> Iterator[People]:
         patch.setattr(faces, "authenticate", authenticate)
         with (
             FACES[request.param](sessions, **settings) as port,
-            httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http,
+            httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
         ):
             yield People(http, sessions, events)
 

@@ -123,7 +123,7 @@ def face(request: pytest.FixtureRequest) -> Any:
     def run(sessions: Sessions, **settings: Any) -> Iterator[httpx2.Client]:
         with (
             FACES[request.param](sessions, **settings) as port,
-            httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http,
+            httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
         ):
             yield http
 
@@ -187,7 +187,7 @@ class Live:
         return self.sessions.ticket(self.sessions.create("ada", **more).access_token).text
 
     def get(self, path: str, ticket: str | None = None) -> httpx2.Response:
-        return httpx2.get(f"http://{self.url}{path}", params={} if ticket is None else {"ticket": ticket})
+        return httpx2.get(f"http://{self.url}{path}", params={} if ticket is None else {"ticket": ticket}, timeout=30)
 
     def greeted(self, query: str, path: str = "/live") -> str | int:
         """What the WebSocket says first, or the status that refuses it."""
@@ -275,7 +275,7 @@ def test_no_ticket_and_several_tickets_are_refused(live: Live) -> None:
         assert live.greeted(query) == 401
     token = live.sessions.create("ada").access_token
     assert live.greeted(f"ticket={token}") == 401, "an access token is none"
-    assert httpx2.get(f"http://{live.url}/report", headers=authorization(token)).status_code == 401
+    assert httpx2.get(f"http://{live.url}/report", headers=authorization(token), timeout=30).status_code == 401
     assert [live.sessions.redeem(one).subject for one in tickets] == ["ada"] * 2
 
 

@@ -52,6 +52,6 @@ def fastapi_app(sessions: Sessions) -> Any:
 def test_a_server_that_is_set_up_wrongly_refuses_no_token(app: Callable[[Sessions], Any]) -> None:
     token = Sessions(MemorySessionStore()).create("ada").access_token
     with running(app(Sessions(Unready()))) as port:
-        answer = httpx2.get(f"http://127.0.0.1:{port}/orders", headers={"authorization": f"Bearer {token}"})
+        answer = httpx2.get(f"http://127.0.0.1:{port}/orders", headers={"authorization": f"Bearer {token}"}, timeout=30)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert "www-authenticate" not in answer.headers

@@ -81,7 +81,7 @@ SERVICES: dict[str, Callable[[Verifier], AbstractContextManager[int]]] = {
 def http(request: pytest.FixtureRequest, identity: Identity) -> Iterator[httpx2.Client]:
     feed = RevocationFeed(identity.url + FEED, identity.service(), on_unavailable="reject")
     verifier = identity.verifier(revocation=feed, timeout=1.0)
-    with request.param(verifier) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with request.param(verifier) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         yield client
 
 

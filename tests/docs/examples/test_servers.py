@@ -74,11 +74,11 @@ def test_an_example_serves_users_over_many_refreshes(name: str, tmp_path: Path) 
     with served(SERVERS[name], environment) as url:
         session = Session(url)
         session.login("ada", PASSWORD)
-        with httpx2.Client(base_url=url, auth=SessionAuth(session)) as http:
+        with httpx2.Client(base_url=url, auth=SessionAuth(session), timeout=30) as http:
             for _ in range(3):
                 assert http.get("/orders").json() == {"orders of": "ada"}
                 session.newer_token(session.token())
-        assert httpx2.get(url + "/orders").headers["www-authenticate"] == 'Bearer realm="unbroken"'
+        assert httpx2.get(url + "/orders", timeout=30).headers["www-authenticate"] == 'Bearer realm="unbroken"'
 
 
 @pytest.mark.parametrize("name", SERVERS)

@@ -64,7 +64,9 @@ class Scene:
         self.session.import_tokens(self.login_answer(user))
 
     def login_answer(self, user: str = "ada") -> dict[str, Any]:
-        return httpx2.post(f"{self.backend.url}/login", json={"username": user, "password": PASSWORD}).json()
+        return httpx2.post(
+            f"{self.backend.url}/login", json={"username": user, "password": PASSWORD}, timeout=30
+        ).json()
 
 
 Stage = Callable[..., Scene]  # stage(backend, dialect=…, **about_the_session)

@@ -42,7 +42,7 @@ class Server:
     def login(self, subject: str = "ada", scope: str = "read", client_id: str = CLIENT) -> dict[str, Any]:
         """A token response, as any login gives it."""
         about = {"username": subject, "password": PASSWORD, "scope": scope, "client_id": client_id}
-        return httpx2.post(self.url + "/auth/login", json=about).raise_for_status().json()
+        return httpx2.post(self.url + "/auth/login", json=about, timeout=30).raise_for_status().json()
 
     def expired(self, **about: str) -> dict[str, Any]:
         """The same, as a client sees it whose token has to be refreshed."""

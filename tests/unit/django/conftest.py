@@ -37,7 +37,7 @@ def ada() -> Iterator[Any]:
 def http(request: pytest.FixtureRequest) -> Iterator[httpx2.Client]:
     serve = running if request.param == "asgi" else threaded
     app = django_project.application(request.param)
-    with serve(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with serve(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         yield client
 
 

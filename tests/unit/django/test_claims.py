@@ -63,7 +63,7 @@ def test_too_little_scope_is_a_403_with_a_challenge() -> None:
 def test_current_claims_work_in_an_event_loop() -> None:
     with (
         running(django_project.application("asgi")) as port,
-        httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
     ):
         for page in ("/plain", "/later"):
             assert http.get(page).status_code == 401

@@ -24,7 +24,7 @@ from unbroken.testing import LoopbackServer, ManualClock
 
 
 def by_httpx2(session: Session, url: str) -> list[int]:
-    with httpx2.Client(auth=unbroken.httpx2.SessionAuth(session)) as client:
+    with httpx2.Client(auth=unbroken.httpx2.SessionAuth(session), timeout=30) as client:
         return [client.get(url).status_code for _ in range(3)]
 
 
@@ -49,7 +49,7 @@ def by_aiohttp(session: Session, url: str) -> list[int]:
 
 def by_async_httpx2(session: Session, url: str) -> list[int]:
     async def all_at_once() -> list[int]:
-        async with httpx2.AsyncClient(auth=unbroken.httpx2.SessionAuth(session)) as client:
+        async with httpx2.AsyncClient(auth=unbroken.httpx2.SessionAuth(session), timeout=30) as client:
             return [response.status_code for response in await asyncio.gather(*(client.get(url) for _ in range(3)))]
 
     return asyncio.run(all_at_once())
@@ -134,7 +134,7 @@ def test_a_reused_refresh_token_is_counted_as_an_alarm(
     stolen = {"refresh_token": tokens.refresh_token}
     reason = ""
     for _ in range(4):
-        response = httpx2.post(unbroken_server.url + "/auth/refresh", json=stolen)
+        response = httpx2.post(unbroken_server.url + "/auth/refresh", json=stolen, timeout=30)
         stolen = {"refresh_token": response.json().get("refresh_token", stolen["refresh_token"])}
         unbroken_clock.advance(1800)
         try:
