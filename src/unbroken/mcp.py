@@ -29,7 +29,15 @@ except ImportError as error:
 
 from unbroken._arguments import checked, checked_class
 from unbroken._http import origin_of, parse_challenges
-from unbroken.client.profiles import Profile, delete_profile, find_profile, login_lock, save_profile, token_store
+from unbroken.client.profiles import (
+    Profile,
+    delete_profile,
+    find_profile,
+    login_lock,
+    save_profile,
+    token_store,
+    valid_name,
+)
 from unbroken.client.session import ProfileSession
 from unbroken.errors import ConfigurationError, InvalidRequest, SessionOver, StoreBusy
 from unbroken.httpx2 import SessionAuth
@@ -60,7 +68,7 @@ class ProfileTokenStorage:
     """
 
     def __init__(self, name: str, *, store: Literal["file", "encrypted", "keyring"] = "file") -> None:
-        self.name, self._store = name, store
+        self.name, self._store = valid_name(name), store
         self.context: OAuthContext | None = None  # of the provider, which knows the endpoints
 
     async def get_tokens(self) -> OAuthToken | None:

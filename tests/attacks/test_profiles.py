@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.support.strict_server import StrictServer
-from unbroken import Session, SessionOver, TryLater
+from unbroken import InvalidRequest, Session, SessionOver, TryLater
 from unbroken.client.profiles import Profile, delete_profile, save_profile, token_store
 from unbroken.client.session import ProfileSession
+from unbroken.mcp import ProfileTokenStorage
 
 
 @pytest.fixture
@@ -30,6 +31,19 @@ def log_in(server: StrictServer) -> dict[str, Any]:
     tokens = server.log_in()
     ProfileSession(profile, token_store("api")).import_tokens(tokens)
     return tokens
+
+
+@pytest.mark.parametrize("name", ["../api", "/tmp/api", "api/../../x", ".api", "a\nb", "api.tokens", "x" * 65, ""])
+def test_a_name_leads_out_of_no_folder(folder: Path, attacks: Any, name: str) -> None:
+    for act in (
+        lambda: save_profile(Profile(name=name, url="https://a.example")),
+        lambda: Session.open(name),
+        lambda: ProfileTokenStorage(name),
+    ):
+        attacks.try_one()
+        with pytest.raises(InvalidRequest, match="the name of a session has"):
+            act()
+    assert not folder.exists() or list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("moment", ["good", "expired", "over"])

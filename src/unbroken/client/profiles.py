@@ -245,9 +245,12 @@ def _known_names(name: str) -> str:
 
 
 def save_profile(profile: Profile) -> None:
-    """Write *profile* into the folder, which is made if it is missing (rule 3). Raises ConfigurationError."""
+    """Write *profile* into the folder, which is made if it is missing (rule 3).
+
+    Raises ConfigurationError if it cannot be written, InvalidRequest for a name that cannot be one.
+    """
     folder, fields = _folder(make=True), asdict(profile)
-    del fields["name"]
+    valid_name(fields.pop("name"))
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{profile.name}.", dir=folder)  # mkstemp makes it 0600
         with os.fdopen(handle, "w", encoding="utf-8") as file:

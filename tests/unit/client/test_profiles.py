@@ -110,7 +110,7 @@ def test_a_damaged_profile_is_named(folder: Path) -> None:
     file = folder / "api.json"
     for text in ("{", "[]", '{"unbroken": 1, "url": 5}', '{"unbroken": 1, "url": "x", "store": "cloud"}', "\udcff"):
         file.write_text(text, errors="surrogateescape")
-        with pytest.raises(ConfigurationError, match=rf"the profile {file} is damaged: delete it, and log in again"):
+        with pytest.raises(ConfigurationError, match=rf"{file} is damaged, or is no profile: move it away"):
             Session.open("api")
     file.write_text(json.dumps({"unbroken": 2}))
     with pytest.raises(ConfigurationError, match="newer version of unbroken"):
