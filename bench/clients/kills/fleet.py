@@ -257,6 +257,7 @@ class Fleet:
         self.groups.append(group)
         for n, kind in enumerate(plan.kinds):
             about = {"kind": kind, "url": self.url, "store": location, "name": name, "pause": PAUSE, "fixed": fixed}
+            about["has_profile"] = "cli" in plan.kinds
             host = own[n % len(own)]
             self.members.append(Member(group, host, about, host.folder / f"{name}-{n}.log"))
 

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -111,18 +112,34 @@ async def python_async(about: dict[str, Any]) -> None:
 
 
 async def mcp(about: dict[str, Any]) -> None:
-    """A client of MCP over HTTP: it posts messages of JSON-RPC."""
-    import httpx
-
-    from unbroken.httpx import SessionAuth
-
+    """A client of MCP over HTTP, which posts messages of JSON-RPC: that of the SDK where there is a profile."""
+    client, auth = _mcp_sdk(about) if about["has_profile"] else _mcp_alone(about)
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-    async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+    async with client:
 
         async def post(url: str, **how: Any) -> Any:
             return await client.post(url, json=message, **how)
 
-        await in_loop(about, post, SessionAuth(session_of(about)))
+        await in_loop(about, post, auth)
+
+
+def _mcp_sdk(about: dict[str, Any]) -> tuple[Any, Any]:
+    from unbroken import Leeway, Session, SessionOver
+    from unbroken.mcp import SessionAuth, http_client
+
+    while True:
+        with contextlib.suppress(SessionOver):  # a lost login is replaced at once
+            auth = SessionAuth(Session.open(about["name"], leeway=Leeway(ADVISORY)))
+            return http_client(auth), auth
+        time.sleep(0.1)
+
+
+def _mcp_alone(about: dict[str, Any]) -> tuple[Any, Any]:
+    import httpx
+
+    from unbroken.httpx import SessionAuth
+
+    return httpx.AsyncClient(timeout=TIMEOUT), SessionAuth(session_of(about))
 
 
 REQUEST = """
