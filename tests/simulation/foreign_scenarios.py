@@ -180,8 +180,8 @@ FOREIGN_SCENARIOS = (
                     Budget(seconds=3, sleeps=1), full=True),
     ForeignScenario("two sleeps and jumps", "strict", "learn", TWO, kept, Budget(seconds=4, sleeps=2, jumps=1),
                     sleeps=("stopped",), sleeps_with_response=False, full=True),
-    ForeignScenario("a sleep, a lost beat, a death", "forgiving", "learn", (*TWO, client(1)), kept,
+    ForeignScenario("a sleep, a lost beat, a death", "forgiving", "learn", TWO, kept,
                     Budget(seconds=3, sleeps=1, beats=2, crashes=1), full=True),
-    ForeignScenario("a restored server, everything", "idempotent", "idempotent", TWO, kept,
-                    Budget(restores=2, seconds=3, sleeps=1, lost=1, crashes=1), full=True),
+    ForeignScenario("a restored server, a long sleep", "idempotent", "idempotent", TWO, kept,
+                    Budget(restores=1, seconds=6, sleeps=1), full=True),
 )  # fmt: skip
