@@ -15,6 +15,7 @@ import pytest
 from tests.support.attacks import Attacks
 from unbroken._base64 import decode, encode
 from unbroken._sync import run_sync
+from unbroken._time import Clock
 from unbroken.errors import ConfigurationError, InvalidToken, LoginRefused, TryLater
 from unbroken.server import MemorySessionStore, Sessions
 from unbroken.server.core.session_info import NewSession
@@ -24,6 +25,7 @@ from unbroken.server.login.mfa import MFA_TOKEN, MfaTokens
 from unbroken.verifier import Verifier
 
 NOW = 1_700_000_000.0
+FIXED = Clock(lambda: NOW, lambda: NOW)  # it stands still
 URL = "https://id.example.com"
 ODD_TIMES = [
     "NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e300", "9" * 400, "9" * 5000, "253402300800", "-1", "-0.5",
@@ -42,17 +44,7 @@ def sessions() -> Sessions:
 @pytest.fixture
 def verifier(sessions: Sessions) -> Iterator[Verifier]:
     with published(sessions) as url:
-        yield Verifier(url, issuer=URL, audience="shop", clock=Fixed(), leeway=5.0)
-
-
-class Fixed:
-    """A clock that stands still."""
-
-    def wall(self) -> float:
-        return NOW
-
-    def monotonic(self) -> float:
-        return NOW
+        yield Verifier(url, issuer=URL, audience="shop", clock=FIXED, leeway=5.0)
 
 
 @contextmanager

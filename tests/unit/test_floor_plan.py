@@ -21,6 +21,7 @@ HAVE_SQL = (
     "client/stores/postgres.py",
     "client/stores/sqlite.py",
     "_drivers/postgres_connection.py",  # the settings of a connection
+    "_sqlite.py",  # whose file it is
 )
 
 
