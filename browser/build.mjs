@@ -1,11 +1,12 @@
 // Builds the browser module: `node build.mjs MODULES SOURCES_HASH OUT`. Use scripts/build-browser.
 //
-// 1. OUT gets unbroken.js (one minified ES module), unbroken.js.map and unbroken.d.ts. Nothing else is written.
-// 2. The map holds all sources, for debuggers. It also holds two hashes, of all that the build was made of and of
-//    unbroken.js, so that a test without Node can tell whether the build is current.
+// 1. OUT gets each part as one minified ES module, its source map and its types. A part imports nothing.
+// 2. A map holds all sources, for debuggers. It also holds two hashes, of all that the build was made of and of the
+//    module, so that a test without Node can tell whether the build is current.
 // 3. Names of state.d.ts are shortened too, but for those that the platform has.
+// 4. `FULL` is false in the core, and what stands behind it is left out.
 import { createHash } from "node:crypto";
-import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
@@ -13,31 +14,36 @@ const [modules, sourcesHash, out] = process.argv.slice(2);
 const require = createRequire(join(modules, "here.js"));
 const [esbuild, terser] = [require("esbuild"), require("terser")];
 const sources = join(import.meta.dirname, "src");
-const target = "unbroken.js";
-
-const bundled = esbuild.buildSync({
-  absWorkingDir: import.meta.dirname,
-  entryPoints: ["src/session.js"],
-  bundle: true,
-  format: "esm",
-  target: "es2022",
-  sourcemap: "external",
-  outfile: target,
-  write: false,
-});
-const [map, code] = bundled.outputFiles.map(({ text }) => text);
+const PARTS = { unbroken: "session", "unbroken-core": "core_alone", "unbroken-axios": "axios", "unbroken-stores": "stores" };
 
 const declared = readFileSync(join(sources, "state.d.ts"), "utf8").matchAll(/^ {2}(\w+)\??:/gm);
 const names = [...declared].map(([, name]) => name).join("|");
-const minified = await terser.minify(code, {
+const settings = {
   module: true,
   ecma: 2020,
-  compress: { passes: 3 },
+  compress: { passes: 3, unsafe: true, unsafe_arrows: true, unsafe_methods: true },
   mangle: { properties: { regex: new RegExp(`^(${names})$`) } }, // rule 3
-  sourceMap: { content: map, filename: target, url: `${target}.map`, includeSources: true },
-});
+};
 
-const hashes = { x_sources: sourcesHash, x_module: createHash("sha256").update(minified.code).digest("hex") };
-writeFileSync(join(out, target), minified.code);
-writeFileSync(join(out, `${target}.map`), JSON.stringify({ ...JSON.parse(minified.map), ...hashes }) + "\n");
-copyFileSync(join(sources, "api.d.ts"), join(out, "unbroken.d.ts"));
+for (const [part, source] of Object.entries(PARTS)) {
+  const target = `${part}.js`;
+  const bundled = esbuild.buildSync({
+    absWorkingDir: import.meta.dirname,
+    entryPoints: [`src/${source}.js`],
+    bundle: true,
+    define: { FULL: `${part !== "unbroken-core"}` }, // rule 4
+    format: "esm",
+    target: "es2022",
+    sourcemap: "external",
+    outfile: target,
+    write: false,
+  });
+  const [map, code] = bundled.outputFiles.map(({ text }) => text);
+  const sourceMap = { content: map, filename: target, url: `${target}.map`, includeSources: true };
+  const minified = await terser.minify(code, { ...settings, sourceMap });
+  const hashes = { x_sources: sourcesHash, x_module: createHash("sha256").update(minified.code).digest("hex") };
+  writeFileSync(join(out, target), minified.code);
+  writeFileSync(join(out, `${target}.map`), JSON.stringify({ ...JSON.parse(minified.map), ...hashes }) + "\n"); // rule 2
+  const types = readFileSync(join(sources, `${source === "session" ? "api" : source}.d.ts`), "utf8");
+  writeFileSync(join(out, `${part}.d.ts`), types.replaceAll("./api.d.ts", "./unbroken.js")); // rule 1
+}

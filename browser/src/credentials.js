@@ -3,7 +3,7 @@
  *
  * 1. A token is sent to the dialect's origins only, and not to the endpoints of the session itself.
  * 2. A header that the caller has set is left alone. If its value is or was the session's own token, the caller means
- *    the session: the newest token takes its place.
+ *    the session: the newest token takes its place. The last hundred are known.
  * 3. Browsers send every header but `Authorization` on when a redirect leads to another site. With a header of
  *    another name no redirect is followed, unless the caller handles it.
  * 4. The URL of a request is relative to what the platform's own would be, `<base>` included.
@@ -14,6 +14,8 @@
  */
 import { DEAD, stageOf } from "./schedule.js";
 import { SCRIPT_HEADERS } from "./transport.js";
+
+const MAX_OWN_VALUES = 100;
 
 /**
  * Return the URL of a request of the page's.
@@ -50,6 +52,7 @@ export const authorizationHeaders = (state, record) => {
   const { header, scheme, tokens: paths, usesCookies } = state;
   const token = accessToken(state, record);
   if (!token) return usesCookies ? SCRIPT_HEADERS : {}; // rule 5
+  if (!FULL) return { Authorization: `Bearer ${token}` };
   const prefix = paths.prefix || scheme === null ? record.tokens?.prefix : scheme && scheme + " ";
   return { [header]: prefix + token };
 };
@@ -59,28 +62,26 @@ export const authorizationHeaders = (state, record) => {
  * @param {SessionState} state @param {StoredRecord} record
  */
 export const rememberToken = (state, record) => {
-  state.ownValues.add(authorizationHeaders(state, record)[state.header]);
+  const { header, ownValues } = state;
+  ownValues.add(authorizationHeaders(state, record)[header]);
+  if (ownValues.size > MAX_OWN_VALUES) ownValues.delete([...ownValues][0]);
 };
 
 /**
  * Return whether a request is sent with the session's token.
- * @param {SessionState} state @param {URL} url @param {{ unbroken?: boolean }} options of the request
+ * @param {SessionState} state @param {URL} url @param {boolean | undefined} unbroken as in the caller's options
  * @param {string | null | undefined} value of its header
  */
-export const isCovered = ({ origins, endpoints, ownValues }, { origin, pathname }, options, value) =>
-  options.unbroken !== false &&
+export const isCovered = ({ origins, endpoints, ownValues }, { origin, pathname }, unbroken, value) =>
+  unbroken !== false &&
   origins.includes(origin) && // rule 1
   !endpoints.includes(origin + pathname) &&
   (!value || ownValues.has(value)); // rule 2
 
 /**
- * Return whether browsers would send the token on when a redirect leads to another site.
- * @param {SessionState} state
- */
-export const isForwarded = ({ header }) => header !== "Authorization";
-
-/**
- * Return how the platform has to treat a redirect.
+ * Return how the platform has to treat a redirect, undefined where it may do as it likes.
  * @param {SessionState} state @param {RequestRedirect | undefined} wish the caller's
+ * @returns {RequestRedirect | undefined}
  */
-export const redirectMode = (state, wish) => (isForwarded(state) && wish !== "manual" ? "error" : wish); // rule 3
+export const redirectMode = ({ header }, wish) =>
+  !FULL || header === "Authorization" ? undefined : wish === "manual" ? wish : "error"; // rule 3

@@ -2,14 +2,16 @@
  * The platform's fetch, with the session's token.
  *
  * 1. Requests that the session does not cover go to the platform as they are.
- * 2. A `Request` is sent by copies of it, so that its body can be sent again.
+ * 2. A `Request` is sent by copies of it, so that its body can be sent again. WebKit loses the files of a form in it
+ *    unless they are read at once.
  * 3. A request with a token goes to the URL that was judged, and not to a relative one, which `<base>` may have changed.
  * 4. The response is the platform's own object. Only where its body is read to find a challenge, a copy is read.
+ * 5. A platform that cannot send streams would send their name instead, without a word.
  *
  * @import { SessionResponse } from "./api.d.ts"
  * @import { SessionState } from "./state.d.ts"
  */
-import { isCovered, redirectMode, resolve } from "./credentials.js";
+import { misconfigured } from "./errors.js";
 import { sendAuthorized } from "./request_flow.js";
 
 /**
@@ -18,26 +20,41 @@ import { sendAuthorized } from "./request_flow.js";
  * @returns {Promise<SessionResponse>}
  */
 export const sessionFetch = async (state, input, init = {}) => {
-  const { header, usesCookies, fetch } = state;
-  const request = input instanceof Request ? input : undefined;
-  const url = resolve(request?.url ?? `${input}`);
+  const { fetch } = state;
+  const request = globalThis.Request && input instanceof Request ? input : undefined;
   const headers = new Headers(init.headers ?? request?.headers);
-  if (!isCovered(state, url, init, headers.get(header))) return fetch(input, init); // rule 1
+  const isForm = FULL && !init.body && /^multipart/.test(headers.get("Content-Type") ?? "");
+  const form = isForm && (await request?.clone().blob()); // rule 2
+  if (FULL && isStream(init.body) && !sendsStreams()) throw misconfigured("this browser cannot send streams"); // rule 5
   return sendAuthorized(state, {
-    url,
+    url: request?.url ?? `${input}`,
+    unbroken: init.unbroken,
+    header: (name) => headers.get(name),
     body: init.body,
     signal: init.signal ?? request?.signal,
-    send: (authorization) => {
-      for (const name in authorization) headers.set(name, authorization[name]);
+    redirect: init.redirect ?? request?.redirect,
+    send: (plan) => {
+      if (!plan) return fetch(input, init); // rule 1
+      const { url, redirect, credentials } = plan;
+      for (const name in plan.headers) headers.set(name, plan.headers[name]);
       return fetch(request?.clone() ?? url, {
         ...init,
+        ...(FULL && form && { body: form }),
         headers,
-        ...(usesCookies && { credentials: "include" }),
-        redirect: redirectMode(state, init.redirect ?? request?.redirect),
+        ...(redirect && { redirect }),
+        ...(credentials && { credentials }),
       }); // rules 2 and 3
     },
     head: (response) => response,
     read: (response) => response.clone().text(), // rule 4
     discard: (response) => response.body?.cancel().catch(() => {}),
   });
+};
+
+/** @param {any} body */
+const isStream = (body) => !!globalThis.ReadableStream && body instanceof ReadableStream;
+
+const sendsStreams = () => {
+  const init = { method: "POST", body: new ReadableStream(), duplex: "half" };
+  return !new Request("http://localhost", init).headers.has("Content-Type");
 };

@@ -1,10 +1,11 @@
 /**
- * One lock for all tabs, by the Web Locks API.
+ * One lock for all tabs and workers: by the Web Locks API, or by a database where a page has none, as on plain http
+ * (`database_lock.js`).
  *
  * It is held around a refresh, and around what else sets cookies; by nothing else.
  *
- * 1. Nothing waits for it without end: after a time the work is done without it, as in browsers without locks. Then
- *    the stored idempotency key has to do.
+ * 1. Nothing waits for it without end: after a time the work is done without it. Then the stored idempotency key has
+ *    to do.
  * 2. It takes a moment until other tabs can read what this one has written, on a busy machine a long one. So the lock
  *    is kept a little longer than the work.
  *
@@ -23,19 +24,25 @@ export const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, s
  * @template Result @param {SessionState} state @param {() => Promise<Result>} work @returns {Promise<Result>}
  */
 export const alone = (state, work) => {
-  const { pageStorage, key, refreshTimeout } = state;
-  const locks = pageStorage && navigator.locks;
-  if (!locks) return work();
-  return new Promise((resolve, reject) => {
+  const { pageStorage, usesCookies, key, refreshTimeout, holdWithoutLocks } = state;
+  const locks = globalThis.navigator?.locks;
+  if ((!pageStorage && !usesCookies) || (!locks && !holdWithoutLocks)) return work();
+  return new Promise((resolve) => {
+    /** @type {Promise<Result> | undefined} */
+    let running;
+    const begin = () => {
+      clearTimeout(timer);
+      running ??= work();
+      resolve(running);
+      return running.catch(() => {});
+    };
+    const seconds = refreshTimeout * WAIT_SHARE;
+    const timer = setTimeout(begin, seconds * 1000); // rule 1
     const hold = async () => {
       const { version } = load(state);
-      const result = work();
-      resolve(result);
-      await result.catch(() => {});
+      await begin();
       if (load(state).version !== version) await sleep(VISIBLE_AFTER_SECONDS); // rule 2
     };
-    locks
-      .request(key, { signal: AbortSignal.timeout(refreshTimeout * WAIT_SHARE * 1000) }, hold)
-      .catch(() => work().then(resolve, reject)); // rule 1
+    (locks ? locks.request(key, hold) : /** @type {NonNullable<typeof holdWithoutLocks>} */ (holdWithoutLocks)(key, seconds, hold)).catch(begin);
   });
 };

@@ -10,8 +10,8 @@
  */
 import { unexpectedResponse } from "./errors.js";
 import { alone } from "./lock.js";
-import { matches } from "./response.js";
-import { deviceToken, load, nextLogin, recordOf, rememberDevice } from "./storage.js";
+import { matches, wordsOf } from "./response.js";
+import { deviceToken, load, nextLogin, recordOf, rememberDevice, settled } from "./storage.js";
 import { publish } from "./tabs.js";
 import { readTokens } from "./tokens.js";
 import { revoke, sendOwn } from "./transport.js";
@@ -35,10 +35,15 @@ export const logIn = async (state, username, password, more) => {
   const request = () => sendOwn(state, login, { username, password, device_token: deviceToken(state), ...more });
   const response = await (usesCookies ? alone(state, request) : request()); // rule 3
   const { status, body } = response;
-  const details = { cause: body, reason: body?.reason ?? body?.error };
-  if (matches(loginFailed, status, body)) throw unexpectedResponse("access_denied", response, details);
-  if (matches(succeeded, status, body)) return importTokens(state, body);
-  throw unexpectedResponse(status < 429 ? "invalid_request" : "try_later", response, details);
+  const isRefused = FULL ? matches(loginFailed, status, body) : status === 401 || status === 403;
+  if (!isRefused && (FULL ? matches(succeeded, status, body) : status === 200)) {
+    importTokens(state, body);
+    return settled(state);
+  }
+  const code = isRefused ? "access_denied" : status < 429 ? "invalid_request" : "try_later";
+  const error = unexpectedResponse(code, response, { cause: body, reason: body?.reason ?? body?.error });
+  error.message = wordsOf(body) || error.message;
+  throw error;
 };
 
 /**

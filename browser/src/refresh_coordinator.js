@@ -24,12 +24,14 @@ import { alone } from "./lock.js";
 import { currentRecord, refresh } from "./refresh_rules.js";
 import { AGEING, GOOD, isStorm, pauseLeft } from "./schedule.js";
 import { load } from "./storage.js";
+import { emit } from "./tabs.js";
 
 /**
  * Return a record to send a request with. Throws session_over, try_later, renewal_storm, or why the caller left.
  * @param {SessionState} state @param {boolean} fresh not one that is AGEING @param {WaitOptions} [options]
  */
 export const authorize = async (state, fresh, options) => {
+  await state.opened;
   const record = currentRecord(state);
   const stage = recordStage(state, record);
   const canBeUsed = isUsable(state, record);
@@ -63,11 +65,17 @@ export const newerThan = async (state, sent, options) => {
 export const sharedRefresh = async (state, seen, isRejected = false) => {
   if (state.flight?.epoch === seen.epoch) return state.flight.result; // rule 1
   throwIfTooEarly(state, seen, isRejected);
-  /** @type {PromiseWithResolvers<StoredRecord>} */
-  const { promise, resolve, reject } = Promise.withResolvers();
-  const mine = (state.flight = { ...seen, land: resolve, result: promise });
-  alone(state, () => refresh(state, seen)).then(resolve, reject); // rule 1
-  return promise.finally(() => state.flight === mine && (state.flight = undefined));
+  /** @type {(record: StoredRecord | Promise<StoredRecord>) => void} */
+  let land = () => {};
+  const landed = new Promise((/** @type {typeof land} */ resolve) => (land = resolve));
+  const result = landed.finally(() => {
+    if (state.flight !== mine) return;
+    state.flight = undefined;
+    emit(state, "status", {});
+  });
+  const mine = (state.flight = { ...seen, land, result });
+  alone(state, () => refresh(state, seen)).then(land, (error) => land(Promise.reject(error))); // rule 1
+  return result;
 };
 
 /** @param {SessionState} state @param {StoredRecord} seen @param {boolean} isRejected */
@@ -76,10 +84,16 @@ const throwIfTooEarly = (state, seen, isRejected) => {
   const now = Date.now();
   const { failed } = load(state);
   const pause = pauseLeft(failed, now);
-  if (failed && pause) throw new UnbrokenError(failed.code, failed.message, { retryAfter: pause }); // rule 3
+  if (failed && pause) {
+    const { code, message } = failed;
+    throw new UnbrokenError(code, message, { ...state.failure, retryAfter: pause }); // rule 3
+  }
   if (!limit || (!isRejected && recordStage(state, seen) !== GOOD)) return; // rule 4
-  if (isStorm(refreshTimes, limit, now))
-    throw new UnbrokenError("renewal_storm", "new tokens are rejected", { retryAfter: limit.interval }); // rule 4
+  if (isStorm(refreshTimes, limit, now)) {
+    const error = new UnbrokenError("renewal_storm", "new tokens are rejected", { retryAfter: limit.interval });
+    emit(state, "refresh", { state: "failed", error });
+    throw error; // rule 4
+  }
   refreshTimes.push(now);
 };
 
@@ -87,11 +101,16 @@ const throwIfTooEarly = (state, seen, isRejected) => {
  * @param {SessionState} state @param {Promise<StoredRecord>} refreshed @param {WaitOptions} [options]
  * @returns {Promise<StoredRecord>}
  */
-const wait = ({ endOfLogin, waitTimeout }, refreshed, { timeout = waitTimeout, signal } = {}) =>
+const wait = ({ waiting, waitTimeout }, refreshed, { timeout = waitTimeout, signal } = {}) =>
   new Promise((resolve, reject) => {
-    const timer = AbortSignal.timeout(timeout * 1000);
-    const leave = AbortSignal.any([timer, endOfLogin.signal, signal ?? timer]); // rule 5
-    leave.onabort = () => reject(timer.aborted ? tryLater("the refresh takes too long") : leave.reason);
-    refreshed.then(resolve, reject);
-    leave.throwIfAborted();
+    const leave = () => reject(signal?.reason);
+    const timer = setTimeout(() => reject(tryLater("the refresh takes too long")), timeout * 1000);
+    waiting.add(reject); // rule 5
+    signal?.addEventListener("abort", leave);
+    if (signal?.aborted) leave();
+    refreshed.then(resolve, reject).finally(() => {
+      clearTimeout(timer);
+      waiting.delete(reject);
+      signal?.removeEventListener("abort", leave);
+    });
   });

@@ -11,7 +11,7 @@
  *    strictly may accept a repetition only shortly after. A server that asks for a longer pause gets it.
  * 6. An OAuth error is one under any status, 200 included. The error repeats the server's words, but no token.
  *
- * @import { UnbrokenError } from "./errors.js"
+ * @import { UnbrokenError } from "./api.d.ts"
  * @import { SessionState } from "./state.d.ts"
  * @import { StoredRecord } from "./storage.js"
  * @import { Tokens } from "./tokens.js"
@@ -19,10 +19,10 @@
 import { isUsable } from "./credentials.js";
 import { sessionOver, tryLater, unexpectedResponse } from "./errors.js";
 import { sleep } from "./lock.js";
-import { isObject, matches, valueAt } from "./response.js";
+import { isObject, matches, valueAt, wordsOf } from "./response.js";
 import { nextPause } from "./schedule.js";
-import { isOutdatedCopy, load, nextLogin, recordOf } from "./storage.js";
-import { emit, publish } from "./tabs.js";
+import { initialRecord, isOutdatedCopy, load, nextLogin, recordOf, settled } from "./storage.js";
+import { emit, notice, publish } from "./tabs.js";
 import { readTokens } from "./tokens.js";
 import { revoke, sendOwn } from "./transport.js";
 
@@ -36,10 +36,23 @@ const IDENTIFIER = /^\w+$/;
  * @param {SessionState} state @param {StoredRecord} [seen] without one: of any login
  */
 export const currentRecord = (state, seen) => {
-  const record = load(state);
-  if (!record.tokens) throw sessionOver(record.over ?? "logged_out");
+  const record = notice(state);
+  if (!record.tokens) throw refusal(state, record);
   if (seen && record.epoch !== seen.epoch) throw sessionOver("other_login");
   return record;
+};
+
+/**
+ * Return why there are no tokens. The first one who is told so was never logged in: listeners hear of it too.
+ * @param {SessionState} state @param {StoredRecord} record
+ */
+const refusal = (state, record) => {
+  const reason = record.over ?? "logged_out";
+  if (record === initialRecord(state) && !state.isVisitor) {
+    state.isVisitor = true;
+    emit(state, "over", { reason, here: true });
+  }
+  return sessionOver(reason);
 };
 
 /**
@@ -48,11 +61,13 @@ export const currentRecord = (state, seen) => {
  * @param {SessionState} state @param {StoredRecord} seen
  */
 export const refresh = async (state, seen) => {
+  await settled(state);
   let record = currentRecord(state, seen);
   if (isNewer(state, record, seen)) return record; // rule 1
   if (!state.usesCookies && !record.tokens?.refresh) return endSession(state, record, "no_refresh_token");
   if (isOutdatedCopy(state, record)) return endSession(state, record, "other_tab");
   if (!record.idempotencyKey) record = publish(state, { ...record, idempotencyKey: newIdempotencyKey() }); // rule 2
+  await settled(state);
   emit(state, "refresh", { state: "started" });
   for (let tries = 1; ; tries++) {
     try {
@@ -60,7 +75,7 @@ export const refresh = async (state, seen) => {
     } catch (/** @type {any} */ error) {
       const current = currentRecord(state, record);
       if (isNewer(state, current, record)) return current; // rule 1
-      if (error.code === "session_over") return endSession(state, record, error.reason); // rule 4
+      if (error.code === "session_over") return endSession(state, record, error.reason, error.response); // rule 4
       if (error.code !== "try_later" || tries === MAX_TRIES || error.retryAfter > MAX_PAUSE_SECONDS) {
         emit(state, "refresh", { state: "failed", error });
         throw rememberFailure(state, current, error);
@@ -71,7 +86,8 @@ export const refresh = async (state, seen) => {
   }
 };
 
-const newIdempotencyKey = () => `${crypto.getRandomValues(new Uint32Array(4))}`;
+const newIdempotencyKey = () =>
+  `${globalThis.crypto?.getRandomValues(new Uint32Array(4)) ?? [Date.now(), Math.random(), Math.random()]}`;
 
 /** @param {SessionState} state @param {StoredRecord} record @param {StoredRecord} seen */
 const isNewer = (state, record, seen) => record.version > seen.version && isUsable(state, record);
@@ -86,18 +102,21 @@ const requestTokens = async (state, record) => {
   const response = await sendOwn(state, refresh, { refresh_token: record.tokens?.refresh }, headers);
   const { status, body } = response;
   const reason = body?.reason ?? "";
-  if (matches(endsSession, status, body)) throw sessionOver(IDENTIFIER.test(reason) ? reason : "invalid_grant"); // rule 4
-  if (usesCookies && reason === "no_refresh_token") throw sessionOver("not_logged_in");
-  const isError = body?.error && !valueAt(body, paths.access_token ?? "access_token");
-  if (isError || !matches(succeeded, status, body))
-    throw unexpectedResponse("try_later", response, {}, wordsOf(body, record.tokens?.refresh || " ")); // rule 6
-  if (!isObject(body)) throw tryLater("the response has no JSON object");
-  return saveNewTokens(state, record, readTokens(state, body)); // rule 3
+  if (FULL ? matches(endsSession, status, body) : status < 402 && body?.error === "invalid_grant")
+    throw sessionOver(IDENTIFIER.test(reason) ? reason : "invalid_grant", { response }); // rule 4
+  if (usesCookies && reason === "no_refresh_token") throw sessionOver("not_logged_in", { response });
+  const isError = FULL && body?.error && !valueAt(body, paths.access_token ?? "access_token");
+  if (isError || (FULL ? !matches(succeeded, status, body) : status !== 200))
+    throw unexpectedResponse("try_later", response, {}, said(body, record.tokens?.refresh || " ")); // rule 6
+  if (!isObject(body)) throw unexpectedResponse("try_later", response, {}, "no JSON object");
+  const saved = await saveNewTokens(state, record, readTokens(state, body)); // rule 3
+  await settled(state);
+  return saved;
 };
 
 /** @param {any} body @param {string} token that the server may have repeated; it is left out */
-const wordsOf = (body, token) => {
-  const words = [body?.error, body?.error_description].filter(Boolean).join(": ");
+const said = (body, token) => {
+  const words = [body?.error, wordsOf(body)].filter(Boolean).join(": ");
   return words.replaceAll(token, " ").slice(0, MAX_WORDS);
 };
 
@@ -113,17 +132,18 @@ const saveNewTokens = async (state, seen, fresh) => {
   if (tokens?.sid && fresh.sid !== tokens.sid && state.usesCookies)
     return publish(state, recordOf(state, nextLogin(state), fresh));
   if (fresh.seq && tokens?.seq && fresh.seq <= tokens.seq) throw tryLater("the response has no newer tokens");
-  const refresh = fresh.refresh ?? tokens?.refresh;
-  return publish(state, recordOf(state, { version: version + 1, epoch }, { ...fresh, refresh }));
+  const { refresh = tokens?.refresh, user = tokens?.user } = fresh;
+  return publish(state, recordOf(state, { version: version + 1, epoch }, { ...fresh, refresh, user }));
 };
 
 /**
  * Forget the tokens, in all tabs. Always throws session_over.
- * @param {SessionState} state @param {StoredRecord} record @param {string} reason @returns {never}
+ * @param {SessionState} state @param {StoredRecord} record @param {string} reason @param {any} [response] the server's
+ * @returns {never}
  */
-const endSession = (state, { version, epoch }, reason) => {
+const endSession = (state, { version, epoch }, reason, response) => {
   publish(state, { version: version + 1, epoch, over: reason });
-  throw sessionOver(reason);
+  throw sessionOver(reason, { response });
 };
 
 /**
@@ -133,8 +153,9 @@ const endSession = (state, { version, epoch }, reason) => {
 const rememberFailure = (state, record, error) => {
   const { pauseSeconds = 1 } = record;
   error.retryAfter = Math.max(error.retryAfter, pauseSeconds);
-  const { code, message } = error;
-  const until = Date.now() + error.retryAfter * 1000;
-  publish(state, { ...record, pauseSeconds: nextPause(pauseSeconds), failed: { code, message, until } });
+  const { code, message, retryAfter: seconds } = error;
+  const failed = { code, message, at: Date.now(), seconds };
+  state.failure = error;
+  publish(state, { ...record, pauseSeconds: nextPause(pauseSeconds), failed });
   return error;
 };

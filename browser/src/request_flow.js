@@ -11,32 +11,22 @@
  * 3. The second response is final. An endpoint that rejects brand-new tokens is left alone for a while.
  * 4. The response of another origin, behind a redirect, is not about our token: it never saw it.
  * 5. A body is read only where the options ask for it, and only if it is JSON.
+ * 6. A response of the server's is never thrown away: where no refresh helps it is the caller's, as when good tokens
+ *    are rejected again and again, or it goes along with the error.
  *
+ * @import { AdapterRequest } from "./api.d.ts"
  * @import { WaitOptions } from "./refresh_coordinator.js"
  * @import { SessionState } from "./state.d.ts"
  * @import { StoredRecord } from "./storage.js"
- *
- * @typedef {{ status: number, headers: Headers, url?: string }} ResponseHead
  */
-/**
- * A request, as an adapter for an HTTP client shows it.
- * @template Response
- * @typedef {object} FlowRequest
- * @property {URL} url
- * @property {unknown} body
- * @property {number} [timeout] in seconds, of a wait for a refresh
- * @property {AbortSignal | null} [signal]
- * @property {(headers: Record<string, string>) => Promise<Response>} send
- * @property {(response: Response) => ResponseHead} head
- * @property {(response: Response) => Promise<string>} read the body, so that the caller can read it all the same
- * @property {(response: Response) => void} [discard] a response that nothing will read
- */
-import { authorizationHeaders } from "./credentials.js";
-import { UnbrokenError } from "./errors.js";
+import { authorizationHeaders, isCovered, redirectMode, resolve } from "./credentials.js";
+import { UnbrokenError, errorWith } from "./errors.js";
 import { authorize, newerThan } from "./refresh_coordinator.js";
 import { currentRecord } from "./refresh_rules.js";
 import { challengesScheme, matches, parseJson } from "./response.js";
+import { secondsSince } from "./schedule.js";
 import { load } from "./storage.js";
+import { trace } from "./tabs.js";
 
 const BRAND_NEW_SECONDS = 10;
 const YOUNG_SECONDS = 30;
@@ -44,33 +34,52 @@ const LEFT_ALONE_SECONDS = 30;
 const JSON_TYPE = /[/+]json\s*(;|$)/i;
 
 /**
- * Send a request with the session's token.
- * @template {object} Response @param {SessionState} state @param {FlowRequest<Response>} request
+ * Send a request, with the session's token if it is for the session's backend.
+ * @template {object} Response @param {SessionState} state @param {AdapterRequest<Response>} request
  * @returns {Promise<Response>}
  */
 export const sendAuthorized = async (state, request) => {
-  if (state.visitors && !load(state).tokens) return request.send({});
-  const isSpentOnce = request.body instanceof ReadableStream;
-  const endpoint = request.url.origin + request.url.pathname;
+  const { header, usesCookies, visitors } = state;
+  const url = resolve(`${request.url}`);
+  const endpoint = url.origin + url.pathname;
+  await state.opened;
+  const isOurs = isCovered(state, url, request.unbroken, request.header?.(header));
+  if (!isOurs || (visitors && !load(state).tokens)) {
+    trace(state, "no token", endpoint);
+    return request.send();
+  }
+  const isSpentOnce = !!globalThis.ReadableStream && request.body instanceof ReadableStream;
   const sent = currentRecord(state, await authorize(state, isSpentOnce, request)); // rule 2
-  const response = await request.send(authorizationHeaders(state, sent));
-  if (!(await isChallenge(state, request, response)) || isLeftAlone(state, endpoint, sent)) return response;
+  const send = (/** @type {StoredRecord} */ record) =>
+    request.send({
+      url: url.href,
+      headers: authorizationHeaders(state, record),
+      redirect: redirectMode(state, request.redirect),
+      ...(usesCookies && { credentials: "include" }),
+    });
+  const response = await send(sent);
+  if (!(await isChallenge(state, url, request, response)) || isLeftAlone(state, endpoint, sent)) return response;
+  trace(state, "challenge", endpoint);
   if (isSpentOnce) return withExplanation(state, response, sent, request);
-  const newer = await newerThan(state, sent, request); // rule 1
+  const newer = await newerThan(state, sent, request).catch((error) => {
+    if (error.code !== "renewal_storm") throw errorWith(error, { response }); // rules 1 and 6
+  });
+  if (!newer) return response;
   request.discard?.(response);
-  const second = await request.send(authorizationHeaders(state, newer));
-  settle(state, endpoint, newer, await isChallenge(state, request, second));
+  const second = await send(newer);
+  settle(state, endpoint, newer, await isChallenge(state, url, request, second));
   return second; // rule 3
 };
 
 /**
  * @template {object} Response
- * @param {SessionState} state @param {FlowRequest<Response>} request @param {Response} response
+ * @param {SessionState} state @param {URL} own @param {AdapterRequest<Response>} request @param {Response} response
  */
-const isChallenge = async ({ challenge, scheme }, { url, head, read }, response) => {
+const isChallenge = async ({ challenge, scheme }, own, { head, read }, response) => {
   const { status, headers, url: from } = head(response);
-  if (from && !from.startsWith(url.origin + "/")) return false; // rule 4
-  if (!challenge) return status === 401 && challengesScheme(headers.get("WWW-Authenticate"), scheme ?? "");
+  if (from && !from.startsWith(own.origin + "/")) return false; // rule 4
+  if (!FULL || !challenge)
+    return status === 401 && challengesScheme(headers.get("WWW-Authenticate"), (FULL && scheme) || "bearer");
   const isRead =
     challenge.field && challenge.status?.includes(status) !== false && headers.get("Content-Type")?.match(JSON_TYPE);
   return matches(challenge, status, isRead && parseJson(await read(response).catch(() => {}))); // rule 5
@@ -88,14 +97,14 @@ const withExplanation = async (state, response, sent, options) => {
 };
 
 /** @param {SessionState} state @param {string} endpoint @param {StoredRecord} sent */
-const isLeftAlone = ({ leftAloneUntil }, endpoint, sent) =>
-  isYounger(sent, YOUNG_SECONDS) && Date.now() < leftAloneUntil[endpoint]; // rule 3
+const isLeftAlone = ({ rejectedAt }, endpoint, sent) =>
+  isYounger(sent, YOUNG_SECONDS) && secondsSince(rejectedAt[endpoint], Date.now()) < LEFT_ALONE_SECONDS; // rule 3
 
 /** @param {SessionState} state @param {string} endpoint @param {StoredRecord} sent @param {boolean} isRejected */
-const settle = ({ leftAloneUntil }, endpoint, sent, isRejected) => {
-  if (!isRejected) delete leftAloneUntil[endpoint];
-  else if (isYounger(sent, BRAND_NEW_SECONDS)) leftAloneUntil[endpoint] = Date.now() + LEFT_ALONE_SECONDS * 1000;
+const settle = ({ rejectedAt }, endpoint, sent, isRejected) => {
+  if (!isRejected) delete rejectedAt[endpoint];
+  else if (isYounger(sent, BRAND_NEW_SECONDS)) rejectedAt[endpoint] = Date.now();
 };
 
 /** @param {StoredRecord} record @param {number} seconds */
-const isYounger = ({ tokens }, seconds) => Date.now() - (tokens?.receivedAt ?? 0) < seconds * 1000;
+const isYounger = ({ tokens }, seconds) => secondsSince(tokens?.receivedAt ?? 0, Date.now()) < seconds;

@@ -27,6 +27,13 @@ export const parseJson = (text) => {
 export const isObject = (value) => Object(value) === value && !Array.isArray(value);
 
 /**
+ * Return what a server says to people, or to developers, in the body of a response.
+ * @param {any} body
+ */
+export const wordsOf = (body) =>
+  [body?.error_description, body?.message, body?.msg].find((words) => words && typeof words === "string") ?? "";
+
+/**
  * Return the value at a dotted path, undefined where there is none.
  * @param {any} body @param {string} path
  */

@@ -10,6 +10,7 @@
  * 3. A clock that was set back says nothing about the age: the token is AGEING.
  * 4. After a failure the next refresh waits: one second, two, four … thirty, or as long as the server asks for.
  *    Nothing makes it wait for more than an hour.
+ * 5. A clock that was set back ends all waiting: what seems to happen in the future was long ago.
  *
  * @import { Failure } from "./storage.js"
  * @import { Tokens } from "./tokens.js"
@@ -24,7 +25,7 @@ const MAX_ADVISORY_SECONDS = 300;
 const MANDATORY_SHARE = 0.1;
 const MAX_MANDATORY_SECONDS = 10;
 const MAX_PAUSE_SECONDS = 30;
-const MAX_FAILURE_SECONDS = 3601; // a server may ask for 3600
+const MAX_FAILURE_SECONDS = 3600; // so much a server may ask for
 
 /**
  * Return the stage of tokens: GOOD, AGEING, OLD or DEAD.
@@ -42,12 +43,18 @@ export const stageOf = (tokens, now, canRefresh, jitter) => {
 };
 
 /**
+ * Return the seconds since a time.
+ * @param {number} time @param {number} now
+ */
+export const secondsSince = (time, now) => (time > now ? Infinity : (now - time) / 1000); // rule 5
+
+/**
  * Return the seconds until a failed refresh may be repeated, 0 if it may be now.
  * @param {Failure | undefined} failed @param {number} now
  */
 export const pauseLeft = (failed, now) => {
-  const seconds = failed ? (failed.until - now) / 1000 : 0;
-  return seconds > 0 && seconds < MAX_FAILURE_SECONDS ? seconds : 0; // rule 4
+  const seconds = failed ? Math.min(failed.seconds, MAX_FAILURE_SECONDS) - secondsSince(failed.at, now) : 0; // rule 4
+  return seconds > 0 ? seconds : 0;
 };
 
 /**
@@ -61,4 +68,5 @@ export const nextPause = (pauseSeconds) => Math.min(MAX_PAUSE_SECONDS, pauseSeco
  * @param {number[]} times of the ones before, in order @param {{ interval: number, attempts: number }} limit
  * @param {number} now
  */
-export const isStorm = (times, { interval, attempts }, now) => now - (times.at(-attempts) ?? 0) < interval * 1000;
+export const isStorm = (times, { interval, attempts }, now) =>
+  secondsSince(times[times.length - attempts] ?? -Infinity, now) < interval;

@@ -2,101 +2,66 @@
  * unbroken: sessions with an access token and a refresh token that never break, for pages and workers. This file puts
  * the parts of a session together; what users see is described in `api.d.ts`.
  *
- *     session ── login.js            log in, log out, import tokens
- *             ── fetch.js, axios.js  adapters of two HTTP clients over
+ *     session ── checks.js, database_lock.js
+ *             ── core.js             what follows is the core; `unbroken-core.js` is it alone
+ *             ── login.js            log in, log out, import tokens
+ *             ── fetch.js            an adapter, as is axios.js. They work by
  *                  request_flow.js       the steps of one request
  *                  refresh_coordinator.js  single flight, and what waits for it
  *                  refresh_rules.js      one refresh
  *                  credentials.js        the token and the requests it goes along with
+ *             ── status.js           what applications see
  *             ── storage.js, tabs.js, lock.js     what tabs share
  *             ── transport.js                     the module's own requests
  *             ── options.js, tokens.js, response.js, schedule.js, errors.js     without state and I/O
  *
+ * 1. Only this session can end the other ones of its user, so it does that before it ends itself.
+ * 2. Whether there is a session is asked for when somebody wants to know.
+ *
  * Each file states its rules at the top, and names the rule at the line that carries it out. What they share is in
  * `state.d.ts`.
  *
- * @import { Options, Session, Status } from "./api.d.ts"
- * @import { SessionState } from "./state.d.ts"
+ * @import { Options, Session } from "./api.d.ts"
  */
 import { attach } from "./axios.js";
-import { accessToken, recordStage } from "./credentials.js";
-import { unexpectedResponse } from "./errors.js";
-import { sessionFetch } from "./fetch.js";
-import { importTokens, logIn, logOut } from "./login.js";
-import { resolveOptions } from "./options.js";
-import { authorize, sharedRefresh } from "./refresh_coordinator.js";
-import { GOOD } from "./schedule.js";
-import { initialRecord, load, openStorage } from "./storage.js";
-import { addListener, publish, watchTabs } from "./tabs.js";
+import { checkOptions } from "./checks.js";
+import { newState, openSession } from "./core.js";
+import { holdInDatabase } from "./database_lock.js";
+import { UnbrokenError, misconfigured, unexpectedResponse } from "./errors.js";
+import { ready, subscribe } from "./status.js";
 
-export { UnbrokenError } from "./errors.js";
-
-/** @type {Status["state"][]} */
-const STATES = ["good", "ageing", "ageing", "expired"]; // of GOOD, AGEING, OLD, DEAD
+export { UnbrokenError };
 
 /**
  * Create a session, for all requests of a page. Throws misconfigured.
  * @param {Options} [options] @returns {Session}
  */
 export const createSession = (options = {}) => {
+  checkOptions(options);
   const state = newState(options);
-  const dispose = watchTabs(state, (type) => wake(state, type));
-  return {
-    fetch: (input, init) => sessionFetch(state, input, init),
-    attach: (axios) => attach(state, axios),
-    login: (username, password, more) => logIn(state, username, password, more),
-    logout: () => logOut(state),
-    importTokens: (body) => importTokens(state, body),
-    token: async ({ fresh = false } = {}) => accessToken(state, await authorize(state, fresh)),
+  state.holdWithoutLocks = holdInDatabase;
+  const session = openSession(state);
+  const { fetch, logout } = session;
+  /** @param {string} path */
+  const post = (path) => fetch(state.base + path, { method: "POST" });
+
+  const more = {
+    attach: (/** @type {import("./api.d.ts").Axios} */ axios) => attach(session, axios),
+    subscribe: (/** @type {() => void} */ listener) => subscribe(state, listener),
 
     ticket: async () => {
-      const response = await sessionFetch(state, `${state.base}/ticket`, { method: "POST" });
+      const response = await post("/ticket");
       if (!response.ok) throw unexpectedResponse("try_later", response);
       return (await response.json()).ticket;
     },
 
-    get status() {
-      const record = load(state);
-      return {
-        state: record.tokens ? STATES[recordStage(state, record)] : "over",
-        reason: record.over ?? "",
-        refreshing: !!state.flight,
-        version: record.version,
-      };
+    logout: async ({ everywhere = false } = {}) => {
+      if (everywhere && !state.isOwnServer) throw misconfigured("this backend has no such URL", "everywhere");
+      const isElsewhere = !everywhere || (await post("/sessions/revoke-others").catch(() => undefined))?.ok; // rule 1
+      return (await logout()) && !!isElsewhere;
     },
-
-    on: (type, listener) => addListener(state, type, listener),
-    dispose,
   };
-};
-
-/** @param {Options} options @returns {SessionState} */
-const newState = (options) => {
-  const settings = resolveOptions(options);
-  const record = initialRecord(settings);
-  return {
-    ...settings,
-    fetch: globalThis.fetch,
-    jitter: Math.random(),
-    pageStorage: openStorage(settings),
-    text: null,
-    record,
-    accessTokens: {},
-    ownValues: new Set(),
-    noticed: record,
-    endOfLogin: new AbortController(),
-    events: new EventTarget(),
-    refreshTimes: [],
-    leftAloneUntil: {},
-  };
-};
-
-/**
- * Go on after a time asleep or offline.
- * @param {SessionState} state @param {string} type of the event that woke the page
- */
-const wake = (state, type) => {
-  const record = load(state);
-  if (type === "online" && record.failed) publish(state, { ...record, failed: undefined }); // it was the network's fault
-  if (recordStage(state, record) !== GOOD) sharedRefresh(state, record).catch(() => {});
+  return /** @type {any} */ (
+    Object.defineProperty(Object.assign(session, more), "ready", { get: () => ready(state) }) // rule 2
+  );
 };

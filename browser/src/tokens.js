@@ -5,7 +5,8 @@
  * 2. With cookies the response may leave out the tokens, but it is still an object.
  * 3. The lifetime is `expires_in`, else `exp − iat` of a JWT, read without trusting it. Without either, only a
  *    challenge tells that the token has expired.
- * 4. What stands before the access token comes from the response where the options have a `prefix`, to the letter.
+ * 4. Who is logged in is said by the response, or by the claims of a JWT, which are read without trusting them.
+ * 5. What stands before the access token comes from the response where the options have a `prefix`, to the letter.
  *
  * @import { Settings } from "./state.d.ts"
  *
@@ -16,6 +17,7 @@
  * @property {number} [lifetime] in seconds
  * @property {number} receivedAt in milliseconds since the Unix epoch
  * @property {number} [seq] the server's own count, where it sends one
+ * @property {unknown} [user] who is logged in
  * @property {unknown} [sid] the server's id of the session, where it sends one
  */
 import { UnbrokenError } from "./errors.js";
@@ -29,9 +31,9 @@ const PRINTABLE_ASCII = /^[ -~]+$/;
  */
 export const readTokens = ({ tokens: paths, usesCookies }, body) => {
   /** @param {keyof typeof paths} name */
-  const pathOf = (name) => paths[name] ?? name; // rule 1
+  const pathOf = (name) => (FULL && paths[name]) || name; // rule 1
   /** @param {keyof typeof paths} name */
-  const fieldOf = (name) => valueAt(body, pathOf(name));
+  const fieldOf = (name) => (FULL ? valueAt(body, pathOf(name)) : body?.[name]);
   /** @param {keyof typeof paths} name @param {boolean} [isRequired] @returns {string | undefined} */
   const textOf = (name, isRequired) => {
     const value = fieldOf(name) || undefined;
@@ -42,24 +44,26 @@ export const readTokens = ({ tokens: paths, usesCookies }, body) => {
     return value;
   };
   const prefix = () =>
-    paths.prefix ? (fieldOf("prefix") === "" ? "" : textOf("prefix", true)) : `${fieldOf("token_type") || "Bearer"} `;
+    FULL && paths.prefix ? (fieldOf("prefix") === "" ? "" : textOf("prefix", true)) : `${fieldOf("token_type") || "Bearer"} `;
   const access = textOf("access_token", !usesCookies || !isObject(body)); // rule 2
+  const claims = FULL && claimsOf(access);
   return {
     access,
     refresh: textOf("refresh_token"),
-    prefix: access && prefix(), // rule 4
-    lifetime: positiveNumber(fieldOf("expires_in")) ?? lifetimeOf(access), // rule 3
+    prefix: access && prefix(), // rule 5
+    lifetime: positiveNumber(fieldOf("expires_in")) ?? positiveNumber(claims && claims.exp - claims.iat), // rule 3
     receivedAt: Date.now(),
     seq: positiveNumber(fieldOf("refresh_seq")),
+    user: fieldOf("user") ?? (claims || (body?.sub && { sub: body.sub })), // rule 4
     sid: body?.sid,
   };
 };
 
 /** @param {string | undefined} token */
-const lifetimeOf = (token) => {
+const claimsOf = (token) => {
   try {
-    const claims = /** @type {string} */ (token).split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
-    const { exp, iat } = parseJson(atob(claims));
-    return positiveNumber(exp - iat);
+    const bytes = atob(/** @type {string} */ (token).split(".")[1].replace(/-/g, "+").replace(/_/g, "/"));
+    const claims = parseJson(decodeURIComponent(escape(bytes)));
+    if (isObject(claims)) return claims;
   } catch {}
 };

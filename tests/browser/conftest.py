@@ -20,7 +20,7 @@ from tests.interop.backends.base import Backend
 from tests.interop.backends.shapes import BearerJson
 from tests.support.backend import running
 from tests.support.npm import node_modules
-from unbroken.server.http.static import module_source
+from unbroken.server.http.static import PARTS, module_source
 
 HTML = '<!doctype html><meta charset="utf-8"><title>page</title><script type="module" src="/harness.js"></script>'
 
@@ -86,7 +86,7 @@ TRUST = {"access-control-allow-origin": "*", "access-control-allow-headers": "au
 def modules() -> dict[str, bytes]:
     """What pages load, by its path."""
     return {
-        "/unbroken.js": module_source(),
+        **{f"/{part}": module_source(part) for part in PARTS},
         "/harness.js": (PAGE / "harness.js").read_bytes(),
         "/axios.js": (node_modules(PAGE) / "axios" / "dist" / "esm" / "axios.js").read_bytes(),
     }

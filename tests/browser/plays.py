@@ -51,7 +51,8 @@ SET_UP = """async (text, name, options, config) => {
 # Browsers send equal requests one after the other, so each has a number.
 SEND = """(method, url, count) => {
     const came = (response) => response?.data?.code ?? response?.status ?? "nothing";
-    const failed = (error) => error.response ? `error ${error.response.status}` : `error ${error.code ?? ""}`.trim();
+    const said = ({ name, code, response }) => (name !== "UnbrokenError" && response?.status) || (code ?? "");
+    const failed = (error) => `error ${said(error)}`.trim();
     for (let n = 0; n < count; n++) {
         const data = method === "POST" ? "a" : undefined;
         sent.push(mine.request({ method, url: `${url}?${sent.length}`, data }).then(came, failed));

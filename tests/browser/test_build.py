@@ -13,46 +13,65 @@ import pytest
 
 from tests.browser.build import BUILT, DOCS, INTEGRITY, ROOT, SOURCES, compile_sources, sources_hash
 from tests.support.npm import node_modules
-from unbroken.server.http.static import module_integrity, module_source
+from unbroken.server.http.static import PARTS, module_integrity, module_source
 
-MAX_COMPRESSED_BYTES = 6 * 1024
+MAX_COMPRESSED_BYTES = {
+    "unbroken.js": 8704,
+    "unbroken-core.js": 6144,
+    "unbroken-axios.js": 1024,
+    "unbroken-stores.js": 1024,
+}
 MAX_SOURCE_LINES = 200
-FILES = ("unbroken.js", "unbroken.js.map", "unbroken.d.ts")
+TYPES = {
+    "unbroken.js": "api",
+    "unbroken-core.js": "core_alone",
+    "unbroken-axios.js": "axios",
+    "unbroken-stores.js": "stores",
+}
+FILES = [part.replace(".js", end) for part in PARTS for end in (".js", ".js.map", ".d.ts")]
 
 
-def source_map() -> dict[str, object]:
-    return json.loads((BUILT / "unbroken.js.map").read_text())
+def source_map(part: str = "unbroken.js") -> dict[str, object]:
+    return json.loads((BUILT / f"{part}.map").read_text())
 
 
 # ---- without Node.js -------------------------------------------------------------------------------------------------
 
 
-def test_the_build_was_made_of_the_committed_sources() -> None:
-    assert source_map()["x_sources"] == sources_hash(), "run scripts/build-browser"
+@pytest.mark.parametrize("part", PARTS)
+def test_the_build_was_made_of_the_committed_sources(part: str) -> None:
+    assert source_map(part)["x_sources"] == sources_hash(), "run scripts/build-browser"
 
 
-def test_the_built_module_is_the_one_that_its_source_map_was_made_for() -> None:
-    built = module_source().decode()
-    assert source_map()["x_module"] == hashlib.sha256(built.encode()).hexdigest(), "run scripts/build-browser"
-    assert built.endswith("\n//# sourceMappingURL=unbroken.js.map")
+@pytest.mark.parametrize("part", PARTS)
+def test_the_built_module_is_the_one_that_its_source_map_was_made_for(part: str) -> None:
+    built = module_source(part).decode()
+    assert source_map(part)["x_module"] == hashlib.sha256(built.encode()).hexdigest(), "run scripts/build-browser"
+    assert built.endswith(f"\n//# sourceMappingURL={part}.map")
 
 
-def test_the_built_types_are_the_sources_types() -> None:
-    assert (BUILT / "unbroken.d.ts").read_text() == (SOURCES / "src" / "api.d.ts").read_text()
+@pytest.mark.parametrize("part", PARTS)
+def test_the_built_types_are_the_sources_types(part: str) -> None:
+    sources = (SOURCES / "src" / f"{TYPES[part]}.d.ts").read_text().replace("./api.d.ts", "./unbroken.js")
+    assert (BUILT / part.replace(".js", ".d.ts")).read_text() == sources
 
 
-def test_the_source_map_holds_every_source_as_committed() -> None:
-    found = source_map()
-    sources = dict(zip(found["sources"], found["sourcesContent"], strict=True))
-    assert sources == {f"src/{file.name}": file.read_text() for file in (SOURCES / "src").glob("*.js")}
+def test_the_source_maps_hold_every_source_as_committed() -> None:
+    found = {}
+    for part in PARTS:
+        sources = source_map(part)
+        found |= dict(zip(sources["sources"], sources["sourcesContent"], strict=True))
+    assert found == {f"src/{file.name}": file.read_text() for file in (SOURCES / "src").glob("*.js")}
 
 
-def test_the_module_has_at_most_six_kilobytes_compressed() -> None:
-    assert len(gzip.compress(module_source(), 9)) <= MAX_COMPRESSED_BYTES
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_is_small(part: str) -> None:
+    assert len(gzip.compress(module_source(part), 9)) <= MAX_COMPRESSED_BYTES[part]
 
 
-def test_the_module_imports_nothing() -> None:
-    assert not re.search(r"\bimport\b", module_source().decode())
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_imports_nothing(part: str) -> None:
+    assert not re.search(r"\bimport\b", module_source(part).decode())
 
 
 def test_the_docs_show_the_integrity_of_the_committed_module() -> None:

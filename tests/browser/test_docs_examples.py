@@ -11,14 +11,16 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.browser.build import DOCS
+from tests.browser.build import BUILT, DOCS
 from tests.browser.chromium import PAGE
+from tests.browser.shop import PASSWORD
 from tests.docs.pages import ROOT, examples, run
 from tests.support.npm import node_modules
 from unbroken.server.http.static import module_integrity, module_url
 
 HOST = "https://shop.example.com"
-FIRST, INSTALLED, LEAVE, *_ = JS = examples(DOCS, "js")
+FIRST, INSTALLED, WORKERS, NATIVE, LEAVE, GUARD, *_ = JS = examples(DOCS, "js")
+[UPLOAD] = [code for code in JS if "XMLHttpRequest" in code]
 [OTHER_BACKEND] = [code for code in JS if code.startswith("createSession(")]
 [IMPORT_MAP] = examples(DOCS, "html")
 [INSTALL] = examples(DOCS, "sh")
@@ -39,7 +41,7 @@ def as_module(code: str, **names: str) -> str:
 
 
 def test_every_javascript_example_is_run_here_or_elsewhere() -> None:
-    assert sorted([FIRST, INSTALLED, LEAVE, OTHER_BACKEND, *ELSEWHERE]) == sorted(JS)
+    assert sorted([FIRST, INSTALLED, WORKERS, NATIVE, LEAVE, GUARD, UPLOAD, OTHER_BACKEND, *ELSEWHERE]) == sorted(JS)
 
 
 def test_the_first_example_logs_in_and_requests(shop, tab) -> None:
@@ -49,6 +51,56 @@ def test_the_first_example_logs_in_and_requests(shop, tab) -> None:
     page.wait_for_function("window.came")
     assert page.evaluate("came.orders.user") == "ada"
     assert page.evaluate("came.session.status.state") == "good"
+
+
+def test_the_example_for_workers_keeps_a_session_in_a_database(shop, tab) -> None:
+    page = tab(shop()).page
+    for _ in range(2):
+        page.set_content(as_module(WORKERS, session="session"))
+        page.wait_for_function("window.came")
+        before = page.evaluate("came.session.ready.then(({ state }) => state)")
+        page.evaluate("(password) => came.session.login('ada', password)", PASSWORD)
+        page.reload()
+        page.wait_for_function("window.ready")
+    assert before == "good"
+
+
+def test_the_example_for_react_native_keeps_the_session(tmp_path: Path) -> None:
+    node = shutil.which("node")
+    node_modules(PAGE)  # says how to get npm where it is missing
+    native = tmp_path / "node_modules" / "@react-native-async-storage" / "async-storage"
+    native.mkdir(parents=True)
+    (native / "package.json").write_text('{"name": "@react-native-async-storage/async-storage", "main": "index.js"}')
+    (native / "index.js").write_text(
+        "const kept = new Map(); module.exports = { getItem: async (key) => kept.get(key) ?? null,"
+        " setItem: async (key, text) => void kept.set(key, text), removeItem: async (key) => void kept.delete(key) };"
+    )
+    (tmp_path / "node_modules" / "unbroken").symlink_to(BUILT)
+    (tmp_path / "use.mjs").write_text(
+        NATIVE + "session.importTokens({ access_token: 'a', refresh_token: 'r' });"
+        "const again = createSession({ url: 'https://shop.example.com/auth', store });"
+        "console.log((await again.ready).state);"
+    )
+    done = subprocess.run([node, "use.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "good\n"
+
+
+def test_the_guard_example_knows_who_is_there(shop, at_shop) -> None:
+    [tab] = at_shop(shop())
+    tab.page.add_script_tag(content=GUARD)
+    assert tab.run("() => guard()") == "welcome, ada"
+    assert tab.run("() => session.logout().then(guard)") == "/login"
+
+
+def test_the_upload_example_shows_its_progress(shop, at_shop) -> None:
+    server = shop()
+    [tab] = at_shop(server)
+    tab.page.add_script_tag(content=UPLOAD)
+    server.expire()
+    script = (
+        "() => upload('/echo', 'x'.repeat(1000), ({ loaded }) => (window.loaded = loaded)).then(({ status }) => status)"
+    )
+    assert (tab.run(script), tab.run("() => loaded"), server.refreshes) == (200, 1000, 1)
 
 
 def test_the_listener_example_remembers_the_whole_address(shop, at_shop) -> None:

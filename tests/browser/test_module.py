@@ -16,7 +16,7 @@ from tests.browser.chromium import PAGE
 from tests.browser.tabs import Tab
 from tests.support.npm import node_modules
 from unbroken.server import Cookies
-from unbroken.server.http.static import module_source, module_url
+from unbroken.server.http.static import PARTS, module_source, module_url
 
 FOLDER = Path(str(files("unbroken").joinpath("browser")))
 VECTORS = Path(__file__).parents[1] / "contract" / "frameworks" / "vectors"
@@ -31,7 +31,7 @@ def test_the_package_folder_is_a_complete_npm_package(tmp_path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     found = json.loads(done.stdout)
     [packed] = found if isinstance(found, list) else found.values()
-    paths = {"package.json", "unbroken.js", "unbroken.js.map", "unbroken.d.ts"}
+    paths = {"package.json"} | {part.replace(".js", end) for part in PARTS for end in (".js", ".js.map", ".d.ts")}
     assert {file["path"] for file in packed["files"]} == paths
 
 

@@ -12,11 +12,12 @@
 /** Create a session, for all requests of a page. Throws `UnbrokenError` with the code `misconfigured`. */
 export declare function createSession(options?: Options): Session;
 
-export interface Session {
+/** What `unbroken-core.js` has: the rules of refreshing, with fetch and all storages. */
+export interface CoreSession {
   /** The platform's `fetch`, with the session's token. `unbroken: false` sends a request without the token. */
   fetch(input: RequestInfo | URL, init?: RequestInit & { unbroken?: boolean }): Promise<SessionResponse>;
-  /** Give the requests of an axios instance the session's token. Returns a function that detaches it. */
-  attach(axios: Axios): () => void;
+  /** Send a request by an HTTP client of your own. */
+  send<R extends object>(request: AdapterRequest<R>): Promise<R>;
   /** Log in; `more` is sent along. */
   login(username: string, password: string, more?: object): Promise<void>;
   /** Log out: forget the tokens in all tabs at once, then revoke them. Resolves to whether the server confirmed it. */
@@ -28,24 +29,39 @@ export interface Session {
    * that does not expire soon.
    */
   token(options?: { fresh?: boolean }): Promise<string>;
-  /**
-   * Return a ticket of unbroken's own server, for the URL of one connection that cannot send headers: a WebSocket, an
-   * EventSource, a download. It is valid for 30 seconds, and once.
-   */
-  ticket(): Promise<string>;
+  /** The same object as long as nothing changes. */
   readonly status: Status;
   /** Add a listener. Returns a function that removes it. */
   on<Type extends keyof Events>(type: Type, listener: (detail: Events[Type]) => void): () => void;
   /** Remove all listeners from the page and close the channel to other tabs. */
   dispose(): void;
+  readonly UnbrokenError: typeof UnbrokenError;
+}
+
+export interface Session extends CoreSession {
+  /** Give the requests of an axios instance the session's token. Returns a function that detaches it. */
+  attach(axios: Axios): () => void;
+  /** Log out; with `everywhere`, end all other sessions of the user before, which needs unbroken's own server. */
+  logout(options?: { everywhere?: boolean }): Promise<boolean>;
+  /**
+   * Return a ticket of unbroken's own server, for the URL of one connection that cannot send headers: a WebSocket, an
+   * EventSource, a download. It is valid for 30 seconds, and once.
+   */
+  ticket(): Promise<string>;
+  /** Resolves to the status as soon as it is known whether there is a session. Never rejects. */
+  readonly ready: Promise<Status>;
+  /** Call a listener when `status` has changed, also with time. Returns a function that removes it. */
+  subscribe(listener: () => void): () => void;
 }
 
 export interface Status {
-  state: "good" | "ageing" | "expired" | "over";
+  readonly state: "good" | "ageing" | "expired" | "over";
   /** Why the session is over; "" while it is not. */
-  reason: string;
-  refreshing: boolean;
-  version: number;
+  readonly reason: string;
+  readonly refreshing: boolean;
+  readonly version: number;
+  /** Who is logged in: what the token response has at `user`, or the claims of its access token. */
+  readonly user: any;
 }
 
 /** Each event is dispatched once in each tab. `here` is true in the one tab that caused it. */
@@ -54,8 +70,51 @@ export interface Events {
   tokens: { here: boolean };
   /** A refresh of this tab started or failed. */
   refresh: { state: "started" } | { state: "failed"; error: UnbrokenError };
-  /** The session is over, or another user has logged in. */
+  /** The session is over, another user has logged in, or a request needs a login and there was none. */
   over: { reason: string; here: boolean };
+  /** `status` has changed. With time it changes too: see `subscribe`. */
+  status: {};
+}
+
+/** A request, as the adapter of an HTTP client shows it. */
+export interface AdapterRequest<R> {
+  url: string | URL;
+  /** `false`: without the session's token. */
+  unbroken?: boolean;
+  /** Return the caller's own value of a header. */
+  header?(name: string): string | null | undefined;
+  body?: unknown;
+  /** How long to wait for a refresh. */
+  timeout?: number;
+  signal?: AbortSignal | null;
+  /** The caller's wish. */
+  redirect?: RequestRedirect;
+  /** Send it, as planned; without a plan as it is. It is called again after a challenge. */
+  send(plan?: AdapterPlan): Promise<R>;
+  /** Return what a response begins with; `url` is where it came from, if a redirect may have been followed. */
+  head(response: R): { status: number; headers: Pick<Headers, "get">; url?: string };
+  /** Read the body, so that the caller can read it all the same. */
+  read(response: R): Promise<string>;
+  /** Nobody will read this response. */
+  discard?(response: R): void;
+}
+
+export interface AdapterPlan {
+  url: string;
+  /** To set, in addition to the caller's. */
+  headers: Record<string, string>;
+  /** How to treat redirects; undefined: as usual. */
+  redirect?: RequestRedirect;
+  credentials?: "include";
+}
+
+/** Where the record of a session is kept, as text: like the platform's `Storage`. */
+export interface Store {
+  getItem(key: string): string | null;
+  setItem(key: string, text: string): void;
+  removeItem(key: string): void;
+  /** Wait until all is written, and take what others have written. See `asyncStore`. */
+  sync?(key: string): Promise<void>;
 }
 
 /** `whyNotReplayed` says why a rejected request was not sent again. */
@@ -70,6 +129,12 @@ export interface Axios {
 export interface Options extends Dialect {
   /** Where the tokens are. Default: `memory`. */
   storage?: "memory" | "localStorage" | "sessionStorage" | "cookie";
+  /** A store of your own, in the place of the page's. With `storage: "cookie"` it holds no token. */
+  store?: Store;
+  /** What sends requests: anything like the platform's `fetch`, which is the default. */
+  fetch?: typeof fetch;
+  /** Is told what the session decides, without secrets: `debug: console.debug`. */
+  debug?: (...what: any[]) => void;
   /** The name of the stored record, the lock and the channel. Default: by the URL of `refresh`. */
   key?: string;
   /** Send requests without a token while there is no login. Default: false. */
@@ -140,6 +205,7 @@ export interface TokenPaths {
   refresh_seq?: string;
   token_type?: string;
   prefix?: string;
+  user?: string;
 }
 
 export type ErrorCode =
@@ -158,16 +224,24 @@ export interface ErrorDetails {
   field?: string;
   refreshed?: boolean;
   cause?: unknown;
+  response?: unknown;
 }
 
 /** Every error of this module. `code` is stable: programs compare it, messages are for people. */
 export declare class UnbrokenError extends Error {
   constructor(code: ErrorCode, message: string, details?: ErrorDetails);
+  name: "UnbrokenError";
   code: ErrorCode;
   reason: string | undefined;
-  /** What is missing in a response. */
+  /** What is missing in a response, or the option that is wrong. */
   field: string | undefined;
   /** Whether the session has new tokens, so that the request can be made anew. */
   refreshed: boolean | undefined;
   retryAfter: number;
+  /** The server's last response, if there was one. With axios it is one of axios's. */
+  response: any;
+  /** Only with axios. */
+  config: any;
+  /** Everything but `cause`, `response` and `config`. */
+  toJSON(): object;
 }

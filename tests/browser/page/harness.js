@@ -86,7 +86,7 @@ const byAxios =
     try {
       return text(await instance.request({ url, data: body, ...config }));
     } catch (error) {
-      if (!error.response) throw error;
+      if (!error.response || error.name === "UnbrokenError") throw error;
       return text({ ...error.response, whyNotReplayed: error.response.whyNotReplayed });
     }
   };

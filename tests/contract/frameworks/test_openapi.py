@@ -24,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
 import unbroken.fastapi
 from tests.support.faces import PASSWORD, authenticate, authorization, scopes_of
 from unbroken.server import Cookies, MemorySessionStore, Sessions
+from unbroken.server.http.static import PARTS
 from unbroken.testing import running
 
 METADATA = ("/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource")
@@ -138,7 +139,8 @@ def test_valid_requests_get_the_described_responses(plain_url: str) -> None:
     assert call("GET", "/auth/revocations", 200, token, query={"after": 0})["revoked"]
     call("POST", "/auth/ticket", 200, token)
     call("POST", "/auth/sessions/revoke-others", 200, token)
-    files = ("/auth/unbroken.js", "/auth/unbroken.js.map", "/.well-known/jwks.json")
+    parts = [f"/auth/{part}{end}" for part in PARTS for end in ("", ".map")]
+    files = (*parts, "/.well-known/jwks.json")
     for path in ("/auth/health", "/auth/health/ready", *files, *METADATA):
         call("GET", path, 200)
     call("POST", "/auth/revoke", 200, body={"token": "whatever"}, **form)

@@ -133,6 +133,7 @@ class CookieTokenBody(TypedDict):
     refresh_expires_in: int
     refresh_seq: int
     sid: str
+    sub: str
     scope: NotRequired[str]
 
 

@@ -15,7 +15,7 @@
     POST   /auth/introspect        form, RFC 7662; access token         claims of a token   introspection.py
     GET    /auth/revocations       access token, ?after=CURSOR          revoked sessions
     GET    /auth/health, /auth/health/ready                             200, or 503         health.py
-    GET    /auth/unbroken.js, /auth/unbroken.js.map                     browser module      static.py
+    GET    /auth/unbroken.js, /auth/unbroken.js.map; -core, -axios, -stores     browser module      static.py
     GET    /.well-known/jwks.json, oauth-authorization-server, oauth-protected-resource     discovery.py
 
 1. A rejected refresh token is 400 ``invalid_grant`` at every endpoint. Nothing else has this code, except a wrong

@@ -1,4 +1,4 @@
-"""The browser module, served by the endpoints: ``GET {prefix}/unbroken.js`` and its source map.
+"""The browser module, served by the endpoints: ``GET {prefix}/unbroken.js``, its other parts and their source maps.
 
 1. Clients that accept gzip get it compressed; it is compressed once per process. Each encoding has an ETag of its own
    (RFC 9110 §8.8.3.3), and ``Vary`` names the header that decides.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -21,24 +22,25 @@ from unbroken.server.http.messages import Request, Response, Route
 
 __all__ = ["BrowserModule", "integrity_of", "module_integrity", "module_source", "module_url"]
 
-MODULE, SOURCE_MAP = "unbroken.js", "unbroken.js.map"
-MEDIA_TYPES = {MODULE: "text/javascript; charset=utf-8", SOURCE_MAP: "application/json"}
+MODULE = "unbroken.js"
+PARTS = (MODULE, "unbroken-core.js", "unbroken-axios.js", "unbroken-stores.js")
+MEDIA_TYPES = {".js": "text/javascript; charset=utf-8", ".map": "application/json"}
 HEADERS = {"cache-control": "public, max-age=3600", "x-content-type-options": "nosniff", "vary": "Accept-Encoding"}
 
 
-def module_url(prefix: str = "/auth") -> str:
-    """Return the URL of the module of this release, below the endpoints' *prefix*."""
-    return f"{prefix}/{MODULE}?v={_digest(MODULE)}"
+def module_url(prefix: str = "/auth", part: str = MODULE) -> str:
+    """Return the URL of the module of this release, or of another *part* of it, below the endpoints' *prefix*."""
+    return f"{prefix}/{part}?v={_digest(part)}"
 
 
-def module_integrity() -> str:
-    """Return the ``integrity`` value of the module of this release (W3C Subresource Integrity)."""
-    return integrity_of(module_source())
+def module_integrity(part: str = MODULE) -> str:
+    """Return the ``integrity`` value of the module of this release or of a *part* (W3C Subresource Integrity)."""
+    return integrity_of(module_source(part))
 
 
-def module_source() -> bytes:
-    """Return the module of this release: one minified ES module."""
-    return _content(MODULE)
+def module_source(part: str = MODULE) -> bytes:
+    """Return the module of this release, or another *part* of it: one minified ES module."""
+    return _content(part)
 
 
 def integrity_of(content: bytes) -> str:
@@ -47,19 +49,19 @@ def integrity_of(content: bytes) -> str:
 
 
 class BrowserModule:
-    """The routes of the module and its source map."""
+    """The routes of the module, of its other parts and of their source maps."""
 
     def __init__(self) -> None:
         self.routes = (
-            Route("GET", f"/{MODULE}", self._browser_module),
-            Route("GET", f"/{SOURCE_MAP}", self._browser_module_map),
+            *(Route("GET", f"/{part}", self._browser_module) for part in PARTS),
+            *(Route("GET", f"/{part}.map", self._browser_module_map) for part in PARTS),
         )
 
     async def _browser_module(self, request: Request, _: str) -> Response:
-        return _response(MODULE, request)
+        return _response(request.path.rpartition("/")[2], request)
 
     async def _browser_module_map(self, request: Request, _: str) -> Response:
-        return _response(SOURCE_MAP, request)
+        return _response(request.path.rpartition("/")[2], request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def _accepts_gzip(header: str) -> bool:
 
 @cache
 def _representation(name: str, encoding: str) -> _Representation:
-    headers = {"content-type": MEDIA_TYPES[name], **HEADERS}
+    headers = {"content-type": MEDIA_TYPES[os.path.splitext(name)[1]], **HEADERS}
     if not encoding:
         return _Representation(_content(name), {**headers, "etag": f'"{_digest(name)}"'})
     body = gzip.compress(_content(name), 9, mtime=0)

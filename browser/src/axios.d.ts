@@ -1,0 +1,4 @@
+import type { Axios, CoreSession } from "./api.d.ts";
+
+/** Give the requests of an axios instance the session's token. Returns a function that detaches it. */
+export declare function attach(session: Pick<CoreSession, "send" | "UnbrokenError">, axios: Axios): () => void;
