@@ -20,7 +20,7 @@ from tests.support.identity import Identity
 from tests.support.paths import ROOT
 from tests.support.run_folder import begin_run, ends_in_order
 from tests.support.services import Service, new_database, postgres_server, redis_server
-from tests.support.summary import tell_missing, tell_times
+from tests.support.summary import tell_engines, tell_missing, tell_times
 from unbroken import Session
 
 # A busy machine is slow for reasons that are not the code's.
@@ -94,6 +94,7 @@ def uses_a_database(item: Any) -> bool:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     tell_missing(terminalreporter)
     tell_attacks(terminalreporter)
+    tell_engines(terminalreporter)
     tell_times(terminalreporter)
 
 

@@ -2,8 +2,8 @@
  * The platform's fetch, with the session's token.
  *
  * 1. Requests that the session does not cover go to the platform as they are.
- * 2. A `Request` is sent by copies of it, so that its body can be sent again. WebKit loses the files of a form in it
- *    unless they are read at once.
+ * 2. A `Request` is sent by copies of it, so that its body can be sent again. A form is read at once: WebKit loses its
+ *    files while it waits. WebKitGTK cannot read them either, and an upload must not arrive empty.
  * 3. A request with a token goes to the URL that was judged, and not to a relative one, which `<base>` may have changed.
  * 4. The response is the platform's own object. Only where its body is read to find a challenge, a copy is read.
  * 5. A platform that cannot send streams would send their name instead, without a word.
@@ -24,7 +24,7 @@ export const sessionFetch = async (state, input, init = {}) => {
   const request = globalThis.Request && input instanceof Request ? input : undefined;
   const headers = new Headers(init.headers ?? request?.headers);
   const isForm = FULL && !init.body && /^multipart/.test(headers.get("Content-Type") ?? "");
-  const form = isForm && (await request?.clone().blob()); // rule 2
+  const form = isForm && (await request?.clone().blob().catch(cannotKeep)); // rule 2
   if (FULL && isStream(init.body) && !sendsStreams()) throw misconfigured("this browser cannot send streams"); // rule 5
   return sendAuthorized(state, {
     url: request?.url ?? `${input}`,
@@ -49,6 +49,11 @@ export const sessionFetch = async (state, input, init = {}) => {
     read: (response) => response.clone().text(), // rule 4
     discard: (response) => response.body?.cancel().catch(() => {}),
   });
+};
+
+/** @returns {never} */
+const cannotKeep = () => {
+  throw misconfigured("this browser loses the files of a form in a Request: give the form to fetch as body", "body");
 };
 
 /** @param {any} body */

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlencode
 
 import pytest
 from starlette.responses import HTMLResponse, Response
@@ -22,7 +23,7 @@ from tests.support.backend import running
 from tests.support.npm import node_modules
 from unbroken.server.http.static import PARTS, module_source
 
-HTML = '<!doctype html><meta charset="utf-8"><title>page</title><script type="module" src="/harness.js"></script>'
+HTML = '<meta charset="utf-8"><title>page</title><script type="module" src="/harness.js"></script>'
 
 
 @pytest.fixture(scope="package")
@@ -59,7 +60,8 @@ class PageServer:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope["path"]
         if path == "/page":
-            await HTMLResponse(HTML)(scope, receive, send)
+            first = parse_qs(scope["query_string"].decode()).get("before", [""])[0]
+            await HTMLResponse(f"<!doctype html><script>{first}</script>{HTML}")(scope, receive, send)
         elif path in self._files:
             await Response(self._files[path], media_type="text/javascript")(scope, receive, send)
         elif self.app is None:
@@ -117,13 +119,13 @@ def run(page_servers: list[PageServer]) -> Callable[[Any], Any]:
 
 @pytest.fixture
 def tab(context: Any) -> Callable[..., Tab]:
-    """Opens a page of a backend: ``tab(backend, client="axios")``."""
+    """Opens a page of a backend: ``tab(backend, client="axios")``, in which a script ran *before* everything else."""
 
     def open_(backend: Any, client: str = "fetch", *, before: str = "") -> Tab:
         page = context.new_page()
-        if before:
+        if before and hasattr(page, "add_init_script"):
             page.add_init_script(before)
-        page.goto(backend.url + "/page")
+        page.goto(backend.url + "/page" + (f"?{urlencode({'before': before})}" if before else ""))
         page.wait_for_function("window.ready")
         return Tab(page, client)
 

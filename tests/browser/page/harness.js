@@ -49,6 +49,11 @@ const bodies = {
     form.set("file", new File(["file body"], "a.txt", { type: "text/plain" }));
     return form;
   },
+  upload: () => {
+    const form = new FormData();
+    form.set("file", new File(["file body ".repeat(10_000)], "a.txt", { type: "text/plain" }));
+    return form;
+  },
   stream: () => new Blob(["streamed body"]).stream(),
   // Made piece by piece, as they are sent.
   pieces: () => {
