@@ -11,7 +11,7 @@ import pytest
 
 from tests.browser.build import BUILT
 from tests.browser.chromium import PAGE
-from tests.interop.backends.base import Fault
+from tests.interop.backends.base import PASSWORD, Fault
 from tests.interop.backends.shapes import BearerJson
 from tests.support.npm import node_modules
 from unbroken.server import Cookies
@@ -247,6 +247,48 @@ def test_an_adapter_of_ones_own_sends_what_fetch_would(stage) -> None:
     }).then(({ status }) => status)"""
     assert scene.tab.run(script) == 200
     assert scene.backend.refreshes == 1
+
+
+# ---- the core alone --------------------------------------------------------------------------------------------------
+
+CORE = """async (options) => {
+    const { createSession } = await import("/unbroken-core.js");
+    const { attach } = await import("/unbroken-axios.js");
+    window.core = createSession(options);
+    window.other = axios.create();
+    attach(core, other);
+}"""
+
+
+@pytest.mark.parametrize("storage", ["localStorage", "cookie"])
+def test_the_core_alone_refreshes_for_fetch_and_axios_in_all_tabs(shop, tab, storage) -> None:
+    server = shop(cookies=Cookies("both", secure=False)) if storage == "cookie" else shop()
+    tabs = [tab(server), tab(server)]
+    for one in tabs:
+        one.run(CORE, {"storage": storage})
+    tabs[0].run("(password) => core.login('ada', password)", PASSWORD)
+    for one in tabs:
+        one.until(lambda one=one: one.run("() => core.status.version"))
+    before = server.refreshes
+    server.expire()
+    script = """async () => {
+        const asked = [1, 2, 3].flatMap((n) => [core.fetch(`/echo?${n}`), other.get(`/echo?${n}`)]);
+        return (await Promise.all(asked)).map(({ status }) => status);
+    }"""
+    assert [one.run(script) for one in tabs] == [[200] * 6] * 2
+    assert (server.refreshes - before, server.alarms()) == (1, 0)
+    assert tabs[0].run("() => core.logout()") is True
+    refused = tabs[0].run(
+        "() => other.get('/echo').catch(({ code, response, config }) => [code, response.status, config.url])"
+    )
+    assert refused == ["session_over", 401, "/echo"]
+
+
+def test_the_core_alone_says_what_it_cannot_do(shop, tab) -> None:
+    page = tab(shop())
+    assert page.attempt(CORE, {"refresh": {"url": "/x"}})["error"] == "misconfigured"
+    page.run("() => delete Navigator.prototype.locks")
+    assert "Web Locks" in page.attempt(CORE, {"storage": "localStorage"})["message"]
 
 
 # ---- workers ---------------------------------------------------------------------------------------------------------

@@ -292,6 +292,15 @@ def test_a_wrong_refresh_url_and_a_proxys_error_are_named(stage, fault, words) -
     assert scene.get()["message"] == caught["message"], "a remembered failure says the same"
 
 
+def test_a_server_that_keeps_silent_is_named_with_the_time_and_with_busy_connections(stage) -> None:
+    scene = stage(BearerJson(), refreshTimeout=0.2)
+    scene.backend.expire()
+    scene.backend.spoil(Fault(held=True), times=3)
+    message = scene.get()["message"]
+    scene.backend.go_on.set()
+    assert all(words in message for words in (scene.backend.url, "0.2 seconds", "every connection"))
+
+
 def test_a_page_of_html_at_the_refresh_url_is_named(stage) -> None:
     scene = stage(BearerJson())
     scene.backend.expire()
