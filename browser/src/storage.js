@@ -93,23 +93,26 @@ export const save = (state, record) => {
   note(state, record);
   const json = JSON.stringify(record);
   state.text = json.padEnd(Math.ceil(json.length / ROUND_CHARS) * ROUND_CHARS); // rule 2
-  try {
+  const put = () => {
     if (FULL && state.storage === "sessionStorage") markVersion(record, key + (record.tokens ? record : before).epoch);
-    pageStorage?.setItem(key, state.text); // rule 1
+    pageStorage?.setItem(key, /** @type {string} */ (state.text)); // rule 1
+  };
+  try {
+    put();
   } catch {
-    makeRoom(state, pageStorage);
+    makeRoom(state, put);
   }
 };
 
-/** @param {SessionState} state @param {any} storage */
-const makeRoom = (state, storage) => {
-  const { key, text } = state;
+/** @param {SessionState} state @param {() => void} put */
+const makeRoom = (state, put) => {
+  const { key, pageStorage } = state;
   try {
-    storage.setItem(key, ""); // which other tabs take no notice of
-    storage.setItem(key, text);
+    pageStorage?.setItem(key, ""); // which other tabs take no notice of
+    put();
   } catch {
     state.pageStorage = undefined; // rule 2
-    storage.removeItem(key);
+    pageStorage?.removeItem(key);
   }
 };
 
