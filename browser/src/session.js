@@ -28,7 +28,7 @@ import { checkOptions } from "./checks.js";
 import { newState, openSession } from "./core.js";
 import { holdInDatabase } from "./database_lock.js";
 import { UnbrokenError, misconfigured, unexpectedResponse } from "./errors.js";
-import { ready, subscribe } from "./status.js";
+import { identify, ready, subscribe } from "./status.js";
 
 export { UnbrokenError };
 
@@ -41,13 +41,18 @@ export const createSession = (options = {}) => {
   const state = newState(options);
   state.holdWithoutLocks = holdInDatabase;
   const session = openSession(state);
-  const { fetch, logout } = session;
+  const { fetch, login, logout } = session;
   /** @param {string} path */
   const post = (path) => fetch(state.base + path, { method: "POST" });
 
   const more = {
     attach: (/** @type {import("./api.d.ts").Axios} */ axios) => attach(session, axios),
     subscribe: (/** @type {() => void} */ listener) => subscribe(state, listener),
+
+    login: async (/** @type {Parameters<Session["login"]>} */ ...who) => {
+      await login(...who);
+      await identify(state, fetch);
+    },
 
     ticket: async () => {
       const response = await post("/ticket");
@@ -62,6 +67,6 @@ export const createSession = (options = {}) => {
     },
   };
   return /** @type {any} */ (
-    Object.defineProperty(Object.assign(session, more), "ready", { get: () => ready(state) }) // rule 2
+    Object.defineProperty(Object.assign(session, more), "ready", { get: () => ready(state, fetch) }) // rule 2
   );
 };

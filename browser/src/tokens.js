@@ -54,7 +54,7 @@ export const readTokens = ({ tokens: paths, usesCookies }, body) => {
     lifetime: positiveNumber(fieldOf("expires_in")) ?? positiveNumber(claims && claims.exp - claims.iat), // rule 3
     receivedAt: Date.now(),
     seq: positiveNumber(fieldOf("refresh_seq")),
-    user: fieldOf("user") ?? (claims || (body?.sub && { sub: body.sub })), // rule 4
+    user: fieldOf("user") ?? (claims || undefined), // rule 4
     sid: body?.sid,
   };
 };

@@ -133,7 +133,6 @@ class CookieTokenBody(TypedDict):
     refresh_expires_in: int
     refresh_seq: int
     sid: str
-    sub: str
     scope: NotRequired[str]
 
 

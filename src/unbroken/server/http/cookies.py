@@ -202,8 +202,7 @@ class CookieTransport:
     def _in_cookies(self, cookies: Cookies, granted: TokenResponse) -> Response:
         """Return the tokens in cookies, and everything that is no secret in the body.
 
-        With ``sid`` and ``refresh_seq`` a script can tell one login, and one generation, from another; ``sub`` says
-        who is logged in.
+        With ``sid`` and ``refresh_seq`` a script can tell one login, and one generation, from another.
         """
         body = granted.to_response()
         values = [(self.refresh_name, body.pop("refresh_token"), self._path)]
@@ -218,7 +217,7 @@ class CookieTransport:
             headers += (cookies.header(self._device_name, str(device_token), self._login_path, MAX_DEVICE_SECONDS),)
         if (longest := max(map(len, headers))) > MAX_COOKIE_BYTES:
             raise ConfigurationError(f"a cookie of {longest} bytes is more than browsers keep: use fewer claims")
-        return replace(json_response({**body, **_identity_of(granted.access_token)}), cookies=headers)
+        return replace(json_response({**body, "sid": _sid_of(granted.access_token)}), cookies=headers)
 
 
 def _few_values(request: Request, name: str) -> tuple[str, ...]:
@@ -258,7 +257,7 @@ def _unverified_sid(access_token: str) -> str:
     return sid if isinstance(sid, str) else ""
 
 
-def _identity_of(access_token: str) -> dict[str, object]:
-    """Return the session id and the subject in an access token of ours."""
-    claims = json.loads(decode(access_token.split(".")[1]))
-    return {"sid": claims["sid"], "sub": claims["sub"]}
+def _sid_of(access_token: str) -> object:
+    """Return the session id in an access token of ours."""
+    payload = access_token.split(".")[1]
+    return json.loads(decode(payload))["sid"]
