@@ -10,6 +10,8 @@
  *    lifetime is, those that are due by age do not count.
  * 5. What waits can leave at once (an aborted request, the end of the login), and never waits longer than
  *    `waitTimeout`.
+ * 6. With cookies a new record may be seen before its access token, which another tab sends by the channel. Until then
+ *    the record is as good as the one before: when the token comes, no refresh is needed.
  *
  * @import { SessionState } from "./state.d.ts"
  * @import { StoredRecord } from "./storage.js"
@@ -36,7 +38,7 @@ export const authorize = async (state, fresh, options) => {
   const stage = recordStage(state, record);
   const canBeUsed = isUsable(state, record);
   if (canBeUsed && stage === GOOD) return record; // rule 2
-  const refreshed = sharedRefresh(state, record);
+  const refreshed = sharedRefresh(state, canBeUsed ? record : { ...record, version: record.version - 1 }); // rule 6
   refreshed.catch(() => {});
   if (canBeUsed && stage === AGEING && !fresh) return record;
   try {
@@ -55,7 +57,7 @@ export const authorize = async (state, fresh, options) => {
 export const newerThan = async (state, sent, options) => {
   const current = currentRecord(state, sent);
   if (current.version !== sent.version && isUsable(state, current)) return current;
-  return currentRecord(state, await wait(state, sharedRefresh(state, current, true), options));
+  return currentRecord(state, await wait(state, sharedRefresh(state, sent, true), options)); // rule 6
 };
 
 /**
