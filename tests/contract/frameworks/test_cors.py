@@ -109,7 +109,7 @@ def test_responses_good_and_bad_can_be_read_by_an_allowed_page(http: httpx2.Clie
     for answer in answers:
         told = access(answer)
         assert (told["allow-origin"], told["allow-credentials"]) == (APP, "true")
-        assert told["expose-headers"] == "WWW-Authenticate, Retry-After"
+        assert told["expose-headers"] == "WWW-Authenticate, Retry-After, DPoP-Nonce"
         assert answer.headers["vary"] == "Origin"
 
 
