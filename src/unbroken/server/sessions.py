@@ -21,7 +21,6 @@ from functools import cache
 from time import monotonic
 from urllib.parse import urlsplit
 
-from unbroken import _base64
 from unbroken._arguments import checked_class
 from unbroken._bounded_cache import BoundedCache
 from unbroken._encryption import EncryptionKey
@@ -175,7 +174,7 @@ class Sessions(SessionAdmin, Closeable):
             raise refused("missing")
         if proof is not None:
             await self.proofs.spend(proof)
-        jkt = "" if proof is None else _base64.encode(proof.jkt)
+        jkt = "" if proof is None else proof.jkt
         return await self._creator.create(subject, new._replace(jkt=jkt), caller, voided)
 
     def refresh(

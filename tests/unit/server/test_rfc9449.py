@@ -266,4 +266,4 @@ def test_11_8_the_thumbprint_is_that_of_rfc_7638() -> None:
     from unbroken.server.keys.proof_token import _key_of
 
     jkt, _ = _key_of({"typ": "dpop+jwt", "alg": "EdDSA", "jwk": key})
-    assert b64(jkt) == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+    assert jkt == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"

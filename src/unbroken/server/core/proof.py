@@ -80,10 +80,10 @@ class ProofClaims(NamedTuple):
 
 
 class ProofTarget(NamedTuple):
-    """What a proof must be for: *urls* are normalized; *token_hash* is empty where no access token came along."""
+    """What a proof must be for: one of *urls*; *token_hash* is empty where no access token came along."""
 
     method: str
-    urls: frozenset[str]
+    urls: tuple[str, ...]
     token_hash: str = ""
     is_websocket: bool = False
 
@@ -141,8 +141,10 @@ def raw_path_of(target: str, path: str) -> str:
 
 
 def _means(url: str, target: ProofTarget) -> bool:
+    """Return whether *url* is another spelling of one of the URLs of *target*."""
     try:
-        return normalized_url(url, is_websocket=target.is_websocket) in target.urls
+        meant = normalized_url(url, is_websocket=target.is_websocket)
+        return any(meant == normalized_url(one) for one in target.urls)
     except ValueError:
         return False
 

@@ -30,6 +30,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import cast
 
+from unbroken import _base64
 from unbroken._arguments import wrong_type
 from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import InvalidGrant, InvalidProof, InvalidScope, TryLater
@@ -166,7 +167,7 @@ class RefreshGrant:
             token.branch,
             _hash_of(idempotency_key),
             party_of(caller.ip, caller.user_agent),
-            None if proof is None else proof.jkt,
+            None if proof is None else _base64.decode(proof.jkt),
         )
         row, binding = self._issuer.cached_row(key), self._issuer.binding(client_id)
         must_be_bound = self._proofs.policy.binding_of(binding.client_id) == "required"

@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from unbroken import _base64
 from unbroken.errors import InvalidRequest, LoginRefused
 from unbroken.server.core.session_info import MAX_LABEL_CHARS, Caller, NewSession
 from unbroken.server.http.bodies import MfaRequiredBody
@@ -256,7 +255,7 @@ class LoginEndpoints:
 
 
 def _jkt(proof: VerifiedProof | None) -> str:
-    return "" if proof is None else _base64.encode(proof.jkt)
+    return "" if proof is None else proof.jkt
 
 
 def _check_client_id(client_id: str) -> None:

@@ -6,24 +6,32 @@
    of our own tokens. Their keys have one size, so that no stranger chooses what a verification costs.
 3. The thumbprint is that of the key's required members alone (RFC 7638 §3.2), each in its canonical spelling: one key
    has one thumbprint, whatever else stands in its JWK.
-4. A client sends the same header with each proof. So the key of a header whose signature was good is parsed once.
+4. A client sends the same header with each proof. So the key of a header whose signature was good is parsed once. Then
+   a proof costs little more than its signature: ``cryptography`` verifies it without the layers of a JOSE library.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from joserfc.jwk import ECKey, OKPKey
 
 from unbroken import _base64
 from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import InvalidProof
 from unbroken.server.core.proof import ProofClaims
-from unbroken.server.keys.keyring import VerifyingKey
 from unbroken.server.keys.remote_jwks import PRIVATE_FIELDS
 from unbroken.server.keys.strict_jwt import MALFORMED_ERRORS, json_object, read_text, read_time
 
 __all__ = ["MAX_PROOF_CHARS", "PROOF_ALGORITHMS", "ProofReader", "SignedProof"]
 
+Verify = Callable[[bytes, bytes], None]  # of a message and a signature; raises InvalidSignature
 PROOF_ALGORITHMS = ("ES256", "Ed25519", "EdDSA")
 MAX_PROOF_CHARS = 4096
 MAX_JTI_CHARS = 256
@@ -54,9 +62,9 @@ MESSAGES = {
 
 
 class SignedProof(NamedTuple):
-    """A proof with a good signature: the thumbprint of its key (32 bytes), and its claims."""
+    """A proof with a good signature: the thumbprint of its key, in base64url, and its claims."""
 
-    jkt: bytes
+    jkt: str
     claims: ProofClaims
 
 
@@ -64,7 +72,7 @@ class ProofReader:
     """Reads proofs, and verifies their signatures."""
 
     def __init__(self) -> None:
-        self._keys: BoundedCache[str, tuple[bytes, VerifyingKey]] = BoundedCache(MAX_CACHED_KEYS)
+        self._keys: BoundedCache[str, tuple[str, Verify]] = BoundedCache(MAX_CACHED_KEYS)
 
     def read(self, text: str) -> SignedProof:
         """Return the proof in *text*, the value of a ``DPoP`` header. Raise InvalidProof."""
@@ -80,10 +88,13 @@ class ProofReader:
             raise ValueError
         head, payload, signature = text.split(".")
         known = self._keys.get(head)
-        jkt, key = known or _key_of(json_object(_base64.decode(head)))
-        _check_signature(key, f"{head}.{payload}".encode("ascii"), _base64.decode(signature))
+        jkt, verify = known or _key_of(json_object(_base64.decode(head)))
+        try:
+            verify(f"{head}.{payload}".encode("ascii"), _base64.decode(signature))  # P4
+        except InvalidSignature:
+            raise refused("signature") from None
         if known is None:
-            self._keys.put(head, (jkt, key))  # rule 4
+            self._keys.put(head, (jkt, verify))  # rule 4
         return SignedProof(jkt, _claims(json_object(_base64.decode(payload))))
 
 
@@ -92,8 +103,11 @@ def refused(reason: str) -> InvalidProof:
     return InvalidProof(MESSAGES[reason], reason=reason)
 
 
-def _key_of(header: Mapping[str, Any]) -> tuple[bytes, VerifyingKey]:
-    """Return the thumbprint and the key in the header of a proof. Raise InvalidProof, or one of MALFORMED_ERRORS."""
+def _key_of(header: Mapping[str, Any]) -> tuple[str, Verify]:
+    """Return the thumbprint of the key in the header of a proof, and what verifies its signatures.
+
+    Raise InvalidProof, or one of MALFORMED_ERRORS.
+    """
     alg, jwk = read_text(header["alg"]), header["jwk"]
     if header["typ"] != JWT_TYPE or "crit" in header or not isinstance(jwk, dict):  # P1
         raise ValueError
@@ -107,24 +121,40 @@ def _key_of(header: Mapping[str, Any]) -> tuple[bytes, VerifyingKey]:
     members = {name: read_text(jwk[name]) for name in names}
     if any(len(_base64.decode(value)) != MEMBER_BYTES for value in members.values()):  # rule 3
         raise ValueError
-    key = VerifyingKey("", "ES256" if alg == "ES256" else "EdDSA", {**fixed, **members})
-    return _base64.decode(key.jwk.thumbprint()), key
+    kind: Any = ECKey if alg == "ES256" else OKPKey
+    key: Any = kind.import_key({**fixed, **members})
+    make: Any = _verify_es256 if alg == "ES256" else _verify_ed25519
+    return key.thumbprint(), make(key.public_key)
 
 
 def _names_of(alg: str) -> tuple[str, ...]:
     return ("Ed25519", "EdDSA") if alg in ("Ed25519", "EdDSA") else (alg,)
 
 
-def _check_signature(key: VerifyingKey, message: bytes, signature: bytes) -> None:
-    """Raise InvalidProof unless *signature* is that of *key* (P4)."""
-    if len(signature) != SIGNATURE_BYTES or not key.registry.get_alg(key.alg).verify(message, signature, key.jwk):
-        raise refused("signature")
+def _verify_es256(key: EllipticCurvePublicKey) -> Verify:
+    """Return what raises InvalidSignature unless a signature (RFC 7518 §3.4) of a message is by *key*."""
+    verify, how = key.verify, ECDSA(SHA256())
+
+    def verify_signature(message: bytes, signature: bytes) -> None:
+        if len(signature) != SIGNATURE_BYTES:
+            raise InvalidSignature
+        r, s = int.from_bytes(signature[:MEMBER_BYTES]), int.from_bytes(signature[MEMBER_BYTES:])
+        verify(encode_dss_signature(r, s), message, how)
+
+    return verify_signature
+
+
+def _verify_ed25519(key: Ed25519PublicKey) -> Verify:
+    """Return the same for a key of RFC 8037 §3.1."""
+    return lambda message, signature: key.verify(signature, message)
 
 
 def _claims(body: Mapping[str, Any]) -> ProofClaims:
     """Return the claims of a proof. Raise one of MALFORMED_ERRORS (P1)."""
-    jti, method, url = read_text(body["jti"]), read_text(body["htm"]), read_text(body["htu"])
+    jti, method, url, ath, nonce = body["jti"], body["htm"], body["htu"], body.get("ath", ""), body.get("nonce", "")
+    for text in (jti, method, url, ath, nonce):
+        if type(text) is not str:
+            raise TypeError
     if not 0 < len(jti) <= MAX_JTI_CHARS:  # RFC 9449 §11.1
         raise ValueError
-    optional = (read_text(body.get(name, "")) for name in ("ath", "nonce"))
-    return ProofClaims(jti, method, url, read_time(body["iat"]), *optional)
+    return ProofClaims(read_text(jti), method, url, read_time(body["iat"]), ath, nonce)

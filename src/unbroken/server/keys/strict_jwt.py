@@ -43,9 +43,7 @@ def header_of(token: str, max_chars: int) -> dict[str, Any]:
 
 def json_object(data: bytes) -> dict[str, Any]:
     """Return the JSON object in *data* (rules 1 and 2)."""
-    found = json.loads(
-        data.decode(), object_pairs_hook=_unique, parse_float=_finite_number, parse_constant=_refuse_constant
-    )
+    found = _decode(data.decode())
     if not isinstance(found, dict):
         raise TypeError
     return found
@@ -89,3 +87,9 @@ def _finite_number(text: str) -> float:
 
 def _refuse_constant(_: str) -> NoReturn:
     raise ValueError
+
+
+# Made once: ``json.loads`` would make a decoder with these functions each time.
+_decode = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=_finite_number, parse_constant=_refuse_constant
+).decode

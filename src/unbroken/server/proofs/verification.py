@@ -20,18 +20,16 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from time import monotonic
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from unbroken import _base64
 from unbroken._fork import register_fork_aware
 from unbroken._http import is_loopback, origin_of
 from unbroken.errors import InvalidProof, InvalidToken, NonceRequired
 from unbroken.server.core.proof import (
     ProofTarget,
     RequestProof,
-    normalized_url,
     token_hash,
     why_refused,
 )
@@ -51,15 +49,14 @@ LOG_INTERVAL_SECONDS = 60.0
 MAX_LOGGED_CHARS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedProof:
-    """A good proof of the key with the thumbprint *jkt* (32 bytes). *spent_here*: what this request has spent."""
+class VerifiedProof(NamedTuple):
+    """A good proof of the key with the thumbprint *jkt*. *spent_here*: what this request has spent."""
 
-    jkt: bytes
-    proof_id: bytes = field(repr=False)
+    jkt: str
+    proof_id: bytes
     made_at: float
     method: str
-    spent_here: set[bytes] = field(repr=False)
+    spent_here: set[bytes]
 
 
 async def check_bound(proofs: ProofVerifier, claims: Claims, access_token: str, proof: RequestProof | None) -> None:
@@ -74,7 +71,7 @@ async def check_bound(proofs: ProofVerifier, claims: Claims, access_token: str, 
     if not claims.jkt:
         raise InvalidToken("this access token is bound to no key: send it as Bearer", reason="not_bound")
     verified = proofs.verify(proof, access_token)
-    if _base64.encode(verified.jkt) != claims.jkt:  # P11
+    if verified.jkt != claims.jkt:  # P11
         raise InvalidToken("this access token is bound to another key", reason="wrong_key")
     await proofs.spend(verified, at_resource=True)
 
@@ -125,16 +122,21 @@ class ProofVerifier:
         """Spend a proof (rule 4), unless this request has spent it already. Raise InvalidProof, or TryLater."""
         if proof.proof_id in proof.spent_here:
             return
-        if self._replays.is_used(proof.proof_id):
-            raise self._replayed(at_resource=at_resource)
         now = self._clock()
-        if self._is_shared(proof.method, at_resource=at_resource) and self._store is not None:
-            seconds = 2.0 * self.policy.window
-            if not await mark_once(self._store, marker_key(b"proof", proof.proof_id), now, seconds):
-                raise self._replayed(at_resource=at_resource)
-        if not self._replays.add(proof.proof_id, proof.made_at, now - self.policy.window):
-            raise self._replayed(at_resource=at_resource)
+        is_new = True
+        if self._store is not None and self._is_shared(proof.method, at_resource=at_resource):
+            is_new = await self._mark(self._store, proof.proof_id, now)
+        if not is_new or not self._replays.add(proof.proof_id, proof.made_at, now - self.policy.window):
+            error = refused("replayed")
+            error.at_resource = at_resource
+            raise error
         proof.spent_here.add(proof.proof_id)
+
+    async def _mark(self, store: MarkerStore, proof_id: bytes, now: float) -> bool:
+        """Return whether no node has spent this proof. One that is known here costs the store nothing."""
+        if self._replays.is_used(proof_id):
+            return False
+        return await mark_once(store, marker_key(b"proof", proof_id), now, 2.0 * self.policy.window)
 
     async def check_may_end(self, keys: Collection[str], proof: VerifiedProof | None) -> None:
         """Raise InvalidProof unless *proof* is one of the only key in *keys*, thumbprints of the sessions to end."""
@@ -143,18 +145,12 @@ class ProofVerifier:
         if proof is None:
             raise refused("missing")
         await self.spend(proof)
-        if set(keys) != {_base64.encode(proof.jkt)}:
+        if set(keys) != {proof.jkt}:
             raise refused("wrong_key")
 
     def _is_shared(self, method: str, *, at_resource: bool) -> bool:
         replays = self.policy.replays
         return not at_resource or replays == "all" or (replays == "writes" and method not in SAFE_METHODS)
-
-    @staticmethod
-    def _replayed(*, at_resource: bool) -> InvalidProof:
-        error = refused("replayed")
-        error.at_resource = at_resource
-        return error
 
     def _verify(self, proof: RequestProof, access_token: str) -> VerifiedProof:
         signed, now = self._reader.read(proof.text), self._clock()
@@ -169,7 +165,7 @@ class ProofVerifier:
             if reason == "url":
                 self._log_url(signed.claims.url, target)
             raise refused(reason)
-        digest = hashlib.sha256(signed.jkt + signed.claims.jti.encode()).digest()[:ID_BYTES]
+        digest = hashlib.sha256((signed.jkt + signed.claims.jti).encode()).digest()[:ID_BYTES]
         spent_here = set[bytes]() if proof.spent is None else proof.spent
         return VerifiedProof(signed.jkt, digest, made_at, proof.method, spent_here)
 
@@ -183,10 +179,7 @@ class ProofVerifier:
         return made_at
 
     def _target(self, proof: RequestProof, access_token: str) -> ProofTarget:
-        try:
-            urls = frozenset(normalized_url(base + proof.path) for base in self._bases(proof.host))
-        except ValueError:  # a path that no client can have meant
-            urls = frozenset()
+        urls = tuple(base + proof.path for base in self._bases(proof.host))
         return ProofTarget(proof.method, urls, token_hash(access_token) if access_token else "", proof.is_websocket)
 
     def _bases(self, host: str) -> tuple[str, ...]:
@@ -204,7 +197,7 @@ class ProofVerifier:
             return
         self._logged_at = monotonic()
         shown = "".join(char if " " < char <= "~" else "?" for char in named[:MAX_LOGGED_CHARS])
-        expected = " or ".join(sorted(target.urls))[:MAX_LOGGED_CHARS] or "none: it knows no public_url"
+        expected = " or ".join(target.urls)[:MAX_LOGGED_CHARS] or "none: it knows no public_url"
         _log.warning(
             "a proof of possession is for the URL %s, and this server takes the request for %s: if clients use the "
             "former, set public_url of ProofPolicy",

@@ -19,7 +19,7 @@ from unbroken.server.core.proof import (
 URL = "https://shop.example.com/orders"
 NOW = 1000.0
 CLAIMS = ProofClaims("jti", "GET", URL, NOW, token_hash("token"))
-TARGET = ProofTarget("GET", frozenset({URL}), token_hash("token"))
+TARGET = ProofTarget("GET", (URL,), token_hash("token"))
 
 
 def why(made_at: float = NOW, **changed: str) -> str:
