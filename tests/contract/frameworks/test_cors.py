@@ -70,7 +70,7 @@ def test_a_preflight_of_an_allowed_origin_is_granted(http: httpx2.Client, origin
     granted = access(answer)
     assert (granted["allow-origin"], granted["allow-credentials"]) == (origin, "true")
     assert granted["allow-methods"] == "POST"
-    wanted = {"authorization", "content-type", "idempotency-key", "x-unbroken"}
+    wanted = {"authorization", "content-type", "dpop", "idempotency-key", "x-unbroken"}
     assert set(granted["allow-headers"].lower().split(", ")) == wanted
     assert 0 < int(granted["max-age"]) <= 7200
 
