@@ -125,8 +125,8 @@ class Sessions(SessionAdmin, Closeable):
         ``NewSession``). *proof* binds the session to the key that was proven. Raises ConfigurationError for a subject
         that fits into no token, InvalidProof if this client must send a proof.
         """
-        new = NewSession(client_id, scope, label, coordinated)
-        return run_sync(self._create(subject, new, caller, None, proof))
+        about = {"client_id": client_id, "scope": scope, "label": label}
+        return run_sync(self.acreate(subject, **about, coordinated=coordinated, caller=caller, proof=proof))
 
     @in_worker
     async def acreate(

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.clock import ServerClock
 from tests.support.proofs import ClientKey
-from unbroken.errors import InvalidGrant, InvalidProof, InvalidToken, NonceRequired
+from unbroken.errors import ConfigurationError, InvalidGrant, InvalidProof, InvalidToken, NonceRequired
 from unbroken.server import (
     MemorySessionStore,
     ProofPolicy,
@@ -224,3 +224,17 @@ def test_a_bound_session_stays_bound_when_the_policy_turns_proofs_off(store: Any
         server.sessions.refresh(tokens.refresh_token or "")
     with pytest.raises(InvalidToken):
         server.sessions.verify(tokens.access_token)
+
+
+def test_a_proof_of_a_wrong_type_is_named(server: Server) -> None:
+    tokens, raw = server.bound(), server.request(KEY)
+    sessions: Any = server.sessions
+    for call in (
+        lambda: sessions.create("ada", proof=raw),
+        lambda: sessions.refresh(tokens.refresh_token, proof=raw),
+        lambda: sessions.logout(refresh_token=tokens.refresh_token, proof="proof"),
+        lambda: sessions.verify(tokens.access_token, "proof"),
+        lambda: sessions.verify_proof(raw.text),
+    ):
+        with pytest.raises(ConfigurationError, match="proof must be"):
+            call()

@@ -123,6 +123,8 @@ class RefreshGrant:
                 raise wrong_type(name, "a text or None", value)
         if not isinstance(caller, Caller):
             raise wrong_type("caller", "a Caller", caller)
+        if proof is not None and not isinstance(proof, VerifiedProof):
+            raise wrong_type("proof", "what verify_proof returns, or None", proof)
         try:
             return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed, proof)
         except InvalidGrant as error:

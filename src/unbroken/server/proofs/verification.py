@@ -24,6 +24,7 @@ from time import monotonic
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from unbroken._arguments import wrong_type
 from unbroken._fork import register_fork_aware
 from unbroken._http import is_loopback, origin_of
 from unbroken.errors import InvalidProof, InvalidToken, NonceRequired
@@ -108,6 +109,8 @@ class ProofVerifier:
 
         Raise InvalidProof, or NonceRequired.
         """
+        if proof is not None and not isinstance(proof, RequestProof):
+            raise wrong_type("proof", "a RequestProof or None", proof)
         try:
             return self._verify(proof or RequestProof("", "", ""), access_token)
         except InvalidProof as error:
