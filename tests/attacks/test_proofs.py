@@ -442,6 +442,24 @@ def test_a_copied_refresh_is_refused_and_ends_nothing(target: Target, attacks: A
     target.assert_alive()
 
 
+def test_a_stolen_refresh_token_buys_nothing_and_ends_nothing(target: Target, attacks: Attacks) -> None:
+    stolen = [target.refresh]
+    for _ in range(3):
+        target.assert_alive()
+        stolen.append(target.refresh)
+    for token in stolen:  # the newest one, and used ones, which would be reuse in other hands
+        for path in ("/auth/token", "/auth/refresh"):
+            form = {"grant_type": "refresh_token", "refresh_token": token}
+            body = {"data": form} if path == "/auth/token" else {"json": {"refresh_token": token}}
+            for proof in ("", THIEF.proof("POST", URL + path), USER.proof("POST", URL + path, iat=int(NOW()) - 300)):
+                attacks.try_one()
+                response = target.http.post(path, headers={"dpop": proof} if proof else {}, **body)
+                assert response.status_code == 400
+                assert response.json()["error"] in ("invalid_dpop_proof", "invalid_grant")
+                assert "access_token" not in response.text
+    target.assert_alive()
+
+
 def test_no_token_ends_a_bound_session_without_the_key(target: Target, attacks: Attacks) -> None:
     for proof in ({}, {"dpop": "junk"}, {"dpop": THIEF.proof("POST", URL + "/auth/logout")}):
         for token in (target.access, target.refresh):

@@ -276,7 +276,7 @@ def _proof(data: bytes) -> object:
     """The header of a stranger: whole, its parts, and its parts under a good signature."""
     text, head = _text(data), PROOF.partition(b".")[0].decode()
     own_head = base64url.decode(head)
-    for proof in (text, f"{head}.{base64url.encode(data)}.AA", KEY.sign(own_head, data), KEY.sign(data, b"{}")):
+    for proof in (text, f"{head}.{base64url.encode(data)}.AA", KEY.sign(own_head, data)):
         path = text[:50].partition("\n")[0]
         for sent in (RequestProof(proof, "GET", "/auth/session"), RequestProof(proof, text[:5], path, text[:20])):
             try:
