@@ -1,4 +1,4 @@
-"""``python -m bench [authorize] [cli] [floods] [herd] [server] [--small] [steady] [burst] [fleet [SECONDS]]
+"""``python -m bench [authorize] [cli] [floods] [herd] [proofs] [server] [--small] [steady] [burst] [fleet [SECONDS]]
 [browser]``.
 
 It prints Markdown. ``server`` writes a million sessions into each database and takes about ten minutes; with
@@ -15,7 +15,7 @@ import os
 import sys
 from functools import partial
 
-from bench import authorize, cli, floods, herd, server
+from bench import authorize, cli, floods, herd, proofs, server
 from bench.browser import figures as browser
 from bench.browser.parts import missing
 from bench.clients import burst, fleet, matrix, steady
@@ -27,6 +27,7 @@ PARTS = {
     "cli": cli.figures,
     "floods": floods.figures,
     "herd": herd.figures,
+    "proofs": proofs.figures,
     "server": server.figures,
     "steady": steady.figures,
     "burst": burst.figures,

@@ -61,6 +61,7 @@ ACCESS_TOKEN = (
 SCOPED = ("my_sessions", "rename_session", "end_session", "revoke_others", "ticket", "revocations")
 COOKIES = ("login", "login_step", "refresh", "logout")  # with any cookies; in mode "both" all of ACCESS_TOKEN too
 LOGINS = ("login", "login_step", "token")
+PROOFS = ("login", "login_step", "token", "refresh", "revoke")  # and all that need an access token
 PUBLIC = ("jwks", "metadata", "health", "health_ready", "browser_module", "browser_module_map")
 EMPTY = {"logout": 204, "end_session": 204, "revoke": 200}
 MEDIA_TYPES = {"browser_module": "text/javascript"}  # of responses that are not JSON
@@ -111,6 +112,12 @@ def _parameters(route: Route, *, with_cookies: bool) -> list[dict[str, Any]]:
         query: dict[str, Any] = {"in": "query", "required": False}
         parameters.append({"name": "limit", **query, "schema": limit, "description": "sessions of a page at most"})
         parameters.append({"name": "cursor", **query, **string, "description": "`next` of the page before"})
+    if route.name in PROOFS or needs_access_token(route):
+        header = {"name": "DPoP", "in": "header", "required": False, **string}
+        purpose = (
+            "binds the session to its key" if route.name in LOGINS else "needed where the session is bound to a key"
+        )
+        parameters.append(header | {"description": f"a proof of the client's key (RFC 9449): {purpose}"})
     if with_cookies:
         purpose = "asks for tokens in cookies" if route.name in LOGINS else "required where the token is in a cookie"
         header = {"name": "X-Unbroken", "in": "header", "required": False, **string}
@@ -181,6 +188,8 @@ def _field(hint: Any) -> tuple[Any, Any]:
     if get_origin(hint) is Annotated:
         hint, constraint = get_args(hint)
     default: Any = ... if required else (False if hint is bool else "")
+    if is_typeddict(hint):
+        return _model(hint), Field(... if required else None, description=constraint.description)
     if get_origin(hint) is list and is_typeddict(get_args(hint)[0]):
         hint = list[_model(get_args(hint)[0])]  # type: ignore[misc]  # a type that is made at run time
     return hint, Field(default, description=constraint.description, max_length=constraint.max_length)

@@ -12,6 +12,8 @@
     │   ├── LoginRefused       access_denied       wrong name or password
     │   ├── InvalidGrant       invalid_grant       the refresh token is rejected (RFC 6749 §5.2); ``reason`` says why
     │   ├── InvalidToken       invalid_token       the access token is rejected (RFC 6750 §3.1); ``reason`` says why
+    │   ├── InvalidProof       invalid_dpop_proof  the proof of the client's key is rejected (RFC 9449 §5); ``reason``
+    │   │   └── NonceRequired  use_dpop_nonce      the proof needs the server's newest nonce (RFC 9449 §8 and §9)
     │   ├── InvalidScope       invalid_scope       more scope was requested than the session has (RFC 6749 §5.2)
     │   └── InvalidRequest     invalid_request     the request cannot be understood
     └── ConfigurationError     misconfigured       this program, or the server that it uses, is set up wrongly
@@ -30,10 +32,12 @@ __all__ = [
     "BadResponse",
     "ConfigurationError",
     "InvalidGrant",
+    "InvalidProof",
     "InvalidRequest",
     "InvalidScope",
     "InvalidToken",
     "LoginRefused",
+    "NonceRequired",
     "NotReplayable",
     "RefreshStorm",
     "Refused",
@@ -165,7 +169,8 @@ class InvalidGrant(Refused):
     """The server rejects the refresh token (RFC 6749 §5.2): the session that it names is over.
 
     ``reason``: ``malformed`` (not a token of this server), ``unknown``, ``expired``, ``revoked``, ``logged_out``,
-    ``reuse``, ``wrong_client``, ``wrong_audience``, ``no_scope``.
+    ``reuse``, ``wrong_client``, ``wrong_audience``, ``no_scope``, ``wrong_key`` (the session is bound to another key
+    than the one that was proven), ``not_bound`` (this client's sessions must be bound to a key, and this one is not).
     """
 
     code = "invalid_grant"
@@ -174,10 +179,35 @@ class InvalidGrant(Refused):
 class InvalidToken(Refused):
     """The server rejects the access token (RFC 6750 §3.1).
 
-    ``reason``: ``missing``, ``malformed``, ``expired``, ``revoked``, or ``used`` (a ticket that was redeemed before).
+    ``reason``: ``missing``, ``malformed``, ``expired``, ``revoked``, or ``used`` (a ticket that was redeemed before);
+    ``bound`` (a token that is bound to a key came without a proof), ``not_bound`` (a proof came with a token that is
+    bound to no key), ``wrong_key`` (the token is bound to another key). ``scheme`` is that of the challenge.
     """
 
     code = "invalid_token"
+    scheme: str = "Bearer"
+
+
+class InvalidProof(Refused):
+    """The server rejects the proof that the client has its key (RFC 9449 §4.3). The session lives on.
+
+    ``reason``: ``missing``, ``malformed``, ``algorithm``, ``private_key``, ``signature``, ``method``, ``url``,
+    ``access_token``, ``too_old``, ``too_new``, ``replayed``, ``wrong_key``. ``at_resource``: it came with an access
+    token.
+    """
+
+    code = "invalid_dpop_proof"
+    at_resource: bool = False
+
+
+class NonceRequired(InvalidProof):
+    """The proof needs the server's nonce, which ``nonce`` is: sign another proof with it (RFC 9449 §8 and §9)."""
+
+    code = "use_dpop_nonce"
+
+    def __init__(self, nonce: str) -> None:
+        super().__init__("sign a proof with the nonce of this response", reason="nonce")
+        self.nonce = nonce
 
 
 class InvalidScope(Refused):

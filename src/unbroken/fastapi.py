@@ -30,8 +30,10 @@ from typing import Annotated, Any, Unpack
 
 from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.security import APIKeyCookie, HTTPBearer, OAuth2PasswordBearer, SecurityScopes
+from fastapi.security.http import HTTPBase
 from starlette.requests import HTTPConnection
 from starlette.requests import Request as StarletteRequest
+from starlette.responses import Response as StarletteResponse
 
 from unbroken._arguments import checked_class
 from unbroken._openapi import needs_access_token, route_description
@@ -43,10 +45,11 @@ from unbroken.server.http.settings import EndpointOptions
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.login.authenticator import Authenticate
 from unbroken.server.sessions import Sessions
-from unbroken.starlette import claims_or_refusal, route_endpoint, ticket_claims_or_refusal
+from unbroken.starlette import CLAIMS, claims_or_refusal, next_nonce, route_endpoint, ticket_claims_or_refusal
 
 __all__ = ["Auth", "Bearer", "TicketAuth"]
 
+PROOF_DESCRIPTION = "A token that is bound to a key, with a proof of this key in the header `DPoP` (RFC 9449)"
 ClaimsDependency = Callable[..., Awaitable[Claims]]
 
 
@@ -131,20 +134,29 @@ class TicketAuth:
 
 def _any_of(scheme: Any, cookies: Cookies | None) -> Any:
     """Return a dependency that declares, for OpenAPI, where an access token may be: any one place is enough."""
+    proof = HTTPBase(scheme="DPoP", scheme_name="DPoP", description=PROOF_DESCRIPTION, auto_error=False)
     if cookies is None or cookies.mode != "both":
-        return scheme
+
+        async def in_header(_: Any = Depends(scheme), __: Any = Depends(proof)) -> None:
+            """Do nothing: the parameters are what is declared."""
+
+        return in_header
     cookie = APIKeyCookie(name=cookies.access_name, scheme_name="SessionCookie", auto_error=False)
 
-    async def declared(_: Any = Depends(scheme), __: Any = Depends(cookie)) -> None:
+    async def declared(_: Any = Depends(scheme), __: Any = Depends(proof), ___: Any = Depends(cookie)) -> None:
         """Do nothing: the parameters are what is declared."""
 
     return declared
 
 
 def _dependency(authenticator: RequestAuthenticator, scheme: Any) -> ClaimsDependency:
-    async def claims(request: StarletteRequest, scopes: SecurityScopes, _: Any = Depends(scheme)) -> Claims:
+    async def claims(
+        request: StarletteRequest, response: StarletteResponse, scopes: SecurityScopes, _: Any = Depends(scheme)
+    ) -> Claims:
         """Return the claims of the token. Refuses the request with 401 or 403 and an RFC 6750 challenge."""
         found = await claims_or_refusal(authenticator, request)
+        if isinstance(found, Claims) and (nonce := next_nonce(authenticator, {**request.scope, CLAIMS: found})):
+            response.headers["dpop-nonce"] = nonce
         return _claims_or_raise(require_scope(found, scopes.scope_str))
 
     return claims

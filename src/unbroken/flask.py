@@ -24,7 +24,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
-from flask import Blueprint, Flask, current_app, request
+from flask import Blueprint, Flask, after_this_request, current_app, request
 from flask.blueprints import BlueprintSetupState
 from flask.wrappers import Response as FlaskResponse
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, default_exceptions
@@ -33,6 +33,7 @@ from werkzeug.local import LocalProxy
 from unbroken._arguments import checked_class
 from unbroken._sync import run_sync
 from unbroken.errors import InvalidRequest
+from unbroken.server.core.proof import raw_path_of
 from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.endpoints import Endpoints
@@ -48,6 +49,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 # Keys of the WSGI environ:
 VERIFIED = "unbroken.verified"  # for each Bearer: Claims, or the Response that refuses the request
 CLAIMS = "unbroken.claims"  # the claims that were required last
+SPENT_PROOFS = "unbroken.spent_proofs"
 
 
 @checked_class(own=("verifier",))
@@ -76,7 +78,10 @@ class Bearer:
         """
         verified = request.environ.setdefault(VERIFIED, {})
         if self not in verified:
-            verified[self] = self._authenticator.authenticate_blocking(_to_request())  # rule 2
+            sent = _to_request()
+            verified[self] = self._authenticator.authenticate_blocking(sent)  # rule 2
+            if isinstance(verified[self], Claims) and (nonce := self._authenticator.next_nonce(sent)):
+                after_this_request(lambda response: _with_nonce(response, nonce))
         claims = require_scope(verified[self], scope)
         if isinstance(claims, Response):
             raise _to_http_exception(claims)
@@ -168,8 +173,15 @@ def _view(endpoints: Endpoints, route: Route) -> Callable[..., FlaskResponse]:
 def _to_request(body: bytes = b"") -> Request:
     headers = {name.lower(): value for name, value in request.headers.items()}  # WSGI has joined repeated ones
     path = request.root_path.rstrip("/") + request.path  # as browsers see it
-    query = request.query_string.decode("latin-1")
-    return Request(request.method, path, headers, body, client_ip=request.remote_addr or "", query=query)
+    query, target = request.query_string.decode("latin-1"), request.environ.get("REQUEST_URI") or ""
+    raw = raw_path_of(request.environ.get("RAW_URI") or target, path)
+    spent = request.environ.setdefault(SPENT_PROOFS, set())
+    return Request(request.method, path, headers, body, request.remote_addr or "", query, raw, spent)
+
+
+def _with_nonce(response: FlaskResponse, nonce: str) -> FlaskResponse:
+    response.headers["dpop-nonce"] = nonce
+    return response
 
 
 def _body() -> bytes | None:

@@ -34,10 +34,11 @@ from starlette.requests import HTTPConnection
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route as StarletteRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unbroken._arguments import checked
 from unbroken.errors import ConfigurationError, Refused, TryLater
+from unbroken.server.core.proof import raw_path_of
 from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.endpoints import Endpoints
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 CLAIMS = "unbroken.claims"  # key of the ASGI scope: Claims, or the Response that refuses the request
+SPENT_PROOFS = "unbroken.spent_proofs"
 TICKET = b"ticket="  # in a query; the characters of a ticket need no escaping there
 
 
@@ -90,6 +92,8 @@ class AccessTokenMiddleware:
         if scope["type"] in ("http", "websocket"):
             claims = self._verify_cached(_plain_bearer_token(scope))  # nearly always: no request object, no suspension
             scope[CLAIMS] = claims or await claims_or_refusal(self._authenticator, HTTPConnection(scope))
+            if claims is None and (nonce := next_nonce(self._authenticator, scope)):
+                send = _with_nonce(send, nonce)
         await self._app(scope, receive, send)
 
 
@@ -166,6 +170,12 @@ async def claims_or_refusal(authenticator: RequestAuthenticator, connection: HTT
     return await authenticator.authenticate(_to_request(connection.scope))
 
 
+def next_nonce(authenticator: RequestAuthenticator, scope: Scope) -> str:
+    """Return the header ``DPoP-Nonce`` of the response to a request with a good token; empty for none."""
+    is_good = isinstance(scope.get(CLAIMS), Claims) and scope["type"] == "http"
+    return authenticator.next_nonce(_to_request(scope)) if is_good else ""
+
+
 async def ticket_claims_or_refusal(sessions: Sessions, connection: HTTPConnection) -> Claims | Response:
     """Return the claims of the connection's ticket, or the response that refuses it."""
     tickets = _pop_tickets(connection.scope)
@@ -225,7 +235,9 @@ def _to_request(scope: Scope, body: bytes = b"") -> Request:
     if scope["type"] == "websocket":  # HTTP/2 has no such header, and pages cannot send one
         headers["upgrade"] = "websocket"
     client, query = scope.get("client"), scope.get("query_string", b"").decode("latin-1")
-    return Request(scope.get("method", "GET"), scope["path"], headers, body, client[0] if client else "", query)
+    path, raw = scope["path"], raw_path_of(scope.get("raw_path", b"").decode("latin-1"), scope["path"])
+    spent = scope.setdefault(SPENT_PROOFS, set())
+    return Request(scope.get("method", "GET"), path, headers, body, client[0] if client else "", query, raw, spent)
 
 
 def _to_starlette(response: Response) -> StarletteResponse:
@@ -234,6 +246,15 @@ def _to_starlette(response: Response) -> StarletteResponse:
     for cookie in response.cookies:
         result.headers.append("set-cookie", cookie)
     return result
+
+
+def _with_nonce(send: Send, nonce: str) -> Send:
+    async def send_with_nonce(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"dpop-nonce", nonce.encode())]}
+        await send(message)
+
+    return send_with_nonce
 
 
 def _pop_tickets(scope: Scope) -> list[str]:

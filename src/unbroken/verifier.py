@@ -14,6 +14,8 @@
    ``server/keys/remote_jwks.py`` says which of them count.
 5. ``revocation`` decides how a revoked session is noticed: not at all (then its tokens live until they expire), by
    ``Introspection``, or by ``RevocationFeed``. See ``docs/verifier.md``.
+6. A token that is bound to a key of its client counts only with a proof of this key (RFC 9449): ``proofs`` says what a
+   proof must be, above all the URL at which clients see this service.
 
 Share one object between all threads, tasks and event loops. A forked child keeps the keys that are known.
 """
@@ -34,15 +36,22 @@ from unbroken._transport import http_sender
 from unbroken._verify.cached import CacheAges, RefreshingValue
 from unbroken._verify.revocation import Introspection, RevocationCheck, RevocationFeed, checked_url, json_of
 from unbroken.errors import BadResponse, ConfigurationError, InvalidToken, TryLater
+from unbroken.server.core.proof import RequestProof
 from unbroken.server.keys import access_token
 from unbroken.server.keys.access_token import Claims, kid_of
 from unbroken.server.keys.remote_jwks import MAX_JWKS_BYTES, RemoteKeySet
+from unbroken.server.proofs.nonces import OwnNonceKey
+from unbroken.server.proofs.policy import ProofPolicy
+from unbroken.server.proofs.verification import ProofVerifier, check_bound
+from unbroken.server.stores import SessionStore
+from unbroken.server.stores.base import run_inline
 
-__all__ = ["Claims", "Introspection", "RevocationCheck", "RevocationFeed", "Verifier"]
+__all__ = ["Claims", "Introspection", "ProofPolicy", "RequestProof", "RevocationCheck", "RevocationFeed", "Verifier"]
 
 DEFAULT_FRESH_SECONDS = 300.0  # without Cache-Control
 MIN_FRESH_SECONDS, MAX_FRESH_SECONDS = 10.0, 3600.0  # whatever Cache-Control says
 MAX_LEEWAY_SECONDS = 60.0
+MIN_NONCE_SECRET_BYTES = 32
 MAX_AGE = re.compile(r"(?:^|[,\s])max-age=\"?(\d{1,10})")
 NOT_CACHED = re.compile(r"(?:^|[,\s])no-(?:store|cache)(?:$|[,\s=])")
 
@@ -55,7 +64,11 @@ class Verifier:
     are used while the server does not respond; *timeout*, for one request to it; *leeway*, how far the clock of this
     machine may be ahead, or behind. *tls* replaces the system's TLS settings.
 
-    Raises ConfigurationError for a URL that is not https (loopback excepted).
+    *proofs*: ``public_url`` is that of this service; without it, proofs count on loopback only. ``require_nonce`` needs
+    a *nonce_secret* of 32 bytes or more, the same for all processes of the service. *replay_store* is a store that all
+    of them share, so that a proof is good once for all: ``open_store("redis://…")``. Without it, for each process.
+
+    Raises ConfigurationError for a URL that is not https (loopback excepted), and for nonces without a secret.
     """
 
     def __init__(
@@ -70,6 +83,9 @@ class Verifier:
         leeway: float = 0.0,
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        proofs: ProofPolicy = ProofPolicy(),
+        nonce_secret: bytes | None = None,
+        replay_store: SessionStore | None = None,
     ) -> None:
         if revocation != "none" and not callable(getattr(revocation, "check", None)):
             raise ConfigurationError(f"revocation is 'none', an Introspection or a RevocationFeed, not {revocation!r}")
@@ -79,6 +95,8 @@ class Verifier:
         self._url, self._send = checked_url(jwks_url), http_sender(tls, max_body_bytes=MAX_JWKS_BYTES)
         self.issuer, self.audience = issuer, audience
         self._keep, self._timeout, self._leeway, self._clock = keep, timeout, leeway, clock
+        self.proofs = _proof_verifier(proofs, nonce_secret, replay_store, clock)
+        self._replay_store = replay_store
         self._keys = RefreshingValue(f"the keys at {jwks_url}", self._fetch_keys, clock.monotonic, timeout)
         self.reset_after_fork()
         register_fork_aware(self)
@@ -94,18 +112,25 @@ class Verifier:
         """Return None: only ``averify`` can tell whether the keys are due, and what was revoked."""
         return None
 
-    def verify(self, access_token: str) -> Claims:
+    def verify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
         """Return the claims of a good token.
 
-        Raises InvalidToken: ``malformed``, ``expired`` or ``revoked``; or TryLater.
+        Raises InvalidToken: ``malformed``, ``expired`` or ``revoked``; or TryLater. *proof* is that of the request,
+        where the token came as ``Authorization: DPoP``: a token that is bound to a key is refused without it
+        (InvalidToken), and with one that does not fit (InvalidProof).
         """
-        return run_sync(self.averify(access_token))
+        return run_sync(self.averify(access_token, proof))
 
-    async def averify(self, access_token: str) -> Claims:
+    async def averify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
         """Return what ``verify`` returns, without blocking."""
         claims = await self._verify_signature(access_token)
         if self._revocation is not None:
             await self._revocation.check(access_token, claims)
+        if self._replay_store is None or proof is None:
+            await check_bound(self.proofs, claims, access_token, proof)
+        else:
+            store = self._replay_store
+            await run_inline(store, lambda: check_bound(self.proofs, claims, access_token, proof))
         return claims
 
     async def _verify_signature(self, token: str) -> Claims:
@@ -136,6 +161,17 @@ class Verifier:
         fresh = min(_fresh_seconds(response.headers.get("cache-control", "")), self._keep)
         background = fresh * random.uniform(0.7, 0.8)  # noqa: S311  # so that processes do not ask at the same moment
         return (last if keys == last and last is not None else keys), CacheAges(background, fresh, self._keep)
+
+
+def _proof_verifier(
+    policy: ProofPolicy, nonce_secret: bytes | None, store: SessionStore | None, clock: Clock
+) -> ProofVerifier:
+    if policy.require_nonce and len(nonce_secret or b"") < MIN_NONCE_SECRET_BYTES:
+        raise ConfigurationError(
+            f"require_nonce needs a nonce_secret of {MIN_NONCE_SECRET_BYTES} bytes or more, the same for all processes"
+        )
+    keys = OwnNonceKey(nonce_secret or b"")
+    return ProofVerifier(policy, None, lambda: keys, clock.wall, store)
 
 
 def _fresh_seconds(cache_control: str) -> float:

@@ -15,11 +15,11 @@ from starlette.routing import Route
 
 from tests.support.paths import ROOT
 from unbroken.cli.application import application
-from unbroken.cli.build import build_policy, conflicts, endpoint_options
+from unbroken.cli.build import build_policy, build_proofs, conflicts, endpoint_options
 from unbroken.cli.options import environment_variable
 from unbroken.cli.settings import Settings, SettingsResult, read_settings, setting_definitions, valid_settings
 from unbroken.errors import ConfigurationError
-from unbroken.server import Cookies, Policy, RateLimitPolicy, Sessions
+from unbroken.server import Cookies, Policy, ProofPolicy, RateLimitPolicy, Sessions
 from unbroken.server.http.settings import EndpointSettings
 from unbroken.server.stores import redact_url
 from unbroken.server.stores.encrypted_keys import new_key
@@ -220,16 +220,40 @@ def test_the_example_file_is_valid_and_shows_every_setting_of_the_first_level(fo
 
 
 FUNCTIONS = {"scopes_of", "verify_mfa", "is_active", "claims", "on_event", "clock"}  # of a program: no text says them
-MADE_OF_OTHERS = {"policy", "rate_limit", "cookies"}
+MADE_OF_OTHERS = {"policy", "rate_limit", "cookies", "proofs", "clients"}  # two lists of ids make the latter
 
 
 @pytest.mark.parametrize(
     ("of", "table"),
-    [(Policy, ""), (EndpointSettings, ""), (Sessions, ""), (Cookies, "cookies_"), (RateLimitPolicy, "rate_limit_")],
+    [
+        *((Policy, ""), (EndpointSettings, ""), (Sessions, ""), (Cookies, "cookies_")),
+        *((RateLimitPolicy, "rate_limit_"), (ProofPolicy, "proofs_")),
+    ],
 )
 def test_whatever_a_program_can_set_can_be_set_here(of: type, table: str) -> None:
     names = set(inspect.signature(of).parameters) - FUNCTIONS - MADE_OF_OTHERS
     assert {table + name for name in names} - set(setting_definitions()) == set()
+
+
+def test_proofs_can_be_set(folder: Path) -> None:
+    text = """
+        [proofs]
+        binding = "required"
+        off_clients = ["old"]
+        required_clients = "app tablet"
+        public_url = ["https://id.example.com", "https://example.com/id/"]
+        require_nonce = true
+        window = "30s"
+        replays = "all"
+        revoke_without_proof = true
+    """
+    found = build_proofs(valid_settings(read(text)))
+    urls = ("https://id.example.com", "https://example.com/id")
+    assert (found.binding, found.public_url, found.require_nonce, found.window) == ("required", urls, True, 30.0)
+    assert (found.replays, found.revoke_without_proof) == ("all", True)
+    assert dict(found.clients) == {"old": "off", "app": "required", "tablet": "required"}
+    wrong = read('[proofs]\npublic_url = "id.example.com"', UNBROKEN_ISSUER="https://id.example").settings
+    assert any("public_url must be the URL" in line for line in conflicts(wrong))
 
 
 @pytest.mark.parametrize("name", ["max_sessions_per_subject", "max_shared_generations"])

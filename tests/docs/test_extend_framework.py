@@ -35,7 +35,10 @@ def tokens(http: httpx2.Client) -> dict[str, Any]:
 
 def test_a_view_needs_an_access_token(http: httpx2.Client) -> None:
     bare = http.get("/orders")
-    assert (bare.status_code, bare.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
+    assert (bare.status_code, bare.headers["www-authenticate"]) == (
+        401,
+        'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"',
+    )
     response = http.get("/orders", headers=authorization(tokens(http)["access_token"]))
     assert (response.status_code, response.text) == (200, "orders of ada")
 

@@ -147,6 +147,39 @@ def heals_nothing(row: SessionRow, token: PresentedToken) -> SessionRow:
     return row
 
 
+def needs_no_key(row: SessionRow, token: PresentedToken) -> bool:
+    return True
+
+
+def takes_any_key(row: SessionRow, token: PresentedToken) -> bool:
+    """Asks for a proof, and not whose."""
+    return row.jkt is None or token.jkt is not None
+
+
+def a_missing_key_is_theft(
+    row: SessionRow, token: PresentedToken, now: float, policy: Policy
+) -> tuple[SessionRow, Verdict]:
+    """Ends the session, as if the token had been used twice."""
+    after, verdict = shipped_present(row, token, now, policy)
+    return (rotation.revoke(row, token, now), Verdict.REUSED) if verdict is Verdict.UNPROVEN else (after, verdict)
+
+
+def heals_without_a_key(
+    row: SessionRow, token: PresentedToken, now: float, policy: Policy
+) -> tuple[SessionRow, Verdict]:
+    """Asks for the key only after a restored store was healed."""
+    if not rotation.why_inactive(row, now) and token.generation > row.generation:
+        return rotation.rotate(rotation.heal(row, token), token, now, policy), Verdict.HEALED
+    return shipped_present(row, token, now, policy)
+
+
+def only_a_rotation_needs_the_key(
+    row: SessionRow, token: PresentedToken, now: float, policy: Policy
+) -> tuple[SessionRow, Verdict]:
+    """A used token is answered, or ends the session, whoever has it."""
+    return shipped_present(row if token.generation == row.generation else replace(row, jkt=None), token, now, policy)
+
+
 # ---- the client ------------------------------------------------------------------------------------------------------
 
 
@@ -262,6 +295,11 @@ DOUBTS = "a logout, saves in doubt"
 ELSEWHERE, CONSTANT = "a thief elsewhere, within the grace", "a thief at home, with a constant key"
 UPDATES = "tabs of a program that updates itself, over IPv4 and IPv6"
 NETWORKS, TABS = "a phone that changes networks", "tabs of a phone that changes networks"
+KEYLESS, OTHER_KEY, COPIES = (
+    "a bound session, a thief without the key",
+    "a bound session, a thief with a key of his own, a restore",
+    "a bound session, an attacker who copies requests",
+)
 THIEF, THIEF_2 = "a thief with the idempotency key", "a thief with his own"
 
 MUTANTS = (
@@ -284,6 +322,12 @@ MUTANTS = (
     Mutant("dual stack is a second holder", _in_server("compare_parties", every_network_is_certain), (UPDATES,)),
     Mutant("a constant key retries for ever", _in_server("is_retry", trusts_a_constant_key), (CONSTANT,)),
     Mutant("foreign siblings may not go on", _in_server("may_rotate", only_the_newest_goes_on), (NETWORKS, TABS)),
+    Mutant("a bound session needs no key", _in_server("has_key", needs_no_key), (KEYLESS,)),
+    Mutant("any key will do", _in_server("has_key", takes_any_key), (OTHER_KEY,)),
+    Mutant("a missing key is taken for theft", _in_server("present", a_missing_key_is_theft), (KEYLESS, OTHER_KEY)),
+    Mutant("healing needs no key", _in_server("present", heals_without_a_key), (OTHER_KEY,)),
+    Mutant("used tokens need no key", _in_server("present", only_a_rotation_needs_the_key), (KEYLESS,)),
+    Mutant("a proof is good twice", _in_world("PROOFS_ARE_SPENT", False), (COPIES,)),
     Mutant("no second look under the lock", _in_client("refresh", no_second_look), ("two at once",)),
     Mutant("the look is taken before the lock", _in_client("refresh", looks_before_the_lock), ("two at once",)),
     Mutant("the idempotency key is not stored", _in_client("_start_refresh", stores_no_attempt), (CRASHES,)),

@@ -130,6 +130,20 @@ def thief(times: int, *, with_attempt: bool = False, key: str | None = None) -> 
     return steal
 
 
+def thief_without_the_key(times: int) -> Program:
+    """Copies the store again and again, and tries each token with the victim's idempotency key and with his own."""
+
+    async def steal(port: Port) -> str:
+        for _ in range(times):
+            record: StoredSession = await ask("steal")
+            for attempt in (record.idempotency_key, port.new_idempotency_key()):
+                if record.tokens is not None:
+                    await ask("misuse", record.tokens.refresh_token, attempt)
+        return "refused"
+
+    return steal
+
+
 def victim(times: int, *, uses: bool = False) -> Program:
     """Refreshes *times* times, whatever happens; *uses*: each time the new access token is seen by the server."""
 
@@ -150,6 +164,7 @@ FIRST = stored(0, new_row(), epoch=7)
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:{0}) Gecko/20100101 Firefox/{0}"
 HOME, ELSEWHERE = party_of("203.0.113.7", FIREFOX.format("140.0")), party_of("198.51.100.9", "curl/8.16")
 UPDATED, HOME_IPV6 = (party_of(ip, FIREFOX.format("141.0")) for ip in ("203.0.113.8", "2001:db8::7"))
+USERS_KEY, THIEFS_KEY = b"user", b"thief"
 SHARES_TWO, SHARES_ONE, SHARES_NONE = (replace(POLICY, max_shared_generations=count) for count in (2, 1, 0))
 
 
@@ -165,10 +180,12 @@ class Scenario:
     full: bool = False
     parties: tuple[str, ...] = ()  # of the programs
     policy: Policy = POLICY
+    keys: tuple[bytes | None, ...] = ()  # of the programs; the session is bound to that of the first
 
     def run(self, *, stop_at_first: bool = False) -> Report:
-        rows = (new_row(coordinated=self.coordinated), new_row(1))
-        world = World(rows, FIRST, self.budget, thieves=self.check in THEFTS, parties=self.parties, policy=self.policy)
+        rows = (new_row(coordinated=self.coordinated, jkt=self.keys[0] if self.keys else None), new_row(1))
+        about: dict[str, Any] = {"parties": self.parties, "policy": self.policy, "keys": self.keys}
+        world = World(rows, FIRST, self.budget, thieves=self.check in THEFTS, **about)
         return Explorer(world, list(self.programs), Port, self.check, most=6_000_000).run(stop_at_first=stop_at_first)
 
 
@@ -244,6 +261,15 @@ def found_out_elsewhere(world: World, steps: list[Step]) -> Iterable[str]:
     """A thief of another party who follows the user is found at the first generation that they may not share."""
     if world.rounds[0] > (world.policy.max_shared_generations or 0) and Verdict.REUSED not in world.verdicts:
         yield "a thief elsewhere follows the user"
+
+
+def worth_nothing(world: World, steps: list[Step]) -> Iterable[str]:
+    """Whoever has the tokens of a bound session and not its key gets nothing, and nobody notices him."""
+    yield from honest(world, steps)
+    if any(isinstance(response, TokenResponse) for _, response in steps[-1].responses):
+        yield "a thief without the key was given tokens"
+    if world.rows[0].revoked_at is not None:
+        yield "a thief without the key has ended the session"
 
 
 def _was_granted(step: Step) -> bool:
@@ -369,6 +395,60 @@ SCENARIOS = (
         honest,
         Budget(set_backs=1, ticks=2, lost=1),
         coordinated=False,
+    ),
+    Scenario(
+        "a bound session, a thief without the key",
+        (victim(3), thief_without_the_key(2)),
+        worth_nothing,
+        Budget(lost=1),
+        keys=(USERS_KEY, None),
+    ),
+    Scenario(
+        "a bound session, a thief with a key of his own, a restore",
+        (victim(3), thief_without_the_key(2)),
+        worth_nothing,
+        Budget(restores=1),
+        keys=(USERS_KEY, THIEFS_KEY),
+    ),
+    Scenario(
+        "a bound session of a foreign client, a thief elsewhere without the key",
+        (foreign_client(3), thief_without_the_key(2)),
+        worth_nothing,
+        Budget(ticks=1),
+        coordinated=False,
+        parties=(HOME, ELSEWHERE),
+        policy=replace(SHARES_NONE, on_suspicion="revoke"),
+        keys=(USERS_KEY, THIEFS_KEY),
+    ),
+    Scenario(
+        "a bound session, an attacker who copies requests",
+        (victim(2), victim(2)),
+        honest,
+        Budget(copied=2),
+        keys=(USERS_KEY, USERS_KEY),
+    ),
+    Scenario(
+        "a bound session of a foreign client, an attacker who copies requests",
+        (foreign_client(4),),
+        honest,
+        Budget(copied=2, ticks=1),
+        coordinated=False,
+        keys=(USERS_KEY,),
+    ),
+    Scenario(
+        "a bound session, a thief with the key",
+        (victim(4), thief(4, with_attempt=True)),
+        found_out,
+        keys=(USERS_KEY, USERS_KEY),
+    ),
+    Scenario(
+        "a bound session of a foreign client, a thief elsewhere with the key",
+        (foreign_client(5), thief(6)),
+        found_out_elsewhere,
+        coordinated=False,
+        parties=(HOME, ELSEWHERE),
+        policy=SHARES_TWO,
+        keys=(USERS_KEY, USERS_KEY),
     ),
     Scenario("four, losses and a crash", (parked,) * 4, same_result, Budget(crashes=1, lost=1), full=True),
     Scenario(

@@ -23,6 +23,7 @@ POLICY = Policy(access_ttl=60.0, refresh_ttl=1e6, max_age=1e7, grace=10.0)
 LONG = 3600.0  # what a tick adds: longer than the grace and than an access token lives
 
 LEASES_ARE_CHECKED = True  # what the port promises: a refresh is sent only while the lock is certainly held
+PROOFS_ARE_SPENT = True  # what the server promises: a proof of possession is good once (``proofs/replays.py``)
 
 
 class Budget(NamedTuple):
@@ -36,6 +37,7 @@ class Budget(NamedTuple):
     set_backs: int = 0  # the clients' store is restored to an earlier record
     ticks: int = 0
     doubts: int = 0  # a save happens, and its response says that it did not
+    copied: int = 0  # an attacker copies a whole request, with its proof, or takes it away
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class World:
     rounds: tuple[int, bool, bool] = (0, False, False)  # see ``_count``
     thieves: bool = False
     parties: tuple[str, ...] = ()  # of the programs, in their order; without any, nothing is known of them
+    keys: tuple[bytes | None, ...] = ()  # that the programs can prove, in their order; without any, none can
+    copies: tuple[tuple[PresentedToken, bool], ...] = ()  # an attacker's requests, and whether their proof was used
     policy: Policy = POLICY
     problem: str = ""
     known: dict[Any, Any] = field(default_factory=dict)  # the parts of all worlds of a search
@@ -121,14 +125,19 @@ class World:
     ) -> Iterable[tuple[str, World, Any]]:
         """The request arrives and is answered; the response arrives by ``_do_arrive``, later or never."""
         party = self._party(who) if party is None else party
-        after, response = self._presented(tokens.refresh_token or "", attempt, party, honest=True)
+        after, response = self._presented(who, tokens.refresh_token or "", attempt, party, honest=True)
         yield f"presents {tokens.refresh_token}", after._count(response, honest=True), response
         if self.budget.repeated:
-            copy = _token(tokens.refresh_token or "", attempt, party)[1]
+            copy = self._presented_token(who, tokens.refresh_token or "", attempt, party)[1]
             again = after.but(repeatable=(*after.repeatable, copy))
             yield "presents, and a proxy keeps a copy", again._spend("repeated"), response
+        lost = Indeterminate("lost", lost=True)
+        if self.budget.copied:
+            copy = self._presented_token(who, tokens.refresh_token or "", attempt, party)[1]
+            used, unused = (*after.copies, (copy, True)), (*self.copies, (copy, False))
+            yield "presents, and an attacker has a copy", after.but(copies=used)._spend("copied"), response
+            yield "sends a request that an attacker takes", self.but(copies=unused)._spend("copied"), lost
         if self.budget.lost:
-            lost = Indeterminate("lost", lost=True)
             yield "sends a request that is lost", self._spend("lost"), lost
             yield "presents, and the response is lost", after._spend("lost"), lost
 
@@ -162,7 +171,7 @@ class World:
 
     def _do_misuse(self, who: int, refresh_token: str, attempt: str | None) -> Iterable[tuple[str, World, Any]]:
         """The thief presents a token."""
-        after, response = self._presented(refresh_token, attempt, self._party(who), honest=False)
+        after, response = self._presented(who, refresh_token, attempt, self._party(who), honest=False)
         yield f"misuses {refresh_token}", after._count(response, honest=False), response
 
     # ---- what can happen by itself -----------------------------------------------------------------------------
@@ -186,6 +195,11 @@ class World:
                     f"the server's store is back at g={row.generation}",
                     self._spend("restores").but(rows=(row, *self.rows[1:])),
                 )
+        for copy in self.copies:
+            token, was_used = copy
+            rest = tuple(other for other in self.copies if other is not copy)
+            if not (PROOFS_ARE_SPENT if was_used else token.generation < self.rows[0].generation - 1):
+                yield "the attacker sends his copy", self._decide(0, token)[0].but(copies=rest)
         for token in self.repeatable:
             if token.generation >= self.rows[0].generation - 1:
                 rest = tuple(other for other in self.repeatable if other is not token)
@@ -201,10 +215,18 @@ class World:
     def _party(self, who: int) -> str:
         return self.parties[who] if self.parties else ""
 
-    def _presented(self, text: str, attempt: str | None, party: str, *, honest: bool) -> tuple[World, RefreshOutcome]:
+    def _presented_token(self, who: int, text: str, attempt: str | None, party: str) -> tuple[int, PresentedToken]:
         number, token = _token(text, attempt, party)
+        return number, token._replace(jkt=self.keys[who] if self.keys else None)
+
+    def _presented(
+        self, who: int, text: str, attempt: str | None, party: str, *, honest: bool
+    ) -> tuple[World, RefreshOutcome]:
+        number, token = self._presented_token(who, text, attempt, party)
         world, verdict, row = self._decide(number, token)
         world = world.but(refreshes=self.refreshes + 1)
+        if verdict is Verdict.UNPROVEN:
+            return world, GrantRejected("wrong_key")
         if verdict in (Verdict.DEAD, Verdict.REUSED):
             return world, GrantRejected(rotation.why_inactive(row, self.clock) or "reuse")
         response = granted(number, row)
@@ -304,12 +326,10 @@ def _may_lose_lease(op: Op | None) -> bool:
     return op is not None
 
 
-def new_row(number: int = 0, *, coordinated: bool = True, g: int = 0) -> SessionRow:
-    """A session at the server."""
-    name = f"user {number}"
-    return SessionRow(
-        bytes([number]), f"sid {number}", name, START, START, 1e9, 1e9, coordinated=coordinated, generation=g
-    )
+def new_row(number: int = 0, *, coordinated: bool = True, g: int = 0, jkt: bytes | None = None) -> SessionRow:
+    """A session at the server; *jkt* is the key that it is bound to."""
+    about: dict[str, Any] = {"coordinated": coordinated, "generation": g, "jkt": jkt}
+    return SessionRow(bytes([number]), f"sid {number}", f"user {number}", START, START, 1e9, 1e9, **about)
 
 
 def granted(number: int, row: SessionRow) -> TokenResponse:

@@ -83,7 +83,7 @@ def test_a_refusal_carries_the_challenge_and_its_reason(http: httpx2.Client) -> 
     answer = http.get("/orders", headers={"authorization": "Bearer nonsense"})
     assert (answer.status_code, answer.json()["detail"]["reason"]) == (401, "malformed")
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
-    assert http.get("/orders").headers["www-authenticate"] == 'Bearer realm="unbroken"'
+    assert http.get("/orders").headers["www-authenticate"] == 'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"'
 
 
 def test_too_little_scope_is_403_and_says_what_is_missing(http: httpx2.Client) -> None:
@@ -143,7 +143,7 @@ def test_every_bearer_operation_names_the_scheme_and_no_other_does() -> None:
             "/auth/logout", "/auth/introspect", "/auth/session", "/auth/sessions", "/auth/sessions/revoke-others",
             "/auth/sessions/{sid}", "/auth/ticket", "/auth/revocations", "/orders", "/write",
         }  # fmt: skip
-        assert document["paths"]["/write"]["get"]["security"] == [{name: ["write"]}]
+        assert document["paths"]["/write"]["get"]["security"] == [{name: ["write"]}, {"DPoP": ["write"]}]
 
 
 def test_the_schemes_are_what_the_docs_page_needs() -> None:
@@ -151,6 +151,7 @@ def test_the_schemes_are_what_the_docs_page_needs() -> None:
     assert (flows["password"]["tokenUrl"], flows["password"]["refreshUrl"]) == ("/auth/token", "/auth/token")
     assert flows["password"]["scopes"].keys() == {"read", "write"}
     plain = application(password_grant=False)[0].openapi()["components"]["securitySchemes"]
+    assert plain.pop("DPoP").items() >= {"type": "http", "scheme": "DPoP"}.items()
     assert plain == {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
 
 

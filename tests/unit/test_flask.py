@@ -90,7 +90,10 @@ def test_a_good_token_gives_its_session_in_plain_and_async_views(
 @pytest.mark.parametrize("path", ["/orders", "/later", "/undecorated"])
 def test_no_token_and_a_bad_token_are_challenged_with_a_json_body(http: httpx2.Client, path: str) -> None:
     none, bad = http.get(path), http.get(path, headers={"authorization": "Bearer nonsense"})
-    assert (none.status_code, none.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
+    assert (none.status_code, none.headers["www-authenticate"]) == (
+        401,
+        'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"',
+    )
     assert (bad.status_code, bad.headers["content-type"]) == (401, "application/json")
     assert (bad.json()["error"], bad.json()["reason"]) == ("invalid_token", "malformed")
     assert 'reason="malformed"' in bad.headers["www-authenticate"]
@@ -153,7 +156,7 @@ def test_an_error_handler_of_the_application_may_respond_and_keep_the_challenge(
 
     answer = app.test_client().get("/orders")
     assert (answer.status_code, answer.text) == (401, "who are you?")
-    assert answer.headers["www-authenticate"] == 'Bearer realm="unbroken"'
+    assert answer.headers["www-authenticate"] == 'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"'
 
 
 def test_a_whole_blueprint_can_be_protected(sessions: Sessions) -> None:

@@ -21,8 +21,8 @@ NAMES = {
         TooManyAttempts TryLater UnbrokenError oauth2 open_token_store unbroken_server
     """,
     "unbroken.errors": """
-        BadResponse ConfigurationError InvalidGrant InvalidRequest InvalidScope InvalidToken LoginRefused
-        NotReplayable RefreshStorm Refused SessionOver StoreBusy StoreUnavailable TooManyAttempts TryLater
+        BadResponse ConfigurationError InvalidGrant InvalidProof InvalidRequest InvalidScope InvalidToken LoginRefused
+        NonceRequired NotReplayable RefreshStorm Refused SessionOver StoreBusy StoreUnavailable TooManyAttempts TryLater
         UnbrokenError
     """,
     "unbroken.tokens": "TokenFields TokenResponse Tokens",
@@ -33,16 +33,16 @@ NAMES = {
     """,
     "unbroken.server": """
         Accounts Caller Claims Cookies Endpoints EventListener EventLog Identity KeyRecord Keyring
-        MemorySessionStore MfaRequired NewSession Policy RateLimitPolicy RefreshInspection Revocation RevocationPage
-        ServerEvent SessionInfo SessionPage SessionRow SessionStore Sessions SqliteSessionStore Ticket Webhook
-        encrypted_keys open_store
+        MemorySessionStore MfaRequired NewSession Policy ProofPolicy RateLimitPolicy RefreshInspection RequestProof
+        Revocation RevocationPage ServerEvent SessionInfo SessionPage SessionRow SessionStore Sessions
+        SqliteSessionStore Ticket VerifiedProof Webhook encrypted_keys open_store
     """,
     "unbroken.server.http": """
         Cookies EndpointOptions EndpointSettings Endpoints MAX_BODY_BYTES Request RequestAuthenticator Response
         Route TokenVerifier challenge error_response is_foreign_token require_scope
     """,
     "unbroken.server.events": """
-        EventListener LoginFailed LoginRateLimited RefreshRejected ReuseDetected ReuseSuspected ServerEvent
+        EventListener KeyNotProven LoginFailed LoginRateLimited RefreshRejected ReuseDetected ReuseSuspected ServerEvent
         SessionCreated SessionRefreshed SessionRevoked
     """,
     "unbroken.httpx": "SessionAuth SessionTransport why_not_replayed",
@@ -54,7 +54,7 @@ NAMES = {
         AccessTokenMiddleware AccessTokenUser BearerBackend claims_from_ticket current_claims routes
     """,
     "unbroken.fastapi": "Auth Bearer TicketAuth",
-    "unbroken.verifier": "Claims Introspection RevocationCheck RevocationFeed Verifier",
+    "unbroken.verifier": "Claims Introspection ProofPolicy RequestProof RevocationCheck RevocationFeed Verifier",
     "unbroken.flask": "Auth Bearer current_claims",
     "unbroken.django": """
         AccessTokenRequired access_token_required authenticate_user current_claims is_active_user sessions user_of

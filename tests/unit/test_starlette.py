@@ -91,7 +91,10 @@ def test_a_bad_token_is_challenged_with_a_json_body(http: httpx2.Client) -> None
 
 def test_no_token_gets_a_bare_challenge_and_only_where_one_is_needed(http: httpx2.Client) -> None:
     answer = http.get("/orders")
-    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (
+        401,
+        'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"',
+    )
     assert http.get("/public").json() == {"open": True}
     assert http.get("/public", headers={"authorization": "Bearer nonsense"}).status_code == 200
 

@@ -15,7 +15,7 @@ import anyio
 from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 
-from unbroken.cli.build import build_policy, build_store, build_webhook, endpoint_options
+from unbroken.cli.build import build_policy, build_proofs, build_store, build_webhook, endpoint_options
 from unbroken.cli.settings import Settings
 from unbroken.errors import ConfigurationError, TryLater
 from unbroken.server import Accounts, EventLog, Sessions, Webhook
@@ -40,6 +40,7 @@ def application(settings: Settings, issuer: str) -> Starlette:
         audience=settings.audience,
         on_event=listeners,
         confirm_first_use=settings.confirm_first_use,
+        proofs=build_proofs(settings),
     )
     if settings.metrics_port:
         from unbroken.prometheus import observe_sessions  # noqa: PLC0415  # an extra

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from unbroken._private_files import read_secret
 from unbroken.cli.settings import Settings
 from unbroken.errors import ConfigurationError
-from unbroken.server import Policy, RateLimitPolicy, Webhook, open_store
+from unbroken.server import Policy, ProofPolicy, RateLimitPolicy, Webhook, open_store
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.origins import AllowedOrigins
 from unbroken.server.http.settings import EndpointOptions
@@ -23,6 +23,7 @@ from unbroken.server.stores.encrypted_keys import NO_KEY, encrypted_keys, keys_f
 
 __all__ = [
     "build_policy",
+    "build_proofs",
     "build_store",
     "build_webhook",
     "conflicts",
@@ -59,6 +60,22 @@ def build_policy(settings: Settings) -> Policy:
         max_sessions_per_subject=settings.max_sessions_per_subject or None,
         max_shared_generations=settings.max_shared_generations or None,
         on_suspicion="revoke" if settings.on_suspicion == "revoke" else "report",
+    )
+
+
+def build_proofs(settings: Settings) -> ProofPolicy:
+    """Return which clients bind their sessions to a key. Raises ConfigurationError."""
+    clients = dict.fromkeys(settings.proofs_off_clients, "off") | dict.fromkeys(
+        settings.proofs_required_clients, "required"
+    )
+    return ProofPolicy(
+        cast("Any", settings.proofs_binding),
+        clients=cast("Any", clients),
+        public_url=settings.proofs_public_url,
+        require_nonce=settings.proofs_require_nonce,
+        window=settings.proofs_window,
+        replays=cast("Any", settings.proofs_replays),
+        revoke_without_proof=settings.proofs_revoke_without_proof,
     )
 
 
@@ -138,6 +155,7 @@ def conflicts(settings: Settings) -> Iterator[str]:
     for build in (
         encryption_keys,
         build_policy,
+        build_proofs,
         _build_rate_limit,
         _build_cookies,
         build_webhook,

@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 DEFAULT_FILE = "unbroken.toml"
-TABLES = ("cookies", "rate_limit")
+TABLES = ("cookies", "proofs", "rate_limit")
 DAY = 86400.0
 
 Source = Literal["option", "environment", "file"]
@@ -134,6 +134,20 @@ class Settings:
     cookies_domain: str = _setting(TEXT, "", "Domain of the cookies, to share them with all hosts below it.")
     cookies_path: str = _setting(TEXT, "", "Path of the endpoints as browsers see it. Without it: the prefix.")
     cookies_name: str = _setting(TEXT, "unbroken", "Beginning of the cookies' names.")
+    proofs_binding: str = _setting(
+        choice("off", "accepted", "required"), "accepted", "Whether a login binds its session to a key (DPoP)."
+    )
+    proofs_required_clients: tuple[str, ...] = _setting(WORDS, (), "Clients whose sessions must be bound, by id.")
+    proofs_off_clients: tuple[str, ...] = _setting(WORDS, (), "Clients whose proofs are ignored, by id.")
+    proofs_public_url: tuple[str, ...] = _setting(
+        WORDS, (), "URLs at which clients see this server, which proofs name. Without it: the origin of the issuer."
+    )
+    proofs_require_nonce: bool = _setting(BOOLEAN, False, "Accept proofs only with a nonce of this server.")
+    proofs_window: float = _setting(DURATION, 60.0, "Age of the oldest proof that is accepted.")
+    proofs_replays: str = _setting(
+        choice("process", "writes", "all"), "writes", "Requests whose proofs are remembered for all processes."
+    )
+    proofs_revoke_without_proof: bool = _setting(BOOLEAN, False, "Let a copied token end a session that is bound.")
     rate_limit_enabled: bool = _setting(BOOLEAN, True, "Limit how often passwords and codes may be wrong.")
     rate_limit_account_burst: int = _setting(integer(1, 10**6), 10, "Wrong attempts in a row for one account.")
     rate_limit_account_every: float = _setting(DURATION, 60.0, "Time for one more attempt on that account.")

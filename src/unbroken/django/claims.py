@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
@@ -29,6 +29,7 @@ __all__ = [
     "current_claims",
     "refuse_claims",
     "require_claims",
+    "with_nonce",
 ]
 
 VERIFIED = "_unbroken_verified"  # attribute of a request: Claims, the Response that refuses it, or None without a token
@@ -74,6 +75,14 @@ def claims_or_refusal_blocking(request: HttpRequest) -> Claims | Response | None
 def require_claims(claims: Claims | Response | None, scope: str = "") -> Claims | Response:
     """Return *claims* if there are any, and if they have *scope*; otherwise the response that refuses the request."""
     return challenge(None) if claims is None else require_scope(claims, scope)
+
+
+def with_nonce(request: HttpRequest, response: Any) -> Any:
+    """Return *response* with the nonce for the client's next proof, if the request had a good one."""
+    is_good = "dpop" in request.headers and isinstance(getattr(request, VERIFIED, None), Claims)
+    if is_good and (nonce := runtime().authenticator.next_nonce(to_request(request))):
+        response["dpop-nonce"] = nonce
+    return response
 
 
 def refuse_claims(request: HttpRequest, refusal: Response) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from http.cookies import SimpleCookie
+from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
 
+from unbroken.server.core.proof import raw_path_of
 from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response
 
 __all__ = ["to_request", "to_request_with_body", "to_response"]
+
+SPENT_PROOFS = "_unbroken_spent_proofs"  # attribute of a request
 
 
 def to_request(request: HttpRequest, body: bytes = b"") -> Request:
@@ -20,7 +24,15 @@ def to_request(request: HttpRequest, body: bytes = b"") -> Request:
     if scope and "cookie" in headers:  # HTTP/2 may split the header, and Django joins the parts by commas
         headers["cookie"] = "; ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
     ip, query = request.META.get("REMOTE_ADDR", ""), request.META.get("QUERY_STRING", "")
-    return Request(request.method or "", request.path, headers, body, ip, query)
+    spent = vars(request).setdefault(SPENT_PROOFS, set())
+    return Request(request.method or "", request.path, headers, body, ip, query, _raw_path(request), spent)
+
+
+def _raw_path(request: HttpRequest) -> str:
+    """Return the path as the client has sent it; empty where the server does not tell it."""
+    scope: dict[str, Any] = getattr(request, "scope", {})
+    target = scope.get("raw_path") or request.META.get("RAW_URI") or request.META.get("REQUEST_URI") or ""
+    return raw_path_of(target.decode("latin-1") if isinstance(target, bytes) else str(target), request.path)
 
 
 def to_request_with_body(request: HttpRequest) -> Request | None:

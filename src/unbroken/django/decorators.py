@@ -14,7 +14,7 @@ from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 
 from unbroken._sync import run_sync
-from unbroken.django.claims import claims_or_refusal, require_claims
+from unbroken.django.claims import claims_or_refusal, require_claims, with_nonce
 from unbroken.django.convert import to_response
 from unbroken.django.lazy_user import request_user
 from unbroken.django.runtime import runtime
@@ -62,7 +62,7 @@ def _plain_view(view: Callable[..., Any], scope: str) -> Callable[..., Any]:
         if not isinstance(claims, Claims):
             return to_response(claims)
         request.auth = claims  # type: ignore[attr-defined]  # it is set here
-        return view(request, *args, **kwargs)
+        return with_nonce(request, view(request, *args, **kwargs))
 
     return decorated
 
@@ -74,7 +74,7 @@ def _async_view(view: Callable[..., Any], scope: str) -> Callable[..., Any]:
         if not isinstance(claims, Claims):
             return to_response(claims)
         request.auth = claims  # type: ignore[attr-defined]  # it is set here
-        return await view(request, *args, **kwargs)
+        return with_nonce(request, await view(request, *args, **kwargs))
 
     return decorated
 

@@ -18,7 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
-from unbroken.django.claims import AccessTokenRequired, claims_or_refusal, claims_or_refusal_blocking
+from unbroken.django.claims import AccessTokenRequired, claims_or_refusal, claims_or_refusal_blocking, with_nonce
 from unbroken.django.convert import to_response
 from unbroken.django.lazy_user import request_user
 from unbroken.server.http.messages import Response
@@ -42,12 +42,12 @@ class AccessTokenMiddleware:
         if self._is_async:
             return self._call_async(request)
         _set_claims_and_user(request, claims_or_refusal_blocking(request))
-        response: HttpResponseBase = self._get_response(request)
+        response: HttpResponseBase = with_nonce(request, self._get_response(request))
         return response
 
     async def _call_async(self, request: HttpRequest) -> HttpResponseBase:
         _set_claims_and_user(request, await claims_or_refusal(request))
-        response: HttpResponseBase = await self._get_response(request)
+        response: HttpResponseBase = with_nonce(request, await self._get_response(request))
         return response
 
     def process_exception(self, _request: HttpRequest, exception: Exception) -> HttpResponse | None:

@@ -11,7 +11,8 @@
 1. A bearer token that is plainly another issuer's is left to the next authentication class, so that two kinds of tokens
    work side by side, in any order of the classes. Everything else that is wrong with a token is an error here.
 2. Error bodies have REST framework's ``detail``, and beside it ``error`` and ``reason`` as everywhere.
-3. Where several classes are set, REST framework takes the challenge from the first of them.
+3. A token that is bound to a key comes as ``DPoP``, with a proof; the class takes both schemes.
+4. Where several classes are set, REST framework takes the challenge from the first of them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from unbroken.django.convert import to_request
 from unbroken.django.runtime import runtime
 from unbroken.errors import InvalidToken
 from unbroken.server.http.authentication import is_foreign_token
-from unbroken.server.http.messages import Response, bearer_token, challenge
+from unbroken.server.http.messages import NONCE_HEADER, Response, access_token_of, challenge
 from unbroken.server.keys.access_token import Claims
 
 __all__ = ["AccessTokenAuthentication", "HasScope", "requires_scope"]
@@ -51,11 +52,13 @@ class AccessTokenAuthentication(BaseAuthentication):
         if isinstance(claims, Claims):
             user = runtime().users.get(claims.subject)
             if user is not None:
+                _add_nonce(request, runtime().authenticator.next_nonce(to_request(django_request)))
                 return user, claims
             claims = challenge(InvalidToken("the user is gone, or not active", reason="revoked"))
             refuse_claims(django_request, claims)
         if claims is None or _has_foreign_token(request):
             return None
+        _add_nonce(request, claims.headers.get(NONCE_HEADER, ""))
         raise _to_error(claims)
 
     def authenticate_header(self, request: RestRequest) -> str:
@@ -87,9 +90,16 @@ def requires_scope(scope: str) -> type[HasScope]:
     return type("HasScope", (HasScope,), {"scope": scope})
 
 
+def _add_nonce(request: RestRequest, nonce: str) -> None:
+    """Give the response the nonce for the client's next proof (RFC 9449 §8.2 and §9)."""
+    headers = getattr((request.parser_context or {}).get("view"), "headers", None)  # of the response to come
+    if nonce and headers is not None:
+        headers["DPoP-Nonce"] = nonce
+
+
 def _has_foreign_token(request: RestRequest) -> bool:
-    token = bearer_token(to_request(request._request))
-    return token is not None and is_foreign_token(token, runtime().verifier.issuer)
+    _, token = access_token_of(to_request(request._request))
+    return token != "" and is_foreign_token(token, runtime().verifier.issuer)
 
 
 def _to_error(refusal: Response) -> APIException:

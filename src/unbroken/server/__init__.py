@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from unbroken.server.core.events import EventListener, ServerEvent
+from unbroken.server.core.proof import RequestProof
 from unbroken.server.core.rotation import Policy, SessionRow
 from unbroken.server.core.session_info import (
     Caller,
@@ -23,6 +24,8 @@ from unbroken.server.listeners import EventLog
 from unbroken.server.login.accounts import Accounts
 from unbroken.server.login.authenticator import Identity, MfaRequired
 from unbroken.server.login.rate_limit import RateLimitPolicy
+from unbroken.server.proofs.policy import ProofPolicy
+from unbroken.server.proofs.verification import VerifiedProof
 from unbroken.server.sessions import Sessions
 from unbroken.server.stores import SessionStore, open_store
 from unbroken.server.stores.encrypted_keys import encrypted_keys
@@ -49,8 +52,10 @@ __all__ = [
     "MfaRequired",
     "NewSession",
     "Policy",
+    "ProofPolicy",
     "RateLimitPolicy",
     "RefreshInspection",
+    "RequestProof",
     "Revocation",
     "RevocationPage",
     "ServerEvent",
@@ -61,6 +66,7 @@ __all__ = [
     "Sessions",
     "SqliteSessionStore",
     "Ticket",
+    "VerifiedProof",
     "Webhook",
     "encrypted_keys",
     "open_store",

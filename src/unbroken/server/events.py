@@ -2,6 +2,7 @@
 
 from unbroken.server.core.events import (
     EventListener,
+    KeyNotProven,
     LoginFailed,
     LoginRateLimited,
     RefreshRejected,
@@ -15,6 +16,7 @@ from unbroken.server.core.events import (
 
 __all__ = [
     "EventListener",
+    "KeyNotProven",
     "LoginFailed",
     "LoginRateLimited",
     "RefreshRejected",

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from unbroken._arguments import checked_class
 from unbroken.server.core.events import (
     EventListener,
+    KeyNotProven,
     LoginRateLimited,
     RefreshRejected,
     ReuseDetected,
@@ -19,7 +20,7 @@ from unbroken.server.core.events import (
 __all__ = ["EventLog", "Listeners", "listeners_of"]
 
 _log = logging.getLogger("unbroken")
-WARNING_KINDS = frozenset({LoginRateLimited.kind, ReuseDetected.kind, ReuseSuspected.kind})
+WARNING_KINDS = frozenset({KeyNotProven.kind, LoginRateLimited.kind, ReuseDetected.kind, ReuseSuspected.kind})
 DEBUG_KINDS = frozenset({SessionRefreshed.kind, RefreshRejected.kind})  # as frequent as requests
 
 

@@ -30,6 +30,7 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "refresh_refusals": ("Refresh tokens refused, by reason", "reason"),
     "reuse_detected": ("Sessions revoked because a refresh token was used twice", ""),
     "reuse_suspected": ("Answers to a used refresh token that a second holder may have caused", "verdict"),
+    "keys_not_proven": ("Refresh tokens of bound sessions that came without a proof of the key, by reason", "reason"),
     "sessions_ended": ("Sessions revoked before they expired, by reason", "why"),
     "webhook_messages_dropped": ("Events that a webhook's receiver will not get, by kind", "kind"),
 }
@@ -49,6 +50,9 @@ LABEL_VALUES = {
             "wrong_client",
             "wrong_audience",
             "no_scope",
+            "wrong_key",
+            "not_bound",
+            "missing",
         }
     ),
     "kind": frozenset(event.kind for event in events.ServerEvent.__subclasses__()),
@@ -74,6 +78,8 @@ def counted(event: events.ServerEvent) -> list[tuple[str, str]]:
             return [("reuse_detected", ""), ("sessions_ended", "reuse")]
         case events.ReuseSuspected():
             return [("reuse_suspected", _label_value("verdict", event.verdict))]
+        case events.KeyNotProven():
+            return [("keys_not_proven", _label_value("reason", event.reason))]
         case events.SessionRevoked():
             return [("sessions_ended", _label_value("why", event.why))]
         case events.RefreshRejected():

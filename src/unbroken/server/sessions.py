@@ -8,6 +8,8 @@
    store: ``@inline``. A store that awaits needs neither.
 3. ``verify`` and ``refresh`` are on the path of every request and of every refresh: both their spellings are written
    out, without the wrapper in between.
+4. What a token of a bound session does needs a proof of its key (``core/proof.py``): also that the session ends. Who
+   manages sessions by their ids or their subject has a right of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from unbroken._encryption import EncryptionKey
 from unbroken._sync import Closeable, in_sync_context, run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.server.core.events import EventListener
+from unbroken.server.core.proof import RequestProof
 from unbroken.server.core.rotation import FIRST_PARTY, Policy
 from unbroken.server.core.session_info import Caller, NewSession, RefreshInspection, SessionInfo
 from unbroken.server.freshness import KeyAndRevocationCache
@@ -34,7 +37,10 @@ from unbroken.server.grants.tickets import Ticket, TicketIssuer
 from unbroken.server.grants.token_issuer import TokenIssuer
 from unbroken.server.keys.access_token import AccessTokenVerifier, Claims, kid_of
 from unbroken.server.keys.keyring import KeyRecord, Keyring
+from unbroken.server.keys.proof_token import refused
 from unbroken.server.listeners import listeners_of
+from unbroken.server.proofs.policy import Binding, ProofPolicy, valid_policy
+from unbroken.server.proofs.verification import ProofVerifier, VerifiedProof, check_bound
 from unbroken.server.session_admin import SessionAdmin
 from unbroken.server.stores import SessionStore, open_store
 from unbroken.server.stores.base import in_worker, inline, run_inline
@@ -61,7 +67,9 @@ class Sessions(SessionAdmin, Closeable):
     branch at once, for servers whose clients store tokens before they use them. *encryption_key*, or several with the
     newest first, encrypts the keys in the store, so that a dump of it makes no token; ``"none"`` leaves them as they
     are. It is not needed for SQLite, which gets a file with a key beside it, and for a store in memory; elsewhere it
-    may also be in the environment, as UNBROKEN_ENCRYPTION_KEY. *clock* returns the time of day, in seconds.
+    may also be in the environment, as UNBROKEN_ENCRYPTION_KEY. *proofs*: which clients bind their sessions to a key,
+    and what a proof of it must be (RFC 9449); a word is that of ``ProofPolicy.binding``. *clock* returns the time of
+    day, in seconds.
 
     Raises ConfigurationError for a store, an issuer or an encryption key that cannot be used, and StoreUnavailable for
     a store that does not respond. ``close`` it, or use it as a context manager.
@@ -78,6 +86,7 @@ class Sessions(SessionAdmin, Closeable):
         on_event: EventListener | Collection[EventListener] | None = None,
         confirm_first_use: bool = False,
         encryption_key: EncryptionKey | None = None,
+        proofs: ProofPolicy | Binding = ProofPolicy(),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._has_no_issuer = issuer is None
@@ -90,7 +99,8 @@ class Sessions(SessionAdmin, Closeable):
         token_issuer = TokenIssuer(freshness, policy, self.issuer, audience, claims)
         super().__init__(store, freshness, token_issuer, listeners, clock)
         self._creator = SessionCreator(store, policy, freshness, token_issuer, listeners, clock)
-        self._refresh_grant = RefreshGrant(store, policy, freshness, token_issuer, listeners, clock)
+        self.proofs = ProofVerifier(valid_policy(proofs), issuer, lambda: freshness.keyring, clock, store)
+        self._refresh_grant = RefreshGrant(store, policy, freshness, token_issuer, listeners, clock, self.proofs)
         self._tickets = TicketIssuer(store, freshness, self.issuer, audience, clock)
         self._verifier = AccessTokenVerifier(self.issuer, audience)
         self._confirms_first_use = confirm_first_use
@@ -107,15 +117,16 @@ class Sessions(SessionAdmin, Closeable):
         label: str = "",
         coordinated: bool = False,
         caller: Caller = Caller(),
+        proof: VerifiedProof | None = None,
     ) -> TokenResponse:
         """Return the tokens of a new session of *subject*, who has been authenticated.
 
         *coordinated*: the client stores its idempotency keys and shares them, as unbroken's own client does (see
-        ``NewSession``). Raises ConfigurationError for a subject that fits into no token.
+        ``NewSession``). *proof* binds the session to the key that was proven. Raises ConfigurationError for a subject
+        that fits into no token, InvalidProof if this client must send a proof.
         """
-        return run_sync(
-            self.acreate(subject, client_id=client_id, scope=scope, label=label, coordinated=coordinated, caller=caller)
-        )
+        about = {"client_id": client_id, "scope": scope, "label": label}
+        return run_sync(self.acreate(subject, **about, coordinated=coordinated, caller=caller, proof=proof))
 
     @in_worker
     async def acreate(
@@ -127,27 +138,44 @@ class Sessions(SessionAdmin, Closeable):
         label: str = "",
         coordinated: bool = False,
         caller: Caller = Caller(),
+        proof: VerifiedProof | None = None,
     ) -> TokenResponse:
         """``create`` for event loops."""
-        return await self._create(subject, NewSession(client_id, scope, label, coordinated), caller)
+        return await self._create(subject, NewSession(client_id, scope, label, coordinated), caller, None, proof)
 
     @in_worker
     async def acreate_unless(
-        self, subject: str, new: NewSession, caller: Caller, *, voided: Callable[[], Awaitable[bool]]
+        self,
+        subject: str,
+        new: NewSession,
+        caller: Caller,
+        *,
+        voided: Callable[[], Awaitable[bool]],
+        proof: VerifiedProof | None = None,
     ) -> TokenResponse:
         """``acreate`` for login endpoints: raises LoginRefused if the login was voided while it was under way.
 
         *voided* is awaited once the session is stored and before listeners are notified. If it returns True, the
         session is revoked. Within ``run_sync`` it must not suspend.
         """
-        return await self._create(subject, new, caller, voided)
+        return await self._create(subject, new, caller, voided, proof)
 
     async def _create(
-        self, subject: str, new: NewSession, caller: Caller, voided: Callable[[], Awaitable[bool]] | None = None
+        self,
+        subject: str,
+        new: NewSession,
+        caller: Caller,
+        voided: Callable[[], Awaitable[bool]] | None,
+        proof: VerifiedProof | None,
     ) -> TokenResponse:
         if self._has_no_issuer:
             _warn_of_development_issuer()
-        return await self._creator.create(subject, new, caller, voided)
+        if proof is None and self.proofs.policy.binding_of(new.client_id) == "required":
+            raise refused("missing")
+        if proof is not None:
+            await self.proofs.spend(proof)
+        jkt = "" if proof is None else proof.jkt
+        return await self._creator.create(subject, new._replace(jkt=jkt), caller, voided)
 
     def refresh(
         self,
@@ -157,14 +185,18 @@ class Sessions(SessionAdmin, Closeable):
         client_id: str | None = None,
         scope: str | None = None,
         caller: Caller = Caller(),
+        proof: VerifiedProof | None = None,
     ) -> TokenResponse:
         """Return new tokens for a refresh token (RFC 6749 §6). Raises InvalidGrant, InvalidScope or TryLater.
+
+        A session that is bound to a key needs a *proof* of this key: without it raises InvalidProof.
 
         The same *idempotency_key* always gets the same tokens. *client_id* must be that of the session; only for the
         server's own client it may be left out. *scope* narrows the access token. A session of another issuer or
         audience on the same store is refused.
         """
-        return run_sync(self._refresh_grant.refresh(refresh_token, idempotency_key, client_id, scope, caller))
+        grant = self._refresh_grant
+        return run_sync(grant.refresh(refresh_token, idempotency_key, client_id, scope, caller, proof=proof))
 
     async def arefresh(
         self,
@@ -174,11 +206,12 @@ class Sessions(SessionAdmin, Closeable):
         client_id: str | None = None,
         scope: str | None = None,
         caller: Caller = Caller(),
+        proof: VerifiedProof | None = None,
     ) -> TokenResponse:
         """``refresh`` for event loops."""
         grant = self._refresh_grant
         return await run_inline(
-            self.store, lambda: grant.refresh(refresh_token, idempotency_key, client_id, scope, caller)
+            self.store, lambda: grant.refresh(refresh_token, idempotency_key, client_id, scope, caller, proof=proof)
         )
 
     async def arefresh_within(
@@ -190,6 +223,7 @@ class Sessions(SessionAdmin, Closeable):
         client_id: str | None = None,
         scope: str | None = None,
         caller: Caller = Caller(),
+        proof: VerifiedProof | None = None,
     ) -> TokenResponse:
         """``arefresh`` for endpoints whose application decides about scopes.
 
@@ -199,7 +233,7 @@ class Sessions(SessionAdmin, Closeable):
         """
         grant = self._refresh_grant
         return await run_inline(
-            self.store, lambda: grant.refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed)
+            self.store, lambda: grant.refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed, proof)
         )
 
     def inspect_refresh(self, refresh_token: str) -> RefreshInspection | None:
@@ -211,20 +245,56 @@ class Sessions(SessionAdmin, Closeable):
         """``inspect_refresh`` for event loops."""
         return await self._refresh_grant.inspect(refresh_token)
 
-    def verify(self, access_token: str) -> Claims:
-        """Return the claims of a good access token. Raises InvalidToken: ``malformed``, ``expired`` or ``revoked``."""
-        # The look-up costs less than a coroutine that does it (rule 3).
-        return self.verify_cached(access_token) or run_sync(self._verify(access_token))
+    def verify_proof(self, proof: RequestProof | None, access_token: str = "") -> VerifiedProof:
+        """Return the verified *proof* of a request, for ``create``, ``refresh`` and ``logout``.
 
-    async def averify(self, access_token: str) -> Claims:
+        *access_token*: the one that came with it, as ``Authorization: DPoP``. Raises InvalidProof, or NonceRequired.
+        """
+        return run_sync(self._verify_proof(proof, access_token))
+
+    async def averify_proof(self, proof: RequestProof | None, access_token: str = "") -> VerifiedProof:
+        """``verify_proof`` for event loops."""
+        return await run_inline(self.store, lambda: self._verify_proof(proof, access_token))
+
+    async def _verify_proof(self, proof: RequestProof | None, access_token: str) -> VerifiedProof:
+        if monotonic() > self._freshness.fresh_until:  # the keys of nonces
+            await self._freshness.refresh_if_due()
+        return self.proofs.verify(proof, access_token)
+
+    def verify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
+        """Return the claims of a good access token. Raises InvalidToken: ``malformed``, ``expired`` or ``revoked``.
+
+        *proof* is that of the request, where the token came as ``Authorization: DPoP``. A token that is bound to a key
+        is refused without it (InvalidToken), and with one that does not fit (InvalidProof).
+        """
+        # The look-up costs less than a coroutine that does it (rule 3).
+        claims = self.verify_cached(access_token) if proof is None else None
+        return claims or run_sync(self._verify(access_token, proof))
+
+    async def averify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
         """``verify`` for event loops."""
-        claims = self.verify_cached(access_token)
+        claims = self.verify_cached(access_token) if proof is None else None
         if claims is not None:
             return claims
-        return await run_inline(self.store, lambda: self._verify(access_token))
+        return await run_inline(self.store, lambda: self._verify(access_token, proof))
+
+    def inspect_access(self, access_token: str) -> Claims:
+        """Return the claims of a good access token, whoever holds it: to report on it, not to let anybody in.
+
+        Raises InvalidToken as ``verify`` does, but needs no proof.
+        """
+        return run_sync(self._inspect_access(access_token))
+
+    @inline
+    async def ainspect_access(self, access_token: str) -> Claims:
+        """``inspect_access`` for event loops."""
+        return await self._inspect_access(access_token)
 
     def verify_cached(self, access_token: str) -> Claims | None:
-        """Return the claims of a good access token that was verified before, if no I/O is due; else None."""
+        """Return the claims of a good access token that was verified before, if no I/O is due; else None.
+
+        None for a token that is bound to a key: it needs a proof.
+        """
         freshness = self._freshness
         if self._confirms_first_use or monotonic() > freshness.fresh_until:
             return None
@@ -233,19 +303,23 @@ class Sessions(SessionAdmin, Closeable):
         except TypeError:  # it is not even a text
             return None
 
-    async def _verify(self, access_token: str) -> Claims:
+    async def _verify(self, access_token: str, proof: RequestProof | None) -> Claims:
+        claims = await self._inspect_access(access_token)
+        await check_bound(self.proofs, claims, access_token, proof)
+        if self._confirms_first_use:
+            await self._confirm(claims)
+        return claims
+
+    async def _inspect_access(self, access_token: str) -> Claims:
         freshness = self._freshness
         if monotonic() > freshness.fresh_until:
             await freshness.refresh_if_due()
         try:
-            claims = self._verifier.verify(access_token, freshness.keyring, freshness.revoked, self.clock())
+            return self._verifier.verify(access_token, freshness.keyring, freshness.revoked, self.clock())
         except InvalidToken:
             if not await freshness.refresh_for_unknown_key(kid_of(access_token)):
                 raise
-            claims = self._verifier.verify(access_token, freshness.keyring, freshness.revoked, self.clock())
-        if self._confirms_first_use:
-            await self._confirm(claims)
-        return claims
+            return self._verifier.verify(access_token, freshness.keyring, freshness.revoked, self.clock())
 
     async def _confirm(self, claims: Claims) -> None:
         """Record the first use of an access token, once a generation for each process.
@@ -268,14 +342,15 @@ class Sessions(SessionAdmin, Closeable):
     def ticket(self, access: str | Claims) -> Ticket:
         """Return a ticket for one connection that a browser opens without headers; it goes into the URL.
 
-        *access* is a good access token, or the claims of one. Raises InvalidToken as ``verify`` does.
+        *access* is a good access token, or the claims of one: those of a token that is bound to a key, once its proof
+        was verified. Raises InvalidToken as ``verify`` does.
         """
         return run_sync(self.aticket(access))
 
     @inline
     async def aticket(self, access: str | Claims) -> Ticket:
         """``ticket`` for event loops."""
-        return await self._tickets.issue(access if isinstance(access, Claims) else await self._verify(access))
+        return await self._tickets.issue(access if isinstance(access, Claims) else await self._verify(access, None))
 
     def redeem(self, ticket: str) -> Claims:
         """Return the claims of the access token that *ticket* was made from, once on all nodes.
@@ -290,27 +365,41 @@ class Sessions(SessionAdmin, Closeable):
         return await self._tickets.redeem(ticket)
 
     def logout(
-        self, *, access_token: str | None = None, refresh_token: str | None = None, client_id: str | None = None
+        self,
+        *,
+        access_token: str | None = None,
+        refresh_token: str | None = None,
+        client_id: str | None = None,
+        proof: VerifiedProof | None = None,
     ) -> bool:
         """Revoke the sessions of these tokens, and return whether there are any. Old genuine tokens count as well.
 
-        With *client_id*, raises InvalidGrant for a session of another client.
+        With *client_id*, raises InvalidGrant for a session of another client. A session that is bound to a key ends
+        only with a *proof* of this key: otherwise raises InvalidProof, and nothing is revoked (rule 5).
         """
-        return run_sync(self.alogout(access_token=access_token, refresh_token=refresh_token, client_id=client_id))
+        return run_sync(
+            self.alogout(access_token=access_token, refresh_token=refresh_token, client_id=client_id, proof=proof)
+        )
 
     @in_worker
     async def alogout(
-        self, *, access_token: str | None = None, refresh_token: str | None = None, client_id: str | None = None
+        self,
+        *,
+        access_token: str | None = None,
+        refresh_token: str | None = None,
+        client_id: str | None = None,
+        proof: VerifiedProof | None = None,
     ) -> bool:
         """``logout`` for event loops."""
         await self._freshness.refresh_if_due()
-        owners: dict[str, str] = {}  # the client of each session
+        owners: dict[str, Claims | SessionInfo] = {}
         if access_token is not None and (claims := await self._claims_of(access_token)):
-            owners[claims.sid] = claims.client_id
+            owners[claims.sid] = claims
         if refresh_token is not None and (found := await self._refresh_grant.inspect(refresh_token)):
-            owners[found.session.sid] = found.session.client_id
-        if client_id is not None and not set(owners.values()) <= {client_id}:
+            owners[found.session.sid] = found.session
+        if client_id is not None and not {owner.client_id for owner in owners.values()} <= {client_id}:
             raise wrong_client()
+        await self.proofs.check_may_end({owner.jkt for owner in owners.values() if owner.jkt}, proof)
         for sid in owners:
             await self._revoke("logged_out", sid=sid)
         return bool(owners)

@@ -38,6 +38,7 @@ from unbroken._http import HttpRequest, NotSent, ResponseLost, is_secure, origin
 from unbroken._transport import http_sender
 from unbroken.errors import ConfigurationError
 from unbroken.server.core.events import (
+    KeyNotProven,
     LoginFailed,
     LoginRateLimited,
     RefreshRejected,
@@ -61,6 +62,7 @@ DEFAULT_EVENTS = (
     LoginRateLimited.kind,
     ReuseDetected.kind,
     ReuseSuspected.kind,
+    KeyNotProven.kind,
     SessionRevoked.kind,
 )
 DOWN_STATUSES = frozenset({429, 502, 503, 504})

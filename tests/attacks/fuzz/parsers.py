@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from tests.support.proofs import ClientKey
 from unbroken import HttpResponse, ResponseMatch, oauth2, unbroken_server
 from unbroken import _base64 as base64url
 from unbroken._http import is_loopback, origin_of, parse_challenges, parse_json, retry_after_seconds
@@ -28,12 +29,14 @@ from unbroken.errors import (
     BadResponse,
     ConfigurationError,
     InvalidGrant,
+    InvalidProof,
     InvalidToken,
     Refused,
     TryLater,
     UnbrokenError,
 )
-from unbroken.server import MemorySessionStore, Sessions
+from unbroken.server import MemorySessionStore, RequestProof, Sessions
+from unbroken.server.core.proof import normalized_url, raw_path_of
 from unbroken.server.core.refresh_token import RefreshToken
 from unbroken.server.http.authentication import is_foreign_token
 from unbroken.server.http.cookies import Cookies, CookieTransport
@@ -265,6 +268,30 @@ def _access_token(data: bytes) -> object:
     return text
 
 
+KEY = ClientKey("Ed25519")
+PROOF = KEY.proof("GET", "https://a.example/auth/session").encode()
+
+
+def _proof(data: bytes) -> object:
+    """The header of a stranger: whole, its parts, and its parts under a good signature."""
+    text, head = _text(data), PROOF.partition(b".")[0].decode()
+    own_head = base64url.decode(head)
+    for proof in (text, f"{head}.{base64url.encode(data)}.AA", KEY.sign(own_head, data)):
+        path = text[:50].partition("\n")[0]
+        for sent in (RequestProof(proof, "GET", "/auth/session"), RequestProof(proof, text[:5], path, text[:20])):
+            try:
+                SESSIONS.verify_proof(sent)
+            except InvalidProof:
+                continue
+    return text
+
+
+def _url_of_a_proof(data: bytes) -> object:
+    once = normalized_url(_text(data))
+    assert normalized_url(once) == once
+    return once, raw_path_of(_text(data), "/")
+
+
 def _refresh_token(data: bytes) -> object:
     return RefreshToken.decode(_text(data), lambda _: b"k" * 32)
 
@@ -295,6 +322,8 @@ def _other_server(data: bytes) -> object:
 SERVER = {
     "access token": Parser(_access_token, (), (ISSUED.access_token.encode(), b'{"alg":"none"}', b'{"exp":1e999}')),
     "refresh token": Parser(_refresh_token, (InvalidGrant,), ((ISSUED.refresh_token or "").encode(),)),
+    "proof": Parser(_proof, (), (PROOF, b'{"jti":"a","htm":"GET","htu":"https://a.example/auth/session","iat":1e999}')),
+    "URL of a proof": Parser(_url_of_a_proof, (ValueError,), (b"https://a.example:443/%41/..?x#y", b"http://[::1]:80")),
     "cookies": Parser(_cookies, (Refused,), (COOKIE, b"a=b; c=d")),
     "origin of a request": Parser(_origin_of_a_request, (), (b"https://a.example\na.example", b"null\n[::1]:80")),
     "answer of another server": Parser(

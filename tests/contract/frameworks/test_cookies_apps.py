@@ -189,12 +189,12 @@ def test_openapi_says_what_cookies_change() -> None:
     paths = schema(cookies=Cookies(), origins=[ALLOWED])["paths"]
     for name in ("login", "refresh", "logout"):
         operation = paths[f"/auth/{name}"]["post"]
-        assert headers_of(operation) == ["X-Unbroken"]
+        assert headers_of(operation) == ["DPoP", "X-Unbroken"]
         assert "403" in operation["responses"]
     assert paths["/auth/refresh"]["post"]["requestBody"]["required"] is False
     answers = paths["/auth/login"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
     assert [one["$ref"].rpartition("/")[2] for one in answers] == ["TokenBody", "CookieTokenBody"]
-    assert headers_of(paths["/auth/sessions/revoke-others"]["post"]) == [], "there it is the Authorization header"
+    assert headers_of(paths["/auth/sessions/revoke-others"]["post"]) == ["DPoP"], "there it is the Authorization header"
     assert not any("options" in operations for operations in paths.values())
 
 
@@ -202,8 +202,8 @@ def test_openapi_names_the_cookie_with_the_access_token() -> None:
     found = schema(**SETTINGS)
     assert found["components"]["securitySchemes"]["SessionCookie"] == {"type": "apiKey", "in": "cookie", "name": COOKIE}
     for operation in (found["paths"]["/orders"]["get"], found["paths"]["/auth/session"]["get"]):
-        assert operation["security"] == [{"HTTPBearer": []}, {"SessionCookie": []}]
-    assert headers_of(found["paths"]["/auth/sessions/revoke-others"]["post"]) == ["X-Unbroken"]
+        assert operation["security"] == [{"HTTPBearer": []}, {"DPoP": []}, {"SessionCookie": []}]
+    assert headers_of(found["paths"]["/auth/sessions/revoke-others"]["post"]) == ["DPoP", "X-Unbroken"]
 
 
 def test_openapi_without_cookies_does_not_mention_cookies() -> None:

@@ -70,7 +70,7 @@ def test_a_preflight_of_an_allowed_origin_is_granted(http: httpx2.Client, origin
     granted = access(answer)
     assert (granted["allow-origin"], granted["allow-credentials"]) == (origin, "true")
     assert granted["allow-methods"] == "POST"
-    wanted = {"authorization", "content-type", "idempotency-key", "x-unbroken"}
+    wanted = {"authorization", "content-type", "dpop", "idempotency-key", "x-unbroken"}
     assert set(granted["allow-headers"].lower().split(", ")) == wanted
     assert 0 < int(granted["max-age"]) <= 7200
 
@@ -109,7 +109,7 @@ def test_responses_good_and_bad_can_be_read_by_an_allowed_page(http: httpx2.Clie
     for answer in answers:
         told = access(answer)
         assert (told["allow-origin"], told["allow-credentials"]) == (APP, "true")
-        assert told["expose-headers"] == "WWW-Authenticate, Retry-After"
+        assert told["expose-headers"] == "WWW-Authenticate, Retry-After, DPoP-Nonce"
         assert answer.headers["vary"] == "Origin"
 
 

@@ -100,7 +100,10 @@ def test_looking_at_a_refresh_token_spends_nothing(wire: Wire) -> None:
 
 
 def test_introspection_needs_a_token_and_something_to_look_at(wire: Wire) -> None:
-    assert wire.form("/auth/introspect", token="x").headers["www-authenticate"] == 'Bearer realm="unbroken"'
+    assert (
+        wire.form("/auth/introspect", token="x").headers["www-authenticate"]
+        == 'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"'
+    )
     assert wire.form("/auth/introspect", "rubbish", token="x").json()["error"] == "invalid_token"
     assert wire.form("/auth/introspect", wire.login()["access_token"]).json()["error"] == "invalid_request"
 
@@ -119,7 +122,10 @@ def test_whoami_returns_the_claims_of_the_access_token(wire: Wire) -> None:
 def test_no_token_gets_a_bare_challenge(wire: Wire) -> None:
     for headers in ({}, {"authorization": "Bearer"}, {"authorization": "Basic YTpi"}):
         response = wire.http.get("/auth/session", headers=headers)
-        assert (response.status_code, response.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
+        assert (response.status_code, response.headers["www-authenticate"]) == (
+            401,
+            'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"',
+        )
         assert response.json() == {"error": "unauthorized"}
 
 
@@ -219,7 +225,10 @@ def test_all_others_are_ended_and_this_one_stays(wire: Wire) -> None:
 )  # fmt: skip
 def test_a_protected_endpoint_without_a_token_responds_with_a_challenge(wire: Wire, method: str, path: str) -> None:
     response = wire.http.request(method, path)
-    assert (response.status_code, response.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
+    assert (response.status_code, response.headers["www-authenticate"]) == (
+        401,
+        'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"',
+    )
 
 
 # ---- what others need to know ----------------------------------------------------------------------------------------

@@ -68,7 +68,10 @@ def test_tickets_requested_at_once_are_all_different(wire: Wire) -> None:
 
 def test_without_a_token_there_is_a_bare_challenge(wire: Wire) -> None:
     answer = wire.http.post(TICKET)
-    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (
+        401,
+        'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"',
+    )
     assert NO_STORE.items() <= dict(answer.headers).items()
 
 
@@ -270,7 +273,10 @@ def test_a_ticket_is_refused_the_second_time(live: Live) -> None:
 def test_no_ticket_and_several_tickets_are_refused(live: Live) -> None:
     tickets = [live.ticket(), live.ticket()]
     bare = live.get("/report")
-    assert (bare.status_code, bare.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
+    assert (bare.status_code, bare.headers["www-authenticate"]) == (
+        401,
+        'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"',
+    )
     for query in ("", "ticket=", "ticket=x", "tickets=" + tickets[0], "&".join("ticket=" + one for one in tickets)):
         assert live.greeted(query) == 401
     token = live.sessions.create("ada").access_token

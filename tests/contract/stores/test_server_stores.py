@@ -147,9 +147,15 @@ rows = st.builds(
     revoked_at=st.none() | st.just(50.0),
     idle_expires_at=st.sampled_from([NOW, NOW + 1, 900.0]),
     expires_at=st.sampled_from([NOW, NOW + 1, 1200.0]),
+    jkt=st.none() | st.just(b"k" * 32),
 )
 tokens = st.builds(
-    PresentedToken, st.integers(0, 4), small, st.sampled_from([None, b"a", b"z"]), st.sampled_from(["", "::/64 curl"])
+    PresentedToken,
+    st.integers(0, 4),
+    small,
+    st.sampled_from([None, b"a", b"z"]),
+    st.sampled_from(["", "::/64 curl"]),
+    st.sampled_from([None, b"k" * 32, b"l" * 32]),
 )
 
 
@@ -193,6 +199,7 @@ def test_a_session_row_is_read_as_it_was_written(store: Any) -> None:
         client_id="web",
         issuer="https://id.example.com",
         audience="shop",
+        jkt=bytes(range(32)),
     )
     store.insert(full)
     assert store.read(full.key) == full

@@ -78,7 +78,10 @@ def test_an_example_serves_users_over_many_refreshes(name: str, tmp_path: Path) 
             for _ in range(3):
                 assert http.get("/orders").json() == {"orders of": "ada"}
                 session.newer_token(session.token())
-        assert httpx2.get(url + "/orders", timeout=30).headers["www-authenticate"] == 'Bearer realm="unbroken"'
+        assert (
+            httpx2.get(url + "/orders", timeout=30).headers["www-authenticate"]
+            == 'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"'
+        )
 
 
 @pytest.mark.parametrize("name", SERVERS)

@@ -50,7 +50,10 @@ def test_current_claims_are_those_of_the_request() -> None:
 @pytest.mark.parametrize("page", ["/plain", "/later"])
 def test_a_request_without_a_good_token_gets_a_challenge(page: str) -> None:
     bare = Client().get(page)
-    assert (bare.status_code, bare.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
+    assert (bare.status_code, bare.headers["www-authenticate"]) == (
+        401,
+        'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"',
+    )
     bad = Client().get(page, headers={"authorization": "Bearer junk"})
     assert (bad.status_code, bad.json()["reason"]) == (401, "malformed")
 

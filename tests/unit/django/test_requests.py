@@ -35,7 +35,10 @@ def test_every_request_has_the_user_of_its_token(http: httpx2.Client, ada: Any, 
 @pytest.mark.parametrize("page", ["/orders", "/later", "/rest"])
 def test_no_token_and_a_bad_token_are_challenged_with_a_json_body(http: httpx2.Client, page: str) -> None:
     none, bad = http.get(page), http.get(page, headers={"authorization": "Bearer nonsense"})
-    assert (none.status_code, none.headers["www-authenticate"]) == (401, 'Bearer realm="unbroken"')
+    assert (none.status_code, none.headers["www-authenticate"]) == (
+        401,
+        'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"',
+    )
     assert (bad.status_code, bad.headers["content-type"]) == (401, "application/json")
     assert (bad.json()["error"], bad.json()["reason"]) == ("invalid_token", "malformed")
     assert 'reason="malformed"' in bad.headers["www-authenticate"]

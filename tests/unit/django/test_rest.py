@@ -102,7 +102,7 @@ def test_another_issuers_token_is_left_to_the_next_class_and_opens_nothing(token
     assert get("open", token).json() == {"anonymous": True}
     refused = get("only", token)
     assert refused.status_code == 401
-    assert refused.headers["www-authenticate"] == 'Bearer realm="unbroken"'
+    assert refused.headers["www-authenticate"] == 'Bearer realm="unbroken", DPoP algs="ES256 Ed25519 EdDSA"'
 
 
 @pytest.mark.parametrize("page", ["first", "only", "open"])

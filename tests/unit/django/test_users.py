@@ -12,15 +12,17 @@ from django.contrib import auth
 from django.contrib.auth.hashers import make_password
 from django.db import OperationalError, connection, transaction
 from django.http import HttpRequest
-from django.test import Client, override_settings
+from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
 
 from tests.support.django_project import PASSWORD, chosen
+from tests.support.proofs import ClientKey
 from tests.unit.django.conftest import JSON, LOGIN, User, alive, login, token_of
 from tests.unit.django.pages import PAGES
 from unbroken.django import sessions
 from unbroken.django.runtime import runtime
 from unbroken.errors import StoreUnavailable
+from unbroken.server import RequestProof
 
 
 def test_a_user_logs_in_and_is_known_by_the_primary_key(http: httpx2.Client, ada: Any) -> None:
@@ -317,6 +319,23 @@ def test_a_token_is_a_credential_for_djangos_own_authenticate(ada: Any) -> None:
         assert async_to_sync(auth.aauthenticate)(None, token=granted.access_token) == ada
         sessions().logout(access_token=granted.access_token)
         assert auth.authenticate(None, token=granted.access_token) is None
+
+
+def test_a_bound_token_is_a_user_with_the_proof_of_its_request_alone(ada: Any) -> None:
+    key, host, url = ClientKey("Ed25519"), "127.0.0.1:8400", "http://127.0.0.1:8400"
+    proof = RequestProof(key.proof("POST", url + "/auth/login"), "POST", "/auth/login", host)
+    token = sessions().create(str(ada.pk), proof=sessions().verify_proof(proof)).access_token
+
+    def user(scheme: str, key: ClientKey) -> Any:
+        proof = key.proof("GET", url + "/feed", token)
+        headers = {"authorization": f"{scheme} {token}", "dpop": proof, "host": host}
+        return auth.authenticate(RequestFactory().get("/feed", headers=headers), token=token)
+
+    with override_settings(AUTHENTICATION_BACKENDS=BACKENDS):
+        assert user("DPoP", key) == ada
+        assert user("DPoP", ClientKey("Ed25519")) is None
+        assert user("Bearer", key) is None
+        assert auth.authenticate(None, token=token) is None
 
 
 BACKENDS = ["unbroken.django.backends.AccessTokenBackend", "django.contrib.auth.backends.ModelBackend"]

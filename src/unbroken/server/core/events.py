@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 __all__ = [
     "EventListener",
+    "KeyNotProven",
     "LoginFailed",
     "LoginRateLimited",
     "RefreshRejected",
@@ -134,6 +135,20 @@ class ReuseSuspected(ServerEvent):
     party: str = ""
     presenter: str = ""
     shared_generations: int = 0
+    ip: str = ""
+    user_agent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyNotProven(ServerEvent):
+    """The refresh token of a session that is bound to a key came without a proof of this key: it was copied, or the
+    client has lost its key. It got nothing, and the session lives on. At most one event a minute for one session.
+
+    ``reason`` is ``missing`` (there was no proof) or ``wrong_key``.
+    """
+
+    kind: ClassVar[str] = "session.key_not_proven"
+    reason: str = "missing"
     ip: str = ""
     user_agent: str = ""
 

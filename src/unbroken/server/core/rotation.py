@@ -5,6 +5,8 @@ issued. A token is genuine by its MAC, so every older one is recognised without 
 generation; a refresh whose response got lost makes another *branch* of the same generation. The *promoted* branch of a
 generation is the one whose token was refreshed into the next generation. The rules, in the order they are tried:
 
+    R0k unproven  the row is bound to a key (``jkt``), and the request   refuse; nothing is written, so whoever has no
+                  has not proven that it has this key                    key learns nothing and ends nothing
     R0  dead      the row is revoked or expired                          refuse
     R1h heal      token.generation > row.generation: the store lost      take the token's generation and branch for
                   writes                                                 current, then R1
@@ -55,6 +57,7 @@ __all__ = [
     "SessionRow",
     "Verdict",
     "evidence_of",
+    "has_key",
     "hour_of",
     "is_suspicious",
     "may_rotate",
@@ -92,6 +95,7 @@ class PresentedToken(NamedTuple):
     branch: int
     idempotency_hash: bytes | None = None
     party: str = ""  # of the request (``party.party_of``); empty if it is unknown
+    jkt: bytes | None = None  # the thumbprint of the key that the request has proven to have; None without a proof
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -187,6 +191,7 @@ class SessionRow:
     label: str = ""
     ip: str = ""
     user_agent: str = ""
+    jkt: bytes | None = None  # RFC 7638 thumbprint of the key that the session is bound to; None: it is not bound
 
     @property
     def binding(self) -> SessionBinding:
@@ -203,8 +208,9 @@ class SessionRow:
 
 
 class Verdict(Enum):
-    """What became of a presented token. Only DEAD and REUSED refuse it."""
+    """What became of a presented token. Only UNPROVEN, DEAD and REUSED refuse it."""
 
+    UNPROVEN = "unproven"
     DEAD = "dead"
     ROTATED = "rotated"
     HEALED = "healed"
@@ -216,6 +222,8 @@ class Verdict(Enum):
 
 def present(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -> tuple[SessionRow, Verdict]:
     """Return the row after *token* was presented at *now*, and the verdict. An unchanged row is the same object."""
+    if not has_key(row, token):
+        return row, Verdict.UNPROVEN  # R0k
     if why_inactive(row, now):
         return row, Verdict.DEAD  # R0
     if token.generation > row.generation:
@@ -230,6 +238,11 @@ def present(row: SessionRow, token: PresentedToken, now: float, policy: Policy) 
         if row.first_used_branch is None:
             return answer_again(row, token, now, policy, Verdict.BRANCHED)  # R4
     return revoke(row, token, now), Verdict.REUSED  # R6
+
+
+def has_key(row: SessionRow, token: PresentedToken) -> bool:
+    """R0k: return whether *token* came with a proof of the key of *row*; True if the row is bound to none."""
+    return row.jkt is None or row.jkt == token.jkt
 
 
 def why_inactive(row: SessionRow, now: float) -> str | None:
@@ -385,7 +398,7 @@ def evidence_of(row: SessionRow, token: PresentedToken) -> str:
 RETURNED_COLUMNS = (
     "sid, subject, created_at, expires_at, client_id, scope, issuer, audience, coordinated, previous_rotated_at, "
     "previous_promoted_branch, label, ip, user_agent, "
-    "idempotency_key_repeated, shared_streak, used_earlier_at"
+    "idempotency_key_repeated, shared_streak, used_earlier_at, jkt"
 )
 
 
@@ -409,6 +422,7 @@ def rotated_row(key: bytes, token: PresentedToken, now: float, policy: Policy, r
         idempotency_key_repeated,
         shared_streak,
         used_earlier_at,
+        jkt,
     ) = returned
     return SessionRow(
         key=key,
@@ -437,4 +451,5 @@ def rotated_row(key: bytes, token: PresentedToken, now: float, policy: Policy, r
         label=label,
         ip=ip,
         user_agent=user_agent,
+        jkt=jkt,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
+from unbroken import _base64
 from unbroken.server.core.rotation import FIRST_PARTY, SessionRow, hour_of
 from unbroken.server.core.user_agent import device_name
 
@@ -23,7 +24,7 @@ __all__ = [
 
 MAX_LABEL_CHARS = 200
 MAX_IP_CHARS = 64
-NOT_SHOWN = ("issuer", "audience", "used_earlier_at", "coordinated")
+NOT_SHOWN = ("issuer", "audience", "used_earlier_at", "coordinated", "jkt")
 
 
 class Caller(NamedTuple):
@@ -38,13 +39,14 @@ class NewSession(NamedTuple):
 
     *coordinated*: the client stores the idempotency key of a refresh before it sends it, and shares it between its
     processes, as unbroken's own client does. Then an old refresh token is accepted only with the same key, and not for
-    ``Policy.grace`` seconds.
+    ``Policy.grace`` seconds. *jkt*: the RFC 7638 thumbprint of the key that the session is bound to; empty for none.
     """
 
     client_id: str = FIRST_PARTY
     scope: str = ""
     label: str = ""
     coordinated: bool = False
+    jkt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class SessionInfo:
     ``user_agent`` is stored short: ``Chrome/142 (Windows)`` of a browser, 400 characters of any other program.
     ``revoked_why`` is ``logged_out``, ``revoked``, ``reuse``, ``limit``, or the word that ``Sessions.revoke`` was
     given. ``issuer`` and ``audience`` say whose session it is; they are empty until its first refresh, if an older
-    version created it.
+    version created it. ``jkt`` is the RFC 7638 thumbprint of the key that it is bound to; empty if it is bound to none.
     """
 
     sid: str
@@ -74,6 +76,7 @@ class SessionInfo:
     audience: str = ""
     used_earlier_at: float | None = field(default=None, compare=False, repr=False)  # for ``for_user``
     coordinated: bool = False
+    jkt: str = ""
 
     def is_of(self, issuer: str, audience: str) -> bool:
         """Return whether this session belongs to *issuer* and *audience*; so does one that belongs to none yet."""
@@ -85,7 +88,7 @@ class SessionInfo:
         Without the issuer and the audience, which are the caller's own.
         """
         shown = {name: value for name, value in asdict(self).items() if name not in NOT_SHOWN}
-        return {**shown, "device": device_name(self.user_agent), "current": current}
+        return {**shown, "device": device_name(self.user_agent), "bound": bool(self.jkt), "current": current}
 
     def for_user(self, now: float, refresh_ttl: float) -> SessionInfo:
         """Return the session as its own tokens may see it: as it was when this hour began.
@@ -147,4 +150,5 @@ def session_info(row: SessionRow, used_at: float | None = None, idle_expires_at:
         row.audience,
         row.used_earlier_at,
         row.coordinated,
+        "" if row.jkt is None else _base64.encode(row.jkt),
     )

@@ -17,6 +17,9 @@
 7. A used token is answered at most ``MAX_ANSWERS`` times a generation within the grace (R2); what exceeds that is
    TryLater, for every party: a number tells of load, not of a second holder, and an honest crowd of tabs tries again.
    An answer that a second holder may have caused is an event at once.
+8. A session that is bound to a key is refreshed only by a request that has proven this key (R0k of rotation). The proof
+   is spent for all nodes before anything is decided: a copy of a whole request would otherwise count as reuse, and end
+   the session. A session that is not bound stays so, whatever is proven: a thief must not bind it to his own key.
 """
 
 from __future__ import annotations
@@ -27,9 +30,18 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import cast
 
+from unbroken import _base64
 from unbroken._arguments import wrong_type
-from unbroken.errors import InvalidGrant, InvalidScope, TryLater
-from unbroken.server.core.events import RefreshRejected, ReuseDetected, ReuseSuspected, SessionRefreshed, VerdictWord
+from unbroken._bounded_cache import BoundedCache
+from unbroken.errors import InvalidGrant, InvalidProof, InvalidScope, TryLater
+from unbroken.server.core.events import (
+    KeyNotProven,
+    RefreshRejected,
+    ReuseDetected,
+    ReuseSuspected,
+    SessionRefreshed,
+    VerdictWord,
+)
 from unbroken.server.core.party import party_of
 from unbroken.server.core.refresh_token import RefreshToken, row_key
 from unbroken.server.core.rotation import (
@@ -41,6 +53,7 @@ from unbroken.server.core.rotation import (
     SessionRow,
     Verdict,
     evidence_of,
+    has_key,
     is_suspicious,
     present,
     why_inactive,
@@ -48,7 +61,9 @@ from unbroken.server.core.rotation import (
 from unbroken.server.core.session_info import Caller, RefreshInspection, session_info
 from unbroken.server.freshness import KeyAndRevocationCache
 from unbroken.server.grants.token_issuer import TokenIssuer
+from unbroken.server.keys.proof_token import refused
 from unbroken.server.listeners import Listeners
+from unbroken.server.proofs.verification import ProofVerifier, VerifiedProof
 from unbroken.server.stores import SessionStore
 from unbroken.server.stores.markers import marker_key
 from unbroken.tokens import TokenResponse
@@ -59,6 +74,8 @@ AllowedScope = Callable[[str, str], Awaitable[str]]  # of a subject and a scope
 _log = logging.getLogger("unbroken")
 MAX_SWAP_TRIES = 20  # of a compare-and-set that other requests win
 MAX_IDEMPOTENCY_KEY_CHARS = 200
+MAX_REPORTED_SESSIONS = 1000
+REPORT_INTERVAL_SECONDS = 60.0  # between two events of one session whose key is missing
 MAX_ANSWERS = 200  # for a used token, in one generation: more than a hundred tabs need, each with a retry
 CONTENDED_RETRY_SECONDS = 0.1
 USABLE = (Verdict.ROTATED, Verdict.HEALED, Verdict.CONVERGED)  # what is certain without an idempotency key
@@ -82,9 +99,11 @@ class RefreshGrant:
         issuer: TokenIssuer,
         listeners: Listeners,
         clock: Callable[[], float],
+        proofs: ProofVerifier,
     ) -> None:
         self._store, self._policy, self._freshness, self._issuer = store, policy, freshness, issuer
-        self._listeners, self._clock = listeners, clock
+        self._listeners, self._clock, self._proofs = listeners, clock, proofs
+        self._reported_at: BoundedCache[str, float] = BoundedCache(MAX_REPORTED_SESSIONS)
 
     async def refresh(
         self,
@@ -94,8 +113,9 @@ class RefreshGrant:
         scope: str | None,
         caller: Caller,
         allowed: AllowedScope | None = None,
+        proof: VerifiedProof | None = None,
     ) -> TokenResponse:
-        """Return the next tokens. Raise InvalidGrant or InvalidScope, or TryLater: then nothing is spent."""
+        """Return the next tokens. Raise InvalidGrant, InvalidProof, InvalidScope or TryLater: then nothing is spent."""
         if not isinstance(refresh_token, str):
             raise wrong_type("refresh_token", "a text", refresh_token)
         for name, value in (("idempotency_key", idempotency_key), ("client_id", client_id), ("scope", scope)):
@@ -103,8 +123,10 @@ class RefreshGrant:
                 raise wrong_type(name, "a text or None", value)
         if not isinstance(caller, Caller):
             raise wrong_type("caller", "a Caller", caller)
+        if proof is not None and not isinstance(proof, VerifiedProof):
+            raise wrong_type("proof", "what verify_proof returns, or None", proof)
         try:
-            return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed)
+            return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed, proof)
         except InvalidGrant as error:
             if self._listeners:
                 self._listeners.notify(RefreshRejected(reason=error.reason, ip=caller.ip, user_agent=caller.user_agent))
@@ -121,7 +143,8 @@ class RefreshGrant:
         row = await self._store.read(row_key(token.session_secret))
         if row is None or not self._issuer.is_own(row):  # rule 5
             return None
-        _, verdict = present(row, PresentedToken(token.generation, token.branch), now, self._policy)
+        presented = PresentedToken(token.generation, token.branch, jkt=row.jkt)
+        _, verdict = present(row, presented, now, self._policy)
         return RefreshInspection(session_info(row), verdict in USABLE)
 
     async def _refresh(
@@ -132,26 +155,38 @@ class RefreshGrant:
         scope: str | None,
         caller: Caller,
         allowed: AllowedScope | None,
+        proof: VerifiedProof | None,
     ) -> TokenResponse:
         if monotonic() > self._freshness.fresh_until:
             await self._freshness.refresh_if_due()
         now = self._clock()
         token = await self._authenticate_token(text, now)
+        if proof is not None:
+            await self._proofs.spend(proof)  # rule 8
         key = row_key(token.session_secret)
         presented = PresentedToken(
-            token.generation, token.branch, _hash_of(idempotency_key), party_of(caller.ip, caller.user_agent)
+            token.generation,
+            token.branch,
+            _hash_of(idempotency_key),
+            party_of(caller.ip, caller.user_agent),
+            None if proof is None else _base64.decode(proof.jkt),
         )
         row, binding = self._issuer.cached_row(key), self._issuer.binding(client_id)
-        if (
-            row is None and scope is None and allowed is None and self._issuer.never_fails
-        ):  # rule 2, the session is not cached
+        must_be_bound = self._proofs.policy.binding_of(binding.client_id) == "required"
+        is_plain = scope is None and allowed is None and not must_be_bound
+        if row is None and is_plain and self._issuer.never_fails:  # rule 2, the session is not cached
             row = await self._store.rotate_returning(key, presented, now, self._policy, binding)
             if row is not None:
                 return await self._issue_rotated(token, row, now)
-            scope = _effective_scope(await self._read_row(key), binding, scope)
+            row = await self._read_row(key)
+            self._check_key(row, presented, caller)
+            scope = _effective_scope(row, binding, scope)
             return await self._decide_and_swap(token, presented, scope, now, caller)
         row = row or await self._read_row(key)
+        self._check_key(row, presented, caller)
         scope = _effective_scope(row, binding, scope)
+        if must_be_bound and row.jkt is None:
+            raise _not_bound(proof)
         if allowed is not None:
             scope = await _remaining_scope(allowed, row, scope)
         await self._check_not_revoked(row, now)
@@ -186,6 +221,8 @@ class RefreshGrant:
             if not why_inactive(row, now):
                 await self._check_not_revoked(row, now)
             after, verdict = present(row, presented, now, self._policy)
+            if verdict is Verdict.UNPROVEN:
+                raise self._unproven(row, presented, caller)
             after = after if after is row else self._issuer.bound(after)  # rule 5
             if verdict is Verdict.CONVERGED:
                 await self._count_answer(row, now)
@@ -240,6 +277,23 @@ class RefreshGrant:
             await self._store.revoke(now, "revoked", self._freshness.dead_until(now), sid=row.sid)
         raise _refused(why or "revoked")
 
+    def _check_key(self, row: SessionRow, presented: PresentedToken, caller: Caller) -> None:
+        """Raise InvalidProof or InvalidGrant unless the key of *row* was proven (rule 8), before anything is asked."""
+        if not has_key(row, presented):
+            raise self._unproven(row, presented, caller)
+
+    def _unproven(self, row: SessionRow, presented: PresentedToken, caller: Caller) -> InvalidProof | InvalidGrant:
+        """Return the error for a request that has not proven the key of *row*; report it, once a minute at most."""
+        reason, now = "missing" if presented.jkt is None else "wrong_key", monotonic()
+        if now - self._reported_at.get(row.sid, float("-inf")) >= REPORT_INTERVAL_SECONDS:
+            self._reported_at.put(row.sid, now)
+            _log.warning("a refresh token of session %s of %s came without its key (%s)", row.sid, row.subject, reason)
+            event = KeyNotProven(row.sid, row.subject, reason, caller.ip, caller.user_agent)
+            self._listeners.notify(event)
+        if presented.jkt is None:
+            return refused("missing")
+        return InvalidGrant("this session is bound to another key: log in again", reason="wrong_key")
+
     async def _count_answer(self, row: SessionRow, now: float) -> None:
         """Raise TryLater if the newest generation was answered too often within the grace (rule 7)."""
         began, step = float(now if row.rotated_at is None else row.rotated_at), self._policy.grace
@@ -289,6 +343,13 @@ def too_contended(what: str) -> TryLater:
 def wrong_client() -> InvalidGrant:
     """Return the error for a token that was issued to another client."""
     return InvalidGrant("this token belongs to another client", reason="wrong_client")
+
+
+def _not_bound(proof: VerifiedProof | None) -> InvalidProof | InvalidGrant:
+    """Return the error for a session that is not bound, of a client whose sessions must be (RFC 9449 §5.2)."""
+    if proof is None:
+        return refused("missing")
+    return InvalidGrant("this client's sessions must be bound to a key: log in again", reason="not_bound")
 
 
 def _effective_scope(row: SessionRow, binding: SessionBinding, scope: str | None) -> str:

@@ -14,6 +14,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 
+from unbroken import _base64
 from unbroken.errors import ConfigurationError, LoginRefused, TryLater
 from unbroken.server.core.events import SessionCreated, SessionRevoked
 from unbroken.server.core.refresh_token import SECRET_BYTES, row_key
@@ -91,6 +92,7 @@ class SessionCreator:
             audience=self._issuer.audience,
             coordinated=new.coordinated,
             label=new.label[:MAX_LABEL_CHARS],
+            jkt=_base64.decode(new.jkt) if new.jkt else None,
             ip=caller.ip[:MAX_IP_CHARS],
             user_agent=compact_user_agent(caller.user_agent),
         )

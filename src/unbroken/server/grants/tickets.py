@@ -7,7 +7,8 @@
    it was made from, and once on all nodes, by a marker in the store. Without the store it is not redeemed: TryLater.
 2. It is a single-purpose token (``purpose_token.py``): no access token can be taken for a ticket, nor the reverse.
 3. It carries all claims of the access token. Redeeming returns the same ``Claims``, with the access token's expiry: a
-   good time to close the connection.
+   good time to close the connection. It needs no proof of a key, which a browser cannot send here: the proof was sent
+   when the ticket was bought.
 4. Whatever is wrong with a ticket is InvalidToken, with the reason ``malformed``, ``expired``, ``revoked`` or ``used``.
 """
 
@@ -41,7 +42,7 @@ TICKET_TOKEN = PurposeToken(
 CLAIM_TYPES: dict[str, Callable[[Any], Any]] = {
     "subject": read_text, "sid": read_text, "client_id": read_text, "scope": read_text, "issuer": read_text,
     "audience": read_text, "issued_at": read_time, "expires_at": read_time, "jti": read_text,
-    "generation": read_count, "branch": read_count, "extra": dict,
+    "generation": read_count, "branch": read_count, "extra": dict, "jkt": read_text,
 }  # fmt: skip
 
 

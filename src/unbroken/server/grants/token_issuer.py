@@ -91,6 +91,7 @@ class TokenIssuer:
             refresh_expires_in=idle_expires_at - now,
             refresh_seq=generation.number,
             scope=scope,
+            token_type="Bearer" if row.jkt is None else "DPoP",
         )
 
     def _extra_claims(self, info: SessionInfo) -> Mapping[str, object]:

@@ -3,7 +3,8 @@
     authenticator = RequestAuthenticator(sessions, cookies=Cookies("both"), origins=["https://app.example.com"])
     claims = await authenticator.authenticate(request)      # Claims, or the Response that refuses the request
 
-1. A token in the Authorization header counts before a cookie. A cookie counts only where ``cookies.py`` rule 3 lets it.
+1. A token in the Authorization header counts before a cookie. As ``DPoP`` it comes with a proof (RFC 9449 §7.1). A
+   cookie counts only where ``cookies.py`` rule 3 lets it.
 2. A request without a token gets a bare challenge, one with a bad token a challenge with the reason, one with too
    little scope a 403.
 3. The body of a refusal is the object of RFC 6749 §5.2. FastAPI puts it under ``detail``, as it does every error;
@@ -20,10 +21,12 @@ from unbroken._arguments import checked_class
 from unbroken._base64 import decode
 from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, TryLater
+from unbroken.server.core.proof import RequestProof
 from unbroken.server.http.cookies import Cookies, CookieTransport, ambiguous_cookies
-from unbroken.server.http.messages import Request, Response, bearer_token, challenge, error_response
+from unbroken.server.http.messages import Request, Response, access_token_of, challenge, error_response
 from unbroken.server.http.origins import AllowedOrigins
 from unbroken.server.keys.access_token import Claims
+from unbroken.server.proofs.verification import ProofVerifier
 
 __all__ = ["RequestAuthenticator", "TokenVerifier", "is_foreign_token", "require_scope"]
 
@@ -38,8 +41,13 @@ class TokenVerifier(Protocol):
     def verify_cached(self, access_token: str) -> Claims | None:
         """Return the claims of a good token that was verified before, if no I/O is due; else None."""
 
-    async def averify(self, access_token: str) -> Claims:
-        """Return the claims of a good token. Raises InvalidToken or TryLater. Never suspends within ``run_sync``."""
+    async def averify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
+        """Return the claims of a good token. Raises InvalidToken, InvalidProof or TryLater. Never suspends within
+        ``run_sync``.
+
+        *proof* is that of a request whose token came as ``DPoP``. Without one, a token that is bound to a key is
+        refused.
+        """
 
 
 @checked_class(own=("verifier",))
@@ -57,12 +65,16 @@ class RequestAuthenticator:
         self._cookies = CookieTransport(cookies, AllowedOrigins(origins))
 
     async def claims(self, request: Request) -> Claims | None:
-        """Return the claims of the request's token; None without a token. Raises InvalidToken, Forbidden for a cookie
-        that does not count, InvalidRequest for cookies of several sessions, or TryLater.
+        """Return the claims of the request's token; None without a token.
+
+        Raises InvalidToken, InvalidProof, Forbidden for a cookie that does not count, InvalidRequest for cookies of
+        several sessions, or TryLater.
         """
-        token = bearer_token(request)  # rule 1
-        if token is not None:
+        scheme, token = access_token_of(request)  # rule 1
+        if scheme == "bearer":
             return await self.verifier.averify(token)
+        if scheme == "dpop":
+            return await self._proven(request, token)
         tokens = self._cookies.access_tokens(request)
         return await self._newest_of(tokens) if tokens else None
 
@@ -84,6 +96,21 @@ class RequestAuthenticator:
             raise InvalidToken("an access token is required", reason="missing")
         return claims
 
+    def next_nonce(self, request: Request) -> str:
+        """Return the header ``DPoP-Nonce`` of a good response (RFC 9449 §8.2): the nonce for the client's next proof.
+
+        Empty where *request* had no proof, or proofs need none.
+        """
+        proofs: ProofVerifier | None = getattr(self.verifier, "proofs", None)
+        return proofs.newest_nonce() if proofs is not None and "dpop" in request.headers else ""
+
+    async def _proven(self, request: Request, token: str) -> Claims:
+        try:
+            return await self.verifier.averify(token, request.proof_or_none_sent)
+        except InvalidToken as error:
+            error.scheme = "DPoP"
+            raise
+
     async def _newest_of(self, tokens: tuple[str, ...]) -> Claims:
         """Return the claims of the good one of *tokens*, of several good ones of one session the newest."""
         good, errors = list[Claims](), list[InvalidToken]()
@@ -102,7 +129,7 @@ class RequestAuthenticator:
 def require_scope(claims: Claims | Response, scope: str) -> Claims | Response:
     """Return *claims* if they have all of *scope*, otherwise the response that refuses the request."""
     if isinstance(claims, Claims) and not claims.has_scope(scope):
-        return challenge(None, scope=scope)
+        return challenge(None, scope=scope, scheme="DPoP" if claims.jkt else "Bearer")
     return claims
 
 

@@ -14,6 +14,7 @@ from unbroken.server.core.session_info import MAX_LABEL_CHARS
 __all__ = [
     "ClaimsBody",
     "CodeRequest",
+    "ConfirmationBody",
     "Constraint",
     "CookieRefreshRequest",
     "CookieTokenBody",
@@ -136,8 +137,14 @@ class CookieTokenBody(TypedDict):
     scope: NotRequired[str]
 
 
+class ConfirmationBody(TypedDict):
+    """The key that a token is bound to: its RFC 7638 thumbprint (RFC 9449 §6.1)."""
+
+    jkt: str
+
+
 class ClaimsBody(TypedDict):
-    """The claims of an access token."""
+    """The claims of an access token. ``cnf``: it is bound to a key."""
 
     sub: str
     sid: str
@@ -147,6 +154,7 @@ class ClaimsBody(TypedDict):
     aud: str
     iat: int
     exp: int
+    cnf: NotRequired[ConfirmationBody]
 
 
 class IntrospectionBody(TypedDict):

@@ -14,6 +14,8 @@
    logged in to. A refresh cookie of another session was planted, or is a leftover: it refreshes nothing.
 7. A device token (``login/devices.py``) is in a cookie for the logins alone, which outlives the session: it opens
    nothing, so a logout leaves it.
+8. In mode ``refresh`` a session may be bound to a key of the page (RFC 9449): then the cookie is good only with a
+   proof. In mode ``both`` it may not: no script sees the access token, so none could prove it.
 """
 
 from __future__ import annotations
@@ -132,6 +134,10 @@ class CookieTransport:
                 f"cookies: browsers see the endpoints at {request.path}, not below {self._path}: set Cookies(path=...)"
             )
         return True
+
+    def hides_access_tokens(self, request: Request) -> bool:
+        """Return whether *request*, a login, is to get its access token in a cookie (rule 8)."""
+        return self._cookies is not None and self._cookies.mode == "both" and self.requests_cookies(request)
 
     def _check_csrf(self, request: Request) -> None:
         if CSRF_HEADER not in request.headers:

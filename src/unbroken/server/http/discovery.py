@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from unbroken.server.http.messages import Handler, Request, Response, Route, json_response
 from unbroken.server.http.settings import EndpointSettings
 from unbroken.server.keys.keyring import ALGORITHMS
+from unbroken.server.keys.proof_token import PROOF_ALGORITHMS
 from unbroken.server.sessions import Sessions
 
 __all__ = ["DiscoveryEndpoints"]
@@ -43,7 +44,7 @@ class DiscoveryEndpoints:
         issuer = self._sessions.issuer
         host = "{0.scheme}://{0.netloc}".format(urlsplit(issuer))
         below = host + self._settings.prefix  # rule 1
-        body = {
+        body: dict[str, object] = {
             "issuer": issuer,
             "token_endpoint": f"{below}/token",
             "revocation_endpoint": f"{below}/revoke",
@@ -56,6 +57,8 @@ class DiscoveryEndpoints:
             "introspection_endpoint_auth_methods_supported": ["Bearer"],
             "access_token_signing_alg_values_supported": list(ALGORITHMS),
         }
+        if not self._sessions.proofs.policy.is_off:
+            body["dpop_signing_alg_values_supported"] = list(PROOF_ALGORITHMS)  # RFC 9449 §5.1
         return json_response(body, 200, CACHED)
 
     async def _resource(self, request: Request, _sid: str) -> Response:

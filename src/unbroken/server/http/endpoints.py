@@ -31,6 +31,8 @@
    endpoints if the origin is listed (``origins.py``).
 7. Every endpoint is written once, as a coroutine: ``handle`` awaits it, ``handle_blocking`` needs no event loop.
 8. HEAD gets the response of GET without its body.
+9. Login, refresh and logout take a proof of the client's key in the header ``DPoP`` (RFC 9449): a login with it makes a
+   session that is bound to this key. Where proofs need a nonce, each response to one has the newest (RFC 9449 §8.2).
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ from unbroken.server.http.login import LoginEndpoints
 from unbroken.server.http.messages import (
     MAX_BODY_BYTES,
     NO_STORE,
+    NONCE_HEADER,
     Request,
     Response,
     Route,
@@ -129,12 +132,17 @@ class Endpoints:
 
     async def respond(self, route: Route, request: Request, sid: str = "") -> Response:
         """Return the response of *route*, for a framework that has found the route and the *sid* of its path."""
-        response = await self._respond(route, request, sid)
+        response = self._with_nonce(request, await self._respond(route, request, sid))
         if self._cors:
             response = self._cors.add_headers(request, response)
         if request.method != "HEAD":
             return response
         return replace(response, headers={**response.headers, "content-length": str(len(response.body))}, body=b"")
+
+    def _with_nonce(self, request: Request, response: Response) -> Response:
+        """Return *response* with the nonce for the next proof (rule 9)."""
+        nonce = self.authenticator.next_nonce(request) if response.status < 400 else ""
+        return replace(response, headers={**response.headers, NONCE_HEADER: nonce}) if nonce else response
 
     async def _respond(self, route: Route, request: Request, sid: str) -> Response:
         if "{sid}" in route.path and not re.fullmatch(SID, sid):  # a framework passes any text between two slashes

@@ -52,7 +52,8 @@ class IntrospectionEndpoints:
     async def _active_token(self, token: str) -> dict[str, object] | None:
         """Return what RFC 7662 §2.2 says of an active token; None for any other."""
         try:
-            return {**claims_body(await self._sessions.averify(token)), "token_type": "Bearer"}
+            claims = await self._sessions.ainspect_access(token)
+            return {**claims_body(claims), "token_type": "DPoP" if claims.jkt else "Bearer"}  # RFC 9449 §6.2
         except InvalidToken:
             found = await self._sessions.ainspect_refresh(token)
         now = self._sessions.clock()
@@ -63,7 +64,9 @@ class IntrospectionEndpoints:
         if found.session.coordinated and not found.is_usable:  # rule 5
             return None
         info = found.session.for_user(now, self._sessions.policy.refresh_ttl)
+        bound = {"cnf": {"jkt": info.jkt}} if info.jkt else {}
         return {
+            **bound,
             "sub": info.subject,
             "sid": info.sid,
             "client_id": info.client_id,

@@ -5,7 +5,9 @@
 2. A password counts only if it is still right when its session exists (``login/authenticator.py`` rule 4). Otherwise
    the session is revoked, and the response is that of a wrong password.
 3. A right password that requires MFA is refunded, and pays nothing back, until the code is right too.
-4. Tokens come with a *device token*, in the body or in a cookie. The client sends it with its next login, and then
+4. A login with a proof of the client's key (RFC 9449 §5) makes a session that is bound to this key; with MFA, both
+   requests prove the same key. Whether it may or must, ``ProofPolicy`` says, before any password is checked.
+5. Tokens come with a *device token*, in the body or in a cookie. The client sends it with its next login, and then
    nobody else's wrong passwords keep it out (``login/devices.py``).
 """
 
@@ -26,12 +28,14 @@ from unbroken.server.http.messages import (
     json_response,
     text_field,
 )
+from unbroken.server.keys.proof_token import refused
 from unbroken.server.login.accounts import Subject
 from unbroken.server.login.authenticator import Authenticator, MfaRequired
 from unbroken.server.login.credential_check import CredentialCheck
 from unbroken.server.login.devices import DeviceTokens
 from unbroken.server.login.mfa import MfaTokens, mfa_token_refused
 from unbroken.server.login.rate_limit import name_key, spelling_key
+from unbroken.server.proofs.verification import VerifiedProof
 from unbroken.server.sessions import Sessions
 from unbroken.server.stores.base import run_in_worker
 from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, marker_key, revoked_since
@@ -54,6 +58,7 @@ class _Login(NamedTuple):
     subject: str
     session: NewSession
     device: bytes  # the id of the device, if the account knows it
+    proof: VerifiedProof | None
 
 
 class LoginEndpoints:
@@ -106,6 +111,7 @@ class LoginEndpoints:
         """Return the tokens of a new session, or the response that asks for a code."""
         _check_client_id(session.client_id)
         self._authenticator.check_length(name, password)
+        proof = await self._proof(request, session.client_id)
         started = self._sessions.clock()
         account, spelling = name_key(name), spelling_key(name)
         device = await self._devices.device_of(device_tokens, spelling) if self._devices else b""
@@ -118,8 +124,12 @@ class LoginEndpoints:
             device,
         )
         scope = " ".join(dict.fromkeys(session.scope.split()))
-        session = session._replace(scope=scope, label=session.label or identity.label[:MAX_LABEL_CHARS])
-        login = _Login(request.caller, name, password, account, spelling, started, identity.subject, session, device)
+        session = session._replace(
+            scope=scope, label=session.label or identity.label[:MAX_LABEL_CHARS], jkt=_jkt(proof)
+        )
+        login = _Login(
+            request.caller, name, password, account, spelling, started, identity.subject, session, device, proof
+        )
         if isinstance(identity, MfaRequired):
             await self._credentials.refund(attempt)  # rule 3
             return await self._mfa_response(login, identity)
@@ -127,7 +137,7 @@ class LoginEndpoints:
         return await self._with_device(await self._tokens(login), login.subject, spelling, device)
 
     async def _with_device(self, granted: TokenResponse, subject: str, spelling: bytes, device: bytes) -> TokenResponse:
-        """Return *granted* with a device token, where logins are rate limited (rule 4)."""
+        """Return *granted* with a device token, where logins are rate limited (rule 5)."""
         if self._devices is None:
             return granted
         return replace(granted, device_token=await self._devices.issue(subject, spelling, device))
@@ -136,14 +146,35 @@ class LoginEndpoints:
         await self._authenticator.check_scope(login.subject, login.session.scope)
         try:
             granted = await self._sessions.acreate_unless(
-                login.subject, login.session, login.caller, voided=lambda: self._is_voided(login)
+                login.subject,
+                login.session,
+                login.caller,
+                voided=lambda: self._is_voided(login),
+                proof=login.proof,
             )
         except LoginRefused:
             raise self._password_changed(login) from None
         if not await self._authenticator.still_authenticates(login.subject, login.name, login.password):  # rule 2
-            await self._sessions.alogout(refresh_token=granted.refresh_token)
+            await self._end(granted)
             raise self._password_changed(login)
         return granted
+
+    async def _end(self, granted: TokenResponse) -> None:
+        """Revoke the session that *granted* are the tokens of."""
+        if found := await self._sessions.ainspect_refresh(granted.refresh_token or ""):
+            await self._sessions.arevoke(found.session.sid, why="logged_out")
+
+    async def _proof(self, request: Request, client_id: str) -> VerifiedProof | None:
+        """Return the proof that binds a session of *client_id*; None for one that is not bound (rule 4).
+
+        Raises InvalidProof, and InvalidRequest where no page could ever prove its key.
+        """
+        binding = self._sessions.proofs.policy.binding_of(client_id)
+        if binding == "off" or (binding == "accepted" and request.proof is None):
+            return None
+        if self._cookies.hides_access_tokens(request):
+            raise InvalidRequest("a session whose access token is in a cookie cannot be bound to a key")
+        return await self._sessions.averify_proof(request.proof)
 
     async def _mfa_response(self, login: _Login, mfa: MfaRequired) -> Response:
         """Return the response that asks for a code (rule 1)."""
@@ -182,6 +213,9 @@ class LoginEndpoints:
         pending = await self._mfa_tokens.read(mfa_token, lambda: self._credentials.count_junk(request.caller))
         if text_field(fields, "client_id", required=False) not in ("", pending.session.client_id):
             raise mfa_token_refused()
+        proof = await self._proof(request, pending.session.client_id)
+        if _jkt(proof) != pending.session.jkt:  # rule 4
+            raise refused("missing" if proof is None else "wrong_key")
         await self._authenticator.check_scope(pending.subject, pending.session.scope)  # it may have been taken away
         account = marker_key(b"code", pending.subject.encode("utf-8", "replace"))
         _, attempt = await self._credentials.check(
@@ -202,7 +236,11 @@ class LoginEndpoints:
         session = pending.session._replace(coordinated=pending.session.coordinated and not in_cookies)
         try:
             granted = await self._sessions.acreate_unless(
-                pending.subject, session, request.caller, voided=lambda: self._mfa_tokens.is_voided(pending)
+                pending.subject,
+                session,
+                request.caller,
+                voided=lambda: self._mfa_tokens.is_voided(pending),
+                proof=proof,
             )
         except LoginRefused:
             self._credentials.notify_failed(request.caller, account, "mfa_token")
@@ -214,6 +252,10 @@ class LoginEndpoints:
 
     async def _known_network(self, subject: str, request: Request) -> bytes:
         return await self._devices.network_of(subject, request.caller.ip) if self._devices else b""
+
+
+def _jkt(proof: VerifiedProof | None) -> str:
+    return "" if proof is None else proof.jkt
 
 
 def _check_client_id(client_id: str) -> None:

@@ -5,7 +5,8 @@
 2. A parameter may occur once (RFC 6749 §3.2), in a form and in JSON. Text is UTF-8 without NUL and lone surrogates.
 3. Every response with a token, and every error, has ``Cache-Control: no-store`` (RFC 6749 §5.1). No JSON may be taken
    for anything else by a browser: ``X-Content-Type-Options: nosniff``.
-4. A challenge is RFC 6750 §3 with one more parameter, ``reason``, for programs.
+4. A challenge is RFC 6750 §3, or RFC 9449 §7.1 for a request with a proof, with one more parameter, ``reason``, for
+   programs. One to a request without a token names both schemes.
 5. What is wrong with this server is in its log. Clients are only told to try again.
 """
 
@@ -16,26 +17,31 @@ import logging
 import re
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from urllib.parse import parse_qsl, unquote_plus
 
 from unbroken.errors import (
     ConfigurationError,
     InvalidGrant,
+    InvalidProof,
     InvalidRequest,
     InvalidScope,
     InvalidToken,
     LoginRefused,
+    NonceRequired,
     Refused,
     TooManyAttempts,
     TryLater,
 )
+from unbroken.server.core.proof import RequestProof, encoded_path
 from unbroken.server.core.session_info import Caller
 from unbroken.server.core.user_agent import MAX_USER_AGENT_CHARS
+from unbroken.server.keys.proof_token import PROOF_ALGORITHMS
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "NONCE_HEADER",
     "NO_STORE",
     "Forbidden",
     "Handler",
@@ -43,7 +49,7 @@ __all__ = [
     "Request",
     "Response",
     "Route",
-    "bearer_token",
+    "access_token_of",
     "bool_field",
     "challenge",
     "error_response",
@@ -58,6 +64,10 @@ MAX_FORM_FIELDS = 50
 NO_USER_AGENT = "-"  # of a client of which nothing is known
 CONFIGURATION_RETRY_SECONDS = 5.0
 NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+BEARER_REALM = 'Bearer realm="unbroken"'
+PROOF_REALM = 'DPoP realm="unbroken"'
+ALGORITHMS = f'algs="{" ".join(PROOF_ALGORITHMS)}"'
+NONCE_HEADER = "dpop-nonce"
 JSON_HEADERS = {"content-type": "application/json", "x-content-type-options": "nosniff"}
 NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
 
@@ -76,9 +86,9 @@ class InsufficientScope(Refused):
 
     code = "insufficient_scope"
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, scope: str, scheme: str = "Bearer") -> None:
         super().__init__(f"this needs the scope {scope}")
-        self.scope = scope
+        self.scope, self.scheme = scope, scheme
 
 
 STATUS: dict[type[Refused], int] = {
@@ -96,8 +106,10 @@ class Request:
     """One request. Header names are lower case. A repeated header is joined by commas (RFC 9110 §5.2), ``Cookie`` by
     semicolons.
 
-    ``client_ip`` is the address of the connection. ``query`` is the raw query without the question mark. The handshake
-    of a WebSocket has the method ``GET`` and the header ``upgrade: websocket``.
+    ``client_ip`` is the address of the connection. ``query`` is the raw query without the question mark. ``raw_path``
+    is the path as the client has sent it, percent-encoded; empty where the framework does not tell it. The handshake of
+    a WebSocket has the method ``GET`` and the header ``upgrade: websocket``. ``spent_proofs`` is one set for all that
+    is made of one request: a proof is good once, but one request may be verified twice.
     """
 
     method: str
@@ -106,6 +118,20 @@ class Request:
     body: bytes = field(default=b"", repr=False)
     client_ip: str = ""
     query: str = field(default="", repr=False)
+    raw_path: str = field(default="", repr=False)
+    spent_proofs: set[bytes] = field(default_factory=set, repr=False, compare=False)
+
+    @property
+    def proof(self) -> RequestProof | None:
+        """The header ``DPoP``, with what it must prove (RFC 9449 §4); None without one."""
+        return self.proof_or_none_sent if "dpop" in self.headers else None
+
+    @property
+    def proof_or_none_sent(self) -> RequestProof:
+        """The same, with an empty text if there is no such header."""
+        is_websocket = self.headers.get("upgrade", "").lower() == "websocket"
+        path, host = self.raw_path or encoded_path(self.path), self.headers.get("host", "")
+        return RequestProof(self.headers.get("dpop", ""), self.method, path, host, is_websocket, self.spent_proofs)
 
     @property
     def caller(self) -> Caller:
@@ -227,10 +253,14 @@ def bool_field(fields: Mapping[str, object], name: str) -> bool:
     return value
 
 
-def bearer_token(request: Request) -> str | None:
-    """Return the bearer token of *request* (RFC 6750 §2.1), or None."""
+def access_token_of(request: Request) -> tuple[str, str]:
+    """Return the scheme and the token in the Authorization header; both empty without one.
+
+    The scheme is ``bearer`` (RFC 6750 §2.1) or ``dpop`` (RFC 9449 §7.1).
+    """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+    scheme, token = scheme.lower(), token.strip()
+    return (scheme, token) if scheme in ("bearer", "dpop") and token else ("", "")
 
 
 def error_response(error: Refused | TryLater | ConfigurationError) -> Response:
@@ -244,28 +274,49 @@ def error_response(error: Refused | TryLater | ConfigurationError) -> Response:
         _log.error("this server is misconfigured, the request fails: %s", error)  # rule 5
         return _try_later(CONFIGURATION_RETRY_SECONDS)
     if isinstance(error, InsufficientScope):
-        return challenge(None, scope=error.scope)
+        return challenge(None, scope=error.scope, scheme=error.scheme)
     if isinstance(error, InvalidToken):
         return challenge(None if error.reason == "missing" else error)
+    if isinstance(error, InvalidProof):
+        return _proof_refused(error)
     body = {"error": error.code, "error_description": str(error)}
     if error.reason != error.code:
         body["reason"] = error.reason
     return json_response(body, STATUS.get(type(error), 400))
 
 
-def challenge(error: InvalidToken | None, *, scope: str = "") -> Response:
-    """Return a 401 with a challenge (rule 4), or with *scope* a 403 that asks for more scope.
+def challenge(error: InvalidToken | None, *, scope: str = "", scheme: str = "Bearer") -> Response:
+    """Return a 401 with a challenge (rule 4), or with *scope* a 403 that asks for more scope, under *scheme*.
 
     Without *error* the challenge is bare, because the request had no token (RFC 6750 §3.1).
     """
     if scope:
-        header = f'Bearer realm="unbroken", error="insufficient_scope", scope="{scope}"'
+        header = _scheme_header(scheme, f'error="insufficient_scope", scope="{scope}"')
         return json_response({"error": "insufficient_scope", "scope": scope}, 403, _challenge_headers(header))
     if error is None:
-        return json_response({"error": "unauthorized"}, 401, _challenge_headers('Bearer realm="unbroken"'))
-    header = f'Bearer realm="unbroken", error="invalid_token", error_description="{error}", reason="{error.reason}"'
-    body = {"error": "invalid_token", "error_description": str(error), "reason": error.reason}
-    return json_response(body, 401, _challenge_headers(header))
+        return json_response({"error": "unauthorized"}, 401, _challenge_headers(f"{BEARER_REALM}, DPoP {ALGORITHMS}"))
+    return _challenge_response(error, "DPoP" if error.reason == "bound" else error.scheme)
+
+
+def _challenge_response(error: InvalidToken | InvalidProof, scheme: str) -> Response:
+    details = f'error="{error.code}", error_description="{error}", reason="{error.reason}"'
+    body = {"error": error.code, "error_description": str(error), "reason": error.reason}
+    return json_response(body, 401, _challenge_headers(_scheme_header(scheme, details)))
+
+
+def _scheme_header(scheme: str, details: str) -> str:
+    return f"{PROOF_REALM}, {details}, {ALGORITHMS}" if scheme == "DPoP" else f"{BEARER_REALM}, {details}"
+
+
+def _proof_refused(error: InvalidProof) -> Response:
+    """Return the response for a bad proof: RFC 9449 §7.1 with an access token, otherwise §5."""
+    if error.at_resource:
+        response = _challenge_response(error, "DPoP")
+    else:
+        response = json_response({"error": error.code, "error_description": str(error), "reason": error.reason}, 400)
+    if isinstance(error, NonceRequired):  # RFC 9449 §8 and §9
+        return replace(response, headers={**response.headers, NONCE_HEADER: error.nonce})
+    return response
 
 
 def _challenge_headers(header: str) -> dict[str, str]:

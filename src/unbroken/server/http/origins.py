@@ -24,8 +24,8 @@ __all__ = ["CSRF_HEADER", "AllowedOrigins", "Cors"]
 
 CSRF_HEADER = "x-unbroken"  # only a script can send it, and to another origin only after a preflight
 PREFLIGHT_MAX_AGE_SECONDS = 600  # an origin that is removed from the list is locked out after that time
-REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Unbroken"
-RESPONSE_HEADERS = "WWW-Authenticate, Retry-After"
+REQUEST_HEADERS = "Authorization, Content-Type, DPoP, Idempotency-Key, X-Unbroken"
+RESPONSE_HEADERS = "WWW-Authenticate, Retry-After, DPoP-Nonce"
 ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?P<port>(:[1-9][0-9]{0,4})?)"
 )

@@ -93,7 +93,7 @@ class SessionEndpoints:
     async def _end_session(self, request: Request, sid: str) -> Response:
         caller = await self._authenticator.require(request)
         if sid != caller.sid and not manages_sessions(caller):  # rule 2
-            raise InsufficientScope(SESSIONS)
+            raise _insufficient(SESSIONS, caller)
         if not await self._sessions.arevoke(sid, subject=caller.subject):
             return _not_found()
         return Response(204, NO_STORE)
@@ -106,10 +106,10 @@ class SessionEndpoints:
     async def _ticket(self, request: Request, _sid: str) -> Response:
         caller = await self._authenticator.require(request)
         if not (caller.client_id == FIRST_PARTY or caller.has_scope(SESSIONS)):  # rule 3
-            raise InsufficientScope(SESSIONS)
+            raise _insufficient(SESSIONS, caller)
         scope = await self._remaining_scope(caller.subject, caller.scope)
         if caller.scope and not scope:
-            raise InsufficientScope(caller.scope)
+            raise _insufficient(caller.scope, caller)
         ticket = await self._sessions.aticket(caller if scope == caller.scope else replace(caller, scope=scope))
         return json_response(ticket.to_response())
 
@@ -117,7 +117,7 @@ class SessionEndpoints:
         """Return the claims of a token that may manage its account's sessions. Raises InsufficientScope (rule 1)."""
         caller = await self._authenticator.require(request)
         if not manages_sessions(caller):
-            raise InsufficientScope(SESSIONS)
+            raise _insufficient(SESSIONS, caller)
         return caller
 
 
@@ -128,7 +128,7 @@ def manages_sessions(claims: Claims) -> bool:
 
 def claims_body(claims: Claims) -> ClaimsBody:
     """Return the claims of an access token as JSON, for their holder and for RFC 7662 §2.2."""
-    return {
+    body: ClaimsBody = {
         "sub": claims.subject,
         "sid": claims.sid,
         "client_id": claims.client_id,
@@ -138,6 +138,7 @@ def claims_body(claims: Claims) -> ClaimsBody:
         "iat": int(claims.issued_at),
         "exp": int(claims.expires_at),
     }
+    return {**body, "cnf": {"jkt": claims.jkt}} if claims.jkt else body
 
 
 def _page_wanted(query: str) -> tuple[int, str]:
@@ -155,6 +156,10 @@ def _page_wanted(query: str) -> tuple[int, str]:
     if not (limit.isascii() and limit.isdigit() and len(limit) <= len(str(MAX_PAGE_SESSIONS))):
         raise InvalidRequest(f"limit must be between 1 and {MAX_PAGE_SESSIONS}")
     return int(limit), fields.get("cursor", "")
+
+
+def _insufficient(scope: str, caller: Claims) -> InsufficientScope:
+    return InsufficientScope(scope, "DPoP" if caller.jkt else "Bearer")
 
 
 def _not_found() -> Response:

@@ -8,13 +8,15 @@
    holds a token may always end its session.
 4. Logout takes an access token, a refresh token, or cookies, and revokes every session that they name. A token may be
    expired, but it must be genuine.
+5. Tokens of a session that is bound to a key count only with a proof of this key, in the header ``DPoP``, also for a
+   logout: whoever has copied a token must not be able to log its user out (``ProofPolicy`` may say otherwise).
 
 The header ``Idempotency-Key`` of a refresh is a string of RFC 9651 §3.3.3
 (draft-ietf-httpapi-idempotency-key-header §2.1).
 
-5. ``"a"`` and ``a`` are one key: many clients leave out the quotes. Parameters after it are ignored.
-6. What is neither is no key: the refresh goes on as one without a key, as with servers that do not know the header.
-7. The response repeats the key that counted. A client learns from it that it may repeat the request with that key. A
+6. ``"a"`` and ``a`` are one key: many clients leave out the quotes. Parameters after it are ignored.
+7. What is neither is no key: the refresh goes on as one without a key, as with servers that do not know the header.
+8. The response repeats the key that counted. A client learns from it that it may repeat the request with that key. A
    server that knows no keys, or behind a proxy that drops them, repeats none.
 """
 
@@ -25,6 +27,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
+from unbroken.server.core.rotation import FIRST_PARTY
 from unbroken.server.core.session_info import NewSession
 from unbroken.server.grants.refresh_grant import MAX_IDEMPOTENCY_KEY_CHARS
 from unbroken.server.http.bodies import ErrorBody
@@ -35,12 +38,13 @@ from unbroken.server.http.messages import (
     Request,
     Response,
     Route,
-    bearer_token,
+    access_token_of,
     json_response,
     text_field,
 )
 from unbroken.server.http.settings import EndpointSettings
 from unbroken.server.login.authenticator import Authenticator, IsActive, subject_is_active
+from unbroken.server.proofs.verification import VerifiedProof
 from unbroken.server.sessions import Sessions
 from unbroken.tokens import TokenResponse
 
@@ -130,6 +134,7 @@ class TokenEndpoints:
         return next(iter(usable or alive or found), tokens[0])
 
     async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> TokenResponse:
+        proof = await self._proof(request, token, client_id)
         if self._is_active is not None:
             await self._revoke_if_inactive(self._is_active, token)
         return await self._sessions.arefresh_within(
@@ -139,7 +144,21 @@ class TokenEndpoints:
             client_id=client_id,
             scope=scope,
             caller=request.caller,
+            proof=proof,
         )
+
+    async def _proof(self, request: Request, token: str, client_id: str | None) -> VerifiedProof | None:
+        """Return the proof of a refresh (rule 5). Raises InvalidProof.
+
+        Of a client whose proofs are ignored, it is read only for a session that was bound before.
+        """
+        if request.proof is None:
+            return None
+        if self._sessions.proofs.policy.binding_of(client_id or FIRST_PARTY) == "off":
+            found = await self._sessions.ainspect_refresh(token)
+            if found is None or not found.session.jkt:
+                return None
+        return await self._sessions.averify_proof(request.proof)
 
     async def _revoke_if_inactive(self, is_active: IsActive, token: str) -> None:
         """Revoke the session of *token* if its subject is inactive: then ``arefresh`` rejects the token (rule 2)."""
@@ -152,18 +171,28 @@ class TokenEndpoints:
     # ---- logout and revocation (rules 3 and 4) -------------------------------------------------------------------
 
     async def _logout(self, request: Request, _sid: str) -> Response:
-        access_token, refresh_token = bearer_token(request), _field_in_body(request, "refresh_token")
+        scheme, access_token = access_token_of(request)
+        refresh_token = _field_in_body(request, "refresh_token")
         in_cookies = self._cookies.requests_cookies(request)
-        if not in_cookies and access_token is None and not refresh_token:
+        if not in_cookies and not access_token and not refresh_token:
             self._refuse_logout(request)
-        revoked = await self._sessions.alogout(access_token=access_token, refresh_token=refresh_token or None)
+        proof = await self._proof_of_logout(request, access_token if scheme == "dpop" else "")
+        revoked = await self._sessions.alogout(
+            access_token=access_token or None, refresh_token=refresh_token or None, proof=proof
+        )
         if in_cookies:  # all of them: after a logout this browser has no session
             for token in self._cookies.tokens_to_revoke(request):
-                await self._sessions.alogout(access_token=token, refresh_token=token)
+                await self._sessions.alogout(access_token=token, refresh_token=token, proof=proof)
             return self._cookies.cleared(Response(204, NO_STORE))
         if not revoked and not refresh_token:
             raise InvalidToken("this is not an access token of this server", reason="malformed")
         return Response(204, NO_STORE)
+
+    async def _proof_of_logout(self, request: Request, access_token: str = "") -> VerifiedProof | None:
+        """Return the proof of a logout; None where it needs none, or has none. Raises InvalidProof."""
+        if request.proof is None or self._sessions.proofs.policy.revoke_without_proof:
+            return None
+        return await self._sessions.averify_proof(request.proof, access_token)
 
     def _refuse_logout(self, request: Request) -> NoReturn:
         """Raise Forbidden for cookies without the CSRF header, InvalidRequest for no token at all."""
@@ -173,8 +202,9 @@ class TokenEndpoints:
 
     async def _revoke(self, request: Request, _sid: str) -> Response:
         fields = request.form()
-        token = text_field(fields, "token")
-        await self._sessions.alogout(access_token=token, refresh_token=token, client_id=_client_id(request, fields))
+        token, client_id = text_field(fields, "token"), _client_id(request, fields)
+        proof = await self._proof_of_logout(request)
+        await self._sessions.alogout(access_token=token, refresh_token=token, client_id=client_id, proof=proof)
         return Response(200, NO_STORE)
 
 
@@ -195,16 +225,16 @@ def _in_body(granted: TokenResponse) -> Response:
 
 
 def read_idempotency_key(header: str | None) -> str | None:
-    """Return the key that the value of the header has; None without one (rule 6)."""
+    """Return the key that the value of the header has; None without one (rule 7)."""
     match = _IDEMPOTENCY_KEY.fullmatch(header or "")
     if match is None:
         return None
     quoted, bare = match.groups()
-    return (bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)) or None  # rule 5
+    return (bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)) or None  # rule 6
 
 
 def _with_key(request: Request, response: Response) -> Response:
-    """Return *response* with the idempotency key that *request* was carried out for (rule 7)."""
+    """Return *response* with the idempotency key that *request* was carried out for (rule 8)."""
     key = read_idempotency_key(sent := request.headers.get("idempotency-key", ""))
     if key is None or len(key) > MAX_IDEMPOTENCY_KEY_CHARS:
         return response

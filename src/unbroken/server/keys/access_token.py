@@ -2,7 +2,8 @@
 
 1. Verified means: one of our keys, that key's own algorithm, ``typ`` at+jwt, our issuer, our audience, not expired, and
    past its ``nbf`` if it has one, the session not revoked (RFC 9068 §4, RFC 8725 §3). ``exp``, ``iss``, ``aud``,
-   ``sub``, ``sid`` and ``jti`` are required. Numbers and texts are read strictly (``strict_jwt.py``).
+   ``sub``, ``sid`` and ``jti`` are required; a ``cnf`` must be the thumbprint of a key (RFC 9449 §6.1). Numbers and
+   texts are read strictly (``strict_jwt.py``).
 2. One token has one text: a part that is not canonical base64url is refused, and so is the twin that every ECDSA
    signature has, so that another spelling of a token escapes no deny list, no cache and no log.
 3. A token that was verified before is found in a cache by its text. Expiry, revocation and the key's end are checked
@@ -10,6 +11,8 @@
 4. Whatever is wrong is InvalidToken, with the reason ``malformed``, ``expired`` or ``revoked``; never another error.
 5. The claims of a verified token are immutable, as many requests share them. Their JSON values are still dicts and
    lists, which compare, print and serialise as such (a mapping proxy does not); a copy is a plain dict or list.
+6. A token that is bound to a key is good only with a proof of this key, which is not verified here: so
+   ``verify_cached`` returns no claims of it, and who calls ``verify`` asks for the proof.
 """
 
 from __future__ import annotations
@@ -54,14 +57,18 @@ MAX_TOKEN_CHARS = 8192
 MAX_CACHED_TOKENS = 10_000
 _json = json.JSONEncoder(separators=(",", ":")).encode
 EMPTY_JSON_TEXT = '""'
-RESERVED_CLAIMS = frozenset({"iss", "sub", "aud", "client_id", "iat", "exp", "nbf", "jti", "sid", "scope", "seq", "br"})
+RESERVED_CLAIMS = frozenset(
+    {"iss", "sub", "aud", "client_id", "iat", "exp", "nbf", "jti", "sid", "scope", "seq", "br", "cnf"}
+)
+THUMBPRINT_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
     """The claims of a verified access token. Times are seconds since the Unix epoch.
 
-    ``extra`` are the application's own claims. They can be copied, not changed: requests with this token share them.
+    ``jkt`` is the RFC 7638 thumbprint of the key that the token is bound to; empty if it is bound to none. ``extra``
+    are the application's own claims. They can be copied, not changed: requests with this token share them.
     """
 
     subject: str
@@ -76,6 +83,7 @@ class Claims:
     generation: int = 0
     branch: int = 0
     extra: Mapping[str, object] = field(default_factory=dict)
+    jkt: str = ""
 
     def has_scope(self, wanted: str) -> bool:
         """Return whether every word of *wanted* is in the token's scope (RFC 6749 §3.3)."""
@@ -84,7 +92,11 @@ class Claims:
 
 def fixed_claims(row: SessionRow, issuer: str, audience: str) -> str:
     """Return the start of the JSON of all access tokens of a session: the claims that never change."""
-    fixed = {"iss": issuer, "sub": row.subject, "aud": audience, "client_id": row.client_id, "sid": row.sid}
+    fixed: dict[str, object] = {
+        "iss": issuer, "sub": row.subject, "aud": audience, "client_id": row.client_id, "sid": row.sid,
+    }  # fmt: skip
+    if row.jkt is not None:
+        fixed["cnf"] = {"jkt": _base64.encode(row.jkt)}
     return _json(fixed)[:-1]
 
 
@@ -163,9 +175,11 @@ class AccessTokenVerifier:
         return claims
 
     def verify_cached(self, token: str, revoked: Container[str], now: float) -> Claims | None:
-        """Return the claims of *token*, if it was verified before and is good at *now*; else None."""
+        """Return the claims of *token*, if it was verified before and is good at *now*; else None, and for a token that
+        needs a proof (rule 6).
+        """
         cached = self._verified.get(token)
-        if cached is None:
+        if cached is None or cached[0].jkt:
             return None
         (claims, key), now = cached, now - self._leeway
         return None if now >= claims.expires_at or now >= key.dead_from or claims.sid in revoked else claims
@@ -216,7 +230,18 @@ def _claims(body: Mapping[str, Any]) -> Claims:
     issued_at, expires_at = (read_time(body[name]) for name in ("iat", "exp"))
     seq, branch = (read_count(body[name]) for name in ("seq", "br"))
     extra = frozen({name: value for name, value in body.items() if name not in RESERVED_CLAIMS})
-    return Claims(subject, sid, client_id, scope, issuer, audience, issued_at, expires_at, jti, seq, branch, extra)
+    jkt = _thumbprint(body["cnf"]) if "cnf" in body else ""
+    return Claims(subject, sid, client_id, scope, issuer, audience, issued_at, expires_at, jti, seq, branch, extra, jkt)
+
+
+def _thumbprint(confirmation: Any) -> str:
+    """Return the thumbprint in a ``cnf`` claim. Another confirmation, which nobody here can check, is malformed."""
+    if not isinstance(confirmation, dict) or confirmation.keys() != {"jkt"}:
+        raise ValueError
+    jkt = read_text(confirmation["jkt"])
+    if len(_base64.decode(jkt)) != THUMBPRINT_BYTES:
+        raise ValueError
+    return jkt
 
 
 def _malformed() -> InvalidToken:

@@ -23,6 +23,7 @@ __all__ = ["MALFORMED_ERRORS", "MAX_TIME", "header_of", "json_object", "read_cou
 MALFORMED_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
 MAX_TIME = 253_402_300_799  # the last second of year 9999, since the Unix epoch
 MAX_COUNT = (1 << 63) - 1
+WHITESPACE = " \t\n\r"  # of JSON (RFC 8259 §2)
 
 
 def header_of(token: str, max_chars: int) -> dict[str, Any]:
@@ -43,9 +44,10 @@ def header_of(token: str, max_chars: int) -> dict[str, Any]:
 
 def json_object(data: bytes) -> dict[str, Any]:
     """Return the JSON object in *data* (rules 1 and 2)."""
-    found = json.loads(
-        data.decode(), object_pairs_hook=_unique, parse_float=_finite_number, parse_constant=_refuse_constant
-    )
+    text = data.decode().strip(WHITESPACE)
+    found, end = _decode(text)
+    if end != len(text):
+        raise ValueError
     if not isinstance(found, dict):
         raise TypeError
     return found
@@ -89,3 +91,9 @@ def _finite_number(text: str) -> float:
 
 def _refuse_constant(_: str) -> NoReturn:
     raise ValueError
+
+
+# Made once: ``json.loads`` would make a decoder with these functions each time.
+_decode = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=_finite_number, parse_constant=_refuse_constant
+).raw_decode

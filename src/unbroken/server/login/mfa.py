@@ -138,7 +138,7 @@ def _issued_key(token: str) -> bytes:
 def _new_session(about: Mapping[str, object]) -> NewSession:
     """Return what a login asked for. Raise one of ``MALFORMED_ERRORS``."""
     session = NewSession(**about)  # type: ignore[arg-type]  # checked below
-    for text in (session.client_id, session.scope, session.label):
+    for text in (session.client_id, session.scope, session.label, session.jkt):
         read_text(text)
     if not isinstance(session.coordinated, bool):
         raise TypeError

@@ -114,7 +114,7 @@ class SessionStore(Protocol):
     async def rotate(self, key: bytes, token: PresentedToken, now: float, policy: Policy) -> bool:
         """Replace the row by what ``rotation.rotate`` returns, in one atomic step, if R1 allows it; return whether.
 
-        R1 allows it for an active row for which ``rotation.may_rotate`` returns True.
+        R1 allows it for an active row for which ``rotation.has_key`` and ``rotation.may_rotate`` return True.
         """
 
     async def rotate_returning(

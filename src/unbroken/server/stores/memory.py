@@ -81,6 +81,8 @@ class MemorySessionStore:
             row = self._rows.get(key)
             if row is None or binding not in (None, row.binding) or rotation.why_inactive(row, now):
                 return None
+            if not rotation.has_key(row, token):
+                return None
             if not rotation.may_rotate(row, token):
                 return None
             self._rows[key] = after = rotation.rotate(row, token, now, policy)

@@ -87,7 +87,8 @@ ALTER TABLE unbroken_session
     ADD COLUMN presenter text NOT NULL DEFAULT '',
     ADD COLUMN used_earlier_at float8;
 """
-STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS, UNREVOKED, PARTIES)
+KEYS_OF_CLIENTS = "ALTER TABLE unbroken_session ADD COLUMN jkt bytea"  # NULL takes no space in a row
+STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS, UNREVOKED, PARTIES, KEYS_OF_CLIENTS)
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")

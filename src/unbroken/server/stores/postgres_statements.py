@@ -42,6 +42,7 @@ WHERE key = %(key)s AND generation = %(generation)s
     AND CASE WHEN first_used_branch IS NULL THEN branch = %(branch)s OR NOT coordinated
              ELSE first_used_branch = %(branch)s END
     AND revoked_at IS NULL AND idle_expires_at > %(now)s AND expires_at > %(now)s
+    AND (jkt IS NULL OR jkt = %(jkt)s)
 """
 ROTATE = f"{R1} RETURNING {WITHOUT_FLUSH}"
 ROTATE_RETURNING = f"""

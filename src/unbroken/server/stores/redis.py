@@ -127,6 +127,7 @@ class RedisSessionStore:
             repr(policy.grace),
             repr(rotation.hour_of(now)),
             int(coordinated),
+            b"" if token.jkt is None else b"=" + token.jkt,
         )
         name, (_, epoch) = self._names.session(key)[0], self._names.subject(subject)
         if not self._driver.cluster:

@@ -5,6 +5,7 @@ field is None. Numbers are as Python wrote them and are passed on unchanged, so 
 
     g b t1 b1 t2 b2 a s u i x r w v   the changing fields of a ``SessionRow`` (``redis_rows.CHANGING_FIELDS``)
     d p h k ue                        the same, of the parties; empty for the default
+    j                                 the thumbprint of the session's key; it never changes
     e                                 the subject's epoch at login; a later epoch revokes the session
     o                                 the announce_until of a revocation that was not announced yet
     n                                 the id of the last change: a repeated change is made once
@@ -45,14 +46,16 @@ return 1
 
 # R1: the condition is that of ``rotation.present``, the change that of ``rotation.rotate``. Returns the session's
 # epoch if it rotated. KEYS: hash; the subject's epoch, where it is in the same slot. ARGV: generation, branch, now,
-# now + refresh_ttl, idempotency_hash, generation + 1, party, grace, the hour of now, 1 for a coordinated session.
+# now + refresh_ttl, idempotency_hash, generation + 1, party, grace, the hour of now, 1 for a coordinated session, the
+# proven thumbprint or empty.
 ROTATE = script("""
-local row = redis.call('HMGET', KEYS[1], 'g', 's', 'r', 'i', 'x', 't1', 'b1', 'e', 'b', 'a', 'h', 'k', 'u', 'ue')
+local row = redis.call('HMGET', KEYS[1], 'g', 's', 'r', 'i', 'x', 't1', 'b1', 'e', 'b', 'a', 'h', 'k', 'u', 'ue', 'j')
 local generation, first_used, revoked_at, idle_expires_at, expires_at = row[1], row[2], row[3], row[4], row[5]
 local rotated_at, promoted_branch, epoch, branch, key = row[6], row[7], row[8], row[9], row[10]
 local shared, streak, used_at, used_earlier_at = row[11], row[12], row[13], row[14]
 local now = tonumber(ARGV[3])
 if generation ~= ARGV[1] or (revoked_at or '') ~= '' then return false end
+if (row[15] or '') ~= '' and row[15] ~= ARGV[11] then return false end
 if tonumber(idle_expires_at) <= now or tonumber(expires_at) <= now then return false end
 if (first_used or '') == '' and ARGV[10] == '1' then first_used = branch end
 if (first_used or '') ~= '' and first_used ~= ARGV[2] then return false end

@@ -31,7 +31,7 @@ UPDATE session SET
 WHERE key = :key AND generation = :generation
     AND CASE WHEN first_used_branch IS NULL THEN branch = :branch OR NOT coordinated
              ELSE first_used_branch = :branch END
-    AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now
+    AND revoked_at IS NULL AND idle_expires_at > :now AND expires_at > :now AND (jkt IS NULL OR jkt = :jkt)
 """
 ROTATE_RETURNING = f"""{ROTATE}
     AND client_id = coalesce(:client_id, client_id) AND issuer = coalesce(:issuer, issuer)

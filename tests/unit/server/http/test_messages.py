@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.logins import CaseSensitiveLogins
 from unbroken.errors import InvalidRequest
-from unbroken.server.http.messages import Request, bearer_token, text_field
+from unbroken.server.http.messages import Request, access_token_of, text_field
 
 JSON = {"content-type": "application/json"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -53,7 +53,16 @@ def test_a_missing_parameter_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("header", "token"),
-    [("Bearer abc", "abc"), ("bearer  abc ", "abc"), ("Bearer ", None), ("Basic abc", None), ("", None)],
+    [
+        ("Bearer abc", ("bearer", "abc")),
+        ("bearer  abc ", ("bearer", "abc")),
+        ("DPoP abc", ("dpop", "abc")),
+        ("dPOP abc", ("dpop", "abc")),
+        ("Bearer ", ("", "")),
+        ("DPoP", ("", "")),
+        ("Basic abc", ("", "")),
+        ("", ("", "")),
+    ],
 )
-def test_a_bearer_token_is_read_from_the_authorization_header(header: str, token: str | None) -> None:
-    assert bearer_token(Request("GET", "/", {"authorization": header})) == token
+def test_a_token_and_its_scheme_are_read_from_the_authorization_header(header: str, token: tuple[str, str]) -> None:
+    assert access_token_of(Request("GET", "/", {"authorization": header})) == token
