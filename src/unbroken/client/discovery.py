@@ -24,7 +24,7 @@ from unbroken._http import (
 )
 from unbroken._single_flight import SingleFlight
 from unbroken._time import Duration, to_seconds
-from unbroken.client.core import backends
+from unbroken.client.core import backends, known_servers
 from unbroken.client.core.dialect import Dialect, RepeatedRefresh
 from unbroken.client.core.metadata import (
     AuthorizationServer,
@@ -46,7 +46,13 @@ HEADERS = {"accept": "application/json"}
 
 
 class OAuth2:
-    """``oauth2(token_endpoint)`` is the dialect of a server; ``oauth2.discover(issuer)`` asks the server for it."""
+    """``oauth2(token_endpoint)`` is the dialect of a server; ``oauth2.discover(issuer)`` asks the server for it.
+
+    ``oauth2.google(client_id, …)``, ``github``, ``microsoft`` and ``keycloak`` know the manners of these servers.
+    """
+
+    github, google = staticmethod(known_servers.github), staticmethod(known_servers.google)
+    keycloak, microsoft = staticmethod(known_servers.keycloak), staticmethod(known_servers.microsoft)
 
     def __call__(
         self,
@@ -60,6 +66,9 @@ class OAuth2:
         origins: tuple[str, ...] = (),
         over: tuple[str, ...] = (),
         repeated_refresh: RepeatedRefresh = "learn",
+        authorization_endpoint: str = "",
+        device_authorization_endpoint: str = "",
+        issuer: str = "",
     ) -> Dialect:
         """Return the dialect of an OAuth 2.0 server (RFC 6749; revocation RFC 7009).
 
@@ -67,8 +76,9 @@ class OAuth2:
         form; without one, *client_id* goes into the form. *resource* goes along with each refresh (RFC 8707). *origins*
         are those of the API, by default that of the token endpoint. *over* are the words with which this server says,
         in ``error``, that a refresh token is dead, besides ``invalid_grant`` and GitHub's ``bad_refresh_token``.
-        *repeated_refresh* is what it does with a refresh that it gets twice (see ``Dialect``).
-        Raise ConfigurationError for a value that cannot work.
+        *repeated_refresh* is what it does with a refresh that it gets twice (see ``Dialect``). A person logs in at
+        *authorization_endpoint* with a browser, at *device_authorization_endpoint* with a code; a redirect that names
+        another *issuer* is refused. Raise ConfigurationError for a value that cannot work.
         """
         return backends.oauth2(
             token_endpoint,
@@ -80,6 +90,9 @@ class OAuth2:
             origins=origins,
             over=over,
             repeated_refresh=repeated_refresh,
+            authorization_endpoint=authorization_endpoint,
+            device_authorization_endpoint=device_authorization_endpoint,
+            issuer=issuer,
         )
 
     def discover(
