@@ -19,7 +19,14 @@ from unbroken.errors import TryLater, UnbrokenError
 
 T = TypeVar("T")
 
-__all__ = ["SingleFlight"]
+__all__ = ["SingleFlight", "flights_under_way"]
+
+THREAD_NAME = "unbroken-refresh"
+
+
+def flights_under_way() -> list[threading.Thread]:
+    """Return the threads of all flights of this process that have not ended."""
+    return [thread for thread in threading.enumerate() if thread.name == THREAD_NAME]
 
 
 class SingleFlight(Generic[T]):
@@ -57,7 +64,7 @@ class SingleFlight(Generic[T]):
                 if after:
                     after()
 
-        self._thread = threading.Thread(target=run, name="unbroken-refresh")  # rule 4
+        self._thread = threading.Thread(target=run, name=THREAD_NAME)  # rule 4
         try:
             timer.start()
             self._thread.start()

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from unbroken.client.stores.redis import RedisStore
 from unbroken.client.stores.sqlite import SqliteStore
 from unbroken.testing import LoopbackServer
 
-SOON_SECONDS = 3.0
+SOON_SECONDS, MEDIAN_SECONDS = 3.0, 1.0
 STORES = ("file", "sqlite", "redis", "postgres")
 
 
@@ -65,7 +66,7 @@ def test_a_refresh_that_a_killed_process_began_is_finished_soon(
     if machine == "another machine":
         store._lease_lock._machine_lock = None
     with LoopbackServer() as loopback:
-        session = Session(dialect_of(server, loopback.url), store)
+        session = Session(dialect_of(server, loopback.url), store, window=None)  # a kill is followed by one at once
         granted = loopback.sessions.create("ada", coordinated=server == "own")
         session.import_tokens(granted.to_response())
         for _ in range(kills):
@@ -79,4 +80,6 @@ def test_a_refresh_that_a_killed_process_began_is_finished_soon(
             assert session.newer_token(token) != token
             took.append(time.monotonic() - began)
         assert loopback.alarms() == 0
-    assert max(took) < SOON_SECONDS
+    assert max(took) < SOON_SECONDS, took
+    if machine == "this machine":  # another one has to wait for the end of the lease
+        assert median(took) < MEDIAN_SECONDS, took

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from unbroken.cli.ending import finish_refreshes
 from unbroken.cli.terminal import say
 from unbroken.errors import UnbrokenError
 
@@ -123,6 +124,10 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status."""
     _prepare_streams()
     logging.basicConfig(format="unbroken: %(message)s")  # a warning looks like the other lines of a command
+    return finish_refreshes(_run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
     try:
         status = unbroken.main(arguments, "unbroken", standalone_mode=False)
         sys.stdout.flush()

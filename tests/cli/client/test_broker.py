@@ -6,6 +6,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.cli.client.shell import Shell, one_line
 from tests.support.backend import PASSWORD, Backend
 from tests.support.services import unavailable
 from tests.support.strict_server import StrictServer
+from tests.support.waiting import until
+from unbroken.cli.ending import WAITING
 
 
 @pytest.fixture
@@ -114,6 +117,31 @@ def test_a_signal_ends_it_and_removes_the_socket(
 ) -> None:
     assert broker.end(how) == (0, "")
     assert not socket.exists()
+
+
+def test_a_signal_in_mid_refresh_ends_it_when_the_tokens_are_stored(shell: Shell) -> None:
+    """Who waits for the token is told so soon, and a strict server sees no token twice."""
+    with StrictServer(lifetime=1.0).run() as strict:
+        login = ["login", strict.url, "--as", "api", "--token-endpoint", strict.url + "/token", "--user", "ada"]
+        assert shell(*login, "--password-stdin", given="pw").returncode == 0
+        socket = shell.home / "b.sock"
+        with background(shell, "broker", UNBROKEN_BROKER=str(socket)) as started, ThreadPoolExecutor(1) as pool:
+            strict.delay = 5.0
+            asked = len(strict.forms)
+            time.sleep(1.1)
+            waiting = pool.submit(lambda: unix_client(socket).get("/api/token"))
+            until(lambda: len(strict.forms) > asked)
+            began = time.monotonic()
+            started.process.send_signal(signal.SIGTERM)
+            response = waiting.result()
+            assert (response.status_code, response.text) == (503, "the broker is ending\n")
+            assert response.headers["retry-after"] == "1"
+            assert time.monotonic() - began < 4.0
+            until(lambda: not socket.exists())
+            assert started.wait() == (0, f"unbroken: {WAITING}\n")
+        strict.delay = 0.0
+        assert shell("token", "api").returncode == 0
+        assert strict.reuses == 0
 
 
 def test_a_second_one_is_refused_and_what_a_killed_one_left_is_replaced(

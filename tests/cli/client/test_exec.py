@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+from tests.cli.client.background import background
 from tests.cli.client.shell import Shell, one_line
 from tests.support.services import unavailable
 from tests.support.strict_server import StrictServer
@@ -52,6 +53,24 @@ def test_a_long_command_gets_good_tokens_from_a_broker_of_its_own(shell: Shell) 
         assert server.reuses == 0
         assert server.refreshes >= 2
         until(lambda: not Path(socket).parent.exists(), "the broker ends with the command", 10)
+
+
+def test_a_command_that_ends_in_mid_refresh_does_not_cut_it_off(shell: Shell) -> None:
+    if shutil.which("curl") is None:
+        unavailable("curl", "apt-get install curl")
+    with StrictServer(lifetime=1.0).run() as server:
+        login = ["login", server.url, "--as", "api", "--token-endpoint", server.url + "/token", "--user", "ada"]
+        assert shell(*login, "--password-stdin", given="pw").returncode == 0
+        changed = Path(shell.home, "changed")
+        script = f"echo $UNBROKEN_BROKER; touch {changed}; sleep 1.2; {ASK} --max-time 0.5"
+        with background(shell, "exec", "api", "--broker", "--", "sh", "-c", script) as command:
+            until(changed.exists)
+            server.delay = 6.0
+            assert command.wait() == (28, "")
+        until(lambda: not Path(command.ready.strip()).parent.exists(), "the broker ends", 15)
+        server.delay = 0.0
+        assert shell("token", "api").returncode == 0
+        assert server.reuses == 0
 
 
 def test_the_broker_of_a_command_is_no_child_of_it_and_ends_with_it(api: Shell) -> None:

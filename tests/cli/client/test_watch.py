@@ -15,6 +15,7 @@ from tests.cli.client.shell import Shell, one_line
 from tests.support.backend import PASSWORD, Backend
 from tests.support.strict_server import StrictServer
 from tests.support.waiting import until
+from unbroken.cli.ending import WAITING
 
 
 def test_the_file_has_a_good_token_at_every_moment(shell: Shell) -> None:
@@ -57,6 +58,23 @@ def test_a_signal_ends_it_and_removes_the_file(api: Shell, how: signal.Signals) 
         assert watcher.end(how) == (0, "")
     assert not (api.home / "token").exists()
     assert [path for path in api.home.iterdir() if path.name.startswith(".token")] == []
+
+
+def test_a_signal_in_mid_refresh_removes_the_file_at_once_and_the_tokens_are_stored(shell: Shell) -> None:
+    with StrictServer(lifetime=1.0).run() as strict:
+        login = ["login", strict.url, "--as", "api", "--token-endpoint", strict.url + "/token", "--user", "ada"]
+        assert shell(*login, "--password-stdin", given=PASSWORD).returncode == 0
+        with background(shell, "token", "api", "--watch", "token") as watcher:
+            strict.delay = 4.0
+            asked = len(strict.forms)
+            until(lambda: len(strict.forms) > asked)
+            watcher.process.send_signal(signal.SIGTERM)
+            until(lambda: not (shell.home / "token").exists(), "the file is removed", 1.5)
+            assert watcher.wait() == (0, f"unbroken: {WAITING}\n")
+        assert not (shell.home / "token").exists()
+        strict.delay = 0.0
+        assert shell("token", "api").returncode == 0
+        assert strict.reuses == 0
 
 
 def test_another_programs_refresh_is_in_the_file_at_once(api: Shell, server: Backend) -> None:

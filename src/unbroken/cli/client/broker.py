@@ -11,6 +11,7 @@
 2. All requests share one ``Session`` for each name, so that many programs cost one refresh.
 3. A connection carries one request. Connections, bytes and seconds are bounded; a connection too many gets 503.
 4. A session that is over is opened anew by the next request, because somebody may have logged in meanwhile.
+5. At the end, requests under way have two seconds; the process waits for a refresh under way (``cli/ending.py``).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ MAX_HEAD_BYTES = 8 * 1024
 MAX_BODY_BYTES = 16 * 1024  # of a rejected token
 REQUEST_SECONDS = 5.0  # for a request to arrive, and for its response to be read
 SHORT_SECONDS = 0.2
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 
 
@@ -104,16 +105,12 @@ async def _serve(
         loop.add_signal_handler(number, end.set)
     if ended:
         ended(end.set)
-    tokens = SessionTokens(names)
-    connections = Connections(tokens)
+    connections = Connections(SessionTokens(names))
     server = await asyncio.start_unix_server(connections.answer, sock=sock, backlog=BACKLOG)
     ready()
     await end.wait()
     server.close()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await connections.finish()
-            await tokens.aclose()
+    await connections.finish()
 
 
 class SessionTokens:
@@ -132,10 +129,6 @@ class SessionTokens:
         session = await self._session(name)
         await self._noticing_end(name, session.anewer_token(rejected))
         return session, await session._aauthorize()
-
-    async def aclose(self) -> None:
-        """Wait for refreshes under way."""
-        await asyncio.gather(*(session.aclose() for session in self._sessions.values()), return_exceptions=True)
 
     async def _session(self, name: str) -> ProfileSession:
         if self._names and name not in self._names:
@@ -167,7 +160,7 @@ class Connections:
         try:
             if is_own_connection(writer.get_extra_info("socket")):  # rule 1
                 await self._respond(h11.Connection(h11.SERVER, MAX_HEAD_BYTES), reader, writer)
-        except (OSError, TimeoutError, h11.ProtocolError):
+        except (OSError, TimeoutError, asyncio.CancelledError, h11.ProtocolError):
             pass  # the program has gone, or reads too slowly
         finally:
             self._open.discard(task)
@@ -176,8 +169,12 @@ class Connections:
             writer.close()
 
     async def finish(self) -> None:
-        """Wait until the connections that are open have their responses."""
-        await asyncio.gather(*self._open, return_exceptions=True)
+        """Wait until the connections that are open have their responses; who waits for a token is sent away."""
+        if self._open:
+            _, waiting = await asyncio.wait(self._open, timeout=CLOSE_SECONDS)  # rule 5
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _respond(
         self, protocol: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -189,6 +186,8 @@ class Connections:
             status, headers, text = await self._response(request, body)
         except RequestError as error:
             status, headers, text = error.status, {"content-type": TEXT, **error.headers}, f"{error}\n"
+        except asyncio.CancelledError:  # by finish()
+            status, headers, text = 503, {"content-type": TEXT, "retry-after": "1"}, "the broker is ending\n"
         except h11.RemoteProtocolError as error:
             status, headers, text = error.error_status_hint, {"content-type": TEXT}, "this is no HTTP request\n"
         async with asyncio.timeout(REQUEST_SECONDS):

@@ -4,6 +4,7 @@
    pidfd where the system has them, else by looking twice a second.
 2. The command starts when the broker listens, and not at all if it cannot.
 3. Its socket is in a new folder of mode 0700, and removed with it.
+4. A command may end in the middle of a refresh: its tokens are waited for, as at the end of every program.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from unbroken._single_flight import flights_under_way
 from unbroken.cli.client.broker import serve_sessions
 from unbroken.errors import ConfigurationError, UnbrokenError
 
@@ -68,6 +70,8 @@ def _run(path: Path, name: str, command: int, answer: int) -> None:
         tell(str(error).encode())
     finally:
         shutil.rmtree(path.parent, ignore_errors=True)
+        for refresh in flights_under_way():  # rule 4
+            refresh.join()
 
 
 def _watch(process: int, end: Callable[[], None]) -> None:

@@ -6,6 +6,7 @@
 3. At the end the file is removed: a token that nobody keeps good would only be a wrong one later. After a kill -9 it
    stays, and the next watcher replaces it.
 4. While no refresh is possible, the file keeps the last token, and a line on standard error says why.
+5. A signal removes the file at once. The process then waits for a refresh under way (``cli/ending.py``).
 """
 
 from __future__ import annotations
@@ -43,23 +44,48 @@ def watch(name: str, target: str) -> None:
 
 
 def _watch_file(session: ProfileSession, target: Path) -> None:
-    ended, file = threading.Event(), TokenFile(target)
+    with TokenFile(target) as file:
+        watcher = _Watcher(session, file)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: watcher.ended.set())
+        threading.Thread(target=watcher.run, name="unbroken-watch", daemon=True).start()
+        watcher.ended.wait()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    with session, file:
-        tokens = session.fresh_tokens()
-        file.write(tokens.tokens.access_token)
-        say(f"the token is in {file.path}")
-        sys.stdout.flush()
+        signal.signal(number, signal.default_int_handler)  # the next one ends what is left
+    if watcher.error is not None:
+        raise watcher.error
+
+
+class _Watcher:
+    """Keeps *file* good in a thread, so that a signal need not wait for the server (rule 5)."""
+
+    def __init__(self, session: ProfileSession, file: TokenFile) -> None:
+        self._session, self._file = session, file
+        self.ended = threading.Event()
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Keep the file good until *ended* is set; set it, and *error*, if that is no longer possible."""
+        try:
+            self._file.write(self._session.fresh_tokens().tokens.access_token)
+            say(f"the token is in {self._file.path}")
+            sys.stdout.flush()
+            self._keep()
+        except BaseException as error:  # noqa: BLE001  # the main thread raises it
+            self.error = error
+        finally:
+            self.ended.set()
+
+    def _keep(self) -> None:
         complaint = ""
-        while not ended.wait(POLL_SECONDS):
+        while not self.ended.wait(POLL_SECONDS):
             try:
-                tokens, complaint = session.fresh_tokens(), ""  # rule 2
+                self._file.write(self._session.fresh_tokens().tokens.access_token)  # rule 2
+                complaint = ""
             except TryLater as error:  # rule 4
                 if str(error) != complaint:
                     complaint = str(error)
                     print(f"unbroken: {complaint}", file=sys.stderr)
-            file.write(tokens.tokens.access_token)
 
 
 class TokenFile:
@@ -72,6 +98,7 @@ class TokenFile:
         except OSError as error:
             raise ConfigurationError(f"the folder {path.parent} cannot be used: {error.strerror}") from error
         self.path = folder / path.name
+        self._lock, self._is_removed = threading.Lock(), False
         require_private_folder(folder)
         self._content()
 
@@ -79,13 +106,16 @@ class TokenFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError):
+            self._is_removed = True
             os.unlink(self.path)
 
     def write(self, token: str) -> None:
-        """Write *token* if it is not there."""
+        """Write *token* if it is not there, and the file was not removed."""
         data = token.encode() + b"\n"
-        if self._content() != data:
+        with self._lock:
+            if self._is_removed or self._content() == data:
+                return
             try:
                 replace_private(self.path, data)
             except OSError as error:
