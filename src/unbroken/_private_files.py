@@ -36,7 +36,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unbroken._fork import ForkGate, close_copy, register_fork_aware
+from unbroken._concurrency import ForkGate, close_copy, register_fork_aware
 from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
 
 try:

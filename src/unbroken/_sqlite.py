@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from unbroken._fork import ForkGate
+from unbroken._concurrency import ForkGate
 from unbroken.errors import ConfigurationError
 
 __all__ = ["BUSY_CODES", "fork_gate", "require_own_file", "use_wal"]

@@ -29,7 +29,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-from unbroken._fork import close_copy, register_fork_aware
+from unbroken._concurrency import close_copy, register_fork_aware
 from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, NotSent, ResponseLost, Send, is_loopback
 
 __all__ = ["http_sender"]

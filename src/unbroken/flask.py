@@ -31,7 +31,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, default_ex
 from werkzeug.local import LocalProxy
 
 from unbroken._arguments import checked_class
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidRequest
 from unbroken.server.core.proof import raw_path_of
 from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
@@ -173,10 +173,14 @@ def _view(endpoints: Endpoints, route: Route) -> Callable[..., FlaskResponse]:
 def _to_request(body: bytes = b"") -> Request:
     headers = {name.lower(): value for name, value in request.headers.items()}  # WSGI has joined repeated ones
     path = request.root_path.rstrip("/") + request.path  # as browsers see it
-    query, target = request.query_string.decode("latin-1"), request.environ.get("REQUEST_URI") or ""
-    raw = raw_path_of(request.environ.get("RAW_URI") or target, path)
+    query = request.query_string.decode("latin-1")
+    raw = raw_path_of(_target(), path) if "dpop" in headers else ""  # only a proof needs it
     spent = request.environ.setdefault(SPENT_PROOFS, set())
     return Request(request.method, path, headers, body, request.remote_addr or "", query, raw, spent)
+
+
+def _target() -> str:
+    return str(request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI") or "")
 
 
 def _with_nonce(response: FlaskResponse, nonce: str) -> FlaskResponse:

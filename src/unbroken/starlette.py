@@ -235,7 +235,9 @@ def _to_request(scope: Scope, body: bytes = b"") -> Request:
     if scope["type"] == "websocket":  # HTTP/2 has no such header, and pages cannot send one
         headers["upgrade"] = "websocket"
     client, query = scope.get("client"), scope.get("query_string", b"").decode("latin-1")
-    path, raw = scope["path"], raw_path_of(scope.get("raw_path", b"").decode("latin-1"), scope["path"])
+    path, raw = scope["path"], ""
+    if "dpop" in headers:  # only a proof needs it
+        raw = raw_path_of(scope.get("raw_path", b"").decode("latin-1"), path)
     spent = scope.setdefault(SPENT_PROOFS, set())
     return Request(scope.get("method", "GET"), path, headers, body, client[0] if client else "", query, raw, spent)
 

@@ -28,9 +28,8 @@ import ssl
 from typing import Literal
 
 from unbroken._arguments import checked_class
-from unbroken._fork import register_fork_aware
+from unbroken._concurrency import register_fork_aware, run_sync
 from unbroken._http import HttpRequest, NotSent, ResponseLost
-from unbroken._sync import run_sync
 from unbroken._time import SYSTEM_CLOCK, Clock
 from unbroken._transport import http_sender
 from unbroken._verify.cached import CacheAges, RefreshingValue

@@ -17,7 +17,7 @@ import pytest
 from tests.support.attacks import Attacks
 from tests.support.commands import unbroken
 from unbroken._base64 import encode
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidToken, LoginRefused
 from unbroken.server import Keyring, MemorySessionStore, Sessions, open_store
 from unbroken.server.core.refresh_token import RefreshToken

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.attacks import Attacks
 from unbroken._base64 import decode, encode
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken._time import Clock
 from unbroken.errors import ConfigurationError, InvalidToken, LoginRefused, TryLater
 from unbroken.server import MemorySessionStore, Sessions

@@ -13,7 +13,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from tests.support.attacks import Attacks
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidRequest
 from unbroken.server import Accounts, MemorySessionStore
 from unbroken.server.stores import Account, open_store

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.attacks import Attacks
 from tests.support.faces import FACES, PASSWORD, authorization
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, LoginRefused
 from unbroken.server import MemorySessionStore, Sessions, SessionStore, open_store
 from unbroken.server.core.session_info import NewSession

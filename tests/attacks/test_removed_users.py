@@ -13,7 +13,7 @@ from argon2 import PasswordHasher
 
 from tests.support.attacks import Attacks
 from tests.support.commands import unbroken
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, LoginRefused
 from unbroken.server import Accounts, Endpoints, MfaRequired, Sessions
 from unbroken.server.core.session_info import NewSession

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.attacks import Attacks
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidGrant, InvalidRequest, InvalidToken
 from unbroken.server import MemorySessionStore, Policy, Sessions, SqliteSessionStore, open_store
 from unbroken.server.core.rotation import SessionRow

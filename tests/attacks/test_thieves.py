@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.attacks import Attacks
 from tests.support.faces import FACES
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidGrant, TryLater
 from unbroken.server import Endpoints, Sessions
 from unbroken.server.core.rotation import Policy

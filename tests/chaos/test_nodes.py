@@ -20,7 +20,7 @@ TABS = 64
 @pytest.fixture
 def row_of(pair: Pair) -> Callable[[str], SessionRow]:
     """The newest row of a subject."""
-    from unbroken._sync import run_sync
+    from unbroken._concurrency import run_sync
 
     store: SessionStore = open_store(pair.store)
     yield lambda subject: run_sync(store.sessions(subject))[0]

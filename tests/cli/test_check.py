@@ -14,7 +14,7 @@ import pytest
 
 import unbroken.cli.check as checking
 from tests.support.services import Service, free_port
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.cli import check as check_store
 from unbroken.cli.app import run
 from unbroken.cli.check import _check_proxy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.cli.app import run
 from unbroken.server import Accounts, Sessions, SqliteSessionStore
 from unbroken.server.keys.keyring import new_signing_key

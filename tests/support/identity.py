@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from tests.support.backend import PASSWORD, running
 from unbroken import Session
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.server import MemorySessionStore, Sessions
 from unbroken.server.keys.keyring import new_mac_key, new_signing_key
 from unbroken.starlette import routes

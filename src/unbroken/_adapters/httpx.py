@@ -21,7 +21,7 @@ from functools import cache
 from typing import Any
 
 from unbroken._arguments import checked_class
-from unbroken._fork import register_fork_aware
+from unbroken._concurrency import register_fork_aware
 from unbroken.client.core.body import CODING_HEADERS, BodyBuffer, ReplayedStream, Rewind, rewinder
 from unbroken.client.core.content_coding import DecodedBody, decode_body
 from unbroken.client.core.request_flow import NOT_OUR_RESPONSE, SendWith, adrive, aperform, drive, perform

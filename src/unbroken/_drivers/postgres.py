@@ -27,6 +27,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import PoolTimeout
 
+from unbroken._concurrency import in_sync_context, run_sync
 from unbroken._drivers.event_loops import asyncio_loop, in_worker_thread
 from unbroken._drivers.postgres_clients import BlockingClient, LoopClient, PostgresClient, run_to_end
 from unbroken._drivers.postgres_connection import (
@@ -37,7 +38,6 @@ from unbroken._drivers.postgres_connection import (
     parse_url,
     translate_error,
 )
-from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import UnbrokenError
 
 __all__ = ["PostgresDriver", "Statement"]

@@ -28,10 +28,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError
 from redis.retry import Retry
 
+from unbroken._concurrency import in_sync_context, run_sync
 from unbroken._drivers.event_loops import asyncio_loop, in_worker_thread
 from unbroken._drivers.redis_clients import BlockingClient, Command, LoopClient, RedisClient, Subscriber
 from unbroken._drivers.redis_errors import DEFINITE, ServerInfo, translating_errors
-from unbroken._sync import in_sync_context, run_sync
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["Command", "RedisDriver", "Subscriber", "script"]

@@ -22,9 +22,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from unbroken._fork import register_fork_aware
+from unbroken._concurrency import in_sync_context, register_fork_aware
 from unbroken._single_flight import SingleFlight
-from unbroken._sync import in_sync_context
 from unbroken.errors import TryLater
 
 __all__ = ["CacheAges", "RefreshingValue", "retry_delay", "wait_for"]

@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 
 from unbroken._arguments import checked_class
 from unbroken._bounded_cache import BoundedCache
-from unbroken._fork import register_fork_aware
+from unbroken._concurrency import register_fork_aware
 from unbroken._http import (
     HttpRequest,
     HttpResponse,

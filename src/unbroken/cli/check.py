@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from unbroken._concurrency import run_sync
 from unbroken._http import is_loopback
-from unbroken._sync import run_sync
 from unbroken.cli.build import build_store, conflicts, encryption_keys
 from unbroken.cli.options import environment_variable, option
 from unbroken.cli.settings import Settings, SettingsResult, setting_definitions, with_settings

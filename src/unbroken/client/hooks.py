@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from unbroken._fork import register_fork_aware
+from unbroken._concurrency import register_fork_aware
 from unbroken.client.core.events import ClientEvent
 from unbroken.tokens import Tokens
 

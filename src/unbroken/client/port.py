@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import logging
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -37,7 +38,7 @@ from unbroken.client.core.token_store import PERMANENT_LEASE, Lease, StoredSessi
 from unbroken.errors import LoginRefused, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
-__all__ = ["BlockingPort", "MfaPrompt"]
+__all__ = ["BlockingPort", "MfaPrompt", "standard_sender"]
 
 _log = logging.getLogger("unbroken")
 
@@ -189,3 +190,19 @@ class _AsyncLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.__exit__(kind, error, trace)
+
+
+def standard_sender(tls: ssl.SSLContext | None) -> Send:
+    """Return the library's sender. It is imported at the first request: programs that send none start faster."""
+
+    sender: Send | None = None
+
+    def send(request: HttpRequest, timeout: float) -> HttpResponse:
+        nonlocal sender
+        if sender is None:
+            from unbroken._transport import http_sender  # noqa: PLC0415
+
+            sender = http_sender(tls)
+        return sender(request, timeout)
+
+    return send

@@ -32,9 +32,8 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from unbroken._fork import is_worker_process, register_fork_aware
+from unbroken._concurrency import is_worker_process, register_fork_aware, run_sync
 from unbroken._single_flight import SingleFlight
-from unbroken._sync import run_sync
 from unbroken._time import Clock
 from unbroken.client.core.dialect import Dialect
 from unbroken.client.core.events import (

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from unbroken._arguments import checked_class
+from unbroken._concurrency import Closeable, run_sync
 from unbroken._http import DEFAULT_PORTS, Origin, Send
 from unbroken._single_flight import SingleFlight
-from unbroken._sync import Closeable, run_sync
 from unbroken._time import SYSTEM_CLOCK, Clock, Duration, to_seconds
 from unbroken.client.core.body import Rewind
 from unbroken.client.core.device_flow import DeviceCode
@@ -32,10 +32,10 @@ from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens, Leeway
 from unbroken.client.core.token_store import TokenStore
 from unbroken.client.first_login import BrowserLogin, DeviceLogin, log_in_as_client
 from unbroken.client.hooks import EventDispatcher
-from unbroken.client.port import BlockingPort, MfaPrompt
+from unbroken.client.port import BlockingPort, MfaPrompt, standard_sender
 from unbroken.client.profiles import LogInAgain
 from unbroken.client.refresh_coordinator import RefreshCoordinator, RefreshFlight, SessionState
-from unbroken.client.session_arguments import check_settings, standard_sender, to_dialect, to_store, to_token_response
+from unbroken.client.session_arguments import check_settings, to_dialect, to_store, to_token_response
 from unbroken.errors import ConfigurationError, SessionOver
 from unbroken.tokens import TokenResponse, Tokens
 

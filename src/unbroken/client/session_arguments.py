@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import Iterable, Mapping
 
-from unbroken._http import HttpRequest, HttpResponse, Send
 from unbroken.client.core.backends import unbroken_server
 from unbroken.client.core.dialect import Dialect
 from unbroken.client.core.schedule import Leeway, RefreshWindow
@@ -16,25 +14,9 @@ from unbroken.client.stores.memory import MemoryStore
 from unbroken.errors import ConfigurationError
 from unbroken.tokens import TokenResponse, Tokens
 
-__all__ = ["check_settings", "standard_sender", "to_dialect", "to_store", "to_token_response"]
+__all__ = ["check_settings", "to_dialect", "to_store", "to_token_response"]
 
 STORE_METHODS = ("load", "save", "lock")
-
-
-def standard_sender(tls: ssl.SSLContext | None) -> Send:
-    """Return the library's sender. It is imported at the first request: programs that send none start faster."""
-
-    sender: Send | None = None
-
-    def send(request: HttpRequest, timeout: float) -> HttpResponse:
-        nonlocal sender
-        if sender is None:
-            from unbroken._transport import http_sender  # noqa: PLC0415
-
-            sender = http_sender(tls)
-        return sender(request, timeout)
-
-    return send
 
 
 def to_dialect(dialect: object) -> Dialect:

@@ -17,7 +17,7 @@ from django.contrib import auth
 from django.contrib.auth.backends import BaseBackend
 from django.http import HttpRequest
 
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.django.convert import to_request
 from unbroken.django.runtime import runtime
 from unbroken.errors import InvalidProof, InvalidToken

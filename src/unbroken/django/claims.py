@@ -14,7 +14,7 @@ from typing import Any, cast
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.django.convert import to_request
 from unbroken.django.runtime import runtime
 from unbroken.errors import ConfigurationError, Refused, TryLater

@@ -25,7 +25,8 @@ def to_request(request: HttpRequest, body: bytes = b"") -> Request:
         headers["cookie"] = "; ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
     ip, query = request.META.get("REMOTE_ADDR", ""), request.META.get("QUERY_STRING", "")
     spent = vars(request).setdefault(SPENT_PROOFS, set())
-    return Request(request.method or "", request.path, headers, body, ip, query, _raw_path(request), spent)
+    raw = _raw_path(request) if "dpop" in headers else ""  # only a proof needs it
+    return Request(request.method or "", request.path, headers, body, ip, query, raw, spent)
 
 
 def _raw_path(request: HttpRequest) -> str:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.django.claims import claims_or_refusal, require_claims, with_nonce
 from unbroken.django.convert import to_response
 from unbroken.django.lazy_user import request_user

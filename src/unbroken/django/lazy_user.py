@@ -7,7 +7,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest
 
-from unbroken._sync import in_sync_context
+from unbroken._concurrency import in_sync_context
 from unbroken.django.runtime import runtime
 from unbroken.django.users import mapping_db_errors
 

@@ -18,7 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import ResolverMatch, URLPattern
 from django.urls.resolvers import RoutePattern
 
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.django.convert import to_request_with_body, to_response
 from unbroken.django.runtime import route_table, runtime
 from unbroken.django.users import login_request

@@ -25,7 +25,7 @@ from django.core.exceptions import ValidationError
 from django.db import InterfaceError, OperationalError, close_old_connections
 from django.http import HttpRequest
 
-from unbroken._sync import in_sync_context
+from unbroken._concurrency import in_sync_context
 from unbroken.errors import TryLater
 from unbroken.server.login.accounts import Subject
 

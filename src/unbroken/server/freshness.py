@@ -35,8 +35,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from unbroken._fork import register_fork_aware
-from unbroken._sync import in_sync_context, run_sync
+from unbroken._concurrency import in_sync_context, register_fork_aware, run_sync
 from unbroken.errors import TryLater
 from unbroken.server.keys.keyring import KeyRecord, Keyring, new_mac_key, new_signing_key
 from unbroken.server.stores import Notifications, SessionStore

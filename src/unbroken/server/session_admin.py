@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from unbroken._arguments import checked_class
-from unbroken._sync import in_sync_context, run_sync
+from unbroken._concurrency import in_sync_context, run_sync
 from unbroken.errors import InvalidRequest
 from unbroken.server.core.events import EventListener, ServerEvent, SessionRevoked
 from unbroken.server.core.rotation import SessionRow, why_inactive

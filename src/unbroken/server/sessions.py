@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 
 from unbroken._arguments import checked_class
 from unbroken._bounded_cache import BoundedCache
+from unbroken._concurrency import Closeable, in_sync_context, run_sync
 from unbroken._encryption import EncryptionKey
-from unbroken._sync import Closeable, in_sync_context, run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.server.core.events import EventListener
 from unbroken.server.core.proof import RequestProof

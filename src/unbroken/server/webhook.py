@@ -33,7 +33,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from unbroken._arguments import checked_class, wrong_type
-from unbroken._fork import register_fork_aware
+from unbroken._concurrency import register_fork_aware
 from unbroken._http import HttpRequest, NotSent, ResponseLost, is_secure, origin_of
 from unbroken._transport import http_sender
 from unbroken.errors import ConfigurationError

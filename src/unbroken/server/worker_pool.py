@@ -19,8 +19,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
-from unbroken._fork import register_fork_aware
-from unbroken._sync import in_sync_context
+from unbroken._concurrency import in_sync_context, register_fork_aware
 from unbroken.errors import ConfigurationError, TryLater
 
 __all__ = [

@@ -88,7 +88,7 @@ tell(16, [])
 print(json.dumps(statuses))
 """
 SERVER = """
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.server import Sessions, open_store
 store = open_store(url)
 sessions = Sessions(store, issuer="https://id.example.com")

@@ -19,7 +19,7 @@ PROCESSES, ROUNDS = 8, 4
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.client.core.token_store import StoredSession
 from unbroken.client.stores.sqlite import SqliteStore
 from unbroken.server import SqliteSessionStore

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from tests.docs.pages import load_page_module
 from tests.support.services import Service, postgres_server, redis_server
 from tests.support.waiting import eventually
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
 from unbroken.server import Sessions, open_store
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionRow, Verdict, present

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 
 from tests.support.backend import PASSWORD, running
 from tests.support.npm import node_modules
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.server import Sessions, SqliteSessionStore
 from unbroken.server.keys.keyring import new_mac_key, new_signing_key
 from unbroken.starlette import routes

@@ -18,7 +18,7 @@ from unbroken import (
     TryLater,
     oauth2,
 )
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.client.core.refresh_rules import RESPONSE_SECONDS, Indeterminate
 from unbroken.client.port import BlockingPort
 from unbroken.testing import ManualClock

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from tests.support.services import Service, free_port
+from unbroken._concurrency import run_sync
 from unbroken._drivers.postgres import PostgresDriver
-from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, StoreUnavailable
 from unbroken.server import Sessions, open_store
 from unbroken.server.stores import postgres_schema

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from tests.support.processes import ends_well, fork
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
 from unbroken.server import MemorySessionStore, Sessions, SqliteSessionStore, freshness
 from unbroken.server.freshness import KeyAndRevocationCache

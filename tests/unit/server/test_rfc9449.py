@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.clock import ServerClock
 from tests.support.proofs import LEFT_OUT, ClientKey, b64
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidProof
 from unbroken.server import Endpoints, MemorySessionStore, ProofPolicy, RequestProof, Sessions
 from unbroken.server.http.messages import Request, Response

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.clock import ServerClock
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import (
     ConfigurationError,
     InvalidGrant,
@@ -405,7 +405,7 @@ def test_our_tokens_verify_elsewhere_by_our_published_keys(sessions: Sessions) -
 
 @pytest.mark.parametrize("alg", ["ES256", "HS256"])
 def test_other_algorithms_by_choice(store: Any, alg: str) -> None:
-    from unbroken._sync import run_sync
+    from unbroken._concurrency import run_sync
     from unbroken.server.keys.keyring import new_mac_key, new_signing_key
 
     run_sync(store.save_keys([new_signing_key(alg, 0.0, 0.0), new_mac_key(1, 0.0, 0.0)]))

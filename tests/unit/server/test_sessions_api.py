@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import unbroken.server
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, LoginRefused
 from unbroken.server import (
     Caller,

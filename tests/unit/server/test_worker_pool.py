@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.processes import ends_well, fork
 from tests.support.waiting import until
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import TryLater
 from unbroken.server.worker_pool import WorkerPool, preferred
 

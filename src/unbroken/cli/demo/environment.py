@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from unbroken import FileStore, Session
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.cli.demo.workers import Observations
 from unbroken.errors import InvalidGrant, InvalidToken, TryLater
 from unbroken.server import Accounts, Caller, Policy, Sessions, SqliteSessionStore

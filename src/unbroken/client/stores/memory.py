@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from unbroken._fork import register_fork_aware
+from unbroken._concurrency import register_fork_aware
 from unbroken.client.core.token_store import EMPTY, StoredSession
 from unbroken.errors import StoreBusy, StoreUnavailable
 

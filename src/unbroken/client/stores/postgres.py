@@ -24,8 +24,7 @@ except ImportError as error:
     raise ImportError("PostgresStore needs psycopg: pip install 'unbroken[postgres]'") from error
 
 from unbroken._arguments import checked_class
-from unbroken._fork import close_copy, register_fork_aware
-from unbroken._sync import Closeable
+from unbroken._concurrency import Closeable, close_copy, register_fork_aware
 from unbroken._time import Duration, to_seconds
 from unbroken.client.core.token_store import EMPTY, Lease, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec

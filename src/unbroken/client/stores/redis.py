@@ -23,8 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from unbroken._arguments import checked_class
-from unbroken._fork import ForkGate, register_fork_aware
-from unbroken._sync import Closeable
+from unbroken._concurrency import Closeable, ForkGate, register_fork_aware
 from unbroken._time import Duration, to_seconds
 from unbroken.client.core.token_store import EMPTY, Lease, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec

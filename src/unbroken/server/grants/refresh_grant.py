@@ -103,6 +103,7 @@ class RefreshGrant:
     ) -> None:
         self._store, self._policy, self._freshness, self._issuer = store, policy, freshness, issuer
         self._listeners, self._clock, self._proofs = listeners, clock, proofs
+        self._some_must_be_bound = proofs.policy.requires_some
         self._reported_at: BoundedCache[str, float] = BoundedCache(MAX_REPORTED_SESSIONS)
 
     async def refresh(
@@ -172,7 +173,7 @@ class RefreshGrant:
             None if proof is None else _base64.decode(proof.jkt),
         )
         row, binding = self._issuer.cached_row(key), self._issuer.binding(client_id)
-        must_be_bound = self._proofs.policy.binding_of(binding.client_id) == "required"
+        must_be_bound = self._some_must_be_bound and self._proofs.policy.binding_of(binding.client_id) == "required"
         is_plain = scope is None and allowed is None and not must_be_bound
         if row is None and is_plain and self._issuer.never_fails:  # rule 2, the session is not cached
             row = await self._store.rotate_returning(key, presented, now, self._policy, binding)

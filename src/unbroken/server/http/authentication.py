@@ -19,7 +19,7 @@ from typing import Protocol
 
 from unbroken._arguments import checked_class
 from unbroken._base64 import decode
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, TryLater
 from unbroken.server.core.proof import RequestProof
 from unbroken.server.http.cookies import Cookies, CookieTransport, ambiguous_cookies

@@ -43,7 +43,7 @@ from functools import lru_cache
 from typing import Unpack
 
 from unbroken._arguments import checked_class
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, Refused, TryLater
 from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.cookies import CookieTransport
@@ -141,7 +141,9 @@ class Endpoints:
 
     def _with_nonce(self, request: Request, response: Response) -> Response:
         """Return *response* with the nonce for the next proof (rule 9)."""
-        nonce = self.authenticator.next_nonce(request) if response.status < 400 else ""
+        if response.status >= 400 or "dpop" not in request.headers:
+            return response
+        nonce = self.authenticator.next_nonce(request)
         return replace(response, headers={**response.headers, NONCE_HEADER: nonce}) if nonce else response
 
     async def _respond(self, route: Route, request: Request, sid: str) -> Response:

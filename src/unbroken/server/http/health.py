@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 
-from unbroken._sync import in_sync_context
+from unbroken._concurrency import in_sync_context
 from unbroken.errors import ConfigurationError, TryLater
 from unbroken.server.http.bodies import HealthBody
 from unbroken.server.http.messages import NO_STORE, Request, Response, Route, json_response

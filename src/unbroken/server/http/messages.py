@@ -107,9 +107,9 @@ class Request:
     semicolons.
 
     ``client_ip`` is the address of the connection. ``query`` is the raw query without the question mark. ``raw_path``
-    is the path as the client has sent it, percent-encoded; empty where the framework does not tell it. The handshake of
-    a WebSocket has the method ``GET`` and the header ``upgrade: websocket``. ``spent_proofs`` is one set for all that
-    is made of one request: a proof is good once, but one request may be verified twice.
+    is the path as the client has sent it, percent-encoded; empty without a proof, and where the framework does not tell
+    it. The handshake of a WebSocket has the method ``GET`` and the header ``upgrade: websocket``. ``spent_proofs`` is
+    one set for all that is made of one request: a proof is good once, but one request may be verified twice.
     """
 
     method: str

@@ -27,7 +27,7 @@ from argon2 import Parameters, PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from unbroken._arguments import checked_class
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidRequest
 from unbroken.server.login.machine_slots import HASH_SLOTS
 from unbroken.server.login.names import check_new_name, folded_name, is_name, looks_like

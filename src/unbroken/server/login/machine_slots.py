@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from unbroken._fork import register_fork_aware
+from unbroken._concurrency import register_fork_aware
 from unbroken._private_files import machine_folder
 from unbroken.errors import TryLater
 from unbroken.server.worker_pool import CORES, is_preferred

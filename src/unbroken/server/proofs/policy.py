@@ -87,6 +87,11 @@ class ProofPolicy:
         object.__setattr__(self, "replays", replays)
         object.__setattr__(self, "revoke_without_proof", revoke_without_proof)
 
+    @property
+    def requires_some(self) -> bool:
+        """Whether some clients must bind their sessions."""
+        return "required" in (self.binding, *self.clients.values())
+
     def binding_of(self, client_id: str) -> Binding:
         """Return what the policy says of the client *client_id* (rule 1)."""
         return self.clients.get(client_id, self.binding)

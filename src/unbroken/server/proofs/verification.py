@@ -25,7 +25,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from unbroken._arguments import wrong_type
-from unbroken._fork import register_fork_aware
+from unbroken._concurrency import register_fork_aware
 from unbroken._http import is_loopback, origin_of
 from unbroken.errors import InvalidProof, InvalidToken, NonceRequired
 from unbroken.server.core.proof import (

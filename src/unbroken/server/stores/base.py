@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
-from unbroken._sync import in_sync_context, run_sync
+from unbroken._concurrency import in_sync_context, run_sync
 from unbroken.errors import StoreUnavailable
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord

@@ -24,8 +24,8 @@ from typing import cast
 
 from unbroken._arguments import checked
 from unbroken._bounded_cache import BoundedCache
+from unbroken._concurrency import run_sync
 from unbroken._encryption import EncryptionKey, Encryptor, keys_from_environment, keys_from_file, keys_in, new_key
-from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
 from unbroken.server.stores.base import SessionStore, StoreWrapper

@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import pytest
 
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, StoreUnavailable, TryLater
 from unbroken.server import Claims, MemorySessionStore, MfaRequired, Policy, Sessions, open_store
 from unbroken.server.core.session_info import NewSession

@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from unbroken._sync import in_sync_context, run_sync
+from unbroken._concurrency import in_sync_context, run_sync
 from unbroken.server import Accounts, Endpoints, MemorySessionStore, Sessions, SqliteSessionStore
 from unbroken.server.http.messages import Request, Response
 from unbroken.server.stores import open_store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.logins import CaseSensitiveLogins
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.server.http.messages import Request
 
 JSON = {"content-type": "application/json"}

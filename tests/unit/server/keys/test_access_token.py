@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidToken
 from unbroken.server import Claims, MemorySessionStore, Sessions
 from unbroken.server.keys.access_token import frozen

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from argon2 import PasswordHasher
 
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidRequest
 from unbroken.server import Accounts, MemorySessionStore, Sessions, SqliteSessionStore
 from unbroken.server.login.names import folded_name

@@ -13,7 +13,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidToken, TryLater
 from unbroken.server import Accounts, Endpoints, MemorySessionStore, MfaRequired, Sessions, SqliteSessionStore
 from unbroken.server.http.messages import Request, Response

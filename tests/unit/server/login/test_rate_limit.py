@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.support.clock import ServerClock
 from tests.support.logins import HERE, THERE, CaseSensitiveLogins
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, StoreUnavailable, TooManyAttempts, TryLater
 from unbroken.server import Endpoints, MemorySessionStore, MfaRequired, RateLimitPolicy, Sessions, SqliteSessionStore
 from unbroken.server.events import LoginFailed, LoginRateLimited

@@ -14,8 +14,8 @@ import pytest
 
 from tests.support.commands import PASSWORD, serving, unbroken
 from tests.support.services import Service, postgres_server, redis_server
+from unbroken._concurrency import run_sync
 from unbroken._encryption import Encryptor
-from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError
 from unbroken.server import MemorySessionStore, Sessions, SqliteSessionStore, open_store
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from tests.support.services import Service
+from unbroken._concurrency import run_sync
 from unbroken._drivers.postgres import PostgresDriver
-from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError
 from unbroken.server import Accounts, Sessions, SqliteSessionStore, open_store
 from unbroken.server.stores import postgres_schema, sqlite_schema

@@ -21,11 +21,11 @@ import anyio
 import psycopg
 import pytest
 
+from unbroken._concurrency import run_sync
 from unbroken._drivers import postgres as sql_module
 from unbroken._drivers import postgres_connection as sql_connection
 from unbroken._drivers.postgres import PostgresDriver
 from unbroken._drivers.postgres_connection import AsyncConnection, BlockingConnection
-from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable, TryLater
 from unbroken.server import Sessions, open_store
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow

@@ -22,8 +22,8 @@ import pytest
 
 from tests.support.commands import unbroken
 from tests.support.services import Service, free_port, unavailable
+from unbroken._concurrency import run_sync
 from unbroken._drivers.postgres import PostgresDriver
-from unbroken._sync import run_sync
 from unbroken.client.core.token_store import EMPTY
 from unbroken.client.stores.postgres import PostgresStore as TokenStore
 from unbroken.errors import InvalidToken

@@ -22,8 +22,8 @@ from redis.crc import key_slot
 
 from tests.support.services import Service, free_port, redis_server
 from tests.support.waiting import eventually, until
+from unbroken._concurrency import run_sync
 from unbroken._drivers.redis_errors import ServerInfo
-from unbroken._sync import run_sync
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidRequest, InvalidToken, StoreUnavailable
 from unbroken.server import Sessions
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow
@@ -166,7 +166,7 @@ def test_who_stops_waiting_leaves_the_others_their_responses(store: RedisSession
 def test_a_loop_that_ends_leaves_nothing_open(url: str) -> None:
     code = """
 import asyncio, gc, sys
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.server.stores.redis import RedisSessionStore
 store = RedisSessionStore(sys.argv[1], timeout=20.0)
 for _ in range(2):

@@ -23,7 +23,7 @@ from tests.contract.stores.test_server_stores import rows, tokens
 from tests.support.services import Service, free_port, unavailable
 from tests.support.waiting import until
 from tests.unit.server.stores.test_redis import wait_for_the_log
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidToken, StoreUnavailable
 from unbroken.server import Sessions
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionRow, Verdict, present

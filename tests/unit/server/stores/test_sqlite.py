@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from unbroken._sync import run_sync
+from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, InvalidRequest, StoreUnavailable
 from unbroken.server import Sessions, SqliteSessionStore, open_store
 from unbroken.server.stores import DatabaseLocked, sqlite

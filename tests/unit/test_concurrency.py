@@ -12,7 +12,7 @@ import weakref
 import pytest
 
 from tests.support.processes import ends_well, fork
-from unbroken import _fork
+from unbroken import _concurrency
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 
@@ -36,14 +36,14 @@ def exit_status_of_child(recorder: Recorder) -> int:
 
 def test_an_object_is_reset_once_in_each_child_and_never_in_the_parent() -> None:
     recorder = Recorder()
-    _fork.register_fork_aware(recorder)
+    _concurrency.register_fork_aware(recorder)
     assert [exit_status_of_child(recorder), exit_status_of_child(recorder)] == [1, 1]
     assert recorder.resets == 0
 
 
 def test_the_registry_keeps_no_object_alive() -> None:
     recorder = Recorder()
-    _fork.register_fork_aware(recorder)
+    _concurrency.register_fork_aware(recorder)
     gone = weakref.ref(recorder)
     del recorder
     gc.collect()
@@ -77,13 +77,13 @@ def asked_of(guarded: Guarded) -> tuple[str, str]:
 
 
 def test_what_is_guarded_is_closed_before_a_fork() -> None:
-    gate, guarded = _fork.ForkGate(), Guarded()
+    gate, guarded = _concurrency.ForkGate(), Guarded()
     gate.guard(guarded)
     assert asked_of(guarded) == ("closed", "closed")
 
 
 def test_a_thread_that_forks_inside_the_gate_closes_nothing() -> None:
-    gate, guarded = _fork.ForkGate(), Guarded()
+    gate, guarded = _concurrency.ForkGate(), Guarded()
     gate.guard(guarded)
     with gate, gate:
         assert asked_of(guarded) == ("", "left")
@@ -91,8 +91,8 @@ def test_a_thread_that_forks_inside_the_gate_closes_nothing() -> None:
 
 
 def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fork, "GATE_SECONDS", 0.05)
-    gate, guarded, is_inside, may_leave = _fork.ForkGate(), Guarded(), threading.Event(), threading.Event()
+    monkeypatch.setattr(_concurrency, "GATE_SECONDS", 0.05)
+    gate, guarded, is_inside, may_leave = _concurrency.ForkGate(), Guarded(), threading.Event(), threading.Event()
     gate.guard(guarded)
 
     def stay() -> None:
@@ -109,7 +109,7 @@ def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_thread_inside_may_enter_once_more_while_a_fork_waits_for_it() -> None:
-    gate, is_inside, entered = _fork.ForkGate(), threading.Event(), threading.Event()
+    gate, is_inside, entered = _concurrency.ForkGate(), threading.Event(), threading.Event()
 
     def stay() -> None:
         with gate:
@@ -126,7 +126,7 @@ def test_a_thread_inside_may_enter_once_more_while_a_fork_waits_for_it() -> None
     assert exit_status_of_child(Recorder()) == 0
     staying.join()
     assert entered.is_set()
-    assert time.monotonic() - started < _fork.GATE_SECONDS
+    assert time.monotonic() - started < _concurrency.GATE_SECONDS
 
 
 # ---- the gate --------------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def test_a_thread_inside_may_enter_once_more_while_a_fork_waits_for_it() -> None
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fork_waits_until_the_gate_is_empty_and_nobody_enters_meanwhile() -> None:
-    gate, events, forked = _fork.ForkGate(), [], []
+    gate, events, forked = _concurrency.ForkGate(), [], []
     inside, leave = threading.Event(), threading.Event()
 
     def stay() -> None:
@@ -160,14 +160,14 @@ def test_a_fork_waits_until_the_gate_is_empty_and_nobody_enters_meanwhile() -> N
     assert usable(gate)
 
 
-def usable(gate: _fork.ForkGate) -> bool:
+def usable(gate: _concurrency.ForkGate) -> bool:
     began = time.monotonic()
     with gate:
         return time.monotonic() - began < 1.0
 
 
 def test_a_thread_inside_the_gate_may_fork() -> None:
-    gate = _fork.ForkGate()
+    gate = _concurrency.ForkGate()
     with gate:
         child = fork(lambda: usable(gate))
     assert ends_well(child)
@@ -177,8 +177,8 @@ def test_a_thread_inside_the_gate_may_fork() -> None:
 
 
 def test_forked_children_and_those_of_multiprocessing_are_workers() -> None:
-    assert not _fork.is_worker_process() or "PYTEST_XDIST_WORKER" in os.environ
-    assert ends_well(fork(_fork.is_worker_process))
+    assert not _concurrency.is_worker_process() or "PYTEST_XDIST_WORKER" in os.environ
+    assert ends_well(fork(_concurrency.is_worker_process))
     child = multiprocessing.get_context("spawn").Process(target=exits_as_a_worker)
     child.start()
     child.join(20)
@@ -186,4 +186,4 @@ def test_forked_children_and_those_of_multiprocessing_are_workers() -> None:
 
 
 def exits_as_a_worker() -> None:
-    os._exit(7 if _fork.is_worker_process() else 1)
+    os._exit(7 if _concurrency.is_worker_process() else 1)

@@ -1,4 +1,4 @@
-"""The one at-fork registry of the package: what drops its locks, threads and connections in a forked child.
+"""What code needs that runs in blocking programs, in event loops, and in children that are forked.
 
 1. A forked child has one thread. A lock that another thread of the parent held stays locked there, a worker thread is
    missing, and a connection is shared with the parent: each must be replaced before it is used.
@@ -7,6 +7,9 @@
    waits until the gate is empty, for a few seconds at most. What stays open between two uses is then closed.
 4. A child closes its copies of the parent's sockets, and does not tell the other end: else a server keeps the
    connection of a parent that is gone for as long as the child lives.
+5. The rules are coroutines that await nothing but a port. A blocking port never suspends, so one ``send`` runs a
+   coroutine from its first line to its last. A driver that has a blocking and an async form picks one of them by
+   ``in_sync_context``.
 """
 
 from __future__ import annotations
@@ -14,13 +17,89 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
 from weakref import WeakSet
 
-__all__ = ["ForkAware", "ForkGate", "ForkGuarded", "close_copy", "is_worker_process", "register_fork_aware"]
+T = TypeVar("T")
+
+__all__ = [
+    "Closeable",
+    "ForkAware",
+    "ForkGate",
+    "ForkGuarded",
+    "close_copy",
+    "in_sync_context",
+    "is_worker_process",
+    "register_fork_aware",
+    "run_sync",
+]
 
 GATE_SECONDS = 6.0  # longer than SQLite waits for a busy file
+
+
+# ---- blocking code and event loops -----------------------------------------------------------------------------------
+
+
+class _ThreadState(threading.local):
+    """Whether ``run_sync`` is at work in this thread."""
+
+    blocking = False
+
+
+_thread_state = _ThreadState()
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run *coroutine* and return its result (rule 5). Raise RuntimeError if it suspends, which is a bug of its port."""
+    before, _thread_state.blocking = _thread_state.blocking, True  # a rule may call run_sync again
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        _thread_state.blocking = before
+    coroutine.close()
+    raise RuntimeError("a blocking port must not suspend")
+
+
+def in_sync_context() -> bool:
+    """Return whether ``run_sync`` runs the caller, so that nothing may suspend."""
+    return _thread_state.blocking
+
+
+class Closeable:
+    """A context manager, sync and async, that closes its object at the end."""
+
+    def close(self) -> None:
+        """Close the connections. The next use opens new ones."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Close as ``close`` does."""
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+# ---- forks -----------------------------------------------------------------------------------------------------------
 
 
 class ForkAware(Protocol):
