@@ -29,6 +29,7 @@ except ImportError as error:
 
 from unbroken._arguments import checked, checked_class
 from unbroken._http import origin_of, parse_challenges
+from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import (
     Profile,
     delete_profile,
@@ -38,7 +39,6 @@ from unbroken.client.profiles import (
     token_store,
     valid_name,
 )
-from unbroken.client.session import ProfileSession
 from unbroken.errors import ConfigurationError, InvalidRequest, SessionOver, StoreBusy
 from unbroken.httpx2 import SessionAuth
 from unbroken.tokens import TokenResponse

@@ -23,8 +23,8 @@ from tests.support.backend import PASSWORD, Backend
 from unbroken import ConfigurationError
 from unbroken.cli.client.local_socket import listening
 from unbroken.cli.client.watch import TokenFile
+from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import Profile, save_profile, token_store
-from unbroken.client.session import ProfileSession
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")

@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.strict_server import StrictServer
 from unbroken import InvalidRequest, Session, SessionOver, TryLater
+from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import Profile, delete_profile, save_profile, token_store
-from unbroken.client.session import ProfileSession
 from unbroken.mcp import ProfileTokenStorage
 
 

@@ -60,6 +60,9 @@ class OAuth2:
         origins: tuple[str, ...] = (),
         over: tuple[str, ...] = (),
         repeated_refresh: RepeatedRefresh = "learn",
+        authorization_endpoint: str = "",
+        device_authorization_endpoint: str = "",
+        issuer: str = "",
     ) -> Dialect:
         """Return the dialect of an OAuth 2.0 server (RFC 6749; revocation RFC 7009).
 
@@ -67,8 +70,9 @@ class OAuth2:
         form; without one, *client_id* goes into the form. *resource* goes along with each refresh (RFC 8707). *origins*
         are those of the API, by default that of the token endpoint. *over* are the words with which this server says,
         in ``error``, that a refresh token is dead, besides ``invalid_grant`` and GitHub's ``bad_refresh_token``.
-        *repeated_refresh* is what it does with a refresh that it gets twice (see ``Dialect``).
-        Raise ConfigurationError for a value that cannot work.
+        *repeated_refresh* is what it does with a refresh that it gets twice (see ``Dialect``). A person logs in at
+        *authorization_endpoint* with a browser, at *device_authorization_endpoint* with a code; a redirect that names
+        another *issuer* is refused. Raise ConfigurationError for a value that cannot work.
         """
         return backends.oauth2(
             token_endpoint,
@@ -80,6 +84,9 @@ class OAuth2:
             origins=origins,
             over=over,
             repeated_refresh=repeated_refresh,
+            authorization_endpoint=authorization_endpoint,
+            device_authorization_endpoint=device_authorization_endpoint,
+            issuer=issuer,
         )
 
     def discover(

@@ -166,11 +166,14 @@ class BlockingPort:
         return result
 
     def _send_login(self, request: HttpRequest, secrets: tuple[str, ...]) -> TokenResponse | MfaChallenge:
+        return self._dialect.read_login_response(self.send_for_login(request), secrets=secrets)
+
+    def send_for_login(self, request: HttpRequest) -> HttpResponse:
+        """Return the response to *request*. Raise TryLater, from NotSent or ResponseLost, if there is none."""
         try:
-            response = self._send(request, self._refresh_timeout)
+            return self._send(request, self._refresh_timeout)
         except (NotSent, ResponseLost) as error:
             raise TryLater(f"the login failed: {error}") from error
-        return self._dialect.read_login_response(response, secrets=secrets)
 
 
 class _AsyncLock:

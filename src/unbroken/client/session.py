@@ -12,16 +12,16 @@ from __future__ import annotations
 import logging
 import os
 import ssl
+import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from unbroken._arguments import checked_class
-from unbroken._http import DEFAULT_PORTS, HttpRequest, HttpResponse, Origin, Send
+from unbroken._http import DEFAULT_PORTS, Origin, Send
 from unbroken._single_flight import SingleFlight
 from unbroken._sync import Closeable, run_sync
 from unbroken._time import SYSTEM_CLOCK, Clock, Duration, to_seconds
-from unbroken.client.core.backends import unbroken_server
 from unbroken.client.core.body import Rewind
 from unbroken.client.core.dialect import Dialect, allowed_origins
 from unbroken.client.core.events import ClientEvent, LoggedIn, LoggedOut, RequestWaited
@@ -29,22 +29,24 @@ from unbroken.client.core.refresh_rules import log_in, log_out
 from unbroken.client.core.request_flow import Effect, request_flow
 from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens, Leeway, RefreshWindow
 from unbroken.client.core.token_store import TokenStore
+from unbroken.client.first_login import BrowserLogin
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort, MfaPrompt
-from unbroken.client.profiles import LogInAgain, Profile, ProfileStore, find_profile, token_store
+from unbroken.client.profiles import LogInAgain
 from unbroken.client.refresh_coordinator import RefreshCoordinator, RefreshFlight, SessionState
-from unbroken.client.stores import open_token_store
-from unbroken.client.stores.memory import MemoryStore
+from unbroken.client.session_arguments import check_settings, standard_sender, to_dialect, to_store, to_token_response
 from unbroken.errors import ConfigurationError, SessionOver
 from unbroken.tokens import TokenResponse, Tokens
 
-__all__ = ["ProfileSession", "Session", "Status", "require_session"]
+if TYPE_CHECKING:
+    from unbroken.client.profile_session import ProfileSession
+
+__all__ = ["Session", "Status", "require_session"]
 
 T = TypeVar("T")
 _log = logging.getLogger("unbroken")
 
 MAX_LOGGED_ORIGINS = 100
-STORE_METHODS = ("load", "save", "lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Status:
 
 
 @checked_class(
-    "login", "alogin", "import_tokens", "aimport_tokens", "newer_token", "anewer_token", "add_listener",
+    "login", "alogin", "login_in_browser", "alogin_in_browser",
+    "import_tokens", "aimport_tokens", "newer_token", "anewer_token", "add_listener",
     own=("dialect", "store", "origins", "leeway", "window"),
 )  # fmt: skip
 class Session(Closeable):
@@ -97,8 +100,8 @@ class Session(Closeable):
         clock: Clock = SYSTEM_CLOCK,
         allow_plain_http: bool = False,
     ) -> None:
-        self.dialect, self.store = _to_dialect(dialect), _to_store(store)
-        _check_settings(origins, leeway, window)
+        self.dialect, self.store = to_dialect(dialect), to_store(store)
+        check_settings(origins, leeway, window)
         request_seconds = to_seconds("refresh_timeout", refresh_timeout, above_zero=True)
         wait_seconds = to_seconds("wait_timeout", wait_timeout)
         self._settings: dict[str, Any] = {
@@ -124,7 +127,7 @@ class Session(Closeable):
         self._port = BlockingPort(
             self.store,
             self.dialect,
-            send or _standard_sender(tls),
+            send or standard_sender(tls),
             clock,
             self._dispatcher.emit,
             refresh_timeout=request_seconds,
@@ -152,6 +155,8 @@ class Session(Closeable):
         Raise SessionOver, whose message has the command that logs in, if no one is logged in; InvalidRequest if there
         is no such name; ConfigurationError if the profile is damaged, or is not this user's alone.
         """
+        from unbroken.client.profile_session import ProfileSession  # noqa: PLC0415  # it is a Session
+
         session = ProfileSession.of_name(name, settings)
         if (status := session.status).state == "over":
             raise LogInAgain(status.reason, session.profile)
@@ -168,12 +173,38 @@ class Session(Closeable):
         """
         return self.import_tokens(self._port.log_in_with_password(username, password, mfa_prompt, extra))
 
+    def login_in_browser(
+        self,
+        *,
+        scope: str = "",
+        timeout: Duration = 300.0,
+        redirect_uri: str = "",
+        open_url: Callable[[str], object] | None = None,
+        show: Callable[[str], object] | None = None,
+        **parameters: str,
+    ) -> Tokens:
+        """Log in at an OAuth 2.0 server with a browser on this machine, store the tokens and return them.
+
+        The authorization code flow with PKCE; the redirect comes to a listener on 127.0.0.1 (RFC 8252). *redirect_uri*
+        is the one that the server has on record; without a port, any free one is used. The user has *timeout* seconds.
+        *show* gets the URL, by default standard error; *open_url* opens it, by default in the user's browser.
+        *parameters* go along with the URL (``login_hint="ada"``).
+
+        Raise LoginRefused, whose reason is the server's word (``access_denied``), TryLater if nobody logs in or the
+        server does not respond, InvalidRequest, BadResponse, or ConfigurationError if the dialect has no authorization
+        endpoint.
+        """
+        login = BrowserLogin(
+            scope, to_seconds("timeout", timeout, above_zero=True), redirect_uri, open_url, show, parameters
+        )
+        return self._run_login(login, threading.Event())
+
     def import_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Store *tokens* from elsewhere as a new login; a mapping is a parsed token response (RFC 6749 §5.1).
 
         Raise BadResponse, which names the field, if it cannot be read as one.
         """
-        fresh = run_sync(log_in(self._port, _to_token_response(tokens, self.dialect)))
+        fresh = run_sync(log_in(self._port, to_token_response(tokens, self.dialect)))
         self._state.install(self._coordinator.activate(fresh))
         self._dispatcher.emit(LoggedIn(fresh.version))
         self._dispatcher.tokens_changed(fresh)
@@ -254,6 +285,22 @@ class Session(Closeable):
     ) -> Tokens:
         """Log in as ``login`` does, without blocking. If the caller is cancelled, the login still completes."""
         return await self._in_thread(lambda: self.login(username, password, mfa_prompt=mfa_prompt, **extra))
+
+    async def alogin_in_browser(
+        self,
+        *,
+        scope: str = "",
+        timeout: Duration = 300.0,
+        redirect_uri: str = "",
+        open_url: Callable[[str], object] | None = None,
+        show: Callable[[str], object] | None = None,
+        **parameters: str,
+    ) -> Tokens:
+        """Log in as ``login_in_browser`` does, without blocking. If the caller is cancelled, nobody is logged in."""
+        login = BrowserLogin(
+            scope, to_seconds("timeout", timeout, above_zero=True), redirect_uri, open_url, show, parameters
+        )
+        return await self._log_in_in_thread(login)
 
     async def aimport_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Store *tokens* as ``import_tokens`` does, without blocking."""
@@ -391,85 +438,23 @@ class Session(Closeable):
             flight.start()
         return await flight.wait_async(self._wait_seconds)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    def _run_login(self, login: BrowserLogin, stop: threading.Event) -> Tokens:
+        return self.import_tokens(login.run(self.dialect, self._port.send_for_login, stop))
+
+    async def _log_in_in_thread(self, login: BrowserLogin) -> Tokens:
+        """Log in without blocking. A caller that is cancelled stops the login."""
+        stop = threading.Event()
+        try:
+            return await self._in_thread(lambda: self._run_login(login, stop), login.seconds)
+        finally:
+            stop.set()
+
+    async def _in_thread(self, work: Callable[[], T], additional_seconds: float = 0.0) -> T:
         """Return the result of *work*, which blocks, while the event loop goes on."""
         self._dispatcher.remember_loop()
-        flight = SingleFlight(work, 2 * self._limit)
+        flight = SingleFlight(work, 2 * self._limit + additional_seconds)
         flight.start()
         return await flight.wait_async()
-
-
-class ProfileSession(Session):
-    """The session of *profile*, with its tokens in *store* or in memory. Its SessionOver says how to log in again."""
-
-    def __init__(self, profile: Profile, store: TokenStore | None = None, **settings: Any) -> None:
-        self.profile = profile
-        try:
-            super().__init__(
-                profile.dialect(),
-                store,
-                origins=profile.origins,
-                allow_plain_http=profile.plain_http,
-                **settings,
-            )
-        except ConfigurationError as error:  # it names the parameter of a program, not the option
-            message = str(error).replace("say allow_plain_http=True", "log in with --allow-plain-http")
-            raise ConfigurationError(message) from error
-
-    @classmethod
-    def of_name(cls, name: str, settings: dict[str, Any]) -> ProfileSession:
-        """Return the session *name* with *settings*. Raise as ``Session.open`` does."""
-        if decided := sorted(settings.keys() & {"dialect", "store", "origins", "allow_plain_http"}):
-            raise ConfigurationError(f"Session.open takes no {decided[0]}: `unbroken login` has decided it")
-        profile = find_profile(name)
-        return cls(profile, ProfileStore(token_store(name, profile.store), profile), **settings)
-
-    def fresh_tokens(self) -> ActiveTokens:
-        """Return tokens that do not expire soon; those of another program, if it has stored newer ones."""
-        self._adopt_newer()
-        return self._authorize(fresh=True)
-
-    async def afresh_tokens(self) -> ActiveTokens:
-        """Return what ``fresh_tokens`` returns, without blocking."""
-        await self._in_thread(self._adopt_newer)
-        return await self._aauthorize(fresh=True)
-
-    def _adopt_newer(self) -> None:
-        """Notice what other programs did: a refresh, a logout. The rules look only when a refresh is due."""
-        active = self._state.active
-        try:
-            if active is not None and self.store.load().version != active.tokens.version:
-                self._coordinator.load()
-        except SessionOver as over:
-            raise LogInAgain(over.reason, self.profile) from over
-
-    def __reduce__(self) -> tuple[object, ...]:
-        given = {name: value for name, value in self._settings.items() if name not in ("origins", "allow_plain_http")}
-        return (_rebuild_of_profile, (self.profile, self.store, given))
-
-    def _authorize(self, *, fresh: bool = False) -> ActiveTokens:
-        try:
-            return super()._authorize(fresh=fresh)
-        except SessionOver as over:
-            raise LogInAgain(over.reason, self.profile) from over
-
-    async def _aauthorize(self, *, fresh: bool = False) -> ActiveTokens:
-        try:
-            return await super()._aauthorize(fresh=fresh)
-        except SessionOver as over:
-            raise LogInAgain(over.reason, self.profile) from over
-
-    def _handle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
-        try:
-            return super()._handle_challenge(sent, endpoint)
-        except SessionOver as over:
-            raise LogInAgain(over.reason, self.profile) from over
-
-    async def _ahandle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
-        try:
-            return await super()._ahandle_challenge(sent, endpoint)
-        except SessionOver as over:
-            raise LogInAgain(over.reason, self.profile) from over
 
 
 def require_session(session: object, adapter: str) -> None:
@@ -484,80 +469,7 @@ def _rebuild(dialect: Dialect, store: TokenStore, settings: dict[str, Any]) -> S
     return Session(dialect, store, **settings)
 
 
-def _rebuild_of_profile(profile: Profile, store: TokenStore, settings: dict[str, Any]) -> Session:
-    return ProfileSession(profile, store, **settings)
-
-
 def _require(active: ActiveTokens | None) -> ActiveTokens:
     if active is None:
         raise ConfigurationError("neither tokens nor a refresh: please report this as a bug")
     return active
-
-
-# ---- what the constructor takes --------------------------------------------------------------------------------------
-
-
-def _standard_sender(tls: ssl.SSLContext | None) -> Send:
-    """Return the library's sender. It is imported at the first request: programs that send none start faster."""
-
-    sender: Send | None = None
-
-    def send(request: HttpRequest, timeout: float) -> HttpResponse:
-        nonlocal sender
-        if sender is None:
-            from unbroken._transport import http_sender  # noqa: PLC0415
-
-            sender = http_sender(tls)
-        return sender(request, timeout)
-
-    return send
-
-
-def _to_dialect(dialect: object) -> Dialect:
-    if isinstance(dialect, Dialect):
-        return dialect
-    if isinstance(dialect, str):
-        return unbroken_server(dialect)
-    raise ConfigurationError(
-        "a Session begins with the URL of an unbroken server, or with a dialect such as "
-        f"unbroken.oauth2(token_endpoint), not {dialect!r}"
-    )
-
-
-def _to_store(store: object) -> TokenStore:
-    if store is None:
-        return MemoryStore()
-    if isinstance(store, (str, os.PathLike)):
-        return open_token_store(store)
-    if isinstance(store, type) or not all(callable(getattr(store, name, None)) for name in STORE_METHODS):
-        raise ConfigurationError(
-            f"store must be a token store, such as FileStore(path), or a path or URL that open_token_store "
-            f"understands, not {store!r}"
-        )
-    return store  # type: ignore[return-value]  # it has the methods of a TokenStore
-
-
-def _check_settings(origins: object, leeway: object, window: object) -> None:
-    if isinstance(origins, (str, bytes)) or not isinstance(origins, Iterable):
-        raise ConfigurationError(f"origins must be a list of URLs, not one text: origins=[{origins!r}]")
-    if not isinstance(leeway, Leeway):
-        raise ConfigurationError(f"leeway must be a Leeway(...), not {leeway!r}")
-    if window is not None and not isinstance(window, RefreshWindow):
-        raise ConfigurationError(f"window must be a RefreshWindow(...) or None, not {window!r}")
-
-
-def _to_token_response(tokens: TokenResponse | Tokens | Mapping[str, object], dialect: Dialect) -> TokenResponse:
-    if isinstance(tokens, TokenResponse):
-        return tokens
-    if isinstance(tokens, Tokens):
-        return TokenResponse(
-            tokens.access_token,
-            tokens.refresh_token,
-            tokens.expires_in,
-            tokens.refresh_expires_in,
-            tokens.refresh_seq,
-            tokens.scope,
-            tokens.token_type,
-            tokens.received_at or None,
-        )
-    return TokenResponse.from_response(tokens, dialect.tokens)

@@ -27,8 +27,8 @@ from tests.support.mcp_visitor import METADATA, Person
 from tests.support.paths import ROOT
 from tests.support.strict_server import StrictServer
 from unbroken import ConfigurationError, Session
+from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import Profile, delete_profile, find_profile, save_profile, token_store
-from unbroken.client.session import ProfileSession
 from unbroken.errors import InvalidToken
 from unbroken.mcp import OAuthProvider, ProfileTokenStorage, SessionAuth, http_client
 

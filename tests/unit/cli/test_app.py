@@ -12,8 +12,8 @@ import click
 import pytest
 
 from unbroken.cli.app import COMMANDS, run, unbroken
+from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import Profile, save_profile, token_store
-from unbroken.client.session import ProfileSession
 from unbroken.tokens import Tokens
 
 SERVER_ONLY = {"joserfc", "cryptography", "starlette", "uvicorn", "argon2", "anyio"}

@@ -15,6 +15,7 @@ import keyring
 import pytest
 
 from unbroken import ConfigurationError, FileStore, InvalidRequest, MemoryStore, Session, SessionOver, Tokens
+from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import (
     Profile,
     ProfileStore,
@@ -24,7 +25,6 @@ from unbroken.client.profiles import (
     save_profile,
     token_store,
 )
-from unbroken.client.session import ProfileSession
 from unbroken.client.stores.codec import new_key
 
 URL = "https://api.example.com"

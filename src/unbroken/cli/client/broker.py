@@ -34,8 +34,8 @@ from unbroken.cli.client.profiles import complete_name
 from unbroken.cli.options import option
 from unbroken.cli.terminal import say
 from unbroken.client.core.schedule import ActiveTokens
+from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import find_profile
-from unbroken.client.session import ProfileSession
 from unbroken.errors import ConfigurationError, InvalidRequest, Refused, SessionOver, TryLater, UnbrokenError
 
 __all__ = ["broker", "serve_sessions"]

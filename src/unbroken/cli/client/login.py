@@ -24,6 +24,7 @@ from unbroken._http import HttpRequest, NotSent, ResponseLost, origin_of
 from unbroken._transport import http_sender
 from unbroken.cli.options import option
 from unbroken.cli.terminal import ask, ask_secret, confirm, say
+from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import (
     DEFAULT_PREFIX,
     STORES,
@@ -36,7 +37,7 @@ from unbroken.client.profiles import (
     token_store,
     valid_name,
 )
-from unbroken.client.session import ProfileSession, Session
+from unbroken.client.session import Session
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, SessionOver, TryLater
 from unbroken.tokens import Tokens, value_at
 

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import click
 from click.shell_completion import CompletionItem
 
+from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import Profile, profile_names
-from unbroken.client.session import ProfileSession, Session
+from unbroken.client.session import Session
 
 __all__ = ["complete_name", "open_session", "session_name"]
 

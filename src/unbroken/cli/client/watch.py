@@ -22,8 +22,8 @@ from unbroken._http import is_safe_in_header
 from unbroken._private_files import read_private, replace_private, require_private_folder
 from unbroken.cli.client.broker import serve_sessions
 from unbroken.cli.terminal import say
+from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import find_profile
-from unbroken.client.session import ProfileSession
 from unbroken.errors import ConfigurationError, TryLater
 
 __all__ = ["watch"]

@@ -9,6 +9,7 @@ from urllib.parse import quote_plus
 
 from unbroken._arguments import checked
 from unbroken.client.core.dialect import INVALID_GRANT, Dialect, RepeatedRefresh, RequestTemplate
+from unbroken.client.core.login_endpoints import LoginEndpoints
 from unbroken.errors import ConfigurationError
 
 __all__ = ["oauth2", "unbroken_server"]
@@ -45,6 +46,9 @@ def oauth2(
     origins: tuple[str, ...] = (),
     over: tuple[str, ...] = (),
     repeated_refresh: RepeatedRefresh = "learn",
+    authorization_endpoint: str = "",
+    device_authorization_endpoint: str = "",
+    issuer: str = "",
 ) -> Dialect:
     """Return the dialect of an OAuth 2.0 server (RFC 6749; revocation RFC 7009).
 
@@ -52,8 +56,9 @@ def oauth2(
     without one, *client_id* goes into the form. *resource* goes along with each refresh and login (RFC 8707).
     *origins* are those of the API, by default that of the token endpoint. *over* are the words with which this server
     says, in ``error``, that a refresh token is dead, besides ``invalid_grant`` and GitHub's ``bad_refresh_token``.
-    *repeated_refresh* is what it does with a refresh that it gets twice (see ``Dialect``). Raises ConfigurationError
-    for a value that cannot work.
+    *repeated_refresh* is what it does with a refresh that it gets twice (see ``Dialect``). A person logs in at
+    *authorization_endpoint* with a browser, at *device_authorization_endpoint* with a code; a redirect that names
+    another *issuer* is refused. Raises ConfigurationError for a value that cannot work.
     """
     if not isinstance(over, (tuple, list)) or not all(isinstance(word, str) for word in over):
         raise ConfigurationError(f"oauth2 takes over as a tuple of words: over=({over!r},)")
@@ -78,4 +83,7 @@ def oauth2(
         origins=origins or (token_endpoint,),
         ends_session=replace(INVALID_GRANT, values=INVALID_GRANT.values | {*OTHER_WORDS_FOR_INVALID_GRANT, *over}),
         repeated_refresh=repeated_refresh,
+        login_endpoints=LoginEndpoints(client_id, authorization_endpoint, device_authorization_endpoint, issuer)
+        if authorization_endpoint or device_authorization_endpoint
+        else None,
     )

@@ -9,6 +9,7 @@
     ├── repeated_refresh   what the server does with a refresh that it gets twice
     ├── login, mfa         RequestTemplates of ``Session.login``: password, then a code (``mfa_token`` and ``code``)
     ├── login_failed       ResponseMatch: which response to a login means a wrong name or password
+    ├── login_endpoints    where a person logs in, with a browser or a code
     └── logout             RequestTemplate of ``Session.logout``
 
 1. Only ``ends_session`` ends a session. Any other response without tokens means "try later": the tokens are kept. An
@@ -46,6 +47,7 @@ from unbroken._http import (
     parse_challenges,
     retry_after_seconds,
 )
+from unbroken.client.core.login_endpoints import LoginEndpoints
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome, ServerKind
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, LoginRefused, TryLater
 from unbroken.tokens import TokenFields, TokenResponse, Tokens, value_at
@@ -257,8 +259,13 @@ class Dialect:
     origins: tuple[str, ...] = ()
     body_types: tuple[str, ...] = ("application/json", "application/problem+json", "text/json")
     max_body_bytes: int = MAX_BODY_BYTES
+    login_endpoints: LoginEndpoints | None = None
 
     def __post_init__(self) -> None:
+        _require(
+            self.login_endpoints is None or isinstance(self.login_endpoints, LoginEndpoints),
+            f"Dialect.login_endpoints must be LoginEndpoints(…), not {self.login_endpoints!r}",
+        )
         for name in ("refresh", "login", "mfa", "logout"):
             value = getattr(self, name)
             _require(
@@ -425,6 +432,7 @@ def allowed_origins(dialect: Dialect, additional: tuple[str, ...], allow_plain_h
     """
     templates = (dialect.refresh, dialect.login, dialect.mfa, dialect.logout)
     urls = [template.url for template in templates if template is not None]
+    urls += dialect.login_endpoints.urls if dialect.login_endpoints else ()
     for url in (*urls, *dialect.origins, *additional):
         origin = origin_of(url)
         if not is_secure(origin) and not allow_plain_http:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -76,7 +76,7 @@ class AuthorizationServer:
         *resource* goes along with each refresh (RFC 8707); the others are those of ``unbroken.oauth2``. Raise
         ConfigurationError if the server does not take the client's secret in any way that is known here.
         """
-        return oauth2_dialect(
+        dialect = oauth2_dialect(
             self.token_endpoint,
             client_id=client_id,
             client_secret=client_secret,
@@ -86,7 +86,13 @@ class AuthorizationServer:
             origins=origins,
             over=over,
             repeated_refresh=repeated_refresh,
+            authorization_endpoint=self.authorization_endpoint,
+            device_authorization_endpoint=self.device_authorization_endpoint,
+            issuer=self.issuer,
         )
+        if dialect.login_endpoints is None or not self.returns_issuer:
+            return dialect
+        return replace(dialect, login_endpoints=replace(dialect.login_endpoints, returns_issuer=True))
 
     def client_auth(self) -> ClientAuth:
         """Return how a client sends its secret: HTTP Basic is the default (RFC 8414 §2)."""

@@ -1,0 +1,91 @@
+"""The logins in which a person takes part: with a browser on this machine, or with a code on another device.
+
+1. Tokens, codes and verifiers are in no log, no argument of a program and no error. The URL that a browser is opened
+   with has a state and a code challenge, which are worth nothing without the verifier.
+2. The browser is opened in a thread that the login does not wait for: some browsers return when they are closed.
+3. The user is told the URL in any case: a browser may be missing, or may open elsewhere.
+4. A login that nobody waits for any more stops within a second, and frees its port.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from unbroken._http import HttpRequest, HttpResponse
+from unbroken.client.core.authorization_code import authorization_request, code_of_redirect, code_request
+from unbroken.client.core.dialect import Dialect
+from unbroken.client.core.token_request import login_endpoints, read_token_response
+from unbroken.client.loopback_listener import LoopbackListener
+from unbroken.errors import UnbrokenError
+from unbroken.tokens import TokenResponse
+
+__all__ = ["BrowserLogin", "SendForLogin"]
+
+SendForLogin = Callable[[HttpRequest], HttpResponse]
+"""A function that sends one request of a login; it raises TryLater if there is no response."""
+
+STATE_BYTES = 24
+VERIFIER_BYTES = 48  # 64 characters (RFC 7636 §4.1)
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserLogin:
+    """A login with a browser (RFC 8252). *seconds*: how long the user has. *parameters* go along with the URL."""
+
+    scope: str = ""
+    seconds: float = 300.0
+    redirect_uri: str = ""
+    open_url: Callable[[str], object] | None = None
+    show: Callable[[str], object] | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, dialect: Dialect, send: SendForLogin, stop: threading.Event) -> TokenResponse:
+        """Return the tokens of the login. Raise the errors that ``Session.login_in_browser`` documents."""
+        with LoopbackListener(self.redirect_uri or login_endpoints(dialect).redirect_uri) as listener:
+            try:
+                tokens = self._log_in(dialect, send, listener, stop)
+            except UnbrokenError as error:
+                listener.respond("The login has failed", f"{str(error).capitalize()}.")
+                raise
+            listener.respond("You are logged in", "This window can be closed.")
+            return tokens
+
+    def _log_in(
+        self, dialect: Dialect, send: SendForLogin, listener: LoopbackListener, stop: threading.Event
+    ) -> TokenResponse:
+        request = authorization_request(
+            dialect,
+            redirect_uri=listener.redirect_uri,
+            state=secrets.token_urlsafe(STATE_BYTES),
+            code_verifier=secrets.token_urlsafe(VERIFIER_BYTES),
+            scope=self.scope,
+            parameters=self.parameters,
+        )
+        (self.show or _show)(request.url)  # rule 3
+        opener = threading.Thread(target=self.open_url or _open_browser, args=(request.url,), daemon=True)
+        opener.start()  # rule 2
+        code = listener.wait(lambda query: code_of_redirect(dialect, request, query), self.seconds, stop)
+        response = send(code_request(dialect, request, code))
+        return read_token_response(dialect, response, secrets=(code, request.code_verifier))  # rule 1
+
+
+def _show(url: str) -> None:
+    sys.stderr.write(f"log in with a browser on this machine: {url}\n")
+    sys.stderr.flush()
+
+
+def _open_browser(url: str) -> None:
+    import webbrowser  # noqa: PLC0415  # slow to import, and few programs log in
+
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return
+    # A browser in the terminal would take it away from the program, unless the user has chosen it.
+    if os.environ.get("BROWSER") or type(browser) is not webbrowser.GenericBrowser:
+        browser.open(url)

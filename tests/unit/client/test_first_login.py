@@ -1,0 +1,153 @@
+"""The first tokens of an OAuth 2.0 server: a person logs in, at a server with the manners of well-known ones."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.support.oauth_server import Browser, Manners, OAuthServer
+from unbroken import ConfigurationError, LoginRefused, Session, TryLater, oauth2
+
+
+@pytest.fixture
+def server() -> Iterator[OAuthServer]:
+    with OAuthServer().run() as server:
+        yield server
+
+
+def session_at(server: OAuthServer) -> Session:
+    return Session(oauth2.discover(server.url).dialect(client_id="app"))
+
+
+def silent(_: str) -> None: ...
+
+
+# ---- with a browser --------------------------------------------------------------------------------------------------
+
+
+def test_a_login_with_a_browser_begins_a_session_that_refreshes(server: OAuthServer) -> None:
+    session, browser = session_at(server), Browser()
+    tokens = session.login_in_browser(scope="orders", open_url=browser, show=silent, login_hint="ada")
+    assert session.token() == tokens.access_token in server.access_tokens
+    [asked] = server.asked
+    assert (asked["response_type"], asked["client_id"], asked["scope"], asked["login_hint"]) == (
+        "code",
+        "app",
+        "orders",
+        "ada",
+    )
+    assert asked["code_challenge_method"] == "S256"
+    assert urlsplit(asked["redirect_uri"]).hostname == "127.0.0.1"
+    status, page = browser.page()
+    assert (status, "You are logged in" in page) == (200, True)
+    server.access_tokens.clear()
+    assert session.newer_token(tokens.access_token) in server.access_tokens
+
+
+def test_the_same_in_an_event_loop(server: OAuthServer) -> None:
+    async def log_in() -> str:
+        session = session_at(server)
+        await session.alogin_in_browser(open_url=Browser(), show=silent)
+        return await session.atoken()
+
+    assert asyncio.run(log_in()) in server.access_tokens
+
+
+def test_a_login_that_is_cancelled_frees_its_port(server: OAuthServer) -> None:
+    shown: list[str] = []
+
+    async def give_up() -> None:
+        session = session_at(server)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await session.alogin_in_browser(open_url=silent, show=shown.append)
+
+    before = threading.active_count()
+    asyncio.run(give_up())
+    port = urlsplit(parse_qs(urlsplit(shown[0]).query)["redirect_uri"][0]).port
+    assert port
+    for _ in range(50):
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)) and threading.active_count() <= before:
+                return
+        threading.Event().wait(0.1)
+    pytest.fail("the listener goes on")
+
+
+def test_the_url_is_shown_where_no_browser_is(
+    server: OAuthServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    with pytest.raises(TryLater, match=r"nobody has logged in within 0.3 seconds; .* with a code"):
+        session_at(server).login_in_browser(timeout=0.3)
+    shown = capsys.readouterr().err
+    assert f"log in with a browser on this machine: {server.url}/authorize?" in shown
+
+
+def test_what_the_person_refuses_is_said(server: OAuthServer) -> None:
+    server.change_redirect = {"code": None, "error": "access_denied", "error_description": "not\x1b[31m today"}
+    browser = Browser()
+    with pytest.raises(LoginRefused, match=r"the login was denied \(access_denied: not \[31m today\)") as refused:
+        session_at(server).login_in_browser(open_url=browser, show=silent)
+    assert refused.value.reason == "access_denied"
+    assert "The login has failed" in browser.page()[1]
+    assert server.forms == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [("temporarily_unavailable", TryLater), ("invalid_scope", ConfigurationError), ("login_required", LoginRefused)],
+)
+def test_errors_of_the_redirect(server: OAuthServer, error: str, kind: type[Exception]) -> None:
+    server.change_redirect = {"code": None, "error": error}
+    with pytest.raises(kind, match=error):
+        session_at(server).login_in_browser(open_url=Browser(), show=silent)
+
+
+def test_a_port_of_ones_own(server: OAuthServer) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    session_at(server).login_in_browser(redirect_uri=f"http://localhost:{port}/back", open_url=Browser(), show=silent)
+    assert server.asked[0]["redirect_uri"] == f"http://localhost:{port}/back"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"cannot listen at port {port}"):
+            session_at(server).login_in_browser(redirect_uri=f"http://127.0.0.1:{port}/")
+
+
+@pytest.mark.parametrize("uri", ["https://127.0.0.1/", "http://example.com/", "http://[::1]/", "http://0.0.0.0/", "x"])
+def test_a_redirect_comes_to_this_machine_only(server: OAuthServer, uri: str) -> None:
+    with pytest.raises(ConfigurationError):
+        session_at(server).login_in_browser(redirect_uri=uri)
+
+
+def test_what_a_login_with_a_browser_needs(server: OAuthServer) -> None:
+    with pytest.raises(ConfigurationError, match=r"oauth2.discover\(issuer\).dialect\(client_id=…\)"):
+        Session(oauth2(server.url + "/token")).login_in_browser()
+    with pytest.raises(ConfigurationError, match="does not say where a person logs in"):
+        Session(server.url).login_in_browser()
+    with pytest.raises(ConfigurationError, match="needs the client_id"):
+        Session(oauth2.discover(server.url).dialect()).login_in_browser()
+    with pytest.raises(ConfigurationError, match="a login sets state by itself"):
+        session_at(server).login_in_browser(state="mine")
+    only_devices = oauth2(server.url + "/token", client_id="a", device_authorization_endpoint=server.url + "/device")
+    with pytest.raises(ConfigurationError, match="no authorization endpoint"):
+        Session(only_devices).login_in_browser()
+    with pytest.raises(ConfigurationError, match="in the clear"):
+        Session(oauth2(server.url, client_id="a", authorization_endpoint="http://as.example.com/"))
+
+
+def test_a_client_secret_goes_to_the_token_endpoint_alone() -> None:
+    with OAuthServer(Manners(secret="hush")).run() as server:
+        dialect = oauth2.discover(server.url).dialect(client_id="app", client_secret="hush")
+        Session(dialect).login_in_browser(open_url=Browser(), show=silent)
+        assert "hush" not in str(server.asked)
