@@ -3,6 +3,7 @@
 from unbroken._http import HttpRequest, HttpResponse, NotSent, ResponseLost, Send
 from unbroken._time import Clock
 from unbroken.client.core.backends import unbroken_server
+from unbroken.client.core.device_flow import DeviceCode
 from unbroken.client.core.dialect import Dialect, RequestTemplate, ResponseMatch
 from unbroken.client.core.events import ClientEvent
 from unbroken.client.core.metadata import AuthorizationServer, ProtectedResource
@@ -38,6 +39,7 @@ __all__ = [
     "ClientEvent",
     "Clock",
     "ConfigurationError",
+    "DeviceCode",
     "Dialect",
     "FileStore",
     "HttpRequest",

@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 
 NAMES = {
     "unbroken": """
-        AuthorizationServer BadResponse ClientEvent Clock ConfigurationError Dialect FileStore HttpRequest
+        AuthorizationServer BadResponse ClientEvent Clock ConfigurationError DeviceCode Dialect FileStore HttpRequest
         HttpResponse InvalidGrant
         InvalidRequest InvalidScope InvalidToken Lease Leeway LoginRefused MemoryStore MfaPrompt NotReplayable
         NotSent ProtectedResource RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost ResponseMatch Send

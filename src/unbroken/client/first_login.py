@@ -13,18 +13,28 @@ import os
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from unbroken._http import HttpRequest, HttpResponse
 from unbroken.client.core.authorization_code import authorization_request, code_of_redirect, code_request
+from unbroken.client.core.device_flow import (
+    MAX_CODE_SECONDS,
+    DeviceCode,
+    device_code_request,
+    poll_request,
+    read_device_code,
+    read_poll,
+    slower,
+)
 from unbroken.client.core.dialect import Dialect
 from unbroken.client.core.token_request import login_endpoints, read_token_response
 from unbroken.client.loopback_listener import LoopbackListener
-from unbroken.errors import UnbrokenError
+from unbroken.errors import TryLater, UnbrokenError
 from unbroken.tokens import TokenResponse
 
-__all__ = ["BrowserLogin", "SendForLogin"]
+__all__ = ["BrowserLogin", "DeviceLogin", "SendForLogin"]
 
 SendForLogin = Callable[[HttpRequest], HttpResponse]
 """A function that sends one request of a login; it raises TryLater if there is no response."""
@@ -72,6 +82,39 @@ class BrowserLogin:
         code = listener.wait(lambda query: code_of_redirect(dialect, request, query), self.seconds, stop)
         response = send(code_request(dialect, request, code))
         return read_token_response(dialect, response, secrets=(code, request.code_verifier))  # rule 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLogin:
+    """A login with a code on another device (RFC 8628). *seconds*: how long the user has, at most."""
+
+    scope: str = ""
+    seconds: float = MAX_CODE_SECONDS
+    show: Callable[[DeviceCode], object] | None = None
+
+    def run(self, dialect: Dialect, send: SendForLogin, stop: threading.Event) -> TokenResponse:
+        """Return the tokens of the login. Raise the errors that ``Session.login_by_device`` documents."""
+        code = read_device_code(send(device_code_request(dialect, self.scope)))
+        (self.show or _show_code)(code)
+        ends_at, interval = time.monotonic() + min(self.seconds, code.expires_in), code.interval
+        while time.monotonic() + interval < ends_at and not stop.wait(interval):
+            outcome = self._poll(dialect, send, code, interval)
+            if isinstance(outcome, TokenResponse):
+                return outcome
+            interval = outcome
+        raise TryLater("nobody has entered the code in time; log in again for a new one")
+
+    def _poll(self, dialect: Dialect, send: SendForLogin, code: DeviceCode, interval: float) -> TokenResponse | float:
+        try:
+            response = send(poll_request(dialect, code))
+        except TryLater:
+            return slower(interval)
+        return read_poll(dialect, response, code, interval)
+
+
+def _show_code(code: DeviceCode) -> None:
+    sys.stderr.write(f"open {code.verification_uri} on any device, and enter the code {code.user_code}\n")
+    sys.stderr.flush()
 
 
 def _show(url: str) -> None:

@@ -23,13 +23,14 @@ from unbroken._single_flight import SingleFlight
 from unbroken._sync import Closeable, run_sync
 from unbroken._time import SYSTEM_CLOCK, Clock, Duration, to_seconds
 from unbroken.client.core.body import Rewind
+from unbroken.client.core.device_flow import DeviceCode
 from unbroken.client.core.dialect import Dialect, allowed_origins
 from unbroken.client.core.events import ClientEvent, LoggedIn, LoggedOut, RequestWaited
 from unbroken.client.core.refresh_rules import log_in, log_out
 from unbroken.client.core.request_flow import Effect, request_flow
 from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens, Leeway, RefreshWindow
 from unbroken.client.core.token_store import TokenStore
-from unbroken.client.first_login import BrowserLogin
+from unbroken.client.first_login import BrowserLogin, DeviceLogin
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort, MfaPrompt
 from unbroken.client.profiles import LogInAgain
@@ -63,7 +64,7 @@ class Status:
 
 @checked_class(
     "login", "alogin", "login_in_browser", "alogin_in_browser",
-    "import_tokens", "aimport_tokens", "newer_token", "anewer_token", "add_listener",
+    "login_by_device", "alogin_by_device", "import_tokens", "aimport_tokens", "newer_token", "anewer_token", "add_listener",
     own=("dialect", "store", "origins", "leeway", "window"),
 )  # fmt: skip
 class Session(Closeable):
@@ -199,6 +200,19 @@ class Session(Closeable):
         )
         return self._run_login(login, threading.Event())
 
+    def login_by_device(
+        self, *, scope: str = "", timeout: Duration = 3600.0, show: Callable[[DeviceCode], object] | None = None
+    ) -> Tokens:
+        """Log in at an OAuth 2.0 server with a code that the user enters on another device (RFC 8628).
+
+        *show* gets the code and the page where it is entered, by default standard error. The user has as long as the
+        code lives, and at most *timeout* seconds. Raise as ``login_in_browser`` does, where ConfigurationError is for a
+        dialect without a device authorization endpoint; the reason of a LoginRefused is also ``expired_token``.
+        """
+        return self._run_login(
+            DeviceLogin(scope, to_seconds("timeout", timeout, above_zero=True), show), threading.Event()
+        )
+
     def import_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Store *tokens* from elsewhere as a new login; a mapping is a parsed token response (RFC 6749 §5.1).
 
@@ -301,6 +315,12 @@ class Session(Closeable):
             scope, to_seconds("timeout", timeout, above_zero=True), redirect_uri, open_url, show, parameters
         )
         return await self._log_in_in_thread(login)
+
+    async def alogin_by_device(
+        self, *, scope: str = "", timeout: Duration = 3600.0, show: Callable[[DeviceCode], object] | None = None
+    ) -> Tokens:
+        """Log in as ``login_by_device`` does, without blocking. If the caller is cancelled, nobody is logged in."""
+        return await self._log_in_in_thread(DeviceLogin(scope, to_seconds("timeout", timeout, above_zero=True), show))
 
     async def aimport_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Store *tokens* as ``import_tokens`` does, without blocking."""
@@ -438,10 +458,10 @@ class Session(Closeable):
             flight.start()
         return await flight.wait_async(self._wait_seconds)
 
-    def _run_login(self, login: BrowserLogin, stop: threading.Event) -> Tokens:
+    def _run_login(self, login: BrowserLogin | DeviceLogin, stop: threading.Event) -> Tokens:
         return self.import_tokens(login.run(self.dialect, self._port.send_for_login, stop))
 
-    async def _log_in_in_thread(self, login: BrowserLogin) -> Tokens:
+    async def _log_in_in_thread(self, login: BrowserLogin | DeviceLogin) -> Tokens:
         """Log in without blocking. A caller that is cancelled stops the login."""
         stop = threading.Event()
         try:

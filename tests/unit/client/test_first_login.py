@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.support.oauth_server import Browser, Manners, OAuthServer
-from unbroken import ConfigurationError, LoginRefused, Session, TryLater, oauth2
+from unbroken import ConfigurationError, DeviceCode, LoginRefused, Session, TryLater, oauth2
 
 
 @pytest.fixture
@@ -151,3 +151,42 @@ def test_a_client_secret_goes_to_the_token_endpoint_alone() -> None:
         dialect = oauth2.discover(server.url).dialect(client_id="app", client_secret="hush")
         Session(dialect).login_in_browser(open_url=Browser(), show=silent)
         assert "hush" not in str(server.asked)
+
+
+# ---- with a code on another device -----------------------------------------------------------------------------------
+
+
+def test_a_login_with_a_code(server: OAuthServer) -> None:
+    session, shown = session_at(server), list[DeviceCode]()
+
+    def show(code: DeviceCode) -> None:
+        shown.append(code)
+        server.agree()
+
+    tokens = session.login_by_device(scope="orders", show=show)
+    assert session.token() == tokens.access_token in server.access_tokens
+    [code] = shown
+    assert (code.verification_uri, len(code.user_code)) == (server.url + "/enter", 8)
+    assert code.device_code not in repr(code)
+    assert server.asked == [{"client_id": "app", "scope": "orders"}]
+
+
+def test_a_login_with_a_code_in_an_event_loop(server: OAuthServer) -> None:
+    async def log_in() -> str:
+        session = session_at(server)
+        await session.alogin_by_device(show=lambda _: server.agree())
+        return await session.atoken()
+
+    assert asyncio.run(log_in()) in server.access_tokens
+
+
+def test_the_code_is_shown_on_standard_error(server: OAuthServer, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TryLater, match="nobody has entered the code in time"):
+        session_at(server).login_by_device(timeout=0.5)
+    assert f"open {server.url}/enter on any device, and enter the code " in capsys.readouterr().err
+
+
+def test_a_code_that_is_denied(server: OAuthServer) -> None:
+    with pytest.raises(LoginRefused, match="the login was denied") as refused:
+        session_at(server).login_by_device(show=lambda _: server.deny())
+    assert refused.value.reason == "access_denied"
