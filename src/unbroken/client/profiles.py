@@ -31,6 +31,7 @@ from typing import Literal
 from unbroken._private_files import file_lock, read_beginning, read_private, require_private_folder
 from unbroken.client.core.backends import oauth2, unbroken_server
 from unbroken.client.core.dialect import Dialect
+from unbroken.client.core.login_endpoints import LOOPBACK_REDIRECT, LoginEndpoints
 from unbroken.client.core.token_store import Lease, StoredSession, TokenStore
 from unbroken.client.stores.codec import key_from_environment, was_record
 from unbroken.client.stores.file import FileStore
@@ -66,7 +67,9 @@ class Profile:
 
     *user*: who logged in; empty if unknown. *pasted*: the login was a refresh token, not a password. *store*: where the
     tokens are, one of ``STORES``. *client_auth*, *resource*: as in ``unbroken.oauth2``. *issuer*: the name of the
-    authorization server, where it is known. *program*: what logs in, if the command line cannot.
+    authorization server, where it is known. *program*: what logs in, if the command line cannot. *login_by*: how the
+    user logs in at a server of OAuth 2.0, if neither by password nor by refresh token: ``web`` or ``device``.
+    *returns_issuer*, *redirect_uri*: as in ``LoginEndpoints``.
     """
 
     name: str
@@ -86,6 +89,11 @@ class Profile:
     resource: str = ""
     issuer: str = ""
     program: str = ""
+    login_by: str = ""
+    authorization_endpoint: str = ""
+    device_authorization_endpoint: str = ""
+    returns_issuer: bool = False
+    redirect_uri: str = LOOPBACK_REDIRECT
 
     @property
     def server(self) -> tuple[str, ...]:
@@ -96,7 +104,7 @@ class Profile:
         """Return the dialect of the server."""
         if self.kind == "unbroken":
             return unbroken_server(self.url, prefix=self.prefix)
-        return oauth2(
+        dialect = oauth2(
             self.token_endpoint,
             client_id=self.client_id,
             client_secret=self.client_secret,
@@ -105,21 +113,39 @@ class Profile:
             revocation_endpoint=self.revocation_endpoint,
             origins=(self.url,),
         )
+        return replace(dialect, login_endpoints=self.login_endpoints())
+
+    def login_endpoints(self) -> LoginEndpoints | None:
+        """Return where a person logs in; None if this is not known."""
+        if not (self.authorization_endpoint or self.device_authorization_endpoint):
+            return None
+        return LoginEndpoints(
+            self.client_id,
+            self.authorization_endpoint,
+            self.device_authorization_endpoint,
+            self.issuer,
+            self.returns_issuer,
+            redirect_uri=self.redirect_uri,
+        )
 
     def login_command(self) -> str:
         """Return the command that logs in again."""
         values = {
             "--as": self.name,
-            "--user": "" if self.pasted else self.user,
+            "--user": "" if self.pasted or self.login_by else self.user,
+            "--issuer": self.issuer if self.login_by else "",
             "--prefix": "" if self.prefix == DEFAULT_PREFIX else self.prefix,
-            "--token-endpoint": self.token_endpoint,
-            "--revocation-endpoint": self.revocation_endpoint,
+            "--token-endpoint": "" if self.login_by else self.token_endpoint,
+            "--revocation-endpoint": "" if self.login_by else self.revocation_endpoint,
             "--client-id": self.client_id,
+            "--redirect-uri": "" if self.redirect_uri == LOOPBACK_REDIRECT else self.redirect_uri,
             "--keep": "" if self.store == "file" else self.store,
         }
         flags = {
             "--client-secret-stdin": bool(self.client_secret),
             "--paste": self.pasted,
+            "--web": self.login_by == "web",
+            "--device": self.login_by == "device",
             "--allow-plain-http": self.plain_http,
         }
         words = ["unbroken", "login", self.url]
@@ -359,11 +385,14 @@ def _parse_profile(name: str, document: dict[str, object]) -> Profile:
         profile.resource,
         profile.issuer,
         profile.program,
+        profile.authorization_endpoint,
+        profile.device_authorization_endpoint,
+        profile.redirect_uri,
         *origins,
     )
-    flags = (profile.plain_http, profile.pasted)
+    flags = (profile.plain_http, profile.pasted, profile.returns_issuer)
     is_valid = profile.kind in ("unbroken", "oauth2") and profile.store in STORES
-    is_valid = is_valid and profile.client_auth in ("basic", "post")
+    is_valid = is_valid and profile.client_auth in ("basic", "post") and profile.login_by in ("", "web", "device")
     is_valid = is_valid and all(isinstance(flag, bool) for flag in flags)
     if not is_valid or not all(isinstance(text, str) for text in texts):
         raise TypeError("not a profile")

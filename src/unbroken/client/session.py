@@ -64,7 +64,8 @@ class Status:
 
 @checked_class(
     "login", "alogin", "login_in_browser", "alogin_in_browser",
-    "login_by_device", "alogin_by_device", "import_tokens", "aimport_tokens", "newer_token", "anewer_token", "add_listener",
+    "login_by_device", "alogin_by_device", "import_tokens", "aimport_tokens",
+    "newer_token", "anewer_token", "add_listener",
     own=("dialect", "store", "origins", "leeway", "window"),
 )  # fmt: skip
 class Session(Closeable):

@@ -1,10 +1,12 @@
-"""``unbroken login``: a session by password, or by a refresh token from another program.
+"""``unbroken login``: a session by password, with a browser or a code, or by a refresh token from another program.
 
 1. Nothing in the folder changes before the server has accepted the login: it happens in memory, and is then stored.
    So the folder is checked first: a login that cannot be stored would stay alive at the server.
 2. Secrets are asked for, or come from standard input, one a line: the client secret, then the password or the refresh
    token, then the MFA code. Other users can read command lines, so a secret there is refused, and not repeated.
-3. A login by password revokes the session that had the name. If that was another user's session, it asks first.
+3. A login by password revokes the session that had the name. If that was another user's session, it asks first. A
+   login with a browser or a code asks when it knows who has logged in, and revokes nothing: at some servers that would
+   end the new session too, because they revoke all that a user has granted to a client.
 4. Tokens without a profile are deleted: which server they belong to is unknown, so they are sent to none.
 """
 
@@ -24,6 +26,9 @@ from unbroken._http import HttpRequest, NotSent, ResponseLost, origin_of
 from unbroken._transport import http_sender
 from unbroken.cli.options import option
 from unbroken.cli.terminal import ask, ask_secret, confirm, say
+from unbroken.client.core.login_endpoints import LOOPBACK_REDIRECT, check_redirect_uri
+from unbroken.client.core.metadata import AuthorizationServer
+from unbroken.client.discovery import oauth2
 from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import (
     DEFAULT_PREFIX,
@@ -48,10 +53,11 @@ PROBE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How the user logs in: whether to paste a refresh token, and where password and code come from."""
+    """How the user logs in: by password, refresh token, ``web`` or ``device``; where password and code come from."""
 
     user: str
     paste: bool
+    login_by: str
     password_stdin: bool
     code_stdin: bool
 
@@ -64,6 +70,12 @@ class Credentials:
 @option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @option("--code-stdin", is_flag=True, help="Read the MFA code from standard input, after the password.")
 @option("--paste", is_flag=True, help="Take over a refresh token instead of a password.")
+@option("--web", is_flag=True, help="Log in with a browser, at any OAuth 2.0 server.")
+@option("--device", is_flag=True, help="Log in with a code that is entered on another device (RFC 8628).")
+@option("--issuer", default="", metavar="URL", help="Name of the OAuth 2.0 server.  [default: URL says it]")
+@option(
+    "--redirect-uri", default="", metavar="URL", help="What it has on record.  [default: http://127.0.0.1/callback]"
+)
 @option("--scope", default="", help="Scope to ask for.")
 @option("--label", default="", help="Name of the session at the server.  [default: this machine]")
 @option("--prefix", default=DEFAULT_PREFIX, show_default=True, help="Path of an unbroken server's endpoints.")
@@ -84,6 +96,10 @@ def login(
     password_stdin: bool,
     code_stdin: bool,
     paste: bool,
+    web: bool,
+    device: bool,
+    issuer: str,
+    redirect_uri: str,
     scope: str,
     label: str,
     prefix: str,
@@ -98,17 +114,21 @@ def login(
 ) -> None:
     """Log in and keep the session under a name.
 
-    URL is the address of an unbroken server; with --token-endpoint, of the API.
+    URL is the address of an unbroken server; with --web, --device or --token-endpoint, of the API.
     """
     _refuse_more_arguments(context)
-    if not token_endpoint and (revocation_endpoint or client_id or client_secret_stdin):
-        raise ConfigurationError("the options of OAuth 2.0 servers need --token-endpoint")
+    login_by = "web" if web else "device" if device else ""
+    _check_options(login_by, web and device, paste or password_stdin or bool(user), token_endpoint)
+    if not (token_endpoint or login_by) and (revocation_endpoint or client_id or client_secret_stdin):
+        raise ConfigurationError("the options of OAuth 2.0 servers need --token-endpoint, --web or --device")
+    if (issuer or redirect_uri) and not login_by:
+        raise ConfigurationError("--issuer and --redirect-uri need --web or --device")
     _check_urls(url, origin, token_endpoint, revocation_endpoint)
     prefix = f"/{prefix.strip('/')}".rstrip("/")
     profile = Profile(
         name=valid_name(name),
-        url=url.rstrip("/") if token_endpoint else _server_url(url, prefix),
-        kind="oauth2" if token_endpoint else "unbroken",
+        url=url.rstrip("/") if token_endpoint or login_by else _server_url(url, prefix),
+        kind="oauth2" if token_endpoint or login_by else "unbroken",
         prefix=prefix,
         token_endpoint=token_endpoint,
         revocation_endpoint=revocation_endpoint,
@@ -117,13 +137,18 @@ def login(
         plain_http=allow_plain_http,
         pasted=paste,
         store=_store_kind(name, keep),
+        login_by=login_by,
+        redirect_uri=redirect_uri or LOOPBACK_REDIRECT,
     )
     prepare_folder()  # rule 1
+    if login_by:
+        check_redirect_uri(profile.redirect_uri)
+        profile = _with_endpoints(profile, url, issuer)
     _check_same_server(profile)
     token_store(profile.name)  # refuses a file that is not its own
     if client_secret_stdin:
         profile = replace(profile, client_secret=ask_secret("client secret", from_stdin=True, option=""))
-    credentials = Credentials(user, paste, password_stdin, code_stdin)
+    credentials = Credentials(user, paste, login_by, password_stdin, code_stdin)
     _log_in(profile, credentials, _login_fields(profile, scope, label), may_replace=may_replace)
 
 
@@ -133,6 +158,53 @@ def _refuse_more_arguments(context: click.Context) -> None:
             "login takes one URL and no secrets, because other users can read command lines: "
             "use --password-stdin or --paste"
         )
+
+
+def _check_options(login_by: str, is_both: bool, is_other_login: bool, token_endpoint: str) -> None:
+    if is_both or (login_by and is_other_login):
+        raise ConfigurationError("a login is one of --web, --device, --paste, and a user with a password")
+    if login_by and token_endpoint:
+        raise ConfigurationError(f"--{login_by} asks the server for its endpoints: use --issuer, not --token-endpoint")
+
+
+def _with_endpoints(profile: Profile, url: str, issuer: str) -> Profile:
+    """Return *profile* with what the authorization server of the API at *url* says about itself (RFC 8414, RFC 9728).
+
+    An API that says nothing about itself may be its own authorization server.
+    """
+    plain, resource = profile.plain_http, ""
+    if issuer:
+        server = oauth2.discover(issuer, allow_plain_http=plain)
+    else:
+        try:
+            found = oauth2.discover_resource(url, allow_plain_http=plain)
+            server, resource = found.server, found.resource
+        except BadResponse:
+            raise
+        except ConfigurationError:
+            server = _discover_at(url, plain)
+    return replace(
+        profile,
+        issuer=server.issuer,
+        resource=resource,
+        token_endpoint=server.token_endpoint,
+        revocation_endpoint=profile.revocation_endpoint or server.revocation_endpoint,
+        authorization_endpoint=server.authorization_endpoint,
+        device_authorization_endpoint=server.device_authorization_endpoint,
+        returns_issuer=server.returns_issuer,
+        client_auth=server.client_auth(),
+    )
+
+
+def _discover_at(url: str, allow_plain_http: bool) -> AuthorizationServer:
+    try:
+        return oauth2.discover(url, allow_plain_http=allow_plain_http)
+    except BadResponse:
+        raise
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"neither {url} nor what it names publishes metadata: name the OAuth 2.0 server with --issuer"
+        ) from error
 
 
 def _server_url(url: str, prefix: str) -> str:
@@ -150,12 +222,16 @@ def _log_in(profile: Profile, credentials: Credentials, fields: Mapping[str, str
     if credentials.paste:
         tokens = _log_in_by_refresh_token(session)
         profile = replace(profile, user=_subject(tokens))
+    elif credentials.login_by:
+        tokens = _log_in_by_person(session, credentials.login_by, fields)
+        profile = replace(profile, user=_subject(tokens))
+        _confirm_login(session, profile, may_replace=may_replace)  # rule 3
     else:
         user = credentials.user or ask("user", "--user")
         profile = replace(profile, user=user)
         _confirm_replacement(profile, may_replace=may_replace)  # rule 3
         tokens = _log_in_by_password(session, profile, credentials, fields)
-    _store(profile, tokens, revoke_old=not credentials.paste)
+    _store(profile, tokens, revoke_old=not (credentials.paste or credentials.login_by))
     by = f" as {profile.user}" if profile.user else ""
     say(f"logged in at {profile.url}{by}; the session is called {profile.name}")
 
@@ -190,6 +266,21 @@ def _is_unbroken_server(profile: Profile) -> bool:
     except (NotSent, ResponseLost):
         return True
     return value_at(response.json(), "status") is not None
+
+
+def _log_in_by_person(session: Session, login_by: str, fields: Mapping[str, str]) -> Tokens:
+    """Return the tokens of a login with a browser, or with a code."""
+    scope = fields.get("scope", "")
+    return session.login_in_browser(scope=scope) if login_by == "web" else session.login_by_device(scope=scope)
+
+
+def _confirm_login(session: Session, profile: Profile, *, may_replace: bool) -> None:
+    """Raise InvalidRequest, and end the new session, if it may not replace the one that has the name."""
+    try:
+        _confirm_replacement(profile, may_replace=may_replace)
+    except (InvalidRequest, EOFError):
+        session.logout()
+        raise
 
 
 def _log_in_by_refresh_token(session: Session) -> Tokens:
