@@ -102,7 +102,9 @@ class OAuthServer:
 
     manners: Manners = Manners()
     url: str = ""
-    interval: int = 1
+    interval: float = 0.2
+    slow_interval: float = 6  # with slow_down
+    names_itself: str = ""  # in its redirects, if not by its URL
     asked: list[dict[str, str]] = field(default_factory=list)  # authorization requests
     forms: list[dict[str, str]] = field(default_factory=list)  # of the token endpoint
     polled_at: list[float] = field(default_factory=list)
@@ -171,7 +173,7 @@ class OAuthServer:
         self.asked.append(asked)
         self.codes[code] = asked
         back: dict[str, str | None] = {"code": code, "state": asked["state"]}
-        back |= {"iss": self.url} if self.manners.returns_issuer else {}
+        back |= {"iss": self.names_itself or self.url} if self.manners.returns_issuer else {}
         back |= self.change_redirect
         query = urlencode({name: value for name, value in back.items() if value is not None})
         return RedirectResponse(f"{asked['redirect_uri']}?{query}", 302)
@@ -245,7 +247,7 @@ class OAuthServer:
     def _error(self, request: Request, error: str, status: int = 400) -> Response:
         status = self.manners.slow_down_status if error == "slow_down" else status
         body: dict[str, object] = {"error": error, "error_description": f"it is {error}"}
-        body |= {"interval": self.interval + 5} if error == "slow_down" and self.manners.tells_interval else {}
+        body |= {"interval": self.slow_interval} if error == "slow_down" and self.manners.tells_interval else {}
         return self._respond(request, body, 200 if self.manners.errors_in_200 else status)
 
     def _respond(self, request: Request, body: dict[str, object], status: int) -> Response:

@@ -24,7 +24,7 @@ from unbroken._http import (
 )
 from unbroken._single_flight import SingleFlight
 from unbroken._time import Duration, to_seconds
-from unbroken.client.core import backends
+from unbroken.client.core import backends, known_servers
 from unbroken.client.core.dialect import Dialect, RepeatedRefresh
 from unbroken.client.core.metadata import (
     AuthorizationServer,
@@ -46,7 +46,13 @@ HEADERS = {"accept": "application/json"}
 
 
 class OAuth2:
-    """``oauth2(token_endpoint)`` is the dialect of a server; ``oauth2.discover(issuer)`` asks the server for it."""
+    """``oauth2(token_endpoint)`` is the dialect of a server; ``oauth2.discover(issuer)`` asks the server for it.
+
+    ``oauth2.google(client_id, …)``, ``github``, ``microsoft`` and ``keycloak`` know the manners of these servers.
+    """
+
+    github, google = staticmethod(known_servers.github), staticmethod(known_servers.google)
+    keycloak, microsoft = staticmethod(known_servers.keycloak), staticmethod(known_servers.microsoft)
 
     def __call__(
         self,

@@ -10,14 +10,21 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.support.oauth_server import Browser, Manners, OAuthServer
-from unbroken import ConfigurationError, DeviceCode, LoginRefused, Session, TryLater, oauth2
+from tests.support.oauth_server import GITHUB, GOOGLE, KEYCLOAK, MICROSOFT, Browser, Manners, OAuthServer
+from unbroken import ConfigurationError, DeviceCode, Dialect, LoginRefused, Session, SessionOver, TryLater, oauth2
+from unbroken.client.core import device_flow
 
 
 @pytest.fixture
 def server() -> Iterator[OAuthServer]:
     with OAuthServer().run() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers may be asked as often as they say, also several times a second."""
+    monkeypatch.setattr(device_flow, "MIN_INTERVAL_SECONDS", 0.1)
 
 
 def session_at(server: OAuthServer) -> Session:
@@ -190,3 +197,63 @@ def test_a_code_that_is_denied(server: OAuthServer) -> None:
     with pytest.raises(LoginRefused, match="the login was denied") as refused:
         session_at(server).login_by_device(show=lambda _: server.deny())
     assert refused.value.reason == "access_denied"
+
+
+# ---- the manners of well-known servers -------------------------------------------------------------------------------
+
+
+HOSTS = ("accounts.google.com", "oauth2.googleapis.com", "github.com", "login.microsoftonline.com", "sso.example.com")
+KNOWN: dict[str, tuple[Manners, Dialect]] = {
+    "google": (GOOGLE, oauth2.google("app", client_secret="hush")),
+    "github": (GITHUB, oauth2.github("app", client_secret="hush")),
+    "microsoft": (MICROSOFT, oauth2.microsoft("app")),
+    "keycloak": (KEYCLOAK, oauth2.keycloak("https://sso.example.com", "shop", "app")),
+}
+
+
+@pytest.fixture(params=KNOWN)
+def known(request: pytest.FixtureRequest) -> Iterator[tuple[str, OAuthServer, Session]]:
+    manners, dialect = KNOWN[request.param]
+    with OAuthServer(manners).run() as server:
+        server.names_itself = "https://sso.example.com/realms/shop"
+        yield request.param, server, Session(dialect, send=server.send(*HOSTS))
+
+
+def test_a_login_with_a_browser_at_a_known_server(known: tuple[str, OAuthServer, Session]) -> None:
+    name, server, session = known
+    browser = Browser(lambda url: server.local(url, *HOSTS))
+    session.login_in_browser(scope="orders", open_url=browser, show=silent)
+    assert session.token() in server.access_tokens
+    host = {"microsoft": "localhost"}.get(name, "127.0.0.1")
+    assert urlsplit(server.asked[0]["redirect_uri"]).hostname == host
+    for _ in range(2):  # a refresh token is there, and stays
+        assert session.newer_token(session.token()) in server.access_tokens
+    assert len({form["refresh_token"] for form in server.forms[1:]}) == (2 if server.manners.new_refresh_token else 1)
+    server.refresh_tokens.clear()
+    with pytest.raises(SessionOver):
+        session.newer_token(session.token())
+
+
+def test_a_login_with_a_code_at_a_known_server(known: tuple[str, OAuthServer, Session]) -> None:
+    _, server, session = known
+    session.login_by_device(scope="orders", show=lambda _: server.agree())
+    assert session.newer_token(session.token()) in server.access_tokens
+    with pytest.raises(LoginRefused, match="the login was denied"):
+        session.login_by_device(show=lambda _: server.deny())
+
+
+def test_known_servers_are_asked_to_slow_down(
+    known: tuple[str, OAuthServer, Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_flow, "SLOW_DOWN_SECONDS", 0.1)
+    _, server, session = known
+    server.answers = ["slow_down"]
+    server.slow_interval = 0.8
+    session.login_by_device(show=lambda _: server.agree())
+    assert server.polled_at[1] - server.polled_at[0] >= (0.8 if server.manners.tells_interval else 0.3)
+
+
+def test_a_client_secret_in_the_form_stays_out_of_the_url(known: tuple[str, OAuthServer, Session]) -> None:
+    _, server, session = known
+    session.login_in_browser(open_url=Browser(lambda url: server.local(url, *HOSTS)), show=silent)
+    assert "hush" not in str(server.asked)
