@@ -102,7 +102,7 @@ class DeviceLogin:
             if isinstance(outcome, TokenResponse):
                 return outcome
             interval = outcome
-        raise TryLater("nobody has entered the code in time; log in again for a new one")
+        raise TryLater("the code was not entered in time; log in again for a new one")
 
     def _poll(self, dialect: Dialect, send: SendForLogin, code: DeviceCode, interval: float) -> TokenResponse | float:
         try:

@@ -119,7 +119,7 @@ class LoopbackListener:
         finally:
             self._stop_listening()  # rule 4
         raise TryLater(
-            f"nobody has logged in within {seconds:g} seconds; where no browser is, log in with a code instead"
+            f"the user has not logged in within {seconds:g} seconds; where no browser is, log in with a code instead"
         )
 
     def respond(self, title: str, text: str) -> None:

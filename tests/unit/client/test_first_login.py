@@ -91,7 +91,7 @@ def test_the_url_is_shown_where_no_browser_is(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("DISPLAY", raising=False)
-    with pytest.raises(TryLater, match=r"nobody has logged in within 0.3 seconds; .* with a code"):
+    with pytest.raises(TryLater, match=r"the user has not logged in within 0.3 seconds; .* with a code"):
         session_at(server).login_in_browser(timeout=0.3)
     shown = capsys.readouterr().err
     assert f"log in with a browser on this machine: {server.url}/authorize?" in shown
@@ -188,7 +188,7 @@ def test_a_login_with_a_code_in_an_event_loop(server: OAuthServer) -> None:
 
 
 def test_the_code_is_shown_on_standard_error(server: OAuthServer, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(TryLater, match="nobody has entered the code in time"):
+    with pytest.raises(TryLater, match="the code was not entered in time"):
         session_at(server).login_by_device(timeout=0.5)
     assert f"open {server.url}/enter on any device, and enter the code " in capsys.readouterr().err
 
