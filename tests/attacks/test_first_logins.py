@@ -191,6 +191,16 @@ def test_junk_ends_no_login(server: OAuthServer, attacks: Any) -> None:
     assert login.end() is None
 
 
+def is_open(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return bool(connection.recv(1))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
 def test_connections_without_end_keep_nobody_out(server: OAuthServer, attacks: Any, size: Callable[..., int]) -> None:
     login, held = Login(server), []
     try:
@@ -199,6 +209,8 @@ def test_connections_without_end_keep_nobody_out(server: OAuthServer, attacks: A
             connection = socket.create_connection(("127.0.0.1", login.port), 5)
             connection.sendall(b"GET /callback?state=")  # and no more
             held.append(connection)
+        assert login.raw(b"GET / HTTP/1.1\r\n\r\n")  # it comes after all of them
+        assert sum(map(is_open, held)) <= MAX_CONNECTIONS
         began = time.monotonic()
         assert open_as_browser(login.url)[0] == 200
         assert login.end() is None
@@ -309,7 +321,9 @@ def test_what_a_server_may_say_of_its_interval(attacks: Any) -> None:
 
 def device_code(**fields: object) -> DeviceCode:
     body = {"device_code": "d", "user_code": "AB", "verification_uri": "https://as.example.com/", **fields}
-    return device_flow.read_device_code(HttpResponse(200, {}, json.dumps(body).encode()))
+    endpoint = "https://as.example.com/d"
+    dialect = oauth2("https://as.example.com/t", client_id="a", device_authorization_endpoint=endpoint)
+    return device_flow.read_device_code(dialect, HttpResponse(200, {}, json.dumps(body).encode()))
 
 
 @pytest.mark.parametrize(

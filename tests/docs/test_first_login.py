@@ -38,8 +38,10 @@ def test_the_programs_of_the_page_log_in(browser: Path, tmp_path: Path, monkeypa
 
         made = runpy.run_path("example.py", {"agree": agree})
         assert seen[0].startswith(f"Open {server.url}/enter and enter ")
-        assert made["session"].token() in server.access_tokens
+        assert made["job"].token() in server.access_tokens
+        assert made["session"].token()
         assert [one["scope"] for one in server.asked] == ["orders", "orders"]
+        assert server.forms[-1]["grant_type"] == "client_credentials"
         assert Session(made["keycloak"]).dialect.login_endpoints
 
 

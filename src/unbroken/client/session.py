@@ -30,7 +30,7 @@ from unbroken.client.core.refresh_rules import log_in, log_out
 from unbroken.client.core.request_flow import Effect, request_flow
 from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens, Leeway, RefreshWindow
 from unbroken.client.core.token_store import TokenStore
-from unbroken.client.first_login import BrowserLogin, DeviceLogin
+from unbroken.client.first_login import BrowserLogin, DeviceLogin, log_in_as_client
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort, MfaPrompt
 from unbroken.client.profiles import LogInAgain
@@ -64,7 +64,7 @@ class Status:
 
 @checked_class(
     "login", "alogin", "login_in_browser", "alogin_in_browser",
-    "login_by_device", "alogin_by_device", "import_tokens", "aimport_tokens",
+    "login_by_device", "alogin_by_device", "login_as_client", "alogin_as_client", "import_tokens", "aimport_tokens",
     "newer_token", "anewer_token", "add_listener",
     own=("dialect", "store", "origins", "leeway", "window"),
 )  # fmt: skip
@@ -192,13 +192,10 @@ class Session(Closeable):
         *show* gets the URL, by default standard error; *open_url* opens it, by default in the user's browser.
         *parameters* go along with the URL (``login_hint="ada"``).
 
-        Raise LoginRefused, whose reason is the server's word (``access_denied``), TryLater if nobody logs in or the
-        server does not respond, InvalidRequest, BadResponse, or ConfigurationError if the dialect has no authorization
-        endpoint.
+        Raise LoginRefused, whose reason is the server's word (``access_denied``), TryLater if nobody logs in,
+        InvalidRequest, BadResponse, or ConfigurationError if the dialect has no authorization endpoint.
         """
-        login = BrowserLogin(
-            scope, to_seconds("timeout", timeout, above_zero=True), redirect_uri, open_url, show, parameters
-        )
+        login = BrowserLogin(scope, timeout, redirect_uri, open_url, show, parameters)
         return self._run_login(login, threading.Event())
 
     def login_by_device(
@@ -207,12 +204,18 @@ class Session(Closeable):
         """Log in at an OAuth 2.0 server with a code that the user enters on another device (RFC 8628).
 
         *show* gets the code and the page where it is entered, by default standard error. The user has as long as the
-        code lives, and at most *timeout* seconds. Raise as ``login_in_browser`` does, where ConfigurationError is for a
-        dialect without a device authorization endpoint; the reason of a LoginRefused is also ``expired_token``.
+        code lives, at most *timeout* seconds. Raise as ``login_in_browser`` does (reason: also ``expired_token``).
         """
-        return self._run_login(
-            DeviceLogin(scope, to_seconds("timeout", timeout, above_zero=True), show), threading.Event()
-        )
+        return self._run_login(DeviceLogin(scope, timeout, show), threading.Event())
+
+    def login_as_client(self, *, scope: str = "", **extra: str) -> Tokens:
+        """Log in as the program itself, with its client secret (client credentials, RFC 6749 §4.4).
+
+        The server gives no refresh token: when the access token has expired, requests raise SessionOver, and the
+        program logs in again. *extra* goes along (``audience="api"``). Raise as ``login_in_browser`` does, and
+        ConfigurationError if the dialect is not one of OAuth 2.0.
+        """
+        return self.import_tokens(log_in_as_client(self.dialect, self._port.send_for_login, scope, extra))
 
     def import_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Store *tokens* from elsewhere as a new login; a mapping is a parsed token response (RFC 6749 §5.1).
@@ -312,16 +315,18 @@ class Session(Closeable):
         **parameters: str,
     ) -> Tokens:
         """Log in as ``login_in_browser`` does, without blocking. If the caller is cancelled, nobody is logged in."""
-        login = BrowserLogin(
-            scope, to_seconds("timeout", timeout, above_zero=True), redirect_uri, open_url, show, parameters
-        )
+        login = BrowserLogin(scope, timeout, redirect_uri, open_url, show, parameters)
         return await self._log_in_in_thread(login)
 
     async def alogin_by_device(
         self, *, scope: str = "", timeout: Duration = 3600.0, show: Callable[[DeviceCode], object] | None = None
     ) -> Tokens:
         """Log in as ``login_by_device`` does, without blocking. If the caller is cancelled, nobody is logged in."""
-        return await self._log_in_in_thread(DeviceLogin(scope, to_seconds("timeout", timeout, above_zero=True), show))
+        return await self._log_in_in_thread(DeviceLogin(scope, timeout, show))
+
+    async def alogin_as_client(self, *, scope: str = "", **extra: str) -> Tokens:
+        """Log in as ``login_as_client`` does, without blocking. A caller that is cancelled stops nothing."""
+        return await self._in_thread(lambda: self.login_as_client(scope=scope, **extra))
 
     async def aimport_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Store *tokens* as ``import_tokens`` does, without blocking."""

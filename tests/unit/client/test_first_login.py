@@ -13,6 +13,7 @@ import pytest
 from tests.support.oauth_server import GITHUB, GOOGLE, KEYCLOAK, MICROSOFT, Browser, Manners, OAuthServer
 from unbroken import ConfigurationError, DeviceCode, Dialect, LoginRefused, Session, SessionOver, TryLater, oauth2
 from unbroken.client.core import device_flow
+from unbroken.testing import ManualClock
 
 
 @pytest.fixture
@@ -257,3 +258,29 @@ def test_a_client_secret_in_the_form_stays_out_of_the_url(known: tuple[str, OAut
     _, server, session = known
     session.login_in_browser(open_url=Browser(lambda url: server.local(url, *HOSTS)), show=silent)
     assert "hush" not in str(server.asked)
+
+
+# ---- as a client -----------------------------------------------------------------------------------------------------
+
+
+def test_a_program_logs_in_as_itself(server: OAuthServer) -> None:
+    clock = ManualClock()
+    session = Session(oauth2(server.url + "/token", client_id="job", client_secret="hush"), clock=clock)
+    tokens = session.login_as_client(scope="orders", audience="api")
+    assert session.token() == tokens.access_token in server.access_tokens
+    assert tokens.refresh_token is None
+    assert {"grant_type": "client_credentials", "scope": "orders", "audience": "api"}.items() <= server.forms[0].items()
+    clock.advance(3600)
+    with pytest.raises(SessionOver) as over:
+        session.token()
+    assert over.value.reason == "no_refresh_token"
+    session.login_as_client()
+    assert session.token() in server.access_tokens
+    assert asyncio.run(session.alogin_as_client()).access_token in server.access_tokens
+
+
+def test_a_client_that_the_server_does_not_know() -> None:
+    with OAuthServer(Manners(secret="hush")).run() as server, pytest.raises(ConfigurationError, match="invalid_client"):
+        Session(oauth2(server.url + "/token", client_id="job")).login_as_client()
+    with pytest.raises(ConfigurationError, match=r"not one of OAuth 2\.0"):
+        Session("http://127.0.0.1:1").login_as_client()

@@ -3,7 +3,7 @@
 1. The interval of the server is kept, and grows by five seconds with each ``slow_down`` (§3.5), or to what the server
    says with it. A request without a response doubles it.
 2. ``authorization_pending`` and ``slow_down`` count under any status, 200 included.
-3. What the user sees is short, has no signs that steer a terminal, and leads to https only.
+3. What the user sees is short, has no signs that steer a terminal, and leads to https only, unless the server itself is asked without.
 4. Nobody asks for longer than the code lives.
 """
 
@@ -59,9 +59,12 @@ def device_code_request(dialect: Dialect, scope: str) -> HttpRequest:
     return template.build({"scope": wanted} if wanted else {})
 
 
-def read_device_code(response: HttpResponse, *, allow_plain_http: bool = False) -> DeviceCode:
+def read_device_code(dialect: Dialect, response: HttpResponse) -> DeviceCode:
     """Return the code in *response* to a device authorization request. Raise as ``read_token_response`` does."""
     body = response.parsed()
+    allow_plain_http = login_endpoints(dialect).device_authorization_endpoint.startswith(
+        "http:"
+    )  # the session allows it
     device_code, user_code = value_at(body, "device_code"), value_at(body, "user_code")
     if _oauth_error(response) or not 200 <= response.status < 300:
         raise error_of(response)
