@@ -212,8 +212,7 @@ class Session(Closeable):
         """Log in as the program itself, with its client secret (client credentials, RFC 6749 §4.4).
 
         The server gives no refresh token: when the access token has expired, requests raise SessionOver, and the
-        program logs in again. *extra* goes along (``audience="api"``). Raise as ``login_in_browser`` does, and
-        ConfigurationError if the dialect is not one of OAuth 2.0.
+        program logs in again. *extra* goes along (``audience="api"``). Raise as ``login_in_browser`` does.
         """
         return self.import_tokens(log_in_as_client(self.dialect, self._port.send_for_login, scope, extra))
 

@@ -3,7 +3,8 @@
 1. The interval of the server is kept, and grows by five seconds with each ``slow_down`` (§3.5), or to what the server
    says with it. A request without a response doubles it.
 2. ``authorization_pending`` and ``slow_down`` count under any status, 200 included.
-3. What the user sees is short, has no signs that steer a terminal, and leads to https only, unless the server itself is asked without.
+3. What the user sees is short, has no signs that steer a terminal, and leads to https only, unless this server is
+   asked without.
 4. Nobody asks for longer than the code lives.
 """
 
