@@ -31,12 +31,12 @@ ALLOWED = {
     "a text": ("str", "EncryptionKey", "object", "Any", "Encoding", "Literal"),
 }
 VALUES = """
-    Caller Claims ClientEvent HttpRequest HttpResponse KeyRecord NewSession RefreshInspection Request Response
-    Revocation RevocationPage Route SessionInfo SessionPage SessionRow Status StoredSession Ticket TokenResponse Tokens
-    AccessTokenUser LateChallenge LateTokensDiscarded LoggedIn LoggedOut RefreshFailed RefreshFinished RefreshJoined
-    RefreshStarted RefreshStormStopped RequestNotReplayed RequestReplayed RequestWaited SessionEnded TokensAdopted
-    TokensRefreshed LoginFailed LoginRateLimited RefreshRejected ReuseDetected ReuseSuspected ServerEvent SessionCreated
-    SessionRefreshed SessionRevoked AuthorizationServer ProtectedResource
+    AccessTokenUser AuthorizationServer Caller Claims ClientEvent DeviceCode HttpRequest HttpResponse KeyRecord
+    LateChallenge LateTokensDiscarded LoggedIn LoggedOut LoginFailed LoginRateLimited NewSession ProtectedResource
+    RefreshFailed RefreshFinished RefreshInspection RefreshJoined RefreshRejected RefreshStarted RefreshStormStopped
+    Request RequestNotReplayed RequestReplayed RequestWaited Response ReuseDetected ReuseSuspected Revocation
+    RevocationPage Route ServerEvent SessionCreated SessionEnded SessionInfo SessionPage SessionRefreshed
+    SessionRevoked SessionRow Status StoredSession Ticket TokenResponse Tokens TokensAdopted TokensRefreshed
 """  # made by the library, or checked by the one that they are given to
 PROTOCOLS = "Clock Lease TokenStore SessionStore TokenVerifier RevocationCheck EndpointOptions MfaPrompt Send"
 OF_FRAMEWORKS = """

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from unbroken._http import HttpRequest, HttpResponse
 from unbroken._time import Duration, to_seconds
@@ -31,9 +32,11 @@ from unbroken.client.core.device_flow import (
 )
 from unbroken.client.core.dialect import Dialect
 from unbroken.client.core.token_request import login_endpoints, read_token_response, token_request
-from unbroken.client.loopback_listener import LoopbackListener
 from unbroken.errors import TryLater, UnbrokenError
 from unbroken.tokens import TokenResponse
+
+if TYPE_CHECKING:
+    from unbroken.client.loopback_listener import LoopbackListener
 
 __all__ = ["BrowserLogin", "DeviceLogin", "SendForLogin", "log_in_as_client"]
 
@@ -62,6 +65,8 @@ class BrowserLogin:
 
     def run(self, dialect: Dialect, send: SendForLogin, stop: threading.Event) -> TokenResponse:
         """Return the tokens of the login. Raise the errors that ``Session.login_in_browser`` documents."""
+        from unbroken.client.loopback_listener import LoopbackListener  # noqa: PLC0415  # few programs log in
+
         seconds = self.seconds
         with LoopbackListener(self.redirect_uri or login_endpoints(dialect).redirect_uri) as listener:
             try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from unbroken._arguments import checked_class
 from unbroken._http import origin_of
 from unbroken.errors import ConfigurationError
 
@@ -15,6 +16,7 @@ LOOPBACK_REDIRECT = "http://127.0.0.1/callback"
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 
 
+@checked_class()
 @dataclass(frozen=True, slots=True)
 class LoginEndpoints:
     """The endpoints of the flows in which a person logs in; empty text for one that the server does not have.
