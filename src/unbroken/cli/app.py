@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from unbroken.errors import UnbrokenError
 __all__ = ["run", "unbroken"]
 
 ERROR = 2
+INTERRUPTED = 128 + signal.SIGINT  # as a shell says it
 BROKEN_PIPE = 1  # Click's exit status when it notices first
 
 
@@ -137,8 +139,9 @@ def _run(arguments: list[str]) -> int:
         return ERROR
     except click.ClickException as error:
         return _print_error(_usage_error(error))
-    except (click.Abort, KeyboardInterrupt):
-        return _print_error("stopped")
+    except (click.Abort, KeyboardInterrupt) as error:  # Click makes an Abort of Ctrl-C, and of the end of the input
+        _print_error("stopped")
+        return ERROR if isinstance(error.__cause__, EOFError) else INTERRUPTED
     except BrokenPipeError:
         _discard_output()
         return BROKEN_PIPE

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 from urllib.parse import urljoin
 
+from unbroken._arguments import checked
 from unbroken._http import (
     HttpRequest,
     HttpResponse,
@@ -95,6 +96,7 @@ class OAuth2:
             issuer=issuer,
         )
 
+    @checked()
     def discover(
         self,
         issuer: str,
@@ -112,6 +114,7 @@ class OAuth2:
         """
         return _Discovery(timeout, tls, send, allow_plain_http).server(issuer)
 
+    @checked()
     def discover_resource(
         self,
         url: str,
@@ -129,6 +132,7 @@ class OAuth2:
         """
         return _Discovery(timeout, tls, send, allow_plain_http).resource(url, issuer)
 
+    @checked()
     async def adiscover(
         self,
         issuer: str,
@@ -142,6 +146,7 @@ class OAuth2:
         discovery = _Discovery(timeout, tls, send, allow_plain_http)
         return await discovery.in_thread(lambda: discovery.server(issuer))
 
+    @checked()
     async def adiscover_resource(
         self,
         url: str,

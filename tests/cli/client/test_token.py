@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 from tests.cli.client.shell import COMMAND, Shell, one_line
 from tests.support.backend import Backend
 from unbroken import FileStore
+from unbroken.cli.ending import WAITING
 
 
 @pytest.mark.parametrize("age", [3600, 1700], ids=["expired", "ageing"])
@@ -121,3 +123,18 @@ def test_the_token_command_does_not_load_the_server() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_ctrl_c_in_mid_refresh_says_what_is_waited_for_and_a_second_one_ends_it(api: Shell, server: Backend) -> None:
+    api.age(3600)
+    server.slow_next(20.0)
+    command = subprocess.Popen(
+        [*COMMAND, "token", "api"], stderr=subprocess.PIPE, env=api.environment(), cwd=api.home, text=True
+    )
+    assert command.stderr is not None
+    time.sleep(3.0)  # a busy machine starts it slowly
+    command.send_signal(signal.SIGINT)
+    said = ["\n", "unbroken: stopped\n", f"unbroken: {WAITING}\n"]
+    assert [command.stderr.readline() for _ in said] == said
+    command.send_signal(signal.SIGINT)
+    assert (command.wait(5), command.stderr.read()) == (130, "")

@@ -135,7 +135,7 @@ def test_a_client_secret_goes_as_the_server_takes_it() -> None:
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "another issuer": ({"issuer": ISSUER + "/"}, "calls itself 'https://auth.example.com/': pass exactly the name"),
-    "no issuer": ({"issuer": None}, "calls itself ''"),
+    "no issuer": ({"issuer": None}, "has no issuer"),
     "no token endpoint": ({"token_endpoint": None}, "has no token_endpoint"),
     "plain http": ({"token_endpoint": "http://auth.example.com/token"}, "token_endpoint is not https"),
     "this machine": ({"token_endpoint": "http://127.0.0.1/token"}, "token_endpoint is not https"),
@@ -330,3 +330,11 @@ def test_a_server_that_drips_has_no_more_than_the_timeout() -> None:
 
 def test_the_call_has_the_parameters_of_the_dialect() -> None:
     assert inspect.signature(oauth2.__call__) == inspect.signature(backends.oauth2)
+
+
+@pytest.mark.parametrize("arguments", [{"issuer": None}, {"issuer": 5}, {"tls": "x"}, {"send": 4}, {"timeout": "x"}])
+def test_an_argument_of_a_wrong_type_is_named(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(arguments))):
+        oauth2.discover(**{"issuer": "https://auth.example.com", **arguments})
+    with pytest.raises(ConfigurationError, match="url"):
+        oauth2.discover_resource(None)  # type: ignore[arg-type]

@@ -175,6 +175,8 @@ def read_authorization_server(body: object, issuer: str, *, allow_plain_http: bo
     """Return the metadata in the parsed JSON *body*. Raise BadResponse, which names the field (rules 1 to 3)."""
     reader = _Reader(body, f"the metadata of {issuer}", origin_of(issuer), allow_plain_http)
     claimed = reader.text("issuer")
+    if not claimed:
+        raise BadResponse(f"the metadata of {issuer} has no issuer", field="issuer")
     if claimed != issuer:  # rule 1
         raise BadResponse(f"{issuer} calls itself {claimed[:200]!r}: pass exactly the name that it has", field="issuer")
     names = ("authorization", "device_authorization", "revocation", "introspection", "registration", "userinfo")
