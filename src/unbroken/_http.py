@@ -20,7 +20,9 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -42,6 +44,7 @@ __all__ = [
     "is_safe_in_header",
     "is_secure",
     "is_token",
+    "may_be_loopback",
     "origin_of",
     "parse_challenges",
     "parse_json",
@@ -59,7 +62,8 @@ _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
 _CHALLENGE_SCHEME = re.compile(rf"\s*(?:,\s*)*({_TOKEN})(?=\s|,|$)(?!\s*=)\s*")
 _CHALLENGE_PARAMETER = re.compile(rf'\s*(?:,\s*)*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*(?=,|$)')
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*\s*(?=,|$)")
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+# A string without an end takes the rest of the text: else each of its quotes would be tried as another beginning.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 # ---- requests and responses ------------------------------------------------------------------------------------------
@@ -221,6 +225,21 @@ def ascii_and_unicode_forms(host: str) -> set[str]:
 def is_secure(origin: Origin) -> bool:
     """Return whether secrets may be sent to *origin*: over https, or within this machine."""
     return origin.scheme == "https" or is_loopback(origin.host)  # rule 2
+
+
+def may_be_loopback(host: str) -> bool:
+    """Return whether a library may take *host* for this machine, in whatever spelling: ``127.1``, ``localhost.``."""
+    name = unicodedata.normalize("NFKC", host).lower().rstrip(".")
+    with suppress(ValueError):  # it is no number
+        name = _address_in_numbers(name)
+    return is_loopback(name) or name in ("0.0.0.0", "::", "::ffff:0:0", "::ffff:0.0.0.0")  # noqa: S104  # compared
+
+
+def _address_in_numbers(name: str) -> str:
+    """Return the IPv4 address that some resolvers read in numbers: ``127.1``, ``0x7f.1``. Raise ValueError."""
+    parts = name.split(".", 4)
+    *first, last = [int(part, 16 if part.startswith("0x") else 8 if part.startswith("0") else 10) for part in parts]
+    return str(ipaddress.IPv4Address(sum(byte << 24 - 8 * place for place, byte in enumerate(first)) + last))
 
 
 def is_loopback(host: str) -> bool:

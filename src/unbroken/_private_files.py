@@ -5,9 +5,11 @@ They are opened as ssh opens its own: nobody else may have put them there, or ma
 1. A file, and the folder that it is in, belong to this user or to root. Root trusts root alone: a user could
    point it at any file.
 2. Nobody else may write to the file or to its folder. A sticky folder, such as /tmp, is no harm: others can add files
-   there, but not replace ours. The group that a user has to itself is not somebody else.
+   there, but not replace ours. For SQLite it is: it reads what lies beside its file under a similar name. The group
+   that a user has to itself is not somebody else.
 3. No link is followed when a file is opened. One that this user or root has put into such a folder is resolved once,
-   before; on a read-only mount, where nobody can put any, links are followed (secrets of containers are links).
+   before; on a read-only mount, where nobody can put any, links are followed (secrets of containers are links). A link
+   on the way to the folder is another user's where others may have put it: below a folder that they may write to.
 4. What others may only read is used, and a warning says which command mends it: it is too late to refuse. A token file
    should be closed by itself; of other files the warning comes where the folder does not keep others out.
 
@@ -71,15 +73,35 @@ FLAGS = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 
 def resolve_private(path: str | os.PathLike[str], what: str) -> Path:
     """Return the real path of *what* at *path*. Raise ConfigurationError for a link that somebody else may have put."""
     named = Path(path).expanduser().absolute()
-    if HAS_OWNERS and named.is_symlink():
-        require_private_folder(Path(os.path.realpath(named.parent)))
-        if not _is_trusted(named.lstat().st_uid):
-            raise ConfigurationError(f"{what} {named} is a link of another user: name the file itself")
+    if HAS_OWNERS:
+        _refuse_planted_links(named.parent, what)
+        if named.is_symlink():
+            require_private_folder(Path(os.path.realpath(named.parent)))
+            if not _is_trusted(named.lstat().st_uid):
+                raise ConfigurationError(f"{what} {named} is a link of another user: name the file itself")
     return Path(os.path.realpath(named))  # rule 3
 
 
-def require_private_folder(folder: Path) -> None:
-    """Raise ConfigurationError if others may put files into *folder*, or replace those in it (rules 1 and 2)."""
+def _refuse_planted_links(folder: Path, what: str) -> None:
+    """Raise ConfigurationError for a link on the way to *folder* that another user may have put there (rule 3)."""
+    is_open = False  # whether others may write to a folder on the way
+    for step in (*reversed(folder.parents), folder):
+        try:
+            found = step.lstat()
+        except OSError:
+            return  # what is not there is made, or reported, by the caller
+        if stat.S_ISLNK(found.st_mode):
+            if is_open and not _is_trusted(found.st_uid):
+                raise ConfigurationError(f"{what} is below {step}, a link of another user: name its folder itself")
+            found = step.stat() if step.exists() else found
+        is_open = is_open or _others_may_write(found)
+
+
+def require_private_folder(folder: Path, *, alone: bool = False) -> None:
+    """Raise ConfigurationError if others may put files into *folder*, or replace those in it (rules 1 and 2).
+
+    With *alone* a sticky folder is refused too.
+    """
     if not HAS_OWNERS:
         return
     found = os.stat(folder)
@@ -87,9 +109,17 @@ def require_private_folder(folder: Path) -> None:
         return  # whoever opens a file in it gets the error
     if not _is_trusted(found.st_uid):
         raise ConfigurationError(f"the folder {folder} {_belongs_to(found.st_uid)}")
-    by_group = found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid)
-    if (by_group or found.st_mode & stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
+    if not _others_may_write(found):
+        return
+    if alone and found.st_mode & stat.S_ISVTX:
+        raise ConfigurationError(f"other users may put files into {folder}: use a folder of your own for SQLite")
+    if not found.st_mode & stat.S_ISVTX:
         raise ConfigurationError(f"other users may write to the folder {folder}: run `chmod go-w {_quoted(folder)}`")
+
+
+def _others_may_write(folder: os.stat_result) -> bool:
+    by_group = folder.st_mode & stat.S_IWGRP and not _is_own_group(folder.st_gid)
+    return bool(by_group or folder.st_mode & stat.S_IWOTH)
 
 
 def open_private(path: Path, flags: int, what: str, *, closed_by_folder: bool = False) -> int:
@@ -117,14 +147,15 @@ def open_private(path: Path, flags: int, what: str, *, closed_by_folder: bool = 
 def ensure_private(path: Path, what: str, *, closed_by_folder: bool = False) -> None:
     """Create *what* at *path* if it is missing, and check it as ``open_private`` does. One that exists is not opened.
 
-    For SQLite: a process that closes any descriptor of a file loses all its locks on it, those of SQLite too.
+    For SQLite: a process that closes any descriptor of a file loses all its locks on it, those of SQLite too. It reads
+    the files beside it, FILE-wal and FILE-journal, whoever has put them there: so nobody else may (rule 2).
     """
+    if HAS_OWNERS:
+        require_private_folder(path.parent, alone=True)
     if not os.path.lexists(path):
         with contextlib.suppress(FileExistsError):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
             os.close(open_private(path, flags, what, closed_by_folder=closed_by_folder))
-    if HAS_OWNERS:
-        require_private_folder(path.parent)
     _check(path.lstat(), path, what, closed_by_folder)
 
 

@@ -9,6 +9,7 @@
 2. The SDK logs in: it discovers, registers, opens the browser. One process does so at a time; the others wait, and
    then use its login.
 3. A name belongs to its server. What belongs to another server is not replaced, and gets no token.
+4. Only a request to the MCP server is one to log in for: the SDK sends its token wherever its request goes.
 """
 
 from __future__ import annotations
@@ -174,9 +175,12 @@ class OAuthProvider(OAuthClientProvider):
                 response = yield outgoing
                 outgoing = await flow.asend(response)
         except StopAsyncIteration:
-            if response is None or not _asks_for_login(response, has_token=session is not None):
+            is_ours = self._is_to_server(request)  # rule 4
+            if response is None or not is_ours or not _asks_for_login(response, has_token=session is not None):
                 return
         except SessionOver:
+            if not self._is_to_server(request):
+                raise
             self._session = None
         finally:
             await flow.aclose()
@@ -196,6 +200,9 @@ class OAuthProvider(OAuthClientProvider):
         if self._session is None:
             self._session = await in_thread(self._storage.open, self._session_settings)
         return self._session
+
+    def _is_to_server(self, request: httpx2.Request) -> bool:
+        return origin_of(str(request.url)) == origin_of(str(httpx2.URL(self.context.server_url)))
 
     async def _load(self) -> None:
         """Give the SDK what is stored: another process may have logged in meanwhile (rule 2)."""

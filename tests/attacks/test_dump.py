@@ -225,7 +225,6 @@ def test_a_key_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.M
 def test_root_takes_no_key_of_a_user_who_does_not_own_the_store(
     tmp_path: Path, attacks: Attacks, is_there: bool
 ) -> None:
-    tmp_path.chmod(0o1777)
     store, key = tmp_path / "app.db", tmp_path / "app.db.key"
     if is_there:
         store.touch(0o600)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from tests.cli.client.shell import Shell
 from tests.support.attacks import Attacks
 from tests.support.backend import Backend
-from unbroken import FileStore
+from unbroken import FileStore, Session
 from unbroken._encryption import keys_from_file, new_key
 from unbroken._private_files import file_lock
 from unbroken.cli.app import run
@@ -103,12 +104,45 @@ def test_a_folder_that_others_may_write_to_is_refused(folder: Path, kind: str, m
         KINDS[kind](folder / "file")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["token file", "lock", "key file"])
 def test_a_sticky_folder_is_good_for_our_own_files(folder: Path, kind: str, attacks: Attacks) -> None:
     folder.chmod(0o1777)
     attacks.try_one()
     KINDS[kind](folder / "file")
     KINDS[kind](folder / "file")
+
+
+@pytest.mark.parametrize("kind", ["SQLite of the client", "SQLite of the server"])
+def test_no_sticky_folder_is_good_for_sqlite_which_reads_what_lies_beside_its_file(
+    folder: Path, kind: str, attacks: Attacks
+) -> None:
+    """Whoever writes FILE-wal writes the database, and reads what it gets next."""
+    KINDS[kind](folder / "file")
+    folder.chmod(0o1777)
+    for name in ("file", "new"):
+        attacks.try_one()
+        with pytest.raises(ConfigurationError, match=r"other users may put files into .*: use a folder of your own"):
+            KINDS[kind](folder / name)
+    assert not (folder / "new").exists()
+
+
+def test_a_log_that_another_user_puts_beside_a_token_store_is_not_read(
+    folder: Path, tmp_path: Path, give_away: Callable[[Path], None], attacks: Attacks
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("gives files away")
+    Session("https://a.example", open_token_store(f"sqlite:///{folder}/ours")).import_tokens({"access_token": "ours"})
+    other = Session("https://a.example", open_token_store(f"sqlite:///{tmp_path}/other"))
+    with closing(sqlite3.connect(tmp_path / "other")) as reader:
+        reader.execute("SELECT * FROM unbroken_tokens").fetchall()
+        other.import_tokens({"access_token": "planted"})
+        reader.execute("VACUUM")  # every page is in the log
+        (folder / "ours-wal").write_bytes((tmp_path / "other-wal").read_bytes())
+    folder.chmod(0o1777)
+    give_away(folder / "ours-wal")
+    attacks.try_one()
+    with pytest.raises(ConfigurationError, match="other users may put files into"):
+        open_token_store(f"sqlite:///{folder}/ours").load()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,8 +154,28 @@ def test_a_file_that_another_user_has_planted_is_refused(
     folder.chmod(mode)
     give_away(folder / "file")
     attacks.try_one()
-    with pytest.raises(ConfigurationError, match=r"belongs to .*: run this as"):
+    with pytest.raises(ConfigurationError, match=r"belongs to .*: run this as|use a folder of your own"):
         KINDS[kind](folder / "file")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "lock"])
+def test_a_link_of_another_user_on_the_way_to_the_folder_is_not_followed(
+    folder: Path, tmp_path: Path, kind: str, give_away: Callable[[Path], None], attacks: Attacks
+) -> None:
+    """It could lead to the tokens that another program of this user has."""
+    KINDS[kind](folder / "file")
+    public = tmp_path / "public"
+    (public / "theirs").mkdir(parents=True)
+    (public / "game").symlink_to(folder)
+    (public / "theirs" / "game").symlink_to(folder)
+    KINDS[kind](public / "game" / "file")
+    public.chmod(0o1777)
+    give_away(public / "game")
+    give_away(public / "theirs" / "game")
+    for link in (public / "game", public / "theirs" / "game"):
+        attacks.try_one()
+        with pytest.raises(ConfigurationError, match="a link of another user: name its folder itself"):
+            KINDS[kind](link / "file")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,7 +201,7 @@ def test_a_link_that_another_user_has_put_is_not_followed(
     folder.chmod(0o1777)
     give_away(link)
     attacks.try_one()
-    with pytest.raises(ConfigurationError, match=r"link|belongs to"):
+    with pytest.raises(ConfigurationError, match=r"link|belongs to|use a folder of your own"):
         KINDS[kind](link)
     assert target.read_text() == "precious"
 

@@ -19,7 +19,7 @@ from tests.attacks.fuzz.mutations import mutations
 from tests.attacks.fuzz.parsers import PARSERS
 from tests.support.attacks import Attacks
 from tests.support.sockets import read_request
-from unbroken import HttpResponse, Session, oauth2, unbroken_server
+from unbroken import HttpRequest, HttpResponse, Session, oauth2, unbroken_server
 from unbroken.errors import (
     BadResponse,
     ConfigurationError,
@@ -263,6 +263,66 @@ def test_whatever_comes_over_the_wire_is_bounded_and_a_documented_error(answer: 
                     assert isinstance(error, (TryLater, BadResponse)), error  # noqa: PT017
             assert peak.mib < 16.0
             assert peak.seconds < 20.0
+
+
+# Too deep, and a string without an end, in which each quote could begin another.
+QUOTES = b"[" * 50_000 + b'"' + b'\\"' * 250_000
+
+
+def test_deep_brackets_before_a_string_without_an_end_cost_no_time(attacks: Attacks) -> None:
+    for response in (HttpResponse(200, {}, QUOTES), HttpResponse(400, {}, QUOTES)):
+        attacks.try_one()
+        with measured() as peak, pytest.raises(TryLater):
+            refreshed(response)
+        assert peak.seconds < 10.0
+
+
+def test_a_server_that_wants_codes_without_end_gets_a_few(attacks: Attacks) -> None:
+    codes: list[str] = []
+
+    def respond(request: HttpRequest, _timeout: float) -> HttpResponse:
+        codes.append(request.url)
+        assert len(codes) < 100
+        return HttpResponse(403, {}, b'{"error": "mfa_required", "mfa_token": "t", "challenge_type": "totp"}')
+
+    attacks.try_one()
+    with pytest.raises(BadResponse, match="more than 5 codes"):
+        Session(unbroken_server(URL), send=respond).login("ada", "secret", mfa_prompt=lambda _kind, _hint: "123456")
+    assert len(codes) == 6
+
+
+# ---- metadata that leads astray --------------------------------------------------------------------------------------
+
+THIS_MACHINE = [
+    "https://127.0.0.1:8443", "https://localhost", "https://[::1]", "https://127.1", "https://2130706433",
+    "https://0x7f.1", "https://0.0.0.0", "https://[::]", "https://localhost.", "https://ｌｏｃａｌｈｏｓｔ",
+    "https://[::ffff:127.0.0.1]", "https://x.localhost.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", [*THIS_MACHINE, *(url.replace("https", "http") for url in THIS_MACHINE)])
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_server_elsewhere_names_nothing_on_this_machine(target: str, plain: bool, attacks: Attacks) -> None:
+    came: list[str] = []
+    challenges: list[str] = []
+
+    def respond(request: HttpRequest, _timeout: float) -> HttpResponse:
+        came.append(request.url)
+        if request.url == "https://api.example/a":
+            return HttpResponse(401, {"www-authenticate": challenges[-1]})
+        resource = {"resource": "https://api.example/a", "authorization_servers": [target]}
+        server = {"issuer": "https://as.example", "token_endpoint": target}
+        return HttpResponse(200, {}, json.dumps(server if "as.example" in request.url else resource).encode())
+
+    for named in (target + "/metadata", "https://api.example/metadata"):
+        challenges.append(f'Bearer resource_metadata="{named}"')
+        attacks.try_one()
+        with pytest.raises(ConfigurationError, match="on this machine"):
+            oauth2.discover_resource("https://api.example/a", send=respond, allow_plain_http=plain)
+    attacks.try_one()
+    with pytest.raises(BadResponse, match="token_endpoint is on this machine"):
+        oauth2.discover("https://as.example", send=respond, allow_plain_http=plain)
+    assert not [url for url in came if ".example" not in url]
 
 
 # ---- every parser ----------------------------------------------------------------------------------------------------

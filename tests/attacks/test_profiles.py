@@ -7,13 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
+from tests.support.mcp_visitor import METADATA
 from tests.support.strict_server import StrictServer
 from unbroken import InvalidRequest, Session, SessionOver, TryLater
 from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import Profile, delete_profile, save_profile, token_store
-from unbroken.mcp import ProfileTokenStorage
+from unbroken.mcp import OAuthProvider, ProfileTokenStorage
 
 
 @pytest.fixture
@@ -73,3 +75,37 @@ def test_a_program_that_runs_on_takes_no_tokens_of_another_server_to_the_old_one
         assert tokens["refresh_token"] not in [form.get("refresh_token") for form in old.forms]
         assert new.forms == []
         assert Session.open("api").token() == tokens["access_token"], "the other login is untouched"
+
+
+FOREIGN_ANSWERS = {
+    "more scope": (403, 'Bearer error="insufficient_scope", scope="all"'),
+    "a login": (401, 'Bearer resource_metadata="https://evil.example/metadata"'),
+    "nothing": (401, ""),
+}
+
+
+@pytest.mark.parametrize("wanted", FOREIGN_ANSWERS)
+@pytest.mark.parametrize("is_logged_in", [True, False])
+def test_another_server_than_that_of_mcp_gets_neither_token_nor_login(
+    folder: Path, attacks: Any, wanted: str, is_logged_in: bool
+) -> None:
+    came: list[httpx2.Request] = []
+
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        came.append(request)
+        status, header = FOREIGN_ANSWERS[wanted]
+        return httpx2.Response(status, headers={"www-authenticate": header})
+
+    async def visit() -> None:
+        auth = OAuthProvider("api", "https://mcp.example/mcp", METADATA)
+        async with httpx2.AsyncClient(auth=auth, transport=httpx2.MockTransport(respond)) as client:
+            await client.get("https://evil.example/a")
+
+    if is_logged_in:
+        profile = Profile("api", "https://mcp.example/mcp", kind="oauth2", token_endpoint="https://mcp.example/token")
+        save_profile(profile)
+        tokens = {"access_token": "a", "refresh_token": "r", "expires_in": 3600}
+        ProfileSession(profile, token_store("api")).import_tokens(tokens)
+    attacks.try_one()
+    asyncio.run(visit())
+    assert [(str(one.url), one.headers.get("authorization")) for one in came] == [("https://evil.example/a", None)]

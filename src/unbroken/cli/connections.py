@@ -280,11 +280,11 @@ class BoundedH11Protocol(_BoundedConnection, H11Protocol):
 
     def handle_events(self) -> None:
         if self.conn.their_state is h11.IDLE:
-            head = END_OF_HEAD.split(self.conn.trailing_data[0], 1)[0]
+            head, *body = END_OF_HEAD.split(self.conn.trailing_data[0], 1)
             if len(head) > MAX_HEAD_BYTES or head.count(b"\n") > MAX_HEADERS:
                 self.refuse(431)  # rule 2
                 return
-            if BOTH_LENGTHS.search(head):
+            if body and BOTH_LENGTHS.search(head):  # once a head, however many pieces it comes in
                 self.refuse(400)  # rule 9; the other parser does so by itself
                 return
         super().handle_events()

@@ -19,7 +19,9 @@ from unbroken._http import (
     NotSent,
     ResponseLost,
     Send,
+    is_loopback,
     is_secure,
+    may_be_loopback,
     origin_of,
     retry_after_seconds,
 )
@@ -249,7 +251,7 @@ class _Discovery:
         """Raise ConfigurationError if *url* is not https; plain http is for this machine. *asked*: who named it."""
         origin = origin_of(url)
         is_allowed = is_secure(origin) or self._plain
-        if asked and origin.scheme == "http" and is_secure(origin):
-            is_allowed = origin_of(asked).scheme == "http" and is_secure(origin_of(asked))
+        if asked and may_be_loopback(origin.host) and not is_loopback(origin_of(asked).host):
+            raise BadResponse(f"{origin_of(asked)} names metadata on this machine: {origin}", field="resource_metadata")
         if not is_allowed:
             raise ConfigurationError(f"use https for {origin.host}, or say allow_plain_http=True")

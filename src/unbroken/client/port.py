@@ -35,12 +35,14 @@ from unbroken.client.core.refresh_rules import (
     response_seconds,
 )
 from unbroken.client.core.token_store import PERMANENT_LEASE, Lease, StoredSession, TokenStore
-from unbroken.errors import LoginRefused, TryLater
+from unbroken.errors import BadResponse, LoginRefused, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
 __all__ = ["BlockingPort", "MfaPrompt", "standard_sender"]
 
 _log = logging.getLogger("unbroken")
+
+MAX_CODES = 5  # of one login: a prompt that needs no person would go on for ever
 
 MfaPrompt = Callable[[str, str], str]
 """A function that returns the code of an MFA login, for its kind (``totp``) and the hint that the server gives."""
@@ -155,9 +157,12 @@ class BlockingPort:
             extra = {"device_token": device_token, **extra}
             secrets += (device_token,)
         result = self._send_login(self._dialect.login_request(username, password, extra), secrets)
+        codes = 0
         while isinstance(result, MfaChallenge):
             if mfa_prompt is None:
                 raise LoginRefused("the server wants a code too: pass mfa_prompt= to login", reason="mfa_required")
+            if (codes := codes + 1) > MAX_CODES:
+                raise BadResponse(f"the server wants more than {MAX_CODES} codes for one login")
             code = mfa_prompt(result.kind, result.hint)
             request, secrets = self._dialect.mfa_request(result, code), (result.token, code)
             try:

@@ -138,7 +138,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no issuer": ({"issuer": None}, "has no issuer"),
     "no token endpoint": ({"token_endpoint": None}, "has no token_endpoint"),
     "plain http": ({"token_endpoint": "http://auth.example.com/token"}, "token_endpoint is not https"),
-    "this machine": ({"token_endpoint": "http://127.0.0.1/token"}, "token_endpoint is not https"),
+    "this machine": ({"token_endpoint": "http://127.0.0.1/token"}, "token_endpoint is on this machine"),
     "a name in the URL": ({"revocation_endpoint": "https://a:b@auth.example.com/"}, "user name or a password"),
     "no URL": ({"jwks_uri": "javascript:alert(1)"}, "is not an absolute http"),
     "a number": ({"token_endpoint": 5}, "token_endpoint is not text"),
@@ -209,7 +209,7 @@ BAD_RESOURCES: dict[str, tuple[dict[str, Any], str]] = {
     "no resource": ({"resource": ""}, "the metadata is that of ''"),
     "no server": ({"authorization_servers": []}, "names no authorization server"),
     "a server in the clear": ({"authorization_servers": ["http://x.example"]}, "is not https"),
-    "a server on this machine": ({"authorization_servers": ["http://localhost"]}, "is not https"),
+    "a server on this machine": ({"authorization_servers": ["http://localhost"]}, "is on this machine"),
 }
 
 
@@ -222,7 +222,7 @@ def test_metadata_of_a_resource_that_cannot_be_trusted(fields: dict[str, Any], w
 
 def test_a_remote_api_does_not_send_us_to_this_machine() -> None:
     web = Web({API + "/orders": 401}, challenged("http://127.0.0.1:8080/metadata"))
-    with pytest.raises(ConfigurationError, match="use https"):
+    with pytest.raises(BadResponse, match="names metadata on this machine"):
         oauth2.discover_resource(API + "/orders", send=web)
     assert len(web.came) == 1
 

@@ -2,8 +2,8 @@
 
 1. The metadata must name the issuer that was asked for, to the letter (RFC 8414 §3.3); that of a resource must name the
    resource, or a part of its origin that the URL is in (RFC 9728 §3.3). Otherwise one server could speak for another.
-2. Every URL in it is https. Plain http is for this machine, and only where the server that was asked for is on it: a
-   server elsewhere cannot point at what runs here.
+2. Every URL in it is https. Plain http is for this machine. A URL of this machine, https too, is for a server that is
+   on it: one elsewhere cannot point at what runs here.
 3. A field that is absent is empty; one that is wrong is an error that names it.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from unbroken._http import Origin, is_loopback, is_secure, origin_of, parse_challenges
+from unbroken._http import Origin, is_loopback, is_secure, may_be_loopback, origin_of, parse_challenges
 from unbroken.client.core.backends import oauth2 as oauth2_dialect
 from unbroken.client.core.dialect import Dialect, RepeatedRefresh
 from unbroken.errors import BadResponse, ConfigurationError
@@ -265,6 +265,7 @@ class _Reader:
             origin = origin_of(value)
         except ConfigurationError as error:
             raise BadResponse(f"{self.where}: {name}: {error}", field=name) from error
-        is_allowed = is_secure(origin) and (origin.scheme == "https" or is_loopback(self._asked.host))
-        if not is_allowed and not (self._plain and not is_loopback(origin.host)):
+        if may_be_loopback(origin.host) and not is_loopback(self._asked.host):
+            raise BadResponse(f"{self.where}: {name} is on this machine: {origin}", field=name)
+        if not (is_secure(origin) or self._plain):
             raise BadResponse(f"{self.where}: {name} is not https: {origin}", field=name)
