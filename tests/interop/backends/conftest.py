@@ -62,6 +62,7 @@ def stage(run: Callable[[Backend], Backend], adapter: Callable[[Session], Client
 
     ``stage(backend, dialect=a_function_that_changes_it, **about_the_session)``
     """
+    scenes: list[Scene] = []
     with ThreadPoolExecutor(64) as pool:
 
         def build(backend: Backend, *, dialect: Callable[[Dialect], Dialect] = replace, **about: Any) -> Scene:
@@ -76,6 +77,10 @@ def stage(run: Callable[[Backend], Backend], adapter: Callable[[Session], Client
             )
             scene = Scene(backend, session, adapter(session), clock, pool, over, events)
             scene.log_in()
+            scenes.append(scene)
             return scene
 
         yield build
+        for scene in scenes:  # a refresh under way would go on at the backend of the next test, at the same address
+            scene.backend.go_on.set()
+            scene.session.close()

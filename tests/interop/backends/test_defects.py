@@ -119,7 +119,11 @@ def test_a_refresh_has_an_end_and_the_next_one_waits_a_while(stage: Stage) -> No
     scene.backend.spoil(Fault(held=True, lost=True), times=3)
     with pytest.raises(TryLater):
         scene.begin(scene.get).result(20)
+    with pytest.raises(TryLater):
+        scene.get()  # the response to the first may still come, so there is no second
+    assert scene.backend.refreshes == 1
     scene.backend.go_on.set()
+    until(lambda: scene.backend.refreshes == 3 and not scene.session.status.refreshing)
     for _ in range(5):
         with pytest.raises(TryLater) as caught:
             scene.get()
