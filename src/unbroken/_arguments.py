@@ -25,13 +25,16 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 Check = Callable[[object], bool]
 Names = tuple[str, ...]
+MAX_SHOWN_CHARS = 40
 WORDS = {str: "a text", bytes: "bytes", int: "a whole number", float: "a number", bool: "True or False",
          timedelta: "a timedelta", type(None): "None"}  # fmt: skip
 
 
 def wrong_type(name: str, wanted: str, value: object) -> ConfigurationError:
-    """Return the error for the argument *name*, which must be *wanted*."""
-    return ConfigurationError(f"{name} must be {wanted}, not {type(value).__name__}")
+    """Return the error for the argument *name*, which must be *wanted*. It shows a wrong word."""
+    chooses = "'" in wanted  # among words; any other text may be a secret
+    shown = repr(value[:MAX_SHOWN_CHARS]) if chooses and isinstance(value, str) else type(value).__name__
+    return ConfigurationError(f"{name} must be {wanted}, not {shown}")
 
 
 def checked(*own: str) -> Callable[[F], F]:

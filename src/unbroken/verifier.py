@@ -41,7 +41,7 @@ from unbroken.server.keys.access_token import Claims, kid_of
 from unbroken.server.keys.remote_jwks import MAX_JWKS_BYTES, RemoteKeySet
 from unbroken.server.proofs.nonces import OwnNonceKey
 from unbroken.server.proofs.policy import ProofPolicy
-from unbroken.server.proofs.verification import ProofVerifier, check_bound
+from unbroken.server.proofs.verification import ProofVerifier, check_bound, check_proof_type
 from unbroken.server.stores import SessionStore
 from unbroken.server.stores.base import run_inline
 
@@ -122,6 +122,7 @@ class Verifier:
 
     async def averify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
         """Return what ``verify`` returns, without blocking."""
+        check_proof_type(proof)
         claims = await self._verify_signature(access_token)
         if self._revocation is not None:
             await self._revocation.check(access_token, claims)

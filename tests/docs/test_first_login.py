@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import sys
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text(OPENS)
     program.chmod(0o700)
     monkeypatch.setenv("BROWSER", str(program))
+    monkeypatch.delitem(sys.modules, webbrowser.__name__)  # it reads BROWSER at its first use in a process
     return program
 
 

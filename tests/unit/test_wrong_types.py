@@ -17,8 +17,8 @@ import pytest
 
 from tests.unit.test_public import NAMES
 from unbroken import FileStore, MemoryStore, Session, oauth2
-from unbroken.errors import UnbrokenError
-from unbroken.server import Accounts, EventLog, MemorySessionStore, Sessions, Webhook
+from unbroken.errors import ConfigurationError, UnbrokenError
+from unbroken.server import Accounts, EventLog, MemorySessionStore, RateLimitPolicy, RequestProof, Sessions, Webhook
 from unbroken.testing import ManualClock
 
 WRONG = {"None": None, "a number": 1, "bytes": b"", "a list": [], "an object": object(), "a text": "x"}
@@ -31,12 +31,13 @@ ALLOWED = {
     "a text": ("str", "EncryptionKey", "object", "Any", "Encoding", "Literal"),
 }
 VALUES = """
-    AccessTokenUser AuthorizationServer Caller Claims ClientEvent DeviceCode HttpRequest HttpResponse KeyRecord
-    LateChallenge LateTokensDiscarded LoggedIn LoggedOut LoginFailed LoginRateLimited NewSession ProtectedResource
-    RefreshFailed RefreshFinished RefreshInspection RefreshJoined RefreshRejected RefreshStarted RefreshStormStopped
-    Request RequestNotReplayed RequestReplayed RequestWaited Response ReuseDetected ReuseSuspected Revocation
-    RevocationPage Route ServerEvent SessionCreated SessionEnded SessionInfo SessionPage SessionRefreshed
-    SessionRevoked SessionRow Status StoredSession Ticket TokenResponse Tokens TokensAdopted TokensRefreshed
+    AccessTokenUser AuthorizationServer Caller Claims ClientEvent DeviceCode HttpRequest HttpResponse KeyNotProven
+    KeyRecord LateChallenge LateTokensDiscarded LoggedIn LoggedOut LoginFailed LoginRateLimited NewSession
+    ProtectedResource RefreshFailed RefreshFinished RefreshInspection RefreshJoined RefreshRejected RefreshStarted
+    RefreshStormStopped Request RequestNotReplayed RequestProof RequestReplayed RequestWaited Response ReuseDetected
+    ReuseSuspected Revocation RevocationPage Route ServerEvent SessionCreated SessionEnded SessionInfo SessionPage
+    SessionRefreshed SessionRevoked SessionRow Status StoredSession Ticket TokenResponse Tokens TokensAdopted
+    TokensRefreshed VerifiedProof
 """  # made by the library, or checked by the one that they are given to
 PROTOCOLS = "Clock Lease TokenStore SessionStore TokenVerifier RevocationCheck EndpointOptions MfaPrompt Send"
 OF_FRAMEWORKS = """
@@ -57,6 +58,7 @@ GOOD: dict[str, Any] = {
     "count": 1, "body": b"", "timeout": 1.0, "event": None, "app": None,
     "prefix": "/auth", "server_url": "https://example.org", "client_metadata": Path(), "auth": Path(),
     "logger": "x", "tokens": {"access_token": "a"}, "account_burst": 5, "path": "x",
+    "proof": RequestProof("p", "GET", "/"),
 }  # fmt: skip
 
 
@@ -164,3 +166,29 @@ def good(name: str, function: Callable[..., Any], objects: dict[str, Any]) -> An
     if name == "refresh":
         return objects["Dialect"].refresh
     return GOOD[name]
+
+
+def test_a_wrong_word_is_shown_beside_the_right_ones_and_a_text_elsewhere_is_not() -> None:
+    with pytest.raises(ConfigurationError, match=r"must be 'learn', .* or 'strict', not 'sometimes'$"):
+        oauth2("https://example.org/token", repeated_refresh="sometimes")  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(ConfigurationError, match=r"account_burst must be a whole number, not str$"):
+        RateLimitPolicy(account_burst="a secret")  # type: ignore[arg-type]  # the mistake
+
+
+@pytest.mark.parametrize(
+    ("proof", "named"),
+    [
+        (RequestProof(None, "GET", "/"), "text of the proof must be a text, not NoneType"),  # type: ignore[arg-type]
+        (RequestProof("p", b"GET", "/"), "method of the proof must be a text, not bytes"),  # type: ignore[arg-type]
+        (RequestProof("p", "GET", 1), "path of the proof must be a text, not int"),  # type: ignore[arg-type]
+        (RequestProof("p", "GET", "/", None), "host of the proof must be a text, not NoneType"),  # type: ignore[arg-type]
+        (RequestProof("p", "GET", "/", spent=[]), "spent of the proof must be a set or None, not list"),  # type: ignore[arg-type]
+    ],
+    ids=["text", "method", "path", "host", "spent"],
+)
+def test_a_wrong_field_of_a_proof_is_named(objects: dict[str, Any], proof: RequestProof, named: str) -> None:
+    sessions = objects["Sessions"]
+    with pytest.raises(ConfigurationError, match=named):
+        sessions.verify("a", proof)
+    with pytest.raises(ConfigurationError, match=named):
+        sessions.verify_proof(proof)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from unbroken.cli.ending import finish_refreshes
+from unbroken._single_flight import flights_under_way
 from unbroken.cli.terminal import say
 from unbroken.errors import UnbrokenError
 
@@ -126,7 +126,12 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status."""
     _prepare_streams()
     logging.basicConfig(format="unbroken: %(message)s")  # a warning looks like the other lines of a command
-    return finish_refreshes(_run(arguments))
+    status = _run(arguments)
+    if not flights_under_way():
+        return status
+    from unbroken.cli.ending import finish_refreshes  # noqa: PLC0415  # few commands end in the middle of a refresh
+
+    return finish_refreshes(status)
 
 
 def _run(arguments: list[str]) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from unbroken._arguments import checked_class
+from unbroken._arguments import checked, checked_class
 from unbroken._concurrency import Closeable, run_sync
 from unbroken._http import DEFAULT_PORTS, Origin, Send
 from unbroken._single_flight import SingleFlight
@@ -148,6 +148,7 @@ class Session(Closeable):
         return f"<unbroken.Session {self._state.over_reason if active is None else f'version={active.tokens.version}'}>"
 
     @classmethod
+    @checked()
     def open(cls, name: str, **settings: Any) -> ProfileSession:
         """Return the session that `unbroken login URL --as NAME` has stored for this user.
 

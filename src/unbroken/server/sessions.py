@@ -40,7 +40,7 @@ from unbroken.server.keys.keyring import KeyRecord, Keyring
 from unbroken.server.keys.proof_token import refused
 from unbroken.server.listeners import listeners_of
 from unbroken.server.proofs.policy import Binding, ProofPolicy, valid_policy
-from unbroken.server.proofs.verification import ProofVerifier, VerifiedProof, check_bound
+from unbroken.server.proofs.verification import ProofVerifier, VerifiedProof, check_bound, check_proof_type
 from unbroken.server.session_admin import SessionAdmin
 from unbroken.server.stores import SessionStore, open_store
 from unbroken.server.stores.base import in_worker, inline, run_inline
@@ -56,7 +56,7 @@ _log = logging.getLogger("unbroken")
 
 
 # The blocking spellings run these.
-@checked_class("acreate", "ainspect_refresh", "aticket", "alogout", "arotate_keys", "aretire_key")
+@checked_class("acreate", "ainspect_refresh", "aticket", "alogout", "arotate_keys", "aretire_key", "_verify_proof")
 class Sessions(SessionAdmin, Closeable):
     """All sessions of one server, for any number of threads and tasks.
 
@@ -304,6 +304,7 @@ class Sessions(SessionAdmin, Closeable):
             return None
 
     async def _verify(self, access_token: str, proof: RequestProof | None) -> Claims:
+        check_proof_type(proof)
         claims = await self._inspect_access(access_token)
         await check_bound(self.proofs, claims, access_token, proof)
         if self._confirms_first_use:

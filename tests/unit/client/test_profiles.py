@@ -82,6 +82,12 @@ def test_an_unknown_name_is_answered_with_the_nearest(folder: Path) -> None:
         Session.open("../api")
 
 
+def test_a_name_that_is_no_text_is_refused(folder: Path) -> None:
+    for name in (None, 1, b"api"):
+        with pytest.raises(ConfigurationError, match=f"name must be a text, not {type(name).__name__}"):
+            Session.open(name)  # type: ignore[arg-type]  # the mistake
+
+
 def test_no_one_logged_in_says_which_command_logs_in(folder: Path) -> None:
     save_profile(Profile(name="api", url=URL, user="ada"))
     with pytest.raises(SessionOver, match=f"run `unbroken login {URL} --as api --user ada`") as over:

@@ -115,6 +115,8 @@ def public_urls(value: str | Iterable[str]) -> tuple[str, ...]:
     """Return the normalized URLs in *value*, without a slash at their end (rule 4). Raise ConfigurationError."""
     urls = (value,) if isinstance(value, str) else value
     try:
+        if isinstance(urls, bytes):  # empty ones are a list without a URL, otherwise
+            raise TypeError  # noqa: TRY301  # one error for everything that is no text
         return tuple(_public_url(url) for url in urls)
     except (TypeError, AttributeError):
         raise ConfigurationError("proofs: public_url must be a URL, or a list of URLs") from None

@@ -41,7 +41,7 @@ from unbroken.server.proofs.policy import ProofPolicy
 from unbroken.server.proofs.replays import ReplayCache
 from unbroken.server.stores.markers import MarkerStore, mark_once, marker_key
 
-__all__ = ["ProofVerifier", "VerifiedProof", "check_bound"]
+__all__ = ["ProofVerifier", "VerifiedProof", "check_bound", "check_proof_type"]
 
 _log = logging.getLogger("unbroken")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -58,6 +58,19 @@ class VerifiedProof(NamedTuple):
     made_at: float
     method: str
     spent_here: set[bytes]
+
+
+def check_proof_type(proof: object) -> None:
+    """Raise ConfigurationError unless *proof* is None, or a RequestProof of texts."""
+    if proof is None:
+        return
+    if not isinstance(proof, RequestProof):
+        raise wrong_type("proof", "a RequestProof or None", proof)
+    for name in ("text", "method", "path", "host"):
+        if not isinstance(value := getattr(proof, name), str):
+            raise wrong_type(f"{name} of the proof", "a text", value)
+    if proof.spent is not None and not isinstance(proof.spent, set):
+        raise wrong_type("spent of the proof", "a set or None", proof.spent)
 
 
 async def check_bound(proofs: ProofVerifier, claims: Claims, access_token: str, proof: RequestProof | None) -> None:
@@ -109,8 +122,7 @@ class ProofVerifier:
 
         Raise InvalidProof, or NonceRequired.
         """
-        if proof is not None and not isinstance(proof, RequestProof):
-            raise wrong_type("proof", "a RequestProof or None", proof)
+        check_proof_type(proof)
         try:
             return self._verify(proof or RequestProof("", "", ""), access_token)
         except InvalidProof as error:

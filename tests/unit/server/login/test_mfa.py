@@ -258,7 +258,23 @@ def test_codes_are_counted_by_subject_and_forgiven_by_a_right_one(place: Place) 
     for _ in range(3):
         assert [place.step(place.token(), "wrong") for _ in range(9)] == [WRONG] * 9
         assert place.step(place.token()) == DONE
+    assert [place.step(place.token(), "wrong")[0] for _ in range(10)] == [401] * 10  # the share of this network
+    assert [place.step(place.token(), "wrong")[0] for _ in range(11)] == [401] * 10 + [429]  # and the account's
+
+
+def test_a_network_without_a_login_by_code_has_only_the_accounts_share_of_codes(place: Place) -> None:
     assert [place.step(place.token(), "wrong")[0] for _ in range(11)] == [401] * 10 + [429]
+
+
+def test_codes_of_a_known_network_cost_the_account_nothing(place: Place) -> None:
+    def step_far() -> int:
+        return place.post("/auth/login/step", FAR, mfa_token=place.token(), code="wrong")[0]
+
+    assert place.step(place.token()) == DONE
+    assert [place.step(place.token(), "wrong") for _ in range(10)] == [WRONG] * 10
+    assert [step_far() for _ in range(11)] == [401] * 10 + [429]
+    reserve = [place.step(place.token(), "wrong")[0] for _ in range(3)]
+    assert reserve == [401, 401, 429], "both shares are used up; the account's reserve takes two from each network"
 
 
 def test_after_password_and_code_the_address_is_known_to_the_account(place: Place) -> None:
