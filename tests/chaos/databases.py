@@ -42,10 +42,11 @@ class Postgres(Killed):
     """A PostgreSQL, and the folder it lives in."""
 
     def __init__(self, folder: str, owner: list[str]) -> None:
-        self.folder, self.owner, self.port = folder, owner, free_port()
+        self.owner, self.port = owner, free_port()
         settings = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
         command = [*owner, f"{_postgres_programs()}/postgres", "-D", f"{folder}/data", "-p", str(self.port), *settings]
         super().__init__(f"postgresql://unbroken@127.0.0.1:{self.port}/postgres", command, self.port)
+        self.folder = folder
 
     def start(self) -> None:
         super().start()
@@ -69,13 +70,14 @@ class Redis(Killed):
     """A Redis, and the folder it lives in. With *appends* it writes a log, flushed once a second, as in production."""
 
     def __init__(self, folder: str) -> None:
-        self.folder, self.port = folder, free_port()
+        self.port = free_port()
         program = shutil.which("redis-server") or shutil.which("valkey-server")
         if program is None:
             unavailable("Redis", "apt-get install redis-server")
         command = [program or "", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
         command += ["--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0"]
         super().__init__(f"redis://127.0.0.1:{self.port}/0", command, self.port)
+        self.folder = folder
         self._plain = command
 
     def start(self, *, appends: bool = True) -> None:

@@ -63,6 +63,7 @@ def test_no_refresh_token_is_never_sent_and_silence_has_an_end(stage: Stage) -> 
     with pytest.raises(TryLater):
         scene.begin(scene.get).result(20)
     scene.backend.go_on.set()
+    until(lambda: scene.backend.refreshes == 3)  # all of the refresh that was given up, and of its repetitions
     asked = scene.backend.refreshes
     scene.session.import_tokens(TokenResponse("dead"))
     assert scene.get().status == 401
