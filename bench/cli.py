@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 
 from bench.figure import Figure, in_turns
 from unbroken import Tokens
+from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import Profile, save_profile, token_store
-from unbroken.client.session import ProfileSession
 
 ROUNDS = 9
 LIMIT = 20.0  # bare interpreters
