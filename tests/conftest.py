@@ -35,7 +35,7 @@ NOT_QUICK = (
     *("contract/stores/test_client_store_processes.py", "contract/stores/test_client_store_forks.py"),
     "unit/server/stores/test_migrations.py",
 )
-WORKERS_PER_CORE = 2
+WORKERS_PER_CORE = 4
 DATABASE = re.compile(r"\b(redis|postgres|pgbouncer|mortal|cluster)\b")
 
 
@@ -64,7 +64,7 @@ def one_authority() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Half of the time a test waits, for a clock or another process."""
+    """Most of the time a test waits: for a clock, for another process, for a core."""
     return WORKERS_PER_CORE * len(os.sched_getaffinity(0))
 
 
