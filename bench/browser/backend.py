@@ -116,7 +116,7 @@ class Backend(Families):
             **{f"/{file.name}": file.read_bytes() for file in PAGE.glob("*.js")},
         }
 
-    async def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HttpResponse | None:
+    async def response(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HttpResponse | None:
         path, _, text = target.partition("?")
         query = dict(parse_qsl(text))
         if path == "/page":
@@ -129,7 +129,7 @@ class Backend(Families):
             return await self._api(path, headers)
         if path in REFRESHES:
             return await self._refresh(path, query, headers, body)
-        return await super().answer(method, target, headers, body)
+        return await super().response(method, target, headers, body)
 
     async def _api(self, path: str, headers: Mapping[str, str]) -> HttpResponse:
         bearer = {"authorization": f"Bearer {headers.get('token', '')}"} if path == "/own" else headers
