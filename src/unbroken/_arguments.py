@@ -61,10 +61,12 @@ def checked(*own: str) -> Callable[[F], F]:
 
 
 def checked_class(*methods: str, own: Names = ()) -> Callable[[type[T]], type[T]]:
-    """Make ``__init__`` of a class, and its *methods*, check their arguments; ``__init__`` checks its *own* itself."""
+    """Make ``__init__`` of a class and its *methods* check their arguments; ``__init__`` checks its *own* itself."""
 
     def wrap(cls: type[T]) -> type[T]:
-        setattr(cls, "__init__", checked(*own)(vars(cls)["__init__"]))  # noqa: B010  # mypy sees no method there
+        constructor = ["__init__"] if "__init__" in vars(cls) else []
+        for name in constructor:
+            setattr(cls, name, checked(*own)(vars(cls)[name]))
         for name in methods:
             setattr(cls, name, checked()(vars(cls)[name]))
         return cls

@@ -7,7 +7,7 @@
 1. The rules are the server's own (``server/keys/access_token.py``): RFC 9068 and RFC 8725. A bad token is InvalidToken.
    TryLater means that the token could not be verified now, and may be good.
 2. The server's public keys are fetched once, and then refreshed in the background before they go stale. While the
-   server does not answer they stay usable for ``keep`` seconds since the last success; then TryLater. A key that the
+   server does not respond they stay usable for ``keep`` seconds since the last success; then TryLater. A key that the
    server has withdrawn stops counting with the next success.
 3. A token with an unknown key may be signed by a new one: then the keys are fetched again, every 5 seconds at most.
 4. Keys come over https (loopback excepted), from the URL itself and never from a redirect, in bounded time and size.

@@ -1,4 +1,8 @@
-"""The command line, as a user types it: real processes, one clear line for every mistake."""
+"""The command line, as a user types it: real processes, one clear line for every mistake.
+
+Modules: cli/__init__.py, cli/__main__.py, cli/options.py, cli/demo/command.py, cli/demo/scenario.py,
+cli/demo/second_process.py, cli/demo/workers.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The public names, and what importing them needs."""
+"""The public names, and what importing them needs.
+
+Modules: __init__.py, django/__init__.py, server/__init__.py, server/http/__init__.py, server/stores/__init__.py,
+testing/__init__.py.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 1. The public names are those of ``test_public.py``. What is left out here is named, with the reason.
 2. One argument is wrong at a time; the others are good.
+
+Modules: _arguments.py, client/session_arguments.py.
 """
 
 from __future__ import annotations
@@ -146,8 +148,9 @@ def test_an_argument_of_a_wrong_type_is_named(
 
 
 def owner_of(function: Callable[..., Any], objects: dict[str, Any]) -> Any:
+    """Return the object whose method *function* is, inherited or its own."""
     name = function.__qualname__.partition(".")[0]
-    return objects["Sessions" if name == "SessionAdmin" else name]
+    return next(one for one in objects.values() if name in {cls.__name__ for cls in type(one).__mro__})
 
 
 def call(function: Callable[..., Any], owner: list[Any], arguments: dict[str, Any]) -> None:

@@ -93,7 +93,7 @@ def endpoint_options(settings: Settings) -> EndpointOptions:
 
 
 def _scopes_of(settings: Settings) -> Callable[[str], tuple[str, ...]] | None:
-    """Return what each user may have; None if nobody may have any scope, so that no refresh asks."""
+    """Return what each user may have; None if no user may have a scope, so that no refresh asks."""
     by_user = dict(settings.scopes)
     if not by_user and not settings.default_scope:
         return None

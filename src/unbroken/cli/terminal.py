@@ -22,12 +22,12 @@ def ask(label: str, option: str) -> str:
     Raises InvalidRequest for an empty line, and EOFError at the end of the input.
     """
     _require_terminal(label, option)
-    return _require_text(label, _read_answer(f"{label.capitalize()}: ").strip())
+    return _require_text(label, _read_line(f"{label.capitalize()}: ").strip())
 
 
 def confirm(question: str) -> bool:
     """Ask a yes-or-no question; return False without a terminal. Raises EOFError at the end of the input."""
-    return sys.stdin.isatty() and _read_answer(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    return sys.stdin.isatty() and _read_line(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def ask_secret(label: str, *, from_stdin: bool, option: str) -> str:
@@ -52,7 +52,7 @@ def ask_new_password(*, from_stdin: bool) -> str:
     return password
 
 
-def _read_answer(prompt: str) -> str:
+def _read_line(prompt: str) -> str:
     print(prompt, end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()
     if not line:

@@ -6,12 +6,12 @@
     └── locks/             the lock files of tokens that are in the keyring           0700
 
 1. A folder or a profile that other users may write to, or that is another user's, is refused (``_private_files.py``):
-   whoever replaces a profile decides where its tokens are sent.
+   a profile decides where its tokens are sent.
 2. A name belongs to its server until it is logged out, so that no server gets another server's tokens.
 3. A profile is replaced as a whole file. The lock files of the store are kept; ``FileStore`` says why.
 4. The profile says where its tokens are, and nothing else does: all programs use one store, and one lock.
 5. A program that runs on while the name goes to another server does not see the tokens of that one (``ProfileStore``).
-6. A file that is no profile or no token file is somebody else's, whatever its name: it is neither replaced nor deleted.
+6. A file that is neither a profile nor a token file is not ours, whatever its name: it is neither replaced nor deleted.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ __all__ = [
     "valid_name",
 ]
 
-FORMAT = 1
+PROFILE_FORMAT = 1
 DEFAULT_PREFIX = "/auth"
 STORES = ("file", "encrypted", "keyring")
 KEYRING_SERVICE = "unbroken"
@@ -204,7 +204,7 @@ class ProfileStore:
     def _is_current(self) -> bool:
         try:
             return find_profile(self._profile.name).server == self._profile.server
-        except InvalidRequest:  # logged out: nobody has the name
+        except InvalidRequest:  # logged out: no profile has the name
             return False
 
 
@@ -280,7 +280,7 @@ def save_profile(profile: Profile) -> None:
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{profile.name}.", dir=folder)  # mkstemp makes it 0600
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"unbroken": FORMAT, **fields}, file, indent=2)
+            json.dump({"unbroken": PROFILE_FORMAT, **fields}, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, folder / f"{profile.name}.json")
@@ -370,7 +370,7 @@ def _user_home() -> str:
 
 
 def _parse_profile(name: str, document: dict[str, object]) -> Profile:
-    if int(str(document.pop("unbroken"))) > FORMAT:
+    if int(str(document.pop("unbroken"))) > PROFILE_FORMAT:
         raise ConfigurationError(f"the profile {name} was written by a newer version of unbroken: upgrade this one")
     origins = document.pop("origins", [])
     if not isinstance(origins, list):

@@ -7,7 +7,7 @@
    once the change is committed. ``QuerySet.update`` and ``bulk_update`` send no signals: after a password change by
    them, call ``sessions().revoke_subject(subject)``. A user whom they deactivate is shut out all the same: cannot log
    in, is never ``request.user``, does not pass ``access_token_required``, and loses the session at the next refresh.
-4. A database that does not answer is "try later" for the client, and an error in the log.
+4. A database that does not respond is "try later" for the client, and an error in the log.
 """
 
 from __future__ import annotations
@@ -101,12 +101,12 @@ def with_fresh_connection(value: Any) -> Any:
 
 
 def mapping_db_errors(work: Callable[[], T]) -> T:
-    """Return what *work* returns. Raises TryLater if the database does not answer (rule 4)."""
+    """Return what *work* returns. Raises TryLater if the database does not respond (rule 4)."""
     try:
         return work()
     except (OperationalError, InterfaceError) as error:
-        _log.exception("the database of the users does not answer")
-        raise TryLater("the database of the users does not answer", retry_after=DATABASE_RETRY_SECONDS) from error
+        _log.exception("the database of the users does not respond")
+        raise TryLater("the database of the users does not respond", retry_after=DATABASE_RETRY_SECONDS) from error
 
 
 def _with_connection(work: Callable[[], T]) -> T:

@@ -141,7 +141,7 @@ class Webhook:
             self._make_room()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"unbroken {self!r}", daemon=True)
-                self._thread.start()
+                self._thread.start()  # rule 2
             self._changed.notify_all()
 
     def add_drop_listener(self, listener: Callable[[str], object]) -> None:

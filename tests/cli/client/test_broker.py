@@ -1,4 +1,7 @@
-"""``unbroken broker``: tokens over a Unix socket."""
+"""``unbroken broker``: tokens over a Unix socket.
+
+Modules: cli/client/exec_broker.py, cli/client/local_socket.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``unbroken token NAME --watch``."""
+"""``unbroken token NAME --watch``.
+
+Modules: cli/ending.py.
+"""
 
 from __future__ import annotations
 

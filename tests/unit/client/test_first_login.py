@@ -1,4 +1,8 @@
-"""The first tokens of an OAuth 2.0 server: a person logs in, at a server with the manners of well-known ones."""
+"""The first tokens of an OAuth 2.0 server: a person logs in, at a server with the manners of well-known ones.
+
+Modules: client/core/authorization_code.py, client/core/device_flow.py, client/core/known_servers.py,
+client/core/login_endpoints.py, client/core/token_request.py, client/loopback_listener.py.
+"""
 
 from __future__ import annotations
 

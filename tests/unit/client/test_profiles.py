@@ -1,4 +1,7 @@
-"""``Session.open``: the session of a profile, from Python, and what it says when that is not possible."""
+"""``Session.open``: the session of a profile, from Python, and what it says when that is not possible.
+
+Modules: client/profile_session.py.
+"""
 
 from __future__ import annotations
 

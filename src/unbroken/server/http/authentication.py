@@ -1,4 +1,4 @@
-"""Whose request is this? The access token of a request, from its Authorization header or from a cookie.
+"""The authentication of requests, by an access token in the Authorization header or in a cookie.
 
     authenticator = RequestAuthenticator(sessions, cookies=Cookies("both"), origins=["https://app.example.com"])
     claims = await authenticator.authenticate(request)      # Claims, or the Response that refuses the request

@@ -9,7 +9,7 @@
 4. Logout takes an access token, a refresh token, or cookies, and revokes every session that they name. A token may be
    expired, but it must be genuine.
 5. Tokens of a session that is bound to a key count only with a proof of this key, in the header ``DPoP``, also for a
-   logout: whoever has copied a token must not be able to log its user out (``ProofPolicy`` may say otherwise).
+   logout: a thief of a token must not be able to log its user out (``ProofPolicy`` may say otherwise).
 
 The header ``Idempotency-Key`` of a refresh is a string of RFC 9651 §3.3.3
 (draft-ietf-httpapi-idempotency-key-header §2.1).
@@ -116,7 +116,7 @@ class TokenEndpoints:
     async def _usable_one(self, tokens: tuple[str, ...], logged_in: frozenset[str]) -> str:
         """Return the one of several refresh tokens, from cookies of one name, that can be used now.
 
-        A wrong choice could revoke a session as if its token had been stolen, or move this browser to somebody else's.
+        A wrong choice could revoke a session as if its token had been stolen, or move this browser to another user's.
         Raises InvalidRequest if they belong to several sessions that are alive, and for tokens of other sessions than
         those that the browser is *logged_in* to (``cookies.py`` rule 6).
         """

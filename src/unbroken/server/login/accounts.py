@@ -66,7 +66,7 @@ class Accounts:
         self._sessions = sessions if isinstance(sessions, Sessions) else None
         self._store = sessions.store if isinstance(sessions, Sessions) else sessions
         self._hasher = hasher or PasswordHasher()
-        self._dummies: dict[ParameterSet, str] = {}  # a hash of nobody for each set of parameters (rule 1)
+        self._dummies: dict[ParameterSet, str] = {}  # a hash of no account for each set of parameters (rule 1)
         self._dummies_until = float("-inf")  # on the monotonic clock
 
     def authenticate(self, username: str, password: str) -> str | None:
@@ -205,7 +205,7 @@ class Accounts:
 
     @functools.cached_property
     def _todays_dummy(self) -> str:
-        return self._hasher.hash("nobody")
+        return self._hasher.hash("no account")
 
     @functools.cached_property
     def _todays(self) -> ParameterSet:
@@ -240,8 +240,8 @@ def _removed_name(name: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _dummy(parameters: ParameterSet) -> str:
-    """Return a hash of nobody with these parameters."""
-    return PasswordHasher.from_parameters(Parameters(*parameters)).hash("nobody")
+    """Return a hash with these parameters that belongs to no account."""
+    return PasswordHasher.from_parameters(Parameters(*parameters)).hash("no account")
 
 
 def _no_user(name: str) -> InvalidRequest:

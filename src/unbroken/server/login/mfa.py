@@ -78,7 +78,7 @@ class MfaTokens:
             "device": device.hex(),
             "about": session._asdict(),
         }
-        token = MFA_TOKEN.encode(claims, await self._sessions.acached_keyring(), now)
+        token = MFA_TOKEN.encode(claims, await self._sessions.acached_keyring(), now)  # rule 1
         key, seconds = _issued_key(token), MFA_TOKEN_SECONDS
         await run_in_worker(self._store, lambda: self._store.advance_marker(key, now, seconds, seconds))
         return token
@@ -108,7 +108,8 @@ class MfaTokens:
         """Mark the token as used. Raises LoginRefused if it was used before. Call it once the code is right."""
         store, key = self._sessions.store, marker_key(b"step", pending.jti.encode())
         is_first = await run_in_worker(
-            store, lambda: mark_once(store, key, self._sessions.clock(), 2.0 * MFA_TOKEN_SECONDS)
+            store,
+            lambda: mark_once(store, key, self._sessions.clock(), 2.0 * MFA_TOKEN_SECONDS),  # rule 2
         )
         if not is_first:
             raise mfa_token_refused()

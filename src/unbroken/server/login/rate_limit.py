@@ -14,15 +14,15 @@
 5. Beside its own limit an account has a *reserve*, as large, for networks from which its password was hardly ever
    wrong: a traveller without a device gets in while a few addresses guess for days.
 6. No limit depends on who has logged in from which address. So the pattern of responses is the same for every name,
-   and tells nobody whose address this is.
+   and does not tell whose address this is.
 7. Accounts are told apart by their folded name, whether they exist or not. Case, accents, spaces and invisible
    characters are folded away, as a directory may do. An IPv6 address counts as its /64, the network of one customer,
    and with more attempts as its /56 and its /48, because many customers have all of that; a port does not count.
 8. A refused attempt costs the store one read and no write, and does not lengthen the wait.
-9. While the store does not answer, attempts fail with StoreUnavailable: there could be no session either. A refund that
-   fails is only logged.
+9. While the store does not respond, attempts fail with StoreUnavailable: there could be no session either. A refund
+   that fails is only logged.
 10. Under a flood some attempts go first (``worker_pool``): those of a known device, and those from an address where
-   somebody has logged in and few passwords were wrong lately. That decides who waits, never who may try.
+   a user has logged in and few passwords were wrong lately. That decides who waits, never who may try.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Rate:
 
     def is_exceeded(self, marker: float, now: float) -> bool:
         """Return whether the attempt that moved the key to *marker* was one too many."""
-        return marker - now > (self.burst + ROUNDING_ATTEMPTS) * self.every
+        return marker - now > (self.burst + ROUNDING_ATTEMPTS) * self.every  # rule 1
 
 
 @checked_class()
@@ -192,7 +192,7 @@ class LoginRateLimiter:
             await self._charge(charges := (*charges, self._reserve_charge(account)), now)
             return Attempt(account, spelled, (*charges, *pair), False, known, is_preferred=is_preferred)
         rate = self.policy.account
-        await self._charge((*charges, Charge(account, rate)), now)
+        await self._charge((*charges, Charge(account, rate)), now)  # rule 3
         await self._store.advance_marker(spelled, now, rate.every, rate.max_ahead)
         return Attempt(account, spelled, (*charges, *pair), True, known, is_preferred=is_preferred)
 

@@ -12,7 +12,7 @@
    that in UNBROKEN_ENCRYPTION_KEY, or with that in the file beside the store (``key_file.py``). ``none`` is the
    explicit choice of plain keys; in the environment it is for stores without such a file, as the file costs nothing. A
    store that needs no key ends with its process.
-6. Plain keys in a file are encrypted when its key is found or made: whoever opens the file finds the key beside it.
+6. Plain keys in a file are encrypted when its key is found or made: who opens the file finds the key beside it.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from unbroken.server.core.rotation import (
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import postgres_schema
 from unbroken.server.stores import postgres_statements as sql
-from unbroken.server.stores.base import COMPARED_FIELDS, MAX_TRIMMED, Account, StoreProblem, clock_problems
+from unbroken.server.stores.base import COMPARED_FIELDS, MAX_TRIMMED_SESSIONS, Account, StoreProblem, clock_problems
 from unbroken.server.stores.migrations import SchemaVersion
 from unbroken.server.stores.pages import next_page_cursor, page_position
 from unbroken.server.stores.postgres_notifications import PostgresNotifications
@@ -109,7 +109,13 @@ class PostgresSessionStore:
         counted = await self._rows(sql.COUNT_UNREVOKED, {"subject": subject, "most": keep + 1})
         if counted[0][0] <= keep:
             return []
-        values = {"subject": subject, "keep": keep, "most": keep + MAX_TRIMMED, "now": float(now), "reason": reason}
+        values = {
+            "subject": subject,
+            "keep": keep,
+            "most": keep + MAX_TRIMMED_SESSIONS,
+            "now": float(now),
+            "reason": reason,
+        }
         values["announce_until"] = float(announce_until)
         trimmed = await self._driver.transaction([(sql.LOCK_SUBJECT, {"subject": subject}), (sql.TRIM, values)])
         return [row[0] for row in trimmed]

@@ -44,7 +44,7 @@ from unbroken.server.stores import sqlite_statements as sql
 from unbroken.server.stores.base import (
     COMPARED_FIELDS,
     KEY_FILE_SUFFIX,
-    MAX_TRIMMED,
+    MAX_TRIMMED_SESSIONS,
     Account,
     DatabaseLocked,
     StoreProblem,
@@ -135,7 +135,7 @@ class SqliteSessionStore:
             return revoked
 
     async def trim(self, subject: str, keep: int, now: float, reason: str, announce_until: float) -> list[str]:
-        values = {"subject": subject, "keep": keep, "most": keep + MAX_TRIMMED, "now": now, "reason": reason}
+        values = {"subject": subject, "keep": keep, "most": keep + MAX_TRIMMED_SESSIONS, "now": now, "reason": reason}
         if self._rows(sql.COUNT_UNREVOKED, {"subject": subject, "most": keep + 1})[0][0] <= keep:
             return []
         with self._file.transaction() as db:

@@ -1,4 +1,7 @@
-"""``open_token_store``: which store a path or a URL opens."""
+"""``open_token_store``: which store a path or a URL opens.
+
+Modules: client/stores/__init__.py.
+"""
 
 from __future__ import annotations
 

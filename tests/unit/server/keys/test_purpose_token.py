@@ -1,4 +1,7 @@
-"""Single-purpose tokens: each purpose has its own type and its own key, and no other token passes for one."""
+"""Single-purpose tokens: each purpose has its own type and its own key, and no other token passes for one.
+
+Modules: server/keys/strict_jwt.py.
+"""
 
 from __future__ import annotations
 

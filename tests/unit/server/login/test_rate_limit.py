@@ -1,4 +1,7 @@
-"""The limiter: how often a password may be wrong, who waits, and who is let in all the same."""
+"""The limiter: how often a password may be wrong, who waits, and who is let in all the same.
+
+Modules: server/login/credential_check.py, server/login/devices.py.
+"""
 
 from __future__ import annotations
 
