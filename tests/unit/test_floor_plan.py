@@ -109,3 +109,42 @@ def test_a_rule_that_is_named_stands_in_the_file_that_states_it(module: str) -> 
         where = named["file"] or named["other"] or module
         files = [SOURCE / source for source in SOURCES if f"/{source}".endswith(f"/{where}")]
         assert any(int(named["number"]) in rules_of(file) for file in files), named[0]
+
+
+# ---- the words of the field ------------------------------------------------------------------------------------------
+
+FIELD_WORDS = {
+    "single flight": "_single_flight.py",
+    "background refresh": "client/core/schedule.py",
+    "backoff": "client/core/schedule.py",
+    "jitter": "client/core/schedule.py",
+    "replay": "client/core/request_flow.py",
+    "idempotency key": "client/core/refresh_rules.py",
+    "compare-and-set": "client/core/token_store.py",
+    "PKCE": "client/core/authorization_code.py",
+    "device flow": "client/core/device_flow.py",
+    "CSRF": "server/http/cookies.py",
+    "cross-site": "server/http/cookies.py",
+    "CORS": "server/http/origins.py",
+    "rate limit": "server/login/rate_limit.py",
+    "brute force": "server/login/rate_limit.py",
+    "account lockout": "server/login/rate_limit.py",
+    "second factor": "server/login/mfa.py",
+    "one-time": "server/grants/tickets.py",
+    "token family": "server/core/rotation.py",
+    "reuse": "server/core/rotation.py",
+    "refresh token grant": "server/grants/refresh_grant.py",
+    "JWK set": "server/keys/remote_jwks.py",
+    "thread pool": "server/worker_pool.py",
+    "executor": "server/worker_pool.py",
+    "metric": "server/metrics.py",
+    "upgrade": "server/stores/migrations.py",
+    "DPoP": "server/keys/proof_token.py",
+    "introspect": "server/http/introspection.py",
+}
+
+
+@pytest.mark.parametrize(("word", "module"), FIELD_WORDS.items(), ids=FIELD_WORDS)
+def test_a_word_of_the_field_leads_to_the_file_that_does_it(word: str, module: str) -> None:
+    docstring = ast.get_docstring(ast.parse((SOURCE / module).read_text(encoding="utf-8"))) or ""
+    assert re.search(word.replace(" ", r"\s+"), docstring, re.IGNORECASE)

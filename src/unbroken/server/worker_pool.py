@@ -1,4 +1,4 @@
-"""Worker pools: threads for work that blocks, so that an event loop goes on.
+"""Worker pools (thread pools, executors): threads for work that blocks, so that an event loop goes on.
 
 1. Each kind of work has a pool of its own, bounded in threads and in waiting tasks: a full pool delays no other kind.
 2. Within ``run_sync`` there is no loop to keep free: the calling thread does the work, under the same bounds.

@@ -1,4 +1,4 @@
-"""The authorization code flow of a program on the user's machine: RFC 6749 §4.1, RFC 7636, RFC 8252, RFC 9207. Pure.
+"""The authorization code flow of a program on the user's machine: RFC 6749 §4.1, 7636 (PKCE), 8252, 9207. Pure.
 
 1. Each login has a ``state`` and a code verifier of its own. A redirect with another state, or with none, is
    ignored, because any web page can send one to a port of this machine.

@@ -1,9 +1,10 @@
 """What presenting a refresh token does to its session: the rules of rotation, in one pure function, ``present``.
 
-A session is one row, however often it is refreshed. The row knows the generation and the branch of the newest token it
-issued. A token is genuine by its MAC, so every older one is recognised without being stored. A refresh makes the next
-generation; a refresh whose response got lost makes another *branch* of the same generation. The *promoted* branch of a
-generation is the one whose token was refreshed into the next generation. The rules, in the order they are tried:
+A session is one row, however often it is refreshed; others call its refresh tokens a *token family*. The row knows the
+generation and the branch of the newest token it issued. A token is genuine by its MAC, so every older one is recognised
+without being stored: that is the detection of reuse. A refresh makes the next generation; a refresh whose response got
+lost makes another *branch* of the same generation. The *promoted* branch of a generation is the one whose token was
+refreshed into the next generation. The rules, in the order they are tried:
 
     R0k unproven  the row is bound to a key (``jkt``), and the request   refuse; nothing is written: without the key a
                   has not proven that it has this key                    thief learns nothing and ends nothing

@@ -1,4 +1,4 @@
-"""Tickets, for connections that a browser opens without headers: a WebSocket, an EventSource, a download.
+"""One-time tickets, for connections that a browser opens without headers: a WebSocket, an EventSource, a download.
 
     ticket = sessions.ticket(access_token)     # the page opens wss://shop.example.com/live?ticket=…
     claims = sessions.redeem(ticket.text)      # the claims of the access token; a second time raises InvalidToken

@@ -4,9 +4,9 @@
    native clients need them. A session in cookies is never *coordinated*, because many tabs share it.
 2. In mode ``refresh`` the refresh token is in a cookie for the endpoints only, and the access token in the body. In
    mode ``both`` the access token is in a second cookie, for the whole site, and no body contains a token.
-3. CSRF: browsers send a cookie whichever site causes the request. So a cookie counts only with the header
-   ``X-Unbroken``, which other sites' pages cannot send, and from the server's own or an allowed Origin. A GET needs
-   neither, the handshake of a WebSocket needs the Origin.
+3. CSRF (cross-site request forgery): browsers send a cookie whichever site causes the request. So a cookie counts only
+   with the header ``X-Unbroken``, which other sites' pages cannot send, and from the server's own or an allowed Origin.
+   A GET needs neither, the handshake of a WebSocket needs the Origin.
 4. Login and refresh set cookies, logout clears them. No error touches them: a tab that loses a race must not remove
    the winner's cookie.
 5. Several cookies of one name are a mistake or an attack (cookie tossing). All of them are verified, none is guessed.

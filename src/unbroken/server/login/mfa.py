@@ -1,4 +1,4 @@
-"""Logins that wait for a code (MFA): the token that a client holds between the right password and the right code.
+"""Logins that wait for the code of a second factor (MFA): the token between the right password and the right code.
 
 1. It is a single-purpose token (``keys/purpose_token.py``): no access token can be taken for it, nor it for an access
    token. Its client can read nothing from it but the subject and what it has sent itself.

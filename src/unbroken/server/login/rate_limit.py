@@ -1,4 +1,4 @@
-"""The rate limit of logins: how often the password or the code of an account may be wrong (GCRA, as in ITU-T I.371).
+"""The rate limit of logins, against brute force: how often a password or a code may be wrong (GCRA, ITU-T I.371).
 
 1. Each key has one time in the store. An attempt moves it ahead by ``every`` seconds; a key that is more than ``burst``
    attempts ahead of the clock has to wait. There is no counter, and nothing to reset.
@@ -9,8 +9,8 @@
    of the name has cost: an account whose name looks alike pays nothing back. Who gets in by rule 4 or 5 pays only its
    own attempt back: the guesses of others stay charged.
 4. An attempt from a *device* that has logged in to this account before (``devices.py``) is charged to the device alone:
-   neither an attacker elsewhere nor a neighbour behind the same address can lock the user out. A device that is over
-   its own limit counts as none.
+   neither an attacker elsewhere nor a neighbour behind the same address can lock the user out. So there is no account
+   lockout. A device that is over its own limit counts as none.
 5. Beside its own limit an account has a *reserve*, as large, for networks from which its password was hardly ever
    wrong: a traveller without a device gets in while a few addresses guess for days.
 6. No limit depends on who has logged in from which address. So the pattern of responses is the same for every name,
@@ -104,9 +104,13 @@ class RateLimitPolicy:
     known_for: float = 90 * 86400.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.known_for, int | float) or not self.known_for > 0.0:
-            raise ConfigurationError("known_for must be a positive number of seconds")
-        _ = self.account, self.address  # each checks itself
+        for name in ("account_burst", "address_burst"):
+            if (value := getattr(self, name)) < 1:
+                raise ConfigurationError(f"RateLimitPolicy.{name} must be a whole number, 1 or more, not {value!r}")
+        for name in ("account_every", "address_every", "known_for"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0.0 < value < float("inf"):
+                raise ConfigurationError(f"RateLimitPolicy.{name} must be a positive number of seconds, not {value!r}")
 
     @property
     def account(self) -> Rate:
