@@ -73,5 +73,5 @@ def test_both_spellings_take_the_same_parameters(pair: str) -> None:
         "server.key_admin.KeyAdmin.rotate_keys",
     ],
 )
-def test_these_pairs_are_found(pair: str) -> None:
+def test_well_known_pairs_of_spellings_are_found(pair: str) -> None:
     assert pair in PAIRS
