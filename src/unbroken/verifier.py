@@ -114,7 +114,7 @@ class Verifier:
     def verify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
         """Return the claims of a good token.
 
-        Raises InvalidToken: ``malformed``, ``expired`` or ``revoked``; or TryLater. *proof* is that of the request,
+        Raise InvalidToken: ``malformed``, ``expired`` or ``revoked``; or TryLater. *proof* is that of the request,
         where the token came as ``Authorization: DPoP``: a token that is bound to a key is refused without it
         (InvalidToken), and with one that does not fit (InvalidProof).
         """

@@ -124,7 +124,7 @@ class Introspection:
             raise _revoked()
 
     def _flight(self, token: str) -> SingleFlight[bool]:
-        """Return the one request about *token*. Raises TryLater at once while the server is known not to respond."""
+        """Return the one request about *token*. Raise TryLater at once while the server is known not to respond."""
         with self._lock:
             flight = self._flights.get(token)
             if flight is not None:
@@ -235,7 +235,7 @@ class RevocationFeed:
 
 
 def _page(response: Mapping[str, object]) -> _FeedPage:
-    """Return the cursor and the revocations of *response*. Raises TryLater for anything else."""
+    """Return the cursor and the revocations of *response*. Raise TryLater for anything else."""
     cursor, revoked = response.get("cursor"), response.get("revoked")
     not_a_list = TryLater("the response is not a list of revoked sessions")
     if isinstance(cursor, bool) or not isinstance(cursor, int) or not isinstance(revoked, list):
@@ -287,7 +287,7 @@ class _AuthenticatedEndpoint:
 
 
 def json_of(response: HttpResponse, url: str) -> object:
-    """Return the JSON of a 200 response from *url*. Raises TryLater for any other status, a redirect included."""
+    """Return the JSON of a 200 response from *url*. Raise TryLater for any other status, a redirect included."""
     if response.status != 200:
         hint = ": redirects are not followed" if 300 <= response.status < 400 else ""
         message = f"{url} responded with status {response.status}{hint}"
@@ -296,7 +296,7 @@ def json_of(response: HttpResponse, url: str) -> object:
 
 
 def checked_url(url: str) -> str:
-    """Return *url*, if it is https or on loopback. Raises ConfigurationError."""
+    """Return *url*, if it is https or on loopback. Raise ConfigurationError."""
     origin = origin_of(url)
     if not is_secure(origin):
         raise ConfigurationError(f"use https for {origin.host}: an attacker on the network could forge tokens")

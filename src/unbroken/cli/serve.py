@@ -140,7 +140,7 @@ class _Workers(Multiprocess):
 
 
 def listen(host: str, port: int, option: str = "--port") -> socket.socket:
-    """Return a socket bound to this address. Raises ConfigurationError if that is not possible."""
+    """Return a socket bound to this address. Raise ConfigurationError if that is not possible."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named because asyncio switches TCP_NODELAY on only for sockets that name it.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -215,7 +215,7 @@ def read_settings(
 
 
 def valid_settings(result: SettingsResult) -> Settings:
-    """Return the settings of *result*. Raises ConfigurationError if there are problems."""
+    """Return the settings of *result*. Raise ConfigurationError if there are problems."""
     if result.problems:
         others = len(result.problems) - 1
         more = f" (and {others} more: see `unbroken check`)" if others else ""

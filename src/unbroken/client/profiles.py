@@ -222,7 +222,7 @@ def _keyring_store(name: str, folder: Path) -> TokenStore:
 
 
 def prepare_folder() -> Path:
-    """Return the folder, made if it is missing. Raises ConfigurationError if no session can be kept there."""
+    """Return the folder, made if it is missing. Raise ConfigurationError if no session can be kept there."""
     folder = _folder(make=True)
     _require_writable(folder)
     return folder
@@ -234,7 +234,7 @@ def _require_writable(folder: Path) -> None:
 
 
 def profile_names() -> list[str]:
-    """Return the names of all profiles. Raises ConfigurationError if the folder cannot be read."""
+    """Return the names of all profiles. Raise ConfigurationError if the folder cannot be read."""
     try:
         found = (file.removesuffix(".json") for file in os.listdir(_folder()) if file.endswith(".json"))
         return sorted(name for name in found if NAME.fullmatch(name))
@@ -245,7 +245,7 @@ def profile_names() -> list[str]:
 
 
 def find_profile(name: str) -> Profile:
-    """Return the profile *name*. Raises InvalidRequest, which lists the names, or ConfigurationError."""
+    """Return the profile *name*. Raise InvalidRequest, which lists the names, or ConfigurationError."""
     file = _folder() / f"{valid_name(name)}.json"
     try:
         return _parse_profile(name, json.loads(read_private(file, "the profile", closed_by_folder=True)))
@@ -273,7 +273,7 @@ def _known_names(name: str) -> str:
 def save_profile(profile: Profile) -> None:
     """Write *profile* into the folder, which is made if it is missing (rule 3).
 
-    Raises ConfigurationError if it cannot be written, InvalidRequest for a name that cannot be one.
+    Raise ConfigurationError if it cannot be written, InvalidRequest for a name that cannot be one.
     """
     folder, fields = _folder(make=True), asdict(profile)
     valid_name(fields.pop("name"))
@@ -306,7 +306,7 @@ def delete_profile(name: str, kind: str = "") -> None:
 
 
 def _is_ours(file: Path) -> bool:
-    """Return whether *file* holds a profile or tokens, damaged or not (rule 6). Raises FileNotFoundError."""
+    """Return whether *file* holds a profile or tokens, damaged or not (rule 6). Raise FileNotFoundError."""
     beginning = read_beginning(file, "the file", BEGINNING_BYTES, closed_by_folder=True)
     return was_record(b"".join(beginning.split()))  # a profile has white space
 
@@ -322,7 +322,7 @@ def _delete_secret(name: str) -> None:
 
 
 def valid_name(name: str) -> str:
-    """Return *name*. Raises InvalidRequest if no session may have that name."""
+    """Return *name*. Raise InvalidRequest if no session may have that name."""
     if not NAME.fullmatch(name):
         raise InvalidRequest(
             "the name of a session has 1 to 64 letters, digits, '.', '_' and '-'; it does not start with '.' "
@@ -332,7 +332,7 @@ def valid_name(name: str) -> str:
 
 
 def _folder(*, make: bool = False) -> Path:
-    """Return the folder of the profiles. Raises ConfigurationError if it cannot be made, or trusted (rule 1)."""
+    """Return the folder of the profiles. Raise ConfigurationError if it cannot be made, or trusted (rule 1)."""
     folder = _folder_path()
     try:
         if make:
@@ -360,7 +360,7 @@ def _folder_path() -> Path:
 
 
 def _user_home() -> str:
-    """Return the home of the user. Raises ConfigurationError for a user without one, as in some containers."""
+    """Return the home of the user. Raise ConfigurationError for a user without one, as in some containers."""
     import pwd  # noqa: PLC0415  # POSIX only
 
     try:

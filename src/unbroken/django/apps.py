@@ -27,7 +27,7 @@ class UnbrokenConfig(AppConfig):
     verbose_name = "Sessions"
 
     def ready(self) -> None:
-        """Connect signals and checks. Raises ImproperlyConfigured for a wrong setting. Opens no store."""
+        """Connect signals and checks. Raise ImproperlyConfigured for a wrong setting. Opens no store."""
         from unbroken.django.runtime import setting  # noqa: PLC0415
         from unbroken.django.signals import watch_users  # noqa: PLC0415  # models exist only now
 

@@ -54,7 +54,7 @@ class Users:
         self.field = field
 
     def authenticate(self, username: str, password: str) -> str | None:
-        """Return the subject of the user with this name and password, or None. Raises TryLater."""
+        """Return the subject of the user with this name and password, or None. Raise TryLater."""
         return _with_connection(lambda: self._authenticate(username, password))
 
     def get(self, subject: str) -> Any:
@@ -67,7 +67,7 @@ class Users:
         return user if user.is_active else None
 
     def is_active(self, subject: str) -> bool:
-        """Return whether *subject* names an active user. Raises TryLater."""
+        """Return whether *subject* names an active user. Raise TryLater."""
         return _with_connection(lambda: self.get(subject) is not None)
 
     def subject_of(self, user: Any) -> str:
@@ -101,7 +101,7 @@ def with_fresh_connection(value: Any) -> Any:
 
 
 def mapping_db_errors(work: Callable[[], T]) -> T:
-    """Return what *work* returns. Raises TryLater if the database does not respond (rule 4)."""
+    """Return what *work* returns. Raise TryLater if the database does not respond (rule 4)."""
     try:
         return work()
     except (OperationalError, InterfaceError) as error:
@@ -110,7 +110,7 @@ def mapping_db_errors(work: Callable[[], T]) -> T:
 
 
 def _with_connection(work: Callable[[], T]) -> T:
-    """Return what *work* returns, with a usable database connection. Raises TryLater."""
+    """Return what *work* returns, with a usable database connection. Raise TryLater."""
     if in_sync_context():
         return mapping_db_errors(work)
     try:  # Django cares for the connections of request threads, not for those of worker threads

@@ -122,7 +122,7 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         """Return the tokens of a new session of *subject*, who has been authenticated.
 
         *coordinated*: the client stores its idempotency keys and shares them, as unbroken's own client does (see
-        ``NewSession``). *proof* binds the session to the key that was proven. Raises ConfigurationError for a subject
+        ``NewSession``). *proof* binds the session to the key that was proven. Raise ConfigurationError for a subject
         that fits into no token, InvalidProof if this client must send a proof.
         """
         about = {"client_id": client_id, "scope": scope, "label": label}
@@ -187,7 +187,7 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         caller: Caller = Caller(),
         proof: VerifiedProof | None = None,
     ) -> TokenResponse:
-        """Return new tokens for a refresh token (RFC 6749 §6). Raises InvalidGrant, InvalidScope or TryLater.
+        """Return new tokens for a refresh token (RFC 6749 §6). Raise InvalidGrant, InvalidScope or TryLater.
 
         A session that is bound to a key needs a *proof* of this key: without it raises InvalidProof.
 
@@ -248,7 +248,7 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
     def verify_proof(self, proof: RequestProof | None, access_token: str = "") -> VerifiedProof:
         """Return the verified *proof* of a request, for ``create``, ``refresh`` and ``logout``.
 
-        *access_token*: the one that came with it, as ``Authorization: DPoP``. Raises InvalidProof, or NonceRequired.
+        *access_token*: the one that came with it, as ``Authorization: DPoP``. Raise InvalidProof, or NonceRequired.
         """
         return run_sync(self._verify_proof(proof, access_token))
 
@@ -262,7 +262,7 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         return self.proofs.verify(proof, access_token)
 
     def verify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
-        """Return the claims of a good access token. Raises InvalidToken: ``malformed``, ``expired`` or ``revoked``.
+        """Return the claims of a good access token. Raise InvalidToken: ``malformed``, ``expired`` or ``revoked``.
 
         *proof* is that of the request, where the token came as ``Authorization: DPoP``. A token that is bound to a key
         is refused without it (InvalidToken), and with one that does not fit (InvalidProof).
@@ -281,7 +281,7 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
     def inspect_access(self, access_token: str) -> Claims:
         """Return the claims of a good access token, to report on it (RFC 7662), not to let its holder in.
 
-        Raises InvalidToken as ``verify`` does, but needs no proof.
+        Raise InvalidToken as ``verify`` does, but needs no proof.
         """
         return run_sync(self._inspect_access(access_token))
 
@@ -344,7 +344,7 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         """Return a ticket for one connection that a browser opens without headers; it goes into the URL.
 
         *access* is a good access token, or the claims of one: those of a token that is bound to a key, once its proof
-        was verified. Raises InvalidToken as ``verify`` does.
+        was verified. Raise InvalidToken as ``verify`` does.
         """
         return run_sync(self.aticket(access))
 
@@ -356,7 +356,7 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
     def redeem(self, ticket: str) -> Claims:
         """Return the claims of the access token that *ticket* was made from, once on all nodes.
 
-        Raises InvalidToken (``malformed``, ``expired``, ``revoked`` or ``used``), or TryLater without the store.
+        Raise InvalidToken (``malformed``, ``expired``, ``revoked`` or ``used``), or TryLater without the store.
         """
         return run_sync(self.aredeem(ticket))
 

@@ -46,7 +46,7 @@ class FetchRequest:
 def transfer(session: Session, asked: FetchRequest) -> int:
     """Send the request, write the response, and return the exit status.
 
-    Raises TryLater, SessionOver, InvalidRequest or ConfigurationError.
+    Raise TryLater, SessionOver, InvalidRequest or ConfigurationError.
     """
     target = asked.url.partition("?")[0]
     timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)  # as in curl, only --max-time limits the response
@@ -108,7 +108,7 @@ def _head(response: httpx2.Response) -> bytes:
 
 @contextmanager
 def _open_output(output: str) -> Iterator[BinaryIO]:
-    """Yield the file *output*; ``-`` is standard output. Raises ConfigurationError if it cannot be written."""
+    """Yield the file *output*; ``-`` is standard output. Raise ConfigurationError if it cannot be written."""
     try:
         if output == "-":
             yield sys.stdout.buffer

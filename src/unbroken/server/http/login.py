@@ -98,7 +98,7 @@ class LoginEndpoints:
     ) -> TokenResponse:
         """Return the tokens of a new session, without MFA.
 
-        Raises LoginRefused, InvalidRequest, InvalidScope or TryLater.
+        Raise LoginRefused, InvalidRequest, InvalidScope or TryLater.
         """
         result = await self._tokens_or_mfa(request, name, password, session, device_tokens)
         if isinstance(result, Response):
@@ -167,7 +167,7 @@ class LoginEndpoints:
     async def _proof(self, request: Request, client_id: str) -> VerifiedProof | None:
         """Return the proof that binds a session of *client_id*; None for one that is not bound (rule 4).
 
-        Raises InvalidProof, and InvalidRequest where no page could ever prove its key.
+        Raise InvalidProof, and InvalidRequest where no page could ever prove its key.
         """
         binding = self._sessions.proofs.policy.binding_of(client_id)
         if binding == "off" or (binding == "accepted" and request.proof is None):

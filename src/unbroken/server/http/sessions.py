@@ -114,7 +114,7 @@ class SessionEndpoints:
         return json_response(ticket.to_response())
 
     async def _manager(self, request: Request) -> Claims:
-        """Return the claims of a token that may manage its account's sessions. Raises InsufficientScope (rule 1)."""
+        """Return the claims of a token that may manage its account's sessions. Raise InsufficientScope (rule 1)."""
         caller = await self._authenticator.require(request)
         if not manages_sessions(caller):
             raise _insufficient(SESSIONS, caller)
@@ -142,7 +142,7 @@ def claims_body(claims: Claims) -> ClaimsBody:
 
 
 def _page_wanted(query: str) -> tuple[int, str]:
-    """Return the limit and the cursor in *query*. Raises InvalidRequest."""
+    """Return the limit and the cursor in *query*. Raise InvalidRequest."""
     try:
         pairs = parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:

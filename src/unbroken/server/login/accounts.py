@@ -92,7 +92,7 @@ class Accounts:
     def add(self, name: str, password: str) -> None:
         """Create an account.
 
-        Raises InvalidRequest for a name that exists, looks like one that exists, or is invalid (``names.py``), and for
+        Raise InvalidRequest for a name that exists, looks like one that exists, or is invalid (``names.py``), and for
         a password that is empty or too long.
         """
         check_new_name(name)
@@ -111,7 +111,7 @@ class Accounts:
     def set_password(self, name: str, password: str, *, keep: str | None = None) -> int:
         """Change a password and revoke the account's sessions, but not *keep*, a session id; return how many.
 
-        Raises InvalidRequest if there is no such user.
+        Raise InvalidRequest if there is no such user.
         """
         account, new_hash = self._require(name), self._hash(password)
         if not run_sync(self._store.change_account(account.name, new_hash)):
@@ -121,7 +121,7 @@ class Accounts:
     def remove(self, name: str) -> int:
         """Remove an account and revoke its sessions; return how many.
 
-        Raises InvalidRequest if there is no such user.
+        Raise InvalidRequest if there is no such user.
         """
         account = self._require(name)
         run_sync(self._store.add_account(Account(_removed_name(account.shown), "", "", time.time())))  # rule 5

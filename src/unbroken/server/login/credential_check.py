@@ -57,7 +57,7 @@ class CredentialCheck:
         """Return the result of *credentials*, and the attempt for ``record_success``.
 
         *credentials* raises LoginRefused if they are wrong. *device* is the id of a device that is known to this
-        account. Raises what *credentials* raises, and TooManyAttempts.
+        account. Raise what *credentials* raises, and TooManyAttempts.
         """
         attempt = await self._acquire(caller, account, spelling, device)  # rule 1
         try:
@@ -87,7 +87,7 @@ class CredentialCheck:
             await self._rate_limiter.record_success(attempt)
 
     def count_junk(self, caller: Caller) -> None:
-        """Count a token that no server of ours has made, without the store. Raises TooManyAttempts."""
+        """Count a token that no server of ours has made, without the store. Raise TooManyAttempts."""
         if self._rate_limiter:
             self._rate_limiter.count_junk(caller.ip)
 

@@ -63,7 +63,7 @@ class MfaTokens:
     async def issue(
         self, mfa: MfaRequired, account: bytes, spelling: bytes, session: NewSession, device: bytes = b""
     ) -> str:
-        """Return the token for *mfa*. Raises ConfigurationError if it would be too long to be read again."""
+        """Return the token for *mfa*. Raise ConfigurationError if it would be too long to be read again."""
         now = self._sessions.clock()
         claims = {
             "iss": self._sessions.issuer,
@@ -84,7 +84,7 @@ class MfaTokens:
         return token
 
     async def read(self, token: str, on_junk: Callable[[], None] = lambda: None) -> PendingLogin:
-        """Return the login of *token*. Raises LoginRefused, reason ``mfa_token``, if it is not valid any more.
+        """Return the login of *token*. Raise LoginRefused, reason ``mfa_token``, if it is not valid any more.
 
         *on_junk* is called before that for a value that no server of ours has made; it may raise an error of its own.
         """
@@ -105,7 +105,7 @@ class MfaTokens:
         return await was_voided_since(self._sessions.store, pending.subject, pending.started)
 
     async def spend(self, pending: PendingLogin) -> None:
-        """Mark the token as used. Raises LoginRefused if it was used before. Call it once the code is right."""
+        """Mark the token as used. Raise LoginRefused if it was used before. Call it once the code is right."""
         store, key = self._sessions.store, marker_key(b"step", pending.jti.encode())
         is_first = await run_in_worker(
             store,

@@ -153,7 +153,7 @@ class LoginRateLimiter:
     async def acquire(self, account: bytes, ip: str, spelling: bytes = b"", device: bytes = b"") -> Attempt:
         """Return an admitted attempt at *account* from the address *ip*. It counts as wrong until told otherwise.
 
-        *device* is the id of a device that is known to this account. Raises TooManyAttempts, or StoreUnavailable.
+        *device* is the id of a device that is known to this account. Raise TooManyAttempts, or StoreUnavailable.
         """
         return await run_in_worker(self._store, lambda: self._acquire(account, ip, spelling or account, device))
 
@@ -166,7 +166,7 @@ class LoginRateLimiter:
         await self._best_effort(lambda: self._refund(attempt, self.policy.account.every))
 
     def count_junk(self, ip: str) -> None:
-        """Count a value that no server of ours has made, in the memory of this process. Raises TooManyAttempts.
+        """Count a value that no server of ours has made, in the memory of this process. Raise TooManyAttempts.
 
         It costs the store nothing, and it counts for its address alone: it says nothing about any account.
         """
@@ -201,7 +201,7 @@ class LoginRateLimiter:
         return Attempt(account, spelled, (*charges, *pair), True, known, is_preferred=is_preferred)
 
     async def _charge(self, charges: Sequence[Charge], now: float) -> None:
-        """Charge an attempt (rule 2). Raises TooManyAttempts if others at the same time were quicker."""
+        """Charge an attempt (rule 2). Raise TooManyAttempts if others at the same time were quicker."""
         for key, rate in charges:
             after = await self._store.advance_marker(key, now, rate.every, rate.max_ahead)
             if rate.is_exceeded(after, now):
@@ -219,7 +219,7 @@ class LoginRateLimiter:
     ) -> tuple[bool, bool]:
         """Return whether an attempt uses the reserve (rule 5), and whether it is preferred (rule 10).
 
-        Raises TooManyAttempts for one that has to wait. Reads the store once (rule 8).
+        Raise TooManyAttempts for one that has to wait. Reads the store once (rule 8).
         """
         reserve, usual = self._reserve_charge(account), Charge(account, self.policy.account)
         keys = [key for key, _ in (usual, reserve, *addresses, *pair)] + ([known] if known else [])

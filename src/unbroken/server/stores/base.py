@@ -79,7 +79,7 @@ class Notifications(Protocol):
     def wait(self, timeout: float) -> None:
         """Return when a session was revoked or a key changed, or after *timeout* seconds.
 
-        Raises StoreUnavailable if the subscription broke; the next call subscribes again.
+        Raise StoreUnavailable if the subscription broke; the next call subscribes again.
         """
 
     def close(self) -> None:
@@ -168,7 +168,7 @@ class SessionStore(Protocol):
         after the last.
 
         They come in an order that no refresh changes. A page may be short, and one that is not the last may be empty.
-        Without *include_revoked*, revoked sessions may be left out. Raises ValueError for a malformed cursor.
+        Without *include_revoked*, revoked sessions may be left out. Raise ValueError for a malformed cursor.
         """
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
@@ -217,7 +217,7 @@ class SessionStore(Protocol):
         """Return a subscription to revocations and new keys; None if the store must be polled."""
 
     async def health(self) -> None:
-        """Return if the store responds. Raises StoreUnavailable or ConfigurationError."""
+        """Return if the store responds. Raise StoreUnavailable or ConfigurationError."""
 
     async def problems(self) -> list[StoreProblem]:
         """Return what is wrong with the store's server or settings; nothing is changed."""

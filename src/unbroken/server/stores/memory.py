@@ -262,7 +262,7 @@ class MemorySessionStore:
 
 
 def open_url(url: str) -> MemorySessionStore:
-    """Return a new store. Raises ConfigurationError for anything but ``memory:``."""
+    """Return a new store. Raise ConfigurationError for anything but ``memory:``."""
     if url.lower() not in ("memory:", "memory://"):
         raise ConfigurationError("a store in memory has no name: write memory:")
     return MemorySessionStore()

@@ -236,10 +236,10 @@ def _rotate_values(key: bytes, token: PresentedToken, now: float, policy: Policy
 
 
 def schema_version(url: str) -> SchemaVersion:
-    """Return the schema at *url*, and change nothing. Raises ConfigurationError or StoreUnavailable."""
+    """Return the schema at *url*, and change nothing. Raise ConfigurationError or StoreUnavailable."""
     return postgres_schema.read_version(PostgresDriver(url))
 
 
 def upgrade_schema(url: str) -> None:
-    """Create or upgrade the tables at *url*. Raises ConfigurationError or StoreUnavailable."""
+    """Create or upgrade the tables at *url*. Raise ConfigurationError or StoreUnavailable."""
     postgres_schema.upgrade(PostgresDriver(url))

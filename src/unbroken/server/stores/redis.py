@@ -239,7 +239,7 @@ class RedisSessionStore:
         return found, last
 
     async def _page_start(self, name: str, cursor: str) -> int:
-        """Return where in the list *name* a page begins. Raises ValueError for a malformed *cursor*."""
+        """Return where in the list *name* a page begins. Raise ValueError for a malformed *cursor*."""
         if not cursor:
             return 0
         score, entry = page_position(cursor)
