@@ -37,7 +37,9 @@ def broker(api: Shell, socket: Path) -> Iterator[Background]:
         yield started
 
 
-def test_the_broker_gives_the_token_the_header_and_when_it_expires(broker: Background, api: Shell, socket: Path) -> None:
+def test_the_broker_gives_the_token_the_header_and_when_it_expires(
+    broker: Background, api: Shell, socket: Path
+) -> None:
     [token, refresh_token] = api.secrets()
     with unix_client(socket) as client:
         plain, header = client.get("/api/token"), client.get("/api/header")
