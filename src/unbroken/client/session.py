@@ -14,7 +14,7 @@ import os
 import ssl
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from unbroken._arguments import checked, checked_class
 from unbroken._concurrency import Closeable
@@ -34,9 +34,6 @@ from unbroken.client.session_arguments import check_settings, to_dialect, to_sto
 from unbroken.client.session_logins import SessionLogins
 from unbroken.errors import ConfigurationError, SessionOver
 from unbroken.tokens import Tokens
-
-if TYPE_CHECKING:
-    from unbroken.client.profile_session import ProfileSession
 
 __all__ = ["Session", "Status", "require_session"]
 
@@ -139,7 +136,7 @@ class Session(SessionLogins, Closeable):
 
     @classmethod
     @checked()
-    def open(cls, name: str, **settings: Any) -> ProfileSession:
+    def open(cls, name: str, **settings: Any) -> Session:
         """Return the session that `unbroken login URL --as NAME` has stored for this user.
 
         It shares tokens and lock with every command and program that uses the name. *settings* are those of a Session,

@@ -112,15 +112,10 @@ class RateLimitPolicy:
             if not isinstance(value, int | float) or not 0.0 < value < float("inf"):
                 raise ConfigurationError(f"RateLimitPolicy.{name} must be a positive number of seconds, not {value!r}")
 
-    @property
-    def account(self) -> Rate:
-        """The rate of one account, and of one known device of it."""
-        return Rate(self.account_burst, self.account_every)
 
-    @property
-    def address(self) -> Rate:
-        """The rate of one address, whatever the accounts."""
-        return Rate(self.address_burst, self.address_every)
+def account_rate(policy: RateLimitPolicy) -> Rate:
+    """Return the rate of one account, and of one known device of it."""
+    return Rate(policy.account_burst, policy.account_every)
 
 
 class Charge(NamedTuple):
@@ -163,7 +158,7 @@ class LoginRateLimiter:
 
     async def refund(self, attempt: Attempt) -> None:
         """Undo the charges of an attempt that was neither right nor wrong. Never raises."""
-        await self._best_effort(lambda: self._refund(attempt, self.policy.account.every))
+        await self._best_effort(lambda: self._refund(attempt, account_rate(self.policy).every))
 
     def count_junk(self, ip: str) -> None:
         """Count a value that no server of ours has made, in the memory of this process. Raise TooManyAttempts.
@@ -195,7 +190,7 @@ class LoginRateLimiter:
         if uses_reserve:
             await self._charge(charges := (*charges, self._reserve_charge(account)), now)
             return Attempt(account, spelled, (*charges, *pair), False, known, is_preferred=is_preferred)
-        rate = self.policy.account
+        rate = account_rate(self.policy)
         await self._charge((*charges, Charge(account, rate)), now)  # rule 3
         await self._store.advance_marker(spelled, now, rate.every, rate.max_ahead)
         return Attempt(account, spelled, (*charges, *pair), True, known, is_preferred=is_preferred)
@@ -221,7 +216,7 @@ class LoginRateLimiter:
 
         Raise TooManyAttempts for one that has to wait. Reads the store once (rule 8).
         """
-        reserve, usual = self._reserve_charge(account), Charge(account, self.policy.account)
+        reserve, usual = self._reserve_charge(account), Charge(account, account_rate(self.policy))
         keys = [key for key, _ in (usual, reserve, *addresses, *pair)] + ([known] if known else [])
         markers = dict(zip(keys, await self._store.read_markers(keys), strict=True))
         waits = {key: rate.seconds_to_wait(markers[key], now) for key, rate in (usual, reserve, *addresses, *pair)}
@@ -234,10 +229,10 @@ class LoginRateLimiter:
         return uses_reserve, all(few)
 
     def _reserve_charge(self, account: bytes) -> Charge:
-        return Charge(marker_key(b"reserve", account), self.policy.account)
+        return Charge(marker_key(b"reserve", account), account_rate(self.policy))
 
     def _device_charge(self, account: bytes, device: bytes) -> Charge:
-        return Charge(marker_key(b"device attempts", account, device), self.policy.account)
+        return Charge(marker_key(b"device attempts", account, device), account_rate(self.policy))
 
     def _address_charges(self, ip: str) -> tuple[Charge, ...]:
         """Return what an attempt costs its address, and the networks around it (rule 7)."""
@@ -253,7 +248,7 @@ class LoginRateLimiter:
         if attempt.has_device:
             await self._store.clear_markers([key for key, _ in attempt.charges])
         else:
-            await self._refund(attempt, self.policy.account.max_ahead)
+            await self._refund(attempt, account_rate(self.policy).max_ahead)
         if attempt.known_address:
             known_for = self.policy.known_for
             await self._store.advance_marker(attempt.known_address, self._clock(), known_for, known_for)
@@ -268,7 +263,7 @@ class LoginRateLimiter:
 
     async def _refund_account(self, attempt: Attempt, seconds: float, now: float) -> None:
         """Take *seconds* from the spelling first, in one atomic step: what it holds can be paid back only once."""
-        max_ahead = self.policy.account.max_ahead
+        max_ahead = account_rate(self.policy).max_ahead
         held = await self._store.advance_marker(attempt.spelling, now, -seconds, max_ahead) + seconds - now
         await self._store.advance_marker(attempt.account, now, -min(max(held, 0.0), seconds), max_ahead)
 

@@ -5,6 +5,7 @@
 builds on one: single use, counters of the rate limit, known devices.
 """
 
+from unbroken.server.core.rotation import PresentedToken, SessionBinding
 from unbroken.server.stores.base import Account, DatabaseLocked, Notifications, SessionStore, StoreProblem, StoreWrapper
 from unbroken.server.stores.registry import (
     Schema,
@@ -21,8 +22,10 @@ __all__ = [
     "Account",
     "DatabaseLocked",
     "Notifications",
+    "PresentedToken",
     "Schema",
     "SchemaVersion",
+    "SessionBinding",
     "SessionStore",
     "StoreProblem",
     "StoreType",
