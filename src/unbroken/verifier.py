@@ -91,7 +91,7 @@ class Verifier:
         if not 0 <= leeway <= MAX_LEEWAY_SECONDS:
             raise ConfigurationError(f"leeway must be from 0 to {MAX_LEEWAY_SECONDS:g} seconds: set the clock right")
         self._revocation = None if isinstance(revocation, str) else revocation
-        self._url, self._send = checked_url(jwks_url), http_sender(tls, max_body_bytes=MAX_JWKS_BYTES)
+        self._url, self._send = checked_url(jwks_url), http_sender(tls, max_body_bytes=MAX_JWKS_BYTES)  # rule 4
         self.issuer, self.audience = issuer, audience
         self._keep, self._timeout, self._leeway, self._clock = keep, timeout, leeway, clock
         self.proofs = _proof_verifier(proofs, nonce_secret, replay_store, clock)
@@ -125,7 +125,7 @@ class Verifier:
         check_proof_type(proof)
         claims = await self._verify_signature(access_token)
         if self._revocation is not None:
-            await self._revocation.check(access_token, claims)
+            await self._revocation.check(access_token, claims)  # rule 5
         if self._replay_store is None or proof is None:
             await check_bound(self.proofs, claims, access_token, proof)
         else:
@@ -134,7 +134,7 @@ class Verifier:
         return claims
 
     async def _verify_signature(self, token: str) -> Claims:
-        keys = await self._keys.get()
+        keys = await self._keys.get()  # rule 2
         try:
             return self._verify_by(keys, token)
         except InvalidToken:
@@ -147,7 +147,7 @@ class Verifier:
         rules_of, rules = self._rules
         if rules_of is not keys:  # the rules cache verified tokens: those of other keys must not count
             _, rules = self._rules = keys, self._new_rules()
-        return rules.verify(token, keys, (), self._clock.wall())
+        return rules.verify(token, keys, (), self._clock.wall())  # rule 1
 
     def _new_rules(self) -> access_token.AccessTokenVerifier:
         return access_token.AccessTokenVerifier(self.issuer, self.audience, self._leeway)

@@ -119,9 +119,7 @@ def test_an_endpoint_that_refused_an_old_token_is_not_called_stubborn(
     fresh = tokens_after_challenge(session, sent, "here")
     assert fresh is not None
     session._state.record_acceptance("here", fresh, False)
-    assert tokens_after_challenge(session, fresh, "here") is not None, (
-        "the revoked token is refreshed"
-    )
+    assert tokens_after_challenge(session, fresh, "here") is not None, "the revoked token is refreshed"
     assert endpoint.count("refresh") == 2
 
 

@@ -95,8 +95,8 @@ class Authenticator:
     async def authenticate(self, name: str, password: str) -> Identity | MfaRequired:
         """Return who has this name and password. Raise LoginRefused, InvalidRequest, or TryLater."""
         self.check_length(name, password)
-        result = await _call_application("authenticate", LOGIN_POOL, self._authenticate, name, password)
-        if not result:
+        result = await _call_application("authenticate", LOGIN_POOL, self._authenticate, name, password)  # rule 2
+        if not result:  # rule 5
             raise LoginRefused("wrong user name or password")
         identity = result if isinstance(result, Identity | MfaRequired) else Identity(result)
         _check_texts(identity)

@@ -73,14 +73,14 @@ class PostgresSessionStore:
         return SessionRow(*rows[0]) if rows else None
 
     async def rotate(self, key: bytes, token: PresentedToken, now: float, policy: Policy) -> bool:
-        return bool(await self._rows(sql.ROTATE, _rotate_values(key, token, now, policy)))
+        return bool(await self._rows(sql.ROTATE, _rotate_values(key, token, now, policy)))  # rule 1
 
     async def rotate_returning(
         self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
     ) -> SessionRow | None:
         values = _rotate_values(key, token, now, policy)
         values |= dict(zip(SessionBinding._fields, binding or (None, None, None), strict=True))
-        rows = await self._rows(sql.ROTATE_RETURNING, values)
+        rows = await self._rows(sql.ROTATE_RETURNING, values)  # rule 1
         return rotated_row(key, token, float(now), policy, rows[0][1:]) if rows else None
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
