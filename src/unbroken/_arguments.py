@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin,
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["checked", "checked_class", "wrong_type"]
+__all__ = ["checked", "checked_class", "did_you_mean", "wrong_type"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,6 +35,14 @@ def wrong_type(name: str, wanted: str, value: object) -> ConfigurationError:
     chooses = "'" in wanted  # among words; any other text may be a secret
     shown = repr(value[:MAX_SHOWN_CHARS]) if chooses and isinstance(value, str) else type(value).__name__
     return ConfigurationError(f"{name} must be {wanted}, not {shown}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the question that an error asks after an unknown *name*; empty if none of the *known* ones is near."""
+    from difflib import get_close_matches  # noqa: PLC0415  # only for errors
+
+    near = get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def checked(*own: str) -> Callable[[F], F]:

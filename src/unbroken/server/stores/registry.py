@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from unbroken._arguments import checked
+from unbroken._arguments import checked, did_you_mean
 from unbroken.errors import ConfigurationError
 from unbroken.server.stores.base import SessionStore
 
@@ -127,7 +127,8 @@ def _unknown_store(url: str, scheme: str) -> str:
     if plus and plain in _by_scheme:
         return f"unknown store {scheme + ':'!r}: write {plain}://…, without the name of a driver"
     examples = ", ".join(one.example for one in store_types())
-    return f"unknown store {scheme + ':' if scheme else url.partition('@')[0]!r}: use {examples}"
+    shown = scheme + ":" if scheme else url.partition("@")[0]
+    return f"unknown store {shown!r}: {did_you_mean(scheme, _by_scheme)}use {examples}"
 
 
 def _lazily(module: str, name: str) -> Callable[..., Any]:

@@ -84,6 +84,11 @@ def test_an_unknown_location_names_the_known_ones_and_shows_no_secret(location: 
     assert "s3cret" not in str(caught.value)
 
 
+def test_a_misspelled_scheme_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigurationError, match="for 'redi:': did you mean redis"):
+        open_token_store("redi://cache.example.com/0")
+
+
 def test_a_store_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
     monkeypatch.delitem(sys.modules, "unbroken.client.stores.redis")
