@@ -30,7 +30,7 @@ from unbroken.server.stores.registry import (
     store_types,
 )
 
-__all__ = [
+__all__ = [  # noqa: RUF022  # sorted as text, as everywhere
     "Account",
     "DatabaseLocked",
     "MAX_TRIMMED_SESSIONS",
