@@ -68,7 +68,7 @@ class Runtime:
 
 
 def runtime() -> Runtime:
-    """Return the runtime of this process. Raises ImproperlyConfigured."""
+    """Return the runtime of this process. Raise ImproperlyConfigured."""
     if not _runtimes:
         with _lock:
             if not _runtimes:
@@ -77,7 +77,7 @@ def runtime() -> Runtime:
 
 
 def sessions() -> Sessions:
-    """Return the sessions of this process: to list and revoke them, to rotate keys. Raises ImproperlyConfigured."""
+    """Return the sessions of this process: to list and revoke them, to rotate keys. Raise ImproperlyConfigured."""
     return runtime().sessions
 
 
@@ -102,7 +102,7 @@ def route_table() -> Endpoints:
 
 
 def setting() -> Settings:
-    """Return the setting as it is now. Raises ImproperlyConfigured."""
+    """Return the setting as it is now. Raise ImproperlyConfigured."""
     return read_setting(getattr(settings, "UNBROKEN", {}))
 
 

@@ -10,8 +10,8 @@
    sleeps, and the wall clock may be set: a wrong one costs one refresh too many at most, never a failed request.
 4. Tokens that were stored before this process began count from their receipt, and never live longer than their
    lifetime from now, whatever the wall clock was then.
-5. After a failure no refresh is sent during a cool-down: longer after each failure in a row, or as long as the server
-   asked for. It belongs to the tokens that could not be refreshed.
+5. After a failure no refresh is sent during a cool-down: longer after each failure in a row (exponential backoff), or
+   as long as the server asked for. It belongs to the tokens that could not be refreshed.
 6. A refresh storm is too many refreshes in a short time. One that was due by age does not count, unless its tokens had
    a lifetime below one second.
 7. An endpoint that rejects brand-new tokens has reasons of its own: no refresh follows its challenges for a while, nor

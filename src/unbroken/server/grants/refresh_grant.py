@@ -14,12 +14,12 @@
 6. The scope of a session is what its subject may have at most. *allowed*, where the application decides, returns what
    is left of it now; it is asked before anything is spent. If nothing is left, the session is over: a token without any
    scope would be its user's own, and may do more.
-7. A used token is answered at most ``MAX_ANSWERS`` times a generation within the grace (R2); what exceeds that is
+7. A used token gets the newest tokens at most ``MAX_REPETITIONS`` times a generation within the grace (R2); one more is
    TryLater, for every party: a number tells of load, not of a second holder, and an honest crowd of tabs tries again.
-   An answer that a second holder may have caused is an event at once.
+   A response that a second holder may have caused is an event at once.
 8. A session that is bound to a key is refreshed only by a request that has proven this key (R0k of rotation). The proof
    is spent for all nodes before anything is decided: a copy of a whole request would otherwise count as reuse, and end
-   the session. A session that is not bound stays so, whatever is proven: a thief must not bind it to his own key.
+   the session. A session that is not bound stays so, whatever is proven: a thief must not bind it to another key.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ MAX_SWAP_TRIES = 20  # of a compare-and-set that other requests win
 MAX_IDEMPOTENCY_KEY_CHARS = 200
 MAX_REPORTED_SESSIONS = 1000
 REPORT_INTERVAL_SECONDS = 60.0  # between two events of one session whose key is missing
-MAX_ANSWERS = 200  # for a used token, in one generation: more than a hundred tabs need, each with a retry
+MAX_REPETITIONS = 200  # for a used token, in one generation: more than a hundred tabs need, each with a retry
 CONTENDED_RETRY_SECONDS = 0.1
 USABLE = (Verdict.ROTATED, Verdict.HEALED, Verdict.CONVERGED)  # what is certain without an idempotency key
 REFUSALS = (Verdict.DEAD, Verdict.REUSED)
@@ -129,7 +129,7 @@ class RefreshGrant:
         try:
             return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed, proof)
         except InvalidGrant as error:
-            if self._listeners:
+            if self._listeners:  # rule 4
                 self._listeners.notify(RefreshRejected(reason=error.reason, ip=caller.ip, user_agent=caller.user_agent))
             raise
 
@@ -164,25 +164,13 @@ class RefreshGrant:
         token = await self._authenticate_token(text, now)
         if proof is not None:
             await self._proofs.spend(proof)  # rule 8
-        key = row_key(token.session_secret)
-        presented = PresentedToken(
-            token.generation,
-            token.branch,
-            _hash_of(idempotency_key),
-            party_of(caller.ip, caller.user_agent),
-            None if proof is None else _base64.decode(proof.jkt),
-        )
-        row, binding = self._issuer.cached_row(key), self._issuer.binding(client_id)
+        presented = _presented(token, idempotency_key, caller, proof)
+        key, binding = row_key(token.session_secret), self._issuer.binding(client_id)
+        row = self._issuer.cached_row(key)
         must_be_bound = self._some_must_be_bound and self._proofs.policy.binding_of(binding.client_id) == "required"
         is_plain = scope is None and allowed is None and not must_be_bound
-        if row is None and is_plain and self._issuer.never_fails:  # rule 2, the session is not cached
-            row = await self._store.rotate_returning(key, presented, now, self._policy, binding)
-            if row is not None:
-                return await self._issue_rotated(token, row, now)
-            row = await self._read_row(key)
-            self._check_key(row, presented, caller)
-            scope = _effective_scope(row, binding, scope)
-            return await self._decide_and_swap(token, presented, scope, now, caller)
+        if row is None and is_plain and self._issuer.never_fails:
+            return await self._rotate_unread(token, presented, binding, now, caller)
         row = row or await self._read_row(key)
         self._check_key(row, presented, caller)
         scope = _effective_scope(row, binding, scope)
@@ -193,11 +181,28 @@ class RefreshGrant:
         await self._check_not_revoked(row, now)
         if not row.issuer:  # rule 5
             return await self._decide_and_swap(token, presented, scope, now, caller)
-        # R1 tells what the row will be, so its tokens are made before the one statement (rule 2).
+        return await self._rotate(token, row, presented, scope, now, caller)
+
+    async def _rotate_unread(
+        self, token: RefreshToken, presented: PresentedToken, binding: SessionBinding, now: float, caller: Caller
+    ) -> TokenResponse:
+        """Carry out R1 for a session that is not cached: the one statement returns its row (rule 2)."""
+        key = row_key(token.session_secret)
+        row = await self._store.rotate_returning(key, presented, now, self._policy, binding)
+        if row is not None:
+            return await self._issue_rotated(token, row, now)
+        row = await self._read_row(key)
+        self._check_key(row, presented, caller)
+        return await self._decide_and_swap(token, presented, _effective_scope(row, binding, None), now, caller)
+
+    async def _rotate(
+        self, token: RefreshToken, row: SessionRow, presented: PresentedToken, scope: str, now: float, caller: Caller
+    ) -> TokenResponse:
+        """Carry out R1 for *row*. Its tokens are made before the one statement (rule 2): R1 tells what it will be."""
         idle_expires_at = min(now + self._policy.refresh_ttl, row.expires_at)
         generation = Generation(token.generation + 1, 0)
         tokens = self._issuer.issue(token.session_secret, row, generation, now, idle_expires_at, scope, now)
-        if await self._store.rotate(key, presented, now, self._policy):
+        if await self._store.rotate(row.key, presented, now, self._policy):
             self._notify_refreshed(row, Verdict.ROTATED, generation.number)
             return tokens
         return await self._decide_and_swap(token, presented, scope, now, caller)
@@ -226,7 +231,7 @@ class RefreshGrant:
                 raise self._unproven(row, presented, caller)
             after = after if after is row else self._issuer.bound(after)  # rule 5
             if verdict is Verdict.CONVERGED:
-                await self._count_answer(row, now)
+                await self._count_repetition(row, now)
             refused = verdict in REFUSALS
             tokens = None if refused else self._issuer.issue_current(token.session_secret, after, scope, now)
             if after is not row and not await self._store.compare_and_set(row, after, self._freshness.dead_until(now)):
@@ -295,12 +300,12 @@ class RefreshGrant:
             return refused("missing")
         return InvalidGrant("this session is bound to another key: log in again", reason="wrong_key")
 
-    async def _count_answer(self, row: SessionRow, now: float) -> None:
-        """Raise TryLater if the newest generation was answered too often within the grace (rule 7)."""
+    async def _count_repetition(self, row: SessionRow, now: float) -> None:
+        """Raise TryLater if the newest tokens were returned too often within the grace (rule 7)."""
         began, step = float(now if row.rotated_at is None else row.rotated_at), self._policy.grace
-        key = marker_key(b"answers", row.key + row.generation.to_bytes(8, "big"))
-        counted = await self._store.advance_marker(key, began, step, step * (MAX_ANSWERS + 1))
-        if round((counted - began) / step) > MAX_ANSWERS:
+        key = marker_key(b"repetitions", row.key + row.generation.to_bytes(8, "big"))
+        counted = await self._store.advance_marker(key, began, step, step * (MAX_REPETITIONS + 1))
+        if round((counted - began) / step) > MAX_REPETITIONS:
             raise TryLater("this refresh token was used too often at once", retry_after=step)
 
     def _report_suspicion(
@@ -379,6 +384,19 @@ async def _remaining_scope(allowed: AllowedScope, row: SessionRow, scope: str) -
     if scope != row.scope:
         raise InvalidScope("this user may not have the requested scope any more")
     raise InvalidGrant("this user may not have any of the session's scope any more", reason="no_scope")
+
+
+def _presented(
+    token: RefreshToken, idempotency_key: str | None, caller: Caller, proof: VerifiedProof | None
+) -> PresentedToken:
+    """Return what this request presents: a token, and who sent it."""
+    return PresentedToken(
+        token.generation,
+        token.branch,
+        _hash_of(idempotency_key),
+        party_of(caller.ip, caller.user_agent),
+        None if proof is None else _base64.decode(proof.jkt),
+    )
 
 
 def _hash_of(idempotency_key: str | None) -> bytes | None:

@@ -82,7 +82,7 @@ class TokenIssuer:
         keyring, cached = self._freshness.keyring, self._rows.get(row.key)
         ttl = min(self._policy.access_ttl, row.expires_at - now)
         fixed = cached[1] if cached else fixed_claims(row, self.issuer, self.audience)
-        extra = self._extra_claims(session_info(row, used_at, idle_expires_at)) if self._claims else NO_CLAIMS
+        extra = self._extra_claims(session_info(row, used_at, idle_expires_at)) if self._claims else NO_CLAIMS  # rule 1
         mac = keyring.mac(now)
         return TokenResponse(
             access_token=sign(fixed, scope, generation, now, ttl, extra, keyring.signer(now)),
@@ -103,4 +103,4 @@ class TokenIssuer:
         except Exception as error:
             _log.exception("the claims hook failed: no tokens are issued")
             raise TryLater("the claims hook failed", retry_after=CLAIMS_RETRY_SECONDS) from error
-        return checked_extra(extra)
+        return checked_extra(extra)  # rule 3

@@ -25,7 +25,7 @@
 3. Callers see and revoke their own sessions only, and not with every token: ``sessions.py``. Introspection of other
    subjects' tokens, and the list of revocations, need the scope ``introspect``.
 4. Too many wrong passwords are 429 with ``Retry-After``.
-5. No input causes a 500. A store that does not answer, too many concurrent logins and an ``authenticate`` that raises
+5. No input causes a 500. A store that does not respond, too many concurrent logins and an ``authenticate`` that raises
    are 503 with ``Retry-After``.
 6. Clients that ask for it get cookies in place of tokens (``cookies.py``). Pages of other origins may call the
    endpoints if the origin is listed (``origins.py``).
@@ -90,10 +90,10 @@ class Endpoints:
         _check_arguments(sessions, authenticate)
         self.sessions, self.settings = sessions, EndpointSettings.of(**options)
         settings, origins = self.settings, AllowedOrigins(self.settings.origins)
-        self._cors = Cors(origins, credentials=settings.cookies is not None) if origins.allowed else None
+        self._cors = Cors(origins, credentials=settings.cookies is not None) if origins.allowed else None  # rule 6
         self.authenticator = RequestAuthenticator(sessions, cookies=settings.cookies, origins=settings.origins)
         cookies = CookieTransport(settings.cookies, origins, settings.prefix)
-        credentials = CredentialCheck(_rate_limiter(sessions, settings.rate_limit), sessions.notify)
+        credentials = CredentialCheck(_rate_limiter(sessions, settings.rate_limit), sessions.notify)  # rule 4
         devices = DeviceTokens(sessions, settings.rate_limit.known_for) if settings.rate_limit else None
         application = Authenticator(authenticate, settings.scopes_of, settings.verify_mfa)
         logins = LoginEndpoints(sessions, application, cookies, credentials, devices)
@@ -115,7 +115,7 @@ class Endpoints:
 
     async def handle(self, request: Request) -> Response | None:
         """Return the response; None if no endpoint has this path."""
-        allowed, method = list[str](), "GET" if request.method == "HEAD" else request.method
+        allowed, method = list[str](), "GET" if request.method == "HEAD" else request.method  # rule 8
         for route in self.routes:
             if match := _pattern(self.path(route)).fullmatch(request.path):
                 if method == route.method:
@@ -128,7 +128,7 @@ class Endpoints:
 
     def handle_blocking(self, request: Request) -> Response | None:
         """Return what ``handle`` returns, without an event loop."""
-        return run_sync(self.handle(request))
+        return run_sync(self.handle(request))  # rule 7
 
     async def respond(self, route: Route, request: Request, sid: str = "") -> Response:
         """Return the response of *route*, for a framework that has found the route and the *sid* of its path."""

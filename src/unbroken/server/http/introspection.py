@@ -93,7 +93,7 @@ def _may_introspect(caller: Claims, token: dict[str, object]) -> bool:
 
 
 def _cursor(query: str) -> int:
-    """Return the cursor in *query*, 0 if there is none (rule 3). Raises InvalidRequest."""
+    """Return the cursor in *query*, 0 if there is none (rule 3). Raise InvalidRequest."""
     values = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "after"] or ["0"]
     if len(values) > 1:
         raise InvalidRequest("duplicate parameter: after")

@@ -79,7 +79,7 @@ class EndpointSettings:
 
     @classmethod
     def of(cls, **options: Unpack[EndpointOptions]) -> EndpointSettings:
-        """Return the settings that *options* describe. Raises ConfigurationError for an unknown name, a wrong value."""
+        """Return the settings that *options* describe. Raise ConfigurationError for an unknown name, a wrong value."""
         known = [field.name for field in fields(cls)]
         for name in options:
             if name not in known:  # rule 1

@@ -93,10 +93,10 @@ class Authenticator:
             raise InvalidRequest(limits)
 
     async def authenticate(self, name: str, password: str) -> Identity | MfaRequired:
-        """Return who has this name and password. Raises LoginRefused, InvalidRequest, or TryLater."""
+        """Return who has this name and password. Raise LoginRefused, InvalidRequest, or TryLater."""
         self.check_length(name, password)
-        result = await _call_application("authenticate", LOGIN_POOL, self._authenticate, name, password)
-        if not result:
+        result = await _call_application("authenticate", LOGIN_POOL, self._authenticate, name, password)  # rule 2
+        if not result:  # rule 5
             raise LoginRefused("wrong user name or password")
         identity = result if isinstance(result, Identity | MfaRequired) else Identity(result)
         _check_texts(identity)
@@ -147,9 +147,9 @@ class Authenticator:
 
 
 async def subject_is_active(is_active: IsActive, subject: str) -> bool:
-    """Return whether the application still knows *subject*. Raises TryLater.
+    """Return whether the application still knows *subject*. Raise TryLater.
 
-    Raises ConfigurationError for a result that is not a bool: a function that forgets to return one must not log
+    Raise ConfigurationError for a result that is not a bool: a function that forgets to return one must not log
     everybody out.
     """
     result = await _call_application("is_active", STORE_POOL, is_active, subject)
@@ -168,7 +168,7 @@ def _check_texts(identity: Identity | MfaRequired) -> None:
 
 
 async def _call_application(what: str, pool: WorkerPool, function: Callable[..., Any], *args: str) -> Any:
-    """Return what the application's *function* returns. Raises TryLater for its own errors: they prove nothing."""
+    """Return what the application's *function* returns. Raise TryLater for its own errors: they prove nothing."""
     try:
         return await pool.call(function, *args)
     except (Refused, TryLater, ConfigurationError):
