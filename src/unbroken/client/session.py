@@ -5,6 +5,7 @@
 3. Each method has two spellings with one signature, ``token`` and ``atoken``: the second never blocks an event loop.
 4. Events and callbacks are delivered after all waiting requests have been woken (``hooks.py``).
 5. Tokens are sent to the allowed origins only. The first request to any other is logged.
+6. A session with a key proves it at each login, refresh and logout, and with each request whose token is bound to it.
 """
 
 from __future__ import annotations
@@ -19,24 +20,27 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from unbroken._arguments import checked, checked_class
 from unbroken._concurrency import Closeable, run_sync
-from unbroken._http import DEFAULT_PORTS, Origin, Send
+from unbroken._http import DEFAULT_PORTS, HttpResponse, Origin, Send, is_token, origin_of
 from unbroken._single_flight import SingleFlight
 from unbroken._time import SYSTEM_CLOCK, Clock, Duration, to_seconds
 from unbroken.client.core.body import Rewind
 from unbroken.client.core.device_flow import DeviceCode
 from unbroken.client.core.dialect import Dialect, allowed_origins
 from unbroken.client.core.events import ClientEvent, LoggedIn, LoggedOut, RequestWaited
+from unbroken.client.core.proof import PROOF_HEADER, htu_of
 from unbroken.client.core.refresh_rules import log_in, log_out
-from unbroken.client.core.request_flow import Effect, request_flow
+from unbroken.client.core.request_flow import Effect, SentResponse, request_flow
 from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens, Leeway, RefreshWindow
 from unbroken.client.core.token_store import TokenStore
 from unbroken.client.first_login import BrowserLogin, DeviceLogin, log_in_as_client
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort, MfaPrompt, standard_sender
 from unbroken.client.profiles import LogInAgain
+from unbroken.client.proof_key import ProofKey
+from unbroken.client.prover import Prover
 from unbroken.client.refresh_coordinator import RefreshCoordinator, RefreshFlight, SessionState
 from unbroken.client.session_arguments import check_settings, to_dialect, to_store, to_token_response
-from unbroken.errors import ConfigurationError, SessionOver
+from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, SessionOver
 from unbroken.tokens import TokenResponse, Tokens
 
 if TYPE_CHECKING:
@@ -48,6 +52,7 @@ T = TypeVar("T")
 _log = logging.getLogger("unbroken")
 
 MAX_LOGGED_ORIGINS = 100
+WEBSOCKET_SCHEMES = {"ws": "http", "wss": "https"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class Status:
 @checked_class(
     "login", "alogin", "login_in_browser", "alogin_in_browser",
     "login_by_device", "alogin_by_device", "login_as_client", "alogin_as_client", "import_tokens", "aimport_tokens",
-    "newer_token", "anewer_token", "add_listener",
+    "newer_token", "anewer_token", "add_listener", "request_headers", "arequest_headers",
     own=("dialect", "store", "origins", "leeway", "window"),
 )  # fmt: skip
 class Session(Closeable):
@@ -77,6 +82,9 @@ class Session(Closeable):
     *wait_timeout* how long a request waits for a refresh; both are seconds or a ``timedelta``. *window* limits
     refreshes that new tokens do not end (None: no limit). *send* replaces the HTTP sender, *tls* its TLS settings.
     Callbacks may be plain or async functions; ``on_event`` gets every event.
+
+    *proof_key* binds the session to a key (RFC 9449), at a server that knows DPoP: a login proves it, and so does each
+    request and refresh. With *require_bound*, tokens that the server has bound to no key are refused.
 
     ``close``, or a ``with`` block, waits for a refresh under way and closes the connections of the store.
 
@@ -101,9 +109,13 @@ class Session(Closeable):
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
         allow_plain_http: bool = False,
+        proof_key: ProofKey | None = None,
+        require_bound: bool = False,
     ) -> None:
         self.dialect, self.store = to_dialect(dialect), to_store(store)
         check_settings(origins, leeway, window)
+        if require_bound and proof_key is None:
+            raise ConfigurationError("require_bound needs a key to bind to: proof_key=ProofKey.in_file(path)")
         request_seconds = to_seconds("refresh_timeout", refresh_timeout, above_zero=True)
         wait_seconds = to_seconds("wait_timeout", wait_timeout)
         self._settings: dict[str, Any] = {
@@ -119,6 +131,8 @@ class Session(Closeable):
             "tls": tls,
             "clock": clock,
             "allow_plain_http": allow_plain_http,
+            "proof_key": proof_key,
+            "require_bound": require_bound,
         }
         self.origins = allowed_origins(self.dialect, self._settings["origins"], allow_plain_http)
         self._logged_origins: set[Origin] = set()
@@ -126,6 +140,7 @@ class Session(Closeable):
         self._limit = 4 * request_seconds + 5.0  # three tries, the pauses between them, and the store
         self._dispatcher = EventDispatcher(on_tokens_changed, on_session_over, on_event)
         self._state = SessionState(clock, leeway, window)
+        self._prover = None if proof_key is None else Prover(proof_key, clock.wall, is_required=require_bound)
         self._port = BlockingPort(
             self.store,
             self.dialect,
@@ -134,9 +149,10 @@ class Session(Closeable):
             self._dispatcher.emit,
             refresh_timeout=request_seconds,
             lock_timeout=self._limit,
+            prover=self._prover,
         )
         self._coordinator = RefreshCoordinator(
-            self.store, self.dialect, clock, leeway, self._state, self._dispatcher, self._port, self._limit
+            self.store, self.dialect, clock, leeway, self._state, self._dispatcher, self._port, self._limit, self._prover
         )
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -174,7 +190,7 @@ class Session(Closeable):
         hint for the user. Raise LoginRefused (reason ``mfa_required`` without *mfa_prompt*), TryLater, InvalidRequest,
         BadResponse, or ConfigurationError if the dialect has no login.
         """
-        return self.import_tokens(self._port.log_in_with_password(username, password, mfa_prompt, extra))
+        return self._store_login(self._port.log_in_with_password(username, password, mfa_prompt, extra))
 
     def login_in_browser(
         self,
@@ -196,7 +212,7 @@ class Session(Closeable):
         Raise LoginRefused, whose reason is the server's word (``access_denied``), TryLater if nobody logs in,
         InvalidRequest, BadResponse, or ConfigurationError if the dialect has no authorization endpoint.
         """
-        login = BrowserLogin(scope, timeout, redirect_uri, open_url, show, parameters)
+        login = BrowserLogin(scope, timeout, redirect_uri, open_url, show, self._with_key(parameters))
         return self._run_login(login, threading.Event())
 
     def login_by_device(
@@ -215,14 +231,18 @@ class Session(Closeable):
         The server gives no refresh token: when the access token has expired, requests raise SessionOver, and the
         program logs in again. *extra* goes along (``audience="api"``). Raise as ``login_in_browser`` does.
         """
-        return self.import_tokens(log_in_as_client(self.dialect, self._port.send_for_login, scope, extra))
+        return self._store_login(log_in_as_client(self.dialect, self._port.send_for_login, scope, extra))
 
     def import_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Store *tokens* from elsewhere as a new login; a mapping is a parsed token response (RFC 6749 §5.1).
 
-        Raise BadResponse, which names the field, if it cannot be read as one.
+        Raise BadResponse, which names the field, if it cannot be read as one, and ConfigurationError for tokens that are
+        bound to another key than ``proof_key``.
         """
-        fresh = run_sync(log_in(self._port, to_token_response(tokens, self.dialect)))
+        response = self._port.bound(to_token_response(tokens, self.dialect))
+        if response.is_bound and (self._prover is None or response.jkt != self._prover.key.thumbprint):
+            raise ConfigurationError("these tokens are bound to a key: give the Session that key, as proof_key")
+        fresh = run_sync(log_in(self._port, response))
         self._state.install(self._coordinator.activate(fresh))
         self._dispatcher.emit(LoggedIn(fresh.version))
         self._dispatcher.tokens_changed(fresh)
@@ -272,6 +292,16 @@ class Session(Closeable):
             active = self._handle_challenge(active, endpoint) or active
         return active.tokens.access_token
 
+    def request_headers(self, method: str, url: str, *, nonce: str = "") -> dict[str, str]:
+        """Return the headers of one request to *url*, for an HTTP client without an adapter: a good access token.
+
+        For a bound session a proof comes with it, which is good for this one request: call this again for the next try.
+        *nonce* is what the server has asked for in ``DPoP-Nonce``. Raise SessionOver or TryLater, and InvalidRequest if
+        *url* is not one of the session's origins.
+        """
+        htu = self._target(method, url)
+        return self._headers_with(self._authorize(fresh=True), method, htu, nonce)
+
     def add_listener(self, listener: Callable[[ClientEvent], object]) -> None:
         """Call *listener* with every event from now on, besides ``on_event``."""
         self._dispatcher.add_listener(listener)
@@ -315,7 +345,7 @@ class Session(Closeable):
         **parameters: str,
     ) -> Tokens:
         """Log in as ``login_in_browser`` does, without blocking. If the caller is cancelled, nobody is logged in."""
-        login = BrowserLogin(scope, timeout, redirect_uri, open_url, show, parameters)
+        login = BrowserLogin(scope, timeout, redirect_uri, open_url, show, self._with_key(parameters))
         return await self._log_in_in_thread(login)
 
     async def alogin_by_device(
@@ -351,7 +381,23 @@ class Session(Closeable):
             active = await self._ahandle_challenge(active, endpoint) or active
         return active.tokens.access_token
 
+    async def arequest_headers(self, method: str, url: str, *, nonce: str = "") -> dict[str, str]:
+        """Return headers as ``request_headers`` does, without blocking."""
+        htu = self._target(method, url)
+        return self._headers_with(await self._aauthorize(fresh=True), method, htu, nonce)
+
     # ---- for adapters ------------------------------------------------------------------------------------------
+
+    def _proof(self, tokens: ActiveTokens, method: str, htu: str) -> str:
+        """Return a new proof for one try of a request with *tokens*, which are bound; *htu* as ``htu_of`` spells it."""
+        return self._prover.proof(method, htu, tokens.ath) if self._prover else ""
+
+    def _must_prove_again(self, response: SentResponse) -> bool:
+        """Return whether *response* asks for another proof. Keep what it tells for the next one."""
+        if self._prover is None:
+            return False
+        htu, was_proven = response.proof_target()
+        return self._prover.must_repeat(htu, HttpResponse(response.status, response.headers()), was_proven=was_proven)
 
     def _request_flow(
         self,
@@ -465,7 +511,38 @@ class Session(Closeable):
         return await flight.wait_async(self._wait_seconds)
 
     def _run_login(self, login: BrowserLogin | DeviceLogin, stop: threading.Event) -> Tokens:
-        return self.import_tokens(login.run(self.dialect, self._port.send_for_login, stop))
+        return self._store_login(login.run(self.dialect, self._port.send_for_login, stop))
+
+    def _store_login(self, response: TokenResponse) -> Tokens:
+        """Store the tokens of a login. One that must be bound to a key, and is not, ends at the server too."""
+        try:
+            return self.import_tokens(response)
+        except BadResponse:
+            run_sync(self._port.revoke(Tokens(response.access_token, response.refresh_token)))
+            raise
+
+    def _with_key(self, parameters: dict[str, str]) -> dict[str, str]:
+        """Return the *parameters* of an authorization request, and the key that its code is good for (RFC 9449 §10)."""
+        return {"dpop_jkt": self._prover.key.thumbprint, **parameters} if self._prover else parameters
+
+    def _target(self, method: str, url: str) -> str:
+        """Return *url* as a proof names it. Raise InvalidRequest if it gets no token."""
+        try:
+            scheme, separator, rest = url.partition("://")
+            origin = origin_of(WEBSOCKET_SCHEMES.get(scheme, scheme) + separator + rest)
+        except ConfigurationError as error:
+            raise InvalidRequest(f"url: {error}") from None
+        if origin not in self.origins:
+            raise InvalidRequest(f"url: {origin} is not an origin of this session, and gets no token")
+        if not is_token(method):
+            raise InvalidRequest("method must be one of HTTP, such as GET")
+        return htu_of(url)
+
+    def _headers_with(self, active: ActiveTokens, method: str, htu: str, nonce: str) -> dict[str, str]:
+        headers = {self.dialect.header: active.header}
+        if active.ath and self._prover:
+            headers[PROOF_HEADER] = self._prover.proof(method, htu, active.ath, nonce)
+        return headers
 
     async def _log_in_in_thread(self, login: BrowserLogin | DeviceLogin) -> Tokens:
         """Log in without blocking. A caller that is cancelled stops the login."""

@@ -69,5 +69,6 @@ def to_token_response(tokens: TokenResponse | Tokens | Mapping[str, object], dia
             tokens.scope,
             tokens.token_type,
             tokens.received_at or None,
+            jkt=tokens.jkt,
         )
     return TokenResponse.from_response(tokens, dialect.tokens)
