@@ -194,7 +194,7 @@ def replace_private(path: Path, data: bytes) -> None:
 
 
 def create_private(path: Path, data: bytes) -> bool:
-    """Put a file with *data*, for its owner alone, at *path* in one step. Return False if one is there. Raise OSError."""
+    """Put a file with *data*, for its owner alone, at *path*, in one step. Return False if it exists. Raise OSError."""
     handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp makes it 0600
     try:
         with os.fdopen(handle, "wb") as file:

@@ -93,8 +93,8 @@ class SessionOver(UnbrokenError):
     """The session is definitely over: only a new login helps.
 
     ``reason`` is one of ``not_logged_in``, ``logged_out``, ``other_login``, ``expired``, ``revoked``, ``limit``,
-    ``reuse``, ``invalid_grant``, ``no_refresh_token``, ``wrong_key``, ``not_bound``, or another word that the server sent.
-    *why* says more in words.
+    ``reuse``, ``invalid_grant``, ``no_refresh_token``, ``wrong_key``, ``not_bound``, or another word that the server
+    sent. *why* says more in words.
     """
 
     code = "session_over"

@@ -10,8 +10,8 @@ http.auth = SessionAuth(session)
 3. What was read of a response, to look for a challenge, is put back: it can be streamed like any other. A challenge is
    read to a bound (client/core/body.py).
 4. ``auth=no_auth`` sends one request without a token.
-5. Tokens that are bound to a key go out with a proof, signed for each try. It follows no redirect: a hop that is refused
-   for want of one is sent again with its own.
+5. Tokens that are bound to a key go out with a proof, signed for each try. It follows no redirect: a hop that is
+   refused for want of one is sent again with its own.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ class Tokens:
     ``received_at`` and ``expires_at`` are seconds since the Unix epoch on the local clock; ``expires_in`` and
     ``refresh_expires_in`` are durations in seconds, None if the server states none. ``refresh_seq`` is the server's
     generation number, None if it has none. ``version`` grows with each change in the store, ``epoch`` with each login
-    and logout. ``idempotent``: the server has confirmed the idempotency key of the refresh that brought them. ``jkt`` is
-    the thumbprint of the key that they are bound to (RFC 9449); empty if they are bound to none.
+    and logout. ``idempotent``: the server has confirmed the idempotency key of the refresh that brought them. ``jkt``
+    is the thumbprint of the key that they are bound to (RFC 9449); empty if they are bound to none.
     """
 
     access_token: str
@@ -74,8 +74,8 @@ class TokenResponse:
 
     ``received_at`` is when it arrived, in seconds since the Unix epoch; None means now. ``unreadable_fields`` names the
     fields that were present but could not be read. ``device_token`` goes along with the next login of this client.
-    ``idempotent``: its response has confirmed the idempotency key of the refresh. ``jkt``: the thumbprint of the key that
-    its tokens are bound to.
+    ``idempotent``: its response has confirmed the idempotency key of the refresh. ``jkt``: the thumbprint of the key
+    that its tokens are bound to.
     """
 
     access_token: str

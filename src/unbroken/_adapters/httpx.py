@@ -9,8 +9,8 @@
 5. ``auth=None`` on a request sends it without a token; with a ``SessionTransport``:
    ``extensions={"unbroken.skip": True}``.
 6. Tokens that are bound to a key go out with a proof, signed for each try. ``AuthFlow`` does not see the hops of a
-   redirect: the proof is taken from the request once it was sent, so that it follows to no other place, and a hop that is
-   refused for want of one is sent again with its own.
+   redirect: the proof is taken from the request once it was sent, so that it follows to no other place, and a hop that
+   is refused for want of one is sent again with its own.
 7. A forked child drops the transport that ``TransportFlow`` has made, with the parent's connections. Those of a
    transport or a client of the user's are the user's affair.
 """

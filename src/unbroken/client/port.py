@@ -8,8 +8,8 @@
 4. A refresh is sent only while the lock is certainly held.
 5. A server that knows no idempotency keys has longer for its response than a request waits: the thread of the refresh
    waits on, and holds the lock meanwhile. Connecting has the same limit at every server.
-6. A session with a key sends a proof with each request of its own (``prover.py``), but for the one that asks for a device
-   code, which is no token request (RFC 9449 §5).
+6. A session with a key sends a proof with each request of its own (``prover.py``), but for the one that asks for a
+   device code, which is no token request (RFC 9449 §5).
 """
 
 from __future__ import annotations

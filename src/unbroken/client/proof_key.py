@@ -1,9 +1,10 @@
 """The key of a client, which a session can be bound to (RFC 9449): where it is kept, and how it signs.
 
-1. The key is made by ``cryptography``, and signs by it. It is P-256 (ES256, the default, which every server of the field
-   takes), or Ed25519 under either of its names (RFC 9864).
-2. It is kept apart from the tokens: neither of the two alone is worth anything. A file has mode 0600 from its first byte
-   on, and is private as the token file is (``_private_files.py``); the keyring of the system has an entry of its own.
+1. The key is made by ``cryptography``, and signs by it. It is P-256 (ES256, the default, which every server of the
+   field takes), or Ed25519 under either of its names (RFC 9864).
+2. It is kept apart from the tokens: neither of the two alone is worth anything. A file has mode 0600 from its first
+   byte on, and is private as the token file is (``_private_files.py``); the keyring of the system has an entry of its
+   own.
 3. All processes of a session share the key. Of two that make it at the same time one wins, and the other takes that.
 4. A key that is kept somewhere goes to another process by the name of its place. One in memory does not go anywhere.
 5. What is there already is never replaced: a file with something else is refused and left alone.
@@ -31,7 +32,7 @@ from unbroken._private_files import (
 )
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
-__all__ = ["ProofAlgorithm", "ProofKey"]
+__all__ = ["ProofAlgorithm", "ProofKey", "keyring_secret", "private_pem"]
 
 ProofAlgorithm = Literal["ES256", "Ed25519", "EdDSA"]
 
@@ -53,6 +54,7 @@ class ProofKey:
 
     def __init__(self, private_key: object, algorithm: ProofAlgorithm | None = None) -> None:
         self.algorithm, jwk, self.sign = _opened(private_key, algorithm)
+        self._private_key = private_key
         self._jwk, self.thumbprint = jwk, _thumbprint(jwk)
         header = {"typ": JWT_TYPE, "alg": self.algorithm, "jwk": jwk}
         self.encoded_header = _base64.encode(json.dumps(header, separators=(",", ":")).encode())
@@ -89,7 +91,7 @@ class ProofKey:
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             require_private_folder(file.parent)
-            pem = _read(file) or _created(file, _to_pem(_new_private_key(algorithm or "ES256")))
+            pem = _read(file) or _created(file, _new_pem(algorithm))
         except OSError as error:
             raise ConfigurationError(f"{WHAT} {file} cannot be read or made: {error.strerror}") from error
         return _kept(cls, pem, algorithm, f"{WHAT} {file}", (cls.in_file, (file, algorithm)))
@@ -106,8 +108,8 @@ class ProofKey:
     ) -> ProofKey:
         """Return the key that the secret store of the system keeps for *service*, made if it is missing.
 
-        *locks* is the folder of its lock file. Raise ConfigurationError without ``keyring``, or if *name* holds something
-        else; StoreUnavailable if the secret store cannot be used.
+        *locks* is the folder of its lock file. Raise ConfigurationError without ``keyring``, or if *name* holds
+        something else; StoreUnavailable if the secret store cannot be used.
         """
         require_flock("ProofKey.in_keyring")
         folder = Path(os.path.realpath(Path(locks).expanduser()))
@@ -118,8 +120,9 @@ class ProofKey:
         require_private_folder(folder)
         lock = folder / (re.sub(r"[^A-Za-z0-9.-]", "_", f"{service}.{name}") + ".key")
         with file_lock(str(lock), LOCK_SECONDS):  # rule 3
-            pem = _from_keyring(service, name, lambda: _to_pem(_new_private_key(algorithm or "ES256")))
-        return _kept(cls, pem, algorithm, f"the secret {name!r} of {service!r}", (_rebuild_keyring, (service, name, algorithm, folder)))
+            pem = keyring_secret(service, name) or keyring_secret(service, name, _new_pem(algorithm)) or b""
+        place = (_rebuild_keyring, (service, name, algorithm, folder))
+        return _kept(cls, pem, algorithm, f"the secret {name!r} of {service!r}", place)
 
 
 def _rebuild_keyring(service: str, name: str, algorithm: ProofAlgorithm | None, locks: Path) -> ProofKey:
@@ -136,7 +139,9 @@ def _kept(
     try:
         private_key = _cryptography().load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as error:  # TypeError: it is encrypted
-        raise ConfigurationError(f"{where} is not a private key without a password, and was left as it is") from error  # rule 5
+        raise ConfigurationError(
+            f"{where} is no private key without a password; it was left as it is"
+        ) from error  # rule 5
     key = cls(private_key, algorithm)
     key._place = place
     return key
@@ -161,21 +166,25 @@ def _created(file: Path, pem: bytes) -> bytes:
     return _read(file)
 
 
-def _from_keyring(service: str, name: str, new: Callable[[], bytes]) -> bytes:
+def keyring_secret(service: str, name: str, new: bytes = b"") -> bytes | None:
+    """Return the secret *name* of *service* in the secret store of the system; None without one. Store *new* before.
+
+    Raise ConfigurationError without ``keyring``, StoreUnavailable if the secret store cannot be used.
+    """
     try:
         import keyring  # noqa: PLC0415  # an extra
         import keyring.errors  # noqa: PLC0415
     except ImportError as error:
         raise ConfigurationError("a ProofKey in the keyring needs keyring: pip install 'unbroken[keyring]'") from error
     try:
-        if keyring.get_password(service, name) is None:
-            keyring.set_password(service, name, new().decode())
+        if new:
+            keyring.set_password(service, name, new.decode())
         found = keyring.get_password(service, name)
     except keyring.errors.KeyringError as error:
         raise StoreUnavailable(f"the system's secret store cannot be used: {type(error).__name__}") from error
-    if found is None:
+    if new and found is None:
         raise StoreUnavailable("the system's secret store did not keep the key")
-    return found.encode()
+    return None if found is None else found.encode()
 
 
 # ---- keys of cryptography (rule 1) -----------------------------------------------------------------------------------
@@ -208,13 +217,24 @@ def _new_private_key(algorithm: ProofAlgorithm) -> Any:
     return library.ed25519.Ed25519PrivateKey.generate()
 
 
+def _new_pem(algorithm: ProofAlgorithm | None) -> bytes:
+    return _to_pem(_new_private_key(algorithm or "ES256"))
+
+
+def private_pem(key: ProofKey) -> bytes:
+    """Return *key* as it is kept: PKCS #8, as PEM."""
+    return _to_pem(key._private_key)
+
+
 def _to_pem(private_key: Any) -> bytes:
     form = _cryptography().serialization
     pem: bytes = private_key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     return pem
 
 
-def _opened(private_key: Any, algorithm: ProofAlgorithm | None) -> tuple[ProofAlgorithm, dict[str, str], Callable[[bytes], bytes]]:
+def _opened(
+    private_key: Any, algorithm: ProofAlgorithm | None
+) -> tuple[ProofAlgorithm, dict[str, str], Callable[[bytes], bytes]]:
     """Return the algorithm of *private_key*, its public JWK, and what signs a message with it."""
     library = _cryptography()
     if isinstance(private_key, library.ed25519.Ed25519PrivateKey):

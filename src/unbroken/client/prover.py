@@ -1,6 +1,7 @@
 """The proofs of one session: signed anew for each try, with what its servers have told (RFC 9449).
 
-1. Each try of each request has a proof of its own: a new ``jti`` of 128 random bits, also with the same idempotency key.
+1. Each try of each request has a proof of its own: a new ``jti`` of 128 random bits, also with the same idempotency
+   key.
 2. Of each origin the newest nonce is kept, and how far its clock is from ours: of ``MAX_ORIGINS``, in this process.
 3. A request is repeated once for another proof: with the nonce that was asked for, or by the server's clock. The second
    response is final.
@@ -119,7 +120,9 @@ class Prover:
         """Return *response* with the key that its tokens are bound to. Raise BadResponse if there must be one."""
         if not response.is_bound:
             if self.is_required:
-                raise BadResponse("the server has bound the tokens to no key: it does not know DPoP", field="token_type")
+                raise BadResponse(
+                    "the server has bound the tokens to no key: it does not know DPoP", field="token_type"
+                )
             return response
         return replace(response, jkt=response.jkt or jwt_thumbprint(response.access_token) or self.key.thumbprint)
 

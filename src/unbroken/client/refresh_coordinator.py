@@ -386,7 +386,7 @@ class RefreshCoordinator:
         return active
 
     def activate(self, tokens: Tokens) -> ActiveTokens:
-        """Return *tokens*, made ready for the hot path. Raise SessionOver if they are bound to another key (rule 12)."""
+        """Return *tokens*, made ready for the hot path. Raise SessionOver if another key is theirs (rule 12)."""
         check_bound_to(tokens, self._prover)
         jitter = random.random()  # noqa: S311  # spreads load only
         return ActiveTokens(tokens, self._dialect.header_value(tokens), self._clock, self._leeway, jitter)

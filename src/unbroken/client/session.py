@@ -152,7 +152,15 @@ class Session(Closeable):
             prover=self._prover,
         )
         self._coordinator = RefreshCoordinator(
-            self.store, self.dialect, clock, leeway, self._state, self._dispatcher, self._port, self._limit, self._prover
+            self.store,
+            self.dialect,
+            clock,
+            leeway,
+            self._state,
+            self._dispatcher,
+            self._port,
+            self._limit,
+            self._prover,
         )
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -169,7 +177,7 @@ class Session(Closeable):
         """Return the session that `unbroken login URL --as NAME` has stored for this user.
 
         It shares tokens and lock with every command and program that uses the name. *settings* are those of a Session,
-        without dialect, store, *origins* and *allow_plain_http*: the login has decided them.
+        without those that the login has decided: dialect, store, *origins*, *allow_plain_http*, and the key.
 
         Raise SessionOver, whose message has the command that logs in, if no one is logged in; InvalidRequest if there
         is no such name; ConfigurationError if the profile is damaged, or is not this user's alone.
@@ -236,8 +244,8 @@ class Session(Closeable):
     def import_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Store *tokens* from elsewhere as a new login; a mapping is a parsed token response (RFC 6749 §5.1).
 
-        Raise BadResponse, which names the field, if it cannot be read as one, and ConfigurationError for tokens that are
-        bound to another key than ``proof_key``.
+        Raise BadResponse, which names the field, if it cannot be read as one, and ConfigurationError for tokens that
+        are bound to another key than ``proof_key``.
         """
         response = self._port.bound(to_token_response(tokens, self.dialect))
         if response.is_bound and (self._prover is None or response.jkt != self._prover.key.thumbprint):

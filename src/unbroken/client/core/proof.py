@@ -5,8 +5,8 @@
 2. A nonce is a text of the server's, good for its origin alone; one that could not stand in a header is none.
 3. A server that wants another proof says so with a 401 at a resource, or with a 400 (some: 401) at a token endpoint. It
    has not carried the request out. That is no challenge of the token: no refresh would help.
-4. The ``Date`` of a response tells the server's clock, to a second. A difference of a few seconds is none, and a response
-   from a cache tells an old time.
+4. The ``Date`` of a response tells the server's clock, to a second. A difference of a few seconds is none, and a
+   response from a cache tells an old time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from unbroken._http import HttpResponse, parse_challenges
 
 __all__ = [
     "NONCE_HEADER",
+    "PROOF_ALGORITHMS",
     "PROOF_ERRORS",
     "PROOF_HEADER",
     "access_token_hash",
@@ -33,6 +34,7 @@ __all__ = [
     "proof_error",
 ]
 
+PROOF_ALGORITHMS = ("ES256", "Ed25519", "EdDSA")  # the one that is asked for first is the one that most servers know
 PROOF_HEADER, NONCE_HEADER = "DPoP", "dpop-nonce"
 NONCE_REQUIRED, PROOF_REFUSED = "use_dpop_nonce", "invalid_dpop_proof"
 PROOF_ERRORS = (NONCE_REQUIRED, PROOF_REFUSED)

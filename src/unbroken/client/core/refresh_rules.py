@@ -22,8 +22,8 @@
    restarted its count, and so comes after any that counted on.
 10. If the server has ended the session while a response was on its way, its tokens are tried, by one more refresh. They
    may have outlived the one that was refused.
-11. A server that says ``wrong_key`` has not ended the session: this client lacks the key that it is bound to. The tokens
-   stay in the store, for those who have it.
+11. A server that says ``wrong_key`` has not ended the session: this client lacks the key that it is bound to. The
+   tokens stay in the store, for those who have it.
 
 When a refresh is due is stated in schedule.py; what follows a challenge, in refresh_coordinator.py. The rules await
 nothing but their port: the same lines run blocking, and in a simulation that tries every interleaving with losses,

@@ -12,8 +12,8 @@
    types, and only up to its size; a longer one goes on to the caller whole.
 4. The second response is final. If it is a challenge too, the endpoint is remembered for it (rule 7 of schedule.py).
 5. Tokens that are bound to a key are sent with a proof, which the adapter has signed anew for each try. A response that
-   asks for another proof is no challenge: the request is sent again, once for each of the two, with the same tokens. The
-   rules about bodies are the same: 1 and 2.
+   asks for another proof is no challenge: the request is sent again, once for each of the two, with the same tokens.
+   The rules about bodies are the same: 1 and 2.
 
 Which tokens follow a challenge is decided in refresh_coordinator.py. An adapter decides nothing: it takes the next
 effect, carries it out, and sends the result in. That loop is ``drive``, or ``adrive`` in an event loop: an adapter

@@ -129,8 +129,8 @@ def due_by_age(tokens: Tokens, age: float, leeway: Leeway) -> bool:
 class ActiveTokens:
     """The tokens that this process uses, made ready for the hot path. Immutable; compared by identity.
 
-    ``refresh_at_monotonic`` and ``refresh_at_wall`` are the moments up to which no refresh is due. ``ath`` is the hash of
-    a bound access token, for its proofs; empty if it is bound to no key.
+    ``refresh_at_monotonic`` and ``refresh_at_wall`` are the moments up to which no refresh is due. ``ath`` is the hash
+    of a bound access token, for its proofs; empty if it is bound to no key.
     """
 
     __slots__ = (
