@@ -261,7 +261,7 @@ def _es256(private_key: Any, library: _Cryptography) -> Callable[[bytes], bytes]
 
     def sign(message: bytes) -> bytes:
         r, s = decode(sign_der(message, how))
-        return r.to_bytes(MEMBER_BYTES) + s.to_bytes(MEMBER_BYTES)  # type: ignore[no-any-return]  # RFC 7518 §3.4
+        return r.to_bytes(MEMBER_BYTES) + s.to_bytes(MEMBER_BYTES)  # RFC 7518 §3.4
 
     return sign
 

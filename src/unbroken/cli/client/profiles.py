@@ -28,10 +28,11 @@ session_name = click.argument("name", metavar="NAME", shell_complete=complete_na
 def warn_if_bound(profile: Profile) -> None:
     """Say on standard error that the access token of a bound session is worth nothing by itself."""
     if profile.dpop:
+        name = profile.name
         print(
-            f"unbroken: {profile.name} is bound to a key, and its token is worth nothing without a proof for each
-            request: " f"use `unbroken fetch {profile.name} URL`, or `unbroken token {profile.name} --proof METHOD
-            URL`", file=sys.stderr,
+            f"unbroken: {name} is bound to a key, and its token is worth nothing without a proof for each request: "
+            f"use `unbroken fetch {name} URL`, or `unbroken token {name} --proof METHOD URL`",
+            file=sys.stderr,
         )
 
 
