@@ -62,6 +62,7 @@ __all__ = [
     "ResponseMatch",
     "allowed_origins",
     "is_bearer_challenge",
+    "proof_refused",
 ]
 
 Encoding = Literal["form", "json", "query", "header"]
@@ -418,6 +419,8 @@ class Dialect:
                     raise
         if response.status == 429 or response.status >= 500 or error in TEMPORARY_ERRORS:
             raise TryLater(_describe_error(response, secrets), retry_after=retry_after_seconds(response))
+        if error in PROOF_ERRORS:
+            raise proof_refused(_describe_error(response, secrets))
         if error in UNKNOWN_CLIENT_ERRORS:
             raise ConfigurationError(f"the server does not allow this client to log in with a password: {error}")
         if error in ("access_denied", "invalid_grant"):
@@ -448,6 +451,14 @@ def allowed_origins(dialect: Dialect, additional: tuple[str, ...], allow_plain_h
             )
     own = [origin_of(url) for url in (*(dialect.origins or (dialect.refresh.url,)), *additional)]
     return frozenset(Origin(scheme, name, port) for scheme, host, port in own for name in ascii_and_unicode_forms(host))
+
+
+def proof_refused(said: str) -> ConfigurationError:
+    """Return the error of a login without a good proof (RFC 9449 §5); *said* is the server's response in words."""
+    return ConfigurationError(
+        f"the server wants a proof of a key: pass proof_key to the Session, or --dpop to `unbroken login`; behind a proxy "
+        f"the server must know its public URL ({said})"
+    )
 
 
 def _unreadable_response(response: HttpResponse, error: BadResponse) -> Indeterminate:
