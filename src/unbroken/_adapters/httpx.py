@@ -35,7 +35,8 @@ from unbroken.errors import ConfigurationError, NotReplayable
 
 __all__ = ["AuthFlow", "TransportFlow", "why_not_replayed"]
 
-# Keys of a request's extensions: the header value that we have set; the user's wish for no token; what was proven.
+# Keys of a request's extensions: the header value that we have set; the user's wish for no token; the id
+# of the request that was proven, which a redirect passes on to its hops.
 SENT, SKIP, PROVEN = "unbroken.sent", "unbroken.skip", "unbroken.proven"
 SENT_EVENT = "receive_response_headers.complete"  # of the extension "trace": by then the request was sent
 ERROR = "unbroken.error"  # key of a response's extensions: why the request was not sent again
@@ -225,16 +226,15 @@ def _detach(request: Any, session: Session) -> Any:
 
 def _prove(request: Any, session: Session, tokens: ActiveTokens) -> None:
     """Attach a new proof for one try (rule 6)."""
-    target = _proof_target(request)
-    request.headers[PROOF_HEADER] = session._proof(tokens, *target)
-    request.extensions[PROVEN] = target
+    request.headers[PROOF_HEADER] = session._proof(tokens, request.method, _htu(request))
+    request.extensions[PROVEN] = id(request)
 
 
-def _proof_target(request: Any) -> tuple[str, str]:
-    """Return the method and the URL of *request*, as its proof names them."""
+def _htu(request: Any) -> str:
+    """Return the URL of *request* as its proof names it."""
     url = request.url
     path = url.raw_path.partition(b"?")[0].decode("ascii")
-    return request.method, f"{url.scheme}://{url.netloc.decode('ascii')}{path or '/'}"
+    return f"{url.scheme}://{url.netloc.decode('ascii')}{path or '/'}"
 
 
 def _forget_once_sent(request: Any) -> None:
@@ -311,8 +311,7 @@ class _Response:
 
     def proof_target(self) -> tuple[str, bool]:
         request = self._request or self.response.request  # below the client a response has none yet
-        target = _proof_target(request)
-        return target[1], request.extensions.get(PROVEN) == target
+        return _htu(request), request.extensions.get(PROVEN) == id(request)
 
     def read(self, max_bytes: int) -> Any:
         if self.response.is_stream_consumed:  # a hook of the user's has read it

@@ -29,7 +29,7 @@ from unbroken.client.core.dialect import Dialect, allowed_origins
 from unbroken.client.core.events import ClientEvent, LoggedIn, LoggedOut, RequestWaited
 from unbroken.client.core.proof import PROOF_HEADER, htu_of
 from unbroken.client.core.refresh_rules import log_in, log_out
-from unbroken.client.core.request_flow import Effect, SentResponse, request_flow
+from unbroken.client.core.request_flow import Effect, ProofWish, SentResponse, request_flow
 from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens, Leeway, RefreshWindow
 from unbroken.client.core.token_store import TokenStore
 from unbroken.client.first_login import BrowserLogin, DeviceLogin, log_in_as_client
@@ -400,12 +400,15 @@ class Session(Closeable):
         """Return a new proof for one try of a request with *tokens*, which are bound; *htu* as ``htu_of`` spells it."""
         return self._prover.proof(method, htu, tokens.ath) if self._prover else ""
 
-    def _must_prove_again(self, response: SentResponse) -> bool:
+    def _judge_proof(self, response: SentResponse) -> ProofWish:
         """Return whether *response* asks for another proof. Keep what it tells for the next one."""
         if self._prover is None:
-            return False
+            return ""
         htu, was_proven = response.proof_target()
-        return self._prover.must_repeat(htu, HttpResponse(response.status, response.headers()), was_proven=was_proven)
+        about = HttpResponse(response.status, response.headers())
+        if not self._prover.must_repeat(htu, about, was_proven=was_proven):
+            return ""
+        return "again" if was_proven else "hop"
 
     def _request_flow(
         self,

@@ -1,4 +1,4 @@
-"""Requests of sessions that are bound to a key, on every adapter: a proof for each try, and one repetition for a nonce."""
+"""Requests of bound sessions, on every adapter: a proof for each try, and one repetition for a nonce."""
 
 from __future__ import annotations
 
@@ -138,6 +138,16 @@ def test_a_redirect_within_the_origin_is_proven_for_its_own_url(api: BoundApi, c
         assert not one.proof or claims_of(one.proof)["htu"] in (f"{api.url}/me", f"{api.url}/redirect")
     assert claims_of(api.of("/me")[-1].proof)["htm"] == "GET"
     assert api.all_proofs_differ(), "no hop carries the proof of another"
+
+
+def test_each_hop_of_a_redirect_is_proven_also_with_nonces(strict: BoundApi, connect: Connect) -> None:
+    session = strict.login()
+    session._prover._known.clear()
+    hop = f"{strict.url}/redirect?to="
+    response = connect(session).request("POST", f"{hop}/redirect?to=/me", content=b"hello")
+    assert (response.status, response.json["body"]) == (200, "hello")
+    assert strict.all_proofs_differ()
+    assert not strict.of("/auth/refresh")
 
 
 def test_neither_token_nor_proof_follows_a_redirect_to_another_origin(api: BoundApi, connect: Connect) -> None:

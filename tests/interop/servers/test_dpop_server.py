@@ -62,10 +62,7 @@ class Person:
     def __call__(self, url: str) -> None:
         answer = self.http.get(url)
         while (there := answer.headers.get("location")) or "<form" in answer.text:
-            if there:
-                answer = self.http.get(urljoin(str(answer.url), there))
-            else:
-                answer = self._submit(answer)
+            answer = self.http.get(urljoin(str(answer.url), there)) if there else self._submit(answer)
 
     def _submit(self, answer: httpx2.Response) -> httpx2.Response:
         fields = dict(re.findall(r'name="(\w+)"[^>]*value="([^"]*)"', answer.text))

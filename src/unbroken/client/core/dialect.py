@@ -456,8 +456,8 @@ def allowed_origins(dialect: Dialect, additional: tuple[str, ...], allow_plain_h
 def proof_refused(said: str) -> ConfigurationError:
     """Return the error of a login without a good proof (RFC 9449 §5); *said* is the server's response in words."""
     return ConfigurationError(
-        f"the server wants a proof of a key: pass proof_key to the Session, or --dpop to `unbroken login`; behind a proxy "
-        f"the server must know its public URL ({said})"
+        f"the server wants a proof of a key: pass proof_key to the Session, or --dpop to `unbroken login`; "
+        f"behind a proxy the server must know its public URL ({said})"
     )
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from unbroken._http import MAX_BODY_BYTES, HttpResponse
 from unbroken.client.core.body import Rewind
@@ -43,6 +43,7 @@ __all__ = [
     "MarkNotReplayable",
     "NeedNewerTokens",
     "NeedTokens",
+    "ProofWish",
     "ReadBody",
     "ReadHeaders",
     "ResponsePort",
@@ -59,7 +60,12 @@ __all__ = [
 NOT_OUR_RESPONSE = 0  # in place of a status: the response of a server that did not get our token, behind a redirect
 MAX_CHALLENGE_BYTES = MAX_BODY_BYTES  # of the body of a challenge, before and after decoding
 BODY_SPENT = "its body could be sent only once"
+MAX_PROOFS = 20  # of one request, through all hops of a redirect
 ASK_AGAIN = "the server asked for another proof of the client's key, make it anew"
+
+
+ProofWish = Literal["", "again", "hop"]
+"""What a response says about proofs: nothing, that another one is needed, or that a hop of a redirect needs its own."""
 
 
 class NeedTokens(NamedTuple):
@@ -94,7 +100,7 @@ class CutBody(NamedTuple):
 
 
 class JudgeProof(NamedTuple):
-    """Result: whether the response asks for another proof of the key (bool). What it tells for the next is kept."""
+    """Result: whether the response asks for another proof (ProofWish). What it tells is kept for the next."""
 
 
 class NeedNewerTokens(NamedTuple):
@@ -189,21 +195,24 @@ def request_flow(
 def _proven(
     sent: ActiveTokens, status: int, rewind: Rewind | None, emit: Callable[[ClientEvent], object]
 ) -> Generator[Effect, Any, int]:
-    """Send the request again if the response of *status* asks for another proof. Return the status of the last one.
+    """Send the request again as long as its response asks for another proof: once, and once for each hop of a redirect.
 
-    NOT_OUR_RESPONSE if it asks, and the body is spent: then it is final.
+    *status* is that of the first response. Return that of the last one; NOT_OUR_RESPONSE if it asks, and the body is
+    spent: then it is final.
     """
-    if status == NOT_OUR_RESPONSE or not (yield JudgeProof()):
-        return status
-    yield CutBody(MAX_CHALLENGE_BYTES)  # rule 2
-    if rewind is None:
-        emit(RequestNotReplayed(sent.tokens.version, why=BODY_SPENT))
-        yield MarkNotReplayable(NotReplayable(BODY_SPENT, then=ASK_AGAIN))
-        return NOT_OUR_RESPONSE
-    rewind()
-    status = yield SendWith(sent)
-    if status != NOT_OUR_RESPONSE:
-        yield JudgeProof()  # it may have told the next nonce
+    repeated = ""
+    for _ in range(MAX_PROOFS):
+        wish: ProofWish = "" if status == NOT_OUR_RESPONSE else (yield JudgeProof())
+        if not wish or wish == repeated == "again":
+            return status
+        yield CutBody(MAX_CHALLENGE_BYTES)  # rule 2
+        if rewind is None:
+            emit(RequestNotReplayed(sent.tokens.version, why=BODY_SPENT))
+            yield MarkNotReplayable(NotReplayable(BODY_SPENT, then=ASK_AGAIN))
+            return NOT_OUR_RESPONSE
+        rewind()
+        repeated = wish
+        status = yield SendWith(sent)
     return status
 
 
@@ -241,7 +250,7 @@ class TokenSource(Protocol):
     async def _ahandle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
         """Return what ``_handle_challenge`` returns, without blocking."""
 
-    def _must_prove_again(self, response: SentResponse) -> bool:
+    def _judge_proof(self, response: SentResponse) -> ProofWish:
         """Return whether *response* asks for another proof. Keep what it tells for the next one."""
 
 
@@ -313,7 +322,7 @@ def perform(source: TokenSource, effect: Effect, response: Any) -> object:
             with _transient_errors(raised=effect.needed):
                 return source._handle_challenge(effect.sent, effect.endpoint)
         case JudgeProof():
-            return source._must_prove_again(response)
+            return source._judge_proof(response)
         case ReadHeaders():
             return response.headers()
         case ReadBody():
