@@ -177,8 +177,7 @@ async def _refresh(port: Port, seen: Tokens, needed: bool) -> Tokens:
         case TokenResponse() as response:
             return await _save_response(port, record, seen, response, sent.tries)
         case GrantRejected(reason, said) if reason == WRONG_KEY:
-            if not may_have_arrived:
-                await _mark_as_not_begun(port, record)
+            await _leave_to_others(port, record, may_have_arrived)
             raise SessionOver(reason, said)  # rule 11
         case GrantRejected(reason, said):
             why = "; ".join(filter(None, (said, EARLIER if may_have_arrived else "")))
@@ -276,6 +275,12 @@ async def _keep_for_later(
         await _mark_as_not_begun(port, record)
     if may_have_arrived and _can_wait(port, seen, needed):
         raise RepetitionCanWait(outcome.why) from outcome.cause
+
+
+async def _leave_to_others(port: Port, record: StoredSession, may_have_arrived: bool) -> None:
+    """Leave the tokens to those who have the key. What one of them has begun, they end with its idempotency key."""
+    if not may_have_arrived:
+        await _mark_as_not_begun(port, record)
 
 
 async def _mark_as_not_begun(port: Port, record: StoredSession) -> None:
