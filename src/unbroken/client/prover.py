@@ -57,7 +57,7 @@ class Prover:
     def __init__(self, key: ProofKey, clock: Callable[[], float], *, is_required: bool = False) -> None:
         self.key, self.is_required, self._clock = key, is_required, clock
         self._known: BoundedCache[str, _Known] = BoundedCache(MAX_ORIGINS)
-        self._prefix, self._sign = key.encoded_header + ".", key.sign
+        self._prefix, self._sign = key.encoded_header.encode() + b".", key.sign
 
     def proof(self, method: str, htu: str, ath: str = "", nonce: str = "") -> str:
         """Return a proof for one try of one request to *htu*, as ``htu_of`` spells it.
@@ -68,8 +68,8 @@ class Prover:
         jti = _base64.encode(os.urandom(JTI_BYTES))  # rule 1
         issued_at = int(self._clock() + known.clock_offset)
         claims = proof_claims(jti, method, htu, issued_at, ath, nonce or known.nonce)
-        message = self._prefix + _base64.encode(claims)
-        return f"{message}.{_base64.encode(self._sign(message.encode()))}"
+        message = self._prefix + _base64.encode_to_bytes(claims)
+        return (message + b"." + _base64.encode_to_bytes(self._sign(message))).decode("ascii")
 
     def must_repeat(self, htu: str, response: HttpResponse, *, was_proven: bool = True) -> bool:
         """Return whether the request to *htu* that got *response* is sent again with another proof (rule 3).

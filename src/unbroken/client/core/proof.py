@@ -12,9 +12,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii as quoted
 from urllib.parse import urlsplit
 
 from unbroken import _base64
@@ -41,17 +41,16 @@ PROOF_ERRORS = (NONCE_REQUIRED, PROOF_REFUSED)
 NONCE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,1024}")  # RFC 9449 §8.1
 SAME_CLOCK_SECONDS = 5.0
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-
 
 def proof_claims(jti: str, method: str, htu: str, issued_at: int, ath: str, nonce: str) -> bytes:
-    """Return the claims of a proof as JSON. Without an access token *ath* is empty, as is an unknown *nonce*."""
-    claims: dict[str, object] = {"jti": jti, "htm": method, "htu": htu, "iat": issued_at}
-    if ath:
-        claims["ath"] = ath
-    if nonce:
-        claims["nonce"] = nonce
-    return _encode(claims).encode()
+    """Return the claims of a proof as JSON. Without an access token *ath* is empty, as is an unknown *nonce*.
+
+    *jti* and *ath* are base64url. It is written by hand because each request pays for it: a JSON encoder takes thrice
+    as long.
+    """
+    more = f',"ath":"{ath}"' if ath else ""
+    more += f',"nonce":{quoted(nonce)}' if nonce else ""
+    return f'{{"jti":"{jti}","htm":{quoted(method)},"htu":{quoted(htu)},"iat":{issued_at}{more}}}'.encode()
 
 
 def access_token_hash(access_token: str) -> str:
