@@ -241,16 +241,16 @@ def test_an_api_that_wants_proofs_without_end_gets_two_and_no_refresh(adapter: s
     }  # fmt: skip
 
     async def never(request: Any) -> Response:
-        return answers[request.path_params["kind"]](len(api.seen))
+        return answers[request.path_params["kind"]](len(server.seen))
 
-    with bound_api(more=[Route("/never/{kind}", never, methods=["POST"])]) as api:
-        session = api.login()
+    with bound_api(more=[Route("/never/{kind}", never, methods=["POST"])]) as server:
+        session = server.login()
         with ADAPTERS[adapter](session) as client:
             for kind in answers:
                 attacks.try_one()
-                assert client.request("POST", f"{api.url}/never/{kind}", content=b"x").status == 401
-                assert len(api.of(f"/never/{kind}")) <= 2
-        assert not api.of("/auth/refresh")
+                assert client.request("POST", f"{server.url}/never/{kind}", content=b"x").status == 401
+                assert len(server.of(f"/never/{kind}")) <= 2
+        assert not server.of("/auth/refresh")
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

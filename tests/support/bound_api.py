@@ -54,7 +54,8 @@ class BoundApi:
     def __init__(self, more: list[Route] | None = None, **policy: Any) -> None:
         policy.setdefault("binding", "required")
         self.policy = ProofPolicy(policy.pop("binding"), **policy)
-        self.url, self.seen, self.sessions = "", list[Seen](), None
+        self.url, self.seen = "", list[Seen]()
+        self.sessions: Any = None
         self._more = more or []
         self._app: Any = None
 

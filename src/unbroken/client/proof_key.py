@@ -54,7 +54,7 @@ class ProofKey:
 
     def __init__(self, private_key: object, algorithm: ProofAlgorithm | None = None) -> None:
         self.algorithm, jwk, self.sign = _opened(private_key, algorithm)
-        self._private_key = private_key
+        self._private_key: Any = private_key
         self._jwk, self.thumbprint = jwk, _thumbprint(jwk)
         header = {"typ": JWT_TYPE, "alg": self.algorithm, "jwk": jwk}
         self.encoded_header = _base64.encode(json.dumps(header, separators=(",", ":")).encode())

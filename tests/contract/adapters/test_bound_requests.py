@@ -203,11 +203,11 @@ def test_an_ageing_token_is_refreshed_with_a_proof(strict: BoundApi, connect: Co
 
 def test_a_server_that_asks_for_ever_gets_one_repetition(connect: Connect) -> None:
     async def never(request: Any) -> Any:
-        headers = {"www-authenticate": 'DPoP error="use_dpop_nonce"', "dpop-nonce": f"n{len(api.seen)}"}
+        headers = {"www-authenticate": 'DPoP error="use_dpop_nonce"', "dpop-nonce": f"n{len(server.seen)}"}
         return Response(b"no", 401, headers)
 
-    with served(Route("/never", never, methods=["POST"])) as api:
-        response = connect(api.login()).request("POST", api.url + "/never", content=b"x")
+    with served(Route("/never", never, methods=["POST"])) as server:
+        response = connect(server.login()).request("POST", server.url + "/never", content=b"x")
         assert (response.status, response.body) == (401, b"no")
-        assert [claims_of(one.proof).get("nonce") for one in api.of("/never")] == [None, "n2"]
-        assert not api.of("/auth/refresh")
+        assert [claims_of(one.proof).get("nonce") for one in server.of("/never")] == [None, "n2"]
+        assert not server.of("/auth/refresh")
