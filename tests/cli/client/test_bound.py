@@ -15,6 +15,7 @@ import pytest
 from tests.cli.client.background import background, unix_client
 from tests.cli.client.shell import COMMAND, Shell, one_line
 from tests.support.bound_api import ALGORITHMS, PASSWORD, BoundApi, bound_api, header_of
+from tests.support.commands import serving, unbroken
 from unbroken import FileStore
 
 KEYRING = {"PYTHON_KEYRING_BACKEND": "keyrings.alt.file.PlaintextKeyring"}
@@ -230,6 +231,23 @@ def test_the_key_in_the_keyring(shell: Shell, plain: BoundApi, tmp_path: Path) -
     assert shell("logout", "api", **KEYRING).returncode == 0
     [kept] = tmp_path.rglob("keyring_pass.cfg")
     assert "proof" not in kept.read_text()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_session_of_unbroken_serve_that_demands_keys(shell: Shell, tmp_path: Path, workers: str) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    assert unbroken(folder, "users", "add", "ada", "--password-stdin", given=PASSWORD + "\n").returncode == 0
+    (folder / "unbroken.toml").write_text('[proofs]\nbinding = "required"\nrequire_nonce = true\nreplays = "all"\n')
+    with serving(folder, "--workers", workers) as server:
+        plain = shell("login", server.url, "--as", "no", "--user", "ada", "--password-stdin", given=PASSWORD)
+        assert "--dpop" in one_line(plain)
+        shell.login(server.url, "api", "--dpop")
+        for _ in range(3):
+            done = shell("fetch", "api", "/auth/session", "-f")
+            assert json.loads(done.stdout)["cnf"] == {"jkt": jkt_of(shell)}, done.stderr
+            shell.age(100_000)
+        assert shell("logout", "api").returncode == 0
 
 
 def test_a_key_in_the_file_of_a_profile_that_is_no_key_is_left_alone(shell: Shell, plain: BoundApi) -> None:
