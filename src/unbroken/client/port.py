@@ -5,7 +5,7 @@
    next begins.
 3. Tokens that were granted but could not be stored are known to all copies, by their idempotency key: the next refresh
    stores them, instead of asking a server that may not respond twice.
-4. A refresh is sent only while the lock is certainly held.
+4. A refresh is sent, and sent again with another proof, only while the lock is certainly held.
 5. A server that knows no idempotency keys has longer for its response than a request waits: the thread of the refresh
    waits on, and holds the lock meanwhile. Connecting has the same limit at every server.
 6. A session with a key sends a proof with each request of its own (``prover.py``), but for the one that asks for a
@@ -150,7 +150,7 @@ class BlockingPort:
         endpoints = self._dialect.login_endpoints
         if prover is None or (endpoints and request.url == endpoints.device_authorization_endpoint):
             return self._send_once(request, seconds)
-        return prover.send(lambda proven: self._send_once(proven, seconds), request)
+        return prover.send(lambda proven: self._send_once(proven, seconds), request, self._lease.is_held)  # rule 4
 
     def _received(self, tokens: Tokens, idempotency_key: str, response: TokenResponse) -> TokenResponse:
         self.granted = True

@@ -91,11 +91,16 @@ class Prover:
             return response.status == 401
         return bool(error) and self._has_learnt_clock(origin, response.headers)
 
-    def send(self, send: Callable[[HttpRequest], HttpResponse], request: HttpRequest) -> HttpResponse:
-        """Return the response to a request of the library's own, which *send* sends, with a proof."""
+    def send(
+        self, send: Callable[[HttpRequest], HttpResponse], request: HttpRequest, may_repeat: Callable[[], bool]
+    ) -> HttpResponse:
+        """Return the response to a request of the library's own, which *send* sends, with a proof.
+
+        *may_repeat* is asked before it is sent again.
+        """
         htu = htu_of(request.url)
         response = send(self._with_proof(request, htu))
-        if self.must_repeat(htu, response):
+        if self.must_repeat(htu, response) and may_repeat():
             response = send(self._with_proof(request, htu))
             self.must_repeat(htu, response)
         self._has_learnt_clock(origin_in(htu), response.headers)  # rule 4

@@ -224,12 +224,11 @@ def test_5_a_refused_proof_does_not_end_the_session(session: Session, server: Se
 
 
 def test_5_another_key_is_a_clear_error_and_the_store_keeps_its_tokens(server: Server, key: ProofKey) -> None:
-    session = session_at(server, key)
+    over: list[str] = []
+    session = session_at(server, key, on_session_over=over.append)
     session.login("ada", "x")
     body = json.dumps({"error": "invalid_grant", "reason": "wrong_key", "error_description": "bound to another"})
     server.answers = [lambda _: HttpResponse(400, JSON, body.encode())]
-    over: list[str] = []
-    session._dispatcher._on_session_over = over.append
     with pytest.raises(SessionOver, match="another key") as caught:
         session.newer_token("A1")
     assert caught.value.reason == "wrong_key"
@@ -237,6 +236,7 @@ def test_5_another_key_is_a_clear_error_and_the_store_keeps_its_tokens(server: S
     with pytest.raises(SessionOver, match="another key"):
         session.token()
     assert len(server.sent) == 2, "a key that is wrong is not tried again and again"
+    assert over == ["wrong_key"]
 
 
 # ---- 6 and 7: requests to the API ------------------------------------------------------------------------------------
