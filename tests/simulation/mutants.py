@@ -336,6 +336,11 @@ MUTANTS = (
     Mutant("healing needs no key", _in_server("present", heals_without_a_key), (OTHER_KEY,)),
     Mutant("used tokens need no key", _in_server("present", only_a_rotation_needs_the_key), (KEYLESS,)),
     Mutant("a proof is good twice", _in_world("PROOFS_ARE_SPENT", False), (COPIES,)),
+    Mutant(
+        "a nonce is answered without the lock",
+        _in_world("REPETITIONS_ARE_CHECKED", False),
+        ("a bound session, nonces and a lost lease",),
+    ),
     Mutant("another key ends the session", _in_client("WRONG_KEY", ""), LACKS_KEY[:1]),
     Mutant(
         "another key forgets what was begun", _in_client("_leave_to_others", takes_back_what_others_began), LACKS_KEY

@@ -446,6 +446,13 @@ SCENARIOS = (
         keys=(USERS_KEY,),
     ),
     Scenario(
+        "a bound session, nonces and a lost lease",
+        (parked, parked_twice),
+        honest,
+        Budget(leases=1, nonces=2),
+        keys=(USERS_KEY, USERS_KEY),
+    ),
+    Scenario(
         "a bound session, a process with another key on the same store",
         (parked_twice, parked),
         undisturbed,

@@ -28,6 +28,7 @@ from unbroken.client.core.proof import (
     proof_claims,
     proof_error,
 )
+from unbroken.client.core.request_flow import ProofWish, SentResponse
 from unbroken.client.proof_key import ProofKey
 from unbroken.errors import BadResponse, SessionOver
 from unbroken.tokens import TokenResponse, Tokens, jwt_thumbprint
@@ -90,6 +91,14 @@ class Prover:
         if not was_proven:
             return response.status == 401
         return bool(error) and self._has_learnt_clock(origin, response.headers)
+
+    def judge(self, response: SentResponse) -> ProofWish:
+        """Return what *response* to a request with bound tokens asks for. Learn from it."""
+        htu, was_proven = response.proof_target()
+        about = HttpResponse(response.status, response.headers())
+        if not self.must_repeat(htu, about, was_proven=was_proven):
+            return ""
+        return "again" if was_proven else "hop"
 
     def send(
         self, send: Callable[[HttpRequest], HttpResponse], request: HttpRequest, may_repeat: Callable[[], bool]

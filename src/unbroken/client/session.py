@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from unbroken._arguments import checked, checked_class
 from unbroken._concurrency import Closeable, run_sync
-from unbroken._http import DEFAULT_PORTS, HttpResponse, Origin, Send, is_token, origin_of
+from unbroken._http import DEFAULT_PORTS, Origin, Send
 from unbroken._single_flight import SingleFlight
 from unbroken._time import SYSTEM_CLOCK, Clock, Duration, to_seconds
 from unbroken.client.core.body import Rewind
 from unbroken.client.core.device_flow import DeviceCode
 from unbroken.client.core.dialect import Dialect, allowed_origins
 from unbroken.client.core.events import ClientEvent, LoggedIn, LoggedOut, RequestWaited
-from unbroken.client.core.proof import PROOF_HEADER, htu_of
+from unbroken.client.core.proof import PROOF_HEADER
 from unbroken.client.core.refresh_rules import log_in, log_out
 from unbroken.client.core.request_flow import Effect, ProofWish, SentResponse, request_flow
 from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens, Leeway, RefreshWindow
@@ -39,8 +39,8 @@ from unbroken.client.profiles import LogInAgain
 from unbroken.client.proof_key import ProofKey
 from unbroken.client.prover import Prover
 from unbroken.client.refresh_coordinator import RefreshCoordinator, RefreshFlight, SessionState
-from unbroken.client.session_arguments import check_settings, to_dialect, to_store, to_token_response
-from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, SessionOver
+from unbroken.client.session_arguments import check_settings, to_dialect, to_htu, to_store, to_token_response
+from unbroken.errors import BadResponse, ConfigurationError, SessionOver
 from unbroken.tokens import TokenResponse, Tokens
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ T = TypeVar("T")
 _log = logging.getLogger("unbroken")
 
 MAX_LOGGED_ORIGINS = 100
-WEBSOCKET_SCHEMES = {"ws": "http", "wss": "https"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +306,7 @@ class Session(Closeable):
         *nonce* is what the server has asked for in ``DPoP-Nonce``. Raise SessionOver or TryLater, and InvalidRequest if
         *url* is not one of the session's origins.
         """
-        htu = self._target(method, url)
+        htu = to_htu(method, url, self.origins)
         return self._headers_with(self._authorize(fresh=True), method, htu, nonce)
 
     def add_listener(self, listener: Callable[[ClientEvent], object]) -> None:
@@ -391,7 +390,7 @@ class Session(Closeable):
 
     async def arequest_headers(self, method: str, url: str, *, nonce: str = "") -> dict[str, str]:
         """Return headers as ``request_headers`` does, without blocking."""
-        htu = self._target(method, url)
+        htu = to_htu(method, url, self.origins)
         return self._headers_with(await self._aauthorize(fresh=True), method, htu, nonce)
 
     # ---- for adapters ------------------------------------------------------------------------------------------
@@ -402,13 +401,7 @@ class Session(Closeable):
 
     def _judge_proof(self, response: SentResponse) -> ProofWish:
         """Return whether *response* asks for another proof. Keep what it tells for the next one."""
-        if self._prover is None:
-            return ""
-        htu, was_proven = response.proof_target()
-        about = HttpResponse(response.status, response.headers())
-        if not self._prover.must_repeat(htu, about, was_proven=was_proven):
-            return ""
-        return "again" if was_proven else "hop"
+        return self._prover.judge(response) if self._prover else ""
 
     def _request_flow(
         self,
@@ -535,19 +528,6 @@ class Session(Closeable):
     def _with_key(self, parameters: dict[str, str]) -> dict[str, str]:
         """Return the *parameters* of an authorization request, and the key that its code is good for (RFC 9449 §10)."""
         return {"dpop_jkt": self._prover.key.thumbprint, **parameters} if self._prover else parameters
-
-    def _target(self, method: str, url: str) -> str:
-        """Return *url* as a proof names it. Raise InvalidRequest if it gets no token."""
-        try:
-            scheme, separator, rest = url.partition("://")
-            origin = origin_of(WEBSOCKET_SCHEMES.get(scheme, scheme) + separator + rest)
-        except ConfigurationError as error:
-            raise InvalidRequest(f"url: {error}") from None
-        if origin not in self.origins:
-            raise InvalidRequest(f"url: {origin} is not an origin of this session, and gets no token")
-        if not is_token(method):
-            raise InvalidRequest("method must be one of HTTP, such as GET")
-        return htu_of(url)
 
     def _headers_with(self, active: ActiveTokens, method: str, htu: str, nonce: str) -> dict[str, str]:
         headers = {self.dialect.header: active.header}

@@ -143,6 +143,13 @@ def test_4_2_htu_has_neither_query_nor_fragment(session: Session, url: str) -> N
     assert claims_of(headers["DPoP"])["htu"] == API + (url.partition("?")[0].partition("#")[0] or "/")
 
 
+def test_4_2_htu_has_the_host_as_it_is_sent(server: Server, key: ProofKey) -> None:
+    session = session_at(server, key, origins=("https://bücher.example:8443",))
+    session.login("ada", "x")
+    headers = session.request_headers("GET", "https://bücher.example:8443/a?b")
+    assert claims_of(headers["DPoP"])["htu"] == "https://xn--bcher-kva.example:8443/a"
+
+
 def test_4_2_ath_is_the_hash_of_the_access_token(session: Session) -> None:
     session.login("ada", "x")
     assert claims_of(session.request_headers("GET", API)["DPoP"])["ath"] == ath("A1")

@@ -61,7 +61,10 @@ def access_token_hash(access_token: str) -> str:
 def htu_of(url: str) -> str:
     """Return *url* as a proof names it (rule 1): without query, fragment and user, and with a path."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path or '/'}"
+    host = parts.netloc.rpartition("@")[2]
+    if not host.isascii():
+        host = host.encode("idna").decode("ascii")  # as it is sent (RFC 5891)
+    return f"{parts.scheme}://{host}{parts.path or '/'}"
 
 
 def origin_in(htu: str) -> str:
