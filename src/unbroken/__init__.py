@@ -13,6 +13,7 @@ from unbroken.client.core.schedule import Leeway, RefreshWindow
 from unbroken.client.core.token_store import Lease, StoredSession, TokenStore
 from unbroken.client.discovery import oauth2
 from unbroken.client.port import MfaPrompt
+from unbroken.client.proof_key import ProofKey
 from unbroken.client.session import Session, Status
 from unbroken.client.stores import FileStore, MemoryStore, open_token_store
 from unbroken.errors import (
@@ -61,6 +62,7 @@ __all__ = [
     "MfaPrompt",
     "NotReplayable",
     "NotSent",
+    "ProofKey",
     "ProtectedResource",
     "RefreshStorm",
     "RefreshWindow",

@@ -21,11 +21,11 @@ from tests.support.paths import ROOT
 
 NAMES = {
     "unbroken": """
-        AuthorizationServer BadResponse ClientEvent Clock ConfigurationError DeviceCode Dialect FileStore GrantRejected
-        HttpRequest HttpResponse Indeterminate InvalidGrant InvalidRequest InvalidScope InvalidToken Lease Leeway
-        LoginEndpoints LoginRefused MemoryStore MfaChallenge MfaPrompt NotReplayable
-        NotSent ProtectedResource RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost ResponseMatch Send
-        Session SessionOver Status StoreBusy StoreUnavailable StoredSession TokenFields TokenResponse TokenStore Tokens
+        AuthorizationServer BadResponse ClientEvent Clock ConfigurationError DeviceCode Dialect FileStore
+        GrantRejected HttpRequest HttpResponse Indeterminate InvalidGrant InvalidRequest InvalidScope InvalidToken
+        Lease Leeway LoginEndpoints LoginRefused MemoryStore MfaChallenge MfaPrompt NotReplayable NotSent ProofKey
+        ProtectedResource RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost ResponseMatch Send Session
+        SessionOver Status StoreBusy StoreUnavailable StoredSession TokenFields TokenResponse TokenStore Tokens
         TooManyAttempts TryLater UnbrokenError oauth2 open_token_store unbroken_server
     """,
     "unbroken.errors": """

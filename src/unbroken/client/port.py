@@ -5,9 +5,11 @@
    next begins.
 3. Tokens that were granted but could not be stored are known to all copies, by their idempotency key: the next refresh
    stores them, instead of asking a server that may not respond twice.
-4. A refresh is sent only while the lock is certainly held.
+4. A refresh is sent, and sent again with another proof, only while the lock is certainly held.
 5. A server that knows no idempotency keys has longer for its response than a request waits: the thread of the refresh
    waits on, and holds the lock meanwhile. Connecting has the same limit at every server.
+6. A session with a key sends a proof with each request of its own (``prover.py``), but for the one that asks for a
+   device code, which is no token request (RFC 9449 §5).
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from unbroken.client.core.refresh_rules import (
     response_seconds,
 )
 from unbroken.client.core.token_store import PERMANENT_LEASE, Lease, StoredSession, TokenStore
+from unbroken.client.prover import Prover
 from unbroken.errors import BadResponse, LoginRefused, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
@@ -61,8 +64,10 @@ class BlockingPort:
         *,
         refresh_timeout: float,
         lock_timeout: float,
+        prover: Prover | None = None,
     ) -> None:
-        self._store, self._dialect, self._send, self._clock = store, dialect, send, clock
+        self._store, self._dialect, self._clock, self._prover = store, dialect, clock, prover
+        self._send_once = send
         self._refresh_timeout, self._lock_timeout = refresh_timeout, lock_timeout
         self._unsaved: dict[str, TokenResponse] = {}  # by idempotency key; shared by all copies (rule 3)
         self._lease: Lease = PERMANENT_LEASE
@@ -115,7 +120,12 @@ class BlockingPort:
             return Indeterminate(f"the refresh failed: {type(error).__name__}", lost=True, cause=error)
         secrets = (tokens.refresh_token or "", tokens.access_token)
         outcome = self._dialect.read_refresh_response(response, idempotency_key=idempotency_key, secrets=secrets)
-        return self._received(tokens, idempotency_key, outcome) if isinstance(outcome, TokenResponse) else outcome
+        if not isinstance(outcome, TokenResponse):
+            return outcome
+        try:
+            return self._received(tokens, idempotency_key, self.bound(outcome))
+        except BadResponse as error:
+            return Indeterminate(str(error), cause=error, may_retry=False)
 
     async def revoke(self, tokens: Tokens) -> bool:
         request = self._dialect.logout_request(tokens)
@@ -134,6 +144,14 @@ class BlockingPort:
         seconds = response_seconds(self.server_kind(tokens), self._refresh_timeout)
         return self._send(replace(request, connect_timeout=self._refresh_timeout), seconds)  # rule 5
 
+    def _send(self, request: HttpRequest, seconds: float) -> HttpResponse:
+        """Return the response to *request*, which waits for *seconds*, with a proof if there is a key (rule 6)."""
+        prover = self._prover
+        endpoints = self._dialect.login_endpoints
+        if prover is None or (endpoints and request.url == endpoints.device_authorization_endpoint):
+            return self._send_once(request, seconds)
+        return prover.send(lambda proven: self._send_once(proven, seconds), request, self._lease.is_held)  # rule 4
+
     def _received(self, tokens: Tokens, idempotency_key: str, response: TokenResponse) -> TokenResponse:
         self.granted = True
         if response.unreadable_fields:
@@ -142,6 +160,10 @@ class BlockingPort:
         if is_progress(response, tokens):  # else the rules do not store it
             self._unsaved[idempotency_key] = response  # rule 3
         return response
+
+    def bound(self, response: TokenResponse) -> TokenResponse:
+        """Return *response* with the key that its tokens are bound to. Raise BadResponse if there must be one."""
+        return response if self._prover is None else self._prover.bound(response)
 
     # ---- for a login -------------------------------------------------------------------------------------------
 

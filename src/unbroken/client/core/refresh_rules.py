@@ -22,6 +22,8 @@
    restarted its count, and so comes after any that counted on.
 10. If the server has ended the session while a response was on its way, its tokens are tried, by one more refresh. They
    may have outlived the one that was refused.
+11. A server that says ``wrong_key`` has not ended the session: this client lacks the key that it is bound to. The
+   tokens stay in the store, for those who have it.
 
 When a refresh is due is stated in schedule.py; what follows a challenge, in refresh_coordinator.py. The rules await
 nothing but their port: the same lines run blocking, and in a simulation that tries every interleaving with losses,
@@ -42,6 +44,7 @@ from unbroken.tokens import TokenResponse, Tokens
 
 __all__ = [
     "RESPONSE_SECONDS",
+    "WRONG_KEY",
     "GrantRejected",
     "Indeterminate",
     "Port",
@@ -136,6 +139,7 @@ class Port(Protocol):
 RETRY_PAUSES_SECONDS = (0.2, 1.0)  # before the second and the third try of one refresh
 MAX_RETRY_AFTER_SECONDS = 2.0  # a longer Retry-After is for the caller to wait for
 RESPONSE_SECONDS = 120.0  # after which no response comes any more: gateways give up before
+WRONG_KEY = "wrong_key"  # the session is bound to another key than the one that was proven (RFC 9449 §5)
 EARLIER = "an earlier request for it may have arrived, and its response was lost"
 
 
@@ -172,6 +176,9 @@ async def _refresh(port: Port, seen: Tokens, needed: bool) -> Tokens:
     match sent.outcome:
         case TokenResponse() as response:
             return await _save_response(port, record, seen, response, sent.tries)
+        case GrantRejected(reason, said) if reason == WRONG_KEY:
+            await _leave_to_others(port, record, may_have_arrived)
+            raise SessionOver(reason, said)  # rule 11
         case GrantRejected(reason, said):
             why = "; ".join(filter(None, (said, EARLIER if may_have_arrived else "")))
             return await _end_session(port, seen, reason, why)
@@ -265,9 +272,19 @@ async def _keep_for_later(
     if port.server_kind(seen) != "strict":
         return
     if not may_have_arrived and outcome.may_retry:  # else the lock is lost, and its next holder may be sending
-        await port.save(replace(record, idempotency_key=None, begun_by="", begun_at=0.0), record)
+        await _mark_as_not_begun(port, record)
     if may_have_arrived and _can_wait(port, seen, needed):
         raise RepetitionCanWait(outcome.why) from outcome.cause
+
+
+async def _leave_to_others(port: Port, record: StoredSession, may_have_arrived: bool) -> None:
+    """Leave the tokens to those who have the key. What one of them has begun, they end with its idempotency key."""
+    if not may_have_arrived:
+        await _mark_as_not_begun(port, record)
+
+
+async def _mark_as_not_begun(port: Port, record: StoredSession) -> None:
+    await port.save(replace(record, idempotency_key=None, begun_by="", begun_at=0.0), record)
 
 
 async def _save_response(
@@ -405,6 +422,7 @@ def tokens_from_response(
         version=version,
         epoch=epoch,
         idempotent=response.idempotent,
+        jkt=response.jkt,
     )
 
 
