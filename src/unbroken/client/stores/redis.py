@@ -3,7 +3,7 @@
 1. Both keys of a session are in one hash slot, as a cluster needs it.
 2. A save is one script that compares and sets. Give Redis ``appendfsync everysec`` or better, and no eviction.
 3. The lock is a lease under its holder's name (``lease.py``); only its holder releases it. While it is held, its holder
-   subscribes to a channel that nobody writes to: Redis sees that its process has ended when nobody does so any more.
+   subscribes to a channel that has no messages: when the channel has no subscriber any more, its process has ended.
    The lease says whether Redis saw the subscription at its last heartbeat. Where it is not allowed (ACL), not supported
    (a proxy), or on another node, Redis does not see it, and the lease alone counts.
 4. Every call is bounded by *timeout* seconds: a dead Redis raises StoreUnavailable.
