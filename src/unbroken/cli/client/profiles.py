@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import click
 from click.shell_completion import CompletionItem
 
+from unbroken.cli.client.waiting import telling_who_waits
 from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import Profile, profile_names
 from unbroken.client.session import Session
@@ -48,4 +49,5 @@ def refuse_bound(profile: Profile, program: str) -> None:
 def open_session(name: str) -> Iterator[tuple[Profile, Session]]:
     """Yield the profile and the session *name*, which may be over."""
     session = ProfileSession.of_name(name, {})
-    yield session.profile, session
+    with telling_who_waits(session.profile.url, session._settings["wait_timeout"]):
+        yield session.profile, session
