@@ -13,18 +13,19 @@ from pathlib import Path
 from tests.support.npm import node_modules, run
 from unbroken.server.http.static import integrity_of
 
-__all__ = ["BUILT", "DOCS", "SOURCES", "build", "compile_sources", "sources_hash"]
+__all__ = ["BINDINGS", "BUILT", "DOCS", "SOURCES", "build", "compile_sources", "sources_hash"]
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "browser"
 BUILT = ROOT / "src" / "unbroken" / "browser"
 DOCS = ROOT / "docs" / "browser.md"
+BINDINGS = tuple(f"unbroken-{name}.js" for name in ("vue", "react", "query", "angular", "server"))  # that npm gets
 INTEGRITY = re.compile(r"sha384-[A-Za-z0-9+/=]{64}")
 
 
 def sources_hash() -> str:
     """Return the SHA-256 of everything that a build is made of: the sources, the build program and its tools."""
-    files = [*(SOURCES / "src").glob("*.js"), *(SOURCES / "src").glob("*.d.ts"), *SOURCES.glob("build.mjs")]
+    files = [*(SOURCES / "src").rglob("*.js"), *(SOURCES / "src").rglob("*.d.ts"), *SOURCES.glob("build.mjs")]
     digest = hashlib.sha256()
     for file in sorted([*files, SOURCES / "package.json"]):
         digest.update(f"{file.relative_to(SOURCES).as_posix()}\0".encode() + file.read_bytes() + b"\0")

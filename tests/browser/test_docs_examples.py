@@ -75,7 +75,7 @@ def test_the_example_for_react_native_keeps_the_session(tmp_path: Path) -> None:
         "const kept = new Map(); module.exports = { getItem: async (key) => kept.get(key) ?? null,"
         " setItem: async (key, text) => void kept.set(key, text), removeItem: async (key) => void kept.delete(key) };"
     )
-    (tmp_path / "node_modules" / "unbroken").symlink_to(BUILT)
+    (tmp_path / "node_modules" / "unbroken-session").symlink_to(BUILT)
     (tmp_path / "use.mjs").write_text(
         NATIVE + "session.importTokens({ access_token: 'a', refresh_token: 'r' });"
         "const again = createSession({ url: 'https://shop.example.com/auth', store });"

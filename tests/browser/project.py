@@ -1,0 +1,45 @@
+"""The project of a user: frameworks and bundlers of ``frameworks/package.json``, and our package as npm packs it."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from pathlib import Path
+
+from tests.browser.build import BUILT
+from tests.support.npm import node_modules, run
+
+__all__ = ["FRAMEWORKS", "bundled", "install", "packed"]
+
+FRAMEWORKS = Path(__file__).parent / "frameworks"
+
+
+def packed(folder: Path) -> Path:
+    """Pack the package as for a registry; return the tarball."""
+    node_modules(FRAMEWORKS)  # says how to get npm where it is missing
+    run(BUILT, "npm", "pack", "--pack-destination", str(folder))
+    [tarball] = folder.glob("*.tgz")
+    return tarball
+
+
+def install(folder: Path, tarball: Path) -> Path:
+    """Make ``node_modules`` in *folder*, as npm would, with our package beside the others; return the folder."""
+    modules = folder / "node_modules"
+    modules.mkdir(parents=True)
+    for entry in node_modules(FRAMEWORKS).iterdir():
+        (modules / entry.name).symlink_to(entry)
+    with tarfile.open(tarball) as packed_files:
+        packed_files.extractall(modules, filter="data")
+    (modules / "package").rename(modules / "unbroken-session")
+    (folder / "package.json").write_text('{"private": true, "type": "module"}')
+    return folder
+
+
+def bundled(project: Path, entry: Path) -> str:
+    """Return the page's script that esbuild makes of *entry* in a *project*, with the development build of React."""
+    shutil.copy(entry, project)
+    out = project / f"{entry.stem}.bundle.js"
+    program = str(project / "node_modules" / ".bin" / "esbuild")
+    options = ["--bundle", "--format=iife", '--define:process.env.NODE_ENV="development"', "--log-level=warning"]
+    run(project, program, entry.name, f"--outfile={out.name}", *options)
+    return out.read_text()
