@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
 from pathlib import Path
@@ -42,6 +43,8 @@ def build() -> None:
     compile_sources(BUILT)
     value = integrity_of((BUILT / "unbroken.js").read_bytes())
     DOCS.write_text(INTEGRITY.sub(value, DOCS.read_text()))
+    for part in sorted(BUILT.glob("*.js")):
+        print(f"{len(gzip.compress(part.read_bytes(), 9)):6} bytes compressed  {part.name}")  # noqa: T201
 
 
 if __name__ == "__main__":

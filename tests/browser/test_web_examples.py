@@ -137,7 +137,6 @@ class Visitor:
     def press(self, page: Any, what: str) -> None:
         page.get_by_role("button", name=self.labels[what], exact=True).click()
 
-
     def press_until(self, page: Any, what: str, there: str) -> None:
         """Press a button until something is *there*, which is not the button any more."""
 

@@ -13,6 +13,8 @@ import { HttpBackend, HttpContextToken, HttpParams, HttpXhrBackend } from "@angu
 import { DestroyRef, inject, signal } from "@angular/core";
 import { Observable } from "rxjs";
 
+export { wayBack } from "./shared.js";
+
 const RESPONSE = 4; // HttpEventType.Response
 
 /** @type {typeof import("./angular_api.d.ts").WITHOUT_SESSION} */

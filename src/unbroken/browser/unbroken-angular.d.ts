@@ -10,3 +10,6 @@ export declare const WITHOUT_SESSION: HttpContextToken<boolean>;
 
 /** Return the status as a signal. To be called where `inject` may be. */
 export declare function sessionStatus<User = any>(session: Session<User>): Signal<Status<User>>;
+
+/** Return the path that the login page has as `back`, if it is one of this site; otherwise `home`. */
+export declare function wayBack(back: unknown, home?: string): string;
