@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.browser.build import SOURCES
-from tests.browser.project import FRAMEWORKS, install, packed
+from tests.browser.project import FRAMEWORKS, install
 from tests.support.attacks import Attacks
 from tests.support.commands import PASSWORD, serving, unbroken
 from tests.support.npm import node_modules
@@ -82,7 +82,7 @@ console.log(JSON.stringify([...thieves, victim].map(({ state, reason, token, set
 
 
 def test_a_copied_cookie_is_found_behind_servers_that_render_pages(attacks: Attacks, tmp_path: Path) -> None:
-    project = install(tmp_path / "project", packed(tmp_path))
+    project = install(tmp_path / "project")
     done = unbroken(tmp_path, "users", "add", "ada", "--password-stdin", given=PASSWORD + "\n")
     assert done.returncode == 0, done.stderr
     options = ("--cookies-mode", "both", "--no-cookies-secure", "--cookies-path", "/", "--grace", "0.5s")

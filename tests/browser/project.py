@@ -22,15 +22,21 @@ def packed(folder: Path) -> Path:
     return tarball
 
 
-def install(folder: Path, tarball: Path) -> Path:
-    """Make ``node_modules`` in *folder*, as npm would, with our package beside the others; return the folder."""
+def install(folder: Path, tarball: Path | None = None) -> Path:
+    """Make ``node_modules`` in *folder*, as npm would, with our package beside the others; return the folder.
+
+    Without a tarball the package is a copy of what is built, which takes npm half a second less.
+    """
     modules = folder / "node_modules"
     modules.mkdir(parents=True)
     for entry in node_modules(FRAMEWORKS).iterdir():
         (modules / entry.name).symlink_to(entry)
-    with tarfile.open(tarball) as packed_files:
-        packed_files.extractall(modules, filter="data")
-    (modules / "package").rename(modules / "unbroken-session")
+    if tarball is None:
+        shutil.copytree(BUILT, modules / "unbroken-session")
+    else:
+        with tarfile.open(tarball) as packed_files:
+            packed_files.extractall(modules, filter="data")
+        (modules / "package").rename(modules / "unbroken-session")
     (folder / "package.json").write_text('{"private": true, "type": "module"}')
     return folder
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.browser.dialects import dialect_of
-from tests.browser.project import FRAMEWORKS, bundled, install, packed
+from tests.browser.project import FRAMEWORKS, bundled, install
 from tests.browser.tabs import Tab
 from tests.interop.backends.base import PASSWORD, Fault
 from tests.interop.backends.shapes import CodeIn200, OwnHeader
@@ -29,7 +29,7 @@ def client() -> str:
 def apps(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """The script of an application of ``frameworks``, built once."""
     folder = tmp_path_factory.mktemp("apps")
-    project = install(folder / "project", packed(folder))
+    project = install(folder / "project")
     made: dict[str, str] = {}
 
     def app(name: str) -> str:
@@ -211,8 +211,7 @@ def test_the_guard_of_react_leaves_the_page_where_there_is_no_router(shop, page)
 # ---- Angular ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["fetch", "xhr"])
-@pytest.mark.parametrize("options", [LOCAL, IN_COOKIES], ids=["localStorage", "cookie"])
+@pytest.mark.parametrize(("options", "how"), [(LOCAL, "xhr"), (IN_COOKIES, "fetch")], ids=["xhr", "fetch"])
 def test_twenty_requests_of_angular_on_a_dead_token_cause_one_refresh(shop, page, options, how) -> None:
     server = shop(cookies=BOTH) if options is IN_COOKIES else shop()
     tab = page("angular", server, options, how)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.browser.build import ROOT, SOURCES
-from tests.browser.project import bundled, install, packed
+from tests.browser.project import bundled, install
 from tests.docs.pages import examples
 from tests.interop.backends.base import PASSWORD, Backend, Fault
 from tests.interop.backends.shapes import BearerJson, CodeIn200, KeptRefresh, OwnHeader, StatusInBody
@@ -32,7 +32,7 @@ AFTER = dict(
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
-    return install(folder / "project", packed(folder))
+    return install(folder / "project")
 
 
 @pytest.mark.parametrize("name", ["vue", "react"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.project import install, packed
+from tests.browser.project import install
 from tests.support.commands import PASSWORD, Server, serving, unbroken
 
 COOKIES = ("--cookies-mode", "both", "--no-cookies-secure", "--cookies-path", "/", "--log-format", "json")
@@ -19,7 +19,7 @@ COOKIES = ("--cookies-mode", "both", "--no-cookies-secure", "--cookies-path", "/
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rendering")
-    return install(folder / "project", packed(folder))
+    return install(folder / "project")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.browser.build import ROOT
-from tests.browser.project import FRAMEWORKS, install, packed
+from tests.browser.project import FRAMEWORKS, install
 from tests.browser.tabs import until
 from tests.support.commands import PASSWORD, clean_environment, serving, unbroken
 from tests.support.npm import run
@@ -98,7 +98,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, servers: dict[str, str]) -> 
         def build(name: str) -> str:
             if name not in made:
                 folder = tmp_path_factory.mktemp(name)
-                project = install(folder / "project", packed(folder))
+                project = install(folder / "project")
                 shutil.copytree(WEB / name, project, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
                 vite = str(project / "node_modules" / ".bin" / "vite")
                 run(project, vite, "build", "--logLevel", "warn")

@@ -1,5 +1,5 @@
 // Builds the same entry with Vite, webpack and esbuild: `node bundlers.mjs`. Each result is run.
-import { writeFileSync } from "node:fs";
+import { statSync, writeFileSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { buildSync } from "esbuild";
 import { build as viteBuild } from "vite";
@@ -38,12 +38,11 @@ const builds = {
 };
 const came = {};
 for (const [name, build] of Object.entries(builds)) {
-  for (const input of ["entry", "unused"]) {
-    await build(`${input}.js`, `${input}-${name}.mjs`);
-    const made = await import(resolve(`${input}-${name}.mjs`));
-    if (input === "entry") came[name] = { kinds: made.kinds, state: made.session.status.state };
-    else came[name].unused = (await import("node:fs")).statSync(`unused-${name}.mjs`).size;
-  }
+  await build("entry.js", `entry-${name}.mjs`);
+  const { kinds, session } = await import(resolve(`entry-${name}.mjs`));
+  came[name] = { kinds, state: session.status.state };
 }
+builds.esbuild("unused.js", "unused.mjs");
+came.esbuild.unused = statSync("unused.mjs").size;
 console.log(JSON.stringify(came));
 process.exit(0);
