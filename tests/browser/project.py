@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.browser.build import BUILT
+from tests.support.commands import clean_environment
 from tests.support.npm import node_modules, run
 
-__all__ = ["FRAMEWORKS", "bundled", "install", "packed"]
+__all__ = ["FRAMEWORKS", "bundled", "install", "packed", "running"]
 
 FRAMEWORKS = Path(__file__).parent / "frameworks"
 
@@ -22,14 +29,15 @@ def packed(folder: Path) -> Path:
     return tarball
 
 
-def install(folder: Path, tarball: Path | None = None) -> Path:
+def install(folder: Path, tarball: Path | None = None, *, wanted: Path = FRAMEWORKS) -> Path:
     """Make ``node_modules`` in *folder*, as npm would, with our package beside the others; return the folder.
 
-    Without a tarball the package is a copy of what is built, which takes npm half a second less.
+    Without a tarball the package is a copy of what is built, which takes npm half a second less. *wanted* has the
+    ``package.json`` of the others.
     """
     modules = folder / "node_modules"
     modules.mkdir(parents=True)
-    for entry in node_modules(FRAMEWORKS).iterdir():
+    for entry in node_modules(wanted).iterdir():
         (modules / entry.name).symlink_to(entry)
     if tarball is None:
         shutil.copytree(BUILT, modules / "unbroken-session")
@@ -49,3 +57,29 @@ def bundled(project: Path, entry: Path) -> str:
     options = ["--bundle", "--format=iife", '--define:process.env.NODE_ENV="development"', "--log-level=warning"]
     run(project, program, entry.name, f"--outfile={out.name}", *options)
     return out.read_text()
+
+
+@contextmanager
+def running(command: list[str], folder: Path, said: str, **environment: str) -> Iterator[str]:
+    """The address that a program says it listens on."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=clean_environment(**environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        heard = []
+        for line in process.stdout or ():
+            heard.append(line)
+            if found := re.search(
+                said + r".*?(http://(?:127\.0\.0\.1|localhost):\d+)", re.sub(r"\x1b\[\d+m", "", line)
+            ):
+                yield found[1]
+                return
+        pytest.fail("it did not start:\n" + "".join(heard))
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)

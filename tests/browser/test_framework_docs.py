@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser.build import ROOT, SOURCES
-from tests.browser.project import bundled, install
+from tests.browser.build import BUILT, ROOT, SOURCES
+from tests.browser.project import FRAMEWORKS, bundled, install, running
 from tests.docs.pages import examples
 from tests.interop.backends.base import PASSWORD, Backend, Fault
 from tests.interop.backends.shapes import BearerJson, CodeIn200, KeptRefresh, OwnHeader, StatusInBody
-from tests.support.commands import serving, unbroken
+from tests.support.commands import clean_environment, serving, unbroken
 from tests.support.npm import node_modules
+from tests.support.services import free_port
 
 DOCS = ROOT / "docs"
 WEB = ROOT / "examples" / "web"
@@ -201,3 +203,36 @@ console.log(JSON.stringify([await came("unbroken-refresh={refresh}"), await came
     (status, text, sets, _), visitor = rendered(project, "next", code, url, script)
     assert (status, "unbroken-access=" in text, refresh in text, sets) == (200, True, False, 2)
     assert visitor == [307, "", 0, "http://shop.example/login?back=%2Forders%3Fx%3D1"]
+
+
+def test_next_itself_renders_with_good_cookies(
+    tmp_path: Path, browser: Any, cookies: Any, request: pytest.FixtureRequest
+) -> None:
+    if not request.config.getoption("--chaos-full"):
+        pytest.skip("Next has 340 MB and is built in ten seconds: --chaos-full")
+    url, log_in = cookies
+    made = tmp_path / "app"
+    node_modules(FRAMEWORKS / "next")
+    # Next looks for packages below its own folder only, so nothing is a link
+    shutil.copytree(node_modules(FRAMEWORKS / "next"), made / "node_modules", symlinks=True)
+    shutil.copytree(BUILT, made / "node_modules" / "unbroken-session")
+    shutil.copytree(FRAMEWORKS / "next", made, dirs_exist_ok=True)
+    code = examples(DOCS / "angular-next-nuxt.md", "ts")[2]
+    (made / "proxy.ts").write_text(code.replace("http://127.0.0.1:8400", url))
+    program = str(made / "node_modules" / ".bin" / "next")
+    environment = {**clean_environment(), "AUTH": url, "NEXT_TELEMETRY_DISABLED": "1"}
+    done = subprocess.run([program, "build"], cwd=made, env=environment, capture_output=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout
+    start = [program, "start", "--hostname", "127.0.0.1", "--port", str(free_port())]
+    with running(start, made, "Local", AUTH=url, NEXT_TELEMETRY_DISABLED="1") as site, browser.new_context() as context:
+        page, said = context.new_page(), []
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(f"{site}/orders")
+        assert page.url == f"{site}/login?back=%2Forders"
+        for name, value in log_in().items():
+            if name == "refresh":  # the access token has died
+                context.add_cookies([{"name": f"unbroken-{name}", "value": value, "url": site, "httpOnly": True}])
+        page.goto(f"{site}/orders")
+        assert page.locator("#server").inner_text() == "good"
+        page.locator("#client", has_text="ada").wait_for()
+        assert said == []

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,9 @@ from typing import Any
 import pytest
 
 from tests.browser.build import ROOT
-from tests.browser.project import FRAMEWORKS, install
+from tests.browser.project import FRAMEWORKS, install, running
 from tests.browser.tabs import until
-from tests.support.commands import PASSWORD, clean_environment, serving, unbroken
+from tests.support.commands import PASSWORD, serving, unbroken
 from tests.support.npm import run
 from tests.support.services import free_port
 
@@ -45,32 +43,6 @@ LABELS = {
         "refused": "wrong user name or password",
     },
 }
-
-
-@contextmanager
-def running(command: list[str], folder: Path, said: str, **environment: str) -> Iterator[str]:
-    """The address that a program says it listens on."""
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=clean_environment(**environment),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        heard = []
-        for line in process.stdout or ():
-            heard.append(line)
-            if found := re.search(
-                said + r".*?(http://(?:127\.0\.0\.1|localhost):\d+)", re.sub(r"\x1b\[\d+m", "", line)
-            ):
-                yield found[1]
-                return
-        pytest.fail("it did not start:\n" + "".join(heard))
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
 
 
 @pytest.fixture(scope="module")
