@@ -160,3 +160,10 @@ console.log(JSON.stringify(said));
 """
     said = in_node(project, USE + code, f"{auth.url}/auth", given="\n".join(cookies_of(auth)))
     assert said == {"same": 1, "others": 3}
+
+
+def test_components_that_a_server_renders_leave_nothing_behind(project: Path) -> None:
+    code = (Path(__file__).parent / "frameworks" / "rendered.mjs").read_text()
+    react, vue = in_node(project, code)
+    assert react == "false expired<!-- -->pending", "what a browser shows first, too"
+    assert vue == "<p>false expired</p>"
