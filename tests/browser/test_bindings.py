@@ -170,8 +170,39 @@ def test_queries_of_a_page_without_a_guard_are_sent_anew_after_a_login(shop, pag
         log_in(tab, user)
         tab.until(lambda user=user: tab.run("() => text('i')") == f"{user} {user}")
         tab.run("() => session.logout()")
-        tab.until(lambda: tab.run("() => text('i')") == "… …")
+        tab.until(lambda: tab.run("() => text('i')") == "session_over session_over")
     assert tab.run("() => complaints") == []
+
+
+def test_a_login_in_the_place_of_another_shows_nothing_of_the_first_user(shop, page) -> None:
+    server = shop()
+    here, there = (page("react", server, LOCAL, {"count": 2, "isGuarded": False}) for _ in range(2))
+    log_in(here)
+    for tab in (here, there):
+        tab.until(lambda tab=tab: tab.run("() => text('i')") == "ada ada")
+        tab.run("() => client.setQueryData(['secret'], 'of ada')")
+    before = here.run("() => asked")
+    server.expire()
+    here.run("() => session.fetch('/echo')")
+    assert here.run("() => asked") == before, "a refresh forgets nothing"
+    log_in(here, "bob")
+    for tab in (here, there):
+        tab.until(lambda tab=tab: tab.run("() => text('i')") == "bob bob")
+        assert tab.run("() => client.getQueryData(['secret']) ?? null") is None
+
+
+def test_a_response_of_the_last_user_that_comes_late_is_not_kept(shop, page) -> None:
+    tab = page("react", shop(), LOCAL, {"count": 1, "isGuarded": False})
+    log_in(tab)
+    tab.until(lambda: tab.run("() => text('i')") == "ada")
+    tab.run("""() => {
+        window.answers = [];
+        const queryFn = () => new Promise((done) => answers.push(done));
+        void client.fetchQuery({ queryKey: ["late"], queryFn }).catch(() => {});
+        return session.logout();
+    }""")
+    tab.run("() => answers.forEach((answer) => answer('of ada'))")
+    assert tab.run("() => client.getQueryData(['late']) ?? null") is None
 
 
 def test_queries_are_retried_where_that_may_help(shop, page) -> None:

@@ -3,9 +3,10 @@
  *
  * 1. A request is sent again where that may help: when the server asks to try later, and when it says so. What fails for
  *    another reason of the session fails at once. Other errors are retried as Query does by itself.
- * 2. When the session is over nothing of its user stays, neither in the cache nor on the page. A visitor who has to log
- *    in has no data.
- * 3. After the next login the queries of the page are sent anew.
+ * 2. When the session is over nothing of its user stays, neither in the cache nor on the page, and what is under way for
+ *    them is not kept. Queries of the page are sent anew: what needs no login goes on. A visitor who has to log in has no
+ *    data.
+ * 3. The same when another login takes its place without an end. A refresh counts `version` up by one, a login by more.
  */
 const MAX_RETRIES = 3; // as Query's own
 const MAX_PAUSE_MILLISECONDS = 30_000;
@@ -19,23 +20,25 @@ const retryDelay = (count, error) =>
 
 /** @type {typeof import("./query_api.d.ts").connectQueries} */
 export const connectQueries = (client, session) => {
-  const cache = client.getQueryCache();
   const { queries, ...others } = client.getDefaultOptions();
   client.setDefaultOptions({ ...others, queries: { retry, retryDelay, ...queries } });
-  let isOver = session.status.state === "over";
+  let { version: last, state } = session.status;
+  let isOver = state === "over";
+  const forget = () => {
+    client.getMutationCache().clear();
+    client.removeQueries({ type: "inactive" });
+    client.resetQueries(); // those of the page
+  };
   const ends = [
     session.on("over", ({ reason }) => {
       isOver = true;
-      if (reason === "not_logged_in") return; // rule 2
-      client.getMutationCache().clear();
-      for (const query of cache.getAll()) {
-        if (!query.isActive()) cache.remove(query);
-        else if (query.state.data !== undefined) query.reset();
-      }
+      if (reason !== "not_logged_in") forget(); // rule 2
     }),
     session.on("tokens", () => {
-      if (isOver) client.refetchQueries({ type: "active" }); // rule 3
+      const { version } = session.status;
+      if (isOver || version > last + 1) forget(); // rule 3
       isOver = false;
+      last = version;
     }),
   ];
   return () => ends.forEach((end) => end());

@@ -8,9 +8,9 @@ export declare function connectQueries(client: QueryClient, session: Session<any
 
 /** What is needed of a `QueryClient` of TanStack Query 5. */
 export interface QueryClient {
-  getQueryCache(): { getAll(): any[]; remove(query: any): void };
   getMutationCache(): { clear(): void };
   getDefaultOptions(): any;
   setDefaultOptions(options: any): void;
-  refetchQueries(filters: any): Promise<void>;
+  removeQueries(filters: any): void;
+  resetQueries(): Promise<void>;
 }
