@@ -133,7 +133,7 @@ def test_the_import_map_example_loads_the_genuine_module_only(shop, tab, is_genu
             headers={"content-type": "text/javascript", "access-control-allow-origin": "*"},
         ),
     )
-    begin = '<script type="module">import("unbroken-session").then(({ createSession }) => (window.came = typeof createSession),'
+    begin = '<script type="module">import("unbroken-session").then((it) => (window.came = typeof it.createSession),'
     page.set_content(IMPORT_MAP + begin + '() => (window.came = "refused"));</script>')
     page.wait_for_function("window.came")
     assert page.evaluate("came") == ("function" if is_genuine else "refused")

@@ -23,13 +23,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def auth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real ``unbroken serve``, whose cookies go to every page."""
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
+    """Two real ``unbroken serve`` on one store, whose cookies go to every page."""
     folder = tmp_path_factory.mktemp("auth")
     done = unbroken(folder, "users", "add", "ada", "--password-stdin", given=PASSWORD + "\n")
     assert done.returncode == 0, done.stderr
-    with serving(folder, *COOKIES, "--access-ttl", "10m") as server:
-        yield server
+    options = (*COOKIES, "--access-ttl", "10m", "--issuer", "http://127.0.0.1")
+    with serving(folder, *options) as server, serving(folder, *options) as other:
+        yield server, other
+
+
+@pytest.fixture(scope="module")
+def auth(both: tuple[Server, Server]) -> Server:
+    return both[0]
 
 
 def cookies_of(auth: Server) -> list[str]:
@@ -54,17 +60,18 @@ def alarms(auth: Server) -> list[str]:
 
 
 def test_forty_requests_at_two_nodes_cause_one_rotation_and_the_newest_cookie_wins(
-    project: Path, auth: Server, request: pytest.FixtureRequest
+    project: Path, both: tuple[Server, Server], request: pytest.FixtureRequest
 ) -> None:
     trials = 1000 if request.config.getoption("--chaos-full") else 40
     code = (Path(__file__).parent / "frameworks" / "rendering.mjs").read_text()
-    came = in_node(project, code, f"{auth.url}/auth", str(trials), given="\n".join(cookies_of(auth)))
+    urls = [f"{one.url}/auth" for one in both]
+    came = in_node(project, code, str(trials), *urls, given="\n".join(cookies_of(both[0])))
     assert came["failures"] == []
     assert came["won"] == trials
     assert set(came["rotations"]) <= {0, 1}, "0: an old cookie came late, and the newest was given again"
     assert came["rotations"].count(0) <= trials / 3
     assert came["mostRequests"] <= 2, "one of each node"
-    assert alarms(auth) == []
+    assert alarms(both[0]) + alarms(both[1]) == []
 
 
 USE = """

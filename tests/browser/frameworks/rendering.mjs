@@ -1,9 +1,10 @@
-// Two nodes that render pages for one browser: `node rendering.mjs AUTH TRIALS`, with a Cookie header on standard input.
+// Two nodes that render pages for one browser, each with a server of unbroken beside it that has the same store as the
+// other one: `node rendering.mjs TRIALS AUTH AUTH`, with the lines of Set-Cookie on standard input.
 // Prints what came of it as JSON.
 import { readFileSync } from "node:fs";
 import { cookieRefresher } from "unbroken-session/server";
 
-const [url, trials] = process.argv.slice(2);
+const [trials, ...urls] = process.argv.slice(2);
 const PARALLEL = 40;
 const jar = new Map();
 const set = (lines) => {
@@ -29,7 +30,7 @@ const slowFetch = async (...request) => {
   await later(4);
   return response;
 };
-const nodes = [1, 2].map(() => cookieRefresher({ url, fetch: slowFetch }));
+const nodes = urls.map((url) => cookieRefresher({ url, fetch: slowFetch }));
 
 const result = { won: 0, rotations: [], mostRequests: 0, failures: [] };
 let late; // responses of the trial before, which the browser gets after those of this one
