@@ -56,7 +56,7 @@ DEVICES = (  # the user's other sessions: label, User-Agent, address, seconds si
 
 
 async def _to_page(_: Request) -> Response:
-    """Whoever opens the address of the server wants the page."""
+    """Return a redirect to the page: who opens the address of the server wants that."""
     return RedirectResponse(PREFIX)
 
 
