@@ -61,8 +61,8 @@ def _bare(sessions: Sessions) -> Callable[[], float]:
         (key,) = db.execute("SELECT key FROM session WHERE subject = 'bob' AND generation = 0").fetchone()
         began = time.perf_counter()
         for g in range(REFRESHES):
-            values = {"key": key, "generation": g, "branch": 0, "idempotency_hash": b"x" * 16}
-            values |= {"now": time.time(), "refresh_ttl": 600000.0}
+            values = {"key": key, "generation": g, "branch": 0, "idempotency_hash": b"x" * 16, "party": "", "jkt": None}
+            values |= {"now": (now := time.time()), "hour": now, "refresh_ttl": 600000.0, "grace": 10.0}
             db.execute(ROTATE, values).fetchall()
             sign(payload)
         return (time.perf_counter() - began) / REFRESHES * 1e6
