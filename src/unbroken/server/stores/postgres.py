@@ -81,7 +81,7 @@ class PostgresSessionStore:
         values = _rotate_values(key, token, now, policy)
         values |= dict(zip(SessionBinding._fields, binding or (None, None, None), strict=True))
         rows = await self._rows(sql.ROTATE_RETURNING, values)  # rule 1
-        return SessionFacts(*rows[0][1:]) if rows else None
+        return SessionFacts(key, *rows[0][1:]) if rows else None
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
         values = {"key": before.key} | {name: getattr(before, name) for name in COMPARED_FIELDS}

@@ -14,7 +14,7 @@ CHANNEL = "unbroken_notification"
 KEYS_LOCK_ID = 0x756E6273
 FIELDS = tuple(column.name for column in fields(SessionRow))
 COLUMNS = ", ".join(FIELDS)
-FACTS = ", ".join(SessionFacts._fields)
+FACTS = ", ".join(SessionFacts._fields[1:])  # without the key, which the caller has
 
 # The commit does not wait for the disk (rule 1 of postgres.py). In RETURNING, it is set only if a row was changed.
 WITHOUT_FLUSH = "set_config('synchronous_commit', 'off', true)"

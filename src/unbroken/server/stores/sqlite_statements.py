@@ -13,7 +13,7 @@ from unbroken.server.stores.base import COMPARED_FIELDS
 FIELDS = tuple(column.name for column in fields(SessionRow))
 BOOL_FIELDS = ("coordinated", "idempotency_key_repeated", "shared")
 COLUMNS = ", ".join(FIELDS)
-FACTS = ", ".join(SessionFacts._fields)
+FACTS = ", ".join(SessionFacts._fields[1:])  # without the key, which the caller has
 INSERT = f"INSERT INTO session ({COLUMNS}) VALUES ({', '.join('?' * len(FIELDS))})"
 DELETE_EXPIRED = "DELETE FROM session WHERE key IN (SELECT key FROM session WHERE expires_at < ? LIMIT 100)"
 READ = f"SELECT {COLUMNS} FROM session WHERE key = ?"
