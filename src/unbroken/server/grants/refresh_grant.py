@@ -50,6 +50,7 @@ from unbroken.server.core.rotation import (
     Policy,
     PresentedToken,
     SessionBinding,
+    SessionFacts,
     SessionRow,
     Verdict,
     evidence_of,
@@ -79,6 +80,7 @@ REPORT_INTERVAL_SECONDS = 60.0  # between two events of one session whose key is
 MAX_REPETITIONS = 200  # for a used token, in one generation: more than a hundred tabs need, each with a retry
 CONTENDED_RETRY_SECONDS = 0.1
 USABLE = (Verdict.ROTATED, Verdict.HEALED, Verdict.CONVERGED)  # what is certain without an idempotency key
+NO_TEXTS = (None, None, None)
 REFUSALS = (Verdict.DEAD, Verdict.REUSED)
 WHY_REFUSED = {
     "expired": "the session has expired",
@@ -117,15 +119,7 @@ class RefreshGrant:
         proof: VerifiedProof | None = None,
     ) -> TokenResponse:
         """Return the next tokens. Raise InvalidGrant, InvalidProof, InvalidScope or TryLater: then nothing is spent."""
-        if not isinstance(refresh_token, str):
-            raise wrong_type("refresh_token", "a text", refresh_token)
-        for name, value in (("idempotency_key", idempotency_key), ("client_id", client_id), ("scope", scope)):
-            if value is not None and not isinstance(value, str):
-                raise wrong_type(name, "a text or None", value)
-        if not isinstance(caller, Caller):
-            raise wrong_type("caller", "a Caller", caller)
-        if proof is not None and not isinstance(proof, VerifiedProof):
-            raise wrong_type("proof", "what verify_proof returns, or None", proof)
+        _check_types(refresh_token, (idempotency_key, client_id, scope), caller, proof)
         try:
             return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed, proof)
         except InvalidGrant as error:
@@ -186,34 +180,44 @@ class RefreshGrant:
     async def _rotate_unread(
         self, token: RefreshToken, presented: PresentedToken, binding: SessionBinding, now: float, caller: Caller
     ) -> TokenResponse:
-        """Carry out R1 for a session that is not cached: the one statement returns its row (rule 2)."""
+        """Carry out R1 for a session that is not cached: the one statement returns its facts (rule 2)."""
         key = row_key(token.session_secret)
-        row = await self._store.rotate_returning(key, presented, now, self._policy, binding)
-        if row is not None:
-            return await self._issue_rotated(token, row, now)
+        facts = await self._store.rotate_returning(key, presented, now, self._policy, binding)
+        if facts is not None:
+            tokens = await self._issue_rotated(token, facts, now)
+            self._notify_refreshed(facts, Verdict.ROTATED, token.generation + 1)
+            return tokens
         row = await self._read_row(key)
         self._check_key(row, presented, caller)
         return await self._decide_and_swap(token, presented, _effective_scope(row, binding, None), now, caller)
 
     async def _rotate(
-        self, token: RefreshToken, row: SessionRow, presented: PresentedToken, scope: str, now: float, caller: Caller
+        self,
+        token: RefreshToken,
+        row: SessionRow | SessionFacts,
+        presented: PresentedToken,
+        scope: str,
+        now: float,
+        caller: Caller,
     ) -> TokenResponse:
         """Carry out R1 for *row*. Its tokens are made before the one statement (rule 2): R1 tells what it will be."""
-        idle_expires_at = min(now + self._policy.refresh_ttl, row.expires_at)
-        generation = Generation(token.generation + 1, 0)
-        tokens = self._issuer.issue(token.session_secret, row, generation, now, idle_expires_at, scope, now)
+        tokens = self._issue_next(token, row, scope, now)
         if await self._store.rotate(row.key, presented, now, self._policy):
-            self._notify_refreshed(row, Verdict.ROTATED, generation.number)
+            self._notify_refreshed(row, Verdict.ROTATED, token.generation + 1)
             return tokens
         return await self._decide_and_swap(token, presented, scope, now, caller)
 
-    async def _issue_rotated(self, token: RefreshToken, row: SessionRow, now: float) -> TokenResponse:
-        """Return the tokens for *row*, which R1 has just made."""
-        await self._check_not_revoked(row, now)
-        self._issuer.cache_row(row)
-        tokens = self._issuer.issue_current(token.session_secret, row, row.scope, now)
-        self._notify_refreshed(row, Verdict.ROTATED, row.generation)
-        return tokens
+    async def _issue_rotated(self, token: RefreshToken, facts: SessionFacts, now: float) -> TokenResponse:
+        """Return the tokens of the session that R1 has just refreshed with *token*."""
+        await self._check_not_revoked(facts, now)
+        self._issuer.cache_row(facts)
+        return self._issue_next(token, facts, facts.scope, now)
+
+    def _issue_next(self, token: RefreshToken, row: SessionRow | SessionFacts, scope: str, now: float) -> TokenResponse:
+        """Return the tokens that R1 gives for *token*."""
+        idle_expires_at = min(now + self._policy.refresh_ttl, row.expires_at)
+        generation = Generation(token.generation + 1, 0)
+        return self._issuer.issue(token.session_secret, row, generation, now, idle_expires_at, scope, now)
 
     async def _decide_and_swap(
         self, token: RefreshToken, presented: PresentedToken, scope: str, now: float, caller: Caller
@@ -272,7 +276,7 @@ class RefreshGrant:
         self._issuer.cache_row(row)
         return row
 
-    async def _check_not_revoked(self, row: SessionRow, now: float) -> None:
+    async def _check_not_revoked(self, row: SessionRow | SessionFacts, now: float) -> None:
         """Raise InvalidGrant for a session that this process knows as revoked (rule 3)."""
         if row.sid not in self._freshness.revoked:
             return
@@ -283,12 +287,14 @@ class RefreshGrant:
             await self._store.revoke(now, "revoked", self._freshness.dead_until(now), sid=row.sid)
         raise _refused(why or "revoked")
 
-    def _check_key(self, row: SessionRow, presented: PresentedToken, caller: Caller) -> None:
+    def _check_key(self, row: SessionRow | SessionFacts, presented: PresentedToken, caller: Caller) -> None:
         """Raise InvalidProof or InvalidGrant unless the key of *row* was proven (rule 8), before anything is asked."""
         if not has_key(row, presented):
             raise self._unproven(row, presented, caller)
 
-    def _unproven(self, row: SessionRow, presented: PresentedToken, caller: Caller) -> InvalidProof | InvalidGrant:
+    def _unproven(
+        self, row: SessionRow | SessionFacts, presented: PresentedToken, caller: Caller
+    ) -> InvalidProof | InvalidGrant:
         """Return the error for a request that has not proven the key of *row*; report it, once a minute at most."""
         reason, now = "missing" if presented.jkt is None else "wrong_key", monotonic()
         if now - self._reported_at.get(row.sid, float("-inf")) >= REPORT_INTERVAL_SECONDS:
@@ -335,10 +341,24 @@ class RefreshGrant:
         evidence = after.evidence or ""
         self._listeners.notify(ReuseDetected(after.sid, after.subject, evidence, age_ms, caller.ip, caller.user_agent))
 
-    def _notify_refreshed(self, row: SessionRow, verdict: Verdict, seq: int) -> None:
+    def _notify_refreshed(self, row: SessionRow | SessionFacts, verdict: Verdict, seq: int) -> None:
         if self._listeners:
             word = cast("VerdictWord", verdict.value)  # a refusal is no refresh
             self._listeners.notify(SessionRefreshed(row.sid, row.subject, word, seq))
+
+
+def _check_types(refresh_token: object, texts: tuple[object, ...], caller: object, proof: object) -> None:
+    """Raise ConfigurationError, which names the argument of a refresh that has the wrong type."""
+    if not isinstance(refresh_token, str):
+        raise wrong_type("refresh_token", "a text", refresh_token)
+    if texts != NO_TEXTS:
+        for name, value in zip(("idempotency_key", "client_id", "scope"), texts, strict=True):
+            if value is not None and not isinstance(value, str):
+                raise wrong_type(name, "a text or None", value)
+    if not isinstance(caller, Caller):
+        raise wrong_type("caller", "a Caller", caller)
+    if proof is not None and not isinstance(proof, VerifiedProof):
+        raise wrong_type("proof", "what verify_proof returns, or None", proof)
 
 
 def too_contended(what: str) -> TryLater:
@@ -358,7 +378,7 @@ def _not_bound(proof: VerifiedProof | None) -> InvalidProof | InvalidGrant:
     return InvalidGrant("this client's sessions must be bound to a key: log in again", reason="not_bound")
 
 
-def _effective_scope(row: SessionRow, binding: SessionBinding, scope: str | None) -> str:
+def _effective_scope(row: SessionRow | SessionFacts, binding: SessionBinding, scope: str | None) -> str:
     """Return the scope of the next access token.
 
     Raise InvalidGrant for the token of another issuer, audience or client (rule 5), InvalidScope for more scope than
@@ -376,7 +396,7 @@ def _effective_scope(row: SessionRow, binding: SessionBinding, scope: str | None
     return " ".join(wanted) or row.scope
 
 
-async def _remaining_scope(allowed: AllowedScope, row: SessionRow, scope: str) -> str:
+async def _remaining_scope(allowed: AllowedScope, row: SessionRow | SessionFacts, scope: str) -> str:
     """Return what is left of *scope* (rule 6). Raise InvalidGrant if nothing is, InvalidScope for a part of a scope."""
     left = await allowed(row.subject, scope) if scope else ""
     if left or not scope:

@@ -128,7 +128,7 @@ class RequestAuthenticator:
 
 def require_scope(claims: Claims | Response, scope: str) -> Claims | Response:
     """Return *claims* if they have all of *scope*, otherwise the response that refuses the request."""
-    if isinstance(claims, Claims) and not claims.has_scope(scope):
+    if scope and isinstance(claims, Claims) and not claims.has_scope(scope):
         return challenge(None, scope=scope, scheme="DPoP" if claims.jkt else "Bearer")
     return claims
 
