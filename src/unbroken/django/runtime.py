@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from unbroken._concurrency import ForkFreeLock
 from unbroken.django.conf import Settings, read_setting
 from unbroken.django.users import Users, with_fresh_connection
 from unbroken.errors import ConfigurationError
@@ -21,7 +21,7 @@ from unbroken.server.stores.memory import MemorySessionStore
 
 __all__ = ["Runtime", "authenticate_user", "is_active_user", "reset", "route_table", "runtime", "sessions", "user_of"]
 
-_lock = threading.Lock()
+_lock = ForkFreeLock()
 _runtimes: list[Runtime] = []  # none, or the one of this process; appended under the lock
 
 

@@ -110,10 +110,15 @@ class SessionPage(NamedTuple):
 
 
 class RefreshInspection(NamedTuple):
-    """The session of a genuine refresh token. *is_usable*: a refresh with this token would succeed now."""
+    """The session of a genuine refresh token. *is_usable*: a refresh with this token would succeed now.
+
+    *generation* and *branch* are the token's place in its session: of two tokens the higher one is newer.
+    """
 
     session: SessionInfo
     is_usable: bool
+    generation: int = 0
+    branch: int = 0
 
 
 class Revocation(NamedTuple):

@@ -18,6 +18,12 @@ The header ``Idempotency-Key`` of a refresh is a string of RFC 9651 §3.3.3
 7. What is neither is no key: the refresh goes on as one without a key, as with servers that do not know the header.
 8. The response repeats the key that counted. A client learns from it that it may repeat the request with that key. A
    server that knows no keys, or behind a proxy that drops them, repeats none.
+
+A browser may send several refresh cookies of one name (``cookies.py`` rule 5).
+
+9. Of several tokens of one session the newest that can be used counts, otherwise the newest: it is treated as if it had
+   come alone. So a response that got lost is made up for, and a token that was used long ago is reuse. Tokens of
+   sessions that are over count only where there are no others.
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ from typing import NoReturn
 
 from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
 from unbroken.server.core.rotation import FIRST_PARTY
-from unbroken.server.core.session_info import NewSession
+from unbroken.server.core.session_info import NewSession, RefreshInspection, SessionInfo
 from unbroken.server.grants.refresh_grant import MAX_IDEMPOTENCY_KEY_CHARS
 from unbroken.server.http.bodies import ErrorBody
 from unbroken.server.http.cookies import CookieTransport, ambiguous_cookies
@@ -114,9 +120,8 @@ class TokenEndpoints:
         return _with_key(request, self._cookies.issue(request, granted))
 
     async def _usable_one(self, tokens: tuple[str, ...], logged_in: frozenset[str]) -> str:
-        """Return the one of several refresh tokens, from cookies of one name, that can be used now.
+        """Return the one of several refresh tokens, from cookies of one name, that is to be used (rule 9).
 
-        A wrong choice could revoke a session as if its token had been stolen, or move this browser to another user's.
         Raise InvalidRequest if they belong to several sessions that are alive, and for tokens of other sessions than
         those that the browser is *logged_in* to (``cookies.py`` rule 6).
         """
@@ -127,11 +132,15 @@ class TokenEndpoints:
             found = {token: about for token, about in found.items() if about.session.sid in logged_in}
             if not found:
                 raise ambiguous_cookies()
-        usable = {token: info for token, (info, is_usable) in found.items() if is_usable}
-        alive = {token: info for token, (info, _) in found.items() if info.revoked_at is None}
-        if len({info.sid for info in alive.values()}) > 1 or (not usable and len(alive) > 1):
+        alive = {token: about for token, about in found.items() if self._is_alive(about.session)}
+        if len({about.session.sid for about in alive.values()}) > 1:
             raise ambiguous_cookies()  # whether or not one is used up: beside another session's, that would be told
-        return next(iter(usable or alive or found), tokens[0])
+        candidates = alive or found
+        return max(candidates, key=lambda token: _rank(candidates[token]), default=tokens[0])
+
+    def _is_alive(self, session: SessionInfo) -> bool:
+        now = self._sessions.clock()
+        return session.revoked_at is None and now < min(session.idle_expires_at, session.expires_at)
 
     async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> TokenResponse:
         proof = await self._proof(request, token, client_id)
@@ -206,6 +215,11 @@ class TokenEndpoints:
         proof = await self._proof_of_logout(request)
         await self._sessions.alogout(access_token=token, refresh_token=token, client_id=client_id, proof=proof)
         return Response(200, NO_STORE)
+
+
+def _rank(about: RefreshInspection) -> tuple[bool, int, int]:
+    """Return what tells which of several tokens of one session counts: the highest (rule 9)."""
+    return about.is_usable, about.generation, about.branch
 
 
 def _field_in_body(request: Request, name: str) -> str:
