@@ -24,6 +24,9 @@ class BoundedCache(OrderedDict[K, V]):
         super().__init__()
         self._max_entries, self._lock = max_entries, ForkFreeLock()
 
+    def __repr__(self) -> str:
+        return f"<BoundedCache of {len(self)} entries>"  # a key may be a token
+
     def put(self, key: K, value: V) -> None:
         """Store *value* under *key*, and evict the oldest entries if the cache is full."""
         with self._lock:

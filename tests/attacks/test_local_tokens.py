@@ -345,7 +345,9 @@ def test_git_gets_no_token_for_a_host_that_a_url_has_smuggled_in(
     assert (done.stdout, done.stderr) == ("", "")
 
 
-@pytest.mark.parametrize("rest", ["?.evil.example", "#.evil.example", "\\.evil.example", "@evil.example", "\r.evil.example"])
+@pytest.mark.parametrize(
+    "rest", ["?.evil.example", "#.evil.example", "\\.evil.example", "@evil.example", "\r.evil.example"]
+)
 def test_docker_and_kubectl_get_no_token_for_an_address_with_two_meanings(
     api: Shell, server: Backend, attacks: Attacks, rest: str
 ) -> None:

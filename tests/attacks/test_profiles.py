@@ -146,7 +146,7 @@ def test_a_neighbour_at_the_same_origin_gets_no_token(
             await client.get(used_at)
 
     attacks.try_one()
-    with nullcontext() if may else pytest.raises(ConfigurationError, match="api is a session at .*: use another name"):
+    with nullcontext() if may else pytest.raises(ConfigurationError, match=r"api is a session at .*: use another name"):
         asyncio.run(visit())
     assert [one.headers.get("authorization") for one in came] == (["Bearer secret"] if may else [])
 

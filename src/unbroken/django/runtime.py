@@ -49,6 +49,7 @@ class Runtime:
         options: Any = {name: with_fresh_connection(value) for name, value in setting.endpoints.items()}
         if setting.authenticate is None:
             options.setdefault("is_active", self.users.is_active)
+            options.setdefault("security_stamp", self.users.security_stamp)
         self._endpoints = Endpoints(self._sessions, authenticate, **options)
         self.authenticator = self._endpoints.authenticator
 

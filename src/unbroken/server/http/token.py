@@ -1,8 +1,9 @@
 """Refresh (RFC 6749 §6), logout, and token revocation (RFC 7009).
 
 1. New tokens come the way the refresh token came: in the body, or in cookies.
-2. Where the application tells whether a subject ``is_active``, a refresh asks it first. An inactive subject loses the
-   session; while the application cannot tell, the refresh token is not used up.
+2. Where the application tells whether a subject ``is_active``, and its ``security_stamp``, a refresh asks first. An
+   inactive subject loses the session, and so does one whose password has changed; while the application cannot tell,
+   the refresh token is not used up.
 3. A refresh names its client, and the token must be that client's (RFC 6749 §6); only the server's own client may leave
    out its id. A revocation that names another client is refused (RFC 7009 §2.1). Without a name it is carried out: who
    holds a token may always end its session.
@@ -49,7 +50,8 @@ from unbroken.server.http.messages import (
     text_field,
 )
 from unbroken.server.http.settings import EndpointSettings
-from unbroken.server.login.authenticator import Authenticator, IsActive, subject_is_active
+from unbroken.server.login.authenticator import Authenticator, subject_is_active
+from unbroken.server.login.security_stamp import SecurityStamps
 from unbroken.server.proofs.verification import VerifiedProof
 from unbroken.server.sessions import Sessions
 from unbroken.tokens import TokenResponse
@@ -74,9 +76,11 @@ class TokenEndpoints:
         cookies: CookieTransport,
         authenticator: Authenticator,
         settings: EndpointSettings,
+        stamps: SecurityStamps,
     ) -> None:
         self._sessions, self._logins, self._cookies = sessions, logins, cookies
         self._remaining_scope = authenticator.remaining_scope if settings.scopes_of else None
+        self._stamps, self._asks_first = stamps, bool(settings.is_active or settings.security_stamp)
         self._is_active, self._password_grant = settings.is_active, settings.password_grant
         self.routes = (
             Route("POST", "/token", self._token),
@@ -144,8 +148,8 @@ class TokenEndpoints:
 
     async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> TokenResponse:
         proof = await self._proof(request, token, client_id)
-        if self._is_active is not None:
-            await self._revoke_if_inactive(self._is_active, token)
+        if self._asks_first:
+            await self._revoke_if_over(token)
         return await self._sessions.arefresh_within(
             token,
             self._remaining_scope,
@@ -169,12 +173,15 @@ class TokenEndpoints:
                 return None
         return await self._sessions.averify_proof(request.proof)
 
-    async def _revoke_if_inactive(self, is_active: IsActive, token: str) -> None:
-        """Revoke the session of *token* if its subject is inactive: then ``arefresh`` rejects the token (rule 2)."""
+    async def _revoke_if_over(self, token: str) -> None:
+        """Revoke the session of *token* if its subject is inactive, or has another password: then ``arefresh`` rejects
+        the token (rule 2).
+        """
         found = await self._sessions.ainspect_refresh(token)
         if found is None or found.session.revoked_at is not None:
             return
-        if not await subject_is_active(is_active, found.session.subject):
+        is_gone = self._is_active and not await subject_is_active(self._is_active, found.session.subject)
+        if is_gone or await self._stamps.is_over(found.session):
             await self._sessions.arevoke(found.session.sid)
 
     # ---- logout and revocation (rules 3 and 4) -------------------------------------------------------------------
