@@ -205,6 +205,7 @@ def test_a_password_that_another_program_changes_ends_the_sessions_at_their_next
         attacks.try_one()
         response = post(endpoints, "/auth/refresh", refresh_token=token)
         assert (response.status, json.loads(response.body)["reason"]) == (400, "revoked")
+    del stamps[bob]  # the directory has no stamp for now
     for token in (others, newer, own):  # the last one was begun by the application, without a stamp
         assert post(endpoints, "/auth/refresh", refresh_token=token).status == 200
 

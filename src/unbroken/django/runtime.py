@@ -19,7 +19,17 @@ from unbroken.server.sessions import Sessions
 from unbroken.server.stores import SessionStore, open_store
 from unbroken.server.stores.memory import MemorySessionStore
 
-__all__ = ["Runtime", "authenticate_user", "is_active_user", "reset", "route_table", "runtime", "sessions", "user_of"]
+__all__ = [
+    "Runtime",
+    "authenticate_user",
+    "is_active_user",
+    "reset",
+    "route_table",
+    "runtime",
+    "security_stamp_of",
+    "sessions",
+    "user_of",
+]
 
 _lock = ForkFreeLock()
 _runtimes: list[Runtime] = []  # none, or the one of this process; appended under the lock
@@ -90,6 +100,11 @@ def authenticate_user(username: str, password: str) -> str | None:
 def is_active_user(subject: str) -> bool:
     """Return whether *subject* is an active Django user. For IS_ACTIVE beside an AUTHENTICATE of your own."""
     return runtime().users.is_active(subject)
+
+
+def security_stamp_of(subject: str) -> str | None:
+    """Return what changes with the password of a Django user. For SECURITY_STAMP beside an AUTHENTICATE of your own."""
+    return runtime().users.security_stamp(subject)
 
 
 def user_of(subject: str) -> Any:

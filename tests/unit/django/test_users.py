@@ -248,6 +248,16 @@ def test_a_new_secret_key_of_the_project_ends_no_session(http: httpx2.Client) ->
         assert refreshed(http, token).status_code == 200
 
 
+@pytest.mark.parametrize("has_stamp", [True, False])
+def test_an_authenticate_of_ones_own_may_use_the_stamps_of_django(ada: Any, has_stamp: bool) -> None:
+    own = {"AUTHENTICATE": "unbroken.django.authenticate_user", "STORE": "memory:"}
+    with chosen(*PAGES, **own, **({"SECURITY_STAMP": "unbroken.django.security_stamp_of"} if has_stamp else {})):
+        token = Client().post("/auth/login", LOGIN, **JSON).json()["refresh_token"]
+        by_update(ada)
+        response = Client().post("/auth/refresh", {"refresh_token": token}, **JSON)
+        assert response.status_code == (400 if has_stamp else 200)
+
+
 def renamed(user: Any) -> None:
     user.first_name = "Ada"
     user.save()

@@ -6,6 +6,7 @@ It is what ASP.NET calls by that name, and Django a session auth hash.
    before it is checked once more. A refresh takes the stamp again: if it is another one, the session is over.
 2. A login that waits for a code keeps the stamp of its password.
 3. A session without a stamp is not checked: the application has created it by itself, or had no stamp for its subject.
+   A subject that has no stamp now has none that differs; whether it is still there, ``is_active`` tells.
 4. A password that is right and gets a newer hash, as directories do by themselves, is the same password: ``restamp``
    gives its sessions the new stamp.
 """
@@ -46,7 +47,8 @@ class SecurityStamps:
 
     async def has_changed(self, subject: str, stamp: str) -> bool:
         """Return whether *subject* has another stamp than at the login, *stamp* (rule 3). Raises TryLater."""
-        return bool(stamp) and self._function is not None and await self.take(subject) != stamp
+        found = await self.take(subject) if stamp else ""
+        return bool(found) and found != stamp
 
     async def is_over(self, session: SessionInfo) -> bool:
         """Return whether the password has changed since *session* began (rule 1). Raises TryLater."""
