@@ -125,7 +125,7 @@ def _reset_all() -> None:
 
 
 class ForkFreeLock:
-    """A lock that nobody holds in a forked child, whichever thread of the parent has held it (rule 1)."""
+    """A lock that is free in a forked child, whichever thread of the parent has held it (rule 1)."""
 
     def __init__(self) -> None:
         self.reset_after_fork()

@@ -71,7 +71,7 @@ class Users:
         return _with_connection(lambda: self.get(subject) is not None)
 
     def security_stamp(self, subject: str) -> str | None:
-        """Return what changes with the password of an active user; None without one. Raises TryLater."""
+        """Return what changes with the password of an active user; None without one. Raise TryLater."""
 
         def find() -> str | None:
             user = self.get(subject)

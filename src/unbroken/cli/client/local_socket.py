@@ -53,7 +53,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
             finally:
                 sock.close()
                 with contextlib.suppress(OSError):
-                    if os.path.samestat(path.lstat(), own):  # else somebody has put another one there
+                    if os.path.samestat(path.lstat(), own):  # else another program has put its own there
                         os.unlink(path)
     except StoreBusy:
         raise ConfigurationError(f"another process listens at {path}: use that one, or --socket") from None

@@ -114,7 +114,7 @@ class TokenFile:
     def __exit__(self, *_: object) -> None:
         with self._lock, contextlib.suppress(OSError, ConfigurationError):
             self._is_removed = True
-            self._content()  # somebody else's is left
+            self._content()  # that of another program is left
             os.unlink(self.path)
             self._record.remove()
 

@@ -37,7 +37,7 @@ class SecurityStamps:
         self._function = security_stamp
 
     async def take(self, subject: str) -> str:
-        """Return what a new session of *subject* keeps; empty where there is no stamp. Raises TryLater."""
+        """Return what a new session of *subject* keeps; empty where there is no stamp. Raise TryLater."""
         if self._function is None:
             return ""
         found = await call_application("security_stamp", STORE_POOL, self._function, subject)
@@ -46,12 +46,12 @@ class SecurityStamps:
         return stamp_text(found) if found else ""
 
     async def has_changed(self, subject: str, stamp: str) -> bool:
-        """Return whether *subject* has another stamp than at the login, *stamp* (rule 3). Raises TryLater."""
+        """Return whether *subject* has another stamp than at the login, *stamp* (rule 3). Raise TryLater."""
         found = await self.take(subject) if stamp else ""
         return bool(found) and found != stamp
 
     async def is_over(self, session: SessionInfo) -> bool:
-        """Return whether the password has changed since *session* began (rule 1). Raises TryLater."""
+        """Return whether the password has changed since *session* began (rule 1). Raise TryLater."""
         return await self.has_changed(session.subject, session.stamp)
 
 
