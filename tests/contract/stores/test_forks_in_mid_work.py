@@ -65,10 +65,10 @@ def test_a_cache_that_is_being_filled() -> None:
     class Slow(BoundedCache[int, int]):
         pause: Callable[[], None] | None = None
 
-        def __iter__(self) -> Iterator[int]:
+        def popitem(self, last: bool = True) -> tuple[int, int]:
             if self.pause is not None:
                 self.pause()
-            return super().__iter__()
+            return super().popitem(last)
 
     cache = Slow(1)
     cache.put(0, 0)
