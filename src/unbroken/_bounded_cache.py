@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import TypeVar
+
+from unbroken._concurrency import ForkFreeLock
 
 __all__ = ["BoundedCache"]
 
@@ -21,7 +22,10 @@ class BoundedCache(OrderedDict[K, V]):
 
     def __init__(self, max_entries: int) -> None:
         super().__init__()
-        self._max_entries, self._lock = max_entries, threading.Lock()
+        self._max_entries, self._lock = max_entries, ForkFreeLock()
+
+    def __repr__(self) -> str:
+        return f"<BoundedCache of {len(self)} entries>"  # a key may be a token
 
     def put(self, key: K, value: V) -> None:
         """Store *value* under *key*, and evict the oldest entries if the cache is full."""

@@ -28,6 +28,7 @@ T = TypeVar("T")
 __all__ = [
     "Closeable",
     "ForkAware",
+    "ForkFreeLock",
     "ForkGate",
     "ForkGuarded",
     "close_copy",
@@ -121,6 +122,24 @@ def register_fork_aware(one: ForkAware) -> None:
 def _reset_all() -> None:
     for one in list(_registered):
         one.reset_after_fork()
+
+
+class ForkFreeLock:
+    """A lock that is free in a forked child, whichever thread of the parent has held it (rule 1)."""
+
+    def __init__(self) -> None:
+        self.reset_after_fork()
+        register_fork_aware(self)
+
+    def reset_after_fork(self) -> None:
+        """Replace the lock."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def is_worker_process() -> bool:

@@ -220,11 +220,11 @@ def origin_of(url: str) -> Origin:
 
 def ascii_and_unicode_forms(host: str) -> set[str]:
     """Return *host* in both forms that HTTP libraries use: in ASCII, and decoded (RFC 5891)."""
-    try:
-        ascii_name = host.encode("idna").decode()
-        return {host, ascii_name, ascii_name.encode().decode("idna")}
-    except UnicodeError:
-        return {host}
+    forms = {host}
+    with suppress(UnicodeError):  # it cannot be encoded, or cannot be decoded again
+        forms.add(ascii_name := host.encode("idna").decode())
+        forms.add(ascii_name.encode().decode("idna"))
+    return forms
 
 
 def is_secure(origin: Origin) -> bool:
@@ -233,7 +233,14 @@ def is_secure(origin: Origin) -> bool:
 
 
 def may_be_loopback(host: str) -> bool:
-    """Return whether a library may take *host* for this machine, in whatever spelling: ``127.1``, ``localhost.``."""
+    """Return whether a library may take *host* for this machine, in whatever spelling: ``127.1``, ``localhost.``.
+
+    Names in other scripts are compared as they are looked up (RFC 3490): with their dots, and without what is ignored.
+    """
+    return any(map(_is_this_machine, ascii_and_unicode_forms(host)))
+
+
+def _is_this_machine(host: str) -> bool:
     name = unicodedata.normalize("NFKC", host).lower().rstrip(".")
     with suppress(ValueError):  # it is no number
         name = _address_in_numbers(name)

@@ -8,7 +8,9 @@
    refresh for all processes. The SDK never sees a refresh token that is stored, so it cannot spend one.
 2. The SDK logs in: it discovers, registers, opens the browser. One process does so at a time; the others wait, and
    then use its login.
-3. A name belongs to its server. What belongs to another server is not replaced, and gets no token.
+3. A name belongs to its server: to the resource that its tokens are for (RFC 8707), or to the URL that it was logged in
+   with, and what is below. Another server, also one at the same origin, gets none of its tokens, and a login there is
+   not stored under the name. All is checked before anything is stored.
 4. Only a request to the MCP server is one to log in for: the SDK sends its token wherever its request goes.
 """
 
@@ -30,6 +32,7 @@ except ImportError as error:
 
 from unbroken._arguments import checked, checked_class
 from unbroken._http import origin_of, parse_challenges
+from unbroken.client.core.metadata import is_within
 from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import (
     Profile,
@@ -109,8 +112,8 @@ class ProfileTokenStorage:
             profile = find_profile(self.name)
         except InvalidRequest:
             return None
-        if self.context is not None and origin_of(profile.url) != origin_of(self.context.server_url):
-            raise ConfigurationError(f"{self.name} is a session at {profile.url}: use another name")  # rule 3
+        if self.context is not None and not is_within(self.context.server_url, _place_of(profile)):
+            raise ConfigurationError(f"{self.name} is a session at {_place_of(profile)}: use another name")  # rule 3
         return profile
 
     def open(self, settings: dict[str, Any] | None = None) -> ProfileSession | None:
@@ -127,12 +130,12 @@ class ProfileTokenStorage:
             raise ConfigurationError(f"there is no session {self.name}: log in with unbroken.mcp.OAuthProvider")
         if before is not None and before.server != profile.server:
             raise ConfigurationError(f"{self.name} is a session at {before.url}: log it out first, or use another name")
+        session = ProfileSession(profile, token_store(profile.name, profile.store))  # it checks the endpoints
+        granted = TokenResponse.from_response(tokens.model_dump())  # it checks the tokens
         if before is None:
             delete_profile(profile.name, profile.store)  # tokens without a profile: whose they are is unknown
         save_profile(profile)
-        ProfileSession(profile, token_store(profile.name, profile.store)).import_tokens(
-            TokenResponse(tokens.access_token, tokens.refresh_token, tokens.expires_in, scope=tokens.scope or "")
-        )
+        session.import_tokens(granted)
 
 
 @checked_class()
@@ -238,6 +241,15 @@ async def _one_login(name: str) -> AsyncGenerator[None, None]:
         yield
     finally:
         lock.__exit__(None, None, None)
+
+
+def _place_of(profile: Profile) -> str:
+    """Return the URL below which the server of *profile* is (rule 3)."""
+    try:
+        is_here = bool(profile.resource) and origin_of(profile.resource) == origin_of(profile.url)
+    except ConfigurationError:  # the name of an audience that is no URL
+        is_here = False
+    return profile.resource if is_here else profile.url
 
 
 def _new_profile(name: str, context: OAuthContext, store: str) -> Profile:

@@ -297,6 +297,8 @@ THIS_MACHINE = [
     "https://127.0.0.1:8443", "https://localhost", "https://[::1]", "https://127.1", "https://2130706433",
     "https://0x7f.1", "https://0.0.0.0", "https://[::]", "https://localhost.", "https://ｌｏｃａｌｈｏｓｔ",
     "https://[::ffff:127.0.0.1]", "https://x.localhost.",
+    "https://127。0。0。1", "https://127｡1", "https://localhost。", "https://x｡localhost", "https://local\ufe0fhost",
+    "https://local\u034fhost", "https://loc\u180balhost", "https://xn--zzzzzzz99。localhost", "https://①②⑦。0。0。①",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -149,6 +150,27 @@ def test_a_socket_of_another_users_is_not_replaced(api: Shell, place: Path, atta
             pass
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_the_socket_of_another_program_is_not_replaced(
+    api: Shell, place: Path, attacks: Attacks, kind: socket.SocketKind
+) -> None:
+    """An agent's, or the session bus: named by mistake, or by a variable that means something else."""
+    with socket.socket(socket.AF_UNIX, kind) as foreign:
+        foreign.bind(str(place))
+        if kind == socket.SOCK_STREAM:
+            foreign.listen(0)
+        before = place.lstat()
+        for _ in range(3):  # also when its backlog is full
+            attacks.try_one()
+            with pytest.raises(ConfigurationError, match="another program listens"), listening(place):
+                pass
+        assert os.path.samestat(place.lstat(), before)
+    with listening(place):  # now it is a left-over
+        place.unlink()
+        place.write_text("precious")
+    assert place.read_text() == "precious", "what came later stays"
+
+
 JUNK = {
     "no HTTP": b"\x00\x16\x03\x01" * 500 + b"\r\n\r\n",
     "headers without end": b"GET /api/token HTTP/1.1\r\n" + b"x: y\r\n" * 100_000,
@@ -229,6 +251,47 @@ def test_no_link_is_followed_and_no_file_of_others_replaced(api: Shell, attacks:
         assert target.read_text() == "precious"
 
 
+OTHERS = {
+    "one line": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA user@host\n",
+    "one word": "hunter2",
+    "a token of another program": "ghp_0123456789abcdefghijklmnopqrstuvwxyz\n",
+    "an empty line": "\n",
+    "several lines": "milk\nbread\n",
+    "bytes": "\x00\xff",
+}
+
+
+@pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS)
+def test_a_file_that_no_watcher_has_written_stays_as_it_is(api: Shell, attacks: Attacks, content: str) -> None:
+    file = api.home / "notes"
+    file.write_text(content)
+    file.chmod(0o600)
+    attacks.try_one()
+    assert "name another file, or remove it" in one_line(api("token", "api", "--watch", "notes"))
+    assert file.read_text() == content
+    file.unlink()
+    with background(api, "token", "api", "--watch", "notes") as watcher:
+        attacks.try_one()
+        (api.home / "new").write_text(content)
+        (api.home / "new").chmod(0o600)
+        os.rename(api.home / "new", file)  # while it runs
+        status, errors = watcher.wait()
+    assert (status, file.read_text()) == (2, content)
+    assert "name another file, or remove it" in errors
+
+
+def test_a_token_that_was_copied_elsewhere_is_another_programs(api: Shell, attacks: Attacks) -> None:
+    with background(api, "token", "api", "--watch", "token") as watcher:
+        (api.home / "copy").write_text((api.home / "token").read_text())
+        (api.home / "copy").chmod(0o600)
+        attacks.try_one()
+        assert "name another file" in one_line(api("token", "api", "--watch", "copy"))
+        assert (api.home / "copy").exists()
+        assert watcher.end() == (0, "")
+    assert not (api.home / "token").exists()
+    assert list(api.folder.glob("*.watched")) == [], "no record is left"
+
+
 def test_a_link_that_is_planted_while_it_runs_ends_the_watch(api: Shell, attacks: Attacks) -> None:
     target, file = api.home / "target", api.home / "token"
     target.write_text("")
@@ -254,3 +317,44 @@ def test_the_file_is_never_readable_for_others(api: Shell, attacks: Attacks, ser
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+# ---- helpers of other programs ---------------------------------------------------------------------------------------
+
+EVIL = "protocol=https\nhost=evil.example\n"
+FOR_ELSEWHERE = {  # what git sends for URLs that a stranger has written, also a git that does not look into them
+    **{
+        f"a line in {where}, after {ending!r}": f"{EVIL}{where}=x{ending}host={{host}}{ending}protocol=http\n\n"
+        for where in ("path", "username", "wwwauth[]")
+        for ending in ("\r", "\v", "\x85", "\u2028")
+    },
+    "two hosts": "protocol=http\nhost=evil.example\nhost={host}\n\n",
+    "two hosts, ours first": "protocol=http\nhost={host}\nhost=evil.example\n\n",
+    **{f"a host with {sign}": f"protocol=http\nhost={{host}}{sign}.evil.example\n\n" for sign in "/?#\\@%\t"},
+    "a host with a user": "protocol=http\nhost={host}@evil.example\n\n",
+    "a protocol with a host": "protocol=http://{host}/?\nhost=evil.example\n\n",
+}
+
+
+@pytest.mark.parametrize("request_text", FOR_ELSEWHERE.values(), ids=FOR_ELSEWHERE)
+def test_git_gets_no_token_for_a_host_that_a_url_has_smuggled_in(
+    api: Shell, server: Backend, attacks: Attacks, request_text: str
+) -> None:
+    attacks.try_one()
+    done = api("credential", "git", "api", "get", given=request_text.replace("{host}", server.url.partition("://")[2]))
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    "rest", ["?.evil.example", "#.evil.example", "\\.evil.example", "@evil.example", "\r.evil.example"]
+)
+def test_docker_and_kubectl_get_no_token_for_an_address_with_two_meanings(
+    api: Shell, server: Backend, attacks: Attacks, rest: str
+) -> None:
+    for address in (server.url + rest, server.url.partition("://")[2] + rest):
+        attacks.try_one()
+        assert "Secret" not in api("credential", "docker", "api", "get", given=address).stdout
+        attacks.try_one()
+        about = json.dumps({"spec": {"cluster": {"server": address}}})
+        asked = api("credential", "kubectl", "api", KUBERNETES_EXEC_INFO=about)
+        assert api.secrets()[0] not in asked.stdout

@@ -12,7 +12,8 @@ import pytest
 from tests.support.attacks import Attacks
 from tests.support.faces import FACES, PASSWORD
 from unbroken._base64 import encode
-from unbroken.server import Cookies, MemorySessionStore, Sessions
+from unbroken.server import Cookies, MemorySessionStore, ServerEvent, Sessions
+from unbroken.server.core.events import ReuseDetected
 
 SCRIPT = {"x-unbroken": "1"}
 REFRESH, ACCESS = "unbroken-refresh", "unbroken-access"
@@ -94,3 +95,53 @@ def test_a_junk_access_cookie_does_not_hinder_a_refresh(site: Site, attacks: Att
         attacks.try_one()
         response = site.refresh((ACCESS, junk), (REFRESH, ada[REFRESH]))
         assert (response.status_code, response.json().get("sid")) == (200, site.sid_of("ada"))
+
+
+def test_used_cookies_of_one_session_are_what_the_newest_of_them_is(site: Site, attacks: Attacks) -> None:
+    """A thief plants what he has copied long ago, twice; or a browser that has lost a response has a leftover."""
+    events: list[ServerEvent] = []
+    site.sessions.add_listener(events.append)
+    for order in permutations(range(3)):
+        attacks.try_one()
+        tokens = _generations(site, "ada", 5)
+        copied = [tokens[number] for number in order]
+        response = site.refresh(*((REFRESH, token) for token in copied))
+        assert (response.status_code, response.json()["reason"]) == (400, "reuse"), "as one of them alone would be"
+        assert not site.sessions.list_sessions("ada")
+        assert isinstance(events[-2], ReuseDetected)
+        assert events[-2].subject == "ada"
+    for order in permutations(range(3)):
+        attacks.try_one()
+        tokens = _generations(site, "ada", 3)  # the response that had the newest is lost
+        response = site.refresh(*((REFRESH, tokens[number]) for number in order))
+        assert (response.status_code, response.json()["refresh_seq"]) == (200, 3), response.text
+        site.sessions.revoke_subject("ada")
+
+
+def test_the_newest_usable_cookie_of_one_session_counts(site: Site, attacks: Attacks) -> None:
+    for order in permutations(range(3)):
+        attacks.try_one()
+        tokens = _generations(site, "ada", 2, pause=1.0)  # all of them are good: within the grace
+        response = site.refresh(*((REFRESH, tokens[number]) for number in order))
+        assert (response.status_code, response.json()["refresh_seq"]) == (200, 3)
+        site.sessions.revoke_subject("ada")
+
+
+def test_a_leftover_of_a_session_that_has_expired_hinders_nobody(site: Site, attacks: Attacks) -> None:
+    [old] = _generations(site, "ada", 0)
+    site.now[0] += site.sessions.policy.refresh_ttl + 1.0
+    [own] = _generations(site, "ada", 0)
+    for pair in ((old, own), (own, old)):
+        attacks.try_one()
+        response = site.refresh(*((REFRESH, token) for token in pair))
+        assert response.status_code == 200, response.text
+
+
+def _generations(site: Site, name: str, number: int, pause: float = 60.0) -> list[str]:
+    """Return the refresh tokens of a new session that was refreshed so often."""
+    tokens = [site.sessions.create(name).refresh_token or ""]
+    for _ in range(number):
+        site.now[0] += pause
+        tokens.append(site.sessions.refresh(tokens[-1]).refresh_token or "")
+    site.now[0] += pause
+    return tokens

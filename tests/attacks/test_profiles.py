@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from mcp.shared.auth import OAuthClientInformationFull, OAuthMetadata, OAuthToken
 
 from tests.support.mcp_visitor import METADATA
 from tests.support.strict_server import StrictServer
-from unbroken import InvalidRequest, Session, SessionOver, TryLater
+from unbroken import ConfigurationError, InvalidRequest, Session, SessionOver, TryLater
 from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import Profile, delete_profile, save_profile, token_store
 from unbroken.mcp import OAuthProvider, ProfileTokenStorage
@@ -109,3 +111,61 @@ def test_another_server_than_that_of_mcp_gets_neither_token_nor_login(
     attacks.try_one()
     asyncio.run(visit())
     assert [(str(one.url), one.headers.get("authorization")) for one in came] == [("https://evil.example/a", None)]
+
+
+NEIGHBOURS = {  # of servers at one origin: where the name was logged in, its resource, where it is used, whether it may
+    "another path": ("https://mcp.example/a", "", "https://mcp.example/b", False),
+    "a longer name": ("https://mcp.example/a", "", "https://mcp.example/ab", False),
+    "above": ("https://mcp.example/a", "", "https://mcp.example/", False),
+    "dots": ("https://mcp.example/a", "", "https://mcp.example/a/../b", False),
+    "another port": ("https://mcp.example/a", "", "https://mcp.example:8443/a", False),
+    "another resource": ("https://mcp.example", "https://mcp.example/a", "https://mcp.example/b", False),
+    "itself": ("https://mcp.example/a", "", "https://mcp.example/a/", True),
+    "below": ("https://mcp.example/", "", "https://mcp.example/a", True),
+    "one resource": ("https://mcp.example/a", "https://mcp.example/", "https://mcp.example/b", True),
+    "an audience": ("https://mcp.example/a", "urn:tools", "https://mcp.example/a", True),
+}
+
+
+@pytest.mark.parametrize(("url", "resource", "used_at", "may"), NEIGHBOURS.values(), ids=NEIGHBOURS)
+def test_a_neighbour_at_the_same_origin_gets_no_token(
+    folder: Path, attacks: Any, url: str, resource: str, used_at: str, may: bool
+) -> None:
+    profile = Profile("api", url, kind="oauth2", token_endpoint="https://mcp.example/token", resource=resource)
+    save_profile(profile)
+    ProfileSession(profile, token_store("api")).import_tokens({"access_token": "secret", "expires_in": 3600})
+    came: list[httpx2.Request] = []
+
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        came.append(request)
+        return httpx2.Response(200)
+
+    async def visit() -> None:
+        auth = OAuthProvider("api", used_at, METADATA)
+        async with httpx2.AsyncClient(auth=auth, transport=httpx2.MockTransport(respond)) as client:
+            await client.get(used_at)
+
+    attacks.try_one()
+    with nullcontext() if may else pytest.raises(ConfigurationError, match=r"api is a session at .*: use another name"):
+        asyncio.run(visit())
+    assert [one.headers.get("authorization") for one in came] == (["Bearer secret"] if may else [])
+
+
+BAD_LOGINS = {
+    "a token with a line break": ("https://mcp.example/token", "a\r\nx: y"),
+    "a token that is not ASCII": ("https://mcp.example/token", "\u212a"),
+    "an endpoint in the clear": ("http://mcp.example/token", "a"),
+}
+
+
+@pytest.mark.parametrize(("endpoint", "token"), BAD_LOGINS.values(), ids=BAD_LOGINS)
+def test_a_login_that_cannot_be_used_leaves_nothing(folder: Path, attacks: Any, endpoint: str, token: str) -> None:
+    auth = OAuthProvider("api", "https://mcp.example/mcp", METADATA)
+    auth.context.client_info = OAuthClientInformationFull(client_id="c", redirect_uris=METADATA.redirect_uris)
+    auth.context.oauth_metadata = OAuthMetadata(
+        issuer="https://mcp.example", authorization_endpoint="https://mcp.example/authorize", token_endpoint=endpoint
+    )
+    attacks.try_one()
+    with pytest.raises(ConfigurationError):
+        asyncio.run(auth.context.storage.set_tokens(OAuthToken(access_token=token)))
+    assert not folder.exists() or [path.name for path in folder.iterdir() if "json" in path.name] == []

@@ -29,6 +29,7 @@ from tests.support.faces import FACES, PASSWORD
 from tests.support.proofs import LEFT_OUT, ClientKey, ath, b64
 from unbroken.errors import InvalidProof, InvalidToken
 from unbroken.server import MemorySessionStore, ProofPolicy, RequestProof, Sessions, SqliteSessionStore
+from unbroken.server.keys.proof_token import ProofReader
 from unbroken.server.proofs import replays
 
 URL = "https://id.example.org"
@@ -554,6 +555,18 @@ def test_strangers_fill_no_memory_at_all(target: Target, attacks: Attacks) -> No
         proof = stranger.proof("POST", URL + "/auth/token")
         assert target.http.post("/auth/token", data=form, headers={"dpop": proof}).status_code == 400
     assert len(target.sessions.proofs._replays) == before
+
+
+def test_strangers_fill_the_memory_of_keys_with_nothing_long(attacks: Attacks, size: Callable[[int, int], int]) -> None:
+    reader, key = ProofReader(), ClientKey("Ed25519")
+    claims = json.dumps({"jti": "j", "htm": "GET", "htu": URL, "iat": 1}).encode()
+    for number in range(size(100, 20_000)):
+        attacks.try_one()
+        jwk = {**key.jwk, "kid": f"{number}-" + "x" * 2000}
+        reader.read(key.sign(json.dumps({"typ": "dpop+jwt", "alg": "Ed25519", "jwk": jwk}).encode(), claims))
+    assert sum(map(len, reader._keys)) < 10_000
+    assert reader.read(key.proof("GET", URL)).jkt == key.jkt
+    assert len(reader._keys) == 1, "the header of an honest client is remembered"
 
 
 # ---- nonces ----------------------------------------------------------------------------------------------------------

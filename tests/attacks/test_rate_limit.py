@@ -283,6 +283,31 @@ def test_a_user_with_mfa_on_a_device_gets_in_while_codes_are_guessed(attacks: At
     assert step(ABROAD, "42", device).status == 200
 
 
+def test_a_traveller_with_mfa_gets_in_while_codes_are_guessed_all_day(attacks: Attacks, size: Size) -> None:
+    """Who guesses knows the password. The traveller has a new device, and comes from a new network each time."""
+    codes: list[str] = []
+
+    def verify_mfa(_subject: str, _kind: str, code: str) -> bool:
+        codes.append(code)
+        return code == "42"
+
+    town = Town(verify_mfa=verify_mfa)
+
+    def step(ip: str, code: str) -> int:
+        pending = json.loads(town.login("user-mfa", RIGHT, ip).body)
+        return town.post("/auth/login/step", ip, mfa_token=pending["mfa_token"], code=code).status
+
+    seconds, statuses = size(7200, 86400), list[int]()
+    for second in range(0, seconds, 5):
+        town.clock.now += 5
+        attacks.try_one()
+        step(BOTNET[second // 5 % len(BOTNET)], "wrong")
+        if second % 1200 == 1195:
+            statuses.append(step(f"203.0.113.{second // 1200 % 250}", "42"))
+    assert set(statuses[2:]) == {200}, "at first the guessers are new everywhere too"
+    assert len(codes) < 2 * (10 + seconds / 60) + len(statuses) + 2, "and the guesses stay few"
+
+
 @pytest.mark.parametrize("home", [HOME, "2001:db8:7:1::5"])
 def test_who_knows_the_password_does_not_use_up_the_codes_of_a_user_at_home(
     town: Town, home: str, attacks: Attacks

@@ -178,3 +178,96 @@ def test_a_login_during_the_removal_leaves_no_session(sessions: Sessions, attack
     attacks.try_one()
     assert post(Endpoints(sessions, authenticate), "/auth/login", username=name, password="one").status == 401
     assert sessions.list_sessions(name) == []
+
+
+# ---- passwords that are changed behind the server's back -------------------------------------------------------------
+
+
+def test_a_password_that_another_program_changes_ends_the_sessions_at_their_next_refresh(
+    sessions: Sessions, attacks: Attacks
+) -> None:
+    ada, bob = uuid4().hex, uuid4().hex
+    stamps = {ada: "one", bob: "one"}
+    endpoints = Endpoints(
+        sessions, lambda name, password: name if password == stamps[name] else None, security_stamp=stamps.get
+    )
+
+    def tokens(name: str) -> str:
+        return str(
+            json.loads(post(endpoints, "/auth/login", username=name, password=stamps[name]).body)["refresh_token"]
+        )
+
+    thief, others, own = tokens(ada), tokens(bob), sessions.create(ada).refresh_token or ""
+    again = json.loads(post(endpoints, "/auth/refresh", refresh_token=thief).body)["refresh_token"]
+    stamps[ada] = "two"
+    newer = tokens(ada)
+    for token in (again, thief):
+        attacks.try_one()
+        response = post(endpoints, "/auth/refresh", refresh_token=token)
+        assert (response.status, json.loads(response.body)["reason"]) == (400, "revoked")
+    del stamps[bob]  # the directory has no stamp for now
+    for token in (others, newer, own):  # the last one was begun by the application, without a stamp
+        assert post(endpoints, "/auth/refresh", refresh_token=token).status == 200
+
+
+def test_a_code_for_a_password_that_was_changed_behind_the_servers_back_opens_nothing(
+    sessions: Sessions, attacks: Attacks
+) -> None:
+    ada = uuid4().hex
+    stamps = {ada: "one"}
+    endpoints = Endpoints(
+        sessions,
+        lambda name, _password: MfaRequired(name),
+        verify_mfa=lambda _subject, _kind, code: code == "42",
+        security_stamp=stamps.get,
+    )
+    waiting = json.loads(post(endpoints, "/auth/login", username=ada, password="one").body)["mfa_token"]
+    stamps[ada] = "two"
+    attacks.try_one()
+    response = post(endpoints, "/auth/login/step", mfa_token=waiting, code="42")
+    assert (response.status, json.loads(response.body)["reason"]) == (401, "mfa_token")
+    assert sessions.list_sessions(ada) == []
+
+
+def test_a_stamp_that_changes_during_the_login_ends_the_session_at_its_refresh_at_the_latest(
+    sessions: Sessions, attacks: Attacks
+) -> None:
+    ada = uuid4().hex
+    stamps = {ada: "one"}
+
+    def authenticate(name: str, _password: str) -> str:
+        return name
+
+    def stamp(subject: str) -> str:
+        found, stamps[ada] = stamps[subject], "two"
+        return found
+
+    endpoints = Endpoints(sessions, authenticate, security_stamp=stamp)
+    token = json.loads(post(endpoints, "/auth/login", username=ada, password="one").body)["refresh_token"]
+    attacks.try_one()
+    assert json.loads(post(endpoints, "/auth/refresh", refresh_token=token).body)["reason"] == "revoked"
+
+
+@pytest.mark.parametrize("answer", [7, b"bytes", ["list"], RuntimeError("the directory is down")])
+def test_a_stamp_that_cannot_be_taken_ends_and_begins_nothing(
+    sessions: Sessions, attacks: Attacks, answer: Any
+) -> None:
+    ada, answers = uuid4().hex, list[Any](["one"])
+
+    def stamp(_subject: str) -> Any:
+        if isinstance(answers[-1], Exception):
+            raise answers[-1]
+        return answers[-1]
+
+    endpoints = Endpoints(sessions, lambda name, _password: name, security_stamp=stamp)
+    token = json.loads(post(endpoints, "/auth/login", username=ada, password="one").body)["refresh_token"]
+    answers.append(answer)
+    for path, fields in (
+        ("/auth/refresh", {"refresh_token": token}),
+        ("/auth/login", {"username": ada, "password": "one"}),
+    ):
+        attacks.try_one()
+        assert post(endpoints, path, **fields).status == 503
+    assert len(sessions.list_sessions(ada)) == 1
+    answers.append("one")
+    assert post(endpoints, "/auth/refresh", refresh_token=token).status == 200

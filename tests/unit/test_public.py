@@ -70,7 +70,8 @@ NAMES = {
     "unbroken.verifier": "Claims Introspection ProofPolicy RequestProof RevocationCheck RevocationFeed Verifier",
     "unbroken.flask": "Auth Bearer current_claims",
     "unbroken.django": """
-        AccessTokenRequired access_token_required authenticate_user current_claims is_active_user sessions user_of
+        AccessTokenRequired access_token_required authenticate_user current_claims is_active_user security_stamp_of
+        sessions user_of
     """,
     "unbroken.django.middleware": "AccessTokenMiddleware",
     "unbroken.django.rest": "AccessTokenAuthentication HasScope requires_scope",

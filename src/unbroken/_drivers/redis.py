@@ -28,7 +28,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError
 from redis.retry import Retry
 
-from unbroken._concurrency import in_sync_context, run_sync
+from unbroken._concurrency import ForkGate, in_sync_context, run_sync
 from unbroken._drivers.event_loops import asyncio_loop, in_worker_thread
 from unbroken._drivers.redis_clients import BlockingClient, Command, LoopClient, RedisClient, Subscriber
 from unbroken._drivers.redis_errors import DEFINITE, ServerInfo, translating_errors
@@ -39,6 +39,7 @@ __all__ = ["Command", "RedisDriver", "Subscriber", "script"]
 MAX_CONNECTIONS = 32  # of one event loop, or of all threads
 WAITAOF_SHARE = 0.9  # of the timeout: the server must respond before the socket times out
 _scripts: dict[str, str] = {}  # source by name
+_gate = ForkGate()
 
 
 def script(source: str) -> str:
@@ -148,7 +149,14 @@ class RedisDriver:
         return found
 
     def _connect(self, clients: Any, cluster_clients: Any) -> Any:
-        """Return a client of redis-py: of its blocking or of its asyncio modules."""
+        """Return a client of redis-py: of its blocking or of its asyncio modules.
+
+        A lock of the whole process is held when one is made, so that a fork waits (rule 4).
+        """
+        with _gate:
+            return self._new_client(clients, cluster_clients)
+
+    def _new_client(self, clients: Any, cluster_clients: Any) -> Any:
         settings: dict[str, Any] = {
             "socket_timeout": self._timeout,
             "socket_connect_timeout": self._timeout,

@@ -19,14 +19,14 @@
 4. The endpoints, and views behind ``access_token_required``, need no CSRF token: no browser sends a bearer token by
    itself, and cookies are checked where they are read (``server/http/cookies.py`` rule 3).
 5. ``sessions()`` lists and revokes sessions and rotates keys. For functions of your own in the setting:
-   ``authenticate_user``, ``is_active_user`` and ``user_of``.
+   ``authenticate_user``, ``is_active_user``, ``security_stamp_of`` and ``user_of``.
 6. For Django REST framework: ``unbroken.django.rest``. For ``django.contrib.auth.authenticate``:
    ``unbroken.django.backends.AccessTokenBackend``.
 """
 
 from unbroken.django.claims import AccessTokenRequired, current_claims
 from unbroken.django.decorators import access_token_required
-from unbroken.django.runtime import authenticate_user, is_active_user, sessions, user_of
+from unbroken.django.runtime import authenticate_user, is_active_user, security_stamp_of, sessions, user_of
 
 __all__ = [
     "AccessTokenRequired",
@@ -34,6 +34,7 @@ __all__ = [
     "authenticate_user",
     "current_claims",
     "is_active_user",
+    "security_stamp_of",
     "sessions",
     "user_of",
 ]

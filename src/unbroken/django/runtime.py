@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from unbroken._concurrency import ForkFreeLock
 from unbroken.django.conf import Settings, read_setting
 from unbroken.django.users import Users, with_fresh_connection
 from unbroken.errors import ConfigurationError
@@ -19,9 +19,19 @@ from unbroken.server.sessions import Sessions
 from unbroken.server.stores import SessionStore, open_store
 from unbroken.server.stores.memory import MemorySessionStore
 
-__all__ = ["Runtime", "authenticate_user", "is_active_user", "reset", "route_table", "runtime", "sessions", "user_of"]
+__all__ = [
+    "Runtime",
+    "authenticate_user",
+    "is_active_user",
+    "reset",
+    "route_table",
+    "runtime",
+    "security_stamp_of",
+    "sessions",
+    "user_of",
+]
 
-_lock = threading.Lock()
+_lock = ForkFreeLock()
 _runtimes: list[Runtime] = []  # none, or the one of this process; appended under the lock
 
 
@@ -49,6 +59,7 @@ class Runtime:
         options: Any = {name: with_fresh_connection(value) for name, value in setting.endpoints.items()}
         if setting.authenticate is None:
             options.setdefault("is_active", self.users.is_active)
+            options.setdefault("security_stamp", self.users.security_stamp)
         self._endpoints = Endpoints(self._sessions, authenticate, **options)
         self.authenticator = self._endpoints.authenticator
 
@@ -89,6 +100,11 @@ def authenticate_user(username: str, password: str) -> str | None:
 def is_active_user(subject: str) -> bool:
     """Return whether *subject* is an active Django user. For IS_ACTIVE beside an AUTHENTICATE of your own."""
     return runtime().users.is_active(subject)
+
+
+def security_stamp_of(subject: str) -> str | None:
+    """Return what changes with the password of a Django user. For SECURITY_STAMP beside an AUTHENTICATE of your own."""
+    return runtime().users.security_stamp(subject)
 
 
 def user_of(subject: str) -> Any:

@@ -13,10 +13,13 @@ from typing import Any
 
 from django.apps import apps
 from django.contrib import auth
+from django.contrib.auth.hashers import get_hasher, identify_hasher
 from django.db import transaction
 from django.db.models.signals import post_delete, post_save, pre_save
 
+from unbroken._concurrency import run_sync
 from unbroken.django.runtime import runtime
+from unbroken.server.login.security_stamp import restamp
 
 __all__ = ["watch_users"]
 
@@ -44,19 +47,49 @@ def _before_save(
     if raw or instance._state.adding or (update_fields is not None and not relevant & set(update_fields)):
         return
     before = type(instance)._base_manager.using(using).filter(pk=instance.pk).first()
-    if before is not None and _revokes(before, instance, update_fields):
+    if before is None:
+        return
+    if _is_rehash(before, instance, update_fields):
+        _restamp_on_commit(before, instance, using)
+    elif _revokes(before, instance):
         setattr(instance, REVOKES, runtime().users.subject_of(before))
 
 
-def _revokes(before: Any, after: Any, update_fields: Collection[str] | None) -> bool:
+def _is_rehash(before: Any, after: Any, update_fields: Collection[str] | None) -> bool:
+    """Return whether ``check_password`` saves the same password under a newer hash, and not a program another one.
+
+    It leaves a mark on the user, and does so only if the hash is one that Django no longer makes.
+    """
+    if set(update_fields or ()) != {"password"} or vars(after).get("_password", "") is not None:
+        return False
+    try:
+        hasher, newest = identify_hasher(before.password), get_hasher()
+    except (ValueError, TypeError):
+        return False
+    return bool(hasher.algorithm != newest.algorithm or newest.must_update(before.password))
+
+
+def _restamp_on_commit(before: Any, after: Any, using: str) -> None:
+    users, store = runtime().users, runtime().sessions.store
+    subject, old, new = users.subject_of(before), users.stamp_of(before), users.stamp_of(after)
+
+    def give() -> None:
+        try:
+            run_sync(restamp(store, subject, old, new))
+        except Exception:  # noqa: BLE001  # the newer hash is committed, whatever the error
+            _log.exception("the password of %r has a newer hash: its sessions end at their next refresh", subject)
+
+    transaction.on_commit(give, using=using)
+
+
+def _revokes(before: Any, after: Any) -> bool:
     """Return whether the change from *before* to *after* revokes the user's sessions."""
     users = runtime().users
     if users.subject_of(before) != users.subject_of(after) or (before.is_active and not after.is_active):
         return True
     if getattr(after, "_password", None) is not None:  # set_password was called
         return True
-    rehashed = update_fields is not None and set(update_fields) == {"password"}  # the same password, as Django saves it
-    return not rehashed and getattr(before, "password", None) != getattr(after, "password", None)
+    return bool(getattr(before, "password", None) != getattr(after, "password", None))
 
 
 def _after_save(*, instance: Any, using: str, **_: Any) -> None:

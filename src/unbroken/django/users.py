@@ -4,9 +4,9 @@
    rehashes passwords by itself. Backends get the request of the login, because some need it.
 2. One field identifies a user in tokens: the primary key, unless SUBJECT_FIELD names another. It must be unique.
 3. A changed password, ``is_active = False``, another value of that field, and a deletion revoke the user's sessions,
-   once the change is committed. ``QuerySet.update`` and ``bulk_update`` send no signals: after a password change by
-   them, call ``sessions().revoke_subject(subject)``. A user whom they deactivate is shut out all the same: cannot log
-   in, is never ``request.user``, does not pass ``access_token_required``, and loses the session at the next refresh.
+   once the change is committed. ``QuerySet.update``, ``bulk_update`` and SQL send no signals: a password that they
+   change ends the sessions at their next refresh (``login/security_stamp.py``), and so does ``is_active``. A user whom
+   they deactivate cannot log in, is never ``request.user`` and does not pass ``access_token_required``.
 4. A database that does not respond is "try later" for the client, and an error in the log.
 """
 
@@ -69,6 +69,26 @@ class Users:
     def is_active(self, subject: str) -> bool:
         """Return whether *subject* names an active user. Raise TryLater."""
         return _with_connection(lambda: self.get(subject) is not None)
+
+    def security_stamp(self, subject: str) -> str | None:
+        """Return what changes with the password of an active user; None without one. Raise TryLater."""
+
+        def find() -> str | None:
+            user = self.get(subject)
+            return None if user is None else self.stamp_of(user)
+
+        return _with_connection(find)
+
+    def stamp_of(self, user: Any) -> str:
+        """Return the hash of the password, as it is stored; or what the project's user model says instead of it.
+
+        Django's own ``get_session_auth_hash`` adds SECRET_KEY, which may change while the password stays.
+        """
+        from django.contrib.auth.base_user import AbstractBaseUser  # noqa: PLC0415  # models exist only later
+
+        own = getattr(type(user), "get_session_auth_hash", AbstractBaseUser.get_session_auth_hash)
+        is_default = own is AbstractBaseUser.get_session_auth_hash
+        return str(getattr(user, "password", "") if is_default else user.get_session_auth_hash())
 
     def subject_of(self, user: Any) -> str:
         """Return the subject that tokens call *user* by."""

@@ -205,17 +205,21 @@ class RevocationListener:
 
     def __init__(self, subscribe: Callable[[], Notifications | None], refresh: Callable[[], object]) -> None:
         self._subscribe, self._refresh = subscribe, weakref.WeakMethod(refresh)
-        self._lock = threading.Lock()
+        self.reset_after_fork()
+        register_fork_aware(self)
         self._pid = 0  # of the process that the thread belongs to; 0 before there is one
         self._thread: _ListenerThread | None = None
         self._has_warned = False
+
+    def reset_after_fork(self) -> None:
+        """Replace the lock, which a thread of the parent may have held; ``start`` does the rest."""
+        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Start the thread, if the store sends notifications and this process has no thread yet (rule 7)."""
         if self._pid == os.getpid():
             return
-        if self._pid:  # forked: a thread of the parent may have held the lock
-            self._lock = threading.Lock()
+        if self._pid:  # forked
             _listeners_of_parents.append(self._thread)
         with self._lock:
             if self._pid == os.getpid():

@@ -115,10 +115,13 @@ def test_an_ill_server_is_told_once_and_the_last_token_stays(shell: Shell) -> No
         assert server.alarms() == 0
 
 
-def test_what_a_killed_one_left_is_replaced(api: Shell) -> None:
+def test_what_a_killed_one_left_is_replaced(api: Shell, server: Backend) -> None:
     with background(api, "token", "api", "--watch", "token") as watcher:
         watcher.end(signal.SIGKILL)
-    (api.home / "token").write_text("an-older-token\n")
+    left = (api.home / "token").read_text()
+    server.expire()
+    assert api("fetch", "api", server.url + "/echo").returncode == 0
+    assert left != api.secrets()[0] + "\n"
     with background(api, "token", "api", "--watch", "token"):
         assert (api.home / "token").read_text() == api.secrets()[0] + "\n"
 

@@ -297,8 +297,6 @@ def test_an_old_refresh_cookie_beside_the_newest_is_not_taken_for_reuse(site: Si
     site.now[0] += 60
     response = httpx2.post(site.url + "/auth/refresh", headers=cookies(tokens[0], tokens[-1]), timeout=30)
     assert (response.status_code, response.json()["refresh_seq"]) == (200, 4)
-    stale = httpx2.post(site.url + "/auth/refresh", headers=cookies(tokens[0], tokens[1]), timeout=30)
-    assert error(stale) == (400, "invalid_request", "ambiguous_cookies")
     assert site.sessions.list_sessions("shadow"), "it was not taken for a theft"
 
 

@@ -150,6 +150,7 @@ rows = st.builds(
     idle_expires_at=st.sampled_from([NOW, NOW + 1, 900.0]),
     expires_at=st.sampled_from([NOW, NOW + 1, 1200.0]),
     jkt=st.none() | st.just(b"k" * 32),
+    stamp=st.none() | st.just(b"s" * 16),
 )
 tokens = st.builds(
     PresentedToken,
@@ -203,6 +204,7 @@ def test_a_session_row_is_read_as_it_was_written(store: Any) -> None:
         issuer="https://id.example.com",
         audience="shop",
         jkt=bytes(range(32)),
+        stamp=bytes(range(16)),
     )
     store.insert(full)
     assert store.read(full.key) == full

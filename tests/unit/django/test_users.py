@@ -138,6 +138,18 @@ def new_hash(user: Any) -> None:
     user.save()
 
 
+def new_hash_alone(user: Any) -> None:
+    user.password = make_password("another")
+    user.save(update_fields=["password"])
+
+
+def new_hash_after_another_change(user: Any) -> None:
+    User.objects.filter(pk=user.pk).update(password=make_password("another", hasher="pbkdf2_sha256"))
+    user.refresh_from_db()
+    user.password = make_password("a third")
+    user.save(update_fields=["password"])
+
+
 def no_password(user: Any) -> None:
     user.set_unusable_password()
     user.save()
@@ -157,7 +169,18 @@ def deleted_in_bulk(user: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [new_password, new_password_alone, new_hash, no_password, deactivated, deleted, deleted_in_bulk]
+    "change",
+    [
+        new_password,
+        new_password_alone,
+        new_hash,
+        new_hash_alone,
+        new_hash_after_another_change,
+        no_password,
+        deactivated,
+        deleted,
+        deleted_in_bulk,
+    ],
 )
 def test_what_takes_a_user_away_ends_all_sessions_of_that_user_alone(ada: Any, change: Callable[[Any], None]) -> None:
     other = User.objects.create_user("grace", password=PASSWORD)
@@ -165,6 +188,74 @@ def test_what_takes_a_user_away_ends_all_sessions_of_that_user_alone(ada: Any, c
     change(ada)
     assert Client().get("/orders", headers=mine).json()["reason"] == "revoked"
     assert Client().get("/orders", headers=others).status_code == 200
+
+
+def tokens_of(http: httpx2.Client) -> str:
+    response = http.post("/auth/login", json=LOGIN)
+    assert response.status_code == 200, response.text
+    return str(response.json()["refresh_token"])
+
+
+def refreshed(http: httpx2.Client, token: str) -> httpx2.Response:
+    return http.post("/auth/refresh", json={"refresh_token": token})
+
+
+def by_update(user: Any) -> None:
+    User.objects.filter(pk=user.pk).update(password=make_password("another"))
+
+
+def by_bulk_update(user: Any) -> None:
+    user.password = make_password("another")
+    User.objects.bulk_update([user], ["password"])
+
+
+def by_sql(user: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE auth_user SET password = %s WHERE id = %s", [make_password("another"), user.pk])
+
+
+@pytest.mark.parametrize("change", [by_update, by_bulk_update, by_sql])
+def test_a_password_that_is_changed_without_a_signal_ends_the_sessions_at_their_refresh(
+    http: httpx2.Client, ada: Any, change: Callable[[Any], None]
+) -> None:
+    other = User.objects.create_user("grace", password=PASSWORD)
+    mine, others = tokens_of(http), http.post("/auth/login", json={**LOGIN, "username": "grace"}).json()
+    before = refreshed(http, mine).json()["refresh_token"]
+    change(ada)
+    response = refreshed(http, before)
+    assert (response.status_code, response.json()["reason"]) == (400, "revoked")
+    assert len(sessions().list_sessions(str(ada.pk))) == 0
+    assert refreshed(http, others["refresh_token"]).status_code == 200
+    assert other.check_password(PASSWORD)
+
+
+def test_a_newer_hash_of_the_same_password_ends_no_session_and_pardons_none(http: httpx2.Client, ada: Any) -> None:
+    old = make_password(PASSWORD, hasher="pbkdf2_sha256")
+    earlier = tokens_of(http)  # under another hash: for all that is known, another password
+    User.objects.filter(pk=ada.pk).update(password=old)
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.PBKDF2PasswordHasher"]):
+        mine = tokens_of(http)
+    tokens_of(http)  # replaces the hash
+    ada.refresh_from_db()
+    assert ada.password.startswith("md5$")
+    assert refreshed(http, mine).status_code == 200
+    assert refreshed(http, earlier).json()["reason"] == "revoked"
+
+
+def test_a_new_secret_key_of_the_project_ends_no_session(http: httpx2.Client) -> None:
+    token = tokens_of(http)
+    with override_settings(SECRET_KEY="another key for tests, long enough for HMAC"):
+        assert refreshed(http, token).status_code == 200
+
+
+@pytest.mark.parametrize("has_stamp", [True, False])
+def test_an_authenticate_of_ones_own_may_use_the_stamps_of_django(ada: Any, has_stamp: bool) -> None:
+    own = {"AUTHENTICATE": "unbroken.django.authenticate_user", "STORE": "memory:"}
+    with chosen(*PAGES, **own, **({"SECURITY_STAMP": "unbroken.django.security_stamp_of"} if has_stamp else {})):
+        token = Client().post("/auth/login", LOGIN, **JSON).json()["refresh_token"]
+        by_update(ada)
+        response = Client().post("/auth/refresh", {"refresh_token": token}, **JSON)
+        assert response.status_code == (400 if has_stamp else 200)
 
 
 def renamed(user: Any) -> None:

@@ -4,9 +4,12 @@
     docker   a program ``docker-credential-NAME``:  exec unbroken credential docker NAME "$@"
     kubectl  users[].user.exec:  command: unbroken  args: [credential, kubectl, NAME]
 
-1. A request for an address that is not an origin of the session gets no token.
-2. The session keeps its own tokens: credentials to store or erase are read and ignored.
-3. A session that is bound to a key gives these programs nothing: they send a token, and no proof (RFC 9449).
+1. A request for an address that is not an origin of the session gets no token. The address is one that has one meaning:
+   the program that asks has read it in its own way, and will send the token there.
+2. The request of git is read as git writes it: a line ends with LF alone, and no name comes twice. What holds a control
+   character gets no token: a URL could have smuggled a line into it (CVE-2024-52006).
+3. The session keeps its own tokens: credentials to store or erase are read and ignored.
+4. A session that is bound to a key gives these programs nothing: they send a token, and no proof (RFC 9449).
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ __all__ = ["credential"]
 user_option = option(
     "--username", default="oauth2", show_default=True, help="User name to return; the password is the token."
 )
+MAX_REQUEST_BYTES = 1 << 20
 action_argument = click.argument("action", metavar="ACTION")
 
 
@@ -51,16 +55,28 @@ def git(name: str, action: str, username: str) -> None:
 
     ACTION: get; git's other actions are ignored.
     """
-    fields = dict(line.rstrip("\r\n").partition("=")[::2] for line in sys.stdin if "=" in line)
-    if action != "get":
+    fields = _git_request(sys.stdin.buffer.read(MAX_REQUEST_BYTES))
+    if action != "get" or fields is None:
         return  # git's protocol: ignore unknown actions too
     with open_session(name) as (profile, session):
         refuse_bound(profile, "git")
-        if not _allows(session, f"{fields.get('protocol', '')}://{fields.get('host', '')}"):
+        host = fields.get("host", "")
+        if "/" in host or not _allows(session, f"{fields.get('protocol', '')}://{host}"):
             return
         tokens = session._authorize(fresh=True).tokens
     expiry = "" if tokens.expires_at is None else f"\npassword_expiry_utc={int(tokens.expires_at)}"
     say(f"username={fields.get('username') or username}\npassword={tokens.access_token}{expiry}")
+
+
+def _git_request(data: bytes) -> dict[str, str] | None:
+    """Return the values of a request; None for one that is no request of git's (rule 2)."""
+    text = data.decode("utf-8", "surrogateescape")
+    pairs = [line.partition("=")[::2] for line in text.split("\n") if "=" in line]
+    values = [(name, value) for name, value in pairs if not name.endswith("[]")]  # a list may come in many lines
+    fields = dict(values)
+    if len(fields) != len(values) or any(sign < " " or sign == "\x7f" for _, value in values for sign in value):
+        return None
+    return fields
 
 
 # ---- docker ------------------------------------------------------------------------------------------------------
@@ -161,6 +177,8 @@ def _expiration(tokens: Tokens) -> dict[str, str]:
 
 def _allows(session: Session, url: str) -> bool:
     """Return whether the tokens may be sent to *url*, which another program wrote (rule 1)."""
+    if any(sign in url for sign in "?#\\"):
+        return False
     try:
         scheme, host, port = origin_of(url)
     except (ValueError, ConfigurationError):

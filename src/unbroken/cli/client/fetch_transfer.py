@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import httpx2
@@ -33,10 +33,10 @@ class FetchRequest:
     """The request of a command line. *data*: texts, ``@FILE`` or ``-``, None without a body. *raw*: texts only."""
 
     method: str
-    url: str
-    headers: tuple[tuple[str, str], ...]
-    data: tuple[str, ...] | None
-    raw: tuple[str, ...]
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    data: tuple[str, ...] | None = field(repr=False)
+    raw: tuple[str, ...] = field(repr=False)
     output: str
     include: bool
     fail: bool

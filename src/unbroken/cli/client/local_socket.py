@@ -2,7 +2,8 @@
 
 1. The socket has mode 0600 from its first moment, and the folder is one that others may not write to. What is there
    already is replaced only if it is a socket of this user's that no process listens on.
-2. A lock file beside the socket is held by the process that listens: a socket without a holder is a left-over.
+2. A lock file beside the socket is held by the process that listens. A socket without a holder is a left-over, unless
+   another program listens there, such as an agent whose socket was named by mistake.
 3. The system says who connects (SO_PEERCRED, LOCAL_PEERCRED). A connection of another user's, root's too, is closed.
 """
 
@@ -46,12 +47,14 @@ def listening(path: Path) -> Iterator[socket.socket]:
     try:
         with locked_file(f"{path}.lock", 0.0):
             sock = _bound(path)
+            own = path.lstat()
             try:
                 yield sock
             finally:
                 sock.close()
                 with contextlib.suppress(OSError):
-                    os.unlink(path)
+                    if os.path.samestat(path.lstat(), own):  # else another program has put its own there
+                        os.unlink(path)
     except StoreBusy:
         raise ConfigurationError(f"another process listens at {path}: use that one, or --socket") from None
     except StoreUnavailable as error:
@@ -85,11 +88,26 @@ def _checked(path: Path) -> Path:
     return folder / path.name
 
 
+def _has_listener(path: Path) -> bool:
+    """Return whether a program listens at *path*, also one that has no time to accept connections."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fspath(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:  # a full backlog, or a socket of another type
+            return True
+        return True
+
+
 def _bound(path: Path) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         found = path.lstat()
         if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
             raise ConfigurationError(f"{path} exists and is not a socket of this user's: name another one")
+        if _has_listener(path):
+            raise ConfigurationError(f"another program listens at {path}: name another socket")
         os.unlink(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)

@@ -1,7 +1,9 @@
 """``unbroken token NAME --watch``: the access token in a file, or behind a socket, kept good until a signal ends it.
 
 1. The file has mode 0600 and is replaced as a whole, so that a reader gets one token, never a part. A file or a folder
-   of another user's, and a link, are refused (``_private_files.py``), and so is a file with other content than a token.
+   of another user's, and a link, are refused (``_private_files.py``). So is a file with any content that no watcher has
+   written there, at the start and later: it is neither replaced nor removed. The folder of the profiles has a record of
+   what watchers have written, by its hash.
 2. The token is refreshed before it expires, and replaced at once when another program has refreshed the session.
 3. At the end the file is removed: a token that is no longer kept good would be a wrong one later. After a kill -9 it
    stays, and the next watcher replaces it.
@@ -17,16 +19,16 @@ import os
 import signal
 import sys
 import threading
+from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
-from unbroken._http import is_safe_in_header
 from unbroken._private_files import read_private, replace_private, require_private_folder
 from unbroken.cli.client.broker import serve_sessions
 from unbroken.cli.client.profiles import refuse_bound, warn_if_bound
 from unbroken.cli.terminal import say
 from unbroken.client.profile_session import ProfileSession
-from unbroken.client.profiles import find_profile
+from unbroken.client.profiles import find_profile, prepare_folder
 from unbroken.errors import ConfigurationError, TryLater
 
 __all__ = ["watch"]
@@ -103,23 +105,27 @@ class TokenFile:
         self.path = folder / path.name
         self._lock, self._is_removed = threading.Lock(), False
         require_private_folder(folder)
+        self._record = _Record(self.path)
         self._content()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError, ConfigurationError):
             self._is_removed = True
+            self._content()  # that of another program is left
             os.unlink(self.path)
+            self._record.remove()
 
     def write(self, token: str) -> None:
         """Write *token* if it is not there, and the file was not removed."""
         data = token.encode() + b"\n"
         with self._lock:
-            if self._is_removed or self._content() == data:
+            if self._is_removed or (before := self._content()) == data:
                 return
             try:
+                self._record.write(before, data)  # first: after a kill -9 in between, either is known
                 replace_private(self.path, data)
             except OSError as error:
                 raise ConfigurationError(f"{WHAT} {self.path} cannot be written: {error.strerror}") from error
@@ -132,6 +138,37 @@ class TokenFile:
             return b""
         except OSError as error:
             raise ConfigurationError(f"{WHAT} {self.path} cannot be read: {error.strerror}") from error
-        if found.count(b"\n") > 1 or not is_safe_in_header(found.decode("latin-1").removesuffix("\n")):
-            raise ConfigurationError(f"{self.path} holds something else than a token: name another file")
+        if found and not self._record.has(found):
+            raise ConfigurationError(
+                f"{self.path} holds something else than a token that was written there before: "
+                "name another file, or remove it"
+            )
         return found
+
+
+class _Record:
+    """What watchers have written to the file at *path*: hashes of its last two contents (rule 1)."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = prepare_folder() / f"{sha256(os.fsencode(path)).hexdigest()}.watched"
+
+    def has(self, content: bytes) -> bool:
+        """Return whether a watcher has written *content*. Raise ConfigurationError if that cannot be found out."""
+        try:
+            return _hash(content) in read_private(self._file, "the record of the watched file").split()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise ConfigurationError(f"{self._file} cannot be read: {error.strerror}") from error
+
+    def write(self, *contents: bytes) -> None:
+        """Remember *contents*. Raise OSError."""
+        replace_private(self._file, b"\n".join(map(_hash, contents)))
+
+    def remove(self) -> None:
+        """Forget all. Raise OSError."""
+        os.unlink(self._file)
+
+
+def _hash(content: bytes) -> bytes:
+    return sha256(content).hexdigest().encode()

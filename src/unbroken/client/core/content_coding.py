@@ -26,6 +26,9 @@ class DecodedBody(NamedTuple):
     data: bytes
     is_whole: bool
 
+    def __repr__(self) -> str:
+        return f"<DecodedBody of {len(self.data)} bytes, is_whole={self.is_whole}>"
+
 
 UNREADABLE = DecodedBody(b"", False)
 

@@ -68,7 +68,7 @@ def read_device_code(dialect: Dialect, response: HttpResponse) -> DeviceCode:
     )  # the session allows it
     device_code, user_code = value_at(body, "device_code"), value_at(body, "user_code")
     if _oauth_error(response) or not 200 <= response.status < 300:
-        raise error_of(response)
+        raise error_of(response, dialect.client_secrets())
     if not isinstance(body, dict) or not isinstance(device_code, str) or not is_safe_in_header(device_code):
         raise BadResponse("the response of the server has no device code", field="device_code")
     if not isinstance(user_code, str) or not user_code or len(user_code) > MAX_USER_CODE_CHARS:

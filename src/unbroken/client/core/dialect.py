@@ -29,10 +29,11 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
-from urllib.parse import urlencode
+from urllib.parse import unquote_plus, urlencode
 
 from unbroken._arguments import checked_class
 from unbroken._http import (
@@ -228,6 +229,7 @@ INVALID_GRANT_STATUSES = frozenset({400, 401}) | frozenset(range(200, 300))  # s
 INVALID_GRANT = ResponseMatch(INVALID_GRANT_STATUSES, "error", frozenset({"invalid_grant"}))
 MAX_DESCRIPTION_CHARS = 300
 MAX_WORD_CHARS = 100
+MIN_SECRET_CHARS = 8  # a shorter secret may be a part of any word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,8 +367,9 @@ class Dialect:
         self, response: HttpResponse, *, idempotency_key: str = "", secrets: tuple[str, ...] = ()
     ) -> RefreshOutcome:
         """Return what *response* to a refresh with *idempotency_key* means. No error repeats *secrets*."""
+        secrets = (*secrets, *self.client_secrets())
         if self.ends_session.matches(response):
-            return GrantRejected(self._reason(response), _describe_error(response, secrets))
+            return GrantRejected(self._reason(response, secrets), _describe_error(response, secrets))
         if self.succeeded.matches(response):
             try:
                 granted = TokenResponse.from_response(response.parsed(), self.tokens)
@@ -378,12 +381,19 @@ class Dialect:
         why = _describe_error(response, secrets)
         return Indeterminate(why, response.status in (502, 504), retry_after_seconds(response))
 
-    def _reason(self, response: HttpResponse) -> str:
+    def client_secrets(self) -> tuple[str, ...]:
+        """Return what the client authenticates with, in each spelling in which a server may repeat it."""
+        found: list[str] = []
+        for template in filter(None, (self.refresh, self.login)):
+            found += [str(template.extra.get("client_secret") or ""), *_basic_secrets(template.headers)]
+        return tuple(dict.fromkeys(filter(None, found)))
+
+    def _reason(self, response: HttpResponse, secrets: tuple[str, ...]) -> str:
         """Return the word for why *response* ends the session."""
         word = value_at(response.parsed(), self.reason_field) if self.reason_field else None
         if not _is_word(word) and self.ends_session.field == "error":
             word = _oauth_error(response)
-        return str(word) if _is_word(word) else "invalid_grant"
+        return str(word) if _is_word(word) and not _has_secret(str(word), secrets) else "invalid_grant"
 
     # ---- login and logout --------------------------------------------------------------------------------------
 
@@ -408,6 +418,7 @@ class Dialect:
         """
         if challenge := _mfa_challenge(response):
             return challenge
+        secrets = (*secrets, *self.client_secrets())
         error = _oauth_error(response)
         if self.login_failed.matches(response) and error not in UNKNOWN_CLIENT_ERRORS:
             raise LoginRefused("the login was refused: wrong name or password")
@@ -493,12 +504,31 @@ def _oauth_error(response: HttpResponse) -> str:
 def _describe_error(response: HttpResponse, secrets: tuple[str, ...]) -> str:
     """Return status, ``error`` and ``error_description`` in words, without the *secrets* that a server may repeat."""
     error = _oauth_error(response)
+    error = "" if _has_secret(error, secrets) else error
     description = value_at(response.parsed(), "error_description")
-    for secret in filter(None, secrets):
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may be a part of another
         description = description.replace(secret, "…") if isinstance(description, str) else ""
     words = f", error {error!r}" if error else ""
     words += f": {said}" if error and (said := _readable(description)) else ""
     return f"the server responded with status {response.status}{words}"
+
+
+def _has_secret(word: str, secrets: tuple[str, ...]) -> bool:
+    """Return whether *word*, which a server has sent, is one of *secrets*, or contains one that is long enough."""
+    return any(secret == word or (len(secret) >= MIN_SECRET_CHARS and secret in word) for secret in secrets)
+
+
+def _basic_secrets(headers: Mapping[str, str]) -> list[str]:
+    """Return the secret in the credentials of HTTP Basic, and the credentials themselves; none without any."""
+    value = next((text for name, text in headers.items() if name.lower() == "authorization"), "")
+    scheme, _, credentials = value.partition(" ")
+    if scheme.lower() != "basic":
+        return []
+    try:
+        secret = b64decode(credentials).decode().partition(":")[2]
+    except ValueError:
+        return [credentials]
+    return [secret, unquote_plus(secret), credentials]
 
 
 def _is_word(value: object) -> bool:

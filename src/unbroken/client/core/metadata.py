@@ -22,6 +22,7 @@ from unbroken.errors import BadResponse, ConfigurationError
 __all__ = [
     "AuthorizationServer",
     "ProtectedResource",
+    "is_within",
     "read_authorization_server",
     "read_protected_resource",
     "resource_metadata_url",
@@ -207,7 +208,7 @@ def read_protected_resource(
     """Return resource, authorization servers, scopes and all metadata of the API at *url*. Raise BadResponse."""
     reader = _Reader(body, f"the metadata of {url.partition('?')[0]}", origin_of(url), allow_plain_http)
     resource = reader.url("resource")
-    if not resource or not _is_within(url, resource):  # rule 1
+    if not resource or not is_within(url, resource):  # rule 1
         raise BadResponse(
             f"the metadata is that of {resource[:200]!r}, not of {url.partition('?')[0]}", field="resource"
         )
@@ -219,8 +220,8 @@ def read_protected_resource(
     return resource, servers, reader.texts("scopes_supported"), reader.body
 
 
-def _is_within(url: str, resource: str) -> bool:
-    """Return whether *url* is *resource*, or below it."""
+def is_within(url: str, resource: str) -> bool:
+    """Return whether *url* is *resource*, or below it. Raise ConfigurationError for what is no http(s) URL."""
     if origin_of(url) != origin_of(resource):
         return False
     path, base = (urlsplit(one).path.rstrip("/") + "/" for one in (url, resource))

@@ -16,6 +16,7 @@ from unbroken.client.core.dialect import (
     TEMPORARY_ERRORS,
     Dialect,
     _describe_error,
+    _has_secret,
     _oauth_error,
     _readable,
     proof_refused,
@@ -73,7 +74,7 @@ def read_token_response(dialect: Dialect, response: HttpResponse, *, secrets: tu
         except BadResponse:
             if not error:  # rule 2
                 raise
-    raise error_of(response, secrets)
+    raise error_of(response, (*secrets, *dialect.client_secrets()))
 
 
 def error_of(response: HttpResponse, secrets: tuple[str, ...] = ()) -> UnbrokenError:
@@ -81,7 +82,9 @@ def error_of(response: HttpResponse, secrets: tuple[str, ...] = ()) -> UnbrokenE
     error, said = _oauth_error(response), _describe_error(response, secrets)
     if response.status == 429 or response.status >= 500 or error in TEMPORARY_ERRORS:
         return TryLater(said, retry_after=retry_after_seconds(response))
-    return proof_refused(said) if error in PROOF_ERRORS else refusal(error, said)
+    if error in PROOF_ERRORS:
+        return proof_refused(said)
+    return refusal("" if _has_secret(error, secrets) else error, said)
 
 
 def refusal(error: str, said: str) -> UnbrokenError:

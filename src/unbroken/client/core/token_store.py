@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from unbroken.tokens import Tokens
@@ -30,9 +30,9 @@ class StoredSession:
     version: int = 0
     epoch: int = 0
     tokens: Tokens | None = None
-    idempotency_key: str | None = None
+    idempotency_key: str | None = field(default=None, repr=False)
     over: str = ""
-    device_token: str = ""
+    device_token: str = field(default="", repr=False)
     begun_by: str = ""
     begun_at: float = 0.0
 

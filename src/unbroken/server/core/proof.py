@@ -67,6 +67,9 @@ class RequestProof(NamedTuple):
     is_websocket: bool = False
     spent: set[bytes] | None = None
 
+    def __repr__(self) -> str:
+        return f"<RequestProof {self.method} {self.path}>"
+
 
 class ProofClaims(NamedTuple):
     """The claims of a proof. Times are seconds since the Unix epoch."""

@@ -208,6 +208,7 @@ class SessionRow:
     ip: str = ""
     user_agent: str = ""
     jkt: bytes | None = None  # RFC 7638 thumbprint of the key that the session is bound to; None: it is not bound
+    stamp: bytes | None = None  # the hash of its subject's security stamp at the login; None: there was none
 
     @property
     def binding(self) -> SessionBinding:

@@ -24,7 +24,7 @@ __all__ = [
 
 MAX_LABEL_CHARS = 200
 MAX_IP_CHARS = 64
-NOT_SHOWN = ("issuer", "audience", "used_earlier_at", "coordinated", "jkt")
+NOT_SHOWN = ("issuer", "audience", "used_earlier_at", "coordinated", "jkt", "stamp")
 
 
 class Caller(NamedTuple):
@@ -40,6 +40,7 @@ class NewSession(NamedTuple):
     *coordinated*: the client stores the idempotency key of a refresh before it sends it, and shares it between its
     processes, as unbroken's own client does. Then an old refresh token is accepted only with the same key, and not for
     ``Policy.grace`` seconds. *jkt*: the RFC 7638 thumbprint of the key that the session is bound to; empty for none.
+    *stamp*: the hash of the subject's security stamp (``login/security_stamp.py``); empty for none.
     """
 
     client_id: str = FIRST_PARTY
@@ -47,6 +48,7 @@ class NewSession(NamedTuple):
     label: str = ""
     coordinated: bool = False
     jkt: str = ""
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class SessionInfo:
     used_earlier_at: float | None = field(default=None, compare=False, repr=False)  # for ``for_user``
     coordinated: bool = False
     jkt: str = ""
+    stamp: str = field(default="", compare=False, repr=False)  # the hash of the security stamp at the login
 
     def is_of(self, issuer: str, audience: str) -> bool:
         """Return whether this session belongs to *issuer* and *audience*; so does one that belongs to none yet."""
@@ -110,10 +113,15 @@ class SessionPage(NamedTuple):
 
 
 class RefreshInspection(NamedTuple):
-    """The session of a genuine refresh token. *is_usable*: a refresh with this token would succeed now."""
+    """The session of a genuine refresh token. *is_usable*: a refresh with this token would succeed now.
+
+    *generation* and *branch* are the token's place in its session: of two tokens the higher one is newer.
+    """
 
     session: SessionInfo
     is_usable: bool
+    generation: int = 0
+    branch: int = 0
 
 
 class Revocation(NamedTuple):
@@ -151,4 +159,5 @@ def session_info(row: SessionRow, used_at: float | None = None, idle_expires_at:
         row.used_earlier_at,
         row.coordinated,
         "" if row.jkt is None else _base64.encode(row.jkt),
+        "" if row.stamp is None else _base64.encode(row.stamp),
     )

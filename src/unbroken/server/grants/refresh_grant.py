@@ -140,7 +140,7 @@ class RefreshGrant:
             return None
         presented = PresentedToken(token.generation, token.branch, jkt=row.jkt)
         _, verdict = present(row, presented, now, self._policy)
-        return RefreshInspection(session_info(row), verdict in USABLE)
+        return RefreshInspection(session_info(row), verdict in USABLE, token.generation, token.branch)
 
     async def _refresh(
         self,

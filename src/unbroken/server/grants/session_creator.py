@@ -93,6 +93,7 @@ class SessionCreator:
             coordinated=new.coordinated,
             label=new.label[:MAX_LABEL_CHARS],
             jkt=_base64.decode(new.jkt) if new.jkt else None,
+            stamp=_base64.decode(new.stamp) if new.stamp else None,
             ip=caller.ip[:MAX_IP_CHARS],
             user_agent=compact_user_agent(caller.user_agent),
         )

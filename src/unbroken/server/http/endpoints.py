@@ -70,6 +70,7 @@ from unbroken.server.login.authenticator import Authenticate, Authenticator
 from unbroken.server.login.credential_check import CredentialCheck
 from unbroken.server.login.devices import DeviceTokens
 from unbroken.server.login.rate_limit import LoginRateLimiter, RateLimitPolicy
+from unbroken.server.login.security_stamp import SecurityStamps
 from unbroken.server.sessions import Sessions
 
 __all__ = ["Endpoints"]
@@ -96,10 +97,11 @@ class Endpoints:
         credentials = CredentialCheck(_rate_limiter(sessions, settings.rate_limit), sessions.notify)  # rule 4
         devices = DeviceTokens(sessions, settings.rate_limit.known_for) if settings.rate_limit else None
         application = Authenticator(authenticate, settings.scopes_of, settings.verify_mfa)
-        logins = LoginEndpoints(sessions, application, cookies, credentials, devices)
+        stamps = SecurityStamps(settings.security_stamp)
+        logins = LoginEndpoints(sessions, application, cookies, credentials, devices, stamps)
         groups = (
             logins,
-            TokenEndpoints(sessions, logins, cookies, application, settings),
+            TokenEndpoints(sessions, logins, cookies, application, settings, stamps),
             SessionEndpoints(sessions, self.authenticator, application, tickets=settings.tickets),
             IntrospectionEndpoints(sessions, self.authenticator),
             HealthEndpoints(sessions),

@@ -35,6 +35,7 @@ from unbroken.server.login.credential_check import CredentialCheck
 from unbroken.server.login.devices import DeviceTokens
 from unbroken.server.login.mfa import MfaTokens, PendingLogin, mfa_token_refused
 from unbroken.server.login.rate_limit import name_key, spelling_key
+from unbroken.server.login.security_stamp import SecurityStamps
 from unbroken.server.proofs.verification import VerifiedProof
 from unbroken.server.sessions import Sessions
 from unbroken.server.stores.base import run_in_worker
@@ -60,6 +61,9 @@ class _Login(NamedTuple):
     device: bytes  # the id of the device, if the account knows it
     proof: VerifiedProof | None
 
+    def __repr__(self) -> str:
+        return f"<_Login of {self.subject}>"
+
 
 class LoginEndpoints:
     """Logs in: checks the credentials, and creates the session."""
@@ -71,10 +75,11 @@ class LoginEndpoints:
         cookies: CookieTransport,
         credentials: CredentialCheck,
         devices: DeviceTokens | None,
+        stamps: SecurityStamps,
     ) -> None:
         self._sessions, self._authenticator = sessions, authenticator
         self._cookies, self._credentials, self._devices = cookies, credentials, devices
-        self._mfa_tokens = MfaTokens(sessions)
+        self._mfa_tokens, self._stamps = MfaTokens(sessions), stamps
         self.routes: tuple[Route, ...] = (Route("POST", "/login", self._login),)
         if authenticator.has_mfa:
             self.routes += (Route("POST", "/login/step", self._login_step),)
@@ -125,7 +130,10 @@ class LoginEndpoints:
         )
         scope = " ".join(dict.fromkeys(session.scope.split()))
         session = session._replace(
-            scope=scope, label=session.label or identity.label[:MAX_LABEL_CHARS], jkt=_jkt(proof)
+            scope=scope,
+            label=session.label or identity.label[:MAX_LABEL_CHARS],
+            jkt=_jkt(proof),
+            stamp=await self._stamps.take(identity.subject),
         )
         login = _Login(
             request.caller, name, password, account, spelling, started, identity.subject, session, device, proof
@@ -216,6 +224,8 @@ class LoginEndpoints:
         proof = await self._proof(request, pending.session.client_id)
         if _jkt(proof) != pending.session.jkt:  # rule 4
             raise refused("missing" if proof is None else "wrong_key")
+        if await self._stamps.has_changed(pending.subject, pending.session.stamp):  # rule 2
+            raise mfa_token_refused()
         await self._authenticator.check_scope(pending.subject, pending.session.scope)  # it may have been taken away
         account = marker_key(b"code", pending.subject.encode("utf-8", "replace"))
         _, attempt = await self._credentials.check(

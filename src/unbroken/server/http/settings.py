@@ -19,6 +19,7 @@ from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.origins import AllowedOrigins
 from unbroken.server.login.authenticator import IsActive, ScopesOf, VerifyMfa
 from unbroken.server.login.rate_limit import RateLimitPolicy
+from unbroken.server.login.security_stamp import SecurityStamp
 
 __all__ = ["EndpointOptions", "EndpointSettings", "suggestion"]
 
@@ -42,6 +43,7 @@ class EndpointOptions(TypedDict, total=False):
     scopes_of: ScopesOf | None
     verify_mfa: VerifyMfa | None
     is_active: IsActive | None
+    security_stamp: SecurityStamp | None
     rate_limit: RateLimitPolicy | bool | None
     cookies: Cookies | Literal["refresh", "both"] | bool | None
     tickets: bool
@@ -57,6 +59,7 @@ class EndpointSettings:
     scopes_of: ScopesOf | None = None  # the scope that a subject may ask for at login; None: no scope at all
     verify_mfa: VerifyMfa | None = None  # checks the code of a login for which ``authenticate`` returns MfaRequired
     is_active: IsActive | None = None  # called at each refresh: a subject that is inactive loses the session
+    security_stamp: SecurityStamp | None = None  # a text that changes with the subject's password; then sessions end
     rate_limit: RateLimitPolicy | None = RateLimitPolicy()  # how often credentials may be wrong; None: no limit
     cookies: Cookies | None = None  # lets clients keep their tokens in cookies; None: tokens in bodies only
     tickets: bool = True  # serve /ticket, for connections that a browser opens without headers
@@ -70,7 +73,7 @@ class EndpointSettings:
             "rate_limit must be a RateLimitPolicy, True or False": not _is_a(RateLimitPolicy, self.rate_limit),
             "cookies must be Cookies(...), 'refresh', 'both', True or False": not _is_a(Cookies, self.cookies),
         }
-        for name in ("scopes_of", "verify_mfa", "is_active"):
+        for name in ("scopes_of", "verify_mfa", "is_active", "security_stamp"):
             function = getattr(self, name)
             wrong[f"{name} must be a function"] = function is not None and not callable(function)
         if found := [words for words, is_wrong in wrong.items() if is_wrong]:

@@ -1,8 +1,9 @@
 """Refresh (RFC 6749 §6), logout, and token revocation (RFC 7009).
 
 1. New tokens come the way the refresh token came: in the body, or in cookies.
-2. Where the application tells whether a subject ``is_active``, a refresh asks it first. An inactive subject loses the
-   session; while the application cannot tell, the refresh token is not used up.
+2. Where the application tells whether a subject ``is_active``, and its ``security_stamp``, a refresh asks first. An
+   inactive subject loses the session, and so does one whose password has changed; while the application cannot tell,
+   the refresh token is not used up.
 3. A refresh names its client, and the token must be that client's (RFC 6749 §6); only the server's own client may leave
    out its id. A revocation that names another client is refused (RFC 7009 §2.1). Without a name it is carried out: who
    holds a token may always end its session.
@@ -18,6 +19,12 @@ The header ``Idempotency-Key`` of a refresh is a string of RFC 9651 §3.3.3
 7. What is neither is no key: the refresh goes on as one without a key, as with servers that do not know the header.
 8. The response repeats the key that counted. A client learns from it that it may repeat the request with that key. A
    server that knows no keys, or behind a proxy that drops them, repeats none.
+
+A browser may send several refresh cookies of one name (``cookies.py`` rule 5).
+
+9. Of several tokens of one session the newest that can be used counts, otherwise the newest: it is treated as if it had
+   come alone. So a response that got lost is made up for, and a token that was used long ago is reuse. Tokens of
+   sessions that are over count only where there are no others.
 """
 
 from __future__ import annotations
@@ -28,7 +35,7 @@ from typing import NoReturn
 
 from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
 from unbroken.server.core.rotation import FIRST_PARTY
-from unbroken.server.core.session_info import NewSession
+from unbroken.server.core.session_info import NewSession, RefreshInspection, SessionInfo
 from unbroken.server.grants.refresh_grant import MAX_IDEMPOTENCY_KEY_CHARS
 from unbroken.server.http.bodies import ErrorBody
 from unbroken.server.http.cookies import CookieTransport, ambiguous_cookies
@@ -43,7 +50,8 @@ from unbroken.server.http.messages import (
     text_field,
 )
 from unbroken.server.http.settings import EndpointSettings
-from unbroken.server.login.authenticator import Authenticator, IsActive, subject_is_active
+from unbroken.server.login.authenticator import Authenticator, subject_is_active
+from unbroken.server.login.security_stamp import SecurityStamps
 from unbroken.server.proofs.verification import VerifiedProof
 from unbroken.server.sessions import Sessions
 from unbroken.tokens import TokenResponse
@@ -68,9 +76,11 @@ class TokenEndpoints:
         cookies: CookieTransport,
         authenticator: Authenticator,
         settings: EndpointSettings,
+        stamps: SecurityStamps,
     ) -> None:
         self._sessions, self._logins, self._cookies = sessions, logins, cookies
         self._remaining_scope = authenticator.remaining_scope if settings.scopes_of else None
+        self._stamps, self._asks_first = stamps, bool(settings.is_active or settings.security_stamp)
         self._is_active, self._password_grant = settings.is_active, settings.password_grant
         self.routes = (
             Route("POST", "/token", self._token),
@@ -114,9 +124,8 @@ class TokenEndpoints:
         return _with_key(request, self._cookies.issue(request, granted))
 
     async def _usable_one(self, tokens: tuple[str, ...], logged_in: frozenset[str]) -> str:
-        """Return the one of several refresh tokens, from cookies of one name, that can be used now.
+        """Return the one of several refresh tokens, from cookies of one name, that is to be used (rule 9).
 
-        A wrong choice could revoke a session as if its token had been stolen, or move this browser to another user's.
         Raise InvalidRequest if they belong to several sessions that are alive, and for tokens of other sessions than
         those that the browser is *logged_in* to (``cookies.py`` rule 6).
         """
@@ -127,16 +136,20 @@ class TokenEndpoints:
             found = {token: about for token, about in found.items() if about.session.sid in logged_in}
             if not found:
                 raise ambiguous_cookies()
-        usable = {token: info for token, (info, is_usable) in found.items() if is_usable}
-        alive = {token: info for token, (info, _) in found.items() if info.revoked_at is None}
-        if len({info.sid for info in alive.values()}) > 1 or (not usable and len(alive) > 1):
+        alive = {token: about for token, about in found.items() if self._is_alive(about.session)}
+        if len({about.session.sid for about in alive.values()}) > 1:
             raise ambiguous_cookies()  # whether or not one is used up: beside another session's, that would be told
-        return next(iter(usable or alive or found), tokens[0])
+        candidates = alive or found
+        return max(candidates, key=lambda token: _rank(candidates[token]), default=tokens[0])
+
+    def _is_alive(self, session: SessionInfo) -> bool:
+        now = self._sessions.clock()
+        return session.revoked_at is None and now < min(session.idle_expires_at, session.expires_at)
 
     async def _refreshed(self, request: Request, token: str, client_id: str | None, scope: str | None) -> TokenResponse:
         proof = await self._proof(request, token, client_id)
-        if self._is_active is not None:
-            await self._revoke_if_inactive(self._is_active, token)
+        if self._asks_first:
+            await self._revoke_if_over(token)
         return await self._sessions.arefresh_within(
             token,
             self._remaining_scope,
@@ -160,12 +173,15 @@ class TokenEndpoints:
                 return None
         return await self._sessions.averify_proof(request.proof)
 
-    async def _revoke_if_inactive(self, is_active: IsActive, token: str) -> None:
-        """Revoke the session of *token* if its subject is inactive: then ``arefresh`` rejects the token (rule 2)."""
+    async def _revoke_if_over(self, token: str) -> None:
+        """Revoke the session of *token* if its subject is inactive, or has another password: then ``arefresh`` rejects
+        the token (rule 2).
+        """
         found = await self._sessions.ainspect_refresh(token)
         if found is None or found.session.revoked_at is not None:
             return
-        if not await subject_is_active(is_active, found.session.subject):
+        is_gone = self._is_active and not await subject_is_active(self._is_active, found.session.subject)
+        if is_gone or await self._stamps.is_over(found.session):
             await self._sessions.arevoke(found.session.sid)
 
     # ---- logout and revocation (rules 3 and 4) -------------------------------------------------------------------
@@ -206,6 +222,11 @@ class TokenEndpoints:
         proof = await self._proof_of_logout(request)
         await self._sessions.alogout(access_token=token, refresh_token=token, client_id=client_id, proof=proof)
         return Response(200, NO_STORE)
+
+
+def _rank(about: RefreshInspection) -> tuple[bool, int, int]:
+    """Return what tells which of several tokens of one session counts: the highest (rule 9)."""
+    return about.is_usable, about.generation, about.branch
 
 
 def _field_in_body(request: Request, name: str) -> str:

@@ -36,6 +36,7 @@ PROOF_ALGORITHMS = ("ES256", "Ed25519", "EdDSA")
 MAX_PROOF_CHARS = 4096
 MAX_JTI_CHARS = 256
 MAX_CACHED_KEYS = 10_000
+MAX_CACHED_HEAD_CHARS = 512  # a header has about 260; strangers make longer ones, and as many as they like
 MEMBER_BYTES = 32  # of a coordinate, and of an Ed25519 key
 SIGNATURE_BYTES = 64
 JWT_TYPE = "dpop+jwt"
@@ -93,7 +94,7 @@ class ProofReader:
         known = self._keys.get(head)
         jkt, verify = known or _key_of(json_object(_base64.decode(head)))
         verify(message.encode("ascii"), _base64.decode(signature))
-        if known is None:
+        if known is None and len(head) <= MAX_CACHED_HEAD_CHARS:
             self._keys.put(head, (jkt, verify))  # rule 4
         return SignedProof(jkt, _claims(json_object(_base64.decode(payload))))
 

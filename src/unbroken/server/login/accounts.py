@@ -68,6 +68,7 @@ class Accounts:
         self._hasher = hasher or PasswordHasher()
         self._dummies: dict[ParameterSet, str] = {}  # a hash of no account for each set of parameters (rule 1)
         self._dummies_until = float("-inf")  # on the monotonic clock
+        self._own_dummy = ""  # no ``cached_property``: before Python 3.12 its lock could be held by a forked parent
 
     def authenticate(self, username: str, password: str) -> str | None:
         """Return the subject of the account, or None if the name or the password is wrong."""
@@ -203,11 +204,12 @@ class Accounts:
             self._dummies_until = time.monotonic() + PARAMETERS_FRESH_SECONDS
         return self._dummies
 
-    @functools.cached_property
+    @property
     def _todays_dummy(self) -> str:
-        return self._hasher.hash("no account")
+        self._own_dummy = self._own_dummy or self._hasher.hash("no account")
+        return self._own_dummy
 
-    @functools.cached_property
+    @property
     def _todays(self) -> ParameterSet:
         """The parameters of new hashes."""
         return _parameters_of(self._todays_dummy) or ()

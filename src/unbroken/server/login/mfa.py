@@ -1,7 +1,7 @@
 """Logins that wait for the code of a second factor (MFA): the token between the right password and the right code.
 
 1. It is a single-purpose token (``keys/purpose_token.py``): no access token can be taken for it, nor it for an access
-   token. Its client can read nothing from it but the subject and what it has sent itself.
+   token. Its client can read nothing from it but the subject, a hash of its security stamp, and what it has sent.
 2. It is valid for five minutes and for one session. A wrong code does not use it up: the rate limit counts wrong codes
    by subject. A value that no server of ours has made costs the store nothing.
 3. Revoking all sessions of the subject voids it.
@@ -139,7 +139,7 @@ def _issued_key(token: str) -> bytes:
 def _new_session(about: Mapping[str, object]) -> NewSession:
     """Return what a login asked for. Raise one of ``MALFORMED_ERRORS``."""
     session = NewSession(**about)  # type: ignore[arg-type]  # checked below
-    for text in (session.client_id, session.scope, session.label, session.jkt):
+    for text in (session.client_id, session.scope, session.label, session.jkt, session.stamp):
         read_text(text)
     if not isinstance(session.coordinated, bool):
         raise TypeError

@@ -46,6 +46,9 @@ class _Key(NamedTuple):
     number: int
     secret: bytes
 
+    def __repr__(self) -> str:
+        return f"<_Key {self.number}>"
+
 
 class OwnNonceKey:
     """The one key of a service that has no keyring: *secret* is the same on all of its nodes."""

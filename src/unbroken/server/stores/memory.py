@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from unbroken._concurrency import register_fork_aware
 from unbroken.errors import ConfigurationError
 from unbroken.server.core import rotation
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionFacts, SessionRow
@@ -34,7 +35,8 @@ class MemorySessionStore:
     encryption_key_file = None  # the keys end with the process
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards all that follows
+        self.reset_after_fork()
+        register_fork_aware(self)
         self._rows: dict[bytes, SessionRow] = {}
         self._by_sid: dict[str, bytes] = {}
         self._by_subject: dict[str, dict[bytes, None]] = {}
@@ -45,6 +47,10 @@ class MemorySessionStore:
         self._revocations: deque[tuple[int, str, float]] = deque()  # number, sid, announce_until
         self._last_number = 0
         self._markers: dict[bytes, float] = {}  # the last one advanced is the last entry
+
+    def reset_after_fork(self) -> None:
+        """Replace the lock. A forked child has a copy of all sessions, and shares none of their changes."""
+        self._lock = threading.Lock()  # guards all the others
 
     def short_timeout(self) -> contextlib.nullcontext[None]:
         return contextlib.nullcontext()

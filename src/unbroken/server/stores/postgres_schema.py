@@ -88,7 +88,8 @@ ALTER TABLE unbroken_session
     ADD COLUMN used_earlier_at float8;
 """
 KEYS_OF_CLIENTS = "ALTER TABLE unbroken_session ADD COLUMN jkt bytea"  # NULL takes no space in a row
-STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS, UNREVOKED, PARTIES, KEYS_OF_CLIENTS)
+STAMPS = "ALTER TABLE unbroken_session ADD COLUMN stamp bytea"
+STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS, UNREVOKED, PARTIES, KEYS_OF_CLIENTS, STAMPS)
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")

@@ -57,11 +57,12 @@ CHANGING_FIELDS = {
     "revoked_why": "w",
     "evidence": "v",
     "jkt": "j",  # it never changes; in the hash it costs an unbound session nothing
+    "stamp": "c",
 }
 INTEGER_FIELDS = (
     "generation", "branch", "promoted_branch", "previous_promoted_branch", "first_used_branch", "shared_streak",
 )  # fmt: skip
-BYTES_FIELDS = ("idempotency_hash", "jkt")
+BYTES_FIELDS = ("idempotency_hash", "jkt", "stamp")
 TEXT_FIELDS = ("revoked_why", "evidence", "presenter")
 BOOL_FIELDS = ("idempotency_key_repeated", "shared")
 DEFAULTS = {"idempotency_key_repeated": False, "presenter": "", "shared": False, "shared_streak": 0}  # as empty
