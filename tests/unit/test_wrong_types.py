@@ -48,7 +48,7 @@ OF_FRAMEWORKS = """
     why_not_replayed no_auth challenge error_response current_claims claims_from_ticket require_scope running observe
     AccessTokenMiddleware BearerBackend EventListener Keyring is_foreign_token MemorySessionStore main CorruptRecord
     EndpointSettings Identity MfaRequired Account DatabaseLocked Notifications PresentedToken Schema SchemaVersion
-    SessionBinding StoreProblem StoreType StoreWrapper redact_url register_store store_type store_types
+    SessionBinding SessionFacts StoreProblem StoreType StoreWrapper redact_url register_store store_type store_types
     Verdict in_sync_context next_page_cursor page_position place_of present why_inactive
 """  # called by a framework, or with its objects; the inner side of a store; checked where they are used
 LEFT_OUT = frozenset(f"{VALUES} {PROTOCOLS} {OF_FRAMEWORKS}".split())

@@ -29,6 +29,19 @@ def test_a_challenged_request_is_served_by_one_refresh(server: Api, client: Clie
     assert (server.refreshes, len(server.seen)) == (1, 2)
 
 
+def test_a_request_that_is_not_challenged_starts_no_flow(
+    server: Api, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flows: list[object] = []
+    begin = Session._request_flow
+    monkeypatch.setattr(Session, "_request_flow", lambda *given: flows.append(given) or begin(*given))
+    assert client.request("GET", server.url + "/echo").status == 200
+    assert flows == []
+    server.expire()
+    assert client.request("GET", server.url + "/echo").status == 200
+    assert len(flows) == 1
+
+
 def test_fifty_challenges_at_once_make_one_refresh(server: Api, client: Client, pool: ThreadPoolExecutor) -> None:
     server.expire()
     with server.assert_one_refresh():

@@ -8,7 +8,7 @@ What is exported here is what a store in another package needs (``docs/extend/se
 """
 
 from unbroken._concurrency import in_sync_context
-from unbroken.server.core.rotation import PresentedToken, SessionBinding, Verdict, present, why_inactive
+from unbroken.server.core.rotation import PresentedToken, SessionBinding, SessionFacts, Verdict, present, why_inactive
 from unbroken.server.stores.base import (
     MAX_TRIMMED_SESSIONS,
     Account,
@@ -39,6 +39,7 @@ __all__ = [  # noqa: RUF022  # sorted as text, as everywhere
     "Schema",
     "SchemaVersion",
     "SessionBinding",
+    "SessionFacts",
     "SessionStore",
     "StoreProblem",
     "StoreType",
