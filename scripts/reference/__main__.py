@@ -11,5 +11,6 @@ if __name__ == "__main__":
     for path in () if "--check" in sys.argv else old:
         path.parent.mkdir(exist_ok=True)
         path.write_text(PAGES[path](), encoding="utf-8")
-    print(*(f"{path.name}: {'outdated' if '--check' in sys.argv else 'written'}" for path in old), sep="\n")
+    for path in old:
+        print(f"{path.name}: {'outdated' if '--check' in sys.argv else 'written'}")
     sys.exit(int("--check" in sys.argv and bool(old)))

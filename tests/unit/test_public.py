@@ -41,8 +41,8 @@ NAMES = {
     """,
     "unbroken.server": """
         Accounts Caller Claims Cookies Endpoints EventListener EventLog Identity KeyRecord Keyring
-        MemorySessionStore MfaRequired NewSession Policy ProofPolicy RateLimitPolicy RefreshInspection RequestProof
-        Revocation RevocationPage ServerEvent SessionInfo SessionPage SessionRow SessionStore Sessions
+        MemorySessionStore MfaRequired NewSession OldTokens Policy ProofPolicy RateLimitPolicy RefreshInspection
+        RequestProof Revocation RevocationPage ServerEvent SessionInfo SessionPage SessionRow SessionStore Sessions
         SqliteSessionStore Ticket VerifiedProof Webhook encrypted_keys open_store
     """,
     "unbroken.server.http": """
@@ -73,7 +73,7 @@ NAMES = {
         AccessTokenRequired access_token_required authenticate_user current_claims is_active_user sessions user_of
     """,
     "unbroken.django.middleware": "AccessTokenMiddleware",
-    "unbroken.django.rest": "AccessTokenAuthentication HasScope requires_scope",
+    "unbroken.django.rest": "AccessTokenAuthentication BesideAccessTokens HasScope requires_scope",
     "unbroken.prometheus": "observe observe_sessions",
     "unbroken.otel": "observe observe_sessions",
     "unbroken.testing": "LoopbackServer ManualClock Network running",

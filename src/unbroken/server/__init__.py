@@ -18,6 +18,7 @@ from unbroken.server.core.session_info import (
 from unbroken.server.grants.tickets import Ticket
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.endpoints import Endpoints
+from unbroken.server.http.old_tokens import OldTokens
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.keys.keyring import KeyRecord, Keyring
 from unbroken.server.listeners import EventLog
@@ -51,6 +52,7 @@ __all__ = [
     "MemorySessionStore",
     "MfaRequired",
     "NewSession",
+    "OldTokens",
     "Policy",
     "ProofPolicy",
     "RateLimitPolicy",

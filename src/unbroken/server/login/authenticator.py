@@ -38,6 +38,7 @@ __all__ = [
     "MfaRequired",
     "ScopesOf",
     "VerifyMfa",
+    "call_application",
     "subject_is_active",
 ]
 
@@ -95,7 +96,7 @@ class Authenticator:
     async def authenticate(self, name: str, password: str) -> Identity | MfaRequired:
         """Return who has this name and password. Raise LoginRefused, InvalidRequest, or TryLater."""
         self.check_length(name, password)
-        result = await _call_application("authenticate", LOGIN_POOL, self._authenticate, name, password)  # rule 2
+        result = await call_application("authenticate", LOGIN_POOL, self._authenticate, name, password)  # rule 2
         if not result:  # rule 5
             raise LoginRefused("wrong user name or password")
         identity = result if isinstance(result, Identity | MfaRequired) else Identity(result)
@@ -108,7 +109,7 @@ class Authenticator:
         """Raise LoginRefused for a wrong *code*; InvalidRequest for one that is too long; or TryLater."""
         if len(code) > MAX_CODE_CHARS:
             raise InvalidRequest(f"code has at most {MAX_CODE_CHARS} characters")
-        if self._verify_mfa is None or not await _call_application(
+        if self._verify_mfa is None or not await call_application(
             "verify_mfa", LOGIN_POOL, self._verify_mfa, subject, kind, code
         ):
             raise LoginRefused("wrong code", reason="code")
@@ -131,7 +132,7 @@ class Authenticator:
     async def _scopes_now(self, subject: str) -> set[str]:
         if self._scopes_of is None:
             return set()
-        found = await _call_application("scopes_of", STORE_POOL, self._scopes_of, subject)
+        found = await call_application("scopes_of", STORE_POOL, self._scopes_of, subject)
         if isinstance(found, str) or not isinstance(found, Iterable):
             raise ConfigurationError("scopes_of must return a list of words, such as ['read', 'write']")
         return set(found)
@@ -152,7 +153,7 @@ async def subject_is_active(is_active: IsActive, subject: str) -> bool:
     Raise ConfigurationError for a result that is not a bool: a function that forgets to return one must not log
     everybody out.
     """
-    result = await _call_application("is_active", STORE_POOL, is_active, subject)
+    result = await call_application("is_active", STORE_POOL, is_active, subject)
     if not isinstance(result, bool):
         raise ConfigurationError(f"is_active must return True or False, not {type(result).__name__}")
     return result
@@ -167,7 +168,7 @@ def _check_texts(identity: Identity | MfaRequired) -> None:
         raise ConfigurationError("authenticate must return a non-empty subject; subject, label, kind and hint are str")
 
 
-async def _call_application(what: str, pool: WorkerPool, function: Callable[..., Any], *args: str) -> Any:
+async def call_application(what: str, pool: WorkerPool, function: Callable[..., Any], *args: str) -> Any:
     """Return what the application's *function* returns. Raise TryLater for its own errors: they prove nothing."""
     try:
         return await pool.call(function, *args)
