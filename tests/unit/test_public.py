@@ -76,7 +76,7 @@ NAMES = {
     "unbroken.django.rest": "AccessTokenAuthentication BesideAccessTokens HasScope requires_scope",
     "unbroken.prometheus": "observe observe_sessions",
     "unbroken.otel": "observe observe_sessions",
-    "unbroken.testing": "LoopbackServer ManualClock Network running",
+    "unbroken.testing": "LoopbackServer ManualClock Network logged_in_as running",
     "unbroken.client.stores.codec": """
         CorruptRecord EncryptionKey SessionCodec key_from_environment key_from_keyring new_key
     """,

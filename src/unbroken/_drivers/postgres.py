@@ -70,9 +70,7 @@ class PostgresDriver:
     statement (rule 6), and may block. Connects at first use. Raises ConfigurationError for a malformed URL.
     """
 
-    def __init__(
-        self, url: str, *, tables: str = "", prepare: Callable[[PostgresDriver], None] | None = None
-    ) -> None:
+    def __init__(self, url: str, *, tables: str = "", prepare: Callable[[PostgresDriver], None] | None = None) -> None:
         url, self.schema = take_schema(url)
         self._conninfo, self.name, self._pool_size = parse_url(url)
         self._tables = re.compile(tables) if tables and self.schema else None

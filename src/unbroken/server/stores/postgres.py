@@ -46,10 +46,10 @@ CURSOR_START_RANGE = 2**16  # a cursor contains the start time of its server, mo
 class PostgresSessionStore:
     """Sessions, keys, accounts and markers in the PostgreSQL at *url* (``postgresql://``, or what else libpq reads).
 
-    ``?pool_size=20`` in the URL limits the connections of all threads, and of each event loop. ``?schema=sessions`` puts
-    the tables into that schema, which is made with them; else they are where the user's ``search_path`` says. Connects at first use,
-    which raises ConfigurationError for a schema of another version (rule 5). Raises ConfigurationError for a malformed
-    URL.
+    ``?pool_size=20`` in the URL limits the connections of all threads, and of each event loop. ``?schema=sessions``
+    puts the tables into that schema, which is made with them; else they are where the user's ``search_path`` says.
+    Connects at first use, which raises ConfigurationError for a schema of another version (rule 5). Raises
+    ConfigurationError for a malformed URL.
     """
 
     blocking = False  # it suspends where it can
