@@ -24,7 +24,12 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
-from flask import Blueprint, Flask, after_this_request, current_app, request
+try:
+    from flask import Blueprint, Flask, after_this_request, current_app, request
+except ModuleNotFoundError as error:
+    message = "unbroken.flask needs Flask: pip install 'unbroken[flask]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
+
 from flask.blueprints import BlueprintSetupState
 from flask.wrappers import Response as FlaskResponse
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, default_exceptions

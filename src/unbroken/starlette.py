@@ -28,7 +28,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, BaseUser
+try:
+    from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, BaseUser
+except ModuleNotFoundError as error:
+    message = "unbroken.starlette needs Starlette: pip install 'unbroken[starlette]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
+
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection

@@ -21,7 +21,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rest_framework.authentication import BaseAuthentication
+try:
+    from rest_framework.authentication import BaseAuthentication
+except ModuleNotFoundError as error:
+    message = "unbroken.django.rest needs Django REST framework: pip install 'unbroken[drf]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
+
 from rest_framework.exceptions import APIException, AuthenticationFailed, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request as RestRequest

@@ -3,6 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+try:
+    import joserfc as joserfc
+except ModuleNotFoundError as error:
+    message = "unbroken.server needs joserfc and more: pip install 'unbroken[server]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
+
 from unbroken.server.core.events import EventListener, ServerEvent
 from unbroken.server.core.proof import RequestProof
 from unbroken.server.core.rotation import Policy, SessionRow
