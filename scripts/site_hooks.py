@@ -58,9 +58,11 @@ def _site_path(path: str) -> str:
 def _linked_sources(files: Files) -> list[str]:
     """Return the paths of the source that pages link to, in the repository."""
     found = set()
-    for file in files.documentation_pages():
-        base = posixpath.dirname(_repository_path(file.src_uri))
-        for link in LINK.finditer(FENCE.sub("", file.content_string)):
+    pages = [(_repository_path(file.src_uri), file.content_string) for file in files.documentation_pages()]
+    pages.append(("README.md", (ROOT / "README.md").read_text("utf-8")))  # a package index shows it, with such links
+    for page, text in pages:
+        base = posixpath.dirname(page)
+        for link in LINK.finditer(FENCE.sub("", text)):
             path = posixpath.normpath(posixpath.join(base, link[2]))
             if not path.startswith("docs/") and path not in PROJECT and (ROOT / path).exists():
                 found.add(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,6 @@ from scripts.reference.markdown import NOTE, cell, code, table
 __all__ = ["page"]
 
 FOLDER = Path(unbroken.__file__).parent / "browser"
-FILES = {
-    "unbroken.d.ts": "unbroken",
-    "unbroken-core.d.ts": "unbroken/core",
-    "unbroken-axios.d.ts": "unbroken/axios",
-    "unbroken-stores.d.ts": "unbroken/stores",
-}
 INTRODUCTION = """What the module declares for TypeScript. [In the browser](../browser.md) explains it with examples.
 Times are in seconds; a name with `?` may be left out."""
 COMMENT = r"(?:/\*\*(?P<doc>(?:(?!\*/).)*)\*/\s*)?"
@@ -34,9 +29,16 @@ CODE = re.compile(r'^  \| "(?P<name>\w+)"(?: /\*\*(?P<doc>.*?)\*/)?', re.MULTILI
 def page() -> str:
     """Return the page: a section for each file, and a part for each declaration."""
     parts = ["# The browser module: all names", NOTE, INTRODUCTION]
-    for file, name in FILES.items():
+    for file, name in _files():
         parts += [f"## {name}", *_declarations((FOLDER / file).read_text("utf-8"))]
     return "\n\n".join(parts) + "\n"
+
+
+def _files() -> list[tuple[str, str]]:
+    """Return the files of types that the package for npm exports, and what programs import them as."""
+    package = json.loads((FOLDER / "package.json").read_text("utf-8"))
+    exports = [(name, one["types"]) for name, one in package["exports"].items() if "types" in one]
+    return [(types.removeprefix("./"), package["name"] + name.removeprefix(".")) for name, types in exports]
 
 
 def _declarations(text: str) -> Iterator[str]:

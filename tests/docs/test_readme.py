@@ -164,6 +164,8 @@ def is_page(path: str) -> bool:
     docs, project = ROOT / "docs", ROOT / f"{name.removeprefix('project/')}.md"
     if name.startswith("project/"):
         return project.is_file()
+    if name.startswith("source/"):
+        return (ROOT / name.removeprefix("source/")).is_file()
     return name == "" or any((docs / one).is_file() for one in (name, f"{name}.md", f"{name}/README.md"))
 
 

@@ -108,6 +108,12 @@ def test_the_site_has_llms_txt_and_the_picture(site: Path) -> None:
     assert "OTHER SERVICES" in (site / "index.html").read_text()
 
 
+def test_the_site_has_the_files_that_the_readme_links_to(site: Path) -> None:
+    links = re.findall(r"\]\((examples/[^)]*)\)", (ROOT / "README.md").read_text())
+    assert links
+    assert [link for link in links if not (site / "source" / link / "index.html").is_file()] == []
+
+
 # ---- what the reference must have ------------------------------------------------------------------------------------
 
 

@@ -67,7 +67,7 @@ class PostgresDriver:
 
     That is the limit of connections for all threads, and for each event loop. With ``?schema=name`` the *tables* of all
     statements are those of that schema (rule 7). *prepare* runs once before the first
-    statement (rule 6), and may block. Connects at first use. Raises ConfigurationError for a malformed URL.
+    statement (rule 6), and may block. Connects at first use. Raise ConfigurationError for a malformed URL.
     """
 
     def __init__(self, url: str, *, tables: str = "", prepare: Callable[[PostgresDriver], None] | None = None) -> None:

@@ -111,7 +111,7 @@ class AsyncConnection(psycopg.AsyncConnection[Any]):
 
 
 def take_schema(url: str) -> tuple[str, str]:
-    """Return *url* without ``?schema=name``, and the name; empty without one. Raises ConfigurationError."""
+    """Return *url* without ``?schema=name``, and the name; empty without one. Raise ConfigurationError."""
     found = re.search(r"[?&]schema=([^&]*)(&|$)", url)
     if found is None:
         return url, ""

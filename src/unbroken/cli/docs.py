@@ -53,7 +53,7 @@ def docs(page: str, words: str | None, only_path: bool) -> None:
 
 
 def _folder() -> Path:
-    """Return the folder of the pages. Raises ConfigurationError if this installation has none."""
+    """Return the folder of the pages. Raise ConfigurationError if this installation has none."""
     package = Path(str(files("unbroken")))
     for folder in (package / "docs", package.parents[1] / "docs"):
         if (folder / f"{INDEX}.md").is_file():
@@ -89,7 +89,7 @@ def _list() -> None:
 
 
 def _search(words: str) -> None:
-    """Print where all of *words* are in one line or one heading. Raises InvalidRequest if they are nowhere."""
+    """Print where all of *words* are in one line or one heading. Raise InvalidRequest if they are nowhere."""
     wanted = words.lower().split()
     if not wanted:
         raise InvalidRequest("--search needs words")

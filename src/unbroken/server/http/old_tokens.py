@@ -46,7 +46,7 @@ class OldTokens:
 
     *read_access* returns the subject of a good old access token, *read_refresh* that of a good old refresh token; None
     for any other. *lifetime* is how long the old system's refresh tokens live at most, in seconds or as a
-    ``timedelta``. Raises ConfigurationError for a wrong value.
+    ``timedelta``. Raise ConfigurationError for a wrong value.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class OldTokens:
         return self.sessions.verify_cached(access_token)
 
     def verify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
-        """Return the claims of a good access token of either kind. Raises InvalidToken, InvalidProof or TryLater.
+        """Return the claims of a good access token of either kind. Raise InvalidToken, InvalidProof or TryLater.
 
         Those of an old one have the ``client_id`` ``old``, no scope and no ``sid``.
         """
@@ -93,7 +93,7 @@ class OldTokens:
     # ---- refresh tokens --------------------------------------------------------------------------------------------
 
     def refresh(self, refresh_token: str, *, caller: Caller = Caller()) -> TokenResponse:
-        """Return new tokens for a refresh token of either kind. Raises InvalidGrant, TryLater or ConfigurationError.
+        """Return new tokens for a refresh token of either kind. Raise InvalidGrant, TryLater or ConfigurationError.
 
         An old one begins a session of its subject (rule 2). The reason of an old one that came before is ``used``.
         """
@@ -122,7 +122,7 @@ class OldTokens:
 
 
 async def _subject(what: str, function: ReadToken, token: str) -> str | None:
-    """Return the subject that the application's *function* finds in *token*. Raises TryLater (rule 3)."""
+    """Return the subject that the application's *function* finds in *token*. Raise TryLater (rule 3)."""
     found = await call_application(what, STORE_POOL, function, token)
     if found is not None and not (isinstance(found, str) and found):
         raise ConfigurationError(f"{what} must return a subject or None, not {type(found).__name__}")
