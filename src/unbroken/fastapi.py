@@ -28,7 +28,12 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Unpack
 
-from fastapi import APIRouter, Depends, HTTPException, Query
+try:
+    from fastapi import APIRouter, Depends, HTTPException, Query
+except ModuleNotFoundError as error:
+    message = "unbroken.fastapi needs FastAPI: pip install 'unbroken[fastapi]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
+
 from fastapi.security import APIKeyCookie, HTTPBearer, OAuth2PasswordBearer, SecurityScopes
 from fastapi.security.http import HTTPBase
 from starlette.requests import HTTPConnection

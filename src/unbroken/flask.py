@@ -24,11 +24,17 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
-from flask import Blueprint, Flask, after_this_request, current_app, request
+try:
+    from flask import Blueprint, Flask, after_this_request, current_app, request
+except ModuleNotFoundError as error:
+    message = "unbroken.flask needs Flask: pip install 'unbroken[flask]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
+
 from flask.blueprints import BlueprintSetupState
 from flask.wrappers import Response as FlaskResponse
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, default_exceptions
 from werkzeug.local import LocalProxy
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from unbroken._arguments import checked_class
 from unbroken._concurrency import run_sync
@@ -36,6 +42,7 @@ from unbroken.errors import InvalidRequest
 from unbroken.server.core.proof import raw_path_of
 from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
 from unbroken.server.http.cookies import Cookies
+from unbroken.server.http.cors_check import CorsCheck, Preflight
 from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response, Route, error_response
 from unbroken.server.http.settings import EndpointOptions
@@ -165,9 +172,24 @@ def _view(endpoints: Endpoints, route: Route) -> Callable[..., FlaskResponse]:
         body = _body()
         if body is None:
             return _to_flask(error_response(InvalidRequest("the body cannot be read")))
-        return _to_flask(run_sync(endpoints.respond(route, _to_request(body), sid)))
+        asked = _to_request(body)
+        response = run_sync(endpoints.respond(route, asked, sid))
+        if preflight := endpoints.cors_check.due(route, asked, response):
+            _check_cors(endpoints.cors_check, preflight)
+        return _to_flask(response)
 
     return view
+
+
+def _check_cors(check: CorsCheck, asked: Preflight) -> None:
+    """Send the application the preflight of the page's first refresh (``http/cors_check.py``)."""
+    path = asked.path.removeprefix(request.root_path.rstrip("/"))
+    try:
+        builder = EnvironBuilder(path, request.url_root, method="OPTIONS", headers=list(asked.headers.items()))
+        _, status, headers = run_wsgi_app(current_app.wsgi_app, builder.get_environ())
+        check.report(asked, int(status.split()[0]), {name.lower(): value for name, value in headers.items()})
+    except Exception as error:  # noqa: BLE001  # of the application: a check breaks nothing
+        check.failed(asked, error)
 
 
 def _to_request(body: bytes = b"") -> Request:

@@ -28,7 +28,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, BaseUser
+try:
+    from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, BaseUser
+except ModuleNotFoundError as error:
+    message = "unbroken.starlette needs Starlette: pip install 'unbroken[starlette]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
+
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.requests import Request as StarletteRequest
@@ -41,6 +47,7 @@ from unbroken.errors import ConfigurationError, Refused, TryLater
 from unbroken.server.core.proof import raw_path_of
 from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
 from unbroken.server.http.cookies import Cookies
+from unbroken.server.http.cors_check import LOGINS
 from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response, Route, challenge, error_response
 from unbroken.server.http.settings import EndpointOptions
@@ -190,7 +197,12 @@ def route_endpoint(endpoints: Endpoints, route: Route) -> Callable[[StarletteReq
 
     async def endpoint(request: StarletteRequest) -> StarletteResponse:
         response = await _respond(endpoints, route, request.scope, request.receive)
-        return StarletteResponse(status_code=400) if response is None else _to_starlette(response)
+        if response is None:
+            return StarletteResponse(status_code=400)
+        made = _to_starlette(response)
+        if route.name in LOGINS:
+            made.background = BackgroundTask(_check_cors, endpoints, route, request.scope, response)
+        return made
 
     return endpoint
 
@@ -212,6 +224,35 @@ class _RouteApp:
             headers.append((b"content-length", b"%d" % len(response.body)))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
+        if self._route.name in LOGINS:
+            await _check_cors(self._endpoints, self._route, scope, response)
+
+
+async def _check_cors(endpoints: Endpoints, route: Route, scope: Scope, response: Response) -> None:
+    """After a login: send the application the preflight of the page's first refresh (``http/cors_check.py``)."""
+    if "app" not in scope or not (asked := endpoints.cors_check.due(route, _to_request(scope), response)):
+        return
+    kept = ("type", "asgi", "http_version", "scheme", "root_path", "client", "server", "state")
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in asked.headers.items()]
+    headers += [(name, value) for name, value in scope["headers"] if name == b"host"]
+    path = {"path": asked.path, "raw_path": asked.path.encode(), "query_string": b"", "headers": headers}
+    started: Message = {}
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            started.update(message)
+
+    try:
+        await scope["app"](
+            {**{name: scope[name] for name in kept if name in scope}, "method": "OPTIONS", **path}, receive, send
+        )
+        got = {name.decode().lower(): value.decode("latin-1") for name, value in started["headers"]}
+        endpoints.cors_check.report(asked, started["status"], got)
+    except Exception as error:  # noqa: BLE001  # of the application's middleware: a check breaks nothing
+        endpoints.cors_check.failed(asked, error)
 
 
 async def _respond(endpoints: Endpoints, route: Route, scope: Scope, receive: Receive) -> Response | None:

@@ -41,8 +41,8 @@ NAMES = {
     """,
     "unbroken.server": """
         Accounts Caller Claims Cookies Endpoints EventListener EventLog Identity KeyRecord Keyring
-        MemorySessionStore MfaRequired NewSession Policy ProofPolicy RateLimitPolicy RefreshInspection RequestProof
-        Revocation RevocationPage ServerEvent SessionInfo SessionPage SessionRow SessionStore Sessions
+        MemorySessionStore MfaRequired NewSession OldTokens Policy ProofPolicy RateLimitPolicy RefreshInspection
+        RequestProof Revocation RevocationPage ServerEvent SessionInfo SessionPage SessionRow SessionStore Sessions
         SqliteSessionStore Ticket VerifiedProof Webhook encrypted_keys open_store
     """,
     "unbroken.server.http": """
@@ -74,10 +74,10 @@ NAMES = {
         sessions user_of
     """,
     "unbroken.django.middleware": "AccessTokenMiddleware",
-    "unbroken.django.rest": "AccessTokenAuthentication HasScope requires_scope",
+    "unbroken.django.rest": "AccessTokenAuthentication BesideAccessTokens HasScope requires_scope",
     "unbroken.prometheus": "observe observe_sessions",
     "unbroken.otel": "observe observe_sessions",
-    "unbroken.testing": "LoopbackServer ManualClock Network running",
+    "unbroken.testing": "LoopbackServer ManualClock Network logged_in_as running",
     "unbroken.client.stores.codec": """
         CorruptRecord EncryptionKey SessionCodec key_from_environment key_from_keyring new_key
     """,

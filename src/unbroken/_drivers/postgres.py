@@ -10,12 +10,15 @@
 5. Pools belong to a process: a forked child opens its own, and leaves the parent's alone.
 6. The first operation of a process runs ``prepare`` before its statement. Operations that wait for it share its
    failure; the next operation tries again.
+7. A schema stands before each name of a table. ``search_path`` would be a setting of the connection: behind a pooler it
+   would become that of other programs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import time
 import weakref
@@ -36,6 +39,7 @@ from unbroken._drivers.postgres_connection import (
     LastFailure,
     is_stale,
     parse_url,
+    take_schema,
     translate_error,
 )
 from unbroken.errors import UnbrokenError
@@ -61,12 +65,16 @@ class _ProcessState:
 class PostgresDriver:
     """The database at *url*, which is anything that libpq reads; a URL may contain ``?pool_size=20``.
 
-    That is the limit of connections for all threads, and for each event loop. *prepare* runs once before the first
-    statement (rule 6), and may block. Connects at first use. Raises ConfigurationError for a malformed URL.
+    That is the limit of connections for all threads, and for each event loop. With ``?schema=name`` the *tables* of all
+    statements are those of that schema (rule 7). *prepare* runs once before the first
+    statement (rule 6), and may block. Connects at first use. Raise ConfigurationError for a malformed URL.
     """
 
-    def __init__(self, url: str, *, prepare: Callable[[PostgresDriver], None] | None = None) -> None:
+    def __init__(self, url: str, *, tables: str = "", prepare: Callable[[PostgresDriver], None] | None = None) -> None:
+        url, self.schema = take_schema(url)
         self._conninfo, self.name, self._pool_size = parse_url(url)
+        self._tables = re.compile(tables) if tables and self.schema else None
+        self._qualified: dict[str, str] = {}  # a bounded number of statements, by what they are without the schema
         self._prepare = prepare  # None as soon as it has succeeded
         # A parent's state stays here: its connections, if collected in a child, would write to the shared sockets.
         self._by_pid: dict[int, _ProcessState] = {}
@@ -85,6 +93,8 @@ class PostgresDriver:
         """Return the rows of the last of *statements*, which run in one transaction. Raise our errors."""
         if self._prepare is not None:
             await self._prepare_first()
+        if self._tables is not None:
+            statements = [(self.qualified(statement), values) for statement, values in statements]
         try:
             if in_sync_context():  # rule 1
                 return await self._execute(self._blocking_client, statements)
@@ -107,6 +117,15 @@ class PostgresDriver:
             raise
         finally:
             await client.release(connection)
+
+    def qualified(self, statement: str) -> str:
+        """Return *statement* with the name of the schema before each of the *tables* (rule 7)."""
+        if self._tables is None:
+            return statement
+        found = self._qualified.get(statement)
+        if found is None:
+            found = self._qualified[statement] = self._tables.sub(rf"{self.schema}.\g<0>", statement)
+        return found
 
     # ---- first use -----------------------------------------------------------------------------------------------
 

@@ -28,10 +28,12 @@ __all__ = [
     "configure_async",
     "is_stale",
     "parse_url",
+    "take_schema",
     "translate_error",
 ]
 
 DEFAULT_POOL_SIZE = 10
+SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")  # needs no quotes in SQL
 CONNECT_SECONDS = 3.0
 STATEMENT_SECONDS = 4.0  # the server cancels a statement that takes longer
 RESPONSE_SECONDS = 5.0  # a server that sends nothing for so long is considered dead
@@ -106,6 +108,17 @@ class AsyncConnection(psycopg.AsyncConnection[Any]):
         except psycopg.errors._WaitTimeout as late:
             self.pgconn.finish()
             raise psycopg.OperationalError(f"no response within {self.response_seconds:g} s") from late
+
+
+def take_schema(url: str) -> tuple[str, str]:
+    """Return *url* without ``?schema=name``, and the name; empty without one. Raise ConfigurationError."""
+    found = re.search(r"[?&]schema=([^&]*)(&|$)", url)
+    if found is None:
+        return url, ""
+    if not SCHEMA_NAME.fullmatch(found[1]):
+        raise ConfigurationError("schema must be a name of lower-case letters, digits and _: ?schema=sessions")
+    rest = url[found.end() :]
+    return url[: found.start()] + (found[0][0] + rest if rest else ""), found[1]
 
 
 def parse_url(url: str) -> tuple[str, str, int]:

@@ -98,7 +98,7 @@ export interface AdapterRequest<R> {
   head(response: R): { status: number; headers: Pick<Headers, "get">; url?: string };
   /** Read the body, so that the caller can read it all the same. */
   read(response: R): Promise<string>;
-  /** Nobody will read this response. */
+  /** Called for a response that is not read. */
   discard?(response: R): void;
 }
 

@@ -48,6 +48,7 @@ CLIENT_COMMANDS = {
     ),
     "credential": CommandEntry("client.credential:credential", "Give tokens to git, docker and kubectl."),
     "completion": CommandEntry("app:completion", "Print the completion script of a shell."),
+    "docs": CommandEntry("docs:docs", "Show the documentation of this version."),
 }
 SERVER_COMMANDS = {
     "serve": CommandEntry("serve:serve", "Serve the endpoints."),

@@ -68,9 +68,10 @@ class Session(SessionLogins, Closeable):
     *dialect* says how the backend speaks; a URL is that of unbroken's own server. *store* keeps the tokens: a token
     store, or text that ``open_token_store`` understands, such as the path of a file; by default they are in memory.
     Tokens are sent to *origins* and to those of the dialect. *refresh_timeout* bounds one request of the library's own,
-    *wait_timeout* how long a request waits for a refresh; both are seconds or a ``timedelta``. *window* limits
-    refreshes that new tokens do not end (None: no limit). *send* replaces the HTTP sender, *tls* its TLS settings.
-    Callbacks may be plain or async functions; ``on_event`` gets every event.
+    *wait_timeout* how long a request waits for a refresh; both are seconds or a ``timedelta``. *leeway* says how long
+    before it expires a token is refreshed. *window* limits refreshes that new tokens do not end (None: no limit).
+    *send* replaces the HTTP sender, *tls* its TLS settings, *clock* the clock, for tests. Callbacks may be plain or
+    async functions: *on_tokens_changed* gets new tokens, *on_session_over* the reason, *on_event* every event.
 
     *proof_key* binds the session to a key (RFC 9449), at a server that knows DPoP: a login proves it, and so does each
     request and refresh. With *require_bound*, tokens that the server has bound to no key are refused.

@@ -24,6 +24,12 @@
    ``unbroken.django.backends.AccessTokenBackend``.
 """
 
+try:
+    import django as django
+except ModuleNotFoundError as error:
+    message = "unbroken.django needs Django: pip install 'unbroken[django]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
+
 from unbroken.django.claims import AccessTokenRequired, current_claims
 from unbroken.django.decorators import access_token_required
 from unbroken.django.runtime import authenticate_user, is_active_user, security_stamp_of, sessions, user_of

@@ -16,6 +16,8 @@ from unbroken.server.stores.encrypted_keys import ENVIRONMENT_VARIABLE
 __all__ = ["UnbrokenConfig"]
 
 OUR_MIDDLEWARE = "unbroken.django.middleware.AccessTokenMiddleware"
+OUR_HEADERS = {"dpop", "idempotency-key", "x-unbroken"}
+CORS_DEFAULT_HEADERS = ("accept", "authorization", "content-type", "user-agent", "x-csrftoken", "x-requested-with")
 DJANGO_MIDDLEWARE = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
 
@@ -35,6 +37,7 @@ class UnbrokenConfig(AppConfig):
         if has_sessions and apps.is_installed("django.contrib.auth"):
             watch_users()
         checks.register(check_middleware)
+        checks.register(check_cors)
         checks.register(check_deployment, deploy=True)
 
 
@@ -49,6 +52,19 @@ def check_middleware(**_: Any) -> list[checks.CheckMessage]:
     if wrong:
         return [checks.Error(f"{OUR_MIDDLEWARE} must come after {DJANGO_MIDDLEWARE} in MIDDLEWARE", id="unbroken.E001")]
     return []
+
+
+def check_cors(**_: Any) -> list[checks.CheckMessage]:
+    """Return a warning if django-cors-headers lacks our headers: then a login works, and the first refresh fails."""
+    if not any(name.startswith("corsheaders.") for name in settings.MIDDLEWARE):
+        return []
+    given = getattr(settings, "CORS_ALLOW_HEADERS", CORS_DEFAULT_HEADERS)
+    missing = sorted(OUR_HEADERS - {name.lower() for name in given})
+    if not missing or "*" in given:
+        return []
+    hint = f"CORS_ALLOW_HEADERS = (*corsheaders.defaults.default_headers, {', '.join(map(repr, missing))})"
+    message = f"CORS_ALLOW_HEADERS lacks {', '.join(missing)}: the first refresh of pages of other origins will fail"
+    return [checks.Warning(message, hint, id="unbroken.W004")]
 
 
 def check_deployment(**_: Any) -> list[checks.CheckMessage]:

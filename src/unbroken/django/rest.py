@@ -9,7 +9,8 @@
             ...                                # request.user is Django's user, request.auth the Claims
 
 1. A bearer token that is plainly another issuer's is left to the next authentication class, so that two kinds of tokens
-   work side by side, in any order of the classes. Everything else that is wrong with a token is an error here.
+   work side by side. A class that refuses our tokens, and is the first, needs ``BesideAccessTokens`` before it.
+   Everything else that is wrong with a token is an error here.
 2. Error bodies have REST framework's ``detail``, and beside it ``error`` and ``reason`` as everywhere.
 3. A token that is bound to a key comes as ``DPoP``, with a proof; the class takes both schemes.
 4. Where several classes are set, REST framework takes the challenge from the first of them.
@@ -20,7 +21,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rest_framework.authentication import BaseAuthentication
+try:
+    from rest_framework.authentication import BaseAuthentication
+except ModuleNotFoundError as error:
+    message = "unbroken.django.rest needs Django REST framework: pip install 'unbroken[drf]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
+
 from rest_framework.exceptions import APIException, AuthenticationFailed, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request as RestRequest
@@ -29,11 +35,11 @@ from unbroken.django.claims import VERIFIED, claims_or_refusal_blocking, refuse_
 from unbroken.django.convert import to_request
 from unbroken.django.runtime import runtime
 from unbroken.errors import InvalidToken
-from unbroken.server.http.authentication import is_foreign_token
+from unbroken.server.http.authentication import is_foreign_token, is_own_token
 from unbroken.server.http.messages import NONCE_HEADER, Response, access_token_of, challenge
 from unbroken.server.keys.access_token import Claims
 
-__all__ = ["AccessTokenAuthentication", "HasScope", "requires_scope"]
+__all__ = ["AccessTokenAuthentication", "BesideAccessTokens", "HasScope", "requires_scope"]
 
 CHALLENGE = "www-authenticate"
 DETAILS = {"unauthorized": "an access token is required", "insufficient_scope": "the access token lacks scope"}
@@ -67,6 +73,20 @@ class AccessTokenAuthentication(BaseAuthentication):
         if not isinstance(refusal, Response) or _has_foreign_token(request):
             refusal = challenge(None)
         return refusal.headers.get(CHALLENGE, "Bearer")
+
+
+class BesideAccessTokens:
+    """Before another authentication class: leaves the access tokens of this server to the next class (rule 1).
+
+    ``class OldTokens(BesideAccessTokens, JWTAuthentication): pass``, for a list of classes in which it is the first.
+    """
+
+    def authenticate(self, request: RestRequest) -> Any:
+        """Return None for an access token of this server, for any other what the class behind this one returns."""
+        _, token = access_token_of(to_request(request._request))
+        if token and is_own_token(token, runtime().verifier.issuer):
+            return None
+        return super().authenticate(request)  # type: ignore[misc]  # that of the class that it is mixed into
 
 
 class HasScope(BasePermission):

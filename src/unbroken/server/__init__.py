@@ -3,6 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+try:
+    import joserfc as joserfc
+except ModuleNotFoundError as error:
+    message = "unbroken.server needs joserfc and more: pip install 'unbroken[server]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
+
 from unbroken.server.core.events import EventListener, ServerEvent
 from unbroken.server.core.proof import RequestProof
 from unbroken.server.core.rotation import Policy, SessionRow
@@ -18,6 +24,7 @@ from unbroken.server.core.session_info import (
 from unbroken.server.grants.tickets import Ticket
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.endpoints import Endpoints
+from unbroken.server.http.old_tokens import OldTokens
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.keys.keyring import KeyRecord, Keyring
 from unbroken.server.listeners import EventLog
@@ -51,6 +58,7 @@ __all__ = [
     "MemorySessionStore",
     "MfaRequired",
     "NewSession",
+    "OldTokens",
     "Policy",
     "ProofPolicy",
     "RateLimitPolicy",

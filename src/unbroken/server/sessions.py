@@ -60,16 +60,16 @@ _log = logging.getLogger("unbroken")
 class Sessions(SessionAdmin, KeyAdmin, Closeable):
     """All sessions of one server, for any number of threads and tasks.
 
-    *store* is a store, or the URL of one: ``sqlite:///app.db``. *issuer* is the public URL of this server; it stands in
-    every access token. Without it, tokens name the address of a development server, and the first login logs a warning.
-    *claims* returns further claims for the access tokens of a session; if it raises, no token is issued and nothing is
-    spent. *on_event* is one listener or several. *confirm_first_use*: the first use of an access token settles its
-    branch at once, for servers whose clients store tokens before they use them. *encryption_key*, or several with the
-    newest first, encrypts the keys in the store, so that a dump of it makes no token; ``"none"`` leaves them as they
-    are. It is not needed for SQLite, which gets a file with a key beside it, and for a store in memory; elsewhere it
-    may also be in the environment, as UNBROKEN_ENCRYPTION_KEY. *proofs*: which clients bind their sessions to a key,
-    and what a proof of it must be (RFC 9449); a word is that of ``ProofPolicy.binding``. *clock* returns the time of
-    day, in seconds.
+    *store* is a store, or the URL of one: ``sqlite:///app.db``. *policy* says how long tokens and sessions live.
+    *issuer* is the public URL of this server; it stands in every access token. Without it, tokens name the address of a
+    development server, and the first login logs a warning. *claims* returns further claims for the access tokens of a
+    session; if it raises, no token is issued and nothing is spent. *on_event* is one listener or several.
+    *confirm_first_use*: the first use of an access token settles its branch at once, for servers whose clients store
+    tokens before they use them. *encryption_key*, or several with the newest first, encrypts the keys in the store, so
+    that a dump of it makes no token; ``"none"`` leaves them as they are. It is not needed for SQLite, which gets a file
+    with a key beside it, and for a store in memory; elsewhere it may also be in the environment, as
+    UNBROKEN_ENCRYPTION_KEY. *proofs*: which clients bind their sessions to a key, and what a proof of it must be (RFC
+    9449); a word is that of ``ProofPolicy.binding``. *clock* returns the time of day, in seconds.
 
     Raises ConfigurationError for a store, an issuer or an encryption key that cannot be used, and StoreUnavailable for
     a store that does not respond. ``close`` it, or use it as a context manager.

@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unbroken.testing.clock import ManualClock
     from unbroken.testing.network import Network
+    from unbroken.testing.overrides import logged_in_as
     from unbroken.testing.server import LoopbackServer, running
 
-__all__ = ["LoopbackServer", "ManualClock", "Network", "running"]
+__all__ = ["LoopbackServer", "ManualClock", "Network", "logged_in_as", "running"]
 
-_MODULES = {"LoopbackServer": "server", "ManualClock": "clock", "Network": "network", "running": "server"}
+_MODULES = {
+    "LoopbackServer": "server",
+    "ManualClock": "clock",
+    "Network": "network",
+    "logged_in_as": "overrides",
+    "running": "server",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -206,3 +206,47 @@ def test_a_path_is_one_of_the_sessions_server(api: Shell, server: Backend) -> No
     done = api("fetch", "api", "/echo?x=1")
     assert json.loads(done.stdout)["sub"] == "ada"
     assert server.seen[-1][0] == "/echo"
+
+
+def test_a_long_transfer_shows_its_progress_at_a_terminal(both: Shell) -> None:
+    class Slow(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "40000")
+            self.end_headers()
+            for _ in range(4):
+                self.wfile.write(b"x" * 10_000)
+                time.sleep(0.4)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with serving(Slow) as port:
+        for options, is_shown in (([], True), (["-s"], False)):
+            ours, theirs = os.openpty()
+            command = [
+                *COMMAND,
+                "fetch",
+                "api",
+                f"http://127.0.0.1:{port}/",
+                "-d",
+                "x" * 1000,
+                "-o",
+                "/dev/null",
+                *options,
+            ]
+            done = subprocess.run(
+                command, env=both.environment(), stderr=theirs, cwd=both.home, check=False, timeout=60
+            )
+            os.close(theirs)
+            shown = b""
+            while len(shown) < 4096:
+                try:
+                    shown += os.read(ours, 4096)
+                except OSError:  # all is read
+                    break
+            os.close(ours)
+            assert done.returncode == 0, shown
+            assert (b" of 40 kB (" in shown) is is_shown, shown
+            assert not is_shown or shown.endswith(b"\r\x1b[K")

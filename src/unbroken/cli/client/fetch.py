@@ -61,14 +61,12 @@ FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 )
 @option(
     "-s",
-    "-S",
     "--silent",
-    "--show-error",
     is_flag=True,
-    expose_value=False,
     envvar=None,
-    help="No effect: as curl -sS.",
+    help="Show no progress of a long transfer. Errors are always shown, as by curl -sS.",
 )
+@option("-S", "--show-error", is_flag=True, expose_value=False, envvar=None, hidden=True, help="No effect.")
 def fetch(
     name: str,
     url: str,
@@ -83,6 +81,7 @@ def fetch(
     fail: bool,
     location: bool,
     max_time: float,
+    silent: bool,
 ) -> int:
     """Send a request with the session's token.
 
@@ -107,6 +106,7 @@ def fetch(
             include=include or head,
             fail=fail,
             follow=location,
+            silent=silent,
         )
         return transfer(session, request)
 

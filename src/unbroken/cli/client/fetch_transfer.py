@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import httpx2
 
+from unbroken.cli.client.progress import CountedBody, Progress
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, InvalidRequest, TryLater
 from unbroken.httpx2 import SessionAuth
@@ -41,6 +42,7 @@ class FetchRequest:
     include: bool
     fail: bool
     follow: bool
+    silent: bool = False
 
 
 def transfer(session: Session, asked: FetchRequest) -> int:
@@ -57,12 +59,15 @@ def transfer(session: Session, asked: FetchRequest) -> int:
         body = None if asked.data is None else stack.enter_context(_open_body(asked.data, asked.raw))
         if body is not None:
             client.event_hooks["request"] = [_rewind(body)]
+        progress = Progress(is_shown=not asked.silent and not (asked.output == "-" and sys.stdout.isatty()))
+        stack.callback(progress.end)
+        content = None if body is None else CountedBody(body, progress, _bytes_left(body))
         try:
-            request = client.build_request(asked.method, asked.url, headers=headers, content=body)
+            request = client.build_request(asked.method, asked.url, headers=headers, content=content)
             response = client.send(request, stream=True, follow_redirects=asked.follow)
             stack.callback(response.close)
             _explain_missing_token(response, session)
-            return _write_response(response, asked)
+            return _write_response(response, asked, progress)
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
             raise InvalidRequest(f"this request cannot be sent to {target}") from error
         except httpx2.TooManyRedirects as error:
@@ -87,18 +92,25 @@ def _explain_missing_token(response: httpx2.Response, session: Session) -> None:
 # ---- the response ----------------------------------------------------------------------------------------------------
 
 
-def _write_response(response: httpx2.Response, asked: FetchRequest) -> int:
+def _write_response(response: httpx2.Response, asked: FetchRequest, progress: Progress) -> int:
     if asked.fail and response.status_code >= 400:
         print(f"unbroken: the server responded with status {response.status_code}", file=sys.stderr)
         return HTTP_ERROR_STATUS
     with _open_output(asked.output) as out:
         if asked.include:
             out.write(_head(response))
+        progress.start("received", _announced_bytes(response))
         # The body of a final challenge has been read already.
         for chunk in [response.content] if response.is_stream_consumed else response.iter_raw():
             out.write(chunk)
             out.flush()
+            progress.add(len(chunk))
     return 0
+
+
+def _announced_bytes(response: httpx2.Response) -> int:
+    length = response.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() else 0
 
 
 def _head(response: httpx2.Response) -> bytes:
@@ -150,6 +162,13 @@ def _rewind(body: BinaryIO) -> Callable[[object], object]:
     """Return the hook that runs before each request, also that of a redirect: it rewinds *body*."""
     start = body.tell()
     return lambda _: body.seek(start)
+
+
+def _bytes_left(body: BinaryIO) -> int:
+    start = body.tell()
+    total = body.seek(0, os.SEEK_END) - start
+    body.seek(start)
+    return total
 
 
 def _is_file(text: str) -> bool:

@@ -28,7 +28,7 @@ from unbroken.server.http.origins import AllowedOrigins
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.proofs.verification import ProofVerifier
 
-__all__ = ["RequestAuthenticator", "TokenVerifier", "is_foreign_token", "require_scope"]
+__all__ = ["RequestAuthenticator", "TokenVerifier", "is_foreign_token", "is_own_token", "require_scope"]
 
 ACCESS_TOKEN_TYPES = ("at+jwt", "application/at+jwt")
 
@@ -138,11 +138,27 @@ def is_foreign_token(token: str, issuer: str) -> bool:
 
     It verifies nothing. For applications in which two kinds of access tokens work side by side.
     """
+    labels = _labels(token)
+    return labels is not None and not _are_own(labels, issuer)
+
+
+def is_own_token(token: str, issuer: str) -> bool:
+    """Return whether *token* says that it is an access token of *issuer*. It verifies nothing."""
+    labels = _labels(token)
+    return labels is not None and _are_own(labels, issuer)
+
+
+def _labels(token: str) -> tuple[str, object] | None:
+    """Return the ``typ`` and the ``iss`` of a JWT; None for what is none."""
     try:
         header, payload = (_json_object(part) for part in token.split(".")[:2])
     except (ValueError, TypeError, RecursionError):
-        return False
-    return str(header.get("typ", "")).lower() not in ACCESS_TOKEN_TYPES or payload.get("iss") != issuer
+        return None
+    return str(header.get("typ", "")).lower(), payload.get("iss")
+
+
+def _are_own(labels: tuple[str, object], issuer: str) -> bool:
+    return labels[0] in ACCESS_TOKEN_TYPES and labels[1] == issuer
 
 
 def _json_object(part: str) -> dict[str, object]:

@@ -47,6 +47,7 @@ from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, Refused, TryLater
 from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.cookies import CookieTransport
+from unbroken.server.http.cors_check import CorsCheck
 from unbroken.server.http.discovery import DiscoveryEndpoints
 from unbroken.server.http.health import HealthEndpoints
 from unbroken.server.http.introspection import IntrospectionEndpoints
@@ -93,6 +94,7 @@ class Endpoints:
         settings, origins = self.settings, AllowedOrigins(self.settings.origins)
         self._cors = Cors(origins, credentials=settings.cookies is not None) if origins.allowed else None  # rule 6
         self.authenticator = RequestAuthenticator(sessions, cookies=settings.cookies, origins=settings.origins)
+        self.cors_check = CorsCheck()
         cookies = CookieTransport(settings.cookies, origins, settings.prefix)
         credentials = CredentialCheck(_rate_limiter(sessions, settings.rate_limit), sessions.notify)  # rule 4
         devices = DeviceTokens(sessions, settings.rate_limit.known_for) if settings.rate_limit else None

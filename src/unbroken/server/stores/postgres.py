@@ -46,15 +46,16 @@ CURSOR_START_RANGE = 2**16  # a cursor contains the start time of its server, mo
 class PostgresSessionStore:
     """Sessions, keys, accounts and markers in the PostgreSQL at *url* (``postgresql://``, or what else libpq reads).
 
-    ``?pool_size=20`` in the URL limits the connections of all threads, and of each event loop. Connects at first use,
-    which raises ConfigurationError for a schema of another version (rule 5). Raises ConfigurationError for a malformed
-    URL.
+    ``?pool_size=20`` in the URL limits the connections of all threads, and of each event loop. ``?schema=sessions``
+    puts the tables into that schema, which is made with them; else they are where the user's ``search_path`` says.
+    Connects at first use, which raises ConfigurationError for a schema of another version (rule 5). Raises
+    ConfigurationError for a malformed URL.
     """
 
     blocking = False  # it suspends where it can
 
     def __init__(self, url: str) -> None:
-        self._driver = PostgresDriver(url, prepare=postgres_schema.create_or_check)
+        self._driver = PostgresDriver(url, tables=postgres_schema.NAMES, prepare=postgres_schema.create_or_check)
         self._rows = self._driver.rows
 
     def __repr__(self) -> str:
@@ -237,9 +238,9 @@ def _rotate_values(key: bytes, token: PresentedToken, now: float, policy: Policy
 
 def schema_version(url: str) -> SchemaVersion:
     """Return the schema at *url*, and change nothing. Raise ConfigurationError or StoreUnavailable."""
-    return postgres_schema.read_version(PostgresDriver(url))
+    return postgres_schema.read_version(PostgresDriver(url, tables=postgres_schema.NAMES))
 
 
 def upgrade_schema(url: str) -> None:
     """Create or upgrade the tables at *url*. Raise ConfigurationError or StoreUnavailable."""
-    postgres_schema.upgrade(PostgresDriver(url))
+    postgres_schema.upgrade(PostgresDriver(url, tables=postgres_schema.NAMES))

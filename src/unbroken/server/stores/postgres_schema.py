@@ -25,13 +25,18 @@ from unbroken._drivers.postgres_connection import RESPONSE_SECONDS
 from unbroken.errors import ConfigurationError
 from unbroken.server.stores.migrations import SchemaVersion, refuse_newer
 
-__all__ = ["STEPS", "create_or_check", "read_version", "upgrade"]
+__all__ = ["NAMES", "STEPS", "create_or_check", "read_version", "upgrade"]
 
 LOCK_ID = 0x756E6272  # "unbr"
 LOCK_SECONDS = 60  # another process may be upgrading
 UPGRADE_SECONDS = 3600.0  # a step on a large table takes its time
 LIFT_LIMITS = "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', %s, true)"
 LOCK = "SELECT pg_advisory_xact_lock(%s)"
+# The tables, and the one index that a step drops: what a schema of the application's choice stands before.
+NAMES = (
+    r"(?<![\w.])unbroken_(?:session|revocation|key|account|marker|schema)\b"
+    r"|(?<=DROP INDEX )unbroken_session_subject\b"
+)
 HAS_SCHEMA = "SELECT to_regclass('unbroken_schema') IS NOT NULL"
 READ_VERSION = "SELECT number FROM unbroken_schema"
 WRITE_VERSION = "UPDATE unbroken_schema SET number = %s"
@@ -100,7 +105,7 @@ def create_or_check(driver: PostgresDriver) -> None:
     version = read_version(driver)
     if version.found == 0:
         seconds = LOCK_SECONDS + RESPONSE_SECONDS
-        version = _on_connection(driver, seconds, lambda db: _run_steps(db, driver.name, only_if_empty=True))
+        version = _on_connection(driver, seconds, lambda db: _run_steps(db, driver, only_if_empty=True))
     refuse_newer(version, driver.name)
     if version.found < version.known:
         numbers = f"schema {version.found}, this unbroken needs {version.known}"
@@ -109,12 +114,12 @@ def create_or_check(driver: PostgresDriver) -> None:
 
 def read_version(driver: PostgresDriver) -> SchemaVersion:
     """Return the schema of the database, and change nothing."""
-    return _on_connection(driver, RESPONSE_SECONDS, _read_version)
+    return _on_connection(driver, RESPONSE_SECONDS, lambda db: _read_version(db, driver))
 
 
 def upgrade(driver: PostgresDriver) -> None:
     """Create or upgrade the tables. Raise ConfigurationError for a newer schema."""
-    _on_connection(driver, UPGRADE_SECONDS, lambda db: _run_steps(db, driver.name))
+    _on_connection(driver, UPGRADE_SECONDS, lambda db: _run_steps(db, driver))
 
 
 def _on_connection(driver: PostgresDriver, response_seconds: float, work: Callable[[Connection], T]) -> T:
@@ -125,24 +130,26 @@ def _on_connection(driver: PostgresDriver, response_seconds: float, work: Callab
         raise driver.translate_error(error) from error
 
 
-def _read_version(db: Connection) -> SchemaVersion:
-    has_schema = db.execute(HAS_SCHEMA).fetchone()
-    row = db.execute(READ_VERSION).fetchone() if has_schema and has_schema[0] else None
+def _read_version(db: Connection, driver: PostgresDriver) -> SchemaVersion:
+    has_schema = db.execute(driver.qualified(HAS_SCHEMA)).fetchone()
+    row = db.execute(driver.qualified(READ_VERSION)).fetchone() if has_schema and has_schema[0] else None
     return SchemaVersion(int(row[0]) if row else 0, len(STEPS))
 
 
-def _run_steps(db: Connection, name: str, *, only_if_empty: bool = False) -> SchemaVersion:
+def _run_steps(db: Connection, driver: PostgresDriver, *, only_if_empty: bool = False) -> SchemaVersion:
     """Return the schema after the missing steps ran, in one transaction."""
     with db.transaction():
         db.execute(LIFT_LIMITS, (f"{LOCK_SECONDS}s",))
         db.execute(LOCK, (LOCK_ID,))  # rule 3
-        version = _read_version(db)
-        refuse_newer(version, name)
+        version = _read_version(db, driver)
+        refuse_newer(version, driver.name)
         if version.found == version.known or (version.found and only_if_empty):
             return version
         if not version.found:
-            db.execute(CREATE_SCHEMA)
+            if driver.schema:
+                db.execute(f"CREATE SCHEMA IF NOT EXISTS {driver.schema}")
+            db.execute(driver.qualified(CREATE_SCHEMA))
         for step in STEPS[version.found :]:
-            db.execute(step)
-        db.execute(WRITE_VERSION, (len(STEPS),))
+            db.execute(driver.qualified(step))
+        db.execute(driver.qualified(WRITE_VERSION), (len(STEPS),))
         return SchemaVersion(len(STEPS), len(STEPS))
