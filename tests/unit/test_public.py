@@ -50,9 +50,9 @@ NAMES = {
         Route TokenVerifier challenge error_response is_foreign_token require_scope
     """,
     "unbroken.server.stores": """
-        Account DatabaseLocked MAX_TRIMMED_SESSIONS Notifications PresentedToken Schema SchemaVersion SessionBinding SessionFacts
-        SessionStore StoreProblem StoreType StoreWrapper Verdict in_sync_context next_page_cursor open_store
-        page_position place_of present redact_url register_store store_type store_types why_inactive
+        Account DatabaseLocked MAX_TRIMMED_SESSIONS Notifications PresentedToken Schema SchemaVersion SessionBinding
+        SessionFacts SessionStore StoreProblem StoreType StoreWrapper Verdict in_sync_context next_page_cursor
+        open_store page_position place_of present redact_url register_store store_type store_types why_inactive
     """,
     "unbroken.server.events": """
         EventListener KeyNotProven LoginFailed LoginRateLimited RefreshRejected ReuseDetected ReuseSuspected ServerEvent
