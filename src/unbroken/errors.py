@@ -169,7 +169,7 @@ class InvalidGrant(Refused):
     """The server rejects the refresh token (RFC 6749 §5.2): the session that it names is over.
 
     ``reason``: ``malformed`` (not a token of this server), ``unknown``, ``expired``, ``revoked``, ``logged_out``,
-    ``reuse``, ``wrong_client``, ``wrong_audience``, ``no_scope``, ``wrong_key`` (the session is bound to another key
+    ``reuse``, ``wrong_client``, ``wrong_audience``, ``wrong_key`` (the session is bound to another key
     than the one that was proven), ``not_bound`` (this client's sessions must be bound to a key, and this one is not).
     """
 

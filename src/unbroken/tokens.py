@@ -66,7 +66,8 @@ class TokenResponse:
 
     ``received_at`` is when it arrived, in seconds since the Unix epoch; None means now. ``unreadable_fields`` names the
     fields that were present but could not be read. ``device_token`` goes along with the next login of this client.
-    ``idempotent``: its response has confirmed the idempotency key of the refresh.
+    ``idempotent``: its response has confirmed the idempotency key of the refresh. ``says_scope``: an empty ``scope``
+    means that there is none (any more), not that the server has left it out.
     """
 
     access_token: str
@@ -80,6 +81,7 @@ class TokenResponse:
     unreadable_fields: tuple[str, ...] = ()
     device_token: str | None = None
     idempotent: bool = False
+    says_scope: bool = False
 
     def __repr__(self) -> str:
         return f"<TokenResponse seq={self.refresh_seq} expires_in={self.expires_in}>"
@@ -92,7 +94,7 @@ class TokenResponse:
             "refresh_token": self.refresh_token,
             "refresh_expires_in": None if self.refresh_expires_in is None else int(self.refresh_expires_in),
             "refresh_seq": self.refresh_seq,
-            "scope": self.scope or None,
+            "scope": self.scope if self.says_scope else self.scope or None,
             "device_token": self.device_token,
         }
         return required | {name: value for name, value in optional.items() if value is not None}
@@ -128,6 +130,7 @@ class TokenResponse:
             token_type=token_type,
             device_token=read(_text, "device_token"),
             unreadable_fields=tuple(unreadable),
+            says_scope=value_at(body, at.scope) in ("", []),
         )
 
 

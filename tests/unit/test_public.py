@@ -51,13 +51,14 @@ NAMES = {
     "unbroken.aiohttp": "SessionMiddleware why_not_replayed",
     "unbroken.mcp": "OAuthProvider ProfileTokenStorage SessionAuth http_client",
     "unbroken.starlette": """
-        AccessTokenMiddleware AccessTokenUser BearerBackend claims_from_ticket current_claims routes
+        AccessTokenMiddleware AccessTokenUser Auth BearerBackend claims_from_ticket current_claims routes
     """,
     "unbroken.fastapi": "Auth Bearer TicketAuth",
     "unbroken.verifier": "Claims Introspection ProofPolicy RequestProof RevocationCheck RevocationFeed Verifier",
     "unbroken.flask": "Auth Bearer current_claims",
     "unbroken.django": """
-        AccessTokenRequired access_token_required authenticate_user current_claims is_active_user sessions user_of
+        AccessTokenRequired access_token_required alog_in alog_out authenticate_user current_claims groups_of
+        is_active_user log_in log_out permissions_of sessions user_of
     """,
     "unbroken.django.middleware": "AccessTokenMiddleware",
     "unbroken.django.rest": "AccessTokenAuthentication HasScope requires_scope",

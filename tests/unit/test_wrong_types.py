@@ -47,6 +47,7 @@ OF_FRAMEWORKS = """
 """  # called by a framework, or with its objects; the inner side of a store; checked where they are used
 LEFT_OUT = frozenset(f"{VALUES} {PROTOCOLS} {OF_FRAMEWORKS}".split())
 HOT = {"allows_origin", "verify_cached", "notify", "acached_keyring", "acreate_unless", "arefresh_within"}
+HOT |= {"alook_up_within", "look_up", "alook_up"}  # of claims that were verified
 GOOD: dict[str, Any] = {
     "subject": "ada", "sid": "s", "label": "l", "keep": "k", "username": "ada", "password": "a password", "name": "ada",
     "kid": "k", "access": "a", "access_token": "a", "refresh_token": "r", "rejected_token": "r", "ticket": "t",

@@ -85,15 +85,15 @@ def endpoint_options(settings: Settings) -> EndpointOptions:
         "prefix": settings.prefix,
         "password_grant": settings.password_grant,
         "tickets": settings.tickets,
-        "scopes_of": _scopes_of(settings),
+        "scopes_of": scopes_of(settings),
         "rate_limit": _build_rate_limit(settings),
         "cookies": _build_cookies(settings),
         "origins": settings.origins,
     }
 
 
-def _scopes_of(settings: Settings) -> Callable[[str], tuple[str, ...]] | None:
-    """Return what each user may have; None if nobody may have any scope, so that no refresh asks."""
+def scopes_of(settings: Settings) -> Callable[[str], tuple[str, ...]] | None:
+    """Return a function that tells what a user may have; None if nobody may have any scope, so that nobody is asked."""
     by_user = dict(settings.scopes)
     if not by_user and not settings.default_scope:
         return None

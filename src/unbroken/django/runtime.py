@@ -43,7 +43,8 @@ class Runtime:
             store or open_store(setting.store),
             policy=setting.policy,
             encryption_key=None if store else (setting.encryption_keys or None),
-            **dict(setting.sessions),
+            scopes_of=with_fresh_connection(setting.endpoints.get("scopes_of")),
+            **{**setting.sessions, "claims": with_fresh_connection(setting.sessions.get("claims"))},
         )
         authenticate = with_fresh_connection(setting.authenticate) or self.users.authenticate
         options: Any = {name: with_fresh_connection(value) for name, value in setting.endpoints.items()}

@@ -400,7 +400,7 @@ def tokens_from_response(
         received_at=now if response.received_at is None else response.received_at,
         refresh_expires_in=response.refresh_expires_in,
         refresh_seq=response.refresh_seq,
-        scope=response.scope or (before.scope if before else ""),
+        scope=response.scope or (before.scope if before and not response.says_scope else ""),
         token_type=response.token_type,
         version=version,
         epoch=epoch,

@@ -96,6 +96,7 @@ class PresentedToken(NamedTuple):
     idempotency_hash: bytes | None = None
     party: str = ""  # of the request (``party.party_of``); empty if it is unknown
     jkt: bytes | None = None  # the thumbprint of the key that the request has proven to have; None without a proof
+    scope: str | None = None  # of the access token that answers it (``TokenScope.text``); None if it cannot change
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -192,6 +193,7 @@ class SessionRow:
     ip: str = ""
     user_agent: str = ""
     jkt: bytes | None = None  # RFC 7638 thumbprint of the key that the session is bound to; None: it is not bound
+    newest_scope: str | None = None  # of the access token of the newest branch, which an answer again does not exceed
 
     @property
     def binding(self) -> SessionBinding:
@@ -279,6 +281,7 @@ def rotate(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -
         idempotency_key_repeated=is_same_key(row, token),
         first_used_branch=None,
         presenter=token.party,
+        newest_scope=token.scope,
         shared=False,
         shared_streak=next_streak(row, now, policy),
         used_earlier_at=row.used_at if row.used_at < hour_of(now) else row.used_earlier_at,
@@ -376,6 +379,7 @@ def branch(row: SessionRow, token: PresentedToken, now: float) -> SessionRow:
         idempotency_hash=token.idempotency_hash,
         idempotency_key_repeated=row.idempotency_key_repeated and is_same_key(row, token),
         presenter=token.party,
+        newest_scope=token.scope,
         used_earlier_at=row.used_at if row.used_at < hour_of(now) else row.used_earlier_at,
         used_at=now,
     )
@@ -446,6 +450,7 @@ def rotated_row(key: bytes, token: PresentedToken, now: float, policy: Policy, r
         idempotency_hash=token.idempotency_hash,
         idempotency_key_repeated=bool(idempotency_key_repeated),
         presenter=token.party,
+        newest_scope=token.scope,
         shared_streak=shared_streak,
         used_earlier_at=used_earlier_at,
         label=label,

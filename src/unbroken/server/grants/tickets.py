@@ -24,7 +24,7 @@ from unbroken.errors import InvalidToken
 from unbroken.server.freshness import KeyAndRevocationCache
 from unbroken.server.keys.access_token import Claims, frozen
 from unbroken.server.keys.purpose_token import PurposeToken, mac_number_of
-from unbroken.server.keys.strict_jwt import MALFORMED_ERRORS, read_count, read_text, read_time
+from unbroken.server.keys.strict_jwt import MALFORMED_ERRORS, read_bool, read_count, read_text, read_time
 from unbroken.server.stores.markers import MarkerStore, mark_once, marker_key
 
 __all__ = ["Ticket", "TicketIssuer"]
@@ -42,7 +42,7 @@ TICKET_TOKEN = PurposeToken(
 CLAIM_TYPES: dict[str, Callable[[Any], Any]] = {
     "subject": read_text, "sid": read_text, "client_id": read_text, "scope": read_text, "issuer": read_text,
     "audience": read_text, "issued_at": read_time, "expires_at": read_time, "jti": read_text,
-    "generation": read_count, "branch": read_count, "extra": dict, "jkt": read_text,
+    "generation": read_count, "branch": read_count, "extra": dict, "jkt": read_text, "is_full": read_bool,
 }  # fmt: skip
 
 

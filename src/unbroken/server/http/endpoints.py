@@ -45,6 +45,7 @@ from typing import Unpack
 from unbroken._arguments import checked_class
 from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, Refused, TryLater
+from unbroken.server.grants.rights import rights_of
 from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.cookies import CookieTransport
 from unbroken.server.http.discovery import DiscoveryEndpoints
@@ -62,6 +63,7 @@ from unbroken.server.http.messages import (
     json_response,
 )
 from unbroken.server.http.origins import AllowedOrigins, Cors
+from unbroken.server.http.own_logins import OwnLogins
 from unbroken.server.http.sessions import SessionEndpoints
 from unbroken.server.http.settings import EndpointOptions, EndpointSettings
 from unbroken.server.http.static import BrowserModule
@@ -81,7 +83,7 @@ SID = "[A-Za-z0-9_-]{1,64}"
 class Endpoints:
     """All endpoints over *sessions*.
 
-    *authenticate* returns the subject for a name and a password, or None (``login/authenticator.py`` rule 5); a plain
+    *authenticate* returns the subject for a name and a password, or None (``login/authenticator.py`` rule 4); a plain
     function runs in a worker thread. ``EndpointSettings`` describes the *options*.
     Raises ConfigurationError for an unknown option and for a wrong value.
     """
@@ -91,17 +93,21 @@ class Endpoints:
         self.sessions, self.settings = sessions, EndpointSettings.of(**options)
         settings, origins = self.settings, AllowedOrigins(self.settings.origins)
         self._cors = Cors(origins, credentials=settings.cookies is not None) if origins.allowed else None
-        self.authenticator = RequestAuthenticator(sessions, cookies=settings.cookies, origins=settings.origins)
         cookies = CookieTransport(settings.cookies, origins, settings.prefix)
         credentials = CredentialCheck(_rate_limiter(sessions, settings.rate_limit), sessions.notify)
         devices = DeviceTokens(sessions, settings.rate_limit.known_for) if settings.rate_limit else None
-        application = Authenticator(authenticate, settings.scopes_of, settings.verify_mfa)
-        logins = LoginEndpoints(sessions, application, cookies, credentials, devices)
+        application = Authenticator(authenticate, settings.verify_mfa)
+        rights = rights_of(settings.scopes_of) if settings.scopes_of else sessions.rights
+        self.authenticator = RequestAuthenticator(
+            sessions, cookies=settings.cookies, origins=settings.origins, rights=rights
+        )
+        logins = LoginEndpoints(sessions, application, cookies, credentials, devices, rights)
+        self.own_logins = OwnLogins(sessions, self.authenticator, logins, cookies, rights, settings.is_active)
         groups = (
             logins,
-            TokenEndpoints(sessions, logins, cookies, application, settings),
-            SessionEndpoints(sessions, self.authenticator, application, tickets=settings.tickets),
-            IntrospectionEndpoints(sessions, self.authenticator),
+            TokenEndpoints(sessions, logins, cookies, rights, settings),
+            SessionEndpoints(sessions, self.authenticator, rights, tickets=settings.tickets),
+            IntrospectionEndpoints(sessions, self.authenticator, rights),
             HealthEndpoints(sessions),
             BrowserModule(),
             DiscoveryEndpoints(sessions, settings),

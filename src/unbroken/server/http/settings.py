@@ -15,9 +15,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, Unpack
 
 from unbroken.errors import ConfigurationError
+from unbroken.server.grants.rights import ScopesOf
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.origins import AllowedOrigins
-from unbroken.server.login.authenticator import IsActive, ScopesOf, VerifyMfa
+from unbroken.server.login.authenticator import IsActive, VerifyMfa
 from unbroken.server.login.rate_limit import RateLimitPolicy
 
 __all__ = ["EndpointOptions", "EndpointSettings", "suggestion"]
@@ -54,7 +55,7 @@ class EndpointSettings:
 
     prefix: str = "/auth"  # the path of the endpoints
     password_grant: bool = False  # accept RFC 6749 §4.3 at /token, for documentation pages and old clients
-    scopes_of: ScopesOf | None = None  # the scope that a subject may ask for at login; None: no scope at all
+    scopes_of: ScopesOf | None = None  # the scope that a subject may have now; None: that of the ``Sessions``
     verify_mfa: VerifyMfa | None = None  # checks the code of a login for which ``authenticate`` returns MfaRequired
     is_active: IsActive | None = None  # called at each refresh: a subject that is inactive loses the session
     rate_limit: RateLimitPolicy | None = RateLimitPolicy()  # how often credentials may be wrong; None: no limit

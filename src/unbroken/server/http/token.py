@@ -30,6 +30,7 @@ from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
 from unbroken.server.core.rotation import FIRST_PARTY
 from unbroken.server.core.session_info import NewSession
 from unbroken.server.grants.refresh_grant import MAX_IDEMPOTENCY_KEY_CHARS
+from unbroken.server.grants.rights import Allowed
 from unbroken.server.http.bodies import ErrorBody
 from unbroken.server.http.cookies import CookieTransport, ambiguous_cookies
 from unbroken.server.http.login import LoginEndpoints
@@ -43,7 +44,7 @@ from unbroken.server.http.messages import (
     text_field,
 )
 from unbroken.server.http.settings import EndpointSettings
-from unbroken.server.login.authenticator import Authenticator, IsActive, subject_is_active
+from unbroken.server.login.authenticator import IsActive, subject_is_active
 from unbroken.server.proofs.verification import VerifiedProof
 from unbroken.server.sessions import Sessions
 from unbroken.tokens import TokenResponse
@@ -66,11 +67,11 @@ class TokenEndpoints:
         sessions: Sessions,
         logins: LoginEndpoints,
         cookies: CookieTransport,
-        authenticator: Authenticator,
+        rights: Allowed | None,
         settings: EndpointSettings,
     ) -> None:
         self._sessions, self._logins, self._cookies = sessions, logins, cookies
-        self._remaining_scope = authenticator.remaining_scope if settings.scopes_of else None
+        self._rights = rights
         self._is_active, self._password_grant = settings.is_active, settings.password_grant
         self.routes = (
             Route("POST", "/token", self._token),
@@ -139,7 +140,7 @@ class TokenEndpoints:
             await self._revoke_if_inactive(self._is_active, token)
         return await self._sessions.arefresh_within(
             token,
-            self._remaining_scope,
+            self._rights,
             idempotency_key=read_idempotency_key(request.headers.get("idempotency-key")),
             client_id=client_id,
             scope=scope,

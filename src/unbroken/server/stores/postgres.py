@@ -218,6 +218,7 @@ def _rotate_values(key: bytes, token: PresentedToken, now: float, policy: Policy
         "branch": token.branch,
         "idempotency_hash": token.idempotency_hash,
         "party": token.party,
+        "scope": token.scope,
         "jkt": token.jkt,
         "now": float(now),  # an int would make PostgreSQL prepare another statement
         "hour": float(hour_of(now)),

@@ -34,6 +34,7 @@ UPDATE unbroken_session SET
     rotated_at = %(now)s, promoted_branch = %(branch)s,
     idempotency_key_repeated = coalesce(idempotency_hash = %(idempotency_hash)s, false),
     idempotency_hash = %(idempotency_hash)s, first_used_branch = NULL, presenter = %(party)s, shared = false,
+    newest_scope = %(scope)s,
     shared_streak = CASE WHEN shared THEN shared_streak + 1
                          WHEN abs(%(now)s - rotated_at) < %(grace)s THEN shared_streak ELSE 0 END,
     used_earlier_at = CASE WHEN used_at < %(hour)s THEN used_at ELSE used_earlier_at END,

@@ -56,13 +56,14 @@ CHANGING_FIELDS = {
     "revoked_at": "r",
     "revoked_why": "w",
     "evidence": "v",
+    "newest_scope": "sc",
     "jkt": "j",  # it never changes; in the hash it costs an unbound session nothing
 }
 INTEGER_FIELDS = (
     "generation", "branch", "promoted_branch", "previous_promoted_branch", "first_used_branch", "shared_streak",
 )  # fmt: skip
 BYTES_FIELDS = ("idempotency_hash", "jkt")
-TEXT_FIELDS = ("revoked_why", "evidence", "presenter")
+TEXT_FIELDS = ("revoked_why", "evidence", "presenter", "newest_scope")
 BOOL_FIELDS = ("idempotency_key_repeated", "shared")
 DEFAULTS = {"idempotency_key_repeated": False, "presenter": "", "shared": False, "shared_streak": 0}  # as empty
 FIXED_FIELDS = (

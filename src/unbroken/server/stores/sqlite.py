@@ -249,6 +249,7 @@ def _rotate_values(key: bytes, token: PresentedToken, now: float, policy: Policy
         "branch": token.branch,
         "idempotency_hash": token.idempotency_hash,
         "party": token.party,
+        "scope": token.scope,
         "jkt": token.jkt,
         "now": now,
         "hour": hour_of(now),
