@@ -9,6 +9,7 @@ from unbroken.client.core.events import ClientEvent
 from unbroken.client.core.metadata import AuthorizationServer, ProtectedResource
 from unbroken.client.core.schedule import Leeway, RefreshWindow
 from unbroken.client.core.token_store import Lease, StoredSession, TokenStore
+from unbroken.client.credentials import ClientCredentials, PasswordCredentials
 from unbroken.client.discovery import oauth2
 from unbroken.client.port import MfaPrompt
 from unbroken.client.session import Session, Status
@@ -36,6 +37,7 @@ from unbroken.tokens import TokenFields, TokenResponse, Tokens
 __all__ = [
     "AuthorizationServer",
     "BadResponse",
+    "ClientCredentials",
     "ClientEvent",
     "Clock",
     "ConfigurationError",
@@ -55,6 +57,7 @@ __all__ = [
     "MfaPrompt",
     "NotReplayable",
     "NotSent",
+    "PasswordCredentials",
     "ProtectedResource",
     "RefreshStorm",
     "RefreshWindow",

@@ -13,10 +13,12 @@ from tests.support.paths import ROOT
 
 NAMES = {
     "unbroken": """
-        AuthorizationServer BadResponse ClientEvent Clock ConfigurationError DeviceCode Dialect FileStore HttpRequest
+        AuthorizationServer BadResponse ClientCredentials ClientEvent Clock ConfigurationError DeviceCode Dialect
+        FileStore HttpRequest
         HttpResponse InvalidGrant
         InvalidRequest InvalidScope InvalidToken Lease Leeway LoginRefused MemoryStore MfaPrompt NotReplayable
-        NotSent ProtectedResource RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost ResponseMatch Send
+        NotSent PasswordCredentials ProtectedResource RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost
+        ResponseMatch Send
         Session SessionOver Status StoreBusy StoreUnavailable StoredSession TokenFields TokenResponse TokenStore Tokens
         TooManyAttempts TryLater UnbrokenError oauth2 open_token_store unbroken_server
     """,

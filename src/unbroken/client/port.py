@@ -6,7 +6,9 @@
 3. Tokens that were granted but could not be stored are known to all copies, by their idempotency key: the next refresh
    stores them, instead of asking a server that may not respond twice.
 4. A refresh is sent only while the lock is certainly held.
-5. A server that knows no idempotency keys has longer for its response than a request waits: the thread of the refresh
+5. Without a refresh token, a refresh is a login with the credentials that the user has chosen (``credentials.py``).
+   Such a login may be repeated: it uses nothing up.
+6. A server that knows no idempotency keys has longer for its response than a request waits: the thread of the refresh
    waits on, and holds the lock meanwhile. Connecting has the same limit at every server.
 """
 
@@ -28,6 +30,7 @@ from unbroken._time import Clock
 from unbroken.client.core.dialect import Dialect, MfaChallenge
 from unbroken.client.core.events import ClientEvent
 from unbroken.client.core.refresh_rules import (
+    GrantRejected,
     Indeterminate,
     RefreshOutcome,
     ServerKind,
@@ -35,7 +38,8 @@ from unbroken.client.core.refresh_rules import (
     response_seconds,
 )
 from unbroken.client.core.token_store import PERMANENT_LEASE, Lease, StoredSession, TokenStore
-from unbroken.errors import BadResponse, LoginRefused, TryLater
+from unbroken.client.credentials import Credentials, use_credentials
+from unbroken.errors import BadResponse, ConfigurationError, LoginRefused, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
 __all__ = ["BlockingPort", "MfaPrompt", "standard_sender"]
@@ -61,11 +65,13 @@ class BlockingPort:
         *,
         refresh_timeout: float,
         lock_timeout: float,
+        credentials: Credentials | None = None,
     ) -> None:
         self._store, self._dialect, self._send, self._clock = store, dialect, send, clock
         self._refresh_timeout, self._lock_timeout = refresh_timeout, lock_timeout
         self._unsaved: dict[str, TokenResponse] = {}  # by idempotency key; shared by all copies (rule 3)
         self._lease: Lease = PERMANENT_LEASE
+        self._credentials, self.has_credentials = credentials, credentials is not None
         self.granted = False  # whether this refresh got its tokens from the server
         self.emit = emit
 
@@ -84,8 +90,11 @@ class BlockingPort:
     def lock(self) -> _AsyncLock:
         return _AsyncLock(self, self._store.lock(self._lock_timeout))
 
+    def can_refresh(self, tokens: Tokens) -> bool:
+        return bool(tokens.refresh_token) or self.has_credentials
+
     def server_kind(self, tokens: Tokens) -> ServerKind:
-        return self._dialect.server_kind(tokens)
+        return self._dialect.server_kind(tokens) if tokens.refresh_token else "idempotent"  # rule 5
 
     def lock_holder(self) -> str:
         name = getattr(self._lease, "holder", None)
@@ -105,6 +114,8 @@ class BlockingPort:
             return unsaved  # rule 3
         if not self._lease.is_held():  # rule 4
             return Indeterminate("the lock of the store was lost before the refresh was sent", may_retry=False)
+        if not tokens.refresh_token:
+            return self._by_credentials(tokens, idempotency_key)
         try:
             response = self._sent(tokens, idempotency_key)
         except NotSent as error:
@@ -116,6 +127,23 @@ class BlockingPort:
         secrets = (tokens.refresh_token or "", tokens.access_token)
         outcome = self._dialect.read_refresh_response(response, idempotency_key=idempotency_key, secrets=secrets)
         return self._received(tokens, idempotency_key, outcome) if isinstance(outcome, TokenResponse) else outcome
+
+    def _by_credentials(self, tokens: Tokens, idempotency_key: str) -> RefreshOutcome:
+        """Return the outcome of a login with the credentials (rule 5)."""
+        if self._credentials is None:
+            return GrantRejected("no_refresh_token")
+        outcome = self.log_in_with_credentials()
+        return self._received(tokens, idempotency_key, outcome) if isinstance(outcome, TokenResponse) else outcome
+
+    def log_in_with_credentials(self) -> RefreshOutcome:
+        """Return what the server responds to the credentials. Raise ConfigurationError if there are none."""
+        if self._credentials is None:
+            raise ConfigurationError("this session has no credentials: Session(…, credentials=…)")
+        device_token = self._store.load().device_token
+        seconds = self._refresh_timeout
+        return use_credentials(
+            self._credentials, self._dialect, device_token, lambda request: self._send(request, seconds)
+        )
 
     async def revoke(self, tokens: Tokens) -> bool:
         request = self._dialect.logout_request(tokens)
@@ -132,7 +160,7 @@ class BlockingPort:
     def _sent(self, tokens: Tokens, idempotency_key: str) -> HttpResponse:
         request = self._dialect.refresh_request(tokens, idempotency_key)
         seconds = response_seconds(self.server_kind(tokens), self._refresh_timeout)
-        return self._send(replace(request, connect_timeout=self._refresh_timeout), seconds)  # rule 5
+        return self._send(replace(request, connect_timeout=self._refresh_timeout), seconds)  # rule 6
 
     def _received(self, tokens: Tokens, idempotency_key: str, response: TokenResponse) -> TokenResponse:
         self.granted = True

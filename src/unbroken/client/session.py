@@ -26,17 +26,18 @@ from unbroken.client.core.body import Rewind
 from unbroken.client.core.device_flow import DeviceCode
 from unbroken.client.core.dialect import Dialect, allowed_origins
 from unbroken.client.core.events import ClientEvent, LoggedIn, LoggedOut, RequestWaited
-from unbroken.client.core.refresh_rules import log_in, log_out
+from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, log_in, log_out
 from unbroken.client.core.request_flow import Effect, request_flow
 from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens, Leeway, RefreshWindow
 from unbroken.client.core.token_store import TokenStore
+from unbroken.client.credentials import Credentials, to_credentials
 from unbroken.client.first_login import BrowserLogin, DeviceLogin, log_in_as_client
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort, MfaPrompt, standard_sender
 from unbroken.client.profiles import LogInAgain
 from unbroken.client.refresh_coordinator import RefreshCoordinator, RefreshFlight, SessionState
 from unbroken.client.session_arguments import check_settings, to_dialect, to_store, to_token_response
-from unbroken.errors import ConfigurationError, SessionOver
+from unbroken.errors import SESSION_OVER_MESSAGES, BadResponse, ConfigurationError, LoginRefused, SessionOver, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Session(Closeable):
     store, or text that ``open_token_store`` understands, such as the path of a file; by default they are in memory.
     Tokens are sent to *origins* and to those of the dialect. *refresh_timeout* bounds one request of the library's own,
     *wait_timeout* how long a request waits for a refresh; both are seconds or a ``timedelta``. *window* limits
-    refreshes that new tokens do not end (None: no limit). *send* replaces the HTTP sender, *tls* its TLS settings.
+    refreshes that new tokens do not end (None: no limit). *credentials* log in when there are no tokens yet, and again
+    where the server gives no refresh token. *send* replaces the HTTP sender, *tls* its TLS settings.
     Callbacks may be plain or async functions; ``on_event`` gets every event.
 
     ``close``, or a ``with`` block, waits for a refresh under way and closes the connections of the store.
@@ -95,6 +97,7 @@ class Session(Closeable):
         on_event: Callable[[ClientEvent], object] | None = None,
         leeway: Leeway = Leeway(),
         window: RefreshWindow | None = RefreshWindow(),
+        credentials: Credentials | None = None,
         refresh_timeout: Duration = 10.0,
         wait_timeout: Duration = 60.0,
         send: Send | None = None,
@@ -104,6 +107,7 @@ class Session(Closeable):
     ) -> None:
         self.dialect, self.store = to_dialect(dialect), to_store(store)
         check_settings(origins, leeway, window)
+        credentials = to_credentials(credentials)
         request_seconds = to_seconds("refresh_timeout", refresh_timeout, above_zero=True)
         wait_seconds = to_seconds("wait_timeout", wait_timeout)
         self._settings: dict[str, Any] = {
@@ -113,6 +117,7 @@ class Session(Closeable):
             "on_event": on_event,
             "leeway": leeway,
             "window": window,
+            "credentials": credentials,
             "refresh_timeout": request_seconds,
             "wait_timeout": wait_seconds,
             "send": send,
@@ -134,6 +139,7 @@ class Session(Closeable):
             self._dispatcher.emit,
             refresh_timeout=request_seconds,
             lock_timeout=self._limit,
+            credentials=credentials,
         )
         self._coordinator = RefreshCoordinator(
             self.store, self.dialect, clock, leeway, self._state, self._dispatcher, self._port, self._limit
@@ -213,9 +219,24 @@ class Session(Closeable):
         """Log in as the program itself, with its client secret (client credentials, RFC 6749 §4.4).
 
         The server gives no refresh token: when the access token has expired, requests raise SessionOver, and the
-        program logs in again. *extra* goes along (``audience="api"``). Raise as ``login_in_browser`` does.
+        program logs in again; ``Session(…, credentials=ClientCredentials())`` does so by itself. *extra* goes along
+        (``audience="api"``). Raise as ``login_in_browser`` does.
         """
         return self.import_tokens(log_in_as_client(self.dialect, self._port.send_for_login, scope, extra))
+
+    def login_with_credentials(self) -> Tokens:
+        """Log in with the credentials of this session, also after a logout, or after they were refused once.
+
+        Raise LoginRefused, whose reason is the server's word, TryLater, BadResponse, or ConfigurationError without
+        credentials.
+        """
+        match self._port.log_in_with_credentials():
+            case TokenResponse() as response:
+                return self.import_tokens(response)
+            case GrantRejected(reason, said):
+                raise LoginRefused(said or SESSION_OVER_MESSAGES.get(reason, "refused"), reason=reason)
+            case outcome:
+                raise outcome.cause if isinstance(outcome.cause, BadResponse) else _later(outcome)
 
     def import_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Store *tokens* from elsewhere as a new login; a mapping is a parsed token response (RFC 6749 §5.1).
@@ -324,6 +345,10 @@ class Session(Closeable):
         """Log in as ``login_by_device`` does, without blocking. If the caller is cancelled, nobody is logged in."""
         return await self._log_in_in_thread(DeviceLogin(scope, timeout, show))
 
+    async def alogin_with_credentials(self) -> Tokens:
+        """``login_with_credentials`` for event loops."""
+        return await self._in_thread(self.login_with_credentials)
+
     async def alogin_as_client(self, *, scope: str = "", **extra: str) -> Tokens:
         """Log in as ``login_as_client`` does, without blocking. A caller that is cancelled stops nothing."""
         return await self._in_thread(lambda: self.login_as_client(scope=scope, **extra))
@@ -395,7 +420,7 @@ class Session(Closeable):
         active = self._state.active
         if active is not None and self._is_good(active):
             return active  # rule 1
-        plan = self._coordinator.tokens_for_request(fresh, active or self._coordinator.load())
+        plan = self._coordinator.tokens_for_request(fresh, active or self._load())
         return self._wait_for(plan.usable, plan.flight, plan.patience) if plan.flight else _require(plan.usable)
 
     async def _aauthorize(self, *, fresh: bool = False) -> ActiveTokens:
@@ -412,7 +437,7 @@ class Session(Closeable):
 
         Raise SessionOver, TryLater or RefreshStorm.
         """
-        active = self._state.active or self._coordinator.load()
+        active = self._state.active or self._load()
         plan = self._coordinator.tokens_after_challenge(sent, endpoint, active)
         return self._wait_for(plan.usable, plan.flight, plan.patience) if plan.flight else plan.usable
 
@@ -457,11 +482,20 @@ class Session(Closeable):
     def _patience(self, seconds: float | None) -> float:
         return self._wait_seconds if seconds is None else min(seconds, self._wait_seconds)
 
+    def _load(self) -> ActiveTokens:
+        """Load the store; with credentials in one flight, because it may have to log in."""
+        if not self._port.has_credentials:
+            return self._coordinator.load()
+        flight, is_new = self._state.load_flight(self._coordinator.load_or_begin, self._limit)
+        if is_new:
+            flight.start(self._dispatcher.deliver)
+        return flight.wait(self._wait_seconds)
+
     async def _aload(self) -> ActiveTokens:
         """Load the store in a thread, because it may be slow or far away."""
-        flight, is_new = self._state.load_flight(self._coordinator.load, self._limit)
+        flight, is_new = self._state.load_flight(self._coordinator.load_or_begin, self._limit)
         if is_new:
-            flight.start()
+            flight.start(self._dispatcher.deliver)
         return await flight.wait_async(self._wait_seconds)
 
     def _run_login(self, login: BrowserLogin | DeviceLogin, stop: threading.Event) -> Tokens:
@@ -493,6 +527,12 @@ def require_session(session: object, adapter: str) -> None:
 
 def _rebuild(dialect: Dialect, store: TokenStore, settings: dict[str, Any]) -> Session:
     return Session(dialect, store, **settings)
+
+
+def _later(outcome: Indeterminate) -> TryLater:
+    error = TryLater(outcome.why, retry_after=outcome.retry_after)
+    error.__cause__ = outcome.cause
+    return error
 
 
 def _require(active: ActiveTokens | None) -> ActiveTokens:

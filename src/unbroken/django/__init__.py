@@ -25,21 +25,12 @@
    ``unbroken.django.backends.AccessTokenBackend``.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from unbroken.django.claims import AccessTokenRequired, current_claims
 from unbroken.django.decorators import access_token_required
+from unbroken.django.logins import alog_in, alog_out, log_in, log_out
 from unbroken.django.rights import groups_of, permissions_of
 from unbroken.django.runtime import authenticate_user, is_active_user, sessions, user_of
 
-if TYPE_CHECKING:
-    from unbroken.django.logins import alog_in as alog_in
-    from unbroken.django.logins import alog_out as alog_out
-    from unbroken.django.logins import log_in as log_in
-    from unbroken.django.logins import log_out as log_out
-
-LOGINS = ("alog_in", "alog_out", "log_in", "log_out")
 __all__ = [
     "AccessTokenRequired",
     "access_token_required",
@@ -55,9 +46,3 @@ __all__ = [
     "sessions",
     "user_of",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in LOGINS:  # they need Django's models, which exist only once its applications are ready
-        return getattr(import_module("unbroken.django.logins"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

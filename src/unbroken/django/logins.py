@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any, Unpack
 
-from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib import auth
 from django.http import HttpRequest, HttpResponse
 
 from unbroken._concurrency import run_sync
@@ -29,7 +29,7 @@ __all__ = ["alog_in", "alog_out", "log_in", "log_out"]
 
 def log_in(
     response: HttpResponse | None,
-    subject: str | AbstractBaseUser,
+    subject: Any,
     *,
     request: HttpRequest,
     **options: Unpack[LoginOptions],
@@ -43,13 +43,14 @@ def log_in(
 
 async def alog_in(
     response: HttpResponse | None,
-    subject: str | AbstractBaseUser,
+    subject: Any,
     *,
     request: HttpRequest,
     **options: Unpack[LoginOptions],
 ) -> HttpResponse:
     """``log_in`` for async views."""
-    text = runtime().users.subject_of(subject) if isinstance(subject, AbstractBaseUser) else subject
+    is_user = isinstance(subject, auth.get_user_model())
+    text = runtime().users.subject_of(subject) if is_user else subject
     logins = runtime().endpoints.own_logins
     work = logins.log_in(to_request(request), text, **options, may_have_body=response is None)
     return await _response_of(response, work)

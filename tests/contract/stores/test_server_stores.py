@@ -148,6 +148,7 @@ rows = st.builds(
     idle_expires_at=st.sampled_from([NOW, NOW + 1, 900.0]),
     expires_at=st.sampled_from([NOW, NOW + 1, 1200.0]),
     jkt=st.none() | st.just(b"k" * 32),
+    newest_scope=st.sampled_from([None, b"", b"read"]),
 )
 tokens = st.builds(
     PresentedToken,
@@ -156,6 +157,7 @@ tokens = st.builds(
     st.sampled_from([None, b"a", b"z"]),
     st.sampled_from(["", "::/64 curl"]),
     st.sampled_from([None, b"k" * 32, b"l" * 32]),
+    st.sampled_from([None, b"", b'" read write']),
 )
 
 

@@ -22,6 +22,9 @@
    restarted its count, and so comes after any that counted on.
 10. If the server has ended the session while a response was on its way, its tokens are tried, by one more refresh. They
    may have outlived the one that was refused.
+11. Where the server gives no refresh token and the user has chosen credentials, these get the next access token, under
+    the same lock, with the same single flight and the same retries. They also begin a session that never was: once, by
+    whoever has the lock. They begin none after a logout, nor after they were refused: that ends the session (rule 5).
 
 When a refresh is due is stated in schedule.py; what follows a challenge, in refresh_coordinator.py. The rules await
 nothing but their port: the same lines run blocking, and in a simulation that tries every interleaving with losses,
@@ -48,6 +51,7 @@ __all__ = [
     "RefreshOutcome",
     "RepetitionCanWait",
     "ServerKind",
+    "begin",
     "is_progress",
     "log_in",
     "log_out",
@@ -110,6 +114,9 @@ class Port(Protocol):
     def save(self, record: StoredSession, expected: StoredSession) -> Awaitable[bool]:
         """Compare and set, as ``TokenStore.save`` does."""
 
+    def can_refresh(self, tokens: Tokens) -> bool:
+        """Return whether *tokens* can be refreshed: by their refresh token, or by credentials (rule 11)."""
+
     def server_kind(self, tokens: Tokens) -> ServerKind:
         """Return what the server does with a refresh of *tokens* that it gets twice."""
 
@@ -120,7 +127,8 @@ class Port(Protocol):
         """
 
     def send_refresh(self, tokens: Tokens, idempotency_key: str) -> Awaitable[RefreshOutcome]:
-        """Send one refresh request (RFC 6749 §6), and wait for its response as rule 3 says.
+        """Send one refresh request (RFC 6749 §6), and wait for its response as rule 3 says. Without a refresh token,
+        send the credentials (rule 11).
 
         It is sent only while the lock is certainly held: a holder that was asleep and lost the lock would present a
         token that others have used meanwhile, and look like a thief.
@@ -163,7 +171,7 @@ async def _refresh(port: Port, seen: Tokens, needed: bool) -> Tokens:
             port.emit(TokensAdopted(adopted.version))
             return adopted
         seen, (record, is_begun) = adopted, await _start_refresh(port, adopted)
-    if not seen.refresh_token:
+    if not port.can_refresh(seen):
         return await _end_session(port, seen, "no_refresh_token")
     if is_begun:
         _check_may_repeat(port, record, seen, needed)
@@ -206,7 +214,7 @@ async def _start_refresh(port: Port, seen: Tokens) -> tuple[StoredSession, bool]
     while True:
         record = await port.load()
         was_set_back = record.version < seen.version
-        if not seen.refresh_token or newer_than(seen, record):
+        if not port.can_refresh(seen) or newer_than(seen, record):
             return record, False
         if record.idempotency_key and not was_set_back:
             return record, True
@@ -337,6 +345,50 @@ async def _end_session(port: Port, seen: Tokens, reason: str, why: str = "") -> 
 
 
 # ---- login and logout ------------------------------------------------------------------------------------------------
+
+
+NO_TOKENS = Tokens("")
+NEVER_LOGGED_IN = ("", "not_logged_in")
+
+
+async def begin(port: Port) -> tuple[Tokens, bool]:
+    """Return the tokens of the store, or those of a first login with the credentials (rule 11); and which it was.
+
+    Raise SessionOver if the session has ended, also because they are refused; TryLater or BadResponse.
+    """
+    async with port.lock():
+        record = await port.load()
+        if record.tokens is not None:
+            return record.tokens, False
+        if record.over not in NEVER_LOGGED_IN:
+            raise SessionOver(record.over)
+        sent = await _send_with_retries(port, NO_TOKENS, port.new_idempotency_key())
+        match sent.outcome:
+            case TokenResponse() as response:
+                return await _save_first(port, record, response), True
+            case GrantRejected(reason, said):
+                await port.save(_without_tokens(record, reason, record.epoch), record)
+                raise SessionOver(reason, said)
+            case Indeterminate(cause=BadResponse() as error, may_retry=False):
+                raise error
+            case Indeterminate() as outcome:
+                raise TryLater(outcome.why, retry_after=outcome.retry_after) from outcome.cause
+            case _:
+                assert_never(sent.outcome)
+
+
+async def _save_first(port: Port, record: StoredSession, response: TokenResponse) -> Tokens:
+    """Store the tokens of a first login. After another login, return its tokens; after a logout, raise SessionOver."""
+    epoch = _next_epoch(record, port.now())
+    fresh = tokens_from_response(response, port.now(), max(record.version + 1, epoch), epoch)
+    if await port.save(_with_tokens(fresh, response.device_token or record.device_token), record):
+        return fresh
+    stored = await port.load()
+    port.emit(LateTokensDiscarded(record.version))
+    await port.revoke(fresh)  # rule 7: it was not asked for any more
+    if stored.tokens is None:
+        raise SessionOver(stored.over or "logged_out")
+    return stored.tokens
 
 
 async def log_in(port: Port, response: TokenResponse) -> Tokens:

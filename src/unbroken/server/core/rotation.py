@@ -96,7 +96,7 @@ class PresentedToken(NamedTuple):
     idempotency_hash: bytes | None = None
     party: str = ""  # of the request (``party.party_of``); empty if it is unknown
     jkt: bytes | None = None  # the thumbprint of the key that the request has proven to have; None without a proof
-    scope: str | None = None  # of the access token that answers it (``TokenScope.text``); None if it cannot change
+    scope: bytes | None = None  # of the access token that answers it (``TokenScope.encode``); None: it cannot change
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -193,7 +193,7 @@ class SessionRow:
     ip: str = ""
     user_agent: str = ""
     jkt: bytes | None = None  # RFC 7638 thumbprint of the key that the session is bound to; None: it is not bound
-    newest_scope: str | None = None  # of the access token of the newest branch, which an answer again does not exceed
+    newest_scope: bytes | None = None  # of the access token of the newest branch, which an answer again does not exceed
 
     @property
     def binding(self) -> SessionBinding:

@@ -47,18 +47,17 @@ class TokenScope(NamedTuple):
     is_full: bool
     is_decided: bool = False
 
-    @property
-    def text(self) -> str:
-        """Both in one text, as a row keeps them."""
-        return f"{FULL_MARK} {self.words}" if self.is_full else self.words
+    def encode(self) -> bytes:
+        """Return both in one value, as a row keeps them."""
+        return (f"{FULL_MARK} {self.words}" if self.is_full else self.words).encode()
 
-    def no_more_than(self, first: str | None) -> TokenScope:
-        """Return what is in this scope and in *first*, the ``text`` of an earlier answer; None: that is unknown."""
+    def no_more_than(self, first: bytes | None) -> TokenScope:
+        """Return what is in this scope and in *first*, an earlier answer as ``encode`` returned it; None: unknown."""
         if first is None:
             return self
-        mark, _, rest = first.partition(" ")
-        was_full = mark == FULL_MARK
-        before = set((rest if was_full else first).split())
+        text = first.decode("utf-8", "replace")
+        was_full = text.startswith(FULL_MARK)
+        before = set(text.removeprefix(FULL_MARK).split())
         words = _joined(word for word in self.words.split() if word in before)
         return TokenScope(words, self.is_full and was_full, self.is_decided)
 

@@ -203,7 +203,7 @@ class RefreshGrant:
         if not is_plain:
             allowed = await rights(row.subject) if rights else None  # rule 6
             granted = token_scope(row.scope, allowed, row.client_id, scope)
-            presented = presented._replace(scope=granted.text)
+            presented = presented._replace(scope=granted.encode())
         await self._check_not_revoked(row, now)
         if not row.issuer:  # rule 5
             return await self._decide_and_swap(token, presented, granted, now, caller)

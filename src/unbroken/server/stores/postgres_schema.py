@@ -88,7 +88,7 @@ ALTER TABLE unbroken_session
     ADD COLUMN used_earlier_at float8;
 """
 KEYS_OF_CLIENTS = "ALTER TABLE unbroken_session ADD COLUMN jkt bytea"  # NULL takes no space in a row
-SCOPES = "ALTER TABLE unbroken_session ADD COLUMN newest_scope text"
+SCOPES = "ALTER TABLE unbroken_session ADD COLUMN newest_scope bytea"
 STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS, UNREVOKED, PARTIES, KEYS_OF_CLIENTS, SCOPES)
 
 Connection = psycopg.Connection[Any]

@@ -128,7 +128,7 @@ class RedisSessionStore:
             repr(rotation.hour_of(now)),
             int(coordinated),
             b"" if token.jkt is None else b"=" + token.jkt,
-            "" if token.scope is None else "=" + token.scope,
+            b"" if token.scope is None else b"=" + token.scope,
         )
         name, (_, epoch) = self._names.session(key)[0], self._names.subject(subject)
         if not self._driver.cluster:

@@ -62,8 +62,8 @@ CHANGING_FIELDS = {
 INTEGER_FIELDS = (
     "generation", "branch", "promoted_branch", "previous_promoted_branch", "first_used_branch", "shared_streak",
 )  # fmt: skip
-BYTES_FIELDS = ("idempotency_hash", "jkt")
-TEXT_FIELDS = ("revoked_why", "evidence", "presenter", "newest_scope")
+BYTES_FIELDS = ("idempotency_hash", "jkt", "newest_scope")
+TEXT_FIELDS = ("revoked_why", "evidence", "presenter")
 BOOL_FIELDS = ("idempotency_key_repeated", "shared")
 DEFAULTS = {"idempotency_key_repeated": False, "presenter": "", "shared": False, "shared_streak": 0}  # as empty
 FIXED_FIELDS = (
