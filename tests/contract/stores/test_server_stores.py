@@ -328,7 +328,13 @@ def test_accounts_are_stored_changed_and_removed(store: Any) -> None:
     assert store.accounts() == [replace(account, password_hash="new")]
     assert store.change_account("ada", "late", expected="hash") is False, "it has another by now"
     assert store.change_account("ada", None, expected="hash") is False
+    assert store.change_account("ada", "new", expected="hash", scope="admin") is False
+    assert store.change_account("ada", "new", expected="new", scope="read write") is True
+    assert store.account("ada").scope == "read write"
     assert store.change_account("ada", "newer", expected="new") is True
+    assert store.account("ada").scope == "read write", "a new password changes no right"
+    assert store.change_account("ada", "newer", scope="") is True
+    assert store.account("ada").scope == ""
     assert store.accounts() == [replace(account, password_hash="newer")]
     assert store.change_account("ada", None, expected="newer") is True
     assert store.change_account("ada", None) is False

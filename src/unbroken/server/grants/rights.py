@@ -13,7 +13,7 @@ from unbroken.errors import ConfigurationError
 from unbroken.server.application import call_application
 from unbroken.server.worker_pool import STORE_POOL
 
-__all__ = ["Allowed", "ScopesOf", "rights_of"]
+__all__ = ["SCOPE_WORD", "Allowed", "ScopesOf", "rights_of"]
 
 ScopesOf = Callable[[str], Collection[str] | Awaitable[Collection[str]]]
 Allowed = Callable[[str], Awaitable[Collection[str]]]  # of a subject

@@ -160,9 +160,12 @@ class PostgresSessionStore:
     async def add_account(self, account: Account) -> bool:
         return bool(await self._rows(sql.ADD_ACCOUNT, astuple(account)))
 
-    async def change_account(self, name: str, password_hash: str | None, *, expected: str | None = None) -> bool:
+    async def change_account(
+        self, name: str, password_hash: str | None, *, expected: str | None = None, scope: str | None = None
+    ) -> bool:
         statement = sql.DELETE_ACCOUNT if password_hash is None else sql.CHANGE_ACCOUNT
-        return bool(await self._rows(statement, {"hash": password_hash, "name": name, "expected": expected}))
+        values = {"hash": password_hash, "name": name, "expected": expected, "scope": scope}
+        return bool(await self._rows(statement, values))
 
     # ---- markers -------------------------------------------------------------------------------------------------
 

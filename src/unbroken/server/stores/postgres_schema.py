@@ -88,7 +88,10 @@ ALTER TABLE unbroken_session
     ADD COLUMN used_earlier_at float8;
 """
 KEYS_OF_CLIENTS = "ALTER TABLE unbroken_session ADD COLUMN jkt bytea"  # NULL takes no space in a row
-SCOPES = "ALTER TABLE unbroken_session ADD COLUMN newest_scope bytea"
+SCOPES = """
+ALTER TABLE unbroken_session ADD COLUMN newest_scope bytea;
+ALTER TABLE unbroken_account ADD COLUMN scope text NOT NULL DEFAULT '';
+"""
 STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS, UNREVOKED, PARTIES, KEYS_OF_CLIENTS, SCOPES)
 
 Connection = psycopg.Connection[Any]

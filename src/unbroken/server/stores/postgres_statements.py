@@ -134,11 +134,11 @@ ON CONFLICT (kid) DO UPDATE SET
                   THEN excluded.secret ELSE old.secret END
 """
 NOTIFY = f"SELECT pg_notify('{CHANNEL}', '')"
-ACCOUNTS = "SELECT name, shown, password_hash, created_at, subject FROM unbroken_account ORDER BY name"
-ACCOUNT = "SELECT name, shown, password_hash, created_at, subject FROM unbroken_account WHERE name = %s"
-ADD_ACCOUNT = "INSERT INTO unbroken_account VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING name"
+ACCOUNTS = "SELECT name, shown, password_hash, created_at, subject, scope FROM unbroken_account ORDER BY name"
+ACCOUNT = "SELECT name, shown, password_hash, created_at, subject, scope FROM unbroken_account WHERE name = %s"
+ADD_ACCOUNT = "INSERT INTO unbroken_account VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING name"
 CHANGE_ACCOUNT = """
-UPDATE unbroken_account SET password_hash = %(hash)s
+UPDATE unbroken_account SET password_hash = %(hash)s, scope = coalesce(%(scope)s, scope)
 WHERE name = %(name)s AND password_hash = coalesce(%(expected)s, password_hash) RETURNING name
 """
 DELETE_ACCOUNT = """

@@ -172,7 +172,7 @@ def encode_key(record: KeyRecord) -> tuple[str, str, bytes, bytes]:
 
 def account_from(name: str, text: bytes) -> Account:
     """Return the account that was written as *text*."""
-    return Account(name, *json.loads(text)[:4])  # rule 3
+    return Account(name, *json.loads(text)[:5])  # rule 3
 
 
 def _encode_field(name: str, value: Any) -> bytes:

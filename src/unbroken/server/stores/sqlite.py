@@ -190,10 +190,12 @@ class SqliteSessionStore:
         with self._file.transaction() as db:
             return bool(db.execute(sql.ADD_ACCOUNT, astuple(account)).fetchall())
 
-    async def change_account(self, name: str, password_hash: str | None, *, expected: str | None = None) -> bool:
+    async def change_account(
+        self, name: str, password_hash: str | None, *, expected: str | None = None, scope: str | None = None
+    ) -> bool:
         statement = sql.DELETE_ACCOUNT if password_hash is None else sql.CHANGE_ACCOUNT
         with self._file.transaction() as db:
-            values = {"hash": password_hash, "name": name, "expected": expected}
+            values = {"hash": password_hash, "name": name, "expected": expected, "scope": scope}
             return bool(db.execute(statement, values).fetchall())
 
     # ---- markers -------------------------------------------------------------------------------------------------

@@ -62,7 +62,10 @@ ALTER TABLE session ADD COLUMN shared_streak INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE session ADD COLUMN used_earlier_at REAL;
 """,
     "ALTER TABLE session ADD COLUMN jkt BLOB",
-    "ALTER TABLE session ADD COLUMN newest_scope BLOB",
+    """
+ALTER TABLE session ADD COLUMN newest_scope BLOB;
+ALTER TABLE account ADD COLUMN scope TEXT NOT NULL DEFAULT '';
+""",
 )
 
 

@@ -101,9 +101,9 @@ INSERT INTO key VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kid) DO UPDATE SET
 """
 ACCOUNTS = "SELECT * FROM account ORDER BY name"
 ACCOUNT = "SELECT * FROM account WHERE name = ?"
-ADD_ACCOUNT = "INSERT INTO account VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name"
+ADD_ACCOUNT = "INSERT INTO account VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name"
 CHANGE_ACCOUNT = """
-UPDATE account SET password_hash = :hash
+UPDATE account SET password_hash = :hash, scope = coalesce(:scope, scope)
 WHERE name = :name AND password_hash = coalesce(:expected, password_hash) RETURNING name
 """
 DELETE_ACCOUNT = """
