@@ -109,6 +109,7 @@ class Bearer:
         self, view: View | None = None, *, scope: str = "", claims: Needs | None = None, now: bool = False
     ) -> View | Callable[[View], View]:
         """Decorate a plain or async view that needs a good access token, with what ``require`` takes."""
+        self._authenticator.check_need(now=now)
         if view is None:
             return functools.partial(self._with_claims, scope=scope, claims=claims, now=now)
         return self._with_claims(view, scope=scope, claims=claims, now=now)

@@ -55,7 +55,7 @@ class ClientCredentials:
     def attempt(self, dialect: Dialect, _device_token: str) -> Attempt | None:
         """Return one use of them. Raise ConfigurationError for a dialect that is not one of OAuth 2.0."""
         values = {name: value for name, value in {"scope": self.scope, **self.parameters}.items() if value}
-        return Attempt(token_request(dialect, "client_credentials", values))
+        return Attempt(token_request(dialect, "client_credentials", values), tuple(self.parameters.values()))
 
 
 @checked_class()

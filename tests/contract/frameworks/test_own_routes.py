@@ -20,6 +20,8 @@ from unbroken.errors import ConfigurationError, UnbrokenError
 from unbroken.server import Cookies, Endpoints, MemorySessionStore, Sessions
 from unbroken.server.core.rotation import FIRST_PARTY
 from unbroken.server.http import Request
+from unbroken.server.http.authentication import RequestAuthenticator
+from unbroken.verifier import Verifier
 
 ALL = ("/write", "/write-now", "/admin", "/admin-now")
 SCRIPT = {"x-unbroken": "1"}
@@ -167,6 +169,18 @@ def test_a_redirect_carries_the_session_in_cookies(cookie_shop: Shop) -> None:
     assert cookie_shop.http.post("/auth/refresh", headers=SCRIPT).status_code == 200
 
 
+def test_with_refresh_cookies_a_redirect_carries_the_session_and_the_page_refreshes() -> None:
+    for name in sorted(APPS):
+        with shop_of(name, cookies=Cookies("refresh", secure=False)) as shop:
+            [cookie] = shop.http.get("/arrive").headers.get_list("set-cookie")
+            assert cookie.startswith("unbroken-refresh=")
+            fresh = shop.http.post("/auth/refresh", headers=SCRIPT).json()
+            assert (fresh["scope"], "refresh_token" in fresh) == ("read write", False), name
+            left = shop.http.post("/leave", headers=authorization(fresh["access_token"]))
+            assert "Max-Age=0" in left.headers["set-cookie"]
+            assert shop.http.post("/auth/refresh", headers=SCRIPT).status_code == 400
+
+
 def test_a_script_gets_what_a_login_gives_it(cookie_shop: Shop) -> None:
     own = cookie_shop.http.post("/tokens", headers=SCRIPT)
     login = cookie_shop.http.post("/auth/login", headers=SCRIPT, json={"username": "ada", "password": PASSWORD})
@@ -237,6 +251,14 @@ def test_a_wrong_need_is_named_where_the_route_is_written(wrong: dict[str, Any],
     ):
         with pytest.raises(ConfigurationError, match=f"{named} must be"):
             needs(**wrong)
+
+
+def test_rights_of_now_need_the_sessions() -> None:
+    verifier = Verifier("https://id.example.com/jwks", issuer="https://id.example.com", audience="shop")
+    with pytest.raises(ConfigurationError, match="a Verifier cannot look up rights"):
+        unbroken.flask.Bearer(verifier).required(now=True)
+    with pytest.raises(ConfigurationError, match="a Verifier cannot look up rights"):
+        RequestAuthenticator(verifier).check_need(now=True)
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,11 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
-from urllib.parse import urlencode
+from urllib.parse import quote, quote_plus, unquote_plus, urlencode
 
 from unbroken._arguments import checked_class
 from unbroken._http import (
@@ -60,6 +61,7 @@ __all__ = [
     "ResponseMatch",
     "allowed_origins",
     "is_bearer_challenge",
+    "secrets_of",
 ]
 
 Encoding = Literal["form", "json", "query", "header"]
@@ -357,6 +359,7 @@ class Dialect:
         self, response: HttpResponse, *, idempotency_key: str = "", secrets: tuple[str, ...] = ()
     ) -> RefreshOutcome:
         """Return what *response* to a refresh with *idempotency_key* means. No error repeats *secrets*."""
+        secrets += secrets_of(self.refresh)
         if self.ends_session.matches(response):
             return GrantRejected(self._reason(response), _describe_error(response, secrets))
         if self.succeeded.matches(response):
@@ -400,6 +403,7 @@ class Dialect:
         """
         if challenge := _mfa_challenge(response):
             return challenge
+        secrets += secrets_of(self.login)
         error = _oauth_error(response)
         if self.login_failed.matches(response) and error not in UNKNOWN_CLIENT_ERRORS:
             raise LoginRefused("the login was refused: wrong name or password")
@@ -443,6 +447,19 @@ def allowed_origins(dialect: Dialect, additional: tuple[str, ...], allow_plain_h
     return frozenset(Origin(scheme, name, port) for scheme, host, port in own for name in ascii_and_unicode_forms(host))
 
 
+def secrets_of(template: RequestTemplate | None) -> tuple[str, ...]:
+    """Return the secret by which requests of *template* authenticate the client, in each form that they have it."""
+    if template is None:
+        return ()
+    basic = _lower_case_names(template.headers).get("authorization", "").removeprefix("Basic ")
+    try:
+        encoded = b64decode(basic, validate=True).decode().partition(":")[2]
+    except ValueError:  # it is none
+        encoded = ""
+    forms = (template.extra.get("client_secret"), basic, unquote_plus(encoded), encoded)
+    return tuple(text for text in forms if isinstance(text, str) and text)
+
+
 def _unreadable_response(response: HttpResponse, error: BadResponse) -> Indeterminate:
     """Return what a success without readable tokens means.
 
@@ -476,8 +493,10 @@ def _describe_error(response: HttpResponse, secrets: tuple[str, ...]) -> str:
     """Return status, ``error`` and ``error_description`` in words, without the *secrets* that a server may repeat."""
     error = _oauth_error(response)
     description = value_at(response.parsed(), "error_description")
-    for secret in filter(None, secrets):
-        description = description.replace(secret, "…") if isinstance(description, str) else ""
+    if isinstance(description, str):
+        for secret in filter(None, secrets):  # also as it stands in a form
+            for form in (secret, quote_plus(secret, errors="replace"), quote(secret, errors="replace")):
+                description = description.replace(form, "…")
     words = f", error {error!r}" if error else ""
     words += f": {said}" if error and (said := _readable(description)) else ""
     return f"the server responded with status {response.status}{words}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from unbroken._http import HttpRequest, HttpResponse, retry_after_seconds
-from unbroken.client.core.dialect import TEMPORARY_ERRORS, Dialect, _describe_error, _oauth_error, _readable
+from unbroken.client.core.dialect import TEMPORARY_ERRORS, Dialect, _describe_error, _oauth_error, _readable, secrets_of
 from unbroken.client.core.login_endpoints import LoginEndpoints
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, LoginRefused, TryLater, UnbrokenError
 from unbroken.tokens import TokenResponse
@@ -65,7 +65,7 @@ def read_token_response(dialect: Dialect, response: HttpResponse, *, secrets: tu
         except BadResponse:
             if not error:  # rule 2
                 raise
-    raise error_of(response, secrets)
+    raise error_of(response, secrets + secrets_of(dialect.login))
 
 
 def error_of(response: HttpResponse, secrets: tuple[str, ...] = ()) -> UnbrokenError:

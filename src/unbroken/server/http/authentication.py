@@ -41,6 +41,7 @@ from unbroken.server.proofs.verification import ProofVerifier
 __all__ = ["Needs", "RequestAuthenticator", "TokenVerifier", "is_foreign_token", "require_scope"]
 
 Needs = Mapping[str, object]  # {"role": "admin"}: a claim of the application, and its value
+LOOK_UP = "alook_up_within"  # what a ``Sessions`` has, and a ``Verifier`` has not
 LookUp = Callable[..., Awaitable[Claims]]
 
 ACCESS_TOKEN_TYPES = ("at+jwt", "application/at+jwt")
@@ -121,10 +122,14 @@ class RequestAuthenticator:
                 return error_response(error)
         return require_scope(found, scope, claims)
 
-    async def _looked_up(self, claims: Claims) -> Claims:
-        look_up: LookUp | None = getattr(self.verifier, "alook_up_within", None)
-        if look_up is None:
+    def check_need(self, *, now: bool) -> None:
+        """Raise ConfigurationError for a route that needs the rights of *now* where they cannot be looked up."""
+        if now and not hasattr(self.verifier, LOOK_UP):
             raise ConfigurationError("a Verifier cannot look up rights: leave out now=True, or ask a Sessions")
+
+    async def _looked_up(self, claims: Claims) -> Claims:
+        self.check_need(now=True)
+        look_up: LookUp = getattr(self.verifier, LOOK_UP)
         return await look_up(claims, self._rights)
 
     async def require(self, request: Request) -> Claims:
