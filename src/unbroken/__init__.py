@@ -4,9 +4,11 @@ from unbroken._http import HttpRequest, HttpResponse, NotSent, ResponseLost, Sen
 from unbroken._time import Clock
 from unbroken.client.core.backends import unbroken_server
 from unbroken.client.core.device_flow import DeviceCode
-from unbroken.client.core.dialect import Dialect, RequestTemplate, ResponseMatch
+from unbroken.client.core.dialect import Dialect, MfaChallenge, RequestTemplate, ResponseMatch
 from unbroken.client.core.events import ClientEvent
+from unbroken.client.core.login_endpoints import LoginEndpoints
 from unbroken.client.core.metadata import AuthorizationServer, ProtectedResource
+from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate
 from unbroken.client.core.schedule import Leeway, RefreshWindow
 from unbroken.client.core.token_store import Lease, StoredSession, TokenStore
 from unbroken.client.credentials import ClientCredentials, PasswordCredentials
@@ -44,16 +46,20 @@ __all__ = [
     "DeviceCode",
     "Dialect",
     "FileStore",
+    "GrantRejected",
     "HttpRequest",
     "HttpResponse",
+    "Indeterminate",
     "InvalidGrant",
     "InvalidRequest",
     "InvalidScope",
     "InvalidToken",
     "Lease",
     "Leeway",
+    "LoginEndpoints",
     "LoginRefused",
     "MemoryStore",
+    "MfaChallenge",
     "MfaPrompt",
     "NotReplayable",
     "NotSent",

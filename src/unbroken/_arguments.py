@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin,
 
 from unbroken.errors import ConfigurationError
 
-__all__ = ["checked", "checked_class", "wrong_type"]
+__all__ = ["checked", "checked_class", "did_you_mean", "wrong_type"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,6 +35,14 @@ def wrong_type(name: str, wanted: str, value: object) -> ConfigurationError:
     chooses = "'" in wanted  # among words; any other text may be a secret
     shown = repr(value[:MAX_SHOWN_CHARS]) if chooses and isinstance(value, str) else type(value).__name__
     return ConfigurationError(f"{name} must be {wanted}, not {shown}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the question that an error asks after an unknown *name*; empty if none of the *known* ones is near."""
+    from difflib import get_close_matches  # noqa: PLC0415  # only for errors
+
+    near = get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def checked(*own: str) -> Callable[[F], F]:
@@ -61,10 +69,12 @@ def checked(*own: str) -> Callable[[F], F]:
 
 
 def checked_class(*methods: str, own: Names = ()) -> Callable[[type[T]], type[T]]:
-    """Make ``__init__`` of a class, and its *methods*, check their arguments; ``__init__`` checks its *own* itself."""
+    """Make ``__init__`` of a class and its *methods* check their arguments; ``__init__`` checks its *own* itself."""
 
     def wrap(cls: type[T]) -> type[T]:
-        setattr(cls, "__init__", checked(*own)(vars(cls)["__init__"]))  # noqa: B010  # mypy sees no method there
+        constructor = ["__init__"] if "__init__" in vars(cls) else []
+        for name in constructor:
+            setattr(cls, name, checked(*own)(vars(cls)[name]))
         for name in methods:
             setattr(cls, name, checked()(vars(cls)[name]))
         return cls

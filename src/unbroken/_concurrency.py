@@ -145,7 +145,7 @@ class ForkGuarded(Protocol):
     """An object that keeps something open which a child must not inherit (rule 3)."""
 
     def close_before_fork(self) -> None:
-        """Close it: nobody is inside the gate. It is opened again when it is needed, in the parent and in the child."""
+        """Close it: no thread is inside the gate. It is opened again when needed, in the parent and in the child."""
 
     def leave_to_parent(self) -> None:
         """Neither use nor close what is open. Called in the child of a fork that could not wait."""

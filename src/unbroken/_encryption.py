@@ -64,7 +64,7 @@ def new_key() -> str:
 
 
 def keys_from_environment(name: str) -> list[str]:
-    """Return the keys in the environment variable *name*, newest first. Raises ConfigurationError if it is not set."""
+    """Return the keys in the environment variable *name*, newest first. Raise ConfigurationError if it is not set."""
     keys = keys_in(os.environ.get(name, ""))
     if not keys:
         raise ConfigurationError(f"the environment variable {name} is not set: set it to the encryption key")
@@ -72,7 +72,7 @@ def keys_from_environment(name: str) -> list[str]:
 
 
 def keys_from_file(path: str | os.PathLike[str]) -> list[str]:
-    """Return the keys in the file at *path*, newest first. Raises ConfigurationError if there are none to read.
+    """Return the keys in the file at *path*, newest first. Raise ConfigurationError if there are none to read.
 
     It also does if other users may have changed the file (``_private_files.py``).
     """

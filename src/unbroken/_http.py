@@ -55,7 +55,7 @@ MAX_BODY_BYTES = 1 << 20  # a token response has a few kilobytes
 MAX_RETRY_AFTER_SECONDS = 3600.0
 MAX_FORM_FIELDS = 100
 MAX_INTEGER_DIGITS = 400  # more than a float can hold
-MAX_DEPTH = 64
+MAX_JSON_DEPTH = 64
 FORM = "application/x-www-form-urlencoded"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
@@ -275,16 +275,16 @@ _DECODER = json.JSONDecoder(parse_int=_read_integer, strict=False)
 
 
 def _without_depths(text: str) -> str:
-    """Return *text* with null in place of what is nested more than ``MAX_DEPTH`` deep (rule 4)."""
+    """Return *text* with null in place of what is nested more than ``MAX_JSON_DEPTH`` deep (rule 4)."""
     kept: list[str] = []
     depth = position = 0
     for match in _STRING_OR_BRACKET.finditer(text):
         if (sign := match.group()) in ("[", "{"):
             depth += 1
-            if depth == MAX_DEPTH + 1:
+            if depth == MAX_JSON_DEPTH + 1:
                 kept.append(text[position : match.start()] + "null")
         elif sign in ("]", "}"):
             depth -= 1
-            if depth == MAX_DEPTH:
+            if depth == MAX_JSON_DEPTH:
                 position = match.end()
-    return "".join(kept) + text[position:] if depth <= MAX_DEPTH else ""
+    return "".join(kept) + text[position:] if depth <= MAX_JSON_DEPTH else ""

@@ -137,9 +137,9 @@ def _responses(name: str, *, with_cookies: bool) -> dict[int | str, dict[str, An
     if name not in PUBLIC:
         responses[400] = error
         responses[413] = error | {"description": "The body is longer than 64 KiB"}
-        responses[503] = error | {"description": "The store does not answer; try again after Retry-After"}
+        responses[503] = error | {"description": "The store does not respond; try again after Retry-After"}
     if name == "health_ready":
-        responses[503] = {"model": _model(bodies.HealthBody), "description": "The store does not answer"}
+        responses[503] = {"model": _model(bodies.HealthBody), "description": "The store does not respond"}
     if name in ACCESS_TOKEN or name in ("login", "login_step"):
         responses[401] = error
     if name in ("rename_session", "end_session"):

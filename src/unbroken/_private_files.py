@@ -1,14 +1,14 @@
 """Files that hold secrets, and lock files beside them.
 
-They are opened as ssh opens its own: nobody else may have put them there, or may change them.
+They are opened as ssh opens its own: no other user may have put them there, or may change them.
 
 1. A file, and the folder that it is in, belong to this user or to root. Root trusts root alone: a user could
    point it at any file.
-2. Nobody else may write to the file or to its folder. A sticky folder, such as /tmp, is no harm: others can add files
-   there, but not replace ours. For SQLite it is: it reads what lies beside its file under a similar name. The group
-   that a user has to itself is not somebody else.
+2. No other user may write to the file or to its folder. A sticky folder, such as /tmp, is no harm: others can add files
+   there, but not replace ours. For SQLite it is: it reads what lies beside its file under a similar name. A group
+   that has only this user counts as the user.
 3. No link is followed when a file is opened. One that this user or root has put into such a folder is resolved once,
-   before; on a read-only mount, where nobody can put any, links are followed (secrets of containers are links). A link
+   before; on a read-only mount, where no one can put any, links are followed (secrets of containers are links). A link
    on the way to the folder is another user's where others may have put it: below a folder that they may write to.
 4. What others may only read is used, and a warning says which command mends it: it is too late to refuse. A token file
    should be closed by itself; of other files the warning comes where the folder does not keep others out.
@@ -71,7 +71,7 @@ FLAGS = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 
 
 
 def resolve_private(path: str | os.PathLike[str], what: str) -> Path:
-    """Return the real path of *what* at *path*. Raise ConfigurationError for a link that somebody else may have put."""
+    """Return the real path of *what* at *path*. Raise ConfigurationError for a link that another user may have put."""
     named = Path(path).expanduser().absolute()
     if HAS_OWNERS:
         _refuse_planted_links(named.parent, what)
@@ -106,7 +106,7 @@ def require_private_folder(folder: Path, *, alone: bool = False) -> None:
         return
     found = os.stat(folder)
     if not stat.S_ISDIR(found.st_mode):
-        return  # whoever opens a file in it gets the error
+        return  # opening a file in it raises the error
     if not _is_trusted(found.st_uid):
         raise ConfigurationError(f"the folder {folder} {_belongs_to(found.st_uid)}")
     if not _others_may_write(found):
@@ -148,7 +148,7 @@ def ensure_private(path: Path, what: str, *, closed_by_folder: bool = False) -> 
     """Create *what* at *path* if it is missing, and check it as ``open_private`` does. One that exists is not opened.
 
     For SQLite: a process that closes any descriptor of a file loses all its locks on it, those of SQLite too. It reads
-    the files beside it, FILE-wal and FILE-journal, whoever has put them there: so nobody else may (rule 2).
+    the files beside it, FILE-wal and FILE-journal, whichever user has put them there: so no other may (rule 2).
     """
     if HAS_OWNERS:
         require_private_folder(path.parent, alone=True)

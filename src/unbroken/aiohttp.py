@@ -89,7 +89,7 @@ def _rewinder(body: Any) -> Rewind | None:
     if isinstance(body, (payload.BytesPayload, payload.StringPayload)):
         return rewinder(None)
     if isinstance(body, payload.IOBasePayload):
-        return rewinder(None) if rewinder(body._value) else None
+        return rewinder(None) if rewinder(body._value) else None  # rule 2
     return None
 
 
@@ -112,7 +112,7 @@ class _Response:
         buffer, is_whole = await self._collect(max_bytes)
         taken = b"".join(buffer.pieces)
         if not is_whole:
-            self.response.content = _ReplayedStream(taken, content)
+            self.response.content = _ReplayedStream(taken, content)  # rule 3
             return None
         self.response.content = _stream_of(taken)
         body = await self.response.read()

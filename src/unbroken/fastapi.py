@@ -108,7 +108,7 @@ class Auth:
         self.scheme = (
             _password_scheme(endpoints, scopes or {}) if settings.password_grant else HTTPBearer(auto_error=False)
         )
-        security = _any_of(self.scheme, settings.cookies)
+        security = _any_of(self.scheme, settings.cookies)  # rule 2
         # One object: FastAPI compares dependencies, and those that tests override, by identity.
         self.claims = _dependency(endpoints.authenticator, security)
         self.router = APIRouter(tags=["auth"])

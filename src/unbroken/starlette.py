@@ -191,7 +191,7 @@ class BearerBackend(AuthenticationBackend):
     """
 
     def __init__(self, sessions: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
-        self._authenticator = RequestAuthenticator(sessions, cookies=cookies, origins=origins)
+        self._authenticator = RequestAuthenticator(sessions, cookies=cookies, origins=origins)  # rules 1 and 2
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         try:

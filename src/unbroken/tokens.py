@@ -139,7 +139,7 @@ class TokenFields:
     """Where a token response has its values: dotted paths into the JSON body (``data.token``); "" if it has none.
 
     ``scheme`` is the word before the token in the request header (``Bearer``). ``prefix`` replaces it by the exact text
-    before the token, with or without a space at its end. Raises ConfigurationError for a path that is not text.
+    before the token, with or without a space at its end. Raise ConfigurationError for a path that is not text.
     """
 
     access_token: str = "access_token"

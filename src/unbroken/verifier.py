@@ -7,7 +7,7 @@
 1. The rules are the server's own (``server/keys/access_token.py``): RFC 9068 and RFC 8725. A bad token is InvalidToken.
    TryLater means that the token could not be verified now, and may be good.
 2. The server's public keys are fetched once, and then refreshed in the background before they go stale. While the
-   server does not answer they stay usable for ``keep`` seconds since the last success; then TryLater. A key that the
+   server does not respond they stay usable for ``keep`` seconds since the last success; then TryLater. A key that the
    server has withdrawn stops counting with the next success.
 3. A token with an unknown key may be signed by a new one: then the keys are fetched again, every 5 seconds at most.
 4. Keys come over https (loopback excepted), from the URL itself and never from a redirect, in bounded time and size.
@@ -91,7 +91,7 @@ class Verifier:
         if not 0 <= leeway <= MAX_LEEWAY_SECONDS:
             raise ConfigurationError(f"leeway must be from 0 to {MAX_LEEWAY_SECONDS:g} seconds: set the clock right")
         self._revocation = None if isinstance(revocation, str) else revocation
-        self._url, self._send = checked_url(jwks_url), http_sender(tls, max_body_bytes=MAX_JWKS_BYTES)
+        self._url, self._send = checked_url(jwks_url), http_sender(tls, max_body_bytes=MAX_JWKS_BYTES)  # rule 4
         self.issuer, self.audience = issuer, audience
         self._keep, self._timeout, self._leeway, self._clock = keep, timeout, leeway, clock
         self.proofs = _proof_verifier(proofs, nonce_secret, replay_store, clock)
@@ -114,7 +114,7 @@ class Verifier:
     def verify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
         """Return the claims of a good token.
 
-        Raises InvalidToken: ``malformed``, ``expired`` or ``revoked``; or TryLater. *proof* is that of the request,
+        Raise InvalidToken: ``malformed``, ``expired`` or ``revoked``; or TryLater. *proof* is that of the request,
         where the token came as ``Authorization: DPoP``: a token that is bound to a key is refused without it
         (InvalidToken), and with one that does not fit (InvalidProof).
         """
@@ -125,7 +125,7 @@ class Verifier:
         check_proof_type(proof)
         claims = await self._verify_signature(access_token)
         if self._revocation is not None:
-            await self._revocation.check(access_token, claims)
+            await self._revocation.check(access_token, claims)  # rule 5
         if self._replay_store is None or proof is None:
             await check_bound(self.proofs, claims, access_token, proof)
         else:
@@ -134,7 +134,7 @@ class Verifier:
         return claims
 
     async def _verify_signature(self, token: str) -> Claims:
-        keys = await self._keys.get()
+        keys = await self._keys.get()  # rule 2
         try:
             return self._verify_by(keys, token)
         except InvalidToken:
@@ -147,7 +147,7 @@ class Verifier:
         rules_of, rules = self._rules
         if rules_of is not keys:  # the rules cache verified tokens: those of other keys must not count
             _, rules = self._rules = keys, self._new_rules()
-        return rules.verify(token, keys, (), self._clock.wall())
+        return rules.verify(token, keys, (), self._clock.wall())  # rule 1
 
     def _new_rules(self) -> access_token.AccessTokenVerifier:
         return access_token.AccessTokenVerifier(self.issuer, self.audience, self._leeway)

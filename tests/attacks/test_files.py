@@ -1,4 +1,7 @@
-"""Files that somebody else may have put there, changed or read; and secrets in the arguments of commands."""
+"""Files that somebody else may have put there, changed or read; and secrets in the arguments of commands.
+
+Modules: _private_files.py.
+"""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_a_file_that_never_held_tokens_is_left_alone(
 
 @pytest.mark.parametrize("content", STRANGERS.values(), ids=STRANGERS)
 @pytest.mark.parametrize("act", [FileStore.load, lambda store: store.save(RECORD, EMPTY)])
-def test_nor_is_one_touched_that_came_after_the_store_was_opened(
+def test_a_file_that_came_after_the_store_was_opened_is_left_alone(
     folder: Path, content: bytes, act: Callable[[FileStore], object], attacks: Attacks
 ) -> None:
     store = FileStore(folder / "tokens.json")

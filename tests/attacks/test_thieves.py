@@ -16,7 +16,7 @@ from unbroken.server import Endpoints, Sessions
 from unbroken.server.core.rotation import Policy
 from unbroken.server.core.session_info import Caller
 from unbroken.server.events import ReuseDetected, ReuseSuspected, ServerEvent
-from unbroken.server.grants.refresh_grant import MAX_ANSWERS
+from unbroken.server.grants.refresh_grant import MAX_REPETITIONS
 from unbroken.server.http.messages import Request
 from unbroken.server.stores import open_store
 
@@ -151,7 +151,7 @@ def test_a_used_token_is_not_answered_without_end(attacks: Attacks) -> None:
     theft = Theft()
     old = theft.user
     theft.user = theft.refreshes(old, USER)
-    for _ in range(MAX_ANSWERS):
+    for _ in range(MAX_REPETITIONS):
         theft.refreshes(old, USER)
     attacks.try_one()
     with pytest.raises(TryLater):

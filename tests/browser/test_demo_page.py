@@ -1,4 +1,7 @@
-"""The demo page, as a visitor uses it: what it shows, what it says, and that everybody can use it."""
+"""The demo page, as a visitor uses it: what it shows, what it says, and that everybody can use it.
+
+Modules: cli/demo/hosting.py, cli/demo/server.py, cli/demo/site.py, cli/demo/visitors.py.
+"""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def reloaded(tab: Tab, **options: Any) -> Tab:
 
 
 @pytest.mark.parametrize("client", ["fetch", "axios"])
-def test_storm_of_challenges(stage, client) -> None:
+def test_a_storm_of_challenges_causes_one_refresh(stage, client) -> None:
     scene = stage(BearerJson())
     scene.tab.client = client
     scene.backend.expire()
@@ -84,14 +84,14 @@ def test_storm_of_challenges(stage, client) -> None:
     assert sum(seen.value.endswith(good) for seen in scene.backend.seen) == 40, "each is served once"
 
 
-def test_storm_by_the_clock(stage) -> None:
+def test_a_storm_of_requests_after_the_expiry_causes_one_refresh(stage) -> None:
     scene = stage(BearerJson(lifetime=1800))
     scene.tab.pass_(1801)
     assert statuses(scene.tab.together(40, "/api/echo")) == [200] * 40
     assert (scene.backend.refreshes, len(scene.backend.seen)) == (1, 40)
 
 
-def test_tabs(stage) -> None:
+def test_several_tabs_share_one_refresh(stage) -> None:
     scene = stage(BearerJson(), tabs=3, **WITHOUT_WINDOW)
     for round_ in (1, 2):
         scene.backend.expire()
@@ -100,7 +100,7 @@ def test_tabs(stage) -> None:
         assert (scene.backend.refreshes, scene.backend.alarms) == (round_, 0)
 
 
-def test_tabs_without_web_locks(stage) -> None:
+def test_several_tabs_share_one_refresh_without_web_locks(stage) -> None:
     scene = stage(BearerJson(), tabs=3, before=NO_LOCKS, **WITHOUT_WINDOW)
     for round_ in (1, 2):
         scene.backend.expire()
@@ -109,7 +109,7 @@ def test_tabs_without_web_locks(stage) -> None:
         assert (scene.backend.refreshes, scene.backend.alarms) == (round_, 0)
 
 
-def test_logout_during_a_refresh(stage) -> None:
+def test_a_logout_wins_over_a_refresh_in_another_tab(stage) -> None:
     scene = stage(BearerJson(), tabs=2)
     scene.backend.expire()
     scene.backend.spoil(Fault(held=True))
@@ -125,7 +125,7 @@ def test_logout_during_a_refresh(stage) -> None:
 # ---- what is lost ----------------------------------------------------------------------------------------------------
 
 
-def test_lost_response(shop, at_shop) -> None:
+def test_a_lost_response_logs_no_user_out(shop, at_shop) -> None:
     server = shop(grace=0.0)
     [tab] = at_shop(server)
     server.expire()
@@ -134,7 +134,7 @@ def test_lost_response(shop, at_shop) -> None:
     assert (server.refreshes, server.alarms()) == (2, 0)
 
 
-def test_reload_during_a_refresh(shop, at_shop) -> None:
+def test_a_reload_during_a_refresh_logs_no_user_out(shop, at_shop) -> None:
     server = shop(grace=0.0)
     [tab] = at_shop(server)
     server.expire()
@@ -145,7 +145,7 @@ def test_reload_during_a_refresh(shop, at_shop) -> None:
     assert server.alarms() == 0
 
 
-def test_full_storage(stage) -> None:
+def test_a_full_storage_ends_no_session(stage) -> None:
     scene = stage(KeptRefresh(), **WITHOUT_WINDOW)
     scene.tab.run(FILL)
     for _ in range(3):
@@ -156,7 +156,7 @@ def test_full_storage(stage) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-86_400, -3600, 3600])
-def test_clocks_that_jump(stage, seconds) -> None:
+def test_a_clock_that_jumps_ends_no_session(stage, seconds) -> None:
     scene = stage(BearerJson(lifetime=1800), **WITHOUT_WINDOW)
     scene.backend.expire()
     scene.backend.spoil(DOWN)
@@ -166,7 +166,7 @@ def test_clocks_that_jump(stage, seconds) -> None:
     assert scene.backend.alarms == 0
 
 
-def test_hidden_page(stage) -> None:
+def test_a_hidden_page_does_not_refresh(stage) -> None:
     scene = stage(BearerJson(lifetime=1800))
     scene.tab.pass_(1700)
     scene.tab.run("""() => {
@@ -180,7 +180,7 @@ def test_hidden_page(stage) -> None:
 # ---- cookies, other origins, bodies, workers -------------------------------------------------------------------------
 
 
-def test_cookies(shop, at_shop) -> None:
+def test_tabs_with_both_tokens_in_cookies_share_one_refresh(shop, at_shop) -> None:
     server = shop(cookies=Cookies("both", secure=False))
     tabs = at_shop(server, tabs=3, storage="cookie", **WITHOUT_WINDOW)
     before = server.refreshes
@@ -191,7 +191,7 @@ def test_cookies(shop, at_shop) -> None:
     assert (server.refreshes - before, server.alarms()) == (1, 0)
 
 
-def test_cookies_and_access_tokens_in_memory(shop, at_shop) -> None:
+def test_tabs_with_access_tokens_in_memory_share_one_refresh(shop, at_shop) -> None:
     server = shop(cookies=Cookies(secure=False))
     tabs = at_shop(server, tabs=4, storage="cookie", **WITHOUT_WINDOW)
     assert statuses([tab.ask("/echo") for tab in tabs]) == [200] * 4
@@ -203,7 +203,7 @@ def test_cookies_and_access_tokens_in_memory(shop, at_shop) -> None:
     assert (server.refreshes - before, server.alarms()) == (1, 0)
 
 
-def test_another_origin(run, tab, page_servers) -> None:
+def test_a_backend_on_another_origin_is_refreshed_once(run, tab, page_servers) -> None:
     own, other = run(BearerJson()), run(BearerJson())
     page = tab(own)
     refresh = {"url": f"{other.url}/auth/refresh-token", "rename": {"refresh_token": "refreshToken"}}
@@ -244,7 +244,7 @@ def test_streams_are_refused_or_sent_whole(stage) -> None:
     assert sizes in ([], [len("streamed body")])
 
 
-def test_pages_and_workers(stage) -> None:
+def test_pages_and_workers_share_a_session(stage) -> None:
     scene = stage(BearerJson())
     options = {**scene.options, "storage": "memory", "key": "shared"}
     start = """async (options) => {

@@ -1,4 +1,8 @@
-"""The command line, as a user types it: real processes, one clear line for every mistake."""
+"""The command line, as a user types it: real processes, one clear line for every mistake.
+
+Modules: cli/__init__.py, cli/__main__.py, cli/options.py, cli/demo/command.py, cli/demo/scenario.py,
+cli/demo/second_process.py, cli/demo/workers.py.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +144,7 @@ def test_a_mistake_gets_one_clear_line(tmp_path: Path, arguments: list[str], say
     assert says in done.stderr
 
 
-def test_a_busy_port_is_said_so(tmp_path: Path) -> None:
+def test_a_port_that_is_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

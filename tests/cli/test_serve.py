@@ -1,4 +1,7 @@
-"""``unbroken serve`` in production: several processes, how they end, what they count, what they log."""
+"""``unbroken serve`` in production: several processes, how they end, what they count, what they log.
+
+Modules: cli/application.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The operator's commands on a store: what is typed wrongly is one line, and names are names in any spelling."""
+"""The operator's commands on a store: what is typed wrongly is one line, and names are names in any spelling.
+
+Modules: cli/store_commands.py.
+"""
 
 from __future__ import annotations
 

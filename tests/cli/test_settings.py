@@ -235,7 +235,7 @@ def test_whatever_a_program_can_set_can_be_set_here(of: type, table: str) -> Non
     assert {table + name for name in names} - set(setting_definitions()) == set()
 
 
-def test_proofs_can_be_set(folder: Path) -> None:
+def test_the_table_of_proofs_is_read_from_the_file(folder: Path) -> None:
     text = """
         [proofs]
         binding = "required"
@@ -257,7 +257,7 @@ def test_proofs_can_be_set(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["max_sessions_per_subject", "max_shared_generations"])
-def test_zero_is_no_limit(folder: Path, name: str) -> None:
+def test_a_limit_of_zero_is_no_limit(folder: Path, name: str) -> None:
     limits = {value: getattr(build_policy(valid_settings(read(flags={name: value}))), name) for value in ("0", "1")}
     assert limits == {"0": None, "1": 1}
     assert "0: no limit" in setting_definitions()[name].help

@@ -1,4 +1,7 @@
-"""The simulation: the shipped rules hold in every interleaving, and every planted mistake is found."""
+"""The simulation: the shipped rules hold in every interleaving, and every planted mistake is found.
+
+Modules: client/core/refresh_rules.py, client/core/token_store.py.
+"""
 
 from __future__ import annotations
 

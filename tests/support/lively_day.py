@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from tests.support.backend import Backend
+from tests.support.requests_of_adapters import tokens_after_challenge, tokens_for_request
 from unbroken import RefreshStorm, Session
 from unbroken.httpx2 import SessionAuth
 
@@ -22,11 +23,11 @@ def a_lively_day(server: Backend, session: Session) -> None:
         assert set(pool.map(lambda _: client.get(server.url + "/echo").status_code, range(8))) == {200}
         server.expire()
         assert client.post(server.url + "/echo", content=iter([b"once"])).status_code == 401
-        sent = session._authorize()
+        sent = tokens_for_request(session)
         server.expire()
         Session(server.url, session.store).newer_token(sent.tokens.access_token)
         assert client.get(server.url + "/echo").status_code == 200
-        session._handle_challenge(sent, "a late one")
+        tokens_after_challenge(session, sent, "a late one")
         server.expire()
         with pytest.raises(RefreshStorm):
             client.get(server.url + "/echo")

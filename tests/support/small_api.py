@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from unbroken import Dialect, HttpRequest, HttpResponse, RequestTemplate, Session
+from unbroken import Dialect, HttpRequest, HttpResponse, RequestTemplate, Send, Session
 from unbroken.testing import ManualClock
 
 __all__ = ["BEARER", "Said", "SmallApi", "session_at"]
@@ -69,8 +69,10 @@ def _handler(backend: SmallApi) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def session_at(backend: SmallApi, token: str = "A1", *, clock: ManualClock | None = None, **about: Any) -> Session:
+def session_at(
+    backend: SmallApi, token: str = "A1", *, clock: ManualClock | None = None, send: Send | None = None, **about: Any
+) -> Session:
     dialect = Dialect(refresh=RequestTemplate(backend.url + "/refresh"), **about)
-    session = Session(dialect, send=backend.refresh, **({"clock": clock} if clock else {}))
+    session = Session(dialect, send=send or backend.refresh, **({"clock": clock} if clock else {}))
     session.import_tokens({"access_token": token, "refresh_token": "R", "expires_in": 1800})
     return session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,98 @@ def test_the_sql_of_a_client_store_stands_under_its_heading_before_the_class(pla
     under = text[text.index("# ---- SQL ----") : text.index("\nclass ")]
     assert "CREATE TABLE" in under
     assert all(statement in under for statement in statements_of(SOURCE / place))
+
+
+# ---- every module is found by its test -------------------------------------------------------------------------------
+
+MODULES = re.compile(r"^Modules: ([^.]+(?:\.py[^.]*)+)\.$", re.MULTILINE)
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+
+
+def has_code(file: Path) -> bool:
+    return any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_text(encoding="utf-8")).body)
+
+
+def named_modules() -> dict[str, Path]:
+    """The modules that the docstring of a test names, in its line ``Modules: …``, because they have no test file of
+    their own."""
+    found = {}
+    for test in TESTS:
+        docstring = ast.get_docstring(ast.parse(test.read_text(encoding="utf-8"))) or ""
+        for line in MODULES.findall(docstring):
+            found |= dict.fromkeys(re.split(r",\s+", line), test)
+    return found
+
+
+NAMED = named_modules()
+SOURCES = [file.relative_to(SOURCE).as_posix() for file in sorted(SOURCE.rglob("*.py")) if has_code(file)]
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_every_module_has_a_test_of_its_name_or_a_test_that_names_it(module: str) -> None:
+    name = Path(module).stem.lstrip("_")
+    assert module in NAMED or any(re.match(rf"test_{name}(_|\.)", test.name) for test in TESTS)
+
+
+@pytest.mark.parametrize("module", NAMED)
+def test_what_a_test_names_is_a_module(module: str) -> None:
+    assert module in SOURCES
+
+
+# ---- rules -----------------------------------------------------------------------------------------------------------
+
+RULE = re.compile(r"\b(?:``)?(?P<file>[\w/]+\.py)?(?:``)?,? ?\brules? (?P<number>\d+)(?: of `*(?P<other>[\w/]+\.py))?")
+
+
+@cache
+def rules_of(file: Path) -> set[int]:
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return {int(number) for number in re.findall(r"^\s*(\d+)\. ", docstring, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_rule_that_is_named_stands_in_the_file_that_states_it(module: str) -> None:
+    text = re.sub(r"\s*\n\s*", " ", (SOURCE / module).read_text(encoding="utf-8"))
+    for named in RULE.finditer(text):
+        where = named["file"] or named["other"] or module
+        files = [SOURCE / source for source in SOURCES if f"/{source}".endswith(f"/{where}")]
+        assert any(int(named["number"]) in rules_of(file) for file in files), named[0]
+
+
+# ---- the words of the field ------------------------------------------------------------------------------------------
+
+FIELD_WORDS = {
+    "single flight": "_single_flight.py",
+    "background refresh": "client/core/schedule.py",
+    "backoff": "client/core/schedule.py",
+    "jitter": "client/core/schedule.py",
+    "replay": "client/core/request_flow.py",
+    "idempotency key": "client/core/refresh_rules.py",
+    "compare-and-set": "client/core/token_store.py",
+    "PKCE": "client/core/authorization_code.py",
+    "device flow": "client/core/device_flow.py",
+    "CSRF": "server/http/cookies.py",
+    "cross-site": "server/http/cookies.py",
+    "CORS": "server/http/origins.py",
+    "rate limit": "server/login/rate_limit.py",
+    "brute force": "server/login/rate_limit.py",
+    "account lockout": "server/login/rate_limit.py",
+    "second factor": "server/login/mfa.py",
+    "one-time": "server/grants/tickets.py",
+    "token family": "server/core/rotation.py",
+    "reuse": "server/core/rotation.py",
+    "refresh token grant": "server/grants/refresh_grant.py",
+    "JWK set": "server/keys/remote_jwks.py",
+    "thread pool": "server/worker_pool.py",
+    "executor": "server/worker_pool.py",
+    "metric": "server/metrics.py",
+    "upgrade": "server/stores/migrations.py",
+    "DPoP": "server/keys/proof_token.py",
+    "introspect": "server/http/introspection.py",
+}
+
+
+@pytest.mark.parametrize(("word", "module"), FIELD_WORDS.items(), ids=FIELD_WORDS)
+def test_a_word_of_the_field_leads_to_the_file_that_does_it(word: str, module: str) -> None:
+    docstring = ast.get_docstring(ast.parse((SOURCE / module).read_text(encoding="utf-8"))) or ""
+    assert re.search(word.replace(" ", r"\s+"), docstring, re.IGNORECASE)

@@ -18,6 +18,7 @@ import pytest
 import unbroken.httpx
 import unbroken.httpx2
 from tests.support.backend import PASSWORD, Backend, running
+from tests.support.requests_of_adapters import tokens_after_challenge, tokens_for_request
 from tests.support.small_api import SmallApi, session_at
 from unbroken import NotReplayable, RefreshStorm, Session, SessionOver, TryLater
 from unbroken.events import ClientEvent, RequestNotReplayed, RequestReplayed
@@ -56,10 +57,10 @@ def test_a_challenged_request_is_sent_again_with_a_new_token(client: Any, server
 
 
 def test_a_late_challenge_needs_no_refresh(client: Any, server: Backend, session: Session) -> None:
-    sent = session._authorize()
+    sent = tokens_for_request(session)
     server.expire()
     client.get(server.url + "/echo")
-    assert session._handle_challenge(sent, "elsewhere") is session._authorize()
+    assert tokens_after_challenge(session, sent, "elsewhere") is tokens_for_request(session)
     assert server.refreshes == 1
 
 

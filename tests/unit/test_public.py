@@ -1,11 +1,19 @@
-"""The public names, and what importing them needs."""
+"""The public names, and what importing them needs.
+
+Modules: __init__.py, django/__init__.py, server/__init__.py, server/http/__init__.py, server/stores/__init__.py,
+testing/__init__.py.
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import subprocess
 import sys
+import typing
+from collections.abc import Iterator
 from types import GenericAlias
+from typing import Any
 
 import pytest
 
@@ -14,9 +22,9 @@ from tests.support.paths import ROOT
 NAMES = {
     "unbroken": """
         AuthorizationServer BadResponse ClientCredentials ClientEvent Clock ConfigurationError DeviceCode Dialect
-        FileStore HttpRequest
-        HttpResponse InvalidGrant
-        InvalidRequest InvalidScope InvalidToken Lease Leeway LoginRefused MemoryStore MfaPrompt NotReplayable
+        FileStore GrantRejected
+        HttpRequest HttpResponse Indeterminate InvalidGrant InvalidRequest InvalidScope InvalidToken Lease Leeway
+        LoginEndpoints LoginRefused MemoryStore MfaChallenge MfaPrompt NotReplayable
         NotSent PasswordCredentials ProtectedResource RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost
         ResponseMatch Send
         Session SessionOver Status StoreBusy StoreUnavailable StoredSession TokenFields TokenResponse TokenStore Tokens
@@ -42,6 +50,11 @@ NAMES = {
     "unbroken.server.http": """
         Cookies EndpointOptions EndpointSettings Endpoints MAX_BODY_BYTES Request RequestAuthenticator Response
         Route TokenVerifier challenge error_response is_foreign_token require_scope
+    """,
+    "unbroken.server.stores": """
+        Account DatabaseLocked MAX_TRIMMED_SESSIONS Notifications PresentedToken Schema SchemaVersion SessionBinding
+        SessionStore StoreProblem StoreType StoreWrapper Verdict in_sync_context next_page_cursor open_store
+        page_position place_of present redact_url register_store store_type store_types why_inactive
     """,
     "unbroken.server.events": """
         EventListener KeyNotProven LoginFailed LoginRateLimited RefreshRejected ReuseDetected ReuseSuspected ServerEvent
@@ -92,6 +105,40 @@ def test_every_public_thing_says_what_it_is(module: str) -> None:
         if isinstance(getattr(loaded, name), GenericAlias):  # a type alias cannot have a docstring
             continue
         assert (getattr(loaded, name).__doc__ or "").strip(), f"{module}.{name} has no docstring"
+
+
+# What these show is for the package itself: the keys in a ``Keyring``, and the profile that the SDK's login is kept in.
+INNER = {"Keyring", "ProfileTokenStorage"}
+PUBLIC = {name for names in NAMES.values() for name in names.split()}
+
+
+def kinds_in(hint: Any) -> Iterator[type]:
+    for argument in typing.get_args(hint):
+        for one in argument if isinstance(argument, list) else [argument]:
+            yield from kinds_in(one)
+    if isinstance(hint, type) and hint.__module__.startswith("unbroken"):
+        yield hint
+
+
+def functions_of(thing: Any) -> Iterator[Any]:
+    members = inspect.getmembers(thing) if isinstance(thing, type) else [("__call__", thing)]
+    for name, value in members:
+        function = inspect.unwrap(value.fget if isinstance(value, property) and value.fget else value)
+        if (not name.startswith("_") or name in ("__init__", "__call__")) and inspect.isroutine(function):
+            yield function
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_every_type_that_a_public_signature_shows_is_public(module: str) -> None:
+    loaded = importlib.import_module(module)
+    for name in set(loaded.__all__) - INNER:
+        for function in functions_of(getattr(loaded, name)):
+            try:
+                hints = typing.get_type_hints(function)
+            except (NameError, TypeError):  # a name for type checkers alone, or a function of C
+                continue
+            shown = {kind.__name__ for hint in hints.values() for kind in kinds_in(hint)}
+            assert shown <= PUBLIC, f"{module}.{name}.{function.__name__}"
 
 
 def test_import_unbroken_needs_the_standard_library_only() -> None:

@@ -62,21 +62,20 @@ def test_a_hop_that_lost_its_token_on_the_way_waits_without_a_connection(plain: 
         clock.advance(1800)  # the tokens die while the request is away
         return 302, [("location", backend.url + "/items")], b""
 
-    with SmallApi(page) as elsewhere, SmallApi() as backend:
+    def to_elsewhere(path: str) -> Said | None:
+        return (302, [("location", elsewhere.url)], b"") if path == "/go" else None
+
+    with SmallApi(page) as elsewhere, SmallApi(to_elsewhere) as backend:
         elsewhere.response = lambda path, token, body: page(path)  # type: ignore[method-assign,assignment,return-value]
-        backend._page = lambda path: (302, [("location", elsewhere.url)], b"") if path == "/go" else None
-        session = session_at(backend, clock=clock)
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=1, pool_block=True)
         plain.mount(backend.url, adapter)
-        plain.auth = unbroken.requests.SessionAuth(session)
-        refresh = session._port._send
 
         def look(call: HttpRequest, timeout: float) -> HttpResponse:
             pools = adapter.poolmanager.pools
             free.extend(pools[key].pool.qsize() for key in pools.keys())  # noqa: SIM118  # it is no dict
-            return refresh(call, timeout)
+            return backend.refresh(call, timeout)
 
-        session._port._send = look
+        plain.auth = unbroken.requests.SessionAuth(session_at(backend, clock=clock, send=look))
         assert plain.get(backend.url + "/go").status_code == 200
         assert free == [1], "the only connection was free during the refresh"
 

@@ -63,15 +63,15 @@ def test_both_spellings_take_the_same_parameters(pair: str) -> None:
 @pytest.mark.parametrize(
     "pair",
     [
-        "client.session.Session.login",
+        "client.session_logins.SessionLogins.login",
         "client.session.Session._handle_challenge",
         "client.core.request_flow.perform",
         "_single_flight.SingleFlight.wait",
         "_adapters.httpx.AuthFlow.sync_auth_flow",
         "_adapters.httpx.TransportFlow.handle_request",
         "server.sessions.Sessions.create",
-        "server.sessions.Sessions.rotate_keys",
+        "server.key_admin.KeyAdmin.rotate_keys",
     ],
 )
-def test_these_pairs_are_found(pair: str) -> None:
+def test_well_known_pairs_of_spellings_are_found(pair: str) -> None:
     assert pair in PAIRS

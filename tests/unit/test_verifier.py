@@ -1,4 +1,7 @@
-"""Verifying tokens without the server's store: its published keys, over real HTTP, with everything that goes wrong."""
+"""Verifying tokens without the server's store: its published keys, over real HTTP, with everything that goes wrong.
+
+Modules: _verify/cached.py, server/keys/remote_jwks.py.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from tests.support.identity import AUDIENCE, JWKS, Identity
 from tests.support.waiting import until
+from unbroken._single_flight import flights_under_way
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.testing import ManualClock
 from unbroken.verifier import Verifier
@@ -155,7 +159,7 @@ def test_keys_are_refreshed_in_the_backgrounds_before_they_go_stale(identity: Id
         assert verifier.verify(token).subject == "ada"
     until(lambda: identity.hits[JWKS] == 2)
     identity.well()
-    until(lambda: verifier._keys._refresh.done)
+    until(lambda: not flights_under_way())
     verifier.verify(token)
     assert identity.hits[JWKS] == 2
 
@@ -233,7 +237,7 @@ def test_keys_stay_in_use_for_a_bounded_time_while_the_server_is_down(identity: 
     for _ in range(11):
         clock.advance(100)
         assert verifier.verify(token).subject == "ada"
-    until(lambda: verifier._keys._refresh.done)
+    until(lambda: not flights_under_way())
     clock.advance(101)
     with pytest.raises(TryLater, match="cannot be fetched now"):
         verifier.verify(token)
@@ -279,7 +283,7 @@ def test_no_request_waits_again_for_new_keys_while_the_old_ones_will_do(identity
     for _ in range(20):
         assert verifier.verify(token).subject == "ada"
     assert time.monotonic() - begun < 5
-    assert not verifier._keys._refresh.done
+    assert flights_under_way()
 
 
 GOOD = {"use": "sig", "alg": "EdDSA", "kid": "k"}

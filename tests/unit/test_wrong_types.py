@@ -2,6 +2,8 @@
 
 1. The public names are those of ``test_public.py``. What is left out here is named, with the reason.
 2. One argument is wrong at a time; the others are good.
+
+Modules: _arguments.py, client/session_arguments.py.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ ALLOWED = {
     "a text": ("str", "EncryptionKey", "object", "Any", "Encoding", "Literal"),
 }
 VALUES = """
-    AccessTokenUser AuthorizationServer Caller Claims ClientEvent DeviceCode HttpRequest HttpResponse KeyNotProven
-    KeyRecord LateChallenge LateTokensDiscarded LoggedIn LoggedOut LoginFailed LoginRateLimited NewSession
+    AccessTokenUser AuthorizationServer Caller Claims ClientEvent DeviceCode GrantRejected HttpRequest HttpResponse
+    Indeterminate KeyNotProven KeyRecord LateChallenge LateTokensDiscarded LoggedIn LoggedOut LoginFailed
+    LoginRateLimited MfaChallenge NewSession
     ProtectedResource RefreshFailed RefreshFinished RefreshInspection RefreshJoined RefreshRejected RefreshStarted
     RefreshStormStopped Request RequestNotReplayed RequestProof RequestReplayed RequestWaited Response ReuseDetected
     ReuseSuspected Revocation RevocationPage Route ServerEvent SessionCreated SessionEnded SessionInfo SessionPage
@@ -43,14 +46,17 @@ PROTOCOLS = "Clock Lease TokenStore SessionStore TokenVerifier RevocationCheck E
 OF_FRAMEWORKS = """
     why_not_replayed no_auth challenge error_response current_claims claims_from_ticket require_scope running observe
     AccessTokenMiddleware BearerBackend EventListener Keyring is_foreign_token MemorySessionStore main CorruptRecord
-    EndpointSettings Identity MfaRequired
+    EndpointSettings Identity MfaRequired Account DatabaseLocked Notifications PresentedToken Schema SchemaVersion
+    SessionBinding StoreProblem StoreType StoreWrapper redact_url register_store store_type store_types
+    Verdict in_sync_context next_page_cursor page_position place_of present why_inactive
 """  # called by a framework, or with its objects; the inner side of a store; checked where they are used
 LEFT_OUT = frozenset(f"{VALUES} {PROTOCOLS} {OF_FRAMEWORKS}".split())
 HOT = {"allows_origin", "verify_cached", "notify", "acached_keyring", "acreate_unless", "arefresh_within"}
 HOT |= {"alook_up_within", "look_up", "alook_up"}  # of claims that were verified
 GOOD: dict[str, Any] = {
     "subject": "ada", "sid": "s", "label": "l", "keep": "k", "username": "ada", "password": "a password", "name": "ada",
-    "kid": "k", "access": "a", "access_token": "a", "refresh_token": "r", "rejected_token": "r", "ticket": "t",
+    "kid": "k", "client_id": "app", "access": "a", "access_token": "a", "refresh_token": "r", "rejected_token": "r",
+    "ticket": "t",
     "secret": "a secret of more than 24 bytes", "issuer": "https://id.example.com", "audience": "shop",
     "token_endpoint": "https://id.example.com/token", "location": "memory:", "service": "s", "store_name": "s",
     "jwks_url": "https://id.example.com/jwks", "credential": str, "upstream": 1, "seconds": 1.0, "status": 500,
@@ -147,8 +153,9 @@ def test_an_argument_of_a_wrong_type_is_named(
 
 
 def owner_of(function: Callable[..., Any], objects: dict[str, Any]) -> Any:
+    """Return the object whose method *function* is, inherited or its own."""
     name = function.__qualname__.partition(".")[0]
-    return objects["Sessions" if name == "SessionAdmin" else name]
+    return next(one for one in objects.values() if name in {cls.__name__ for cls in type(one).__mro__})
 
 
 def call(function: Callable[..., Any], owner: list[Any], arguments: dict[str, Any]) -> None:

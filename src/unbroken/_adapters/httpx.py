@@ -51,7 +51,7 @@ class AuthFlow:
 
     def __init__(self, session: Session, *, override_authorization: bool = False) -> None:
         require_session(session, "SessionAuth")
-        if session.dialect.header.lower() != "authorization":
+        if session.dialect.header.lower() != "authorization":  # rule 1
             raise ConfigurationError(
                 f"SessionAuth cannot keep the header {session.dialect.header!r} from following a redirect to another "
                 "origin: use SessionTransport(session) as the client's transport"
@@ -177,7 +177,7 @@ def _gets_token(request: Any, session: Session, raw_header: bytes, override: boo
     *raw_header* is the header of the dialect in lower case.
     """
     url = request.url
-    if not session._attaches_to(url.scheme, url.host, url.port) or request.extensions.get(SKIP):
+    if not session._attaches_to(url.scheme, url.host, url.port) or request.extensions.get(SKIP):  # rule 5
         return False
     if override:
         return True

@@ -78,11 +78,11 @@ class PostgresDriver:
     # ---- operations ----------------------------------------------------------------------------------------------
 
     async def rows(self, statement: str, values: Any = ()) -> list[Any]:
-        """Return the rows of one statement, committed on its own. Raises our errors (``postgres_connection``)."""
+        """Return the rows of one statement, committed on its own. Raise our errors (``postgres_connection``)."""
         return await self.transaction([(statement, values)])
 
     async def transaction(self, statements: Sequence[Statement]) -> list[Any]:
-        """Return the rows of the last of *statements*, which run in one transaction. Raises our errors."""
+        """Return the rows of the last of *statements*, which run in one transaction. Raise our errors."""
         if self._prepare is not None:
             await self._prepare_first()
         try:
@@ -136,7 +136,7 @@ class PostgresDriver:
     def connection(self, *, response_seconds: float = RESPONSE_SECONDS) -> psycopg.Connection[Any]:
         """Return a blocking, autocommitting connection outside of the pools, which the caller closes.
 
-        Raises StoreUnavailable or ConfigurationError.
+        Raise StoreUnavailable or ConfigurationError.
         """
         try:
             made = BlockingConnection.connect(self._conninfo, autocommit=True, failure=LastFailure())
@@ -203,7 +203,7 @@ def _close(by_pid: dict[int, _ProcessState]) -> None:
 
 
 async def _acquire(client: PostgresClient) -> Any:
-    """Return a connection that is not stale (rule 3), within ``POOL_WAIT_SECONDS``. Raises psycopg's errors."""
+    """Return a connection that is not stale (rule 3), within ``POOL_WAIT_SECONDS``. Raise psycopg's errors."""
     started = time.monotonic()
     _raise_connect_failure(client, since=started - POOL_WAIT_SLICE_SECONDS)
     while True:

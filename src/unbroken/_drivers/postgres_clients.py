@@ -38,10 +38,10 @@ class PostgresClient(Protocol):
         """Return how many connections the pool has, idle or in use."""
 
     async def acquire(self, timeout: float) -> Any:
-        """Return a connection for the caller alone. Raises PoolTimeout after *timeout* seconds."""
+        """Return a connection for the caller alone. Raise PoolTimeout after *timeout* seconds."""
 
     async def execute(self, connection: Any, statement: str, values: Any = None) -> list[Any]:
-        """Return the rows of *statement*. Raises psycopg's errors."""
+        """Return the rows of *statement*. Raise psycopg's errors."""
 
     async def disconnect(self, connection: Any) -> None:
         """Close *connection*, which then must be released."""

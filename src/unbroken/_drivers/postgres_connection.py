@@ -111,7 +111,7 @@ class AsyncConnection(psycopg.AsyncConnection[Any]):
 def parse_url(url: str) -> tuple[str, str, int]:
     """Return the connection string, a name without secrets, and the pool size (``?pool_size=20``, default 10).
 
-    Raises ConfigurationError if libpq cannot read *url*.
+    Raise ConfigurationError if libpq cannot read *url*.
     """
     pool_size = DEFAULT_POOL_SIZE
     if found := re.search(r"[?&]pool_size=(\d+)(&|$)", url):

@@ -71,7 +71,7 @@ class RedisDriver:
     # ---- operations ----------------------------------------------------------------------------------------------
 
     async def execute(self, *command: Any, once: bool = False) -> Any:
-        """Return the response to one command. Raises StoreUnavailable, ConfigurationError or InvalidRequest."""
+        """Return the response to one command. Raise StoreUnavailable, ConfigurationError or InvalidRequest."""
         [response] = await self.execute_all((command,), once=once)
         return response
 
@@ -79,7 +79,7 @@ class RedisDriver:
         """Return the responses to *commands*, which are sent together. *once*: see rule 3.
 
         *durably*: return when these and all earlier writes are on the disk, if the server can tell (WAITAOF).
-        Raises StoreUnavailable, ConfigurationError or InvalidRequest.
+        Raise StoreUnavailable, ConfigurationError or InvalidRequest.
         """
         if not commands:
             return []
@@ -190,7 +190,7 @@ class RedisDriver:
 
 
 async def _send(client: RedisClient, commands: Sequence[Command]) -> list[Any]:
-    """Return the responses; send the source of scripts that the server does not know. Raises the first error."""
+    """Return the responses; send the source of scripts that the server does not know. Raise the first error."""
     responses = await client.send(commands)
     unknown = [n for n, response in enumerate(responses) if isinstance(response, NoScriptError)]
     if unknown:

@@ -34,7 +34,7 @@ class RedisClient(Protocol):
     """A client of one server or cluster, as ``RedisDriver`` uses it."""
 
     async def send(self, commands: Sequence[Command]) -> list[Any]:
-        """Return the responses in order (rule 1). Raises what redis-py raises for a broken connection."""
+        """Return the responses in order (rule 1). Raise what redis-py raises for a broken connection."""
 
     async def disconnect_idle(self) -> None:
         """Close idle connections: they may lead to a server that is a replica now."""
@@ -164,7 +164,7 @@ class Subscriber:
         self._pubsub: Any = None
 
     def wait(self, timeout: float) -> None:
-        """Return after a message, or after *timeout* seconds. Raises StoreUnavailable.
+        """Return after a message, or after *timeout* seconds. Raise StoreUnavailable.
 
         The first call, and each call after a failure, subscribes and returns at once: earlier messages are lost, so
         the caller must read the store.

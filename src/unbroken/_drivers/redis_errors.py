@@ -56,7 +56,7 @@ class ServerInfo:
 
     @classmethod
     def of(cls, info: dict[str, Any], cluster: bool) -> ServerInfo:
-        """Read the response to INFO. Raises ConfigurationError for a server that would lose sessions (rule 1)."""
+        """Read the response to INFO. Raise ConfigurationError for a server that would lose sessions (rule 1)."""
         policy = str(info.get("maxmemory_policy", "noeviction"))
         if policy != "noeviction" and int(info.get("maxmemory", 0)):
             raise ConfigurationError(f"this Redis evicts sessions ({policy}): set maxmemory-policy noeviction")

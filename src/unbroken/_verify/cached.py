@@ -80,7 +80,7 @@ class RefreshingValue(Generic[T]):
         self._no_refresh_until, self._outcome_unknown = NEVER, False
 
     async def get(self) -> T:
-        """Return the value. Raises TryLater if none is usable."""
+        """Return the value. Raise TryLater if none is usable."""
         now = self._monotonic()
         if now < self._fresh_until and self._value is not None:
             return self._value
@@ -91,7 +91,7 @@ class RefreshingValue(Generic[T]):
         return self._usable_value()
 
     async def get_newer(self) -> T:
-        """Return the value after a refresh (rule 3). Raises TryLater if no refresh was possible."""
+        """Return the value after a refresh (rule 3). Raise TryLater if no refresh was possible."""
         now = self._monotonic()
         allowed_from = max(self._no_refresh_until, self._started_at + UNKNOWN_KEY_RETRY_SECONDS)
         refresh = self._current_refresh(may_start=now >= allowed_from)
@@ -172,7 +172,7 @@ class RefreshingValue(Generic[T]):
 
 
 async def wait_for(flight: SingleFlight[T], timeout: float) -> T:
-    """Return the result of *flight*, blocking or awaiting. Raises its error, or TryLater after *timeout* seconds."""
+    """Return the result of *flight*, blocking or awaiting. Raise its error, or TryLater after *timeout* seconds."""
     return flight.wait(timeout) if in_sync_context() else await flight.wait_async(timeout)
 
 

@@ -2,7 +2,7 @@
 
 1. ``Introspection`` asks about each token (RFC 7662), ``RevocationFeed`` for everything that was revoked lately. Both
    authenticate with a token of the service's own, which needs the scope ``introspect``.
-2. When the server does not answer, the state of the session is unknown. The application has to choose what happens
+2. When the server does not respond, the state of the session is unknown. The application has to choose what happens
    then: ``on_unavailable="reject"`` raises TryLater, never InvalidToken, because nothing is wrong with the token;
    ``"accept"`` lets the token pass, until it expires.
 3. Only genuine tokens that have not expired are asked about, so that forged ones cause no requests.
@@ -81,7 +81,7 @@ class Introspection:
     """Asks the server about each token (RFC 7662), and caches the result for *cached* seconds.
 
     *credential*: the service's own ``Session``, or a function that returns its access token. *on_unavailable*: whether
-    a token is rejected or accepted while the server does not answer within *timeout* seconds.
+    a token is rejected or accepted while the server does not respond within *timeout* seconds.
     Raises ConfigurationError for a URL that is not https (loopback excepted).
     """
 
@@ -124,7 +124,7 @@ class Introspection:
             raise _revoked()
 
     def _flight(self, token: str) -> SingleFlight[bool]:
-        """Return the one request about *token*. Raises TryLater at once while the server is known not to answer."""
+        """Return the one request about *token*. Raise TryLater at once while the server is known not to respond."""
         with self._lock:
             flight = self._flights.get(token)
             if flight is not None:
@@ -235,7 +235,7 @@ class RevocationFeed:
 
 
 def _page(response: Mapping[str, object]) -> _FeedPage:
-    """Return the cursor and the revocations of *response*. Raises TryLater for anything else."""
+    """Return the cursor and the revocations of *response*. Raise TryLater for anything else."""
     cursor, revoked = response.get("cursor"), response.get("revoked")
     not_a_list = TryLater("the response is not a list of revoked sessions")
     if isinstance(cursor, bool) or not isinstance(cursor, int) or not isinstance(revoked, list):
@@ -287,7 +287,7 @@ class _AuthenticatedEndpoint:
 
 
 def json_of(response: HttpResponse, url: str) -> object:
-    """Return the JSON of a 200 response from *url*. Raises TryLater for any other status, a redirect included."""
+    """Return the JSON of a 200 response from *url*. Raise TryLater for any other status, a redirect included."""
     if response.status != 200:
         hint = ": redirects are not followed" if 300 <= response.status < 400 else ""
         message = f"{url} responded with status {response.status}{hint}"
@@ -296,7 +296,7 @@ def json_of(response: HttpResponse, url: str) -> object:
 
 
 def checked_url(url: str) -> str:
-    """Return *url*, if it is https or on loopback. Raises ConfigurationError."""
+    """Return *url*, if it is https or on loopback. Raise ConfigurationError."""
     origin = origin_of(url)
     if not is_secure(origin):
         raise ConfigurationError(f"use https for {origin.host}: an attacker on the network could forge tokens")

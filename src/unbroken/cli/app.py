@@ -24,9 +24,9 @@ from unbroken.errors import UnbrokenError
 
 __all__ = ["run", "unbroken"]
 
-ERROR = 2
-INTERRUPTED = 128 + signal.SIGINT  # as a shell says it
-BROKEN_PIPE = 1  # Click's exit status when it notices first
+ERROR_STATUS = 2
+INTERRUPTED_STATUS = 128 + signal.SIGINT  # as a shell says it
+BROKEN_PIPE_STATUS = 1  # Click's exit status when it notices first
 
 
 class CommandEntry(NamedTuple):
@@ -141,15 +141,15 @@ def _run(arguments: list[str]) -> int:
         return int(status or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        return ERROR
+        return ERROR_STATUS
     except click.ClickException as error:
         return _print_error(_usage_error(error))
     except (click.Abort, KeyboardInterrupt) as error:  # Click makes an Abort of Ctrl-C, and of the end of the input
         _print_error("stopped")
-        return ERROR if isinstance(error.__cause__, EOFError) else INTERRUPTED
+        return ERROR_STATUS if isinstance(error.__cause__, EOFError) else INTERRUPTED_STATUS
     except BrokenPipeError:
         _discard_output()
-        return BROKEN_PIPE
+        return BROKEN_PIPE_STATUS
     except UnbrokenError as error:
         return _print_error(str(error))
     except ModuleNotFoundError as missing:
@@ -188,4 +188,4 @@ def _usage_error(error: click.ClickException) -> str:
 
 def _print_error(message: str) -> int:
     print(f"unbroken: {message}", file=sys.stderr)
-    return ERROR
+    return ERROR_STATUS

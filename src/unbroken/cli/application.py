@@ -30,7 +30,7 @@ WORKER_RETRY_SECONDS = 1.0  # the supervisor replaces a worker at once, so a fai
 
 
 def application(settings: Settings, issuer: str) -> Starlette:
-    """Return the endpoints over the configured store. Raises ConfigurationError or StoreUnavailable."""
+    """Return the endpoints over the configured store. Raise ConfigurationError or StoreUnavailable."""
     store, webhook = build_store(settings), build_webhook(settings)
     listeners: list[EventListener] = [EventLog()] if webhook is None else [EventLog(), webhook]
     sessions = Sessions(

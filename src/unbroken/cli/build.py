@@ -35,7 +35,7 @@ __all__ = [
 def build_store(settings: Settings) -> SessionStore:
     """Return the store; with an encryption key, it encrypts its keys. Without one, ``Sessions`` decides.
 
-    Raises ConfigurationError or StoreUnavailable.
+    Raise ConfigurationError or StoreUnavailable.
     """
     keys = encryption_keys(settings)
     store = open_store(settings.store)
@@ -43,7 +43,7 @@ def build_store(settings: Settings) -> SessionStore:
 
 
 def encryption_keys(settings: Settings) -> list[str]:
-    """Return the encryption keys, the newest first; an empty list if there are none. Raises ConfigurationError."""
+    """Return the encryption keys, the newest first; an empty list if there are none. Raise ConfigurationError."""
     if settings.encryption_key_file:
         return keys_from_file(settings.encryption_key_file)
     keys = list(settings.encryption_key)
@@ -51,7 +51,7 @@ def encryption_keys(settings: Settings) -> list[str]:
 
 
 def build_policy(settings: Settings) -> Policy:
-    """Return the lifetimes. Raises ConfigurationError."""
+    """Return the lifetimes. Raise ConfigurationError."""
     return Policy(
         settings.access_ttl,
         settings.refresh_ttl,
@@ -64,7 +64,7 @@ def build_policy(settings: Settings) -> Policy:
 
 
 def build_proofs(settings: Settings) -> ProofPolicy:
-    """Return which clients bind their sessions to a key. Raises ConfigurationError."""
+    """Return which clients bind their sessions to a key. Raise ConfigurationError."""
     clients = dict.fromkeys(settings.proofs_off_clients, "off") | dict.fromkeys(
         settings.proofs_required_clients, "required"
     )
@@ -80,7 +80,7 @@ def build_proofs(settings: Settings) -> ProofPolicy:
 
 
 def endpoint_options(settings: Settings, accounts: Accounts | None = None) -> EndpointOptions:
-    """Return the options of the endpoints. Raises ConfigurationError."""
+    """Return the options of the endpoints. Raise ConfigurationError."""
     return {
         "prefix": settings.prefix,
         "password_grant": settings.password_grant,
@@ -93,7 +93,7 @@ def endpoint_options(settings: Settings, accounts: Accounts | None = None) -> En
 
 
 def scopes_of(settings: Settings, accounts: Accounts | None = None) -> Callable[[str], tuple[str, ...]] | None:
-    """Return a function that tells what a user may have; None if nobody may have any scope, so that nobody is asked.
+    """Return a function that tells what a user may have; None if no user may have a scope, so that no refresh asks.
 
     With *accounts*, what an account has is looked up.
     """
@@ -130,7 +130,7 @@ def _build_cookies(settings: Settings) -> Cookies | None:
 
 
 def build_webhook(settings: Settings) -> Webhook | None:
-    """Return the webhook, or None without a URL. Raises ConfigurationError."""
+    """Return the webhook, or None without a URL. Raise ConfigurationError."""
     return Webhook(settings.webhook_url, _webhook_secret(settings)) if settings.webhook_url else None
 
 

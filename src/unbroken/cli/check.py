@@ -232,7 +232,7 @@ def _check_store(settings: Settings) -> Iterator[Problem]:
 
 
 def store_problems(store: SessionStore, settings: Settings) -> Iterator[StoreProblem]:
-    """Yield what is wrong with the store's server. Raises StoreUnavailable or ConfigurationError."""
+    """Yield what is wrong with the store's server. Raise StoreUnavailable or ConfigurationError."""
     run_sync(store.health())
     Keyring(run_sync(store.keys()))  # raises ConfigurationError if they cannot be decrypted
     for problem in run_sync(store.problems()):

@@ -11,7 +11,7 @@
 6. A process has at most ``MAX_CONNECTIONS``, and never more than its limit of open files allows. Then connections
    without a running request make room, the oldest first.
 7. A connection that is refused gets the response and a moment to read it. What it sends meanwhile is dropped.
-8. No connection changes its protocol: a request with ``Upgrade`` or ``CONNECT`` is answered as HTTP, and is the last.
+8. No connection changes its protocol: a request with ``Upgrade`` or ``CONNECT`` is served as HTTP, and is the last.
 9. A request with two lengths is refused (RFC 9112 §6.3): a proxy may have read it as two requests.
 """
 
@@ -214,7 +214,7 @@ class _BoundedConnection(asyncio.Protocol):
             if cycle.response_started or self.is_queueing():
                 self.transport.abort()
                 return
-        if not (self.is_idle() and self.is_receiving_body()):  # that request was answered before it was complete
+        if not (self.is_idle() and self.is_receiving_body()):  # that request got its response before it was complete
             self.transport.write(_refusal(status))
         self._linger()
 
@@ -267,7 +267,7 @@ class _BoundedConnection(asyncio.Protocol):
 
 
 class BoundedH11Protocol(_BoundedConnection, H11Protocol):
-    """uvicorn on h11, which parses no request before the one before is answered."""
+    """uvicorn on h11, which parses no request before the one before has its response."""
 
     slice_bytes = SLICE_BYTES // 4  # h11 is slow: so the other connections wait no longer
     conn: Any

@@ -50,7 +50,7 @@ class SettingType:
 def parse_duration(text: str) -> float:
     """Return the seconds that *text* means: ``10s``, ``30m``, ``12h``, ``7d``, or a number of seconds.
 
-    Raises InvalidValue.
+    Raise InvalidValue.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip(), re.ASCII)
     if not match:

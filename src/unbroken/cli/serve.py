@@ -33,7 +33,7 @@ from unbroken.server.stores import redact_url
 
 __all__ = ["listen", "run_server", "serve"]
 
-FAILED = 1
+FAILED_STATUS = 1
 SHUTDOWN_MARGIN_SECONDS = 15.0  # after shutdown_timeout, for a worker to send its webhooks and close its store
 
 BOUNDS: dict[str, Any] = {
@@ -108,13 +108,13 @@ def run_server(config: uvicorn.Config, listener: socket.socket) -> int:
         signal.signal(number, lambda *_: None)
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
-    return 0 if server.started else FAILED
+    return 0 if server.started else FAILED_STATUS
 
 
 def _run_workers(config: uvicorn.Config, listener: socket.socket) -> int:
     workers = _Workers(config, sockets=[listener])
     workers.run()
-    return 0 if workers.stopped_by_signal else FAILED
+    return 0 if workers.stopped_by_signal else FAILED_STATUS
 
 
 class _Workers(Multiprocess):
@@ -140,7 +140,7 @@ class _Workers(Multiprocess):
 
 
 def listen(host: str, port: int, option: str = "--port") -> socket.socket:
-    """Return a socket bound to this address. Raises ConfigurationError if that is not possible."""
+    """Return a socket bound to this address. Raise ConfigurationError if that is not possible."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named because asyncio switches TCP_NODELAY on only for sockets that name it.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -54,7 +54,7 @@ __all__ = [
 
 DEFAULT_FILE = "unbroken.toml"
 TABLES = ("cookies", "proofs", "rate_limit")
-DAY = 86400.0
+DAY_SECONDS = 86400.0
 
 Source = Literal["option", "environment", "file"]
 
@@ -102,8 +102,10 @@ class Settings:
     )
 
     access_ttl: float = _setting(DURATION, 1800.0, "Lifetime of an access token.")
-    refresh_ttl: float = _setting(DURATION, 7 * DAY, "Idle lifetime of a session: without a refresh it expires.")
-    max_age: float = _setting(DURATION, 90 * DAY, "Absolute lifetime of a session.")
+    refresh_ttl: float = _setting(
+        DURATION, 7 * DAY_SECONDS, "Idle lifetime of a session: without a refresh it expires."
+    )
+    max_age: float = _setting(DURATION, 90 * DAY_SECONDS, "Absolute lifetime of a session.")
     grace: float = _setting(DURATION, 10.0, "Time for which a used refresh token gets the same response again.")
     max_sessions_per_subject: int = _setting(
         integer(0, 10**6), 1000, "Sessions of a user: one more login ends the one used least recently; 0: no limit."
@@ -157,7 +159,7 @@ class Settings:
     rate_limit_address_burst: int = _setting(integer(1, 10**6), 50, "Wrong attempts in a row from one address.")
     rate_limit_address_every: float = _setting(DURATION, 10.0, "Time for one more attempt from that address.")
     rate_limit_known_for: float = _setting(
-        DURATION, 90 * DAY, "Time for which an account knows the devices of its logins."
+        DURATION, 90 * DAY_SECONDS, "Time for which an account knows the devices of its logins."
     )
 
     encryption_key: tuple[str, ...] = _setting(
@@ -216,7 +218,7 @@ def read_settings(
 
 
 def valid_settings(result: SettingsResult) -> Settings:
-    """Return the settings of *result*. Raises ConfigurationError if there are problems."""
+    """Return the settings of *result*. Raise ConfigurationError if there are problems."""
     if result.problems:
         others = len(result.problems) - 1
         more = f" (and {others} more: see `unbroken check`)" if others else ""

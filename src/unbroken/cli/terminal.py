@@ -17,23 +17,23 @@ def say(text: str) -> None:
 
 
 def ask(label: str, option: str) -> str:
-    """Ask for a line of text that is no secret. Raises ConfigurationError without a terminal: it names *option*.
+    """Ask for a line of text that is no secret. Raise ConfigurationError without a terminal: it names *option*.
 
-    Raises InvalidRequest for an empty line, and EOFError at the end of the input.
+    Raise InvalidRequest for an empty line, and EOFError at the end of the input.
     """
     _require_terminal(label, option)
-    return _require_text(label, _read_answer(f"{label.capitalize()}: ").strip())
+    return _require_text(label, _read_line(f"{label.capitalize()}: ").strip())
 
 
 def confirm(question: str) -> bool:
-    """Ask a yes-or-no question; return False without a terminal. Raises EOFError at the end of the input."""
-    return sys.stdin.isatty() and _read_answer(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    """Ask a yes-or-no question; return False without a terminal. Raise EOFError at the end of the input."""
+    return sys.stdin.isatty() and _read_line(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def ask_secret(label: str, *, from_stdin: bool, option: str) -> str:
     """Ask for a secret without echo; *from_stdin*: without a terminal, read one line of standard input.
 
-    Raises ConfigurationError, which names *option*, if there is neither, and InvalidRequest for an empty secret.
+    Raise ConfigurationError, which names *option*, if there is neither, and InvalidRequest for an empty secret.
     """
     if not from_stdin:
         _require_terminal(label, option)
@@ -52,7 +52,7 @@ def ask_new_password(*, from_stdin: bool) -> str:
     return password
 
 
-def _read_answer(prompt: str) -> str:
+def _read_line(prompt: str) -> str:
     print(prompt, end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()
     if not line:
@@ -68,7 +68,7 @@ def _require_text(label: str, text: str) -> str:
 
 
 def _decodable(label: str, text: str) -> str:
-    """Return *text*. Raises InvalidRequest if it has bytes that are not in the terminal's encoding."""
+    """Return *text*. Raise InvalidRequest if it has bytes that are not in the terminal's encoding."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -3,7 +3,7 @@
 1. They are asked for when they are needed, in the thread of the refresh, and kept nowhere: not in the store of the
    tokens, not in an error, a log or a repr.
 2. They go to the token endpoint of the dialect alone, and along with no redirect.
-3. Only a definite answer refuses them. It ends the session (``wrong_credentials``, ``invalid_client`` and other words
+3. Only a definite response refuses them. It ends the session (``wrong_credentials``, ``invalid_client`` and other words
    of the server); a function that has none left (None) ends it too (``no_credentials``). What one of them raises is for
    later, as is a server that does not respond.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import TypeVar
 from urllib.parse import urljoin
 
 from unbroken._arguments import checked
@@ -27,8 +27,8 @@ from unbroken._http import (
 )
 from unbroken._single_flight import SingleFlight
 from unbroken._time import Duration, to_seconds
-from unbroken.client.core import backends, known_servers
-from unbroken.client.core.dialect import Dialect, RepeatedRefresh
+from unbroken.client.core import known_servers
+from unbroken.client.core.backends import OAuth2Endpoints
 from unbroken.client.core.metadata import (
     AuthorizationServer,
     ProtectedResource,
@@ -48,55 +48,14 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 HEADERS = {"accept": "application/json"}
 
 
-class OAuth2:
+class OAuth2(OAuth2Endpoints):
     """``oauth2(token_endpoint)`` is the dialect of a server; ``oauth2.discover(issuer)`` asks the server for it.
 
-    ``oauth2.google(client_id, …)``, ``github``, ``microsoft`` and ``keycloak`` know the manners of these servers.
+    ``oauth2.google(client_id, …)``, ``github``, ``microsoft`` and ``keycloak`` know how these servers differ.
     """
 
     github, google = staticmethod(known_servers.github), staticmethod(known_servers.google)
     keycloak, microsoft = staticmethod(known_servers.keycloak), staticmethod(known_servers.microsoft)
-
-    def __call__(
-        self,
-        token_endpoint: str,
-        *,
-        client_id: str = "",
-        client_secret: str = "",
-        client_auth: Literal["basic", "post"] = "basic",
-        revocation_endpoint: str = "",
-        resource: str = "",
-        origins: tuple[str, ...] = (),
-        over: tuple[str, ...] = (),
-        repeated_refresh: RepeatedRefresh = "learn",
-        authorization_endpoint: str = "",
-        device_authorization_endpoint: str = "",
-        issuer: str = "",
-    ) -> Dialect:
-        """Return the dialect of an OAuth 2.0 server (RFC 6749; revocation RFC 7009).
-
-        With a *client_secret* the client authenticates by HTTP Basic (§2.3.1), or with *client_auth* "post" in the
-        form; without one, *client_id* goes into the form. *resource* goes along with each refresh (RFC 8707). *origins*
-        are those of the API, by default that of the token endpoint. *over* are the words with which this server says,
-        in ``error``, that a refresh token is dead, besides ``invalid_grant`` and GitHub's ``bad_refresh_token``.
-        *repeated_refresh* is what it does with a refresh that it gets twice (see ``Dialect``). A person logs in at
-        *authorization_endpoint* with a browser, at *device_authorization_endpoint* with a code; a redirect that names
-        another *issuer* is refused. Raise ConfigurationError for a value that cannot work.
-        """
-        return backends.oauth2(
-            token_endpoint,
-            client_id=client_id,
-            client_secret=client_secret,
-            client_auth=client_auth,
-            revocation_endpoint=revocation_endpoint,
-            resource=resource,
-            origins=origins,
-            over=over,
-            repeated_refresh=repeated_refresh,
-            authorization_endpoint=authorization_endpoint,
-            device_authorization_endpoint=device_authorization_endpoint,
-            issuer=issuer,
-        )
 
     @checked()
     def discover(

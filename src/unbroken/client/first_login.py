@@ -4,7 +4,7 @@
    with has a state and a code challenge, which are worth nothing without the verifier.
 2. The browser is opened in a thread that the login does not wait for: some browsers return when they are closed.
 3. The user is told the URL in any case: a browser may be missing, or may open elsewhere.
-4. A login that nobody waits for any more stops within a second, and frees its port.
+4. A login whose caller was cancelled stops within a second, and frees its port.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class DeviceLogin:
         seconds, code = self.seconds, read_device_code(dialect, send(device_code_request(dialect, self.scope)))
         (self.show or _show_code)(code)
         ends_at, interval = time.monotonic() + min(seconds, code.expires_in), code.interval
-        while time.monotonic() + interval < ends_at and not stop.wait(interval):
+        while time.monotonic() + interval < ends_at and not stop.wait(interval):  # rule 4
             outcome = self._poll(dialect, send, code, interval)
             if isinstance(outcome, TokenResponse):
                 return outcome

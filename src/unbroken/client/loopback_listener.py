@@ -1,6 +1,6 @@
 """A listener on this machine for the one redirect that ends a login with a browser (RFC 8252 §7.3).
 
-1. It is bound to 127.0.0.1, so that nobody elsewhere reaches it, and to a free port unless the URI names one.
+1. It is bound to 127.0.0.1, so that no other machine reaches it, and to a free port unless the URI names one.
 2. It serves one path, under the host of its URI alone: a page of another name that points here (DNS rebinding) gets
    nothing.
 3. Junk costs little and ends nothing: a connection has ``CONNECTION_SECONDS`` and ``MAX_REQUEST_BYTES``, of more than
@@ -35,7 +35,7 @@ MAX_CONNECTIONS = 50
 MAX_REQUEST_BYTES = 1 << 15
 READ_BYTES = 1 << 13
 STOP_CHECK_SECONDS = 0.2
-ANSWER_SECONDS = 2.0
+SEND_PAGE_SECONDS = 2.0
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title><body style="font-family: system-ui; margin: 15vh auto; max-width: 32em; padding: 0 1em">
 <h1>{title}</h1><p>{text}</p></body></html>"""
@@ -74,7 +74,7 @@ class _Connection:
         body = PAGE.format(title=html.escape(title), text=html.escape(text)).encode()
         head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *PAGE_HEADERS, f"Content-Length: {len(body)}"]
         with contextlib.suppress(OSError):
-            self.socket.settimeout(ANSWER_SECONDS)
+            self.socket.settimeout(SEND_PAGE_SECONDS)
             self.socket.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body)
             self.socket.shutdown(socket.SHUT_WR)
         self.close()

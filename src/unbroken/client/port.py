@@ -46,7 +46,7 @@ __all__ = ["BlockingPort", "MfaPrompt", "standard_sender"]
 
 _log = logging.getLogger("unbroken")
 
-MAX_CODES = 5  # of one login: a prompt that needs no person would go on for ever
+MAX_MFA_CODES = 5  # of one login: a prompt that needs no person would go on for ever
 
 MfaPrompt = Callable[[str, str], str]
 """A function that returns the code of an MFA login, for its kind (``totp``) and the hint that the server gives."""
@@ -98,7 +98,7 @@ class BlockingPort:
 
     def lock_holder(self) -> str:
         name = getattr(self._lease, "holder", None)
-        return name if isinstance(name, str) else secrets.token_hex(8)  # one that nobody else has
+        return name if isinstance(name, str) else secrets.token_hex(8)  # a new one, which no other holder has
 
     async def load(self) -> StoredSession:
         return self._store.load()
@@ -189,8 +189,8 @@ class BlockingPort:
         while isinstance(result, MfaChallenge):
             if mfa_prompt is None:
                 raise LoginRefused("the server wants a code too: pass mfa_prompt= to login", reason="mfa_required")
-            if (codes := codes + 1) > MAX_CODES:
-                raise BadResponse(f"the server wants more than {MAX_CODES} codes for one login")
+            if (codes := codes + 1) > MAX_MFA_CODES:
+                raise BadResponse(f"the server wants more than {MAX_MFA_CODES} codes for one login")
             code = mfa_prompt(result.kind, result.hint)
             request, secrets = self._dialect.mfa_request(result, code), (result.token, code)
             try:

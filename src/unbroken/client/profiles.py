@@ -6,12 +6,12 @@
     └── locks/             the lock files of tokens that are in the keyring           0700
 
 1. A folder or a profile that other users may write to, or that is another user's, is refused (``_private_files.py``):
-   whoever replaces a profile decides where its tokens are sent.
+   a profile decides where its tokens are sent.
 2. A name belongs to its server until it is logged out, so that no server gets another server's tokens.
 3. A profile is replaced as a whole file. The lock files of the store are kept; ``FileStore`` says why.
 4. The profile says where its tokens are, and nothing else does: all programs use one store, and one lock.
 5. A program that runs on while the name goes to another server does not see the tokens of that one (``ProfileStore``).
-6. A file that is no profile or no token file is somebody else's, whatever its name: it is neither replaced nor deleted.
+6. A file that is neither a profile nor a token file is not ours, whatever its name: it is neither replaced nor deleted.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ __all__ = [
     "valid_name",
 ]
 
-FORMAT = 1
+PROFILE_FORMAT = 1
 DEFAULT_PREFIX = "/auth"
 STORES = ("file", "encrypted", "keyring")
 KEYRING_SERVICE = "unbroken"
@@ -204,7 +204,7 @@ class ProfileStore:
     def _is_current(self) -> bool:
         try:
             return find_profile(self._profile.name).server == self._profile.server
-        except InvalidRequest:  # logged out: nobody has the name
+        except InvalidRequest:  # logged out: no profile has the name
             return False
 
 
@@ -222,7 +222,7 @@ def _keyring_store(name: str, folder: Path) -> TokenStore:
 
 
 def prepare_folder() -> Path:
-    """Return the folder, made if it is missing. Raises ConfigurationError if no session can be kept there."""
+    """Return the folder, made if it is missing. Raise ConfigurationError if no session can be kept there."""
     folder = _folder(make=True)
     _require_writable(folder)
     return folder
@@ -234,7 +234,7 @@ def _require_writable(folder: Path) -> None:
 
 
 def profile_names() -> list[str]:
-    """Return the names of all profiles. Raises ConfigurationError if the folder cannot be read."""
+    """Return the names of all profiles. Raise ConfigurationError if the folder cannot be read."""
     try:
         found = (file.removesuffix(".json") for file in os.listdir(_folder()) if file.endswith(".json"))
         return sorted(name for name in found if NAME.fullmatch(name))
@@ -245,7 +245,7 @@ def profile_names() -> list[str]:
 
 
 def find_profile(name: str) -> Profile:
-    """Return the profile *name*. Raises InvalidRequest, which lists the names, or ConfigurationError."""
+    """Return the profile *name*. Raise InvalidRequest, which lists the names, or ConfigurationError."""
     file = _folder() / f"{valid_name(name)}.json"
     try:
         return _parse_profile(name, json.loads(read_private(file, "the profile", closed_by_folder=True)))
@@ -273,14 +273,14 @@ def _known_names(name: str) -> str:
 def save_profile(profile: Profile) -> None:
     """Write *profile* into the folder, which is made if it is missing (rule 3).
 
-    Raises ConfigurationError if it cannot be written, InvalidRequest for a name that cannot be one.
+    Raise ConfigurationError if it cannot be written, InvalidRequest for a name that cannot be one.
     """
     folder, fields = _folder(make=True), asdict(profile)
     valid_name(fields.pop("name"))
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{profile.name}.", dir=folder)  # mkstemp makes it 0600
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"unbroken": FORMAT, **fields}, file, indent=2)
+            json.dump({"unbroken": PROFILE_FORMAT, **fields}, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, folder / f"{profile.name}.json")
@@ -306,7 +306,7 @@ def delete_profile(name: str, kind: str = "") -> None:
 
 
 def _is_ours(file: Path) -> bool:
-    """Return whether *file* holds a profile or tokens, damaged or not (rule 6). Raises FileNotFoundError."""
+    """Return whether *file* holds a profile or tokens, damaged or not (rule 6). Raise FileNotFoundError."""
     beginning = read_beginning(file, "the file", BEGINNING_BYTES, closed_by_folder=True)
     return was_record(b"".join(beginning.split()))  # a profile has white space
 
@@ -322,7 +322,7 @@ def _delete_secret(name: str) -> None:
 
 
 def valid_name(name: str) -> str:
-    """Return *name*. Raises InvalidRequest if no session may have that name."""
+    """Return *name*. Raise InvalidRequest if no session may have that name."""
     if not NAME.fullmatch(name):
         raise InvalidRequest(
             "the name of a session has 1 to 64 letters, digits, '.', '_' and '-'; it does not start with '.' "
@@ -332,7 +332,7 @@ def valid_name(name: str) -> str:
 
 
 def _folder(*, make: bool = False) -> Path:
-    """Return the folder of the profiles. Raises ConfigurationError if it cannot be made, or trusted (rule 1)."""
+    """Return the folder of the profiles. Raise ConfigurationError if it cannot be made, or trusted (rule 1)."""
     folder = _folder_path()
     try:
         if make:
@@ -360,7 +360,7 @@ def _folder_path() -> Path:
 
 
 def _user_home() -> str:
-    """Return the home of the user. Raises ConfigurationError for a user without one, as in some containers."""
+    """Return the home of the user. Raise ConfigurationError for a user without one, as in some containers."""
     import pwd  # noqa: PLC0415  # POSIX only
 
     try:
@@ -370,7 +370,7 @@ def _user_home() -> str:
 
 
 def _parse_profile(name: str, document: dict[str, object]) -> Profile:
-    if int(str(document.pop("unbroken"))) > FORMAT:
+    if int(str(document.pop("unbroken"))) > PROFILE_FORMAT:
         raise ConfigurationError(f"the profile {name} was written by a newer version of unbroken: upgrade this one")
     origins = document.pop("origins", [])
     if not isinstance(origins, list):

@@ -103,7 +103,7 @@ class SessionState:
         self._lock = threading.Lock()  # guards everything here, and the replacement of active, epoch and over_reason
         self._flight: tuple[int, RefreshFlight | None] = (0, None)  # epoch, and the refresh of its tokens
         self._load_flight: RefreshFlight | None = None
-        self._overdue: tuple[int, RefreshFlight | None] = (0, None)  # epoch, and its refresh that nobody waits for
+        self._overdue: tuple[int, RefreshFlight | None] = (0, None)  # epoch, and its refresh that no request waits for
         self._cooldown = Cooldown()
 
     @property

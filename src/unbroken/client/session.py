@@ -1,4 +1,4 @@
-"""Session, the object of the client's users. It runs the rules in threads and event loops.
+"""Session, the object of the client's users: it gives every request its tokens. ``session_logins.py`` has the logins.
 
 1. The hot path compares two clocks: no lock, no store, no suspension.
 2. A refresh runs in a thread of its own (``_single_flight.py``); callers of both styles wait for it, or do not.
@@ -12,40 +12,32 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
 
 from unbroken._arguments import checked, checked_class
-from unbroken._concurrency import Closeable, run_sync
+from unbroken._concurrency import Closeable
 from unbroken._http import DEFAULT_PORTS, Origin, Send
-from unbroken._single_flight import SingleFlight
 from unbroken._time import SYSTEM_CLOCK, Clock, Duration, to_seconds
 from unbroken.client.core.body import Rewind
-from unbroken.client.core.device_flow import DeviceCode
 from unbroken.client.core.dialect import Dialect, allowed_origins
-from unbroken.client.core.events import ClientEvent, LoggedIn, LoggedOut, RequestWaited
-from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, log_in, log_out
+from unbroken.client.core.events import ClientEvent, RequestWaited
 from unbroken.client.core.request_flow import Effect, request_flow
 from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens, Leeway, RefreshWindow
 from unbroken.client.core.token_store import TokenStore
 from unbroken.client.credentials import Credentials, to_credentials
-from unbroken.client.first_login import BrowserLogin, DeviceLogin, log_in_as_client
 from unbroken.client.hooks import EventDispatcher
-from unbroken.client.port import BlockingPort, MfaPrompt, standard_sender
+from unbroken.client.port import BlockingPort, standard_sender
 from unbroken.client.profiles import LogInAgain
 from unbroken.client.refresh_coordinator import RefreshCoordinator, RefreshFlight, SessionState
-from unbroken.client.session_arguments import check_settings, to_dialect, to_store, to_token_response
-from unbroken.errors import SESSION_OVER_MESSAGES, BadResponse, ConfigurationError, LoginRefused, SessionOver, TryLater
-from unbroken.tokens import TokenResponse, Tokens
-
-if TYPE_CHECKING:
-    from unbroken.client.profile_session import ProfileSession
+from unbroken.client.session_arguments import check_settings, to_dialect, to_store
+from unbroken.client.session_logins import SessionLogins
+from unbroken.errors import ConfigurationError, SessionOver
+from unbroken.tokens import Tokens
 
 __all__ = ["Session", "Status", "require_session"]
 
-T = TypeVar("T")
 _log = logging.getLogger("unbroken")
 
 MAX_LOGGED_ORIGINS = 100
@@ -63,13 +55,8 @@ class Status:
     version: int = 0
 
 
-@checked_class(
-    "login", "alogin", "login_in_browser", "alogin_in_browser",
-    "login_by_device", "alogin_by_device", "login_as_client", "alogin_as_client", "import_tokens", "aimport_tokens",
-    "newer_token", "anewer_token", "add_listener",
-    own=("dialect", "store", "origins", "leeway", "window"),
-)  # fmt: skip
-class Session(Closeable):
+@checked_class("newer_token", "anewer_token", "add_listener", own=("dialect", "store", "origins", "leeway", "window"))
+class Session(SessionLogins, Closeable):
     """One login that does not break. Share one object between all threads, tasks and HTTP clients of a program.
 
     *dialect* says how the backend speaks; a URL is that of unbroken's own server. *store* keeps the tokens: a token
@@ -82,7 +69,7 @@ class Session(Closeable):
 
     ``close``, or a ``with`` block, waits for a refresh under way and closes the connections of the store.
 
-    Raises ConfigurationError for a URL that is not https (loopback excepted, or ``allow_plain_http``), and for a value
+    Raise ConfigurationError for a URL that is not https (loopback excepted, or ``allow_plain_http``), and for a value
     that cannot work.
     """
 
@@ -129,7 +116,7 @@ class Session(Closeable):
         self._logged_origins: set[Origin] = set()
         self._clock, self._wait_seconds = clock, wait_seconds
         self._limit = 4 * request_seconds + 5.0  # three tries, the pauses between them, and the store
-        self._dispatcher = EventDispatcher(on_tokens_changed, on_session_over, on_event)
+        self._dispatcher = EventDispatcher(on_tokens_changed, on_session_over, on_event)  # rule 4
         self._state = SessionState(clock, leeway, window)
         self._port = BlockingPort(
             self.store,
@@ -155,7 +142,7 @@ class Session(Closeable):
 
     @classmethod
     @checked()
-    def open(cls, name: str, **settings: Any) -> ProfileSession:
+    def open(cls, name: str, **settings: Any) -> Session:
         """Return the session that `unbroken login URL --as NAME` has stored for this user.
 
         It shares tokens and lock with every command and program that uses the name. *settings* are those of a Session,
@@ -170,111 +157,6 @@ class Session(Closeable):
         if (status := session.status).state == "over":
             raise LogInAgain(status.reason, session.profile)
         return session
-
-    # ---- login and logout --------------------------------------------------------------------------------------
-
-    def login(self, username: str, password: str, *, mfa_prompt: MfaPrompt | None = None, **extra: object) -> Tokens:
-        """Log in at the server, store the tokens and return them; *extra* goes along (``label="laptop"``).
-
-        Where the server wants a code too, *mfa_prompt* returns it: a function of the code's kind (``totp``) and of a
-        hint for the user. Raise LoginRefused (reason ``mfa_required`` without *mfa_prompt*), TryLater, InvalidRequest,
-        BadResponse, or ConfigurationError if the dialect has no login.
-        """
-        return self.import_tokens(self._port.log_in_with_password(username, password, mfa_prompt, extra))
-
-    def login_in_browser(
-        self,
-        *,
-        scope: str = "",
-        timeout: Duration = 300.0,
-        redirect_uri: str = "",
-        open_url: Callable[[str], object] | None = None,
-        show: Callable[[str], object] | None = None,
-        **parameters: str,
-    ) -> Tokens:
-        """Log in at an OAuth 2.0 server with a browser on this machine, store the tokens and return them.
-
-        The authorization code flow with PKCE; the redirect comes to a listener on 127.0.0.1 (RFC 8252). *redirect_uri*
-        is the one that the server has on record; without a port, any free one is used. The user has *timeout* seconds.
-        *show* gets the URL, by default standard error; *open_url* opens it, by default in the user's browser.
-        *parameters* go along with the URL (``login_hint="ada"``).
-
-        Raise LoginRefused, whose reason is the server's word (``access_denied``), TryLater if nobody logs in,
-        InvalidRequest, BadResponse, or ConfigurationError if the dialect has no authorization endpoint.
-        """
-        login = BrowserLogin(scope, timeout, redirect_uri, open_url, show, parameters)
-        return self._run_login(login, threading.Event())
-
-    def login_by_device(
-        self, *, scope: str = "", timeout: Duration = 3600.0, show: Callable[[DeviceCode], object] | None = None
-    ) -> Tokens:
-        """Log in at an OAuth 2.0 server with a code that the user enters on another device (RFC 8628).
-
-        *show* gets the code and the page where it is entered, by default standard error. The user has as long as the
-        code lives, at most *timeout* seconds. Raise as ``login_in_browser`` does (reason: also ``expired_token``).
-        """
-        return self._run_login(DeviceLogin(scope, timeout, show), threading.Event())
-
-    def login_as_client(self, *, scope: str = "", **extra: str) -> Tokens:
-        """Log in as the program itself, with its client secret (client credentials, RFC 6749 §4.4).
-
-        The server gives no refresh token: when the access token has expired, requests raise SessionOver, and the
-        program logs in again; ``Session(…, credentials=ClientCredentials())`` does so by itself. *extra* goes along
-        (``audience="api"``). Raise as ``login_in_browser`` does.
-        """
-        return self.import_tokens(log_in_as_client(self.dialect, self._port.send_for_login, scope, extra))
-
-    def login_with_credentials(self) -> Tokens:
-        """Log in with the credentials of this session, also after a logout, or after they were refused once.
-
-        Raise LoginRefused, whose reason is the server's word, TryLater, BadResponse, or ConfigurationError without
-        credentials.
-        """
-        match self._port.log_in_with_credentials():
-            case TokenResponse() as response:
-                return self.import_tokens(response)
-            case GrantRejected(reason, said):
-                raise LoginRefused(said or SESSION_OVER_MESSAGES.get(reason, "refused"), reason=reason)
-            case outcome:
-                raise outcome.cause if isinstance(outcome.cause, BadResponse) else _later(outcome)
-
-    def import_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
-        """Store *tokens* from elsewhere as a new login; a mapping is a parsed token response (RFC 6749 §5.1).
-
-        Raise BadResponse, which names the field, if it cannot be read as one.
-        """
-        fresh = run_sync(log_in(self._port, to_token_response(tokens, self.dialect)))
-        self._state.install(self._coordinator.activate(fresh))
-        self._dispatcher.emit(LoggedIn(fresh.version))
-        self._dispatcher.tokens_changed(fresh)
-        self._dispatcher.deliver()
-        return fresh
-
-    def logout(self) -> bool:
-        """Log out: forget the tokens, then revoke the session at the server. Return whether the server confirmed.
-
-        A refresh under way can no longer store anything, and requests that wait for it raise SessionOver. Raise
-        StoreUnavailable if the tokens cannot be taken out of the store; this object forgets them, and the server
-        revokes the session, all the same.
-        """
-        held = self._state.active
-        self._state.end_session("logged_out", epoch=max(self._state.epoch + 1, int(self._clock.wall() * 1000)))
-        tokens, epoch, told = run_sync(log_out(self._port, held.tokens if held else None))
-        self._state.end_session("logged_out", epoch=epoch)
-        self._dispatcher.emit(LoggedOut(tokens.version if tokens else 0, told_server=told))
-        self._dispatcher.deliver()
-        return told
-
-    def close(self) -> None:
-        """Wait for a refresh under way, deliver its events, and close the connections of the store.
-
-        A closed session can be used again: it opens new connections.
-        """
-        self._state.join_flights(self._limit)
-        self._dispatcher.deliver()
-        close = getattr(self.store, "close", None)
-        if close is not None:
-            close()
 
     # ---- tokens ------------------------------------------------------------------------------------------------
 
@@ -301,7 +183,7 @@ class Session(Closeable):
     def status(self) -> Status:
         """The state of the session as far as this process knows. Sends nothing; loads the store if it has not yet.
 
-        Raises StoreUnavailable if it cannot.
+        Raise StoreUnavailable if it cannot.
         """
         try:
             active = self._state.active or self._coordinator.load()
@@ -319,52 +201,6 @@ class Session(Closeable):
 
     # ---- the same for event loops (rule 3) ---------------------------------------------------------------------
 
-    async def alogin(
-        self, username: str, password: str, *, mfa_prompt: MfaPrompt | None = None, **extra: object
-    ) -> Tokens:
-        """Log in as ``login`` does, without blocking. If the caller is cancelled, the login still completes."""
-        return await self._in_thread(lambda: self.login(username, password, mfa_prompt=mfa_prompt, **extra))
-
-    async def alogin_in_browser(
-        self,
-        *,
-        scope: str = "",
-        timeout: Duration = 300.0,
-        redirect_uri: str = "",
-        open_url: Callable[[str], object] | None = None,
-        show: Callable[[str], object] | None = None,
-        **parameters: str,
-    ) -> Tokens:
-        """Log in as ``login_in_browser`` does, without blocking. If the caller is cancelled, nobody is logged in."""
-        login = BrowserLogin(scope, timeout, redirect_uri, open_url, show, parameters)
-        return await self._log_in_in_thread(login)
-
-    async def alogin_by_device(
-        self, *, scope: str = "", timeout: Duration = 3600.0, show: Callable[[DeviceCode], object] | None = None
-    ) -> Tokens:
-        """Log in as ``login_by_device`` does, without blocking. If the caller is cancelled, nobody is logged in."""
-        return await self._log_in_in_thread(DeviceLogin(scope, timeout, show))
-
-    async def alogin_with_credentials(self) -> Tokens:
-        """``login_with_credentials`` for event loops."""
-        return await self._in_thread(self.login_with_credentials)
-
-    async def alogin_as_client(self, *, scope: str = "", **extra: str) -> Tokens:
-        """Log in as ``login_as_client`` does, without blocking. A caller that is cancelled stops nothing."""
-        return await self._in_thread(lambda: self.login_as_client(scope=scope, **extra))
-
-    async def aimport_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
-        """Store *tokens* as ``import_tokens`` does, without blocking."""
-        return await self._in_thread(lambda: self.import_tokens(tokens))
-
-    async def alogout(self) -> bool:
-        """Log out as ``logout`` does, without blocking. If the caller is cancelled, the logout still completes."""
-        return await self._in_thread(self.logout)
-
-    async def aclose(self) -> None:
-        """Close as ``close`` does, without blocking."""
-        await self._in_thread(self.close)
-
     async def atoken(self) -> str:
         """Return an access token as ``token`` does, without blocking."""
         return (await self._aauthorize()).tokens.access_token
@@ -375,6 +211,23 @@ class Session(Closeable):
         if active.tokens.access_token == rejected_token:
             active = await self._ahandle_challenge(active, endpoint) or active
         return active.tokens.access_token
+
+    # ---- the end -----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Wait for a refresh under way, deliver its events, and close the connections of the store.
+
+        A closed session can be used again: it opens new connections.
+        """
+        self._state.join_flights(self._limit)
+        self._dispatcher.deliver()
+        close = getattr(self.store, "close", None)
+        if close is not None:
+            close()
+
+    async def aclose(self) -> None:
+        """Close as ``close`` does, without blocking."""
+        await self._in_thread(self.close)
 
     # ---- for adapters ------------------------------------------------------------------------------------------
 
@@ -498,24 +351,6 @@ class Session(Closeable):
             flight.start(self._dispatcher.deliver)
         return await flight.wait_async(self._wait_seconds)
 
-    def _run_login(self, login: BrowserLogin | DeviceLogin, stop: threading.Event) -> Tokens:
-        return self.import_tokens(login.run(self.dialect, self._port.send_for_login, stop))
-
-    async def _log_in_in_thread(self, login: BrowserLogin | DeviceLogin) -> Tokens:
-        """Log in without blocking. A caller that is cancelled stops the login."""
-        stop = threading.Event()
-        try:
-            return await self._in_thread(lambda: self._run_login(login, stop), login.seconds)
-        finally:
-            stop.set()
-
-    async def _in_thread(self, work: Callable[[], T], additional_seconds: float = 0.0) -> T:
-        """Return the result of *work*, which blocks, while the event loop goes on."""
-        self._dispatcher.remember_loop()
-        flight = SingleFlight(work, 2 * self._limit + additional_seconds)
-        flight.start()
-        return await flight.wait_async()
-
 
 def require_session(session: object, adapter: str) -> None:
     """Raise ConfigurationError, which says what to do, if *adapter* was given something else than a Session."""
@@ -527,12 +362,6 @@ def require_session(session: object, adapter: str) -> None:
 
 def _rebuild(dialect: Dialect, store: TokenStore, settings: dict[str, Any]) -> Session:
     return Session(dialect, store, **settings)
-
-
-def _later(outcome: Indeterminate) -> TryLater:
-    error = TryLater(outcome.why, retry_after=outcome.retry_after)
-    error.__cause__ = outcome.cause
-    return error
 
 
 def _require(active: ActiveTokens | None) -> ActiveTokens:

@@ -27,7 +27,7 @@ class UnbrokenConfig(AppConfig):
     verbose_name = "Sessions"
 
     def ready(self) -> None:
-        """Connect signals and checks. Raises ImproperlyConfigured for a wrong setting. Opens no store."""
+        """Connect signals and checks. Raise ImproperlyConfigured for a wrong setting. Opens no store."""
         from unbroken.django.runtime import setting  # noqa: PLC0415
         from unbroken.django.signals import watch_users  # noqa: PLC0415  # models exist only now
 
@@ -69,7 +69,7 @@ def check_deployment(**_: Any) -> list[checks.CheckMessage]:
 
 
 def _keys_are_plain(given: Mapping[str, Any]) -> bool:
-    """Return whether somebody chose to leave the keys in the store unencrypted."""
+    """Return whether the operator chose to leave the keys in the store unencrypted."""
     if key := given.get("ENCRYPTION_KEY") or given.get("ENCRYPTION_KEY_FILE"):
         return key in ("none", ["none"])
     in_environment = os.environ.get(ENVIRONMENT_VARIABLE, "").strip() == "none"

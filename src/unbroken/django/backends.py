@@ -36,7 +36,7 @@ class AccessTokenBackend(BaseBackend):
         token: str | None = None,
         **_: Any,  # credentials of other backends
     ) -> Any:
-        """Return the user of a good access *token*, or None. Blocks. Raises TryLater if it cannot be verified now.
+        """Return the user of a good access *token*, or None. Blocks. Raise TryLater if it cannot be verified now.
 
         A token that is bound to a key is good with the proof of *request*, where it came as ``DPoP``.
         """

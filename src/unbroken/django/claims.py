@@ -46,8 +46,8 @@ class AccessTokenRequired(PermissionDenied):
 def current_claims(request: HttpRequest, *, scope: str = "", claims: Needs | None = None) -> Claims:
     """Return the claims of the request's access token.
 
-    Raises AccessTokenRequired without a good token, and for one without *scope* or *claims*; the client gets a 401 or
-    403 with a challenge. Raises RuntimeError if neither the middleware nor ``access_token_required`` has seen the
+    Raise AccessTokenRequired without a good token, and for one without *scope* or *claims*; the client gets a 401 or
+    403 with a challenge. Raise RuntimeError if neither the middleware nor ``access_token_required`` has seen the
     request.
     """
     if not hasattr(request, VERIFIED):

@@ -71,7 +71,7 @@ class Settings:
 
 
 def read_setting(given: object) -> Settings:
-    """Return what *given* describes. Raises ImproperlyConfigured, which says what to change."""
+    """Return what *given* describes. Raise ImproperlyConfigured, which says what to change."""
     if not isinstance(given, Mapping):
         raise ImproperlyConfigured("UNBROKEN must be a dict, such as {'STORE': 'sqlite:////path/sessions.db'}")
     for name in given:

@@ -37,7 +37,7 @@ class RequestUser:
         return await sync_to_async(self.get)()
 
     async def exists(self) -> bool:
-        """Return whether there is such a user, and it is active. Blocks within ``run_sync``. Raises TryLater."""
+        """Return whether there is such a user, and it is active. Blocks within ``run_sync``. Raise TryLater."""
         if in_sync_context():
             user = mapping_db_errors(self.get)
         else:

@@ -48,7 +48,7 @@ class AccessTokenAuthentication(BaseAuthentication):
     def authenticate(self, request: RestRequest) -> tuple[Any, Claims] | None:
         """Return the user and the claims; None without a token, and for another issuer's (rule 1).
 
-        Raises AuthenticationFailed for a token that is no good, or whose user is gone or inactive.
+        Raise AuthenticationFailed for a token that is no good, or whose user is gone or inactive.
         """
         django_request = request._request
         claims = claims_or_refusal_blocking(django_request)
@@ -83,7 +83,7 @@ class HasScope(BasePermission):
     now = False
 
     def has_permission(self, request: RestRequest, view: Any) -> bool:
-        """Return whether it has. Raises PermissionDenied, with a challenge, where no other permission could permit."""
+        """Return whether it has. Raise PermissionDenied, with a challenge, where no other permission could permit."""
         scope = self.scope or getattr(view, "required_scope", "")
         if not isinstance(request.auth, Claims):
             return False

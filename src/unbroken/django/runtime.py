@@ -55,21 +55,21 @@ class Runtime:
 
     @property
     def sessions(self) -> Sessions:
-        """The sessions. Raises ImproperlyConfigured where they are another service's."""
+        """The sessions. Raise ImproperlyConfigured where they are another service's."""
         if self._sessions is None:
             raise ImproperlyConfigured("UNBROKEN: with VERIFIER the sessions are another service's")
         return self._sessions
 
     @property
     def endpoints(self) -> Endpoints:
-        """The endpoints. Raises ImproperlyConfigured where there are none."""
+        """The endpoints. Raise ImproperlyConfigured where there are none."""
         if self._endpoints is None:
             raise ImproperlyConfigured("UNBROKEN: with VERIFIER there are no endpoints: do not include their URLs")
         return self._endpoints
 
 
 def runtime() -> Runtime:
-    """Return the runtime of this process. Raises ImproperlyConfigured."""
+    """Return the runtime of this process. Raise ImproperlyConfigured."""
     if not _runtimes:
         with _lock:
             if not _runtimes:
@@ -78,7 +78,7 @@ def runtime() -> Runtime:
 
 
 def sessions() -> Sessions:
-    """Return the sessions of this process: to list and revoke them, to rotate keys. Raises ImproperlyConfigured."""
+    """Return the sessions of this process: to list and revoke them, to rotate keys. Raise ImproperlyConfigured."""
     return runtime().sessions
 
 
@@ -103,7 +103,7 @@ def route_table() -> Endpoints:
 
 
 def setting() -> Settings:
-    """Return the setting as it is now. Raises ImproperlyConfigured."""
+    """Return the setting as it is now. Raise ImproperlyConfigured."""
     return read_setting(getattr(settings, "UNBROKEN", {}))
 
 

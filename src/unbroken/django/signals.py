@@ -1,7 +1,7 @@
 """Signals of the user model that revoke a user's sessions (``users.py`` rule 3).
 
-When they revoke, the change is committed. So a store that does not answer is no error of the view that made the change:
-the log says whose sessions are still alive, and which command revokes them.
+When they revoke, the change is committed. So a store that does not respond is no error of the view that made the
+change: the log says whose sessions are still alive, and which command revokes them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
    once the change is committed. ``QuerySet.update`` and ``bulk_update`` send no signals: after a password change by
    them, call ``sessions().revoke_subject(subject)``. A user whom they deactivate is shut out all the same: cannot log
    in, is never ``request.user``, does not pass ``access_token_required``, and loses the session at the next refresh.
-4. A database that does not answer is "try later" for the client, and an error in the log.
+4. A database that does not respond is "try later" for the client, and an error in the log.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Users:
         self.field = field
 
     def authenticate(self, username: str, password: str) -> str | None:
-        """Return the subject of the user with this name and password, or None. Raises TryLater."""
+        """Return the subject of the user with this name and password, or None. Raise TryLater."""
         return _with_connection(lambda: self._authenticate(username, password))
 
     def get(self, subject: str) -> Any:
@@ -67,7 +67,7 @@ class Users:
         return user if user.is_active else None
 
     def is_active(self, subject: str) -> bool:
-        """Return whether *subject* names an active user. Raises TryLater."""
+        """Return whether *subject* names an active user. Raise TryLater."""
         return _with_connection(lambda: self.get(subject) is not None)
 
     def subject_of(self, user: Any) -> str:
@@ -101,16 +101,16 @@ def with_fresh_connection(value: Any) -> Any:
 
 
 def mapping_db_errors(work: Callable[[], T]) -> T:
-    """Return what *work* returns. Raises TryLater if the database does not answer (rule 4)."""
+    """Return what *work* returns. Raise TryLater if the database does not respond (rule 4)."""
     try:
         return work()
     except (OperationalError, InterfaceError) as error:
-        _log.exception("the database of the users does not answer")
-        raise TryLater("the database of the users does not answer", retry_after=DATABASE_RETRY_SECONDS) from error
+        _log.exception("the database of the users does not respond")
+        raise TryLater("the database of the users does not respond", retry_after=DATABASE_RETRY_SECONDS) from error
 
 
 def _with_connection(work: Callable[[], T]) -> T:
-    """Return what *work* returns, with a usable database connection. Raises TryLater."""
+    """Return what *work* returns, with a usable database connection. Raise TryLater."""
     if in_sync_context():
         return mapping_db_errors(work)
     try:  # Django cares for the connections of request threads, not for those of worker threads

@@ -18,8 +18,8 @@ The listener:
 6. It polls after each notification, and at least every ``LISTENER_POLL_SECONDS``: a notification that got lost, or a
    connection that hangs, costs that much and no more.
 7. It starts with the first request, belongs to its process, and starts anew in a forked child.
-8. It is optional: without it, requests poll (rule 1). So whatever fails here, be it that no thread can be started, is
-   logged once and tried again; reconnecting waits longer and longer, up to ``MAX_RECONNECT_SECONDS``.
+8. It is optional: without it, requests poll (rule 1). So a failure here, even to start the thread, is logged once and
+   tried again; reconnecting waits longer and longer, up to ``MAX_RECONNECT_SECONDS``.
 9. It ends by ``stop``, or when the cache that it serves is garbage.
 """
 
@@ -113,7 +113,7 @@ class KeyAndRevocationCache:
                 return  # rule 3
             if records != self.keyring.records:
                 self.keyring = Keyring(records, self.keyring)
-            self._cursor, self._newest_poll, self.fresh_until = cursor, number, started + POLL_SECONDS
+            self._cursor, self._newest_poll, self.fresh_until = cursor, number, started + POLL_SECONDS  # rule 1
 
     def add_revocations(self, revocations: Iterable[tuple[str, float]]) -> None:
         """Remember revoked sids, each until a time of day."""
@@ -283,7 +283,7 @@ class _ListenerThread:
     def _wait(self, reconnect_after: float) -> float:
         """Wait for a notification. Return 0, or after a failure the seconds until the next attempt (rule 8)."""
         try:
-            self._notifications.wait(LISTENER_POLL_SECONDS)
+            self._notifications.wait(LISTENER_POLL_SECONDS)  # rule 6
         except Exception as error:  # noqa: BLE001  # whatever it is, polling goes on
             if not reconnect_after and not self._stopped.is_set():
                 _log.warning("the store sends no notifications, polling instead until it does: %s", error)

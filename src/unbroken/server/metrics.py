@@ -29,7 +29,7 @@ COUNTERS: dict[str, tuple[str, str]] = {
     "refreshes": ("Sessions refreshed, by the verdict on the refresh token", "verdict"),
     "refresh_refusals": ("Refresh tokens refused, by reason", "reason"),
     "reuse_detected": ("Sessions revoked because a refresh token was used twice", ""),
-    "reuse_suspected": ("Answers to a used refresh token that a second holder may have caused", "verdict"),
+    "reuse_suspected": ("Responses to a used refresh token that a second holder may have caused", "verdict"),
     "keys_not_proven": ("Refresh tokens of bound sessions that came without a proof of the key, by reason", "reason"),
     "sessions_ended": ("Sessions revoked before they expired, by reason", "why"),
     "webhook_messages_dropped": ("Events that a webhook's receiver will not get, by kind", "kind"),

@@ -99,7 +99,7 @@ class SessionAdmin:
         """Return at most *limit* sessions of *subject*, or of all, and the *cursor* for the next ones.
 
         The pages are in the order of the logins, the latest first; within a page, the last used comes first. A page may
-        be short, or empty, although others follow. Raises InvalidRequest for a wrong limit or cursor.
+        be short, or empty, although others follow. Raise InvalidRequest for a wrong limit or cursor.
         """
         return run_sync(self.apage_sessions(subject, limit=limit, cursor=cursor, include_revoked=include_revoked))
 

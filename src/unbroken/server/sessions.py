@@ -1,4 +1,4 @@
-"""Sessions: the server's end. Create, refresh, verify, log out; keys; and what ``SessionAdmin`` adds: list, revoke.
+"""Sessions: the server's end. Create, refresh, verify, log out; ``SessionAdmin`` lists, ``KeyAdmin`` rotates keys.
 
 1. Every operation has two spellings. ``acreate`` awaits; ``create`` blocks and needs no event loop. The awaiting one is
    the implementation, the blocking one runs it by ``run_sync``. An awaiting one within ``run_sync`` blocks too: so code
@@ -8,8 +8,8 @@
    store: ``@inline``. A store that awaits needs neither.
 3. ``verify`` and ``refresh`` are on the path of every request and of every refresh: both their spellings are written
    out, without the wrapper in between.
-4. What a token of a bound session does needs a proof of its key (``core/proof.py``): also that the session ends. Who
-   manages sessions by their ids or their subject has a right of its own.
+4. Whatever is done with a token of a bound session needs a proof of its key (``core/proof.py``), a logout too. To
+   manage sessions by their ids or their subject is a right of its own.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from unbroken.server.grants.rights import Allowed, ScopesOf, rights_of
 from unbroken.server.grants.session_creator import SessionCreator
 from unbroken.server.grants.tickets import Ticket, TicketIssuer
 from unbroken.server.grants.token_issuer import ClaimsHook, TokenIssuer
+from unbroken.server.key_admin import KeyAdmin
 from unbroken.server.keys.access_token import AccessTokenVerifier, Claims, kid_of
-from unbroken.server.keys.keyring import KeyRecord, Keyring
 from unbroken.server.keys.proof_token import refused
 from unbroken.server.listeners import listeners_of
 from unbroken.server.proofs.policy import Binding, ProofPolicy, valid_policy
@@ -58,8 +58,8 @@ _log = logging.getLogger("unbroken")
 
 
 # The blocking spellings run these.
-@checked_class("acreate", "ainspect_refresh", "aticket", "alogout", "arotate_keys", "aretire_key", "_verify_proof")
-class Sessions(SessionAdmin, Closeable):
+@checked_class("acreate", "ainspect_refresh", "aticket", "alogout", "_verify_proof")
+class Sessions(SessionAdmin, KeyAdmin, Closeable):
     """All sessions of one server, for any number of threads and tasks.
 
     *store* is a store, or the URL of one: ``sqlite:///app.db``. *issuer* is the public URL of this server; it stands in
@@ -74,7 +74,7 @@ class Sessions(SessionAdmin, Closeable):
     sessions to a key, and what a proof of it must be (RFC 9449); a word is that of ``ProofPolicy.binding``. *clock*
     returns the time of day, in seconds.
 
-    Raises ConfigurationError for a store, an issuer or an encryption key that cannot be used, and StoreUnavailable for
+    Raise ConfigurationError for a store, an issuer or an encryption key that cannot be used, and StoreUnavailable for
     a store that does not respond. ``close`` it, or use it as a context manager.
     """
 
@@ -130,7 +130,7 @@ class Sessions(SessionAdmin, Closeable):
         """Return the tokens of a new session of *subject*, who has been authenticated.
 
         *coordinated*: the client stores its idempotency keys and shares them, as unbroken's own client does (see
-        ``NewSession``). *proof* binds the session to the key that was proven. Raises ConfigurationError for a subject
+        ``NewSession``). *proof* binds the session to the key that was proven. Raise ConfigurationError for a subject
         that fits into no token, InvalidProof if this client must send a proof.
         """
         about = {"client_id": client_id, "scope": scope, "label": label}
@@ -196,7 +196,7 @@ class Sessions(SessionAdmin, Closeable):
         caller: Caller = Caller(),
         proof: VerifiedProof | None = None,
     ) -> TokenResponse:
-        """Return new tokens for a refresh token (RFC 6749 §6). Raises InvalidGrant, InvalidScope or TryLater.
+        """Return new tokens for a refresh token (RFC 6749 §6). Raise InvalidGrant, InvalidScope or TryLater.
 
         A session that is bound to a key needs a *proof* of this key: without it raises InvalidProof.
 
@@ -247,7 +247,7 @@ class Sessions(SessionAdmin, Closeable):
     def verify_proof(self, proof: RequestProof | None, access_token: str = "") -> VerifiedProof:
         """Return the verified *proof* of a request, for ``create``, ``refresh`` and ``logout``.
 
-        *access_token*: the one that came with it, as ``Authorization: DPoP``. Raises InvalidProof, or NonceRequired.
+        *access_token*: the one that came with it, as ``Authorization: DPoP``. Raise InvalidProof, or NonceRequired.
         """
         return run_sync(self._verify_proof(proof, access_token))
 
@@ -261,7 +261,7 @@ class Sessions(SessionAdmin, Closeable):
         return self.proofs.verify(proof, access_token)
 
     def verify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
-        """Return the claims of a good access token. Raises InvalidToken: ``malformed``, ``expired`` or ``revoked``.
+        """Return the claims of a good access token. Raise InvalidToken: ``malformed``, ``expired`` or ``revoked``.
 
         *proof* is that of the request, where the token came as ``Authorization: DPoP``. A token that is bound to a key
         is refused without it (InvalidToken), and with one that does not fit (InvalidProof).
@@ -278,9 +278,9 @@ class Sessions(SessionAdmin, Closeable):
         return await run_inline(self.store, lambda: self._verify(access_token, proof))
 
     def inspect_access(self, access_token: str) -> Claims:
-        """Return the claims of a good access token, whoever holds it: to report on it, not to let anybody in.
+        """Return the claims of a good access token, to report on it (RFC 7662), not to let its holder in.
 
-        Raises InvalidToken as ``verify`` does, but needs no proof.
+        Raise InvalidToken as ``verify`` does, but needs no proof.
         """
         return run_sync(self._inspect_access(access_token))
 
@@ -342,7 +342,7 @@ class Sessions(SessionAdmin, Closeable):
     def look_up(self, claims: Claims) -> Claims:
         """Return *claims* with the scope and the claims that their subject has now, and not when the token was made.
 
-        Raises InvalidToken if the session is over, or TryLater. It costs a query.
+        Raise InvalidToken if the session is over, or TryLater. It costs a query.
         """
         return run_sync(self.alook_up(claims))
 
@@ -358,7 +358,7 @@ class Sessions(SessionAdmin, Closeable):
         """Return a ticket for one connection that a browser opens without headers; it goes into the URL.
 
         *access* is a good access token, or the claims of one: those of a token that is bound to a key, once its proof
-        was verified. Raises InvalidToken as ``verify`` does.
+        was verified. Raise InvalidToken as ``verify`` does.
         """
         return run_sync(self.aticket(access))
 
@@ -370,7 +370,7 @@ class Sessions(SessionAdmin, Closeable):
     def redeem(self, ticket: str) -> Claims:
         """Return the claims of the access token that *ticket* was made from, once on all nodes.
 
-        Raises InvalidToken (``malformed``, ``expired``, ``revoked`` or ``used``), or TryLater without the store.
+        Raise InvalidToken (``malformed``, ``expired``, ``revoked`` or ``used``), or TryLater without the store.
         """
         return run_sync(self.aredeem(ticket))
 
@@ -390,7 +390,7 @@ class Sessions(SessionAdmin, Closeable):
         """Revoke the sessions of these tokens, and return whether there are any. Old genuine tokens count as well.
 
         With *client_id*, raises InvalidGrant for a session of another client. A session that is bound to a key ends
-        only with a *proof* of this key: otherwise raises InvalidProof, and nothing is revoked (rule 5).
+        only with a *proof* of this key: otherwise raises InvalidProof, and nothing is revoked (rule 4).
         """
         return run_sync(
             self.alogout(access_token=access_token, refresh_token=refresh_token, client_id=client_id, proof=proof)
@@ -426,70 +426,6 @@ class Sessions(SessionAdmin, Closeable):
             return self._verifier.verify_signature(access_token, self._freshness.keyring, self.clock())
         except InvalidToken:
             return None
-
-    # ---- keys ----------------------------------------------------------------------------------------------------
-
-    def keyring(self) -> Keyring:
-        """Return the keys as the store has them now."""
-        return run_sync(self.akeyring())
-
-    async def acached_keyring(self, mac_number: int | None = None) -> Keyring:
-        """Return the keys as this process knows them, for login endpoints.
-
-        For a token that names the unknown MAC key *mac_number* the store is asked, but not for every such token.
-        """
-        freshness = self._freshness
-        if monotonic() > freshness.fresh_until:
-            await run_inline(self.store, freshness.refresh_if_due)
-        if mac_number is not None:
-            await run_inline(self.store, lambda: freshness.refresh_for_unknown_key(mac_number))
-        return freshness.keyring
-
-    @inline
-    async def akeyring(self) -> Keyring:
-        """``keyring`` for event loops."""
-        await self._freshness.refresh_now()
-        return self._freshness.keyring
-
-    def rotate_keys(self, *, publish_ahead: float = 600.0) -> list[KeyRecord]:
-        """Make new keys, which are published now and used in *publish_ahead* seconds, and return all keys.
-
-        With 0, other processes and verifiers may not know the new keys when their first tokens arrive.
-        """
-        return run_sync(self.arotate_keys(publish_ahead=publish_ahead))
-
-    @in_worker
-    async def arotate_keys(self, *, publish_ahead: float = 600.0) -> list[KeyRecord]:
-        """``rotate_keys`` for event loops."""
-        freshness = self._freshness
-        await freshness.refresh_now()
-        await self.store.save_keys(freshness.keyring.rotated(self.clock(), publish_ahead))
-        await freshness.refresh_now()
-        return list(freshness.keyring.records)
-
-    def retire_key(self, kid: str) -> bool:
-        """Retire a key at once: no token it made is accepted any more. Return False if there is no such key."""
-        return run_sync(self.aretire_key(kid))
-
-    @in_worker
-    async def aretire_key(self, kid: str) -> bool:
-        """``retire_key`` for event loops."""
-        freshness = self._freshness
-        await freshness.refresh_now()
-        records = freshness.keyring.retired(kid, self.clock())
-        await self.store.save_keys(records)
-        await freshness.refresh_now()
-        return bool(records)
-
-    def jwks(self) -> dict[str, object]:
-        """Return the public keys as a JWK set (RFC 7517 §5)."""
-        return run_sync(self.ajwks())
-
-    @inline
-    async def ajwks(self) -> dict[str, object]:
-        """``jwks`` for event loops."""
-        await self._freshness.refresh_if_due()
-        return self._freshness.keyring.jwks(self.clock())
 
     # ---- the end -------------------------------------------------------------------------------------------------
 

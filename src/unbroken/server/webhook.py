@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from unbroken._arguments import checked_class, wrong_type
+from unbroken._arguments import checked_class, did_you_mean, wrong_type
 from unbroken._concurrency import register_fork_aware
 from unbroken._http import HttpRequest, NotSent, ResponseLost, is_secure, origin_of
 from unbroken._transport import http_sender
@@ -141,7 +141,7 @@ class Webhook:
             self._make_room()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"unbroken {self!r}", daemon=True)
-                self._thread.start()
+                self._thread.start()  # rule 2
             self._changed.notify_all()
 
     def add_drop_listener(self, listener: Callable[[str], object]) -> None:
@@ -297,6 +297,7 @@ def _checked_events(events: Collection[str]) -> frozenset[str]:
     if not isinstance(events, Collection) or isinstance(events, bytes):
         raise wrong_type("events", "a list of texts", events)
     if unknown := sorted(set(map(str, events)) - EVENT_KINDS):
-        known = ", ".join(sorted(EVENT_KINDS))
-        raise ConfigurationError(f"a webhook knows no event {unknown[0]!r}: use {known}")
+        known = sorted(EVENT_KINDS)
+        nearest = did_you_mean(unknown[0], known)
+        raise ConfigurationError(f"a webhook knows no event {unknown[0]!r}: {nearest}use {', '.join(known)}")
     return frozenset(events)

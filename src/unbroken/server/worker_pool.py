@@ -1,4 +1,4 @@
-"""Worker pools: threads for work that blocks, so that an event loop goes on.
+"""Worker pools (thread pools, executors): threads for work that blocks, so that an event loop goes on.
 
 1. Each kind of work has a pool of its own, bounded in threads and in waiting tasks: a full pool delays no other kind.
 2. Within ``run_sync`` there is no loop to keep free: the calling thread does the work, under the same bounds.
@@ -63,7 +63,7 @@ class WorkerPool:
 
     def reset_after_fork(self) -> None:
         self._gate = threading.Condition()  # for threads without an event loop; guards the two below
-        self._working, self._waiting = 0, [0, 0]  # by kind: preferred ones, and all others
+        self._working, self._waiting = 0, [0, 0]  # by kind: preferred ones, and all others (rule 3)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return what *work* returns. Raise TryLater at once when too many tasks are waiting."""
@@ -72,7 +72,7 @@ class WorkerPool:
         import anyio.to_thread  # noqa: PLC0415  # blocking use needs no event loop library
 
         state = self._loop_state()
-        await state.acquire(_kind(), self._max_tasks)
+        await state.acquire(_kind(), self._max_tasks)  # rule 1
         try:
             return await anyio.to_thread.run_sync(work, limiter=state.limiter)
         finally:
@@ -158,7 +158,7 @@ class _LoopState:
             raise
 
     def release(self) -> None:
-        """Give the thread to whoever is next."""
+        """Give the thread to the task that is next."""
         for queue in self._waiting:
             if queue:
                 queue.popleft().set()

@@ -29,14 +29,14 @@ class ManualClock(Clock):
         return self._now["wall"]
 
     def advance(self, seconds: float) -> None:
-        """Let time pass. Raises ValueError for a negative number."""
+        """Let time pass. Raise ValueError for a negative number."""
         self.sleep(seconds)
         self._now["monotonic"] += seconds
 
     def sleep(self, seconds: float) -> None:
         """Let the machine sleep: the time of day advances, the monotonic clock stands still.
 
-        Raises ValueError for a negative number.
+        Raise ValueError for a negative number.
         """
         if seconds < 0:
             raise ValueError("time does not run backwards: set() changes the time of day")

@@ -1,4 +1,7 @@
-"""``unbroken broker``: tokens over a Unix socket."""
+"""``unbroken broker``: tokens over a Unix socket.
+
+Modules: cli/client/exec_broker.py, cli/client/local_socket.py.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ def broker(api: Shell, socket: Path) -> Iterator[Background]:
         yield started
 
 
-def test_it_gives_the_token_the_header_and_when_it_expires(broker: Background, api: Shell, socket: Path) -> None:
+def test_the_broker_gives_the_token_the_header_and_when_it_expires(
+    broker: Background, api: Shell, socket: Path
+) -> None:
     [token, refresh_token] = api.secrets()
     with unix_client(socket) as client:
         plain, header = client.get("/api/token"), client.get("/api/header")
@@ -154,7 +159,7 @@ def test_a_second_one_is_refused_and_what_a_killed_one_left_is_replaced(
         assert client.get("/api/token").status_code == 200
 
 
-def test_it_listens_where_the_user_keeps_such_things(api: Shell) -> None:
+def test_the_broker_listens_where_the_user_keeps_such_things(api: Shell) -> None:
     runtime = api.home / "runtime"
     runtime.mkdir(mode=0o700)
     with background(api, "broker", XDG_RUNTIME_DIR=str(runtime)) as started:

@@ -1,4 +1,7 @@
-"""``unbroken fetch``, against a server that tells what came."""
+"""``unbroken fetch``, against a server that tells what came.
+
+Modules: cli/client/fetch_transfer.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Logging in and out."""
+"""Logging in and out.
+
+Modules: cli/terminal.py.
+"""
 
 from __future__ import annotations
 

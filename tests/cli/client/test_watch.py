@@ -1,4 +1,7 @@
-"""``unbroken token NAME --watch``."""
+"""``unbroken token NAME --watch``.
+
+Modules: cli/ending.py.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +133,7 @@ def test_a_socket_serves_this_session_only(api: Shell, server: Backend, target: 
         assert watcher.end() == (0, "")
 
 
-def test_what_cannot_be_watched(api: Shell) -> None:
+def test_a_session_or_a_file_that_cannot_be_watched_is_refused(api: Shell) -> None:
     assert "no session of that name" in one_line(api("token", "nobody", "--watch", "token"))
     assert "the folder" in one_line(api("token", "api", "--watch", "missing/token"))
     (api.home / "notes").write_text("milk\nbread\n")

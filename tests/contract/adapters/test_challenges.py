@@ -1,4 +1,7 @@
-"""When the server says that a token is no good."""
+"""When the server says that a token is no good.
+
+Modules: client/core/request_flow.py, httpx2.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Logout, revocation, introspection, "your devices", and what others need to know, over HTTP."""
+"""Logout, revocation, introspection, "your devices", and what others need to know, over HTTP.
+
+Modules: server/http/introspection.py, server/http/discovery.py.
+"""
 
 from __future__ import annotations
 

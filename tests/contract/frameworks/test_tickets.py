@@ -162,7 +162,7 @@ def test_a_store_that_is_away_is_503(face: Any) -> None:
 
         async def keys(self) -> Any:
             if self.gone:
-                raise StoreUnavailable("db.internal does not answer")
+                raise StoreUnavailable("db.internal does not respond")
             return await super().keys()
 
     store = Away()
@@ -306,7 +306,7 @@ def test_a_ticket_has_the_scope_of_its_access_token(live: Live) -> None:
 
 def test_no_ticket_is_accepted_while_the_store_is_away(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object) -> float:
-        raise StoreUnavailable("db.internal does not answer")
+        raise StoreUnavailable("db.internal does not respond")
 
     ticket = live.ticket()
     with monkeypatch.context() as patch:

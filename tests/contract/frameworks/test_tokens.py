@@ -1,4 +1,7 @@
-"""Login and refresh over HTTP: RFC 6749 §4.3, §5 and §6, and what unbroken adds."""
+"""Login and refresh over HTTP: RFC 6749 §4.3, §5 and §6, and what unbroken adds.
+
+Modules: server/http/authentication.py, server/http/login.py.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 1. The types come from the registry. The store of the page "A server store" is one of them, and so is the one whose URL
    ``UNBROKEN_TEST_STORE`` contains, with ``{unique}`` where a new store needs another name.
 2. Each test gets a store that is empty.
+
+Modules: server/stores/markers.py.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from tests.interop.backends.base import Backend, Fault
 from tests.interop.backends.scene import DOWN, Scene, Stage, statuses
 from tests.interop.backends.shapes import BearerJson, CodeIn200, KeptRefresh, OwnHeader, StatusInBody
 from tests.support.adapters import Client
+from tests.support.requests_of_adapters import tokens_after_challenge, tokens_for_request
 from tests.support.waiting import until
 from unbroken import FileStore, Session, SessionOver, TryLater, UnbrokenError
 
@@ -197,7 +198,7 @@ def test_a_session_leaves_no_thread_behind_and_needs_no_closing(run: Callable[[B
     pair = backend.issue("ada", "one family")
     session = Session(BearerJson.dialect(backend.url))
     session.import_tokens({"accessToken": pair.access, "refreshToken": pair.refresh})
-    assert session._handle_challenge(session._authorize(), "echo")
+    assert tokens_after_challenge(session, tokens_for_request(session), "echo")
     until(lambda: set(threading.enumerate()) <= before)
     gone = weakref.ref(session)
     del session

@@ -1,9 +1,11 @@
-"""Discovery of authorization servers and resources: at real servers on loopback, and with prepared responses."""
+"""Discovery of authorization servers and resources: at real servers on loopback, and with prepared responses.
+
+Modules: client/core/metadata.py, client/core/backends.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -27,7 +29,6 @@ from unbroken import (
     TryLater,
     oauth2,
 )
-from unbroken.client.core import backends
 from unbroken.client.core.metadata import resource_metadata_url, server_metadata_urls, well_known_urls_of_resource
 from unbroken.server import MemorySessionStore, Sessions
 from unbroken.starlette import routes
@@ -326,10 +327,6 @@ def test_a_server_that_drips_has_no_more_than_the_timeout() -> None:
         with pytest.raises(TryLater, match="timeout"):
             oauth2.discover(f"http://127.0.0.1:{port}", timeout=0.5)
         assert time.monotonic() - began < 5.0
-
-
-def test_the_call_has_the_parameters_of_the_dialect() -> None:
-    assert inspect.signature(oauth2.__call__) == inspect.signature(backends.oauth2)
 
 
 @pytest.mark.parametrize("arguments", [{"issuer": None}, {"issuer": 5}, {"tls": "x"}, {"send": 4}, {"timeout": "x"}])

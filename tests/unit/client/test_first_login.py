@@ -1,4 +1,8 @@
-"""The first tokens of an OAuth 2.0 server: a person logs in, at a server with the manners of well-known ones."""
+"""The first tokens of an OAuth 2.0 server: a person logs in, at a server with the manners of well-known ones.
+
+Modules: client/core/authorization_code.py, client/core/device_flow.py, client/core/known_servers.py,
+client/core/login_endpoints.py, client/core/token_request.py, client/loopback_listener.py.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +61,7 @@ def test_a_login_with_a_browser_begins_a_session_that_refreshes(server: OAuthSer
     assert session.newer_token(tokens.access_token) in server.access_tokens
 
 
-def test_the_same_in_an_event_loop(server: OAuthServer) -> None:
+def test_a_login_with_a_browser_in_an_event_loop(server: OAuthServer) -> None:
     async def log_in() -> str:
         session = session_at(server)
         await session.alogin_in_browser(open_url=Browser(), show=silent)
@@ -118,7 +122,7 @@ def test_errors_of_the_redirect(server: OAuthServer, error: str, kind: type[Exce
         session_at(server).login_in_browser(open_url=Browser(), show=silent)
 
 
-def test_a_port_of_ones_own(server: OAuthServer) -> None:
+def test_a_redirect_uri_may_name_its_port(server: OAuthServer) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,7 @@
-"""``Session.open``: the session of a profile, from Python, and what it says when that is not possible."""
+"""``Session.open``: the session of a profile, from Python, and what it says when that is not possible.
+
+Modules: client/profile_session.py.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +141,7 @@ def test_wrong_permissions_are_refused_with_the_command_that_mends_them(folder: 
         Session.open("api")
 
 
-def test_it_goes_to_another_process_with_its_profile(folder: Path) -> None:
+def test_a_session_of_a_profile_goes_to_another_process_with_its_profile(folder: Path) -> None:
     logged_in(origins=("https://files.example.com",))
     twin = pickle.loads(pickle.dumps(Session.open("api", wait_timeout=3.0)))
     assert (twin.token(), len(twin.origins), twin._wait_seconds) == ("an-access-token", 2, 3.0)

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from tests.support.requests_of_adapters import tokens_after_challenge, tokens_for_request
 from tests.support.token_endpoint import URL, TokenEndpoint, json_response, logged_in_at
 from unbroken import BadResponse, Leeway, MemoryStore, RefreshStorm, Session, SessionOver, Tokens, TryLater
 from unbroken.client.core.schedule import ActiveTokens
@@ -69,11 +70,11 @@ def test_a_late_challenge_does_not_get_newer_tokens_that_have_expired_too(
     endpoint: TokenEndpoint, clock: ManualClock
 ) -> None:
     session = logged_in_at(endpoint, clock)
-    sent = session._authorize()
+    sent = tokens_for_request(session)
     clock.advance(1800)
     session.token()
     clock.advance(5000)
-    fresh = session._handle_challenge(sent, "here")
+    fresh = tokens_after_challenge(session, sent, "here")
     assert fresh is not None
     assert fresh.tokens.access_token == "A3"
 
@@ -97,8 +98,8 @@ def test_two_stubborn_endpoints_do_not_make_a_storm(endpoint: TokenEndpoint, clo
     session = logged_in_at(endpoint, clock)
     passed = 0
     for turn in range(20):
-        sent = session._authorize()
-        fresh = session._handle_challenge(sent, f"/items/{turn % 7}")
+        sent = tokens_for_request(session)
+        fresh = tokens_after_challenge(session, sent, f"/items/{turn % 7}")
         passed += fresh is None
         if fresh is not None:
             session._state.record_acceptance(f"/items/{turn % 7}", fresh, False)
@@ -111,21 +112,21 @@ def test_an_endpoint_that_refused_an_old_token_is_not_called_stubborn(
     endpoint: TokenEndpoint, clock: ManualClock
 ) -> None:
     session = logged_in_at(endpoint, clock)
-    sent = session._authorize()
+    sent = tokens_for_request(session)
     clock.advance(1800)
     session.token()
     clock.advance(900)  # the newer token is a quarter of an hour old, and the server has revoked it
-    fresh = session._handle_challenge(sent, "here")
+    fresh = tokens_after_challenge(session, sent, "here")
     assert fresh is not None
     session._state.record_acceptance("here", fresh, False)
-    assert session._handle_challenge(fresh, "here") is not None, "the revoked token is refreshed, not passed through"
+    assert tokens_after_challenge(session, fresh, "here") is not None, "the revoked token is refreshed"
     assert endpoint.count("refresh") == 2
 
 
 def test_without_a_refresh_token_a_challenge_is_handed_over(endpoint: TokenEndpoint, clock: ManualClock) -> None:
     session = Session(URL, send=endpoint, clock=clock)
     session.import_tokens({"access_token": "A", "expires_in": 1800})
-    assert session._handle_challenge(session._authorize(), "here") is None
+    assert tokens_after_challenge(session, tokens_for_request(session), "here") is None
     assert session.token() == "A"
     clock.advance(1800)
     with pytest.raises(SessionOver, match="no refresh token"):
@@ -135,11 +136,11 @@ def test_without_a_refresh_token_a_challenge_is_handed_over(endpoint: TokenEndpo
 def test_a_storm_of_challenges_still_ends(endpoint: TokenEndpoint, clock: ManualClock) -> None:
     session = logged_in_at(endpoint, clock)
     for turn in range(5):
-        fresh = session._handle_challenge(session._authorize(), turn)
+        fresh = tokens_after_challenge(session, tokens_for_request(session), turn)
         assert fresh is not None
         session._state.record_acceptance(turn, fresh, True)
     with pytest.raises(RefreshStorm):
-        session._handle_challenge(session._authorize(), "once more")
+        tokens_after_challenge(session, tokens_for_request(session), "once more")
     assert endpoint.count("refresh") == 5
 
 
@@ -198,29 +199,29 @@ def test_an_endpoint_that_rejects_one_refresh_for_many_requests_does_not_speak_f
     endpoint: TokenEndpoint, clock: ManualClock
 ) -> None:
     session = logged_in_at(endpoint, clock)
-    fresh = session._handle_challenge(session._authorize(), "/never")
+    fresh = tokens_after_challenge(session, tokens_for_request(session), "/never")
     assert fresh is not None
     for _ in range(10):  # as many requests as were challenged at once
         session._state.record_acceptance("/never", fresh, False)
-    assert session._handle_challenge(fresh, "/never") is None
-    assert session._handle_challenge(fresh, "/other") is not None, "one refresh helped nobody, not ten"
+    assert tokens_after_challenge(session, fresh, "/never") is None
+    assert tokens_after_challenge(session, fresh, "/other") is not None, "one refresh helped nobody, not ten"
 
 
 def test_a_late_challenge_gets_newer_tokens_that_are_still_good_while_the_server_is_down(
     endpoint: TokenEndpoint, clock: ManualClock
 ) -> None:
     session = logged_in_at(endpoint, clock)
-    sent = session._authorize()
+    sent = tokens_for_request(session)
     clock.advance(1800)
     session.token()
     clock.advance(1795)  # five seconds are left
     endpoint.down = True
-    fresh = session._handle_challenge(sent, "/items")
+    fresh = tokens_after_challenge(session, sent, "/items")
     assert fresh is not None
     assert fresh.tokens.access_token == "A2"
     clock.advance(5)
     with pytest.raises(TryLater):
-        session._handle_challenge(sent, "/items")
+        tokens_after_challenge(session, sent, "/items")
 
 
 @pytest.mark.parametrize("numbers", [[3, 4, 5], [9, 10, 11], [10, 11, 12]])

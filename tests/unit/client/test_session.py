@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from tests.support.backend import PASSWORD, Backend, as_json
+from tests.support.requests_of_adapters import tokens_after_challenge, tokens_for_request
 from tests.support.token_endpoint import URL, TokenEndpoint, logged_in_at
 from tests.support.waiting import until
 from unbroken import (
@@ -324,13 +325,13 @@ def test_a_dead_session_ends_once_for_all_waiters(server: Backend) -> None:
 
 def test_a_storm_is_stopped(server: Backend) -> None:
     session = logged_in(server, window=RefreshWindow(interval=30.0, attempts=2))
-    live = session._authorize()
+    live = tokens_for_request(session)
     for _ in range(2):
-        fresh = session._handle_challenge(live, "somewhere")
+        fresh = tokens_after_challenge(session, live, "somewhere")
         assert fresh is not None
         live = fresh
     with pytest.raises(RefreshStorm):
-        session._handle_challenge(live, "somewhere")
+        tokens_after_challenge(session, live, "somewhere")
     assert server.refreshes == 2
 
 
@@ -387,14 +388,14 @@ def test_logout_wins_over_a_refresh_under_way(server: Backend) -> None:
 def test_what_waits_for_one_user_is_not_sent_for_the_next(server: Backend) -> None:
     clock = ManualClock()
     session = logged_in(server, clock=clock)
-    sent = session._authorize()
+    sent = tokens_for_request(session)
     clock.advance(1800)
     go_on = server.hold_next()
     caught: list[str] = []
 
     def wait() -> None:
         try:
-            session._handle_challenge(sent, "somewhere")
+            tokens_after_challenge(session, sent, "somewhere")
         except SessionOver as over:
             caught.append(over.reason)
 

@@ -1,4 +1,7 @@
-"""Requests in Django: whose they are, what is refused, and the endpoints among a project's own. See also tests/wire."""
+"""Requests in Django: whose they are, what is refused, and the endpoints among a project's own. See also tests/wire.
+
+Modules: django/convert.py, django/decorators.py, django/middleware.py, django/urls.py.
+"""
 
 from __future__ import annotations
 

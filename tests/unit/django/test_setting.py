@@ -1,4 +1,7 @@
-"""The setting ``UNBROKEN``: what it can say, what is said about a wrong one, and when a store is opened."""
+"""The setting ``UNBROKEN``: what it can say, what is said about a wrong one, and when a store is opened.
+
+Modules: django/apps.py, django/conf.py, django/runtime.py.
+"""
 
 from __future__ import annotations
 

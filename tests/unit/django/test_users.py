@@ -1,4 +1,7 @@
-"""Django's users as the accounts: who may log in, and what ends their sessions."""
+"""Django's users as the accounts: who may log in, and what ends their sessions.
+
+Modules: django/backends.py, django/lazy_user.py, django/signals.py.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,7 @@ def test_users_that_cannot_be_looked_up_are_try_later_and_named_in_the_log(
     monkeypatch.setattr("django.contrib.auth.authenticate", dead)
     response = http.post("/auth/login", json=LOGIN)
     assert (response.status_code, response.json()["error"]) == (503, "temporarily_unavailable")
-    assert "the database of the users does not answer" in caplog.text
+    assert "the database of the users does not respond" in caplog.text
 
 
 def test_connections_are_looked_after_where_django_does_not(

@@ -1,4 +1,7 @@
-"""The driver of PostgreSQL: what happens at first use, and who shares a failure."""
+"""The driver of PostgreSQL: what happens at first use, and who shares a failure.
+
+Modules: _drivers/postgres_clients.py, _drivers/postgres_connection.py, _drivers/event_loops.py.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Every MUST of RFC 9449 for a server, by its section; in the words of this project.
 
 Sections 5.2 (registration), 10 (authorization codes) and 12 are about parts that this server does not have.
+
+Modules: server/keys/proof_token.py, server/proofs/nonces.py, server/proofs/verification.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Sessions over both stores, from login to the end."""
+"""Sessions over both stores, from login to the end.
+
+Modules: server/grants/refresh_grant.py, server/grants/session_creator.py.
+"""
 
 from __future__ import annotations
 
@@ -283,9 +286,9 @@ def test_a_session_that_ended_stays_ended_in_a_store_that_was_put_back(store: An
 def put_back(store: Any, row: SessionRow) -> None:
     """What a restored store says of a session."""
     if isinstance(store, MemorySessionStore):
-        store._rows[row.key] = row
+        run_sync(store.insert(row))
         return
-    with sqlite3.connect(store._file.path) as db:
+    with sqlite3.connect(store.encryption_key_file.removesuffix(".key")) as db:
         db.execute("UPDATE session SET revoked_at = NULL, revoked_why = NULL WHERE key = ?", (row.key,))
     db.close()
 
@@ -307,16 +310,11 @@ def test_a_token_of_another_server_is_refused(sessions: Sessions) -> None:
     assert dead(sessions, other.access_token) == "malformed"
 
 
-def test_a_genuine_token_without_a_row_is_unknown_and_no_theft(
-    sessions: Sessions, store: Any, events: list[ServerEvent]
-) -> None:
+def test_a_genuine_token_without_a_row_is_unknown_and_no_theft(sessions: Sessions, events: list[ServerEvent]) -> None:
     token = sessions.create("ada").refresh_token or ""
-    sessions._issuer._rows.clear()
-    if isinstance(store, MemorySessionStore):
-        store._rows.clear()
-    else:
-        store._rows("DELETE FROM session")
-    assert refused(sessions, token) == "unknown"
+    without_rows = MemorySessionStore()
+    run_sync(without_rows.save_keys(run_sync(sessions.store.keys())))
+    assert refused(Sessions(without_rows, on_event=events.append), token) == "unknown"
     assert not any(isinstance(event, ReuseDetected) for event in events)
 
 
@@ -414,58 +412,6 @@ def test_other_algorithms_by_choice(store: Any, alg: str) -> None:
     assert bool(sessions.jwks()["keys"]) is (alg == "ES256"), "a shared secret is published nowhere"
 
 
-# ---- keys ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_rotation_of_keys_ends_no_session(sessions: Sessions, clock: ServerClock) -> None:
-    granted = sessions.create("ada")
-    old = jwt.get_unverified_header(granted.access_token)["kid"]
-    sessions.rotate_keys(publish_ahead=600)
-    assert len(sessions.jwks()["keys"]) == 2, "published before it signs"  # type: ignore[arg-type]
-    assert jwt.get_unverified_header(sessions.create("ada").access_token)["kid"] == old
-    clock.now += 601
-    granted = sessions.refresh(granted.refresh_token or "")
-    assert jwt.get_unverified_header(granted.access_token)["kid"] != old
-    clock.now += 1802
-    assert len(sessions.jwks()["keys"]) == 1, "the last token of the old key is dead"  # type: ignore[arg-type]
-    assert sessions.refresh(granted.refresh_token or "")
-
-
-def test_a_retired_key_is_dead_at_once_for_tokens_seen_before_too(sessions: Sessions) -> None:
-    granted = sessions.create("ada")
-    sessions.verify(granted.access_token)
-    old = sessions.keyring().signing[0].kid
-    sessions.rotate_keys(publish_ahead=0)
-    assert sessions.verify(granted.access_token)
-    assert sessions.retire_key(old) is True
-    assert dead(sessions, granted.access_token) == "revoked"
-    assert sessions.verify(sessions.refresh(granted.refresh_token or "").access_token)
-    assert sessions.retire_key("no such key") is False
-
-
-def test_the_last_key_that_is_retired_has_a_successor(sessions: Sessions) -> None:
-    granted = sessions.create("ada")
-    for record in sessions.keyring().records:
-        assert sessions.retire_key(record.kid) is True
-    assert dead(sessions, granted.access_token) == "revoked"
-    assert refused(sessions, granted.refresh_token) == "malformed"
-    assert sessions.verify(sessions.refresh(sessions.create("ada").refresh_token or "").access_token)
-
-
-def test_a_process_that_does_not_know_the_lifetimes_revokes_for_long_enough(store: Any, clock: ServerClock) -> None:
-    server = Sessions(store, clock=clock, policy=Policy(access_ttl=12 * 3600, refresh_ttl=30 * 86400))
-    granted = server.create("ada")
-    command_line = Sessions(store, clock=clock)
-    command_line.rotate_keys(publish_ahead=0)
-    command_line.revoke_subject("ada")
-    clock.now += 11 * 3600
-    assert dead(Sessions(store, clock=clock), granted.access_token) == "revoked", "also after a restart"
-    other = server.create("bob").refresh_token or ""
-    command_line.rotate_keys(publish_ahead=0)
-    clock.now += 29 * 86400
-    assert server.refresh(other).refresh_seq == 1, "no rotation of keys logs anybody out"
-
-
 # ---- other processes, and stores that forget -------------------------------------------------------------------------
 
 
@@ -558,29 +504,22 @@ async def test_an_empty_sid_or_subject_matches_no_session() -> None:
     assert await sessions.arevoke(sid, subject="ada") is True
 
 
-def test_a_retired_key_ends_no_session(clock: ServerClock) -> None:
-    sessions = Sessions(MemorySessionStore(), clock=clock)
-    granted = sessions.create("ada")
-    sessions.verify(granted.access_token)
-    sessions.retire_key(sessions.keyring().signer(clock.now).kid)
-    assert sessions.logout(access_token=granted.access_token) is False
-    assert len(sessions.list_sessions()) == 1
+class FailingStore(MemorySessionStore):
+    fails, failed = True, 0
 
-
-class Failing(MemorySessionStore):
-    fails = True
-
-    async def confirm(self, sid: str, g: int, b: int) -> None:
+    async def record_first_use(self, sid: str, generation: int, branch: int) -> None:
         if self.fails:
+            self.failed += 1
             raise StoreUnavailable("gone")
-        await super().record_first_use(sid, g, b)
+        await super().record_first_use(sid, generation, branch)
 
 
 def test_a_good_token_is_good_though_its_first_use_could_not_be_noted() -> None:
-    store = Failing()
+    store = FailingStore()
     sessions = Sessions(store, confirm_first_use=True)
     token = sessions.create("ada").access_token
     assert sessions.verify(token).subject == "ada"
+    assert store.failed == 1
     store.fails = False
     sessions.verify(token)
-    assert [row.first_used_branch for row in store._rows.values()] == [0], "the next use has noted it"
+    assert [row.first_used_branch for row in run_sync(store.sessions("ada"))] == [0], "the next use has noted it"

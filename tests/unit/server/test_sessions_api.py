@@ -1,4 +1,7 @@
-"""The shape of ``Sessions``: two spellings, values that check themselves, the store, the issuer, closing."""
+"""The shape of ``Sessions``: two spellings, values that check themselves, the store, the issuer, closing.
+
+Modules: server/core/session_info.py, server/listeners.py, server/session_admin.py.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,9 @@ from unbroken.server import (
 from unbroken.server import (
     sessions as sessions_module,
 )
-from unbroken.server.session_admin import SessionAdmin
 
-METHODS = vars(SessionAdmin) | vars(Sessions)
+OWN_CLASSES = [cls for cls in reversed(Sessions.__mro__) if cls.__module__.startswith("unbroken.server")]
+METHODS = {name: value for cls in OWN_CLASSES for name, value in vars(cls).items()}
 BLOCKING = sorted(
     name
     for name, value in METHODS.items()

@@ -260,6 +260,11 @@ def test_an_unknown_event_is_refused(events: Any) -> None:
         Webhook("https://example.com/", SECRET, events=events)
 
 
+def test_a_misspelled_event_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"'login.acepted': did you mean login.accepted\?"):
+        Webhook("https://example.com/", SECRET, events=["login.acepted"])
+
+
 def test_a_webhook_shows_neither_secret_nor_path() -> None:
     assert repr(Webhook("https://example.com/hook?key=1", SECRET)) == "<Webhook example.com>"
 

@@ -1,4 +1,7 @@
-"""``unbroken.testing`` as its users use it: a project of their own, by the plugin, blocking and async."""
+"""``unbroken.testing`` as its users use it: a project of their own, by the plugin, blocking and async.
+
+Modules: testing/server.py, testing/network.py.
+"""
 
 from __future__ import annotations
 

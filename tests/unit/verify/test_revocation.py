@@ -11,6 +11,7 @@ import pytest
 from tests.support.identity import FEED, INTROSPECT, Identity
 from tests.support.waiting import until
 from tests.unit.test_verifier import refused
+from unbroken._single_flight import flights_under_way
 from unbroken.errors import ConfigurationError, InvalidToken, TryLater
 from unbroken.testing import ManualClock
 from unbroken.verifier import Introspection, RevocationFeed, Verifier
@@ -178,7 +179,7 @@ def test_one_request_in_half_a_second_reads_all_revocations(identity: Identity, 
     clock.advance(0.5)
     verifier.verify(tokens[0])  # behind it, the feed is asked
     until(lambda: identity.hits[FEED] == 2)
-    until(lambda: verifier._revocation._state._refresh.done)  # type: ignore[attr-defined]
+    until(lambda: not flights_under_way())
     assert refused(verifier, tokens[7]) == "revoked"
     assert verifier.verify(tokens[8]).subject == "u8"
     assert identity.hits[FEED] == 2
@@ -229,7 +230,7 @@ def test_on_unavailable_decides_when_the_revocation_list_is_lost(
             with pytest.raises(TryLater):
                 verifier.verify(token)
     assert identity.hits[FEED] <= 3
-    until(lambda: verifier._revocation._state._refresh.done)  # type: ignore[attr-defined]
+    until(lambda: not flights_under_way())
     if on_unavailable == "accept":
         assert refused(verifier, gone) == "revoked", "what was known stays known"
     identity.well()

@@ -7,10 +7,10 @@
     404  no such session      401  the session is over: the text says which command logs in
     503  not now; Retry-After says when
 
-1. Only processes of the same user are answered (``local_socket.py``). No response holds a refresh token.
+1. Only processes of the same user get a response (``local_socket.py``). No response holds a refresh token.
 2. All requests share one ``Session`` for each name, so that many programs cost one refresh.
 3. A connection carries one request. Connections, bytes and seconds are bounded; a connection too many gets 503.
-4. A session that is over is opened anew by the next request, because somebody may have logged in meanwhile.
+4. A session that is over is opened anew by the next request, because the user may have logged in meanwhile.
 5. At the end, requests under way have two seconds; the process waits for a refresh under way (``cli/ending.py``).
 """
 
@@ -30,7 +30,7 @@ from typing import Any
 import click
 import h11
 
-from unbroken.cli.client.local_socket import BACKLOG, default_socket, is_own_connection, listening
+from unbroken.cli.client.local_socket import MAX_UNACCEPTED_CONNECTIONS, default_socket, is_own_connection, listening
 from unbroken.cli.client.profiles import complete_name
 from unbroken.cli.options import option
 from unbroken.cli.terminal import say
@@ -106,7 +106,7 @@ async def _serve(
     if ended:
         ended(end.set)
     connections = Connections(SessionTokens(names))
-    server = await asyncio.start_unix_server(connections.answer, sock=sock, backlog=BACKLOG)
+    server = await asyncio.start_unix_server(connections.respond, sock=sock, backlog=MAX_UNACCEPTED_CONNECTIONS)
     ready()
     await end.wait()
     server.close()
@@ -147,13 +147,13 @@ class SessionTokens:
 
 
 class Connections:
-    """Answers connections, each by one response (rule 3)."""
+    """Responds to connections, one request each (rule 3)."""
 
     def __init__(self, tokens: SessionTokens) -> None:
         self._tokens, self._open = tokens, set[asyncio.Task[Any]]()
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one connection, whatever it sends."""
+    async def respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Respond to one connection, whatever it sends."""
         task = asyncio.current_task()
         assert task is not None
         self._open.add(task)

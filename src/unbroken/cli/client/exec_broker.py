@@ -46,23 +46,23 @@ def start_broker(name: str) -> str:
             os._exit(0)
     os.close(theirs)
     os.waitpid(child, 0)
-    with os.fdopen(mine, "rb") as answer:
-        said = answer.read(MAX_MESSAGE_BYTES)
+    with os.fdopen(mine, "rb") as pipe:
+        said = pipe.read(MAX_MESSAGE_BYTES)
     if said != READY:  # rule 2
         shutil.rmtree(folder, ignore_errors=True)
         raise ConfigurationError(said.decode("utf-8", "replace") or "the broker did not start")
     return str(path)
 
 
-def _run(path: Path, name: str, command: int, answer: int) -> None:
+def _run(path: Path, name: str, command: int, outcome: int) -> None:
     os.setsid()  # Ctrl-C is for the command
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1):
         os.dup2(null, number)
 
     def tell(text: bytes) -> None:
-        os.write(answer, text[:MAX_MESSAGE_BYTES])
-        os.close(answer)
+        os.write(outcome, text[:MAX_MESSAGE_BYTES])
+        os.close(outcome)
 
     try:
         serve_sessions(path, (name,), ready=lambda: tell(READY), ended=lambda end: _watch(command, end))

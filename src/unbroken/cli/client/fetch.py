@@ -136,7 +136,7 @@ def _headers(lines: tuple[str, ...], content_type: str) -> tuple[tuple[str, str]
 
 
 def _ascii_url(url: str) -> str:
-    """Return *url* percent-encoded. Raises InvalidRequest without the URL: it may contain a secret."""
+    """Return *url* percent-encoded. Raise InvalidRequest without the URL: it may contain a secret."""
     try:
         parts = urlsplit(url)
         if parts.username is not None:

@@ -24,7 +24,7 @@ from unbroken.httpx2 import SessionAuth
 
 __all__ = ["FetchRequest", "transfer"]
 
-HTTP_ERROR = 22  # curl's exit status for --fail
+HTTP_ERROR_STATUS = 22  # curl's exit status for --fail
 CONNECT_SECONDS = 30.0
 
 
@@ -46,7 +46,7 @@ class FetchRequest:
 def transfer(session: Session, asked: FetchRequest) -> int:
     """Send the request, write the response, and return the exit status.
 
-    Raises TryLater, SessionOver, InvalidRequest or ConfigurationError.
+    Raise TryLater, SessionOver, InvalidRequest or ConfigurationError.
     """
     target = asked.url.partition("?")[0]
     timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)  # as in curl, only --max-time limits the response
@@ -90,7 +90,7 @@ def _explain_missing_token(response: httpx2.Response, session: Session) -> None:
 def _write_response(response: httpx2.Response, asked: FetchRequest) -> int:
     if asked.fail and response.status_code >= 400:
         print(f"unbroken: the server responded with status {response.status_code}", file=sys.stderr)
-        return HTTP_ERROR
+        return HTTP_ERROR_STATUS
     with _open_output(asked.output) as out:
         if asked.include:
             out.write(_head(response))
@@ -108,7 +108,7 @@ def _head(response: httpx2.Response) -> bytes:
 
 @contextmanager
 def _open_output(output: str) -> Iterator[BinaryIO]:
-    """Yield the file *output*; ``-`` is standard output. Raises ConfigurationError if it cannot be written."""
+    """Yield the file *output*; ``-`` is standard output. Raise ConfigurationError if it cannot be written."""
     try:
         if output == "-":
             yield sys.stdout.buffer

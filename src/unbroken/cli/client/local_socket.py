@@ -1,7 +1,7 @@
 """A Unix socket that only this user can reach, for ``unbroken broker`` and ``unbroken token --watch``.
 
 1. The socket has mode 0600 from its first moment, and the folder is one that others may not write to. What is there
-   already is replaced only if it is a socket of this user's that nobody listens on.
+   already is replaced only if it is a socket of this user's that no process listens on.
 2. A lock file beside the socket is held by the process that listens: a socket without a holder is a left-over.
 3. The system says who connects (SO_PEERCRED, LOCAL_PEERCRED). A connection of another user's, root's too, is closed.
 """
@@ -22,9 +22,9 @@ from unbroken._private_files import locked_file, require_private_folder
 from unbroken.client.profiles import prepare_folder
 from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
 
-__all__ = ["BACKLOG", "default_socket", "is_own_connection", "listening"]
+__all__ = ["MAX_UNACCEPTED_CONNECTIONS", "default_socket", "is_own_connection", "listening"]
 
-BACKLOG = 512
+MAX_UNACCEPTED_CONNECTIONS = 512
 MAX_PATH_BYTES = 103  # of the address of a socket, on the system with the shortest
 PEERCRED = struct.Struct("3i")  # Linux: process, user, group
 XUCRED = struct.Struct("=IIh")  # macOS and BSD: version, user, number of groups
@@ -95,7 +95,7 @@ def _bound(path: Path) -> socket.socket:
     before = os.umask(0o177)
     try:
         sock.bind(os.fspath(path))
-        sock.listen(BACKLOG)
+        sock.listen(MAX_UNACCEPTED_CONNECTIONS)
     except OSError as error:
         sock.close()
         raise ConfigurationError(f"the socket {path} cannot be made: {error.strerror}") from error

@@ -15,8 +15,8 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -52,14 +52,78 @@ PROBE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
-    """How the user logs in: by password, refresh token, ``web`` or ``device``; where password and code come from."""
+class LoginOptions:
+    """The options of the command. A login is by password unless *paste*, *web* or *device* is given."""
 
+    url: str
+    name: str
     user: str
-    paste: bool
-    login_by: str
     password_stdin: bool
     code_stdin: bool
+    paste: bool
+    web: bool
+    device: bool
+    issuer: str
+    redirect_uri: str
+    scope: str
+    label: str
+    prefix: str
+    token_endpoint: str
+    revocation_endpoint: str
+    client_id: str
+    client_secret_stdin: bool
+    origins: tuple[str, ...]
+    keep: str | None
+    allow_plain_http: bool
+    may_replace: bool
+
+    @property
+    def login_by(self) -> str:
+        """``web``, ``device``, or an empty text for a login by password or refresh token."""
+        return "web" if self.web else "device" if self.device else ""
+
+    @property
+    def is_oauth2(self) -> bool:
+        """Whether the server is any OAuth 2.0 server, and not unbroken's own."""
+        return bool(self.token_endpoint or self.login_by)
+
+    def check(self) -> None:
+        """Raise ConfigurationError for options that do not go together, InvalidRequest for a wrong URL."""
+        login_by, is_other_login = self.login_by, self.paste or self.password_stdin or bool(self.user)
+        if (self.web and self.device) or (login_by and is_other_login):
+            raise ConfigurationError("a login is one of --web, --device, --paste, and a user with a password")
+        if login_by and self.token_endpoint:
+            raise ConfigurationError(
+                f"--{login_by} asks the server for its endpoints: use --issuer, not --token-endpoint"
+            )
+        if not self.is_oauth2 and (self.revocation_endpoint or self.client_id or self.client_secret_stdin):
+            raise ConfigurationError("the options of OAuth 2.0 servers need --token-endpoint, --web or --device")
+        if (self.issuer or self.redirect_uri) and not login_by:
+            raise ConfigurationError("--issuer and --redirect-uri need --web or --device")
+        _check_url(self.url, "URL")
+        for origin in self.origins:
+            _check_url(origin, "--origin")
+        _check_url(self.token_endpoint, "--token-endpoint", query=True)
+        _check_url(self.revocation_endpoint, "--revocation-endpoint", query=True)
+
+    def profile(self) -> Profile:
+        """Return the profile to store, without what the server says about itself."""
+        prefix = f"/{self.prefix.strip('/')}".rstrip("/")
+        return Profile(
+            name=valid_name(self.name),
+            url=self.url.rstrip("/") if self.is_oauth2 else _server_url(self.url, prefix),
+            kind="oauth2" if self.is_oauth2 else "unbroken",
+            prefix=prefix,
+            token_endpoint=self.token_endpoint,
+            revocation_endpoint=self.revocation_endpoint,
+            client_id=self.client_id,
+            origins=self.origins,
+            plain_http=self.allow_plain_http,
+            pasted=self.paste,
+            store=_store_kind(self.name, self.keep),
+            login_by=self.login_by,
+            redirect_uri=self.redirect_uri or LOOPBACK_REDIRECT,
+        )
 
 
 # A second argument is refused by the command itself: it may be a password, and must not be repeated.
@@ -83,73 +147,31 @@ class Credentials:
 @option("--revocation-endpoint", default="", metavar="URL", help="Its revocation endpoint (RFC 7009), for logout.")
 @option("--client-id", default="", help="Its id for this client.")
 @option("--client-secret-stdin", is_flag=True, help="Read the client secret from standard input, before the password.")
-@option("--origin", multiple=True, metavar="URL", help="Another origin that may get the tokens. May be repeated.")
+@option(
+    "--origin", "origins", multiple=True, metavar="URL", help="Another origin that may get the tokens. May be repeated."
+)
 @option("--keep", type=click.Choice(STORES), help="Where the tokens are kept.  [default: file]")
 @option("--allow-plain-http", is_flag=True, help="Allow tokens to be sent unencrypted.")
 @option("--replace", "may_replace", is_flag=True, help="Replace another user's session without a question.")
 @click.pass_context
-def login(
-    context: click.Context,
-    url: str,
-    name: str,
-    user: str,
-    password_stdin: bool,
-    code_stdin: bool,
-    paste: bool,
-    web: bool,
-    device: bool,
-    issuer: str,
-    redirect_uri: str,
-    scope: str,
-    label: str,
-    prefix: str,
-    token_endpoint: str,
-    revocation_endpoint: str,
-    client_id: str,
-    client_secret_stdin: bool,
-    origin: tuple[str, ...],
-    keep: str | None,
-    allow_plain_http: bool,
-    may_replace: bool,
-) -> None:
+def login(context: click.Context, /, **given: Any) -> None:
     """Log in and keep the session under a name.
 
     URL is the address of an unbroken server; with --web, --device or --token-endpoint, of the API.
     """
     _refuse_more_arguments(context)
-    login_by = "web" if web else "device" if device else ""
-    _check_options(login_by, web and device, paste or password_stdin or bool(user), token_endpoint)
-    if not (token_endpoint or login_by) and (revocation_endpoint or client_id or client_secret_stdin):
-        raise ConfigurationError("the options of OAuth 2.0 servers need --token-endpoint, --web or --device")
-    if (issuer or redirect_uri) and not login_by:
-        raise ConfigurationError("--issuer and --redirect-uri need --web or --device")
-    _check_urls(url, origin, token_endpoint, revocation_endpoint)
-    prefix = f"/{prefix.strip('/')}".rstrip("/")
-    profile = Profile(
-        name=valid_name(name),
-        url=url.rstrip("/") if token_endpoint or login_by else _server_url(url, prefix),
-        kind="oauth2" if token_endpoint or login_by else "unbroken",
-        prefix=prefix,
-        token_endpoint=token_endpoint,
-        revocation_endpoint=revocation_endpoint,
-        client_id=client_id,
-        origins=origin,
-        plain_http=allow_plain_http,
-        pasted=paste,
-        store=_store_kind(name, keep),
-        login_by=login_by,
-        redirect_uri=redirect_uri or LOOPBACK_REDIRECT,
-    )
+    options = LoginOptions(**given)
+    options.check()
+    profile = options.profile()
     prepare_folder()  # rule 1
-    if login_by:
+    if options.login_by:
         check_redirect_uri(profile.redirect_uri)
-        profile = _with_endpoints(profile, url, issuer)
+        profile = _with_endpoints(profile, options.url, options.issuer)
     _check_same_server(profile)
     token_store(profile.name)  # refuses a file that is not its own
-    if client_secret_stdin:
+    if options.client_secret_stdin:
         profile = replace(profile, client_secret=ask_secret("client secret", from_stdin=True, option=""))
-    credentials = Credentials(user, paste, login_by, password_stdin, code_stdin)
-    _log_in(profile, credentials, _login_fields(profile, scope, label), may_replace=may_replace)
+    _log_in(profile, options)
 
 
 def _refuse_more_arguments(context: click.Context) -> None:
@@ -158,13 +180,6 @@ def _refuse_more_arguments(context: click.Context) -> None:
             "login takes one URL and no secrets, because other users can read command lines: "
             "use --password-stdin or --paste"
         )
-
-
-def _check_options(login_by: str, is_both: bool, is_other_login: bool, token_endpoint: str) -> None:
-    if is_both or (login_by and is_other_login):
-        raise ConfigurationError("a login is one of --web, --device, --paste, and a user with a password")
-    if login_by and token_endpoint:
-        raise ConfigurationError(f"--{login_by} asks the server for its endpoints: use --issuer, not --token-endpoint")
 
 
 def _with_endpoints(profile: Profile, url: str, issuer: str) -> Profile:
@@ -212,40 +227,38 @@ def _server_url(url: str, prefix: str) -> str:
     return url.rstrip("/").removesuffix(prefix)
 
 
-def _login_fields(profile: Profile, scope: str, label: str) -> dict[str, str]:
-    fields = {"label": label or platform.node()} if profile.kind == "unbroken" else {}
-    return fields | ({"scope": scope} if scope else {})
+def _login_fields(profile: Profile, options: LoginOptions) -> dict[str, str]:
+    fields = {"label": options.label or platform.node()} if profile.kind == "unbroken" else {}
+    return fields | ({"scope": options.scope} if options.scope else {})
 
 
-def _log_in(profile: Profile, credentials: Credentials, fields: Mapping[str, str], *, may_replace: bool) -> None:
+def _log_in(profile: Profile, options: LoginOptions) -> None:
     session = ProfileSession(profile)  # raises ConfigurationError, before any secret is asked for
-    if credentials.paste:
+    if options.paste:
         tokens = _log_in_by_refresh_token(session)
         profile = replace(profile, user=_subject(tokens))
-    elif credentials.login_by:
-        tokens = _log_in_by_person(session, credentials.login_by, fields)
+    elif options.login_by:
+        tokens = _log_in_by_person(session, options)
         profile = replace(profile, user=_subject(tokens))
-        _confirm_login(session, profile, may_replace=may_replace)  # rule 3
+        _confirm_login(session, profile, may_replace=options.may_replace)  # rule 3
     else:
-        user = credentials.user or ask("user", "--user")
-        profile = replace(profile, user=user)
-        _confirm_replacement(profile, may_replace=may_replace)  # rule 3
-        tokens = _log_in_by_password(session, profile, credentials, fields)
-    _store(profile, tokens, revoke_old=not (credentials.paste or credentials.login_by))
+        profile = replace(profile, user=options.user or ask("user", "--user"))
+        _confirm_replacement(profile, may_replace=options.may_replace)  # rule 3
+        tokens = _log_in_by_password(session, profile, options)
+    _store(profile, tokens, revoke_old=not (options.paste or options.login_by))
     by = f" as {profile.user}" if profile.user else ""
     say(f"logged in at {profile.url}{by}; the session is called {profile.name}")
 
 
-def _log_in_by_password(
-    session: Session, profile: Profile, credentials: Credentials, fields: Mapping[str, str]
-) -> Tokens:
+def _log_in_by_password(session: Session, profile: Profile, options: LoginOptions) -> Tokens:
+    fields = _login_fields(profile, options)
     if not all(text.isprintable() for text in (profile.user, *fields.values())):
         raise InvalidRequest("the user, the scope and the label must be printable text")
-    password = ask_secret("password", from_stdin=credentials.password_stdin, option="--password-stdin")
+    password = ask_secret("password", from_stdin=options.password_stdin, option="--password-stdin")
 
     def mfa_prompt(kind: str, hint: str) -> str:
         label = f"code ({hint or kind})" if hint or kind else "code"
-        if credentials.code_stdin:
+        if options.code_stdin:
             return ask_secret(label, from_stdin=True, option="--code-stdin").strip()
         return ask(label, "--code-stdin")
 
@@ -268,10 +281,10 @@ def _is_unbroken_server(profile: Profile) -> bool:
     return value_at(response.json(), "status") is not None
 
 
-def _log_in_by_person(session: Session, login_by: str, fields: Mapping[str, str]) -> Tokens:
+def _log_in_by_person(session: Session, options: LoginOptions) -> Tokens:
     """Return the tokens of a login with a browser, or with a code."""
-    scope = fields.get("scope", "")
-    return session.login_in_browser(scope=scope) if login_by == "web" else session.login_by_device(scope=scope)
+    login = session.login_in_browser if options.web else session.login_by_device
+    return login(scope=options.scope)
 
 
 def _confirm_login(session: Session, profile: Profile, *, may_replace: bool) -> None:
@@ -349,14 +362,6 @@ def _confirm_replacement(profile: Profile, *, may_replace: bool) -> None:
         return
     if not confirm(f"{profile.name} is a session of {before}: log {before} out and replace it?"):
         raise InvalidRequest(f"{profile.name} is a session of {before}: use another name, or --replace")
-
-
-def _check_urls(url: str, origins: tuple[str, ...], token_endpoint: str, revocation_endpoint: str) -> None:
-    _check_url(url, "URL")
-    for origin in origins:
-        _check_url(origin, "--origin")
-    _check_url(token_endpoint, "--token-endpoint", query=True)
-    _check_url(revocation_endpoint, "--revocation-endpoint", query=True)
 
 
 def _check_url(url: str, where: str, *, query: bool = False) -> None:

@@ -3,7 +3,7 @@
 1. The file has mode 0600 and is replaced as a whole, so that a reader gets one token, never a part. A file or a folder
    of another user's, and a link, are refused (``_private_files.py``), and so is a file with other content than a token.
 2. The token is refreshed before it expires, and replaced at once when another program has refreshed the session.
-3. At the end the file is removed: a token that nobody keeps good would only be a wrong one later. After a kill -9 it
+3. At the end the file is removed: a token that is no longer kept good would be a wrong one later. After a kill -9 it
    stays, and the next watcher replaces it.
 4. While no refresh is possible, the file keeps the last token, and a line on standard error says why.
 5. A signal removes the file at once. The process then waits for a refresh under way (``cli/ending.py``).

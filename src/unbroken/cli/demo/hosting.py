@@ -18,7 +18,7 @@ __all__ = ["show_page"]
 
 
 def show_page(port: int, *, open_browser: bool) -> int:
-    """Serve the page and return the exit status. Raises ConfigurationError if the port is taken."""
+    """Serve the page and return the exit status. Raise ConfigurationError if the port is taken."""
     listener = listen("127.0.0.1", port)
     listener.listen()  # from now on a fast browser waits instead of being refused
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -18,7 +18,7 @@ from unbroken.cli.terminal import say
 
 __all__ = ["play"]
 
-ACCESS_TTL = 1.0  # seconds
+ACCESS_TTL_SECONDS = 1.0
 DETECTION_SECONDS = 15.0  # within which the theft must be detected
 MIN_ROTATIONS = 4  # with fewer, the demo would show nothing
 EXTRA_SECONDS = 30.0  # for a machine that is too busy to make them in time
@@ -37,7 +37,7 @@ class Step(NamedTuple):
 def play(seconds: float, workers: int, *, as_json: bool) -> int:
     """Run the scenario, print the summary, and return the exit status."""
     logging.getLogger("unbroken").setLevel(logging.CRITICAL)  # the scenario tells of the reuse itself
-    with demo_environment(ACCESS_TTL) as environment:
+    with demo_environment(ACCESS_TTL_SECONDS) as environment:
         summary, failures = _play(environment, seconds, workers)
     if as_json:
         say(json.dumps(summary))

@@ -65,7 +65,7 @@ class Visitors:
         self._arrivals: deque[float] = deque(maxlen=MAX_VISITORS_PER_MINUTE)
 
     def add(self) -> tuple[Visitor, list[Visitor]]:
-        """Return a new visitor, and those who are forgotten for it. Raises TooManyAttempts if too many arrive."""
+        """Return a new visitor, and those who are forgotten for it. Raise TooManyAttempts if too many arrive."""
         now = self._clock()
         if len(self._arrivals) == MAX_VISITORS_PER_MINUTE and now - self._arrivals[0] < 60:
             raise TooManyAttempts("too many visitors at once", retry_after=60 - (now - self._arrivals[0]))

@@ -1,8 +1,8 @@
-"""The authorization code flow of a program on the user's machine: RFC 6749 §4.1, RFC 7636, RFC 8252, RFC 9207. Pure.
+"""The authorization code flow of a program on the user's machine: RFC 6749 §4.1, 7636 (PKCE), 8252, 9207. Pure.
 
-1. Each login has a ``state`` and a code verifier of its own. A redirect with another state, or with none, is none of
-   ours: it ends nothing, because any web page can send one to a port of this machine.
-2. The code challenge is always S256 (RFC 7636 §4.2): a code that was stolen, or slipped in, is worth nothing.
+1. Each login has a ``state`` and a code verifier of its own. A redirect with another state, or with none, is
+   ignored, because any web page can send one to a port of this machine.
+2. The code challenge is always S256 (RFC 7636 §4.2): a stolen or injected code is worth nothing.
 3. A redirect that names another issuer than the one that was asked is refused, and so is one that names none where the
    server has promised to (RFC 9207 §2.4): its code would go to the wrong server.
 4. A parameter that occurs twice makes the redirect invalid (RFC 6749 §3.1).
@@ -58,7 +58,7 @@ def authorization_request(
     """
     endpoints, given = login_endpoints(dialect), dict(parameters or {})
     if not endpoints.authorization_endpoint:
-        raise ConfigurationError("this server has no authorization endpoint: nobody can log in there with a browser")
+        raise ConfigurationError("this server has no authorization endpoint: it has no login with a browser")
     if not endpoints.client_id:
         raise ConfigurationError("a login with a browser needs the client_id that the server has given to this program")
     if own := sorted(OWN_PARAMETERS & given.keys()):
@@ -96,7 +96,7 @@ def _resource(dialect: Dialect) -> dict[str, str]:
 def code_of_redirect(dialect: Dialect, request: AuthorizationRequest, query: str) -> str | None:
     """Return the code in the *query* of a redirect; None for one that does not belong to *request* (rule 1).
 
-    Raise LoginRefused, TryLater, InvalidRequest or ConfigurationError for one that does, and brings no code to use.
+    Raise LoginRefused, TryLater, InvalidRequest or ConfigurationError for one that does, without a usable code.
     """
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS, errors="replace")

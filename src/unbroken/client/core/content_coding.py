@@ -3,7 +3,7 @@
 1. No more is decoded than was asked for, in one piece too: each decoder stops by itself.
 2. gzip and deflate are always known; br and zstd where a package for them is installed, which is where the HTTP
    libraries ask servers for them.
-3. What cannot be decoded is an answer too: the caller sees how far it went, and never an exception.
+3. A body that cannot be decoded raises nothing: the result is empty, and not whole.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 1. The interval of the server is kept, and grows by five seconds with each ``slow_down`` (§3.5), or to what the server
    says with it. A request without a response doubles it.
 2. ``authorization_pending`` and ``slow_down`` count under any status, 200 included.
-3. What the user sees is short, has no signs that steer a terminal, and leads to https only, unless this server is
-   asked without.
-4. Nobody asks for longer than the code lives.
+3. What the user sees is short, has no control characters, and leads to https only, unless this server itself is used
+   without.
+4. The server is asked no longer than the code lives.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _complete(body: dict[str, object], allow_plain_http: bool) -> str:
 
 
 def _url(value: object, name: str, allow_plain_http: bool) -> str:
-    """Return *value*. Raise BadResponse if the user had better not open it (rule 3)."""
+    """Return *value*. Raise BadResponse if it is not safe to open (rule 3)."""
     try:
         if isinstance(value, str) and value.isprintable() and (is_secure(origin_of(value)) or allow_plain_http):
             return value

@@ -16,7 +16,7 @@
    OAuth error is one under any status, 200 included, as JSON or as a form; its message has the server's own words.
 2. A body is read only where a condition needs it, only as JSON, of declared types, and up to a declared size.
 3. The idempotency key goes out as the header ``Idempotency-Key``; a server that does not know it ignores it. One that
-   does repeats it in its response, and is known to take a repetition for what it is (``repeated_refresh="learn"``).
+   does repeats it in its response: that is how the client learns it (``repeated_refresh="learn"``).
 4. A 401 is a challenge for us if it names our scheme, ``Bearer`` (RFC 9110 §11.6.1, RFC 6750 §3). A 401 that names
    only other schemes concerns other credentials.
 5. ``invalid_token`` is about the token (RFC 6750 §3.1), as are the words that other servers use for it.
@@ -166,7 +166,7 @@ class RequestTemplate:
 
     ``rename`` maps our names (``refresh_token``, ``username``, ``password``) to those of the backend; ``extra`` adds
     values. ``scheme`` precedes each value that travels as a header. ``authenticate`` attaches the access token, for a
-    logout that needs it. Raises ConfigurationError for a value that cannot work.
+    logout that needs it. Raise ConfigurationError for a value that cannot work.
     """
 
     url: str
@@ -242,7 +242,7 @@ class Dialect:
     A challenge in a body is looked for in responses of ``body_types``, and in their first ``max_body_bytes`` bytes: a
     response that announces more stays unread.
 
-    Raises ConfigurationError for a value that cannot work.
+    Raise ConfigurationError for a value that cannot work.
     """
 
     refresh: RequestTemplate
@@ -507,7 +507,7 @@ def _is_word(value: object) -> bool:
 
 
 def _readable(value: object) -> str:
-    """Return a text of the server's as a person may see it: short, and without signs that steer a terminal."""
+    """Return a text of the server's as a person may see it: short, and without control characters."""
     text = value if isinstance(value, str) else ""
     shown = "".join(sign if sign.isprintable() else " " for sign in text[:MAX_DESCRIPTION_CHARS]).strip()
     return shown + "…" if len(text) > MAX_DESCRIPTION_CHARS else shown

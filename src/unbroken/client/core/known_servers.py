@@ -1,4 +1,7 @@
-"""The dialects of well-known OAuth 2.0 servers, with their manners. Pure; endpoints as these servers document them."""
+"""The dialects of well-known OAuth 2.0 servers, with what each does differently. Pure.
+
+The endpoints are those that these servers document.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,9 @@ def google(
 ) -> Dialect:
     """Return the dialect of Google, for a client of the kind "Desktop app", or "TVs and Limited Input devices".
 
-    Refresh tokens do not rotate, and a refresh brings no new one. One comes with offline access only, and for sure only
-    if the user is asked each time. The secret of a program on the user's machine is none, but Google wants it.
+    Refresh tokens do not rotate, and a refresh brings no new one. Google issues one for offline access only, and
+    reliably only if the user is asked each time. A program on the user's machine cannot keep its secret, but Google
+    requires it.
     """
     dialect = oauth2(
         "https://oauth2.googleapis.com/token",
@@ -103,7 +107,7 @@ def keycloak(
 ) -> Dialect:
     """Return the dialect of the Keycloak at *url*. *origins* are those of the API, by default that of *url*.
 
-    Refresh tokens do not rotate as Keycloak comes; where "Revoke Refresh Token" is on, use ``oauth2.discover`` with
+    By default refresh tokens do not rotate. Where "Revoke Refresh Token" is on, use ``oauth2.discover`` with
     ``repeated_refresh="strict"``.
     """
     issuer = f"{url.rstrip('/')}/realms/{realm}"

@@ -10,12 +10,12 @@
    has moved on meanwhile, they are discarded; after a logout or another login they are revoked as well.
 5. A session is over only on a definite response, and only if no client has stored other tokens meanwhile. Everything
    else means "try later", and loses nothing.
-6. A store that was set back to older tokens of the same login gets the newer ones again, from the client that has them.
+6. A store that was reset to older tokens of the same login gets the newer ones again, from the client that has them.
 7. A login and a logout change the epoch at once, without waiting for a refresh. A refresh of an older epoch can no
    longer write: that is how a logout wins over a refresh under way.
 8. A strict server ends the session when a used token comes again. It is sent a refresh that it may have had already
-   only if nothing else is left: when the access token cannot be used any more, and when nobody can still be waiting for
-   the first response. The lock proves that of an earlier holder on this machine; another has ``RESPONSE_SECONDS``.
+   only if nothing else is left: when the access token cannot be used any more, and when no process can still be waiting
+   for the first response. The lock proves that of an earlier holder on this machine; another has ``RESPONSE_SECONDS``.
 9. The response to the refresh that the store knows of is newer than the stored tokens, whatever number it has: a server
    that was restored counts on from an older one. A response that finds other tokens in the store replaces them only if
    the numbers prove it newer: one that is not above that of the tokens it was asked for shows that the server has
@@ -24,7 +24,7 @@
    may have outlived the one that was refused.
 11. Where the server gives no refresh token and the user has chosen credentials, these get the next access token, under
     the same lock, with the same single flight and the same retries. They also begin a session that never was: once, by
-    whoever has the lock. They begin none after a logout, nor after they were refused: that ends the session (rule 5).
+    the holder of the lock. They begin none after a logout, nor after they were refused: that ends the session (rule 5).
 
 When a refresh is due is stated in schedule.py; what follows a challenge, in refresh_coordinator.py. The rules await
 nothing but their port: the same lines run blocking, and in a simulation that tries every interleaving with losses,
@@ -123,7 +123,7 @@ class Port(Protocol):
     def lock_holder(self) -> str:
         """Return the name under which the lock is held now.
 
-        Whoever has held it under the same name before has released it, or is dead.
+        An earlier holder of the same name has released it, or is dead.
         """
 
     def send_refresh(self, tokens: Tokens, idempotency_key: str) -> Awaitable[RefreshOutcome]:
@@ -251,12 +251,12 @@ async def _send_with_retries(port: Port, tokens: Tokens, idempotency_key: str, n
 
 
 def _can_wait(port: Port, tokens: Tokens, needed: bool) -> bool:
-    """Return whether *tokens* are better used up before a refresh of them is repeated (rule 8)."""
+    """Return whether to use *tokens* until they expire before a refresh of them is repeated (rule 8)."""
     return port.server_kind(tokens) == "strict" and not needed and not tokens.expired(port.now())
 
 
 def _check_may_repeat(port: Port, record: StoredSession, seen: Tokens, needed: bool) -> None:
-    """Raise TryLater if the refresh that *record* has begun had better not be repeated now (rule 8)."""
+    """Raise TryLater if it is too early to repeat the refresh that *record* has begun (rule 8)."""
     if port.server_kind(seen) != "strict":
         return
     if _can_wait(port, seen, needed):
@@ -317,7 +317,7 @@ async def _try_late_tokens(port: Port, late: Tokens) -> Tokens:
             case TokenResponse() as response:
                 late = tokens_from_response(response, port.now(), record.version + 1, late.epoch, late)
             case Indeterminate():
-                late = replace(late, version=record.version + 1)  # nobody knows, so they are kept
+                late = replace(late, version=record.version + 1)  # their fate is unknown, so they are kept
             case GrantRejected(_, said):
                 port.emit(LateTokensDiscarded(late.version))
                 raise SessionOver(record.over, said)

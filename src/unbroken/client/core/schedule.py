@@ -10,8 +10,8 @@
    sleeps, and the wall clock may be set: a wrong one costs one refresh too many at most, never a failed request.
 4. Tokens that were stored before this process began count from their receipt, and never live longer than their
    lifetime from now, whatever the wall clock was then.
-5. After a failure no refresh is sent during a cool-down: longer after each failure in a row, or as long as the server
-   asked for. It belongs to the tokens that could not be refreshed.
+5. After a failure no refresh is sent during a cool-down: longer after each failure in a row (exponential backoff), or
+   as long as the server asked for. It belongs to the tokens that could not be refreshed.
 6. A refresh storm is too many refreshes in a short time. One that was due by age does not count, unless its tokens had
    a lifetime below one second.
 7. An endpoint that rejects brand-new tokens has reasons of its own: no refresh follows its challenges for a while, nor
@@ -57,7 +57,7 @@ class Leeway:
 
     ``advisory`` is a fraction of the lifetime, at most ``advisory_max_seconds``: a background refresh runs.
     ``mandatory`` is in seconds, at most a tenth of the lifetime: the request waits for the refresh. Durations are
-    seconds or a ``timedelta``. Raises ConfigurationError for a negative value, or a fraction above 1.
+    seconds or a ``timedelta``. Raise ConfigurationError for a negative value, or a fraction above 1.
     """
 
     advisory: float
@@ -80,7 +80,7 @@ class Leeway:
 class RefreshWindow:
     """At most ``attempts`` refreshes in ``interval`` seconds that were not due by age; then RefreshStorm.
 
-    ``interval`` is seconds or a ``timedelta``. Raises ConfigurationError for a negative value.
+    ``interval`` is seconds or a ``timedelta``. Raise ConfigurationError for a negative value.
     """
 
     interval: float

@@ -22,7 +22,7 @@ __all__ = ["error_of", "login_endpoints", "read_token_response", "refusal", "tok
 REFUSED = {
     "access_denied": "the login was denied",
     "authorization_declined": "the login was denied",  # Microsoft
-    "expired_token": "the code has expired before anybody has entered it",
+    "expired_token": "the code expired before it was entered",
     "invalid_grant": "the server did not accept the code",
     "bad_verification_code": "the server did not accept the code",  # GitHub, Microsoft
     "login_required": "the server wants the user to log in first",
@@ -79,7 +79,7 @@ def error_of(response: HttpResponse, secrets: tuple[str, ...] = ()) -> UnbrokenE
 def refusal(error: str, said: str) -> UnbrokenError:
     """Return the exception for the OAuth *error*; *said* is what the server told, in words."""
     if error in TEMPORARY_ERRORS:
-        return TryLater(f"the server cannot log anybody in now: {_readable(said)}")
+        return TryLater(f"the server cannot log users in now: {_readable(said)}")
     if error in REFUSED:
         return LoginRefused(f"{REFUSED[error]} ({_readable(said)})", reason=error)
     if error in MISCONFIGURED:

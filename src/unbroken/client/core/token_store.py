@@ -1,9 +1,9 @@
 """What a token store keeps, what it must be able to do, and what its locks promise. Pure.
 
-1. One record is the whole truth of a session: its tokens, the login that they belong to, and a refresh under way.
+1. One record holds all of a session: its tokens, the login that they belong to, and a refresh under way.
 2. A record is replaced as a whole, and only by a client that knows the record it replaces (compare-and-set).
 3. ``version`` grows with every change of the tokens, ``epoch`` with every login and logout. A login starts both from
-   the clock, so that a store that was deleted and made anew never repeats an old number.
+   the clock, so that a store that was deleted and created again never repeats an old number.
 """
 
 from __future__ import annotations

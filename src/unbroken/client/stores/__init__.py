@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from unbroken._arguments import checked
+from unbroken._arguments import checked, did_you_mean
 from unbroken._encryption import EncryptionKey
 from unbroken.client.core.token_store import TokenStore
 from unbroken.client.stores.file import FileStore
@@ -14,6 +14,7 @@ from unbroken.errors import ConfigurationError
 __all__ = ["FileStore", "MemoryStore", "open_token_store"]
 
 KNOWN_FORMS = "a path, sqlite:///PATH, redis://HOST, postgresql://HOST/DATABASE, keyring:SERVICE, or memory:"
+SCHEMES = ("sqlite", "redis", "rediss", "unix", "postgresql", "postgres", "keyring", "memory")
 
 
 @checked()
@@ -59,6 +60,7 @@ def open_token_store(
     except ImportError as error:
         raise ConfigurationError(str(error)) from error
     if not text or "://" in text or scheme in ("sqlite", "keyring", "memory"):
-        shown = f"{scheme}:" if colon else repr(text)  # the rest may hold a password
-        raise ConfigurationError(f"no token store is known for {shown}: use {KNOWN_FORMS}")
+        shown = f"{scheme}:" if colon else text  # the rest may hold a password
+        nearest = did_you_mean(scheme, SCHEMES) if colon and scheme not in SCHEMES else ""
+        raise ConfigurationError(f"no token store is known for {shown!r}: {nearest}use {KNOWN_FORMS}")
     return FileStore(text, key=key)

@@ -25,10 +25,10 @@ from unbroken.tokens import Tokens
 
 __all__ = ["CorruptRecord", "EncryptionKey", "SessionCodec", "key_from_environment", "key_from_keyring", "new_key"]
 
-FORMAT = 1
+RECORD_FORMAT = 1
 ENCRYPTED_PREFIX = b"unbroken-encrypted:"
 PLAIN_PREFIX = b'{"unbroken":'
-MAX_REST_BYTES = 4  # a file that has no more holds nothing that anybody could miss (rule 5)
+MAX_REST_BYTES = 4  # a shorter file holds nothing worth keeping (rule 5)
 MAX_COUNT = 2**63 - 1
 MAX_TIME_SECONDS = 1e11  # since the Unix epoch: three thousand years
 
@@ -47,7 +47,7 @@ class SessionCodec:
 
     def encode(self, record: StoredSession) -> bytes:
         """Return *record* as bytes."""
-        plain = json.dumps({"unbroken": FORMAT, **asdict(record)})
+        plain = json.dumps({"unbroken": RECORD_FORMAT, **asdict(record)})
         if self._encryptor is None:
             return plain.encode()
         return ENCRYPTED_PREFIX + self._encryptor.encrypt(plain).encode()
@@ -101,7 +101,7 @@ def key_from_keyring(service: str, name: str = "unbroken-store-key") -> str:
 
 
 def _to_record(fields: dict[str, Any], store_name: str) -> StoredSession:
-    if int(fields["unbroken"]) > FORMAT:
+    if int(fields["unbroken"]) > RECORD_FORMAT:
         raise ConfigurationError(f"{store_name} was written by a newer version of unbroken: upgrade this one")  # rule 1
     version, epoch, over = fields["version"], fields["epoch"], fields["over"]
     idempotency_key = fields["idempotency_key"]

@@ -2,7 +2,7 @@
 
 1. The file is replaced as a whole: written beside, flushed to the disk, renamed. A crash leaves the old or the new one.
 2. Only its owner can read it (0600), from its first byte on; with a key its content is encrypted (``codec.py``). A
-   file, a lock or a folder of somebody else's is refused (``_private_files.py``).
+   file, a lock or a folder of another user's is refused (``_private_files.py``).
 3. Two lock files stand beside it (``_private_files.py``): ``.refresh`` is held for a whole refresh, ``.write`` for one
    compare-and-set.
 4. A token file that was damaged is set aside under another name, never deleted. A file that never was one is a user's
@@ -77,7 +77,7 @@ class FileStore:
     def save(self, record: StoredSession, expected: StoredSession) -> bool:
         """Replace *expected* by *record*, on the disk when it returns. Return False if another record is there."""
         try:
-            with file_lock(f"{self.path}.write", WRITE_LOCK_SECONDS):
+            with file_lock(f"{self.path}.write", WRITE_LOCK_SECONDS):  # rule 3
                 if not self._read_or_set_aside().same(expected):
                     return False
                 self._replace(self._codec.encode(record))
@@ -87,7 +87,7 @@ class FileStore:
 
     def lock(self, timeout: float) -> contextlib.AbstractContextManager[None]:
         """Return the lock of a refresh on this machine; entering it raises StoreBusy after *timeout* seconds."""
-        return file_lock(f"{self.path}.refresh", timeout)
+        return file_lock(f"{self.path}.refresh", timeout)  # rule 3
 
     def _read(self) -> StoredSession:
         try:

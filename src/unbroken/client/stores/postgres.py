@@ -112,6 +112,7 @@ class PostgresStore(Closeable):
         """Replace *expected* by *record*, durably. Return False if another record is there."""
         if expected.same(EMPTY):
             self._query(INSERT_EMPTY, (self.name, EMPTY.stamp))
+        # rule 1
         return self._query(SAVE, (record.stamp, self._codec.encode(record), self.name, expected.stamp)) is not None
 
     def lock(self, timeout: float) -> AbstractContextManager[Lease]:
@@ -126,7 +127,7 @@ class PostgresStore(Closeable):
     def take_lease(self, holder: str) -> bool:
         """Give the lease to *holder*, if no other has it now; return whether *holder* has it."""
         self._query(INSERT_EMPTY, (self.name, EMPTY.stamp))
-        return self._query(TAKE_LEASE, (holder, self.lease, self.name, holder)) is not None
+        return self._query(TAKE_LEASE, (holder, self.lease, self.name, holder)) is not None  # rule 2
 
     def extend_lease(self, holder: str) -> bool:
         """Extend the lease, if *holder* was the last to have it; return whether it was."""
@@ -161,8 +162,8 @@ class PostgresStore(Closeable):
     def _execute(self, statement: str, values: Sequence[object]) -> Any:
         try:
             if self._connection is None:
-                self._connect()
-            with _cut_after(self._timeout, self._connection):
+                self._connect()  # rule 3
+            with _cut_after(self._timeout, self._connection):  # rule 4
                 cursor = self._connection.execute(statement, values)
                 return cursor.fetchone() if cursor.description else None
         except psycopg.Error:

@@ -81,7 +81,7 @@ class RedisStore(Closeable):
             ) from None
         self._codec = SessionCodec(f"the session {name!r} in Redis", key)
         self._lease_lock = LeaseLock(self, machine_lock_path("redis", _place(self._redis), name))
-        self._tokens, self._lock = f"{{unbroken:{name}}}:tokens", f"{{unbroken:{name}}}:lock"
+        self._tokens, self._lock = f"{{unbroken:{name}}}:tokens", f"{{unbroken:{name}}}:lock"  # rule 1
 
     def __reduce__(self) -> tuple[object, ...]:
         if not isinstance(self._arguments[0], str):
@@ -101,7 +101,7 @@ class RedisStore(Closeable):
     def save(self, record: StoredSession, expected: StoredSession) -> bool:
         """Replace *expected* by *record*. Return False if another record is there."""
         values = (EMPTY.stamp, expected.stamp, record.stamp, self._codec.encode(record))
-        return bool(self._run(lambda: self._redis.eval(SAVE, 1, self._tokens, *values)))
+        return bool(self._run(lambda: self._redis.eval(SAVE, 1, self._tokens, *values)))  # rule 2
 
     def lock(self, timeout: float) -> AbstractContextManager[Lease]:
         """Return the lock of a refresh; entering it raises StoreBusy after *timeout* seconds."""
@@ -110,7 +110,7 @@ class RedisStore(Closeable):
     def take_lease(self, holder: str) -> bool:
         """Give the lease to *holder*, if no other has it now; return whether *holder* has it."""
         milliseconds = int(self.lease * 1000)
-        return bool(self._run(lambda: self._redis.eval(TAKE_LEASE, 1, self._lock, holder, milliseconds)))
+        return bool(self._run(lambda: self._redis.eval(TAKE_LEASE, 1, self._lock, holder, milliseconds)))  # rule 3
 
     def extend_lease(self, holder: str) -> bool:
         """Extend the lease, if *holder* was the last to have it; return whether it was."""
@@ -136,7 +136,7 @@ class RedisStore(Closeable):
 
 def _connect(url: str, timeout: float) -> Any:
     """Return a client whose calls are bounded by *timeout*, with one retry: idle connections are closed by servers."""
-    bounds: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    bounds: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}  # rule 4
     client: Any = redis.Redis.from_url(url, **bounds, retry=Retry(NoBackoff(), 1))
     pool = client.connection_pool
     pool.connection_class = type("Connection", (_ForkAwareConnection, pool.connection_class), {})

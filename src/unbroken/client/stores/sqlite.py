@@ -4,7 +4,7 @@
    (``_sqlite.py``).
 2. A save is one statement that compares and sets; it is durable when it returns.
 3. The lock is a lease in the same row, and a lock file beside the file where the system has ``flock`` (``lease.py``).
-4. Only its owner can read the file (0600), from its first byte on. A file or a folder of somebody else's is refused
+4. Only its owner can read the file (0600), from its first byte on. A file or a folder of another user's is refused
    (``_private_files.py``), and so is the file of another program, which is left unchanged.
 """
 
@@ -68,7 +68,7 @@ class SqliteStore:
     ) -> None:
         self.path, self.name = resolve_private(path, "the token store"), name
         self.lease = lease_seconds(lease)
-        self._lease_lock = LeaseLock(self, f"{self.path}.{_file_name(name)}.refresh" if has_flock() else None)
+        self._lease_lock = LeaseLock(self, f"{self.path}.{_file_name(name)}.refresh" if has_flock() else None)  # rule 3
         self._key, self._codec = key, SessionCodec(f"the session {name!r} in {self.path}", key)
         with self._connection() as database:
             require_own_file(database, self.path, APPLICATION_ID)
@@ -94,7 +94,7 @@ class SqliteStore:
         with self._connection() as database:
             database.execute(INSERT_EMPTY, (self.name, EMPTY.stamp))
             values = (record.stamp, self._codec.encode(record), self.name, expected.stamp)
-            return bool(database.execute(SAVE, values).rowcount)
+            return bool(database.execute(SAVE, values).rowcount)  # rule 2
 
     def lock(self, timeout: float) -> AbstractContextManager[Lease]:
         """Return the lock of a refresh; entering it raises StoreBusy after *timeout* seconds."""
@@ -134,7 +134,7 @@ class SqliteStore:
             ensure_private(self.path, "the token store")  # rule 4
             database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
             try:
-                database.execute("PRAGMA synchronous = FULL")
+                database.execute("PRAGMA synchronous = FULL")  # rule 2
                 yield database
             finally:
                 database.close()

@@ -121,7 +121,7 @@ class ReuseDetected(ServerEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReuseSuspected(ServerEvent):
-    """A used refresh token was answered again in a way that a second holder may have caused. The session lives on.
+    """A used refresh token got tokens again, in a way that a second holder may have caused. The session lives on.
 
     *verdict* is ``branched``, or ``converged`` or ``retried`` for another party than that of the newest token.
     ``party`` is the network and the program of this request, ``presenter`` those for which the newest token was made.

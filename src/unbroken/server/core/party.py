@@ -7,7 +7,7 @@
    network of its own, and a port changes nothing. The address of a server's own socket is unknown: ``-``.
 2. The program is the family of the ``User-Agent``, without versions: a client that updates itself stays the same.
 3. What is unknown of one of two parties does not tell them apart. An application that refreshes without a ``Caller``
-   has one party, the empty one, which is nobody else.
+   has one party, the empty one, which counts as no other party.
 4. An IPv4 and an IPv6 address of the same program may be one device with both (dual stack): suspicious, not certain.
 """
 

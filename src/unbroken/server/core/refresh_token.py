@@ -45,9 +45,10 @@ class RefreshToken(NamedTuple):
     def encode(self, kid: int, key: bytes) -> str:
         """Return the token's text, authenticated under the MAC key *key*, which is number *kid*."""
         message = (
+            # rule 3
             bytes((VERSION,)) + _number(kid) + self.session_secret + _number(self.generation) + _number(self.branch)
         )
-        mac = hmac.digest(key, message, "sha256")[:MAC_BYTES]
+        mac = hmac.digest(key, message, "sha256")[:MAC_BYTES]  # rule 2
         return PREFIX + _base64.encode(message + mac)
 
     @classmethod

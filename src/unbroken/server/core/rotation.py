@@ -1,12 +1,13 @@
-"""What presenting a refresh token does to its session: the server's heart, one pure function.
+"""What presenting a refresh token does to its session: the rules of rotation, in one pure function, ``present``.
 
-A session is one row, however often it is refreshed. The row knows the generation and the branch of the newest token it
-issued. A token is genuine by its MAC, so every older one is recognised without being stored. A refresh makes the next
-generation; a refresh whose response got lost makes another *branch* of the same generation. The *promoted* branch of a
-generation is the one whose token was refreshed into the next generation. The rules, in the order they are tried:
+A session is one row, however often it is refreshed; others call its refresh tokens a *token family*. The row knows the
+generation and the branch of the newest token it issued. A token is genuine by its MAC, so every older one is recognised
+without being stored: that is the detection of reuse. A refresh makes the next generation; a refresh whose response got
+lost makes another *branch* of the same generation. The *promoted* branch of a generation is the one whose token was
+refreshed into the next generation. The rules, in the order they are tried:
 
-    R0k unproven  the row is bound to a key (``jkt``), and the request   refuse; nothing is written, so whoever has no
-                  has not proven that it has this key                    key learns nothing and ends nothing
+    R0k unproven  the row is bound to a key (``jkt``), and the request   refuse; nothing is written: without the key a
+                  has not proven that it has this key                    thief learns nothing and ends nothing
     R0  dead      the row is revoked or expired                          refuse
     R1h heal      token.generation > row.generation: the store lost      take the token's generation and branch for
                   writes                                                 current, then R1
@@ -25,10 +26,10 @@ generation is the one whose token was refreshed into the next generation. The ru
     R6  reuse     anything else                                          revoke: two parties hold this session
 
 R2 forgives clients that cannot agree among themselves (tabs with cookies, foreign clients); R3 and R4 forgive responses
-that got lost; R1h forgives a store that was restored from an older state. None of them forgives a thief for long: his
-branch and his victim's cannot both be the promoted one (RFC 9700 §4.14.2). Only within the grace could a thief who
-knows when to come be given the victim's own tokens, again and again: if he is another *party* (``party.py``), R5 finds
-him. The first such answer in a generation writes that the generation is *shared*.
+that got lost; R1h forgives a store that was restored from an older state. None of them forgives a thief for long: the
+thief's branch and the user's cannot both be the promoted one (RFC 9700 §4.14.2). Only within the grace could a thief
+who knows when to come get the user's own tokens, again and again: R5 finds one who is another *party* (``party.py``).
+The first such response in a generation writes that the generation is *shared*.
 
 Nothing here reads a clock, draws a random number or does I/O. A store may carry out R1 as one conditional write, if
 it changes exactly what ``rotate`` changes; every other rule is a compare-and-set of the row that ``present`` returns.
@@ -96,7 +97,7 @@ class PresentedToken(NamedTuple):
     idempotency_hash: bytes | None = None
     party: str = ""  # of the request (``party.party_of``); empty if it is unknown
     jkt: bytes | None = None  # the thumbprint of the key that the request has proven to have; None without a proof
-    scope: bytes | None = None  # of the access token that answers it (``TokenScope.encode``); None: it cannot change
+    scope: bytes | None = None  # of the access token that it gets (``TokenScope.encode``); None: it cannot change
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -107,11 +108,11 @@ class Policy:
     the absolute expiry, from the login; ``grace`` the window of R2, which coordinated sessions do not have.
     ``max_sessions_per_subject``: a login beyond so many ends the session that was used least recently; None: no limit.
 
-    ``max_shared_generations``: so many generations in a row of a standard session may be answered to two parties; an
-    answer to another party in the next one is reuse. 0: the first such answer is. None: none ever is.
+    ``max_shared_generations``: so many generations in a row of a standard session may go to two parties; if the next
+    one does too, that is reuse. 0: the first one is. None: none ever is.
     ``on_suspicion``: ``report`` emits ``ReuseSuspected``; ``revoke`` takes every suspicion for reuse.
 
-    Raises ConfigurationError, naming the field, for a value that is not a duration, not finite, or not above zero
+    Raise ConfigurationError, naming the field, for a value that is not a duration, not finite, or not above zero
     (``grace`` may be zero), and if ``access_ttl`` exceeds ``max_age`` or ``grace`` exceeds ``refresh_ttl``.
     """
 
@@ -183,7 +184,7 @@ class SessionRow:
     first_used_branch: int | None = None  # the branch of this generation whose access token was used first
     idempotency_key_repeated: bool = False  # that key made the generation before, too
     presenter: str = ""  # the party that the newest branch was made for; empty if it is unknown
-    shared: bool = False  # this generation was also answered to another party
+    shared: bool = False  # the tokens of this generation also went to another party
     shared_streak: int = 0  # how many generations in a row, before this one, were
     used_earlier_at: float | None = None  # the last use before the hour of ``used_at``; None if there was none
     revoked_at: float | None = None
@@ -193,7 +194,7 @@ class SessionRow:
     ip: str = ""
     user_agent: str = ""
     jkt: bytes | None = None  # RFC 7638 thumbprint of the key that the session is bound to; None: it is not bound
-    newest_scope: bytes | None = None  # of the access token of the newest branch, which an answer again does not exceed
+    newest_scope: bytes | None = None  # of the access token of the newest branch; a repetition gets no more
 
     @property
     def binding(self) -> SessionBinding:
@@ -233,12 +234,12 @@ def present(row: SessionRow, token: PresentedToken, now: float, policy: Policy) 
     if may_rotate(row, token):
         return rotate(row, token, now, policy), Verdict.ROTATED  # R1
     if converges(row, token, now, policy):
-        return answer_again(row, token, now, policy, Verdict.CONVERGED)  # R2
+        return give_again(row, token, now, policy, Verdict.CONVERGED)  # R2
     if token.generation == row.generation - 1 and token.branch == row.promoted_branch:
         if is_retry(row, token):
-            return answer_again(row, token, now, policy, Verdict.RETRIED)  # R3
+            return give_again(row, token, now, policy, Verdict.RETRIED)  # R3
         if row.first_used_branch is None:
-            return answer_again(row, token, now, policy, Verdict.BRANCHED)  # R4
+            return give_again(row, token, now, policy, Verdict.BRANCHED)  # R4
     return revoke(row, token, now), Verdict.REUSED  # R6
 
 
@@ -293,8 +294,8 @@ def rotate(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -
 def next_streak(row: SessionRow, now: float, policy: Policy) -> int:
     """R5: return how many generations in a row two parties shared, once that of *row* is over.
 
-    A generation that lives shorter than the grace tells nothing, because the other party may still come: whoever
-    refreshes twice within the grace does not reset the count.
+    A generation that lives shorter than the grace tells nothing, because the other party may still come: two refreshes
+    within the grace do not reset the count.
     """
     if row.shared:
         return row.shared_streak + 1
@@ -350,10 +351,10 @@ def is_retry(row: SessionRow, token: PresentedToken) -> bool:
     return is_same_key(row, token) and not row.idempotency_key_repeated
 
 
-def answer_again(
+def give_again(
     row: SessionRow, token: PresentedToken, now: float, policy: Policy, verdict: Verdict
 ) -> tuple[SessionRow, Verdict]:
-    """R2 to R4: return the row after an answer for a token that was used before, or R5 and R6 if there is none."""
+    """R2 to R4: return the row for a used token that still gets tokens; R5 and R6: for one that does not."""
     relation = compare_parties(token.party, row.presenter)
     is_shared = relation is Relation.OTHER and not row.coordinated
     if policy.on_suspicion == "revoke" and is_suspicious(row, token, verdict) and relation is not Relation.DUAL_STACK:
@@ -365,7 +366,7 @@ def answer_again(
 
 
 def is_suspicious(row: SessionRow, token: PresentedToken, verdict: Verdict) -> bool:
-    """Return whether an answer is a sign of a second holder: a branch, or the newest token for another party."""
+    """Return whether *verdict* is a sign of a second holder: a branch, or the newest token for another party."""
     if verdict in (Verdict.CONVERGED, Verdict.RETRIED):
         return compare_parties(token.party, row.presenter) is not Relation.SAME
     return verdict is Verdict.BRANCHED
@@ -398,16 +399,16 @@ def evidence_of(row: SessionRow, token: PresentedToken) -> str:
     return f"{said}; {row.shared_streak} generations before were shared" if row.shared_streak else said
 
 
-# What a store's R1 returns of the row it changed, in the order that ``rotated_row`` takes.
+# What a store's R1 returns of the row that it changed, in the order that ``rotated_row`` takes.
 RETURNED_COLUMNS = (
     "sid, subject, created_at, expires_at, client_id, scope, issuer, audience, coordinated, previous_rotated_at, "
-    "previous_promoted_branch, label, ip, user_agent, "
-    "idempotency_key_repeated, shared_streak, used_earlier_at, jkt"
+    "previous_promoted_branch, label, ip, user_agent, idempotency_key_repeated, shared_streak, used_earlier_at, jkt"
 )
 
 
 def rotated_row(key: bytes, token: PresentedToken, now: float, policy: Policy, returned: Sequence[Any]) -> SessionRow:
     """Return the row as ``rotate`` would, from the ``RETURNED_COLUMNS`` of a store's R1."""
+    # Written out, because a refresh runs it: a loop over the names takes three times as long.
     (
         sid,
         subject,

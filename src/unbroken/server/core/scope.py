@@ -11,8 +11,8 @@
    with an empty scope, and what is allowed again is there with the next refresh.
 4. A refresh may ask for a part (RFC 6749 §6), and gets what is allowed of it. It is refused for more than the session
    was given, and if nothing of the part is allowed.
-5. A refresh that is answered again gets no more than the first time: less, if rights have gone meanwhile.
-6. A token is *full* if nobody has asked for a part: not at the login, and not at the refresh. Its holder is the user; a
+5. A refresh that is repeated gets no more than the first time: less, if rights have gone meanwhile.
+6. A token is *full* if no part was asked for: not at the login, and not at the refresh. Its holder is the user; a
    token with an empty scope that is not full may do less, not more.
 """
 
@@ -52,7 +52,7 @@ class TokenScope(NamedTuple):
         return (f"{FULL_MARK} {self.words}" if self.is_full else self.words).encode()
 
     def no_more_than(self, first: bytes | None) -> TokenScope:
-        """Return what is in this scope and in *first*, an earlier answer as ``encode`` returned it; None: unknown."""
+        """Return what is in this scope and in *first*, an earlier one as ``encode`` returned it; None: unknown."""
         if first is None:
             return self
         text = first.decode("utf-8", "replace")

@@ -93,7 +93,7 @@ class SessionInfo:
     def for_user(self, now: float, refresh_ttl: float) -> SessionInfo:
         """Return the session as its own tokens may see it: as it was when this hour began.
 
-        Whoever holds a stolen token could otherwise watch for the moment of a refresh, and come within the grace.
+        A thief of a token could otherwise watch for the moment of a refresh, and come within the grace.
         """
         used_at = self.used_at
         if used_at >= hour_of(now):

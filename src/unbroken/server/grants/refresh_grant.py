@@ -12,13 +12,13 @@
    RFC 9700 §2.3). A session that belongs to no issuer yet, because an older version created it, is bound to the first
    one that refreshes it. Only the server's own client may leave out its client id.
 6. What the subject may have now is asked before anything is spent, and decides the scope (``core/scope.py``). If
-   nothing is left of it, the session lives on. An answer again gets no more than the first time.
-7. A used token is answered at most ``MAX_ANSWERS`` times a generation within the grace (R2); what exceeds that is
+   nothing is left of it, the session lives on. A repetition gets no more than the first time.
+7. A used token gets the newest tokens at most ``MAX_REPETITIONS`` times a generation within the grace (R2); one more is
    TryLater, for every party: a number tells of load, not of a second holder, and an honest crowd of tabs tries again.
-   An answer that a second holder may have caused is an event at once.
+   A response that a second holder may have caused is an event at once.
 8. A session that is bound to a key is refreshed only by a request that has proven this key (R0k of rotation). The proof
    is spent for all nodes before anything is decided: a copy of a whole request would otherwise count as reuse, and end
-   the session. A session that is not bound stays so, whatever is proven: a thief must not bind it to his own key.
+   the session. A session that is not bound stays so, whatever is proven: a thief must not bind it to another key.
 9. Each call of the store is one that rarely waits (``run_inline``), not the whole flow: between them the application is
    asked, whose functions may be async.
 """
@@ -80,11 +80,11 @@ MAX_SWAP_TRIES = 20  # of a compare-and-set that other requests win
 MAX_IDEMPOTENCY_KEY_CHARS = 200
 MAX_REPORTED_SESSIONS = 1000
 REPORT_INTERVAL_SECONDS = 60.0  # between two events of one session whose key is missing
-MAX_ANSWERS = 200  # for a used token, in one generation: more than a hundred tabs need, each with a retry
+MAX_REPETITIONS = 200  # for a used token, in one generation: more than a hundred tabs need, each with a retry
 CONTENDED_RETRY_SECONDS = 0.1
 USABLE = (Verdict.ROTATED, Verdict.HEALED, Verdict.CONVERGED)  # what is certain without an idempotency key
 REFUSALS = (Verdict.DEAD, Verdict.REUSED)
-ANSWERED_AGAIN = (Verdict.CONVERGED, Verdict.RETRIED)  # with the newest token, which was answered before
+REPEATED = (Verdict.CONVERGED, Verdict.RETRIED)  # the newest tokens, which were sent before
 WHY_REFUSED = {
     "expired": "the session has expired",
     "logged_out": "the session was logged out",
@@ -140,7 +140,7 @@ class RefreshGrant:
             rights = rights or self._rights
             return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller, rights, proof)
         except InvalidGrant as error:
-            if self._listeners:
+            if self._listeners:  # rule 4
                 self._listeners.notify(RefreshRejected(reason=error.reason, ip=caller.ip, user_agent=caller.user_agent))
             raise
 
@@ -175,25 +175,13 @@ class RefreshGrant:
         token = await self._authenticate_token(text, now)
         if proof is not None:
             await self._inline(lambda: self._proofs.spend(proof))  # rule 8
-        key = row_key(token.session_secret)
-        presented = PresentedToken(
-            token.generation,
-            token.branch,
-            _hash_of(idempotency_key),
-            party_of(caller.ip, caller.user_agent),
-            None if proof is None else _base64.decode(proof.jkt),
-        )
-        row, binding = self._issuer.cached_row(key), self._issuer.binding(client_id)
+        presented = _presented(token, idempotency_key, caller, proof)
+        key, binding = row_key(token.session_secret), self._issuer.binding(client_id)
+        row = self._issuer.cached_row(key)
         must_be_bound = self._some_must_be_bound and self._proofs.policy.binding_of(binding.client_id) == "required"
         is_plain = scope is None and rights is None and not must_be_bound
-        if row is None and is_plain and self._issuer.never_fails:  # rule 2, the session is not cached
-            row = await self._inline(lambda: self._store.rotate_returning(key, presented, now, self._policy, binding))
-            if row is not None:
-                return await self._issue_rotated(token, row, now)
-            row = await self._read_row(key)
-            self._check_key(row, presented, caller)
-            _check_binding(row, binding)
-            return await self._decide_and_swap(token, presented, _unasked_scope(row), now, caller)
+        if row is None and is_plain and self._issuer.never_fails:
+            return await self._rotate_unread(token, presented, binding, now, caller)
         row = row or await self._read_row(key)
         self._check_key(row, presented, caller)
         _check_binding(row, binding)
@@ -207,11 +195,35 @@ class RefreshGrant:
         await self._check_not_revoked(row, now)
         if not row.issuer:  # rule 5
             return await self._decide_and_swap(token, presented, granted, now, caller)
-        # R1 tells what the row will be, so its tokens are made before the one statement (rule 2).
+        return await self._rotate(token, row, presented, granted, now, caller)
+
+    async def _rotate_unread(
+        self, token: RefreshToken, presented: PresentedToken, binding: SessionBinding, now: float, caller: Caller
+    ) -> TokenResponse:
+        """Carry out R1 for a session that is not cached: the one statement returns its row (rule 2)."""
+        key = row_key(token.session_secret)
+        row = await self._inline(lambda: self._store.rotate_returning(key, presented, now, self._policy, binding))
+        if row is not None:
+            return await self._issue_rotated(token, row, now)
+        row = await self._read_row(key)
+        self._check_key(row, presented, caller)
+        _check_binding(row, binding)
+        return await self._decide_and_swap(token, presented, _unasked_scope(row), now, caller)
+
+    async def _rotate(
+        self,
+        token: RefreshToken,
+        row: SessionRow,
+        presented: PresentedToken,
+        granted: TokenScope,
+        now: float,
+        caller: Caller,
+    ) -> TokenResponse:
+        """Carry out R1 for *row*. Its tokens are made before the one statement (rule 2): R1 tells what it will be."""
         idle_expires_at = min(now + self._policy.refresh_ttl, row.expires_at)
         generation = Generation(token.generation + 1, 0)
         tokens = await self._issuer.issue(token.session_secret, row, generation, now, idle_expires_at, granted, now)
-        if await self._inline(lambda: self._store.rotate(key, presented, now, self._policy)):
+        if await self._inline(lambda: self._store.rotate(row.key, presented, now, self._policy)):
             self._notify_refreshed(row, Verdict.ROTATED, generation.number)
             return tokens
         return await self._decide_and_swap(token, presented, granted, now, caller)
@@ -244,10 +256,10 @@ class RefreshGrant:
                 raise self._unproven(row, presented, caller)
             after = after if after is row else self._issuer.bound(after)  # rule 5
             if verdict is Verdict.CONVERGED:
-                await self._count_answer(row, now)
+                await self._count_repetition(row, now)
             tokens = None
             if verdict not in REFUSALS:
-                granted = scope.no_more_than(row.newest_scope) if verdict in ANSWERED_AGAIN else scope  # rule 6
+                granted = scope.no_more_than(row.newest_scope) if verdict in REPEATED else scope  # rule 6
                 tokens = await self._issuer.issue_current(token.session_secret, after, granted, now)
             if after is not row and not await self._swap(row, after, now):
                 continue
@@ -320,13 +332,13 @@ class RefreshGrant:
             return refused("missing")
         return InvalidGrant("this session is bound to another key: log in again", reason="wrong_key")
 
-    async def _count_answer(self, row: SessionRow, now: float) -> None:
-        """Raise TryLater if the newest generation was answered too often within the grace (rule 7)."""
+    async def _count_repetition(self, row: SessionRow, now: float) -> None:
+        """Raise TryLater if the newest tokens were returned too often within the grace (rule 7)."""
         began, step = float(now if row.rotated_at is None else row.rotated_at), self._policy.grace
-        key = marker_key(b"answers", row.key + row.generation.to_bytes(8, "big"))
-        most = step * (MAX_ANSWERS + 1)
+        key = marker_key(b"repetitions", row.key + row.generation.to_bytes(8, "big"))
+        most = step * (MAX_REPETITIONS + 1)
         counted = await self._inline(lambda: self._store.advance_marker(key, began, step, most))
-        if round((counted - began) / step) > MAX_ANSWERS:
+        if round((counted - began) / step) > MAX_REPETITIONS:
             raise TryLater("this refresh token was used too often at once", retry_after=step)
 
     def _report_suspicion(
@@ -390,6 +402,19 @@ def _check_binding(row: SessionRow, binding: SessionBinding) -> None:
 def _unasked_scope(row: SessionRow) -> TokenScope:
     """Return the scope of a refresh that asks for no part, where the application says nothing about rights."""
     return token_scope(row.scope, None, row.client_id)
+
+
+def _presented(
+    token: RefreshToken, idempotency_key: str | None, caller: Caller, proof: VerifiedProof | None
+) -> PresentedToken:
+    """Return what this request presents: a token, and who sent it."""
+    return PresentedToken(
+        token.generation,
+        token.branch,
+        _hash_of(idempotency_key),
+        party_of(caller.ip, caller.user_agent),
+        None if proof is None else _base64.decode(proof.jkt),
+    )
 
 
 def _hash_of(idempotency_key: str | None) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Tickets, for connections that a browser opens without headers: a WebSocket, an EventSource, a download.
+"""One-time tickets, for connections that a browser opens without headers: a WebSocket, an EventSource, a download.
 
     ticket = sessions.ticket(access_token)     # the page opens wss://shop.example.com/live?ticket=…
     claims = sessions.redeem(ticket.text)      # the claims of the access token; a second time raises InvalidToken
@@ -111,7 +111,7 @@ class TicketIssuer:
             raise InvalidToken("the ticket has expired", reason="expired")
         if claims.sid in self._freshness.revoked:
             raise InvalidToken("the session of this ticket was revoked", reason="revoked")
-        if not await mark_once(self._store, marker, now, REDEEMED_SECONDS):
+        if not await mark_once(self._store, marker, now, REDEEMED_SECONDS):  # rule 1
             raise InvalidToken("the ticket was used before", reason="used")
         return claims
 
@@ -126,10 +126,10 @@ class TicketIssuer:
         except MALFORMED_ERRORS:
             if await self._freshness.refresh_for_unknown_key(mac_number_of(text)):
                 return await self._authenticate(text, now)
-            raise InvalidToken("this is not a ticket of this server", reason="malformed") from None
+            raise InvalidToken("this is not a ticket of this server", reason="malformed") from None  # rule 4
 
     def _read(self, text: str, now: float) -> tuple[Claims, float, bytes]:
-        found = TICKET_TOKEN.decode(text, self._freshness.keyring, now)
+        found = TICKET_TOKEN.decode(text, self._freshness.keyring, now)  # rule 2
         if found["iss"] != self._issuer or found["aud"] != self._audience:
             raise ValueError
         if found["access"].keys() != CLAIM_TYPES.keys():

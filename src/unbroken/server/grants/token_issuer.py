@@ -83,7 +83,8 @@ class TokenIssuer:
         keyring, cached = self._freshness.keyring, self._rows.get(row.key)
         ttl = min(self._policy.access_ttl, row.expires_at - now)
         fixed = cached[1] if cached else fixed_claims(row, self.issuer, self.audience)
-        extra = await self.extra_claims(session_info(row, used_at, idle_expires_at)) if self._claims else NO_CLAIMS
+        info = session_info(row, used_at, idle_expires_at)
+        extra = await self.extra_claims(info) if self._claims else NO_CLAIMS  # rule 1
         mac = keyring.mac(now)
         return TokenResponse(
             access_token=sign(fixed, scope, generation, now, ttl, extra, keyring.signer(now)),
@@ -100,4 +101,4 @@ class TokenIssuer:
         """Return the application's claims. Raise TryLater if the hook fails, ConfigurationError if it gives no JSON."""
         if self._claims is None:
             return NO_CLAIMS
-        return checked_extra(await call_application("the claims hook", STORE_POOL, self._claims, info))
+        return checked_extra(await call_application("the claims hook", STORE_POOL, self._claims, info))  # rule 3

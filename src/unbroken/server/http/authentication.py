@@ -1,4 +1,4 @@
-"""Whose request is this? The access token of a request, from its Authorization header or from a cookie.
+"""The authentication of requests, by an access token in the Authorization header or in a cookie.
 
     authenticator = RequestAuthenticator(sessions, cookies=Cookies("both"), origins=["https://app.example.com"])
     claims = await authenticator.authenticate(request)      # Claims, or the Response that refuses the request
@@ -56,7 +56,7 @@ class TokenVerifier(Protocol):
         """Return the claims of a good token that was verified before, if no I/O is due; else None."""
 
     async def averify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
-        """Return the claims of a good token. Raises InvalidToken, InvalidProof or TryLater. Never suspends within
+        """Return the claims of a good token. Raise InvalidToken, InvalidProof or TryLater. Never suspends within
         ``run_sync``.
 
         *proof* is that of a request whose token came as ``DPoP``. Without one, a token that is bound to a key is
@@ -69,7 +69,7 @@ class RequestAuthenticator:
     """Finds the access token of a request, and verifies it.
 
     *cookies* and *origins* are those of the endpoints, *rights* what subjects may have now, where this is not for the
-    ``Sessions`` to say. Raises ConfigurationError if *verifier* cannot verify tokens.
+    ``Sessions`` to say. Raise ConfigurationError if *verifier* cannot verify tokens.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RequestAuthenticator:
     async def claims(self, request: Request) -> Claims | None:
         """Return the claims of the request's token; None without a token.
 
-        Raises InvalidToken, InvalidProof, Forbidden for a cookie that does not count, InvalidRequest for cookies of
+        Raise InvalidToken, InvalidProof, Forbidden for a cookie that does not count, InvalidRequest for cookies of
         several sessions, or TryLater.
         """
         scheme, token = access_token_of(request)  # rule 1
@@ -133,7 +133,7 @@ class RequestAuthenticator:
         return await look_up(claims, self._rights)
 
     async def require(self, request: Request) -> Claims:
-        """Return the claims of the request's token. Raises as ``claims``, and InvalidToken without a token."""
+        """Return the claims of the request's token. Raise as ``claims``, and InvalidToken without a token."""
         claims = await self.claims(request)
         if claims is None:
             raise InvalidToken("an access token is required", reason="missing")

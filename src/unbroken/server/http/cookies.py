@@ -4,9 +4,9 @@
    native clients need them. A session in cookies is never *coordinated*, because many tabs share it.
 2. In mode ``refresh`` the refresh token is in a cookie for the endpoints only, and the access token in the body. In
    mode ``both`` the access token is in a second cookie, for the whole site, and no body contains a token.
-3. CSRF: browsers send a cookie whichever site causes the request. So a cookie counts only with the header
-   ``X-Unbroken``, which other sites' pages cannot send, and from the server's own or an allowed Origin. A GET needs
-   neither, the handshake of a WebSocket needs the Origin.
+3. CSRF (cross-site request forgery): browsers send a cookie whichever site causes the request. So a cookie counts only
+   with the header ``X-Unbroken``, which other sites' pages cannot send, and from the server's own or an allowed Origin.
+   A GET needs neither, the handshake of a WebSocket needs the Origin.
 4. Login and refresh set cookies, logout clears them. No error touches them: a tab that loses a race must not remove
    the winner's cookie.
 5. Several cookies of one name are a mistake or an attack (cookie tossing). All of them are verified, none is guessed.
@@ -120,7 +120,7 @@ class CookieTransport:
     # ---- what a request may do (rule 3) --------------------------------------------------------------------------
 
     def requests_cookies(self, request: Request) -> bool:
-        """Return whether *request* asks for cookies, and the server has them. Raises Forbidden for a foreign origin."""
+        """Return whether *request* asks for cookies, and the server has them. Raise Forbidden for a foreign origin."""
         if self._cookies is None or CSRF_HEADER not in request.headers:
             return False
         self._check_origin(request)
@@ -129,7 +129,7 @@ class CookieTransport:
     def wants_cookies(self, request: Request) -> bool:
         """Return whether *request*, a login, is to get its tokens in cookies (rule 1).
 
-        Raises Forbidden, InvalidRequest or ConfigurationError, before any password is checked.
+        Raise Forbidden, InvalidRequest or ConfigurationError, before any password is checked.
         """
         if not self.requests_cookies(request):
             if CSRF_HEADER in request.headers:
@@ -165,7 +165,7 @@ class CookieTransport:
     # ---- reading -----------------------------------------------------------------------------------------------
 
     def access_tokens(self, request: Request) -> tuple[str, ...]:
-        """Return the access tokens in the cookies of *request*, usually one. Raises Forbidden or InvalidRequest."""
+        """Return the access tokens in the cookies of *request*, usually one. Raise Forbidden or InvalidRequest."""
         if self._cookies is None or self._cookies.mode != "both":
             return ()
         tokens = _few_values(request, self._cookies.access_name)
@@ -176,7 +176,7 @@ class CookieTransport:
         return tokens
 
     def refresh_tokens(self, request: Request) -> tuple[str, ...]:
-        """Return the refresh tokens in the cookies of *request*, usually one. Raises Forbidden or InvalidRequest."""
+        """Return the refresh tokens in the cookies of *request*, usually one. Raise Forbidden or InvalidRequest."""
         tokens = _few_values(request, self.refresh_name) if self._cookies else ()
         if tokens:
             self._check_csrf(request)
@@ -245,7 +245,7 @@ class CookieTransport:
 
 
 def _few_values(request: Request, name: str) -> tuple[str, ...]:
-    """Return the values of the cookies called *name*. Raises InvalidRequest if there are too many to verify."""
+    """Return the values of the cookies called *name*. Raise InvalidRequest if there are too many to verify."""
     values = _values(request, name)
     if len(values) > MAX_SAME_NAME_COOKIES:
         raise ambiguous_cookies()

@@ -25,7 +25,7 @@
 3. Callers see and revoke their own sessions only, and not with every token: ``sessions.py``. Introspection of other
    subjects' tokens, and the list of revocations, need the scope ``introspect``.
 4. Too many wrong passwords are 429 with ``Retry-After``.
-5. No input causes a 500. A store that does not answer, too many concurrent logins and an ``authenticate`` that raises
+5. No input causes a 500. A store that does not respond, too many concurrent logins and an ``authenticate`` that raises
    are 503 with ``Retry-After``.
 6. Clients that ask for it get cookies in place of tokens (``cookies.py``). Pages of other origins may call the
    endpoints if the origin is listed (``origins.py``).
@@ -85,16 +85,16 @@ class Endpoints:
 
     *authenticate* returns the subject for a name and a password, or None (``login/authenticator.py`` rule 4); a plain
     function runs in a worker thread. ``EndpointSettings`` describes the *options*.
-    Raises ConfigurationError for an unknown option and for a wrong value.
+    Raise ConfigurationError for an unknown option and for a wrong value.
     """
 
     def __init__(self, sessions: Sessions, authenticate: Authenticate, **options: Unpack[EndpointOptions]) -> None:
         _check_arguments(sessions, authenticate)
         self.sessions, self.settings = sessions, EndpointSettings.of(**options)
         settings, origins = self.settings, AllowedOrigins(self.settings.origins)
-        self._cors = Cors(origins, credentials=settings.cookies is not None) if origins.allowed else None
+        self._cors = Cors(origins, credentials=settings.cookies is not None) if origins.allowed else None  # rule 6
         cookies = CookieTransport(settings.cookies, origins, settings.prefix)
-        credentials = CredentialCheck(_rate_limiter(sessions, settings.rate_limit), sessions.notify)
+        credentials = CredentialCheck(_rate_limiter(sessions, settings.rate_limit), sessions.notify)  # rule 4
         devices = DeviceTokens(sessions, settings.rate_limit.known_for) if settings.rate_limit else None
         application = Authenticator(authenticate, settings.verify_mfa)
         rights = rights_of(settings.scopes_of) if settings.scopes_of else sessions.rights
@@ -121,7 +121,7 @@ class Endpoints:
 
     async def handle(self, request: Request) -> Response | None:
         """Return the response; None if no endpoint has this path."""
-        allowed, method = list[str](), "GET" if request.method == "HEAD" else request.method
+        allowed, method = list[str](), "GET" if request.method == "HEAD" else request.method  # rule 8
         for route in self.routes:
             if match := _pattern(self.path(route)).fullmatch(request.path):
                 if method == route.method:
@@ -134,7 +134,7 @@ class Endpoints:
 
     def handle_blocking(self, request: Request) -> Response | None:
         """Return what ``handle`` returns, without an event loop."""
-        return run_sync(self.handle(request))
+        return run_sync(self.handle(request))  # rule 7
 
     async def respond(self, route: Route, request: Request, sid: str = "") -> Response:
         """Return the response of *route*, for a framework that has found the route and the *sid* of its path."""

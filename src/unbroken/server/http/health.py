@@ -1,7 +1,7 @@
-"""Is this server alive, and can it work now? For load balancers and for monitoring.
+"""Health checks: whether this server is alive, and whether it can work now. For load balancers and monitoring.
 
     GET {prefix}/health          200 while the process responds; if it does not, restart it
-    GET {prefix}/health/ready    200 if the store answers and its keys can be used; 503: send no requests here
+    GET {prefix}/health/ready    200 if the store responds and its keys can be used; 503: send no requests here
 
 1. The responses contain no details. The log has the reason, at most once in ten seconds.
 2. A store that can be interrupted has two seconds. A blocking one has a time limit of its own for each operation.
@@ -28,7 +28,7 @@ LOG_INTERVAL_SECONDS = 10.0
 
 
 class HealthEndpoints:
-    """Serves the two checks. *store_timeout*: the seconds that the store has to answer."""
+    """Serves the two checks. *store_timeout*: the seconds that the store has to respond."""
 
     def __init__(self, sessions: Sessions, *, store_timeout: float = STORE_TIMEOUT_SECONDS) -> None:
         self._sessions, self._store_timeout = sessions, store_timeout
@@ -56,7 +56,7 @@ class HealthEndpoints:
 
         with anyio.move_on_after(self._store_timeout):
             return await self._store_problem()
-        return f"the store has not answered within {self._store_timeout:g} seconds"
+        return f"the store has not responded within {self._store_timeout:g} seconds"
 
     async def _store_problem(self) -> str:
         try:

@@ -10,8 +10,8 @@
 3. ``after`` is the cursor of the previous response; 0 or none lists everything that still matters. A cursor is valid
    for the store that issued it.
 4. Access tokens of the session may live until ``until``; then the entry is dropped.
-5. The scope of an active token is what its subject may still have: whoever asks for each request sees a right go at
-   once.
+5. The scope of an active token is what its subject may still have: a service that asks with each request sees a right
+   go at once.
 6. A used refresh token of a standard session is active while its session lives: otherwise a thief would learn when to
    come within the grace. A coordinated session has no grace, so there it is inactive.
 """
@@ -104,7 +104,7 @@ def _may_introspect(caller: Claims, token: dict[str, object]) -> bool:
 
 
 def _cursor(query: str) -> int:
-    """Return the cursor in *query*, 0 if there is none (rule 3). Raises InvalidRequest."""
+    """Return the cursor in *query*, 0 if there is none (rule 3). Raise InvalidRequest."""
     values = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "after"] or ["0"]
     if len(values) > 1:
         raise InvalidRequest("duplicate parameter: after")

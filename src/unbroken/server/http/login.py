@@ -6,9 +6,9 @@
    the session is revoked, and the response is that of a wrong password.
 3. A right password that requires MFA is refunded, and pays nothing back, until the code is right too.
 4. A login with a proof of the client's key (RFC 9449 §5) makes a session that is bound to this key; with MFA, both
-   requests prove the same key. Whether it may or must, ``ProofPolicy`` says, before any password is checked.
+   requests prove the same key. ``ProofPolicy`` says whether it may or must, before any password is checked.
 5. Tokens come with a *device token*, in the body or in a cookie. The client sends it with its next login, and then
-   nobody else's wrong passwords keep it out (``login/devices.py``).
+   other clients' wrong passwords do not keep it out (``login/devices.py``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from unbroken.server.login.accounts import Subject
 from unbroken.server.login.authenticator import Authenticator, MfaRequired
 from unbroken.server.login.credential_check import CredentialCheck
 from unbroken.server.login.devices import DeviceTokens
-from unbroken.server.login.mfa import MfaTokens, mfa_token_refused
+from unbroken.server.login.mfa import MfaTokens, PendingLogin, mfa_token_refused
 from unbroken.server.login.rate_limit import name_key, spelling_key
 from unbroken.server.proofs.verification import VerifiedProof
 from unbroken.server.sessions import Sessions
@@ -101,7 +101,7 @@ class LoginEndpoints:
     ) -> TokenResponse:
         """Return the tokens of a new session, without MFA.
 
-        Raises LoginRefused, InvalidRequest, InvalidScope or TryLater.
+        Raise LoginRefused, InvalidRequest, InvalidScope or TryLater.
         """
         result = await self._tokens_or_mfa(request, name, password, session, device_tokens)
         if isinstance(result, Response):
@@ -181,7 +181,7 @@ class LoginEndpoints:
     async def proof_of(self, request: Request, client_id: str, *, hides_access_token: bool) -> VerifiedProof | None:
         """Return the proof that binds a session of *client_id*; None for one that is not bound (rule 4).
 
-        Raises InvalidProof, and InvalidRequest where no page could ever prove its key.
+        Raise InvalidProof, and InvalidRequest where no page could ever prove its key.
         """
         binding = self._sessions.proofs.policy.binding_of(client_id)
         if binding == "off" or (binding == "accepted" and request.proof is None):
@@ -241,29 +241,35 @@ class LoginEndpoints:
         )
         try:
             await self._mfa_tokens.spend(pending)
-        except LoginRefused as error:  # reported after a right code only: anybody can send bad tokens
+        except LoginRefused as error:  # reported after a right code only: any client can send bad tokens
             self._credentials.notify_failed(request.caller, account, error.reason)
             raise
         await self._credentials.record_success(attempt)
         if not pending.device:  # whose attempts were not charged to the account
             await self._credentials.record_earlier_success(request.caller, pending.account, pending.spelling)
         session = pending.session._replace(coordinated=pending.session.coordinated and not in_cookies)
+        granted = await self._tokens_after_mfa(replace(pending, session=session), request.caller, account, proof)
+        return self._cookies.issue(request, granted)
+
+    async def _tokens_after_mfa(
+        self, pending: PendingLogin, caller: Caller, account: bytes, proof: VerifiedProof | None
+    ) -> TokenResponse:
+        """Return the tokens of the session that *pending* asks for; its password and its code are right."""
         try:
             granted = await self._sessions.acreate_unless(
                 pending.subject,
-                session,
-                request.caller,
+                pending.session,
+                caller,
                 rights=self._rights,
                 voided=lambda: self._mfa_tokens.is_voided(pending),
                 proof=proof,
             )
         except LoginRefused:
-            self._credentials.notify_failed(request.caller, account, "mfa_token")
+            self._credentials.notify_failed(caller, account, "mfa_token")
             raise mfa_token_refused() from None
         if self._devices:
-            await self._devices.remember_network(pending.subject, request.caller.ip)
-        granted = await self._with_device(granted, pending.subject, pending.spelling, pending.device)
-        return self._cookies.issue(request, granted)
+            await self._devices.remember_network(pending.subject, caller.ip)
+        return await self._with_device(granted, pending.subject, pending.spelling, pending.device)
 
     async def _known_network(self, subject: str, request: Request) -> bytes:
         return await self._devices.network_of(subject, request.caller.ip) if self._devices else b""

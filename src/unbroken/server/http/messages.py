@@ -144,7 +144,7 @@ class Request:
         return Caller(self.client_ip, user_agent or ("" if self.client_ip else NO_USER_AGENT))
 
     def json(self) -> dict[str, object]:
-        """Return the body, a JSON object. Raises InvalidRequest."""
+        """Return the body, a JSON object. Raise InvalidRequest."""
         if self._content_type() != "application/json":
             raise InvalidRequest("the body must be a JSON object, with content type application/json")
         try:
@@ -156,7 +156,7 @@ class Request:
         return body
 
     def form(self) -> dict[str, str]:
-        """Return the body, a form (RFC 6749 appendix B), without empty values. Raises InvalidRequest."""
+        """Return the body, a form (RFC 6749 appendix B), without empty values. Raise InvalidRequest."""
         if self._content_type() != "application/x-www-form-urlencoded":
             raise InvalidRequest("the body must be a form, with content type application/x-www-form-urlencoded")
         try:
@@ -227,7 +227,7 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] =
 
 
 def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object. Raises InvalidRequest for a member that occurs twice (rule 2)."""
+    """Return a JSON object. Raise InvalidRequest for a member that occurs twice (rule 2)."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise InvalidRequest("a member of the JSON object occurs twice")
@@ -235,7 +235,7 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def text_field(fields: Mapping[str, object], name: str, *, required: bool = True) -> str:
-    """Return the string *name*; empty if it is absent and not *required*. Raises InvalidRequest."""
+    """Return the string *name*; empty if it is absent and not *required*. Raise InvalidRequest."""
     value = fields.get(name)
     if value is None or value == "":
         if required:
@@ -247,7 +247,7 @@ def text_field(fields: Mapping[str, object], name: str, *, required: bool = True
 
 
 def bool_field(fields: Mapping[str, object], name: str) -> bool:
-    """Return the boolean *name*; False if it is absent. Raises InvalidRequest."""
+    """Return the boolean *name*; False if it is absent. Raise InvalidRequest."""
     value = fields.get(name, False)
     if not isinstance(value, bool):
         raise InvalidRequest(f"{name} must be true or false")

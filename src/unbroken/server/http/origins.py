@@ -44,7 +44,7 @@ class AllowedOrigins:
         origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
         if origin is None:
             return site in (None, "same-origin", "none")
-        if origin in self.allowed:
+        if origin in self.allowed:  # rule 1
             return True
         if site is not None:  # rule 4: no page can forge it, and unlike the Host no proxy changes it
             return site == "same-origin" and origin != "null"
@@ -66,7 +66,7 @@ class Cors:
         for route in routes:
             methods.setdefault((route.path, route.rooted), []).append(route.method)
         return tuple(
-            Route("OPTIONS", path, self._preflight(", ".join(allowed)), rooted)
+            Route("OPTIONS", path, self._preflight(", ".join(allowed)), rooted)  # rule 2
             for (path, rooted), allowed in methods.items()
         )
 

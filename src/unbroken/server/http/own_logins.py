@@ -6,7 +6,7 @@ that ``/login`` makes; frameworks translate it, or put it into a response of the
 1. Cookies where the server has them and the request asks for them (``cookies.py`` rule 1), or the application does: a
    redirect, or a page, can carry tokens in no other way.
 2. A proof of the client's key binds the session to this key, as at ``/login``.
-3. ``is_active`` is asked, as at each refresh: whoever was deactivated does not come in by another door.
+3. ``is_active`` is asked, as at each refresh: a user who was deactivated does not come in by another door.
 4. A logout needs a good token, as ``/logout`` does, and one of a user's own to end the user's other sessions
    (``sessions.py`` rule 1). Cookies are cleared in any case.
 5. What cannot be carried is refused before a session exists.
@@ -91,7 +91,7 @@ class OwnLogins:
     async def log_out(self, request: Request, *, everywhere: bool = False) -> Response:
         """Return the response that ends the session of *request*; with *everywhere*, all sessions of its subject.
 
-        Raises InvalidToken without a good token, InsufficientScope for one that may not end other sessions.
+        Raise InvalidToken without a good token, InsufficientScope for one that may not end other sessions.
         """
         claims = await self._authenticator.require(request)
         if everywhere and not manages_sessions(claims):  # rule 4

@@ -1,11 +1,11 @@
 """What the holder of an access token may do with its subject's sessions: list, rename and revoke them; and tickets.
 
-1. A token for which somebody asked for a scope has the rights in its scope and no others. So the sessions of an account
-   are managed by the full tokens of the server's own client (``core/scope.py`` rule 6), and by those with the scope
-   ``sessions``, whoever's they are.
+1. A token that was asked for with a scope has the rights in its scope and no others. So the sessions of an account are
+   managed by the full tokens of the server's own client (``core/scope.py`` rule 6), and by those of any client with the
+   scope ``sessions``.
 2. Every token may end its own session, as a logout does.
 3. A ticket has the rights of the token it is bought with. The server's own client may buy one with any token, another
-   client with the scope ``sessions``. Its scope is checked again, as ``scopes_of`` may have changed its mind.
+   client with the scope ``sessions``. Its scope is checked again, because ``scopes_of`` may return less by now.
 4. Sessions that belong to another issuer or audience on the same store do not exist here.
 """
 
@@ -115,7 +115,7 @@ class SessionEndpoints:
         return json_response(ticket.to_response())
 
     async def _manager(self, request: Request) -> Claims:
-        """Return the claims of a token that may manage its account's sessions. Raises InsufficientScope (rule 1)."""
+        """Return the claims of a token that may manage its account's sessions. Raise InsufficientScope (rule 1)."""
         caller = await self._authenticator.require(request)
         if not manages_sessions(caller):
             raise _insufficient(SESSIONS, caller)
@@ -143,7 +143,7 @@ def claims_body(claims: Claims) -> ClaimsBody:
 
 
 def _page_wanted(query: str) -> tuple[int, str]:
-    """Return the limit and the cursor in *query*. Raises InvalidRequest."""
+    """Return the limit and the cursor in *query*. Raise InvalidRequest."""
     try:
         pairs = parse_qsl(query, max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:

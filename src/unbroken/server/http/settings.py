@@ -51,7 +51,7 @@ class EndpointOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSettings:
-    """How the endpoints behave. Raises ConfigurationError for a wrong value."""
+    """How the endpoints behave. Raise ConfigurationError for a wrong value."""
 
     prefix: str = "/auth"  # the path of the endpoints
     password_grant: bool = False  # accept RFC 6749 §4.3 at /token, for documentation pages and old clients
@@ -80,7 +80,7 @@ class EndpointSettings:
 
     @classmethod
     def of(cls, **options: Unpack[EndpointOptions]) -> EndpointSettings:
-        """Return the settings that *options* describe. Raises ConfigurationError for an unknown name, a wrong value."""
+        """Return the settings that *options* describe. Raise ConfigurationError for an unknown name, a wrong value."""
         known = [field.name for field in fields(cls)]
         for name in options:
             if name not in known:  # rule 1

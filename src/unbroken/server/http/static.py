@@ -75,7 +75,7 @@ class _Representation:
 def _response(name: str, request: Request) -> Response:
     found = _representation(name, "gzip" if _accepts_gzip(request.headers.get("accept-encoding", "")) else "")
     known = (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(","))
-    if found.headers["etag"] in known:
+    if found.headers["etag"] in known:  # rule 2
         return Response(304, {header: found.headers[header] for header in (*HEADERS, "etag")})
     return Response(200, found.headers, found.body)
 

@@ -9,7 +9,7 @@
 4. Logout takes an access token, a refresh token, or cookies, and revokes every session that they name. A token may be
    expired, but it must be genuine.
 5. Tokens of a session that is bound to a key count only with a proof of this key, in the header ``DPoP``, also for a
-   logout: whoever has copied a token must not be able to log its user out (``ProofPolicy`` may say otherwise).
+   logout: a thief of a token must not be able to log its user out (``ProofPolicy`` may say otherwise).
 
 The header ``Idempotency-Key`` of a refresh is a string of RFC 9651 §3.3.3
 (draft-ietf-httpapi-idempotency-key-header §2.1).
@@ -117,8 +117,8 @@ class TokenEndpoints:
     async def _usable_one(self, tokens: tuple[str, ...], logged_in: frozenset[str]) -> str:
         """Return the one of several refresh tokens, from cookies of one name, that can be used now.
 
-        A wrong choice could revoke a session as if its token had been stolen, or move this browser to somebody else's.
-        Raises InvalidRequest if they belong to several sessions that are alive, and for tokens of other sessions than
+        A wrong choice could revoke a session as if its token had been stolen, or move this browser to another user's.
+        Raise InvalidRequest if they belong to several sessions that are alive, and for tokens of other sessions than
         those that the browser is *logged_in* to (``cookies.py`` rule 6).
         """
         if len(tokens) == 1 and not logged_in:
@@ -149,7 +149,7 @@ class TokenEndpoints:
         )
 
     async def _proof(self, request: Request, token: str, client_id: str | None) -> VerifiedProof | None:
-        """Return the proof of a refresh (rule 5). Raises InvalidProof.
+        """Return the proof of a refresh (rule 5). Raise InvalidProof.
 
         Of a client whose proofs are ignored, it is read only for a session that was bound before.
         """
@@ -190,7 +190,7 @@ class TokenEndpoints:
         return Response(204, NO_STORE)
 
     async def _proof_of_logout(self, request: Request, access_token: str = "") -> VerifiedProof | None:
-        """Return the proof of a logout; None where it needs none, or has none. Raises InvalidProof."""
+        """Return the proof of a logout; None where it needs none, or has none. Raise InvalidProof."""
         if request.proof is None or self._sessions.proofs.policy.revoke_without_proof:
             return None
         return await self._sessions.averify_proof(request.proof, access_token)
@@ -214,7 +214,7 @@ def _field_in_body(request: Request, name: str) -> str:
 
 
 def _client_id(request: Request, fields: dict[str, str]) -> str | None:
-    """Return the client that a form names, or HTTP Basic. Raises InvalidRequest if they differ (RFC 6749 §2.3)."""
+    """Return the client that a form names, or HTTP Basic. Raise InvalidRequest if they differ (RFC 6749 §2.3)."""
     in_form, in_header = fields.get("client_id"), request.basic_client_id()
     if in_form and in_header and in_form != in_header:
         raise InvalidRequest("the client_id and the Authorization header name two clients")

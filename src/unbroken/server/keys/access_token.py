@@ -71,7 +71,7 @@ class Claims:
 
     ``jkt`` is the RFC 7638 thumbprint of the key that the token is bound to; empty if it is bound to none. ``extra``
     are the application's own claims. They can be copied, not changed: requests with this token share them. ``is_full``:
-    nobody has asked for a part of what the subject may have, so the token is the user's own.
+    no part of what the subject may have was asked for, so the token is the user's own.
     """
 
     subject: str
@@ -185,7 +185,7 @@ class AccessTokenVerifier:
     def verify(self, token: str, keyring: VerifyingKeys, revoked: Container[str], now: float) -> Claims:
         """Return the claims of *token*, good at *now*. Raise InvalidToken."""
         try:
-            claims, key = self._verified.get(token) or self._read_and_cache(token, keyring, now)
+            claims, key = self._verified.get(token) or self._read_and_cache(token, keyring, now)  # rule 3
         except TypeError:  # it is not even a text
             raise _malformed() from None
         if now - self._leeway >= claims.expires_at:
@@ -216,7 +216,7 @@ class AccessTokenVerifier:
     def _read_and_cache(self, token: str, keyring: VerifyingKeys, now: float) -> tuple[Claims, VerifyingKey]:
         try:
             found = self._read(token, keyring, now)
-        except MALFORMED_ERRORS:
+        except MALFORMED_ERRORS:  # rule 4
             raise _malformed() from None
         self._verified.put(token, found)
         return found
@@ -224,10 +224,10 @@ class AccessTokenVerifier:
     def _read(self, token: str, keyring: VerifyingKeys, now: float) -> tuple[Claims, VerifyingKey]:
         header = header_of(token, MAX_TOKEN_CHARS)
         key = keyring.verifier(header["kid"])
-        if key is None or header["alg"] != key.alg or header["typ"] != "at+jwt":
+        if key is None or header["alg"] != key.alg or header["typ"] != "at+jwt":  # rule 1
             raise ValueError
         body = json_object(deserialize_compact(token, key.jwk, registry=key.registry).payload)
-        if not key.is_canonical_signature(_base64.decode(token.rpartition(".")[2])):
+        if not key.is_canonical_signature(_base64.decode(token.rpartition(".")[2])):  # rule 2
             raise ValueError
         if body["iss"] != self._issuer or body["aud"] != self._audience:
             raise ValueError
@@ -258,7 +258,7 @@ def _claims(body: Mapping[str, Any]) -> Claims:
 
 
 def _thumbprint(confirmation: Any) -> str:
-    """Return the thumbprint in a ``cnf`` claim. Another confirmation, which nobody here can check, is malformed."""
+    """Return the thumbprint in a ``cnf`` claim. Another confirmation, which cannot be checked here, is malformed."""
     if not isinstance(confirmation, dict) or confirmation.keys() != {"jkt"}:
         raise ValueError
     jkt = read_text(confirmation["jkt"])

@@ -237,7 +237,7 @@ class Keyring:
 
     def retired(self, kid: str, now: float) -> list[KeyRecord]:
         """Return the records to store when *kid* is retired: its own, and a successor if no other key can take over."""
-        ended = [replace(record, verifies_until=now) for record in self.records if record.kid == kid]
+        ended = [replace(record, verifies_until=now) for record in self.records if record.kid == kid]  # rule 5
         able = {r.use for r in self.records if r.kid != kid and r.verifies_until is None and r.signs_from <= now}
         return [*ended, *self._successors([record.use for record in ended if record.use not in able], now, now)]
 
@@ -263,7 +263,7 @@ def new_signing_key(alg: str, now: float, signs_from: float) -> KeyRecord:
     else:
         key = OctKey.generate_key(256)
     secret = {name: value for name, value in key.as_dict(private=True).items() if name != "kid"}
-    return KeyRecord(key.thumbprint(), "sign", alg, dumps(secret), now, signs_from)
+    return KeyRecord(key.thumbprint(), "sign", alg, dumps(secret), now, signs_from)  # rule 4
 
 
 def new_mac_key(number: int, now: float, signs_from: float) -> KeyRecord:

@@ -84,7 +84,7 @@ class ProofReader:
             raise refused("malformed") from None
 
     def _read(self, text: str) -> SignedProof:
-        if len(text) > MAX_PROOF_CHARS:
+        if len(text) > MAX_PROOF_CHARS:  # rule 1
             raise ValueError
         head, payload, signature = text.split(".")
         known = self._keys.get(head)
@@ -116,7 +116,7 @@ def _key_of(header: Mapping[str, Any]) -> tuple[str, Verify]:
     if PRIVATE_FIELDS & jwk.keys():  # P3
         raise refused("private_key")
     fixed, names = KEY_MEMBERS[alg]
-    if not fixed.items() <= jwk.items() or jwk.get("alg", alg) not in _names_of(alg):
+    if not fixed.items() <= jwk.items() or jwk.get("alg", alg) not in _names_of(alg):  # rule 2
         raise refused("algorithm")
     members = {name: read_text(jwk[name]) for name in names}
     if any(len(_base64.decode(value)) != MEMBER_BYTES for value in members.values()):  # rule 3

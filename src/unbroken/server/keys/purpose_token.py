@@ -61,7 +61,7 @@ class PurposeToken:
         An expired token is returned too: its claims say when (``exp``).
         """
         header = header_of(token, self.max_chars)  # rule 3
-        if header["alg"] != ALGORITHM or header["typ"] != self.typ:
+        if header["alg"] != ALGORITHM or header["typ"] != self.typ:  # rule 2
             raise ValueError
         secret = keyring.mac_key(_mac_number(header["kid"]), now)
         if secret is None:

@@ -53,7 +53,7 @@ class RemoteKeySet:
                 self._keys[kid] = VerifyingKey(kid, alg, dict(fields))
             except (JoseError, ValueError, TypeError, KeyError):
                 _log.warning("the published key %r cannot be parsed", kid)
-        if not self._keys:
+        if not self._keys:  # rule 3
             raise BadResponse("no published key is usable: EdDSA (Ed25519) or ES256 (P-256)", field="keys")
 
     def verifier(self, kid: str) -> VerifyingKey | None:
@@ -75,9 +75,9 @@ def _usable(kid: str, entry: Mapping[str, Any]) -> list[tuple[str, dict[str, str
         _log.error("the key %r is published with its private part: its signatures are refused; retire it", kid)
         return []
     alg, use, operations = entry.get("alg"), entry.get("use", "sig"), entry.get("key_ops", ["verify"])
-    if not isinstance(alg, str) or KEY_TYPES.get(alg) != (entry.get("kty"), entry.get("crv")):
+    if not isinstance(alg, str) or KEY_TYPES.get(alg) != (entry.get("kty"), entry.get("crv")):  # rule 1
         return []
-    if use != "sig" or not isinstance(operations, list) or "verify" not in operations:
+    if use != "sig" or not isinstance(operations, list) or "verify" not in operations:  # rule 2
         return []
     fields = {name: value for name in PUBLIC_FIELDS[alg] if isinstance(value := entry.get(name), str)}
     return [(alg, fields)]

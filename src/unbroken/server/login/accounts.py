@@ -67,7 +67,7 @@ class Accounts:
         self._sessions = sessions if isinstance(sessions, Sessions) else None
         self._store = sessions.store if isinstance(sessions, Sessions) else sessions
         self._hasher = hasher or PasswordHasher()
-        self._dummies: dict[ParameterSet, str] = {}  # a hash of nobody for each set of parameters (rule 1)
+        self._dummies: dict[ParameterSet, str] = {}  # a hash of no account for each set of parameters (rule 1)
         self._dummies_until = float("-inf")  # on the monotonic clock
 
     def authenticate(self, username: str, password: str) -> str | None:
@@ -96,7 +96,7 @@ class Accounts:
     def set_scopes(self, name: str, scopes: Collection[str]) -> None:
         """Set the words of scope that an account may have. Its tokens follow with their next refresh.
 
-        Raises InvalidRequest if there is no such user, or for what is no word of scope.
+        Raise InvalidRequest if there is no such user, or for what is no word of scope.
         """
         words = list(dict.fromkeys(scopes))
         if wrong := [word for word in words if not SCOPE_WORD.fullmatch(word)]:
@@ -112,7 +112,7 @@ class Accounts:
     def add(self, name: str, password: str) -> None:
         """Create an account.
 
-        Raises InvalidRequest for a name that exists, looks like one that exists, or is invalid (``names.py``), and for
+        Raise InvalidRequest for a name that exists, looks like one that exists, or is invalid (``names.py``), and for
         a password that is empty or too long.
         """
         check_new_name(name)
@@ -131,7 +131,7 @@ class Accounts:
     def set_password(self, name: str, password: str, *, keep: str | None = None) -> int:
         """Change a password and revoke the account's sessions, but not *keep*, a session id; return how many.
 
-        Raises InvalidRequest if there is no such user.
+        Raise InvalidRequest if there is no such user.
         """
         account, new_hash = self._require(name), self._hash(password)
         if not run_sync(self._store.change_account(account.name, new_hash)):
@@ -141,7 +141,7 @@ class Accounts:
     def remove(self, name: str) -> int:
         """Remove an account and revoke its sessions; return how many.
 
-        Raises InvalidRequest if there is no such user.
+        Raise InvalidRequest if there is no such user.
         """
         account = self._require(name)
         run_sync(self._store.add_account(Account(_removed_name(account.shown), "", "", time.time())))  # rule 5
@@ -231,7 +231,7 @@ class Accounts:
 
     @functools.cached_property
     def _todays_dummy(self) -> str:
-        return self._hasher.hash("nobody")
+        return self._hasher.hash("no account")
 
     @functools.cached_property
     def _todays(self) -> ParameterSet:
@@ -266,8 +266,8 @@ def _removed_name(name: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _dummy(parameters: ParameterSet) -> str:
-    """Return a hash of nobody with these parameters."""
-    return PasswordHasher.from_parameters(Parameters(*parameters)).hash("nobody")
+    """Return a hash with these parameters that belongs to no account."""
+    return PasswordHasher.from_parameters(Parameters(*parameters)).hash("no account")
 
 
 def _no_user(name: str) -> InvalidRequest:

@@ -83,10 +83,10 @@ class Authenticator:
             raise InvalidRequest(limits)
 
     async def authenticate(self, name: str, password: str) -> Identity | MfaRequired:
-        """Return who has this name and password. Raises LoginRefused, InvalidRequest, or TryLater."""
+        """Return who has this name and password. Raise LoginRefused, InvalidRequest, or TryLater."""
         self.check_length(name, password)
-        result = await call_application("authenticate", LOGIN_POOL, self._authenticate, name, password)
-        if not result:
+        result = await call_application("authenticate", LOGIN_POOL, self._authenticate, name, password)  # rule 2
+        if not result:  # rule 4
             raise LoginRefused("wrong user name or password")
         identity = result if isinstance(result, Identity | MfaRequired) else Identity(result)
         _check_texts(identity)
@@ -114,9 +114,9 @@ class Authenticator:
 
 
 async def subject_is_active(is_active: IsActive, subject: str) -> bool:
-    """Return whether the application still knows *subject*. Raises TryLater.
+    """Return whether the application still knows *subject*. Raise TryLater.
 
-    Raises ConfigurationError for a result that is not a bool: a function that forgets to return one must not log
+    Raise ConfigurationError for a result that is not a bool: a function that forgets to return one must not log
     everybody out.
     """
     result = await call_application("is_active", STORE_POOL, is_active, subject)

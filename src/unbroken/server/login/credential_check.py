@@ -1,7 +1,7 @@
 """The check of a password or a code: under the rate limit, and with an event for each failure.
 
 1. The rate limit is asked first, so that a refused attempt costs no password hash.
-2. A wrong password stays charged. A check that has no result (the directory does not answer, the request is invalid)
+2. A wrong password stays charged. A check that has no result (the directory does not respond, the request is invalid)
    is refunded.
 3. A failed login is an event each time. A rate-limited one is an event once a minute for an account and address, and
    at most ten times a minute for an address: an attack must not become a flood of events. Names cost an attacker
@@ -57,9 +57,9 @@ class CredentialCheck:
         """Return the result of *credentials*, and the attempt for ``record_success``.
 
         *credentials* raises LoginRefused if they are wrong. *device* is the id of a device that is known to this
-        account. Raises what *credentials* raises, and TooManyAttempts.
+        account. Raise what *credentials* raises, and TooManyAttempts.
         """
-        attempt = await self._acquire(caller, account, spelling, device)
+        attempt = await self._acquire(caller, account, spelling, device)  # rule 1
         try:
             with preferred(attempt is not None and attempt.is_preferred):  # rule 4
                 return await credentials(), attempt
@@ -87,7 +87,7 @@ class CredentialCheck:
             await self._rate_limiter.record_success(attempt)
 
     def count_junk(self, caller: Caller) -> None:
-        """Count a token that no server of ours has made, without the store. Raises TooManyAttempts."""
+        """Count a token that no server of ours has made, without the store. Raise TooManyAttempts."""
         if self._rate_limiter:
             self._rate_limiter.count_junk(caller.ip)
 

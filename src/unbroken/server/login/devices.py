@@ -54,7 +54,7 @@ class DeviceTokens:
             "exp": now + self._seconds,
             "jti": (device or secrets.token_bytes(16)).hex(),
         }
-        return DEVICE_TOKEN.encode(claims, await self._sessions.acached_keyring(), now)
+        return DEVICE_TOKEN.encode(claims, await self._sessions.acached_keyring(), now)  # rule 1
 
     async def device_of(self, tokens: Sequence[str], spelling: bytes) -> bytes:
         """Return the id of the device of the first of *tokens* that is good for this name; empty if none is."""
@@ -68,7 +68,7 @@ class DeviceTokens:
         try:
             found = DEVICE_TOKEN.decode(token, keyring, now)
             device, devices = (bytes.fromhex(read_text(found[name])) for name in ("jti", "sub"))
-            is_good = found["aud"] == self._audience and found["name"] == spelling.hex()
+            is_good = found["aud"] == self._audience and found["name"] == spelling.hex()  # rule 2
             is_good = is_good and now < read_time(found["exp"])
             issued_at = read_time(found["iat"])
         except MALFORMED_ERRORS:

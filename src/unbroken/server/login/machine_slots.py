@@ -3,8 +3,8 @@
 1. As many hashes as the machine has cores are computed at once, however many workers a server has: each takes 64 MiB.
 2. A slot is a lock on a file, and belongs to the process that locks it: the kernel frees the slot of a process that
    dies, and a forked child holds none. Within a process each slot is used by one thread.
-3. The files are in a folder of this user's, which nobody else may write to. No link is followed. Where there is no such
-   folder, or no such lock (Windows), the slots are those of the process.
+3. The files are in a folder of this user's, which no other user may write to. No link is followed. Where there is no
+   such folder, or no such lock (Windows), the slots are those of the process.
 4. Who is preferred (``worker_pool``) looks for a free slot more often than the others.
 """
 
@@ -31,7 +31,7 @@ except ImportError:  # Windows
 __all__ = ["HASH_SLOTS", "MachineSlots"]
 
 _log = logging.getLogger("unbroken")
-MAX_WAIT_SECONDS = 20.0  # longer than the queue of a worker pool: somebody has stopped a process that holds a slot
+MAX_WAIT_SECONDS = 20.0  # longer than the queue of a worker pool: a process that holds a slot was stopped
 POLL_SECONDS = 0.005
 PREFERRED_POLL_SECONDS = 0.001  # rule 4
 FILE_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)

@@ -1,4 +1,4 @@
-"""Logins that wait for a code (MFA): the token that a client holds between the right password and the right code.
+"""Logins that wait for the code of a second factor (MFA): the token between the right password and the right code.
 
 1. It is a single-purpose token (``keys/purpose_token.py``): no access token can be taken for it, nor it for an access
    token. Its client can read nothing from it but the subject and what it has sent itself.
@@ -63,7 +63,7 @@ class MfaTokens:
     async def issue(
         self, mfa: MfaRequired, account: bytes, spelling: bytes, session: NewSession, device: bytes = b""
     ) -> str:
-        """Return the token for *mfa*. Raises ConfigurationError if it would be too long to be read again."""
+        """Return the token for *mfa*. Raise ConfigurationError if it would be too long to be read again."""
         now = self._sessions.clock()
         claims = {
             "iss": self._sessions.issuer,
@@ -78,13 +78,13 @@ class MfaTokens:
             "device": device.hex(),
             "about": session._asdict(),
         }
-        token = MFA_TOKEN.encode(claims, await self._sessions.acached_keyring(), now)
+        token = MFA_TOKEN.encode(claims, await self._sessions.acached_keyring(), now)  # rule 1
         key, seconds = _issued_key(token), MFA_TOKEN_SECONDS
         await run_in_worker(self._store, lambda: self._store.advance_marker(key, now, seconds, seconds))
         return token
 
     async def read(self, token: str, on_junk: Callable[[], None] = lambda: None) -> PendingLogin:
-        """Return the login of *token*. Raises LoginRefused, reason ``mfa_token``, if it is not valid any more.
+        """Return the login of *token*. Raise LoginRefused, reason ``mfa_token``, if it is not valid any more.
 
         *on_junk* is called before that for a value that no server of ours has made; it may raise an error of its own.
         """
@@ -105,10 +105,11 @@ class MfaTokens:
         return await was_voided_since(self._sessions.store, pending.subject, pending.started)
 
     async def spend(self, pending: PendingLogin) -> None:
-        """Mark the token as used. Raises LoginRefused if it was used before. Call it once the code is right."""
+        """Mark the token as used. Raise LoginRefused if it was used before. Call it once the code is right."""
         store, key = self._sessions.store, marker_key(b"step", pending.jti.encode())
         is_first = await run_in_worker(
-            store, lambda: mark_once(store, key, self._sessions.clock(), 2.0 * MFA_TOKEN_SECONDS)
+            store,
+            lambda: mark_once(store, key, self._sessions.clock(), 2.0 * MFA_TOKEN_SECONDS),  # rule 2
         )
         if not is_first:
             raise mfa_token_refused()

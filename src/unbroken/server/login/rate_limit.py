@@ -1,4 +1,4 @@
-"""The rate limit of logins: how often the password or the code of an account may be wrong (GCRA, as in ITU-T I.371).
+"""The rate limit of logins, against brute force: how often a password or a code may be wrong (GCRA, ITU-T I.371).
 
 1. Each key has one time in the store. An attempt moves it ahead by ``every`` seconds; a key that is more than ``burst``
    attempts ahead of the clock has to wait. There is no counter, and nothing to reset.
@@ -9,20 +9,20 @@
    of the name has cost: an account whose name looks alike pays nothing back. Who gets in by rule 4 or 5 pays only its
    own attempt back: the guesses of others stay charged.
 4. An attempt from a *device* that has logged in to this account before (``devices.py``) is charged to the device alone:
-   neither an attacker elsewhere nor a neighbour behind the same address can lock the user out. A device that is over
-   its own limit counts as none.
+   neither an attacker elsewhere nor a neighbour behind the same address can lock the user out. So there is no account
+   lockout. A device that is over its own limit counts as none.
 5. Beside its own limit an account has a *reserve*, as large, for networks from which its password was hardly ever
    wrong: a traveller without a device gets in while a few addresses guess for days.
 6. No limit depends on who has logged in from which address. So the pattern of responses is the same for every name,
-   and tells nobody whose address this is.
+   and does not tell whose address this is.
 7. Accounts are told apart by their folded name, whether they exist or not. Case, accents, spaces and invisible
    characters are folded away, as a directory may do. An IPv6 address counts as its /64, the network of one customer,
    and with more attempts as its /56 and its /48, because many customers have all of that; a port does not count.
 8. A refused attempt costs the store one read and no write, and does not lengthen the wait.
-9. While the store does not answer, attempts fail with StoreUnavailable: there could be no session either. A refund that
-   fails is only logged.
+9. While the store does not respond, attempts fail with StoreUnavailable: there could be no session either. A refund
+   that fails is only logged.
 10. Under a flood some attempts go first (``worker_pool``): those of a known device, and those from an address where
-   somebody has logged in and few passwords were wrong lately. That decides who waits, never who may try.
+   a user has logged in and few passwords were wrong lately. That decides who waits, never who may try.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Rate:
 
     def is_exceeded(self, marker: float, now: float) -> bool:
         """Return whether the attempt that moved the key to *marker* was one too many."""
-        return marker - now > (self.burst + ROUNDING_ATTEMPTS) * self.every
+        return marker - now > (self.burst + ROUNDING_ATTEMPTS) * self.every  # rule 1
 
 
 @checked_class()
@@ -104,19 +104,18 @@ class RateLimitPolicy:
     known_for: float = 90 * 86400.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.known_for, int | float) or not self.known_for > 0.0:
-            raise ConfigurationError("known_for must be a positive number of seconds")
-        _ = self.account, self.address  # each checks itself
+        for name in ("account_burst", "address_burst"):
+            if (value := getattr(self, name)) < 1:
+                raise ConfigurationError(f"RateLimitPolicy.{name} must be a whole number, 1 or more, not {value!r}")
+        for name in ("account_every", "address_every", "known_for"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0.0 < value < float("inf"):
+                raise ConfigurationError(f"RateLimitPolicy.{name} must be a positive number of seconds, not {value!r}")
 
-    @property
-    def account(self) -> Rate:
-        """The rate of one account, and of one known device of it."""
-        return Rate(self.account_burst, self.account_every)
 
-    @property
-    def address(self) -> Rate:
-        """The rate of one address, whatever the accounts."""
-        return Rate(self.address_burst, self.address_every)
+def account_rate(policy: RateLimitPolicy) -> Rate:
+    """Return the rate of one account, and of one known device of it."""
+    return Rate(policy.account_burst, policy.account_every)
 
 
 class Charge(NamedTuple):
@@ -149,7 +148,7 @@ class LoginRateLimiter:
     async def acquire(self, account: bytes, ip: str, spelling: bytes = b"", device: bytes = b"") -> Attempt:
         """Return an admitted attempt at *account* from the address *ip*. It counts as wrong until told otherwise.
 
-        *device* is the id of a device that is known to this account. Raises TooManyAttempts, or StoreUnavailable.
+        *device* is the id of a device that is known to this account. Raise TooManyAttempts, or StoreUnavailable.
         """
         return await run_in_worker(self._store, lambda: self._acquire(account, ip, spelling or account, device))
 
@@ -159,10 +158,10 @@ class LoginRateLimiter:
 
     async def refund(self, attempt: Attempt) -> None:
         """Undo the charges of an attempt that was neither right nor wrong. Never raises."""
-        await self._best_effort(lambda: self._refund(attempt, self.policy.account.every))
+        await self._best_effort(lambda: self._refund(attempt, account_rate(self.policy).every))
 
     def count_junk(self, ip: str) -> None:
-        """Count a value that no server of ours has made, in the memory of this process. Raises TooManyAttempts.
+        """Count a value that no server of ours has made, in the memory of this process. Raise TooManyAttempts.
 
         It costs the store nothing, and it counts for its address alone: it says nothing about any account.
         """
@@ -191,13 +190,13 @@ class LoginRateLimiter:
         if uses_reserve:
             await self._charge(charges := (*charges, self._reserve_charge(account)), now)
             return Attempt(account, spelled, (*charges, *pair), False, known, is_preferred=is_preferred)
-        rate = self.policy.account
-        await self._charge((*charges, Charge(account, rate)), now)
+        rate = account_rate(self.policy)
+        await self._charge((*charges, Charge(account, rate)), now)  # rule 3
         await self._store.advance_marker(spelled, now, rate.every, rate.max_ahead)
         return Attempt(account, spelled, (*charges, *pair), True, known, is_preferred=is_preferred)
 
     async def _charge(self, charges: Sequence[Charge], now: float) -> None:
-        """Charge an attempt (rule 2). Raises TooManyAttempts if others at the same time were quicker."""
+        """Charge an attempt (rule 2). Raise TooManyAttempts if others at the same time were quicker."""
         for key, rate in charges:
             after = await self._store.advance_marker(key, now, rate.every, rate.max_ahead)
             if rate.is_exceeded(after, now):
@@ -215,9 +214,9 @@ class LoginRateLimiter:
     ) -> tuple[bool, bool]:
         """Return whether an attempt uses the reserve (rule 5), and whether it is preferred (rule 10).
 
-        Raises TooManyAttempts for one that has to wait. Reads the store once (rule 8).
+        Raise TooManyAttempts for one that has to wait. Reads the store once (rule 8).
         """
-        reserve, usual = self._reserve_charge(account), Charge(account, self.policy.account)
+        reserve, usual = self._reserve_charge(account), Charge(account, account_rate(self.policy))
         keys = [key for key, _ in (usual, reserve, *addresses, *pair)] + ([known] if known else [])
         markers = dict(zip(keys, await self._store.read_markers(keys), strict=True))
         waits = {key: rate.seconds_to_wait(markers[key], now) for key, rate in (usual, reserve, *addresses, *pair)}
@@ -230,10 +229,10 @@ class LoginRateLimiter:
         return uses_reserve, all(few)
 
     def _reserve_charge(self, account: bytes) -> Charge:
-        return Charge(marker_key(b"reserve", account), self.policy.account)
+        return Charge(marker_key(b"reserve", account), account_rate(self.policy))
 
     def _device_charge(self, account: bytes, device: bytes) -> Charge:
-        return Charge(marker_key(b"device attempts", account, device), self.policy.account)
+        return Charge(marker_key(b"device attempts", account, device), account_rate(self.policy))
 
     def _address_charges(self, ip: str) -> tuple[Charge, ...]:
         """Return what an attempt costs its address, and the networks around it (rule 7)."""
@@ -249,7 +248,7 @@ class LoginRateLimiter:
         if attempt.has_device:
             await self._store.clear_markers([key for key, _ in attempt.charges])
         else:
-            await self._refund(attempt, self.policy.account.max_ahead)
+            await self._refund(attempt, account_rate(self.policy).max_ahead)
         if attempt.known_address:
             known_for = self.policy.known_for
             await self._store.advance_marker(attempt.known_address, self._clock(), known_for, known_for)
@@ -264,7 +263,7 @@ class LoginRateLimiter:
 
     async def _refund_account(self, attempt: Attempt, seconds: float, now: float) -> None:
         """Take *seconds* from the spelling first, in one atomic step: what it holds can be paid back only once."""
-        max_ahead = self.policy.account.max_ahead
+        max_ahead = account_rate(self.policy).max_ahead
         held = await self._store.advance_marker(attempt.spelling, now, -seconds, max_ahead) + seconds - now
         await self._store.advance_marker(attempt.account, now, -min(max(held, 0.0), seconds), max_ahead)
 

@@ -19,7 +19,7 @@ from unbroken import _base64
 __all__ = ["NonceKey", "NonceKeys", "Nonces", "OwnNonceKey"]
 
 NUMBER_BYTES, STEP_BYTES, MAC_BYTES = 4, 6, 16
-STEPS = 6  # in which a nonce is good
+STEPS_PER_WINDOW = 6  # in which a nonce is good
 PURPOSE = b"unbroken proof nonce"
 
 
@@ -64,13 +64,13 @@ class Nonces:
     """Makes nonces and reads them, under what *keys* returns. A nonce is good for *window* seconds."""
 
     def __init__(self, keys: Callable[[], NonceKeys], window: float) -> None:
-        self._keys, self._step = keys, window / STEPS
+        self._keys, self._step = keys, window / STEPS_PER_WINDOW
 
     def newest(self, now: float) -> str:
         """Return the nonce of *now*."""
-        key = self._keys().mac(now)
+        key = self._keys().mac(now)  # rule 3
         message = key.number.to_bytes(NUMBER_BYTES) + int(now // self._step).to_bytes(STEP_BYTES)
-        return _base64.encode(message + _mac(key.secret, message))
+        return _base64.encode(message + _mac(key.secret, message))  # rule 1
 
     def made_at(self, nonce: str, now: float) -> float | None:
         """Return when the step of *nonce* began; None unless it is a good nonce at *now* (rule 2)."""
@@ -83,7 +83,8 @@ class Nonces:
         secret = self._keys().mac_key(number, now)
         if len(message) != NUMBER_BYTES + STEP_BYTES or secret is None:
             return None
-        if not hmac.compare_digest(_mac(secret, message), mac) or not -1 <= int(now // self._step) - step < STEPS:
+        age_steps = int(now // self._step) - step
+        if not hmac.compare_digest(_mac(secret, message), mac) or not -1 <= age_steps < STEPS_PER_WINDOW:
             return None
         return step * self._step
 

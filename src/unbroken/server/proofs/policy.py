@@ -41,7 +41,7 @@ class ProofPolicy:
     newest nonce, or the one before: then it was made after the server had given it out, and the client's clock does not
     matter. *replays*: where proofs that come with access tokens are remembered, so that each is good once: ``process``
     (each process of the server by itself), ``writes`` (the store too, for all methods but GET, HEAD and OPTIONS) or
-    ``all`` (the store, for each request). *revoke_without_proof*: whoever has a token of a bound session may end it,
+    ``all`` (the store, for each request). *revoke_without_proof*: any token of a bound session may end it,
     for clients that send no proof with a logout.
 
     Raises ConfigurationError, naming the field, for a wrong value.

@@ -2,7 +2,7 @@
 
 1. A proof is remembered until it is too old to be accepted: by a hash of its key and its ``jti``, 16 bytes. So a client
    cannot use up another's ``jti``.
-2. The memory is bounded: ``MAX_REMEMBERED`` proofs, in about 14 megabytes. When it is full, the proofs of the oldest
+2. The memory is bounded: ``MAX_REMEMBERED_PROOFS``, in about 14 megabytes. When it is full, the proofs of the oldest
    second are forgotten, and others of that time are too old from then on. So a flood makes the window shorter, and
    never lets a proof pass twice.
 3. Only proofs that came with a genuine token are remembered: no stranger can fill the memory.
@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["MAX_REMEMBERED", "ReplayCache"]
+__all__ = ["MAX_REMEMBERED_PROOFS", "ReplayCache"]
 
-MAX_REMEMBERED = 100_000
+MAX_REMEMBERED_PROOFS = 100_000
 
 
 class ReplayCache:
     """The proofs that were used, for any number of threads."""
 
-    def __init__(self, max_remembered: int = MAX_REMEMBERED) -> None:
+    def __init__(self, max_remembered: int = MAX_REMEMBERED_PROOFS) -> None:
         self._max_remembered = max_remembered
         self._used: set[bytes] = set()
         self._by_second: dict[int, list[bytes]] = {}  # the same, by the second in which they were made
@@ -55,7 +55,7 @@ class ReplayCache:
             if second not in self._by_second:
                 self._forget_before(int(oldest))
                 self._by_second[second] = []
-            self._used.add(proof_id)
+            self._used.add(proof_id)  # rule 1
             self._by_second[second].append(proof_id)
             while len(self._used) > self._max_remembered:
                 self._forget_before(min(self._by_second) + 1)

@@ -1,10 +1,10 @@
-"""Is the key of the client there? The proofs of requests, verified by the rules of ``core/proof.py``.
+"""The verification of the proofs of requests, by the rules of ``core/proof.py``.
 
     verified = proofs.verify(request.proof)                    # at a token endpoint
     await proofs.spend(verified)                               # once the token is known as genuine
     verified = proofs.verify(request.proof, access_token)      # with an access token, which has been verified before
 
-1. ``verify`` asks nobody: everything but P10 is decided by the proof, the request and the time.
+1. ``verify`` does no I/O: everything but P10 is decided by the proof, the request and the time.
 2. The URL is that which clients see: one of ``public_url`` of the policy, with the path of the request. Without it, the
    origin of the issuer. A server without an issuer is under development, and takes every loopback ``Host``; a service
    that only verifies tokens does so too, until it has a ``public_url``.

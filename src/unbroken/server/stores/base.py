@@ -26,7 +26,7 @@ from unbroken.server.worker_pool import STORE_POOL
 __all__ = [
     "COMPARED_FIELDS",
     "KEY_FILE_SUFFIX",
-    "MAX_TRIMMED",
+    "MAX_TRIMMED_SESSIONS",
     "Account",
     "DatabaseLocked",
     "Notifications",
@@ -42,7 +42,7 @@ __all__ = [
 
 KEY_FILE_SUFFIX = ".key"  # of the file with the encryption key, beside a store that is a file
 MAX_CLOCK_SKEW_SECONDS = 2.0  # a difference of clocks that changes no decision
-MAX_TRIMMED = 100  # at a time
+MAX_TRIMMED_SESSIONS = 100  # at a time
 # Each change of a row changes one of these fields, or revokes it: ``compare_and_set`` need not compare the others.
 COMPARED_FIELDS = ("generation", "branch", "label", "rotated_at", "idempotency_hash", "first_used_branch", "shared")
 
@@ -80,7 +80,7 @@ class Notifications(Protocol):
     def wait(self, timeout: float) -> None:
         """Return when a session was revoked or a key changed, or after *timeout* seconds.
 
-        Raises StoreUnavailable if the subscription broke; the next call subscribes again.
+        Raise StoreUnavailable if the subscription broke; the next call subscribes again.
         """
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class SessionStore(Protocol):
         """Revoke, durably, those sessions of *subject* beyond *keep* that were used least recently.
 
         Expired ones count until they were trimmed. The work does not grow with the number of sessions: at most
-        ``MAX_TRIMMED`` of those that expire first are revoked at a time. Two calls at once leave *keep*.
+        ``MAX_TRIMMED_SESSIONS`` of those that expire first are revoked at a time. Two calls at once leave *keep*.
         Return the sids of those that were active, and announce them.
         """
 
@@ -169,7 +169,7 @@ class SessionStore(Protocol):
         after the last.
 
         They come in an order that no refresh changes. A page may be short, and one that is not the last may be empty.
-        Without *include_revoked*, revoked sessions may be left out. Raises ValueError for a malformed cursor.
+        Without *include_revoked*, revoked sessions may be left out. Raise ValueError for a malformed cursor.
         """
 
     async def revocations(self, after: int) -> tuple[int, list[tuple[str, float]]]:
@@ -220,7 +220,7 @@ class SessionStore(Protocol):
         """Return a subscription to revocations and new keys; None if the store must be polled."""
 
     async def health(self) -> None:
-        """Return if the store responds. Raises StoreUnavailable or ConfigurationError."""
+        """Return if the store responds. Raise StoreUnavailable or ConfigurationError."""
 
     async def problems(self) -> list[StoreProblem]:
         """Return what is wrong with the store's server or settings; nothing is changed."""

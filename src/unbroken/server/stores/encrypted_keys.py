@@ -12,7 +12,7 @@
    that in UNBROKEN_ENCRYPTION_KEY, or with that in the file beside the store (``key_file.py``). ``none`` is the
    explicit choice of plain keys; in the environment it is for stores without such a file, as the file costs nothing. A
    store that needs no key ends with its process.
-6. Plain keys in a file are encrypted when its key is found or made: whoever opens the file finds the key beside it.
+6. Plain keys in a file are encrypted when its key is found or made: who opens the file finds the key beside it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ MAX_CACHED_SECRETS = 1000
 def encrypted_keys(store: SessionStore, key: EncryptionKey) -> SessionStore:
     """Return *store*, which from now on encrypts the secrets of new keys with *key*, or with the first of several.
 
-    Raises ConfigurationError for a malformed *key*.
+    Raise ConfigurationError for a malformed *key*.
     """
     return cast("SessionStore", _EncryptedKeyStore(store, Encryptor(key)))
 
@@ -139,7 +139,7 @@ class _EncryptedKeyStore(StoreWrapper):
         await self.inside.save_keys([self._as_stored(record) for record in records], first=first)
 
     def decrypt(self, record: KeyRecord) -> KeyRecord:
-        """Return *record* with its plain secret. Raises ConfigurationError if no encryption key fits."""
+        """Return *record* with its plain secret. Raise ConfigurationError if no encryption key fits."""
         if not record.is_encrypted:
             self._stored.put((record.kid, record.secret), record.secret)
             return record
@@ -170,7 +170,7 @@ class _EncryptedKeyStore(StoreWrapper):
 def reencrypt_keys(store: SessionStore) -> int:
     """Encrypt each key in *store* with the first encryption key; return how many keys that changed.
 
-    Raises ConfigurationError if *store* does not come from ``encrypted_keys``.
+    Raise ConfigurationError if *store* does not come from ``encrypted_keys``.
     """
     if not isinstance(store, _EncryptedKeyStore):
         raise ConfigurationError("there is no encryption key: set encryption_key, or encryption_key_file")

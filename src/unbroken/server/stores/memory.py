@@ -18,7 +18,7 @@ from unbroken.errors import ConfigurationError
 from unbroken.server.core import rotation
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
-from unbroken.server.stores.base import MAX_TRIMMED, Account, StoreProblem
+from unbroken.server.stores.base import MAX_TRIMMED_SESSIONS, Account, StoreProblem
 from unbroken.server.stores.pages import next_page_cursor, page_position, place_of
 
 __all__ = ["MemorySessionStore", "open_url"]
@@ -116,7 +116,7 @@ class MemorySessionStore:
 
     async def trim(self, subject: str, keep: int, now: float, reason: str, announce_until: float) -> list[str]:
         with self._lock:
-            first = [self._rows[key] for key in islice(self._unrevoked.get(subject, ()), keep + MAX_TRIMMED)]
+            first = [self._rows[key] for key in islice(self._unrevoked.get(subject, ()), keep + MAX_TRIMMED_SESSIONS)]
             if len(first) <= keep:
                 return []
             found = heapq.nsmallest(len(first) - keep, first, key=lambda row: (row.used_at, row.created_at, row.key))
@@ -265,7 +265,7 @@ class MemorySessionStore:
 
 
 def open_url(url: str) -> MemorySessionStore:
-    """Return a new store. Raises ConfigurationError for anything but ``memory:``."""
+    """Return a new store. Raise ConfigurationError for anything but ``memory:``."""
     if url.lower() not in ("memory:", "memory://"):
         raise ConfigurationError("a store in memory has no name: write memory:")
     return MemorySessionStore()

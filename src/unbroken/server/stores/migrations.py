@@ -15,7 +15,7 @@ __all__ = ["SchemaVersion", "refuse_newer", "schema_version", "upgrade_schema"]
 def schema_version(url: str) -> SchemaVersion | None:
     """Return the schema of the store at *url*, and change nothing; None for a store without tables.
 
-    Raises ConfigurationError or StoreUnavailable.
+    Raise ConfigurationError or StoreUnavailable.
     """
     schema = store_type(url).schema
     if schema is None:
@@ -27,7 +27,7 @@ def schema_version(url: str) -> SchemaVersion | None:
 def upgrade_schema(url: str) -> SchemaVersion | None:
     """Create or upgrade the tables of the store at *url*; return their schema, or None for a store without tables.
 
-    Any number of processes may do so at once. Raises ConfigurationError for a newer schema (rule 2), or
+    Any number of processes may do so at once. Raise ConfigurationError for a newer schema (rule 2), or
     StoreUnavailable.
     """
     schema = store_type(url).schema

@@ -22,7 +22,7 @@ def place_of(row: SessionRow) -> tuple[float, str]:
 
 
 def page_position(cursor: str) -> tuple[float, str]:
-    """Return the place after which a page begins. Raises ValueError for a malformed *cursor*."""
+    """Return the place after which a page begins. Raise ValueError for a malformed *cursor*."""
     if not cursor:
         return FIRST
     time, separator, sid = cursor.partition("_")

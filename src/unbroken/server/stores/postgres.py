@@ -33,7 +33,7 @@ from unbroken.server.core.rotation import (
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import postgres_schema
 from unbroken.server.stores import postgres_statements as sql
-from unbroken.server.stores.base import COMPARED_FIELDS, MAX_TRIMMED, Account, StoreProblem, clock_problems
+from unbroken.server.stores.base import COMPARED_FIELDS, MAX_TRIMMED_SESSIONS, Account, StoreProblem, clock_problems
 from unbroken.server.stores.migrations import SchemaVersion
 from unbroken.server.stores.pages import next_page_cursor, page_position
 from unbroken.server.stores.postgres_notifications import PostgresNotifications
@@ -47,7 +47,7 @@ class PostgresSessionStore:
     """Sessions, keys, accounts and markers in the PostgreSQL at *url* (``postgresql://``, or what else libpq reads).
 
     ``?pool_size=20`` in the URL limits the connections of all threads, and of each event loop. Connects at first use,
-    which raises ConfigurationError for a schema of another version (rule 5). Raises ConfigurationError for a malformed
+    which raises ConfigurationError for a schema of another version (rule 5). Raise ConfigurationError for a malformed
     URL.
     """
 
@@ -73,14 +73,14 @@ class PostgresSessionStore:
         return SessionRow(*rows[0]) if rows else None
 
     async def rotate(self, key: bytes, token: PresentedToken, now: float, policy: Policy) -> bool:
-        return bool(await self._rows(sql.ROTATE, _rotate_values(key, token, now, policy)))
+        return bool(await self._rows(sql.ROTATE, _rotate_values(key, token, now, policy)))  # rule 1
 
     async def rotate_returning(
         self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
     ) -> SessionRow | None:
         values = _rotate_values(key, token, now, policy)
         values |= dict(zip(SessionBinding._fields, binding or (None, None, None), strict=True))
-        rows = await self._rows(sql.ROTATE_RETURNING, values)
+        rows = await self._rows(sql.ROTATE_RETURNING, values)  # rule 1
         return rotated_row(key, token, float(now), policy, rows[0][1:]) if rows else None
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
@@ -109,7 +109,13 @@ class PostgresSessionStore:
         counted = await self._rows(sql.COUNT_UNREVOKED, {"subject": subject, "most": keep + 1})
         if counted[0][0] <= keep:
             return []
-        values = {"subject": subject, "keep": keep, "most": keep + MAX_TRIMMED, "now": float(now), "reason": reason}
+        values = {
+            "subject": subject,
+            "keep": keep,
+            "most": keep + MAX_TRIMMED_SESSIONS,
+            "now": float(now),
+            "reason": reason,
+        }
         values["announce_until"] = float(announce_until)
         trimmed = await self._driver.transaction([(sql.LOCK_SUBJECT, {"subject": subject}), (sql.TRIM, values)])
         return [row[0] for row in trimmed]
@@ -234,10 +240,10 @@ def _rotate_values(key: bytes, token: PresentedToken, now: float, policy: Policy
 
 
 def schema_version(url: str) -> SchemaVersion:
-    """Return the schema at *url*, and change nothing. Raises ConfigurationError or StoreUnavailable."""
+    """Return the schema at *url*, and change nothing. Raise ConfigurationError or StoreUnavailable."""
     return postgres_schema.read_version(PostgresDriver(url))
 
 
 def upgrade_schema(url: str) -> None:
-    """Create or upgrade the tables at *url*. Raises ConfigurationError or StoreUnavailable."""
+    """Create or upgrade the tables at *url*. Raise ConfigurationError or StoreUnavailable."""
     postgres_schema.upgrade(PostgresDriver(url))

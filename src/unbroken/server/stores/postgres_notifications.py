@@ -31,7 +31,7 @@ class PostgresNotifications:
         self._wakes_up, self._wake_up = socket.socketpair()
 
     def wait(self, timeout: float) -> None:
-        """Return after a notification, or after *timeout* seconds. Raises StoreUnavailable.
+        """Return after a notification, or after *timeout* seconds. Raise StoreUnavailable.
 
         The first call, and each call after a failure, subscribes and returns at once.
         """

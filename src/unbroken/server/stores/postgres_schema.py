@@ -99,7 +99,7 @@ T = TypeVar("T")
 
 
 def create_or_check(driver: PostgresDriver) -> None:
-    """Create the tables in an empty database (rule 2). Raises ConfigurationError for an older or a newer schema."""
+    """Create the tables in an empty database (rule 2). Raise ConfigurationError for an older or a newer schema."""
     version = read_version(driver)
     if version.found == 0:
         seconds = LOCK_SECONDS + RESPONSE_SECONDS
@@ -116,7 +116,7 @@ def read_version(driver: PostgresDriver) -> SchemaVersion:
 
 
 def upgrade(driver: PostgresDriver) -> None:
-    """Create or upgrade the tables. Raises ConfigurationError for a newer schema."""
+    """Create or upgrade the tables. Raise ConfigurationError for a newer schema."""
     _on_connection(driver, UPGRADE_SECONDS, lambda db: _run_steps(db, driver.name))
 
 

@@ -36,7 +36,7 @@ from unbroken.server.core import rotation
 from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import redis_scripts as scripts
-from unbroken.server.stores.base import MAX_TRIMMED, Account, Notifications, StoreProblem, clock_problems
+from unbroken.server.stores.base import MAX_TRIMMED_SESSIONS, Account, Notifications, StoreProblem, clock_problems
 from unbroken.server.stores.pages import page_position
 from unbroken.server.stores.redis_rows import (
     CHANGING_FIELDS,
@@ -194,7 +194,7 @@ class RedisSessionStore:
         name = self._names.unrevoked(subject)
         if await self._execute("ZCARD", name) <= keep:
             return []
-        scored = await self._execute("ZRANGE", name, 0, keep + MAX_TRIMMED - 1, "WITHSCORES")
+        scored = await self._execute("ZRANGE", name, 0, keep + MAX_TRIMMED_SESSIONS - 1, "WITHSCORES")
         entries = list(map(ListEntry.decode, scored[::2]))
         rows = [row for some in _in_pipelines(entries) for row in await self._read_all([one.key for one in some])]
         active: list[tuple[SessionRow, ListEntry]] = []
@@ -240,7 +240,7 @@ class RedisSessionStore:
         return found, last
 
     async def _page_start(self, name: str, cursor: str) -> int:
-        """Return where in the list *name* a page begins. Raises ValueError for a malformed *cursor*."""
+        """Return where in the list *name* a page begins. Raise ValueError for a malformed *cursor*."""
         if not cursor:
             return 0
         score, entry = page_position(cursor)

@@ -47,7 +47,7 @@ return 1
 # R1: the condition is that of ``rotation.present``, the change that of ``rotation.rotate``. Returns the session's
 # epoch if it rotated. KEYS: hash; the subject's epoch, where it is in the same slot. ARGV: generation, branch, now,
 # now + refresh_ttl, idempotency_hash, generation + 1, party, grace, the hour of now, 1 for a coordinated session, the
-# proven thumbprint or empty, the scope of the answer or empty.
+# proven thumbprint or empty, the scope of the tokens or empty.
 ROTATE = script("""
 local row = redis.call('HMGET', KEYS[1], 'g', 's', 'r', 'i', 'x', 't1', 'b1', 'e', 'b', 'a', 'h', 'k', 'u', 'ue', 'j')
 local generation, first_used, revoked_at, idle_expires_at, expires_at = row[1], row[2], row[3], row[4], row[5]

@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from unbroken._arguments import checked
+from unbroken._arguments import checked, did_you_mean
 from unbroken.errors import ConfigurationError
 from unbroken.server.stores.base import SessionStore
 
@@ -73,14 +73,14 @@ def open_store(url: str) -> SessionStore:
     ``memory:``, ``postgresql://USER:PASSWORD@HOST/DATABASE``, ``redis://HOST/0`` (also ``rediss://``, ``unix://``,
     ``redis+cluster://A:1,B:2`` and ``rediss+cluster://``), or a URL of a registered type.
 
-    A store on a server connects at first use; a file is opened here. Raises ConfigurationError, in one line that says
+    A store on a server connects at first use; a file is opened here. Raise ConfigurationError, in one line that says
     what to do, for any other URL, for a driver that is not installed, and for a file that cannot be used.
     """
     return store_type(url).open(url)
 
 
 def store_type(url: str) -> StoreType:
-    """Return the type of the store that *url* names. Raises ConfigurationError if no type has its scheme."""
+    """Return the type of the store that *url* names. Raise ConfigurationError if no type has its scheme."""
     scheme = _scheme(url)
     found = _by_scheme.get(scheme) or _from_entry_point(scheme)
     if found is None:
@@ -94,7 +94,7 @@ def store_types() -> tuple[StoreType, ...]:
 
 
 def register_store(added: StoreType) -> None:
-    """Add a type of store for this process. Raises ConfigurationError if one of its schemes is taken."""
+    """Add a type of store for this process. Raise ConfigurationError if one of its schemes is taken."""
     for scheme in added.schemes:
         if scheme in _by_scheme:
             raise ConfigurationError(f"the store {_by_scheme[scheme].name!r} has the scheme {scheme!r}: choose another")
@@ -127,13 +127,14 @@ def _unknown_store(url: str, scheme: str) -> str:
     if plus and plain in _by_scheme:
         return f"unknown store {scheme + ':'!r}: write {plain}://…, without the name of a driver"
     examples = ", ".join(one.example for one in store_types())
-    return f"unknown store {scheme + ':' if scheme else url.partition('@')[0]!r}: use {examples}"
+    shown = scheme + ":" if scheme else url.partition("@")[0]
+    return f"unknown store {shown!r}: {did_you_mean(scheme, _by_scheme)}use {examples}"
 
 
 def _lazily(module: str, name: str) -> Callable[..., Any]:
     """Return a function that imports ``stores.<module>`` and calls *name* there (rule 1).
 
-    Raises ConfigurationError if the module's driver is not installed; the extra has the module's name.
+    Raise ConfigurationError if the module's driver is not installed; the extra has the module's name.
     """
 
     def call(*arguments: Any) -> Any:

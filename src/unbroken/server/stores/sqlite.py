@@ -44,7 +44,7 @@ from unbroken.server.stores import sqlite_statements as sql
 from unbroken.server.stores.base import (
     COMPARED_FIELDS,
     KEY_FILE_SUFFIX,
-    MAX_TRIMMED,
+    MAX_TRIMMED_SESSIONS,
     Account,
     DatabaseLocked,
     StoreProblem,
@@ -64,7 +64,7 @@ SHORT_BUSY_SECONDS = 0.005
 class SqliteSessionStore:
     """Sessions, keys, accounts and markers in the SQLite file at *path*, which is created if it is missing.
 
-    Raises ConfigurationError, in one line that says why, if the file cannot be used.
+    Raise ConfigurationError, in one line that says why, if the file cannot be used.
     """
 
     blocking = True
@@ -135,7 +135,7 @@ class SqliteSessionStore:
             return revoked
 
     async def trim(self, subject: str, keep: int, now: float, reason: str, announce_until: float) -> list[str]:
-        values = {"subject": subject, "keep": keep, "most": keep + MAX_TRIMMED, "now": now, "reason": reason}
+        values = {"subject": subject, "keep": keep, "most": keep + MAX_TRIMMED_SESSIONS, "now": now, "reason": reason}
         if self._rows(sql.COUNT_UNREVOKED, {"subject": subject, "most": keep + 1})[0][0] <= keep:
             return []
         with self._file.transaction() as db:
@@ -272,7 +272,7 @@ def _session_row(values: Sequence[Any]) -> SessionRow:
 class SqliteFile:
     """The SQLite file at *path*, created if it is missing, with the tables that *steps* make (rule 4).
 
-    Raises ConfigurationError, in one line that says why, if the file cannot be used.
+    Raise ConfigurationError, in one line that says why, if the file cannot be used.
     """
 
     def __init__(self, path: str | os.PathLike[str], steps: Sequence[str]) -> None:
@@ -326,7 +326,7 @@ class SqliteFile:
             read_version(db, self.path)
 
     def rows(self, statement: str, values: Any = ()) -> list[Any]:
-        """Return the rows of one statement; a write is committed without a flush. Raises our errors (rule 7)."""
+        """Return the rows of one statement; a write is committed without a flush. Raise our errors (rule 7)."""
         try:
             with fork_gate:
                 return self.connection(durable=False).execute(statement, values).fetchall()
@@ -334,7 +334,7 @@ class SqliteFile:
             raise self._translate_error(error) from error
 
     def changes(self, statement: str, values: Any) -> bool:
-        """Return whether one statement changed a row; it is committed without a flush. Raises our errors."""
+        """Return whether one statement changed a row; it is committed without a flush. Raise our errors."""
         try:
             with fork_gate:
                 return self.connection(durable=False).execute(statement, values).rowcount > 0
@@ -343,7 +343,7 @@ class SqliteFile:
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """Run the block in a write transaction. *durable*: it is on the disk when the block ends. Raises our errors."""
+        """Run the block in a write transaction. *durable*: it is on the disk when the block ends. Raise our errors."""
         with fork_gate:
             db = None
             try:
@@ -408,12 +408,12 @@ _connections_of_parents: list[sqlite3.Connection] = []
 
 
 def open_url(url: str) -> SqliteSessionStore:
-    """Return the store in the file that *url* names. Raises ConfigurationError."""
+    """Return the store in the file that *url* names. Raise ConfigurationError."""
     return SqliteSessionStore(path_of(url))
 
 
 def path_of(url: str) -> str:
-    """Return the path in ``sqlite:///relative/path`` or ``sqlite:////absolute/path``. Raises ConfigurationError."""
+    """Return the path in ``sqlite:///relative/path`` or ``sqlite:////absolute/path``. Raise ConfigurationError."""
     rest = url.partition(":")[2]
     path = rest.removeprefix("///")
     if path == ":memory:" or rest in ("", "//"):
@@ -425,7 +425,7 @@ def path_of(url: str) -> str:
 
 
 def schema_version(url: str) -> SchemaVersion:
-    """Return the schema in the file that *url* names, which is only read. Raises ConfigurationError."""
+    """Return the schema in the file that *url* names, which is only read. Raise ConfigurationError."""
     path = Path(path_of(url)).expanduser().absolute()
     try:
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as db:
@@ -435,5 +435,5 @@ def schema_version(url: str) -> SchemaVersion:
 
 
 def upgrade_schema(url: str) -> None:
-    """Upgrade the schema in the file that *url* names: opening does that (rule 4). Raises ConfigurationError."""
+    """Upgrade the schema in the file that *url* names: opening does that (rule 4). Raise ConfigurationError."""
     open_url(url).close()

@@ -70,14 +70,14 @@ ALTER TABLE account ADD COLUMN scope TEXT NOT NULL DEFAULT '';
 
 
 def read_version(db: sqlite3.Connection, path: Path) -> int:
-    """Return the schema number; 0 for an empty file. Raises ConfigurationError for another program's file (rule 3)."""
+    """Return the schema number; 0 for an empty file. Raise ConfigurationError for another program's file (rule 3)."""
     return require_own_file(db, path, APPLICATION_ID)
 
 
 def upgrade(db: sqlite3.Connection, path: Path, steps: Sequence[str]) -> None:
     """Create the tables, or upgrade them by *steps* (rule 2).
 
-    Raises ConfigurationError if the file is not ours, or newer.
+    Raise ConfigurationError if the file is not ours, or newer.
     """
     db.execute("BEGIN IMMEDIATE")
     try:

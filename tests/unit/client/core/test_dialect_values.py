@@ -64,6 +64,6 @@ def test_a_repr_shows_no_secret() -> None:
     assert "s3cret" not in repr(made)
 
 
-def test_right_values_are_taken() -> None:
+def test_the_right_values_of_a_dialect_are_taken() -> None:
     assert dialect(challenge=lambda response: response.status == 418, scheme=None, login=template()).scheme is None
     assert unbroken_server("https://api.example").origins == ("https://api.example",)

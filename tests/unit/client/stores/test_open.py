@@ -1,4 +1,7 @@
-"""``open_token_store``: which store a path or a URL opens."""
+"""``open_token_store``: which store a path or a URL opens.
+
+Modules: client/stores/__init__.py.
+"""
 
 from __future__ import annotations
 
@@ -79,6 +82,11 @@ def test_an_unknown_location_names_the_known_ones_and_shows_no_secret(location: 
     ) as caught:
         open_token_store(location)
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_misspelled_scheme_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigurationError, match="for 'redi:': did you mean redis"):
+        open_token_store("redi://cache.example.com/0")
 
 
 def test_a_store_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -356,7 +356,6 @@ def test_another_spelling_of_a_ticket_is_the_same_ticket_or_refused(sessions: Se
     "rubbish", ["", "x", "a.b.c", "..", "ü", "\ud800", "é" * 20000, "a" * (MAX_TICKET_CHARS + 1), None, 3, b"x"]
 )
 def test_rubbish_is_refused_and_the_store_is_not_asked(sessions: Sessions, rubbish: Any) -> None:
-    sessions.keyring()
     asked: list[str] = []
 
     class Watched(StoreWrapper):
@@ -364,9 +363,10 @@ def test_rubbish_is_refused_and_the_store_is_not_asked(sessions: Sessions, rubbi
             asked.append(name)
             return super().__getattr__(name)
 
-    parts: Any = sessions
-    parts._tickets._store = parts._freshness._store = Watched(sessions.store)
-    assert refused(sessions, rubbish) == "malformed"
+    watched = Sessions(Watched(sessions.store), encryption_key="none")
+    watched.keyring()
+    asked.clear()
+    assert refused(watched, rubbish) == "malformed"
     assert asked == []
 
 

@@ -191,7 +191,7 @@ async def test_a_server_that_is_set_up_wrongly_is_503_and_its_log_says_why(monke
     def no_key(_: float) -> None:
         raise ConfigurationError("no key may make tokens now")
 
-    monkeypatch.setattr(endpoints.sessions._freshness.keyring, "signer", no_key)
+    monkeypatch.setattr(await endpoints.sessions.akeyring(), "signer", no_key)
     for path, fields in (("/auth/refresh", {"refresh_token": tokens["refresh_token"]}), ("/auth/login", LOGIN)):
         status, body = await post(endpoints, path, **fields)
         assert (status, body["error"]) == (503, "temporarily_unavailable")

@@ -1,4 +1,7 @@
-"""Single-purpose tokens: each purpose has its own type and its own key, and no other token passes for one."""
+"""Single-purpose tokens: each purpose has its own type and its own key, and no other token passes for one.
+
+Modules: server/keys/strict_jwt.py.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ def test_a_token_that_lives_too_long_or_begins_too_late_is_refused(
 
 
 @pytest.mark.parametrize("kid", ["+1", "01", " 1", "1_0", "\u0661", "1.0", "", "-1", 1, True, 1.0, None, ["1"]])
-def test_a_key_has_one_name(sessions: Sessions, kid: object) -> None:
+def test_the_number_of_a_mac_key_has_one_spelling(sessions: Sessions, kid: object) -> None:
     key = ONE.key(sessions.keyring().mac(NOW).secret)
     header = {"alg": "HS256", "typ": "one+jwt", "kid": kid}
     message = ".".join(encode(json.dumps(part).encode()) for part in (header, TIMES))

@@ -20,8 +20,13 @@ CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 @pytest.fixture
-def accounts() -> Accounts:
-    made = Accounts(MemorySessionStore(), CHEAP)
+def store() -> MemorySessionStore:
+    return MemorySessionStore()
+
+
+@pytest.fixture
+def accounts(store: MemorySessionStore) -> Accounts:
+    made = Accounts(store, CHEAP)
     made.add("Ada", "sécret")
     return made
 
@@ -59,8 +64,9 @@ def test_an_unknown_name_costs_a_hash_too(accounts: Accounts, checked: list[str]
     assert len(checked) == 2
 
 
-def test_hashes_are_argon2id_and_replaced_when_the_parameters_change(accounts: Accounts) -> None:
-    store = accounts._store
+def test_hashes_are_argon2id_and_replaced_when_the_parameters_change(
+    accounts: Accounts, store: MemorySessionStore
+) -> None:
     before = accounts.list()[0].password_hash
     assert before.startswith("$argon2id$")
     assert Accounts(store, PasswordHasher(time_cost=2, memory_cost=8, parallelism=1)).authenticate("ada", "sécret")
@@ -110,23 +116,23 @@ def during_the_rehash(store: Any, change: Any) -> Accounts:
     return Accounts(store, Slow(time_cost=2, memory_cost=8, parallelism=1))
 
 
-def test_a_rehash_does_not_undo_a_change_of_the_password(accounts: Accounts) -> None:
-    other = Accounts(accounts._store, BETTER)
-    slow = during_the_rehash(accounts._store, lambda: other.set_password("ada", "new"))
+def test_a_rehash_does_not_undo_a_change_of_the_password(accounts: Accounts, store: MemorySessionStore) -> None:
+    other = Accounts(store, BETTER)
+    slow = during_the_rehash(store, lambda: other.set_password("ada", "new"))
     assert slow.authenticate("ada", "sécret") is None, "the password was changed meanwhile"
     assert other.authenticate("ada", "sécret") is None
     assert other.authenticate("ada", "new") == "Ada"
 
 
-def test_a_rehash_does_not_bring_a_removed_account_back(accounts: Accounts) -> None:
-    slow = during_the_rehash(accounts._store, lambda: accounts.list() and accounts.remove("ada"))
+def test_a_rehash_does_not_bring_a_removed_account_back(accounts: Accounts, store: MemorySessionStore) -> None:
+    slow = during_the_rehash(store, lambda: accounts.list() and accounts.remove("ada"))
     assert slow.authenticate("ada", "sécret") is None
     assert accounts.list() == []
 
 
-def test_two_logins_that_both_rehash_are_both_right(accounts: Accounts) -> None:
-    other = Accounts(accounts._store, BETTER)
-    slow = during_the_rehash(accounts._store, lambda: other.authenticate("ada", "sécret"))
+def test_two_logins_that_both_rehash_are_both_right(accounts: Accounts, store: MemorySessionStore) -> None:
+    other = Accounts(store, BETTER)
+    slow = during_the_rehash(store, lambda: other.authenticate("ada", "sécret"))
     assert slow.authenticate("ada", "sécret") == "Ada"
 
 
@@ -168,14 +174,16 @@ def test_the_hash_for_unknown_names_is_made_before_the_first_lookup(monkeypatch:
     assert made == {"ada": 1, "bob": 1}, "the first login costs the same for both"
 
 
-def test_a_hash_with_older_parameters_costs_one_with_todays_too(accounts: Accounts, checked: list[str]) -> None:
-    today = Accounts(accounts._store, BETTER)
+def test_a_hash_with_older_parameters_costs_one_with_todays_too(
+    accounts: Accounts, store: MemorySessionStore, checked: list[str]
+) -> None:
+    today = Accounts(store, BETTER)
     assert today.authenticate("ada", "wrong") is None
     assert [hashed.split("$")[3] for hashed in checked] == ["m=8,t=1,p=1", "m=8,t=2,p=1"]
 
 
-def test_a_damaged_hash_costs_as_much_as_any(accounts: Accounts, checked: list[str]) -> None:
-    run_sync(accounts._store.change_account("ada", "damaged"))
+def test_a_damaged_hash_costs_as_much_as_any(accounts: Accounts, store: MemorySessionStore, checked: list[str]) -> None:
+    run_sync(store.change_account("ada", "damaged"))
     assert accounts.authenticate("ada", "sécret") is None
     assert [hashed.split("$")[3] for hashed in checked] == ["m=8,t=1,p=1"]
 
@@ -273,9 +281,11 @@ def test_names_of_many_languages_are_good(accounts: Accounts, name: str) -> None
     assert accounts.authenticate(name.upper(), "x") == name
 
 
-def test_a_name_that_is_no_longer_allowed_logs_in_changes_its_password_and_is_removed(accounts: Accounts) -> None:
+def test_a_name_that_is_no_longer_allowed_logs_in_changes_its_password_and_is_removed(
+    accounts: Accounts, store: MemorySessionStore
+) -> None:
     name = "Аda\u3164"
-    run_sync(accounts._store.add_account(Account(folded_name(name), name, CHEAP.hash("x"), 1.0)))
+    run_sync(store.add_account(Account(folded_name(name), name, CHEAP.hash("x"), 1.0)))
     assert accounts.authenticate(name, "x") == name
     accounts.set_password(name, "y")
     assert accounts.authenticate(name, "y") == name

@@ -1,4 +1,7 @@
-"""The limiter: how often a password may be wrong, who waits, and who is let in all the same."""
+"""The limiter: how often a password may be wrong, who waits, and who is let in all the same.
+
+Modules: server/login/credential_check.py, server/login/devices.py.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +115,7 @@ def test_who_waits_as_long_as_told_may_try(burst: int, every: float, tries: int)
                                    {"known_for": 0.0}, {"account_burst": float("nan")}, {"address_burst": 1.5},
                                    {"account_burst": "5"}, {"address_every": "5"}, {"known_for": "5"}])  # fmt: skip
 def test_a_rate_limit_that_admits_no_login_or_never_holds_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         RateLimitPolicy(**wrong)
 
 

@@ -51,7 +51,7 @@ def test_a_window_may_be_a_timedelta() -> None:
     assert ProofPolicy(window=timedelta(minutes=1)).window == 60.0
 
 
-def test_a_client_may_differ() -> None:
+def test_the_policy_of_one_client_may_differ() -> None:
     policy = ProofPolicy("off", clients={"app": "required"})
     assert (policy.binding_of("app"), policy.binding_of("web"), policy.is_off) == ("required", "off", False)
     assert ProofPolicy("off", clients={"app": "off"}).is_off

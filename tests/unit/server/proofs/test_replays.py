@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from unbroken.server.proofs.replays import MAX_REMEMBERED, ReplayCache
+from unbroken.server.proofs.replays import MAX_REMEMBERED_PROOFS, ReplayCache
 
 
 def identity(number: int) -> bytes:
@@ -68,7 +68,7 @@ def test_the_memory_costs_what_is_said() -> None:
 
     cache = ReplayCache()
     tracemalloc.start()
-    for number in range(MAX_REMEMBERED):
+    for number in range(MAX_REMEMBERED_PROOFS):
         cache.add(identity(number), 100.0 + number % 60, 40.0)
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -1,4 +1,7 @@
-"""Keys that are encrypted in the store: with the encryption key they serve as before, without it one clear line."""
+"""Keys that are encrypted in the store: with the encryption key they serve as before, without it one clear line.
+
+Modules: _encryption.py, server/stores/key_file.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tables of older and newer versions, and the commands that bring them forward."""
+"""Tables of older and newer versions, and the commands that bring them forward.
+
+Modules: server/stores/postgres_schema.py, server/stores/sqlite_schema.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is particular to PostgreSQL: transactions, connections that break, bounded waits, and what a session costs."""
+"""What is particular to PostgreSQL: transactions, connections that break, bounded waits, and what a session costs.
+
+Modules: server/stores/postgres_notifications.py, server/stores/postgres_statements.py.
+"""
 
 from __future__ import annotations
 

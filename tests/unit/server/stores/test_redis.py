@@ -1,4 +1,8 @@
-"""What is particular about the store in Redis; what every store must do is in the contract suite."""
+"""What is particular about the store in Redis; what every store must do is in the contract suite.
+
+Modules: _drivers/redis.py, _drivers/redis_clients.py, _drivers/redis_errors.py, server/stores/redis_rows.py,
+server/stores/redis_scripts.py.
+"""
 
 from __future__ import annotations
 

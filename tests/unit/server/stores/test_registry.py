@@ -46,6 +46,7 @@ def test_the_scheme_of_a_url_names_the_type(url: str, name: str) -> None:
     ("url", "says"),
     [
         ("mysql://ada:secret@h/d", r"unknown store 'mysql:': use sqlite:///FILE, postgresql://HOST/DATABASE, redis://"),
+        ("postgre://h/d", r"unknown store 'postgre:': did you mean postgres\? use sqlite:///FILE"),
         ("sessions.db", r"unknown store 'sessions.db': use sqlite:///FILE"),
         ("", r"unknown store '': use sqlite:///FILE"),
         ("postgresql+psycopg://ada:secret@h/d", r"write postgresql://…, without the name of a driver"),

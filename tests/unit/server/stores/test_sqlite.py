@@ -1,4 +1,7 @@
-"""What is particular to SQLite: one file, several processes, crashes, and files that are not ours."""
+"""What is particular to SQLite: one file, several processes, crashes, and files that are not ours.
+
+Modules: server/stores/sqlite_statements.py.
+"""
 
 from __future__ import annotations
 

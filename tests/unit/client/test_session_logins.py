@@ -101,18 +101,21 @@ def test_a_load_in_the_middle_of_a_logout_does_not_bring_the_session_back(
 
 
 def test_of_two_logins_that_cross_the_stored_one_is_in_use(endpoint: TokenEndpoint, clock: ManualClock) -> None:
-    store = MemoryStore()
+    class Crossed(MemoryStore):
+        """Another login begins and ends between the save of the first one and its return."""
+
+        is_first = True
+
+        def save(self, record: StoredSession, expected: StoredSession) -> bool:
+            is_saved = super().save(record, expected)
+            if self.is_first:
+                self.is_first = False
+                clock.advance(1)
+                session.import_tokens({"access_token": "theirs", "expires_in": 1800})
+            return is_saved
+
+    store = Crossed()
     session = Session(URL, store, send=endpoint, clock=clock)
-    install, first = session._state.install, [True]
-
-    def late(live: Any, **more: Any) -> None:
-        if first:
-            first.clear()
-            clock.advance(1)
-            session.import_tokens({"access_token": "theirs", "expires_in": 1800})
-        install(live, **more)
-
-    session._state.install = late  # type: ignore[method-assign]
     session.import_tokens({"access_token": "mine", "expires_in": 1800})
     stored = store.load().tokens
     assert stored is not None
