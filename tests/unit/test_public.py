@@ -48,8 +48,8 @@ NAMES = {
         SqliteSessionStore Ticket VerifiedProof Webhook encrypted_keys open_store
     """,
     "unbroken.server.http": """
-        Cookies EndpointOptions EndpointSettings Endpoints MAX_BODY_BYTES Request RequestAuthenticator Response
-        Route TokenVerifier challenge error_response is_foreign_token require_scope
+        Cookies EndpointOptions EndpointSettings Endpoints LoginOptions MAX_BODY_BYTES Request RequestAuthenticator
+        Response Route TokenVerifier challenge error_response is_foreign_token require_scope
     """,
     "unbroken.server.stores": """
         Account DatabaseLocked MAX_TRIMMED_SESSIONS Notifications PresentedToken Schema SchemaVersion SessionBinding

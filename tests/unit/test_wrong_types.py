@@ -43,6 +43,7 @@ VALUES = """
     TokensRefreshed VerifiedProof
 """  # made by the library, or checked by the one that they are given to
 PROTOCOLS = "Clock Lease TokenStore SessionStore TokenVerifier RevocationCheck EndpointOptions MfaPrompt Send"
+PROTOCOLS += " LoginOptions"
 OF_FRAMEWORKS = """
     why_not_replayed no_auth challenge error_response current_claims claims_from_ticket require_scope running observe
     AccessTokenMiddleware BearerBackend EventListener Keyring is_foreign_token MemorySessionStore main CorruptRecord

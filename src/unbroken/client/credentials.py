@@ -52,7 +52,7 @@ class ClientCredentials:
     scope: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
 
-    def attempt(self, dialect: Dialect, _device_token: str) -> Attempt | None:
+    def _attempt(self, dialect: Dialect, _device_token: str) -> Attempt | None:
         """Return one use of them. Raise ConfigurationError for a dialect that is not one of OAuth 2.0."""
         values = {name: value for name, value in {"scope": self.scope, **self.parameters}.items() if value}
         return Attempt(token_request(dialect, "client_credentials", values), tuple(self.parameters.values()))
@@ -84,7 +84,7 @@ class PasswordCredentials:
             ) from None
         return cls(username, lambda: keyring.get_password(service, username))
 
-    def attempt(self, dialect: Dialect, device_token: str) -> Attempt | None:
+    def _attempt(self, dialect: Dialect, device_token: str) -> Attempt | None:
         """Return one use of them; None without a password. Raise ConfigurationError if the dialect has no login."""
         password = self.password()
         if password is None:
@@ -114,7 +114,7 @@ def use_credentials(
 ) -> RefreshOutcome:
     """Return what a login with *credentials* brings (rule 3). Raise ConfigurationError for a dialect without one."""
     try:
-        attempt = credentials.attempt(dialect, device_token)
+        attempt = credentials._attempt(dialect, device_token)
     except ConfigurationError:
         raise
     except Exception as error:  # noqa: BLE001  # a function of the user's may raise anything

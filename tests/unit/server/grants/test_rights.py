@@ -1,4 +1,7 @@
-"""``scopes_of`` and the claims hook: plain and async, in threads and loops, beside a database that is locked."""
+"""``scopes_of`` and the claims hook: plain and async, in threads and loops, beside a database that is locked.
+
+Modules: server/application.py, server/grants/current_rights.py.
+"""
 
 from __future__ import annotations
 
