@@ -66,7 +66,7 @@ GOOD: dict[str, Any] = {
     "count": 1, "body": b"", "timeout": 1.0, "event": None, "app": None,
     "prefix": "/auth", "server_url": "https://example.org", "client_metadata": Path(), "auth": Path(),
     "logger": "x", "tokens": {"access_token": "a"}, "account_burst": 5, "path": "x",
-    "proof": RequestProof("p", "GET", "/"),
+    "proof": RequestProof("p", "GET", "/"), "scopes": ["read"],
 }  # fmt: skip
 
 
