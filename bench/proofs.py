@@ -1,6 +1,5 @@
-"""What a proof of possession costs the server: in a request, in a refresh over HTTP, and in memory.
-
-Proofs are signed before the clock starts: a client pays for them.
+"""What a proof of possession costs: the client, which signs it; the server, in a request, in a refresh over HTTP, and
+in memory. Where the server is measured, proofs are signed before the clock starts.
 """
 
 from __future__ import annotations
@@ -18,20 +17,24 @@ from starlette.applications import Starlette
 
 from bench.figure import Figure, in_turns, per_call
 from tests.support.proofs import ClientKey
+from unbroken import ProofKey, Session
+from unbroken.client.prover import Prover
 from unbroken.server import MemorySessionStore, RequestProof, Sessions
 from unbroken.starlette import routes
 from unbroken.testing import running
 
 URL, PATH = "https://shop.example.com", "/orders"
 CALLS, REFRESHES, REQUESTS = 400, 100, 10_000
-VERIFY_LIMIT, REFRESH_LIMIT, MEMORY_LIMIT = 1.2, 0.6, 14.0
+SIGN_LIMIT, VERIFY_LIMIT, REFRESH_LIMIT, MEMORY_LIMIT = 1.3, 1.2, 0.6, 14.0
 
 
 def figures() -> Iterator[Figure]:
     for alg in ("ES256", "Ed25519"):
+        yield from _signatures(alg)
         yield from _requests(alg)
     yield _memory()
     yield from _refreshes()
+    yield from _sessions()
 
 
 def bound(sessions: Sessions, key: ClientKey) -> str:
@@ -42,6 +45,19 @@ def bound(sessions: Sessions, key: ClientKey) -> str:
 
 def signed(key: ClientKey, token: str, count: int) -> list[RequestProof]:
     return [RequestProof(key.proof("GET", URL + PATH, token), "GET", PATH) for _ in range(count)]
+
+
+def _signatures(alg: Any) -> Iterator[Figure]:
+    """What a client pays for each request: a proof, against a signature and nothing else."""
+    key, message, how = ProofKey.in_memory(alg), b"m" * 400, ec.ECDSA(SHA256())
+    private, prover, ath = key._private_key, Prover(key, time.time), "a" * 43
+    sign: Callable[[], object] = lambda: private.sign(message, how) if alg == "ES256" else private.sign(message)  # noqa: E731
+    works = {"raw": per_call(sign, CALLS), "proof": per_call(lambda: prover.proof("GET", URL + PATH, ath), CALLS)}
+    taken = in_turns(works)
+    ratio = taken["proof"] / taken["raw"]
+    yield Figure(f"one raw {alg} signature", taken["raw"], "µs")
+    yield Figure(f"a proof of a request ({alg})", taken["proof"], "µs")
+    yield Figure(f"the second to the first ({alg})", ratio, "x", f"at most {SIGN_LIMIT:g}", ratio <= SIGN_LIMIT)
 
 
 def _requests(alg: str) -> Iterator[Figure]:
@@ -101,6 +117,35 @@ def _refreshes() -> Iterator[Figure]:
     yield Figure("refreshes of one client over HTTP, without proofs", taken["without"], "refreshes/s")
     yield Figure("the same with proofs", taken["with"], "refreshes/s")
     yield Figure("the second to the first", ratio, "x", f"at least {REFRESH_LIMIT:g}", ratio >= REFRESH_LIMIT)
+
+
+def _sessions() -> Iterator[Figure]:
+    """The same by our client: its session signs, too."""
+    with tempfile.TemporaryDirectory(prefix="unbroken-bench-") as folder:
+        sessions = Sessions(f"sqlite:///{folder}/sessions.db")
+        app = Starlette(routes=routes(sessions, lambda name, password: name))
+        with running(app) as port:
+            url = f"http://127.0.0.1:{port}"
+            works = {"with": _session_rate(url, ProofKey.in_memory()), "without": _session_rate(url, None)}
+            taken = in_turns(works)
+        sessions.close()
+    ratio = taken["with"] / taken["without"]
+    yield Figure("refreshes of one Session over HTTP, without a key", taken["without"], "refreshes/s")
+    yield Figure("the same with a key", taken["with"], "refreshes/s")
+    yield Figure("the second to the first", ratio, "x", f"at least {REFRESH_LIMIT:g}", ratio >= REFRESH_LIMIT)
+
+
+def _session_rate(url: str, key: ProofKey | None) -> Callable[[], float]:
+    def run() -> float:
+        session = Session(url, proof_key=key, window=None)
+        session.login("ada", "x")
+        token = session.token()
+        began = time.perf_counter()
+        for _ in range(REFRESHES):
+            token = session.newer_token(token)
+        return REFRESHES / (time.perf_counter() - began)
+
+    return run
 
 
 def _rate(http: httpx2.Client, key: ClientKey | None) -> Callable[[], float]:

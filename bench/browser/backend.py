@@ -31,7 +31,12 @@ IMPORTS = {
     "alova/fetch": "/npm/alova/dist/adapter/fetch.esm.js",
     "axios": "/npm/axios/dist/esm/axios.js",
     "axios-auth-refresh": "/npm/axios-auth-refresh/dist/index.esm.js",
+    "destr": "/npm/destr/dist/index.mjs",
+    "jwt-decode": "/npm/jwt-decode/build/esm/index.js",
     "ky": "/npm/ky/distribution/index.js",
+    "ofetch": "/npm/ofetch/dist/index.mjs",
+    "oidc-client-ts": "/npm/oidc-client-ts/dist/esm/oidc-client-ts.js",
+    "ufo": "/npm/ufo/dist/index.mjs",
     BUNDLED: f"/npm/{BUNDLED}.js",
 }
 HTML = f"""<!doctype html><meta charset="utf-8"><title>bench</title>

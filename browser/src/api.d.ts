@@ -9,11 +9,14 @@
  * All times are in seconds.
  */
 
-/** Create a session, for all requests of a page. Throws `UnbrokenError` with the code `misconfigured`. */
-export declare function createSession(options?: Options): Session;
+/**
+ * Create a session, for all requests of a page. Throws `UnbrokenError` with the code `misconfigured`. `User` is the type
+ * of `status.user`.
+ */
+export declare function createSession<User = any>(options?: Options): Session<User>;
 
 /** What `unbroken-core.js` has: the rules of refreshing, with fetch and all storages. */
-export interface CoreSession {
+export interface CoreSession<User = any> {
   /** The platform's `fetch`, with the session's token. `unbroken: false` sends a request without the token. */
   fetch(input: RequestInfo | URL, init?: RequestInit & { unbroken?: boolean }): Promise<SessionResponse>;
   /** Send a request by an HTTP client of your own. */
@@ -30,7 +33,7 @@ export interface CoreSession {
    */
   token(options?: { fresh?: boolean }): Promise<string>;
   /** The same object as long as nothing changes. */
-  readonly status: Status;
+  readonly status: Status<User>;
   /** Add a listener. Returns a function that removes it. */
   on<Type extends keyof Events>(type: Type, listener: (detail: Events[Type]) => void): () => void;
   /** Remove all listeners from the page and close the channel to other tabs. */
@@ -38,7 +41,7 @@ export interface CoreSession {
   readonly UnbrokenError: typeof UnbrokenError;
 }
 
-export interface Session extends CoreSession {
+export interface Session<User = any> extends CoreSession<User> {
   /** Give the requests of an axios instance the session's token. Returns a function that detaches it. */
   attach(axios: Axios): () => void;
   /** Log out; with `everywhere`, end all other sessions of the user before, which needs unbroken's own server. */
@@ -49,19 +52,19 @@ export interface Session extends CoreSession {
    */
   ticket(): Promise<string>;
   /** Resolves to the status as soon as it is known whether there is a session. Never rejects. */
-  readonly ready: Promise<Status>;
+  readonly ready: Promise<Status<User>>;
   /** Call a listener when `status` has changed, also with time. Returns a function that removes it. */
   subscribe(listener: () => void): () => void;
 }
 
-export interface Status {
+export interface Status<User = any> {
   readonly state: "good" | "ageing" | "expired" | "over";
   /** Why the session is over; "" while it is not. */
   readonly reason: string;
   readonly refreshing: boolean;
   readonly version: number;
   /** Who is logged in: what the token response has at `user`, or the claims of its access token. */
-  readonly user: any;
+  readonly user: User | undefined;
 }
 
 /** Each event is dispatched once in each tab. `here` is true in the one tab that caused it. */

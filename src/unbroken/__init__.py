@@ -14,6 +14,7 @@ from unbroken.client.core.token_store import Lease, StoredSession, TokenStore
 from unbroken.client.credentials import ClientCredentials, PasswordCredentials
 from unbroken.client.discovery import oauth2
 from unbroken.client.port import MfaPrompt
+from unbroken.client.proof_key import ProofKey
 from unbroken.client.session import Session, Status
 from unbroken.client.stores import FileStore, MemoryStore, open_token_store
 from unbroken.errors import (
@@ -64,6 +65,7 @@ __all__ = [
     "NotReplayable",
     "NotSent",
     "PasswordCredentials",
+    "ProofKey",
     "ProtectedResource",
     "RefreshStorm",
     "RefreshWindow",

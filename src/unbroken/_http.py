@@ -38,6 +38,7 @@ __all__ = [
     "NotSent",
     "Origin",
     "ResponseLost",
+    "ResponseTooLong",
     "Send",
     "ascii_and_unicode_forms",
     "is_loopback",
@@ -127,6 +128,10 @@ class ResponseLost(Exception):
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason or message
+
+
+class ResponseTooLong(ResponseLost):
+    """The response has more bytes than are read."""
 
 
 def is_safe_in_header(value: str) -> bool:

@@ -47,6 +47,7 @@ except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]  # require_flock checks for it
 
 __all__ = [
+    "create_private",
     "ensure_private",
     "file_lock",
     "has_flock",
@@ -190,6 +191,23 @@ def replace_private(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(beside)
         raise
+
+
+def create_private(path: Path, data: bytes) -> bool:
+    """Put a file with *data*, for its owner alone, at *path*, in one step. Return False if it exists. Raise OSError."""
+    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp makes it 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(beside, path)
+    except FileExistsError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+    return True
 
 
 def machine_folder(folder: str | None = None) -> str:

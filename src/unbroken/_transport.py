@@ -30,7 +30,16 @@ import urllib.request
 from typing import Any
 
 from unbroken._concurrency import close_copy, register_fork_aware
-from unbroken._http import MAX_BODY_BYTES, HttpRequest, HttpResponse, NotSent, ResponseLost, Send, is_loopback
+from unbroken._http import (
+    MAX_BODY_BYTES,
+    HttpRequest,
+    HttpResponse,
+    NotSent,
+    ResponseLost,
+    ResponseTooLong,
+    Send,
+    is_loopback,
+)
 
 __all__ = ["http_sender"]
 
@@ -42,7 +51,7 @@ def http_sender(
 ) -> Send:
     """Return a function that sends one request within a number of seconds.
 
-    It raises NotSent or ResponseLost, each from its cause. A body above *max_body_bytes* counts as lost; without
+    It raises NotSent or ResponseLost, each from its cause. A body above *max_body_bytes* is ResponseTooLong; without
     *read_body* the body of a response stays unread.
     """
     max_bytes = max_body_bytes if read_body else None
@@ -80,10 +89,14 @@ def _send(request: HttpRequest, deadline: _Deadline, tls: ssl.SSLContext, max_by
         return HttpResponse(response.status, headers, body)
 
 
+class _TooLong(http.client.HTTPException):
+    """A response has more bytes than are read (rule 5)."""
+
+
 def _read(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     body = response.read(max_bytes + 1)
     if len(body) > max_bytes:
-        raise http.client.HTTPException(f"the response is longer than {max_bytes} bytes")
+        raise _TooLong(f"it is longer than {max_bytes} bytes")
     if response.length:  # rule 5: the server announced more bytes than it sent
         raise http.client.IncompleteRead(body)
     return body
@@ -94,6 +107,8 @@ def _failure(request: HttpRequest, deadline: _Deadline, cause: Exception) -> Not
     if not deadline.connected:
         reason = _connect_failure(deadline, cause)
         return NotSent(f"{url} cannot be reached ({reason})", reason)
+    if isinstance(cause, _TooLong):
+        return ResponseTooLong(f"the response from {url} is not read: {cause}", str(cause))
     reason = "timeout" if deadline.expired or isinstance(cause, TimeoutError) else _describe(cause)
     return ResponseLost(f"no response from {url} ({reason})", reason)
 
@@ -278,7 +293,7 @@ class _CountedBytes(io.RawIOBase):
         size: int | None = self._raw.readinto(buffer)
         self._deadline.bytes_left -= size or 0
         if self._deadline.bytes_left < 0:
-            raise http.client.HTTPException("the response is too long")
+            raise _TooLong("it is too long")
         return size
 
     def close(self) -> None:

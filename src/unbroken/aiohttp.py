@@ -8,6 +8,7 @@ http = aiohttp.ClientSession(middlewares=[SessionMiddleware(session)])
 3. What was read of a response, to look for a challenge, is put back: it can be streamed like any other. A challenge is
    read to a bound (client/core/body.py); aiohttp decodes no more of it than is read.
 4. ``middlewares=()`` sends one request without a token.
+5. Tokens that are bound to a key go out with a proof, signed for each try and for each hop.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ except ImportError as error:
 from aiohttp.base_protocol import BaseProtocol
 
 from unbroken.client.core.body import BodyBuffer, Rewind, rewinder
+from unbroken.client.core.proof import PROOF_HEADER, htu_of
 from unbroken.client.core.request_flow import adrive
 from unbroken.client.core.schedule import ActiveTokens
 from unbroken.client.session import Session, require_session
@@ -66,10 +68,18 @@ class SessionMiddleware:
         async def send(tokens: ActiveTokens) -> _Response:
             await request.close()  # the first try may still be sending its body
             request.headers[header] = tokens.header
+            if tokens.ath:
+                request.headers[PROOF_HEADER] = session._proof(tokens, request.method, _htu(request))
             return _Response(await handler(request))
 
         flow = session._request_flow(_rewinder(request.body), _endpoint, request)
         return (await adrive(session, flow, send)).response
+
+
+def _htu(request: ClientRequest | ClientResponse) -> str:
+    """Return the URL of *request*, or that of a response, as its proof names it."""
+    url = request.url
+    return htu_of(f"{url.scheme}://{url.raw_authority}{url.raw_path}")
 
 
 def _endpoint(request: ClientRequest) -> tuple[object, ...]:
@@ -106,6 +116,9 @@ class _Response:
     def headers(self) -> Mapping[str, str]:
         headers = self.response.headers  # several challenges may come in several lines
         return {name.lower(): ", ".join(headers.getall(name)) for name in headers}
+
+    def proof_target(self) -> tuple[str, bool]:
+        return _htu(self.response), True
 
     async def read(self, max_bytes: int) -> bytes | None:
         content = self.response.content

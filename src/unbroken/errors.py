@@ -76,6 +76,8 @@ def _rebuild(kind: type[UnbrokenError], args: tuple[object, ...], state: dict[st
 
 SESSION_OVER_MESSAGES = {
     "not_logged_in": "no one is logged in",
+    "wrong_key": "the session is bound to another key than this client has",
+    "not_bound": "the session is bound to no key, and it must be",
     "logged_out": "the session was logged out",
     "other_login": "another login has replaced this session",
     "expired": "the session has expired",
@@ -95,8 +97,9 @@ class SessionOver(UnbrokenError):
     """The session is definitely over: only a new login helps.
 
     ``reason`` is one of ``not_logged_in``, ``logged_out``, ``other_login``, ``expired``, ``revoked``, ``limit``,
-    ``reuse``, ``invalid_grant``, ``no_refresh_token``, or another word that the server sent; where credentials log in,
-    also ``wrong_credentials``, ``invalid_client``, ``no_credentials``, ``mfa_required``. *why* says more in words.
+    ``reuse``, ``invalid_grant``, ``no_refresh_token``, ``wrong_key``, ``not_bound``, or another word that the server
+    sent; where credentials log in, also ``wrong_credentials``, ``invalid_client``, ``no_credentials``,
+    ``mfa_required``. *why* says more in words.
     """
 
     code = "session_over"
@@ -144,15 +147,17 @@ class TooManyAttempts(TryLater):
 class NotReplayable(UnbrokenError):
     """The server rejected the access token of a request whose body can be sent only once.
 
-    The response of the server was returned. ``refreshed``: the session has newer tokens, so the program can make the
-    request anew.
+    Or it asked for another proof of the client's key. The response of the server was returned. ``refreshed``: the
+    program can make the request anew, because the session has newer tokens, or knows what to prove. *then* is what the
+    message ends with.
     """
 
     code = "not_replayable"
 
-    def __init__(self, why: str, *, refreshed: bool = True) -> None:
+    def __init__(self, why: str, *, refreshed: bool = True, then: str = "") -> None:
         self.refreshed = refreshed
-        then = "the session was refreshed, make it anew" if refreshed else "and the session could not be refreshed now"
+        failed = "and the session could not be refreshed now"
+        then = then or ("the session was refreshed, make it anew" if refreshed else failed)
         super().__init__(f"the request was not sent again: {why}; {then}")
 
 

@@ -10,6 +10,8 @@ http.auth = SessionAuth(session)
 3. What was read of a response, to look for a challenge, is put back: it can be streamed like any other. A challenge is
    read to a bound (client/core/body.py).
 4. ``auth=no_auth`` sends one request without a token.
+5. Tokens that are bound to a key go out with a proof, signed for each try. It follows no redirect: a hop that is
+   refused for want of one is sent again with its own.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from urllib3 import HTTPHeaderDict, HTTPResponse
 from unbroken._http import HttpResponse as ResponseValue
 from unbroken.client.core.body import CODING_HEADERS, BodyBuffer, Rewind, rewinder
 from unbroken.client.core.content_coding import DecodedBody, decode_body
+from unbroken.client.core.proof import PROOF_HEADER, htu_of
 from unbroken.client.core.request_flow import MAX_CHALLENGE_BYTES, drive
 from unbroken.client.core.schedule import ActiveTokens
 from unbroken.client.session import Session, require_session
@@ -78,6 +81,7 @@ class SessionAuth(AuthBase):
             rewind = rewinder(request.body)
             sent = session._authorize(fresh=rewind is None)
             request.headers[session.dialect.header] = sent.header
+            _prove(request, session, sent)
             request.hooks["response"].append(_ResponseHook(session, sent, rewind))
         return request
 
@@ -95,8 +99,11 @@ class _ResponseHook:
         """Return the response that the caller gets. *settings* are those that the request was sent with."""
         request, header = response.request, self._session.dialect.header
         response = self._final_response(response, settings)
-        if header.lower() != "authorization" and response.is_redirect:
-            request.headers.pop(header, None)  # rule 2: requests goes on with a copy of this request
+        if response.is_redirect:  # requests goes on with a copy of this request
+            if header.lower() != "authorization":
+                request.headers.pop(header, None)  # rule 2
+            if self._sent.ath:
+                request.headers.pop(PROOF_HEADER, None)  # rule 5
         return response
 
     def _final_response(self, response: Response, settings: Mapping[str, Any]) -> Response:
@@ -135,6 +142,7 @@ def _send_again(response: Response, session: Session, tokens: ActiveTokens, sett
     response.close()
     request = response.request.copy()
     request.headers[session.dialect.header] = tokens.header
+    _prove(request, session, tokens)
     _take_cookies(response, request)
     began = time.perf_counter()
     second: Response = response.connection.send(request, **settings)
@@ -142,6 +150,12 @@ def _send_again(response: Response, session: Session, tokens: ActiveTokens, sett
     second.history = [*response.history, response]
     second.request = request
     return second
+
+
+def _prove(request: PreparedRequest, session: Session, tokens: ActiveTokens) -> None:
+    """Attach a new proof, if *tokens* are bound to a key (rule 5)."""
+    if tokens.ath:
+        request.headers[PROOF_HEADER] = session._proof(tokens, request.method or "", htu_of(request.url or ""))
 
 
 def _take_cookies(response: Response, request: PreparedRequest) -> None:
@@ -190,6 +204,10 @@ class _Response:
 
     def headers(self) -> Mapping[str, str]:
         return {name.lower(): value for name, value in self.response.headers.items()}
+
+    def proof_target(self) -> tuple[str, bool]:
+        request = self.response.request
+        return htu_of(request.url or ""), PROOF_HEADER in request.headers
 
     def read(self, max_bytes: int) -> bytes | None:
         response = self.response

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 MAX_SECONDS = 1e10  # of a lifetime: three hundred years, which every calendar can hold
 MAX_SEQUENCE_DIGITS = 18
+BOUND_TYPE = "dpop"  # the token_type of RFC 9449 §5, in lower case: types are compared without case (RFC 6749 §5.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Tokens:
     ``received_at`` and ``expires_at`` are seconds since the Unix epoch on the local clock; ``expires_in`` and
     ``refresh_expires_in`` are durations in seconds, None if the server states none. ``refresh_seq`` is the server's
     generation number, None if it has none. ``version`` grows with each change in the store, ``epoch`` with each login
-    and logout. ``idempotent``: the server has confirmed the idempotency key of the refresh that brought them.
+    and logout. ``idempotent``: the server has confirmed the idempotency key of the refresh that brought them. ``jkt``
+    is the thumbprint of the key that they are bound to (RFC 9449); empty if they are bound to none.
     """
 
     access_token: str
@@ -46,6 +48,12 @@ class Tokens:
     version: int = 0
     epoch: int = 0
     idempotent: bool = False
+    jkt: str = ""
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the access token counts only with a proof (RFC 9449 §5): its type is DPoP."""
+        return self.token_type.lower() == BOUND_TYPE
 
     @property
     def expires_at(self) -> float | None:
@@ -66,8 +74,9 @@ class TokenResponse:
 
     ``received_at`` is when it arrived, in seconds since the Unix epoch; None means now. ``unreadable_fields`` names the
     fields that were present but could not be read. ``device_token`` goes along with the next login of this client.
-    ``idempotent``: its response has confirmed the idempotency key of the refresh. ``says_scope``: an empty ``scope``
-    means that there is none (any more), not that the server has left it out.
+    ``idempotent``: its response has confirmed the idempotency key of the refresh. ``jkt``: the thumbprint of the key
+    that its tokens are bound to. ``says_scope``: an empty ``scope`` means that there is none (any more), not that the
+    server has left it out.
     """
 
     access_token: str
@@ -81,7 +90,13 @@ class TokenResponse:
     unreadable_fields: tuple[str, ...] = ()
     device_token: str | None = None
     idempotent: bool = False
+    jkt: str = ""
     says_scope: bool = False
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the access token counts only with a proof (RFC 9449 §5): its type is DPoP."""
+        return self.token_type.lower() == BOUND_TYPE
 
     def __repr__(self) -> str:
         return f"<TokenResponse seq={self.refresh_seq} expires_in={self.expires_in}>"
@@ -206,15 +221,26 @@ def value_at(body: object, path: str) -> object:
 
 def jwt_lifetime(token: str) -> float | None:
     """Return ``exp − iat`` of a JWT in seconds, without verifying it; None if *token* is no JWT, or lacks them."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
+    claims: Any = _jwt_claims(token)
     try:
-        claims: Any = parse_json(_base64.decode(parts[1].rstrip("=")))  # some servers pad
         lifetime = float(claims["exp"]) - float(claims["iat"])
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
     return min(lifetime, MAX_SECONDS) if 0 < lifetime < math.inf else None
+
+
+def jwt_thumbprint(token: str) -> str:
+    """Return the key that a JWT is bound to (``cnf.jkt``, RFC 9449 §6.1), without verifying it; "" if it tells none."""
+    found = value_at(_jwt_claims(token), "cnf.jkt")
+    return found if isinstance(found, str) and is_safe_in_header(found) else ""
+
+
+def _jwt_claims(token: str) -> object:
+    parts = token.split(".")
+    try:
+        return parse_json(_base64.decode(parts[1].rstrip("="))) if len(parts) == 3 else None  # some servers pad
+    except ValueError:
+        return None
 
 
 def _prefix(body: Mapping[str, Any], path: str) -> str:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
 from pathlib import Path
@@ -13,18 +14,19 @@ from pathlib import Path
 from tests.support.npm import node_modules, run
 from unbroken.server.http.static import integrity_of
 
-__all__ = ["BUILT", "DOCS", "SOURCES", "build", "compile_sources", "sources_hash"]
+__all__ = ["BINDINGS", "BUILT", "DOCS", "SOURCES", "build", "compile_sources", "sources_hash"]
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "browser"
 BUILT = ROOT / "src" / "unbroken" / "browser"
 DOCS = ROOT / "docs" / "browser.md"
+BINDINGS = tuple(f"unbroken-{name}.js" for name in ("vue", "react", "query", "angular", "server"))  # that npm gets
 INTEGRITY = re.compile(r"sha384-[A-Za-z0-9+/=]{64}")
 
 
 def sources_hash() -> str:
     """Return the SHA-256 of everything that a build is made of: the sources, the build program and its tools."""
-    files = [*(SOURCES / "src").glob("*.js"), *(SOURCES / "src").glob("*.d.ts"), *SOURCES.glob("build.mjs")]
+    files = [*(SOURCES / "src").rglob("*.js"), *(SOURCES / "src").rglob("*.d.ts"), *SOURCES.glob("build.mjs")]
     digest = hashlib.sha256()
     for file in sorted([*files, SOURCES / "package.json"]):
         digest.update(f"{file.relative_to(SOURCES).as_posix()}\0".encode() + file.read_bytes() + b"\0")
@@ -41,6 +43,8 @@ def build() -> None:
     compile_sources(BUILT)
     value = integrity_of((BUILT / "unbroken.js").read_bytes())
     DOCS.write_text(INTEGRITY.sub(value, DOCS.read_text()))
+    for part in sorted(BUILT.glob("*.js")):
+        print(f"{len(gzip.compress(part.read_bytes(), 9)):6} bytes compressed  {part.name}")  # noqa: T201
 
 
 if __name__ == "__main__":

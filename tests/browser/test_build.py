@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.build import BUILT, DOCS, INTEGRITY, ROOT, SOURCES, compile_sources, sources_hash
+from tests.browser.build import BINDINGS, BUILT, DOCS, INTEGRITY, ROOT, SOURCES, compile_sources, sources_hash
 from tests.support.npm import node_modules
 from unbroken.server.http.static import PARTS, module_integrity, module_source
 
@@ -20,6 +20,7 @@ MAX_COMPRESSED_BYTES = {
     "unbroken-core.js": 6144,
     "unbroken-axios.js": 1024,
     "unbroken-stores.js": 1024,
+    **dict.fromkeys(BINDINGS, 1024),
 }
 MAX_SOURCE_LINES = 200
 TYPES = {
@@ -27,8 +28,16 @@ TYPES = {
     "unbroken-core.js": "core_alone",
     "unbroken-axios.js": "axios",
     "unbroken-stores.js": "stores",
+    **{part: part.replace("unbroken-", "bindings/").replace(".js", "_api") for part in BINDINGS},
 }
-FILES = [part.replace(".js", end) for part in PARTS for end in (".js", ".js.map", ".d.ts")]
+ALL = (*PARTS, *BINDINGS)
+IMPORTS = {
+    "unbroken-vue.js": {"vue"},
+    "unbroken-react.js": {"react"},
+    "unbroken-angular.js": {"@angular/common/http", "@angular/core", "rxjs"},
+}
+SOURCE_FILES = sorted((SOURCES / "src").rglob("*.js"))
+FILES = [part.replace(".js", end) for part in ALL for end in (".js", ".js.map", ".d.ts")]
 
 
 def source_map(part: str = "unbroken.js") -> dict[str, object]:
@@ -38,33 +47,35 @@ def source_map(part: str = "unbroken.js") -> dict[str, object]:
 # ---- without Node.js -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ALL)
 def test_the_build_was_made_of_the_committed_sources(part: str) -> None:
     assert source_map(part)["x_sources"] == sources_hash(), "run scripts/build-browser"
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ALL)
 def test_the_built_module_is_the_one_that_its_source_map_was_made_for(part: str) -> None:
     built = module_source(part).decode()
     assert source_map(part)["x_module"] == hashlib.sha256(built.encode()).hexdigest(), "run scripts/build-browser"
     assert built.endswith(f"\n//# sourceMappingURL={part}.map")
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ALL)
 def test_the_built_types_are_the_sources_types(part: str) -> None:
-    sources = (SOURCES / "src" / f"{TYPES[part]}.d.ts").read_text().replace("./api.d.ts", "./unbroken.js")
-    assert (BUILT / part.replace(".js", ".d.ts")).read_text() == sources
+    sources = (SOURCES / "src" / f"{TYPES[part]}.d.ts").read_text()
+    assert (BUILT / part.replace(".js", ".d.ts")).read_text() == re.sub(
+        r"\.{1,2}/api(\.d\.ts|\.js)", "./unbroken.js", sources
+    )
 
 
 def test_the_source_maps_hold_every_source_as_committed() -> None:
     found = {}
-    for part in PARTS:
+    for part in ALL:
         sources = source_map(part)
         found |= dict(zip(sources["sources"], sources["sourcesContent"], strict=True))
-    assert found == {f"src/{file.name}": file.read_text() for file in (SOURCES / "src").glob("*.js")}
+    assert found == {file.relative_to(SOURCES).as_posix(): file.read_text() for file in SOURCE_FILES}
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ALL)
 def test_each_part_is_small(part: str) -> None:
     assert len(gzip.compress(module_source(part), 9)) <= MAX_COMPRESSED_BYTES[part]
 
@@ -74,11 +85,17 @@ def test_a_part_imports_nothing(part: str) -> None:
     assert not re.search(r"\bimport\b", module_source(part).decode())
 
 
+@pytest.mark.parametrize("part", BINDINGS)
+def test_a_binding_imports_its_framework_and_nothing_else(part: str) -> None:
+    found = re.findall(r"""\b(?:import|from) ?["']([^"']+)["']""", module_source(part).decode())
+    assert set(found) == IMPORTS.get(part, set())
+
+
 def test_the_docs_show_the_integrity_of_the_committed_module() -> None:
     assert INTEGRITY.findall(DOCS.read_text()) == [module_integrity()], "run scripts/build-browser"
 
 
-@pytest.mark.parametrize("file", sorted((SOURCES / "src").glob("*.js")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", SOURCE_FILES, ids=lambda file: file.name)
 def test_a_source_file_is_one_subject_with_its_rules_at_the_top(file: Path) -> None:
     text = file.read_text()
     assert text.startswith("/**\n * "), "it begins with what it is about"
@@ -118,7 +135,7 @@ def test_the_sources_have_strict_types(tmp_path: Path) -> None:
 
 
 USE = """
-import { createSession, UnbrokenError, type Events, type Session } from "unbroken";
+import { createSession, UnbrokenError, type Events, type Session } from "unbroken-session";
 const session: Session = createSession({ storage: "localStorage", window: null, scheme: null });
 const platform: typeof fetch = session.fetch;
 session.on("over", ({ reason, here }) => console.log(reason.length, here === true, platform));
@@ -144,7 +161,7 @@ def test_the_published_types_find_the_mistakes_of_their_users(tmp_path: Path) ->
     use = tmp_path / "use.ts"
     config = {
         "include": [str(use)],
-        "compilerOptions": {"paths": {"unbroken": [str(BUILT / "unbroken.d.ts")]}, "noUnusedLocals": False},
+        "compilerOptions": {"paths": {"unbroken-session": [str(BUILT / "unbroken.d.ts")]}, "noUnusedLocals": False},
     }
     use.write_text(USE)
     done = compiled(tmp_path, **config)

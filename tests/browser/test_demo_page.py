@@ -18,7 +18,8 @@ from tests.browser.demo import ACTION, Demo
 
 
 def test_only_the_naive_client_fails_when_the_access_token_expires(demo: Demo) -> None:
-    demo.page.goto(demo.url + "/demo")  # and who only looks sees it without a click
+    demo.page.goto(demo.url)  # and who only looks sees it without a click
+    assert demo.page.url == demo.url + "/demo"
     demo.page.get_by_text("s the access token expires: watch both").wait_for()
     demo.page.get_by_text("The access token expired.").wait_for(timeout=ACTION)
     said, ours, naive = demo.said, demo.counts("unbroken"), demo.counts("naive")
@@ -88,7 +89,7 @@ def test_a_stolen_refresh_token_is_detected_and_its_session_revoked(demo: Demo) 
     assert demo.state("naive").endswith("Logged in · the thief is still in")
     assert [demo.counts(lane)["logouts"] for lane in ("naive", "unbroken")] == [1, 1]
     assert demo.ended() == ["reuse"]
-    demo.page.get_by_text("reuse: a refresh token came back that had been used before").wait_for()
+    demo.page.get_by_text("theft noticed: a refresh token came back that had been used before").wait_for()
     for lane in ("naive", "unbroken"):  # both users work on
         served = demo.counts(lane)["served"]
         demo.wait_for(lambda lane=lane, served=served: demo.counts(lane)["served"] > served + 2)

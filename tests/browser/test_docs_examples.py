@@ -75,7 +75,7 @@ def test_the_example_for_react_native_keeps_the_session(tmp_path: Path) -> None:
         "const kept = new Map(); module.exports = { getItem: async (key) => kept.get(key) ?? null,"
         " setItem: async (key, text) => void kept.set(key, text), removeItem: async (key) => void kept.delete(key) };"
     )
-    (tmp_path / "node_modules" / "unbroken").symlink_to(BUILT)
+    (tmp_path / "node_modules" / "unbroken-session").symlink_to(BUILT)
     (tmp_path / "use.mjs").write_text(
         NATIVE + "session.importTokens({ access_token: 'a', refresh_token: 'r' });"
         "const again = createSession({ url: 'https://shop.example.com/auth', store });"
@@ -133,7 +133,7 @@ def test_the_import_map_example_loads_the_genuine_module_only(shop, tab, is_genu
             headers={"content-type": "text/javascript", "access-control-allow-origin": "*"},
         ),
     )
-    begin = '<script type="module">import("unbroken").then(({ createSession }) => (window.came = typeof createSession),'
+    begin = '<script type="module">import("unbroken-session").then((it) => (window.came = typeof it.createSession),'
     page.set_content(IMPORT_MAP + begin + '() => (window.came = "refused"));</script>')
     page.wait_for_function("window.came")
     assert page.evaluate("came") == ("function" if is_genuine else "refused")

@@ -1,4 +1,4 @@
-"""The module as users get it, from the server or as a package; and the vectors that it shares with Python."""
+"""The module as users get it from the server; and the vectors that it shares with Python."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from importlib.resources import files
 from pathlib import Path
 
 import httpx2
@@ -16,23 +15,11 @@ from tests.browser.chromium import PAGE
 from tests.browser.tabs import Tab
 from tests.support.npm import node_modules
 from unbroken.server import Cookies
-from unbroken.server.http.static import PARTS, module_source, module_url
+from unbroken.server.http.static import module_source, module_url
 
-FOLDER = Path(str(files("unbroken").joinpath("browser")))
 VECTORS = Path(__file__).parents[1] / "contract" / "frameworks" / "vectors"
 
 # ---- how it is shipped -----------------------------------------------------------------------------------------------
-
-
-def test_the_package_folder_is_a_complete_npm_package(tmp_path) -> None:
-    npm = shutil.which("npm")
-    node_modules(PAGE)  # says how to get npm where it is missing
-    command = [npm, "pack", "--dry-run", "--json", str(FOLDER)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
-    found = json.loads(done.stdout)
-    [packed] = found if isinstance(found, list) else found.values()
-    paths = {"package.json"} | {part.replace(".js", end) for part in PARTS for end in (".js", ".js.map", ".d.ts")}
-    assert {file["path"] for file in packed["files"]} == paths
 
 
 def test_a_page_imports_the_module_from_its_server(shop, tab) -> None:

@@ -1,6 +1,6 @@
 """A process is killed after the server has rotated and before it could store: the next one finishes the refresh.
 
-Nobody waits for the dead: neither on the machine where it died, nor on another one, which knows its lease alone.
+Nobody waits for the dead: neither on the machine where it died, nor on another one, which sees its connection end.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from unbroken.client.stores.sqlite import SqliteStore
 from unbroken.testing import LoopbackServer
 
 SOON_SECONDS, MEDIAN_SECONDS = 3.0, 1.0
+BUSY_MEDIAN_SECONDS = 1.4  # of three, beside other tests; a lease alone takes longer
+SEEN = ("redis", "postgres")
 STORES = ("file", "sqlite", "redis", "postgres")
 
 
@@ -61,7 +63,9 @@ def test_a_refresh_that_a_killed_process_began_is_finished_soon(
 ) -> None:
     if machine == "another machine" and kind == "file":
         return  # its lock is that of one machine
-    kills = 50 if request.config.getoption("--chaos-full") else 1
+    is_seen = machine == "this machine" or kind in SEEN  # SQLite without a lock file has its lease alone
+    is_full = request.config.getoption("--chaos-full")
+    kills = 50 if is_full else 1 if machine == "this machine" else 3
     store, took = open_store(kind), []
     if machine == "another machine":
         store._lease_lock._machine_lock = None
@@ -81,5 +85,5 @@ def test_a_refresh_that_a_killed_process_began_is_finished_soon(
             took.append(time.monotonic() - began)
         assert loopback.alarms() == 0
     assert max(took) < SOON_SECONDS, took
-    if machine == "this machine":  # another one has to wait for the end of the lease
-        assert median(took) < MEDIAN_SECONDS, took
+    if is_seen:
+        assert median(took) < (MEDIAN_SECONDS if is_full or machine == "this machine" else BUSY_MEDIAN_SECONDS), took

@@ -153,6 +153,24 @@ def test_a_port_that_is_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
     assert "Address already in use; name another --port" in done.stderr
 
 
+def test_the_demo_steals_a_bearer_token_that_works_and_a_bound_one_that_does_not(tmp_path: Path) -> None:
+    done = unbroken(tmp_path, "demo", "--theft", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["bearer_worked_for_thief"] >= 4
+    assert (summary["bound_worked_for_thief"], summary["bound_user_goes_on"]) == (0, True)
+    shown = unbroken(tmp_path, "demo", "--theft")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for words in (
+        "the bearer twin",
+        "the bound session",
+        "wrong_key",
+        "401 invalid_token bound",
+        "never worked for him",
+    ):
+        assert words in shown.stdout
+
+
 def test_the_demo_keeps_its_promise(tmp_path: Path) -> None:
     done = unbroken(tmp_path, "demo", "--seconds", "8", "--workers", "20", "--json")
     summary = json.loads(done.stdout)

@@ -31,8 +31,12 @@ def _in_world(name: str, wrong: object) -> Plant:
     return lambda: patch.object(foreign_world, name, wrong)
 
 
+def _in_lease_module(name: str, wrong: object) -> Plant:
+    return lambda: patch.object(lease, name, wrong)
+
+
 def _in_lease(wrong: Callable[[Clocks, Clocks], bool]) -> Plant:
-    return lambda: patch.object(lease, "lasts", wrong)
+    return _in_lease_module("lasts", wrong)
 
 
 def waits_for_no_server(kind: ServerKind, refresh_timeout: float) -> float:
@@ -110,6 +114,14 @@ def compares_the_wall_clock(ends: Clocks, now: Clocks) -> bool:
     return now.wall < ends.wall
 
 
+def ends_with_its_connection(lease_seconds: float) -> float:
+    return 0.0
+
+
+def is_believed_to_the_end(lease_seconds: float) -> float:
+    return lease_seconds
+
+
 LATE = ("late, strict", "late, strict, and not known to be")
 EARLY_SLEEP, RESTORED_SLEEP = ("a sleep before the request",), ("a restored server, a sleep",)
 BACKGROUND = ("a background refresh, strict",)
@@ -151,6 +163,12 @@ FOREIGN_MUTANTS = (
     ),
     Mutant("a lease is not checked before sending", _in_world("LEASES_ARE_CHECKED", False), EARLY_SLEEP),
     Mutant("the heartbeat goes on after a sleep", _in_world("OTHERS_END_A_LEASE", False), EARLY_SLEEP),
+    Mutant("a lease ends with its connection", _in_world("seconds_after_connection", ends_with_its_connection),
+           ("a lost connection",)),
+    Mutant("a lease is believed to its end", _in_lease_module("seconds_after_connection", is_believed_to_the_end),
+           ("a lost connection, a lost beat",)),
+    Mutant("nobody sees that the connection of the dead has ended", _in_world("ENDED_CONNECTIONS_ARE_SEEN", False),
+           ("a death elsewhere, seen",)),
     Mutant("a lease stands still in a sleep", _in_lease(compares_the_monotonic_clock), EARLY_SLEEP),
     Mutant("a lease believes the wall clock", _in_lease(compares_the_wall_clock), ("a clock jump in a sleep",)),
 )  # fmt: skip

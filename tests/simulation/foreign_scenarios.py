@@ -88,7 +88,8 @@ async def comes_back(port: ForeignPort) -> str:
 class ForeignScenario:
     """Programs in a world, with what must hold at each end. ``kind`` is what the dialect says of the server.
 
-    ``sleeps_with_response``: a machine may also sleep while tokens are on their way to it.
+    ``sleeps_with_response``: a machine may also sleep, or miss a heartbeat, while tokens are on their way to it.
+    ``sees_connections``: the store sees when a connection ends; a dead holder of the lock is waited for then.
     """
 
     name: str
@@ -101,6 +102,7 @@ class ForeignScenario:
     sleeps: tuple[str, ...] = ("stopped", "suspended")
     sleeps_with_response: bool = True
     jump_seconds: float = 5.0
+    sees_connections: bool = False
     full: bool = False
     record: StoredSession = first_record()
 
@@ -114,6 +116,7 @@ class ForeignScenario:
             jump_seconds=self.jump_seconds,
             ways_to_sleep=self.sleeps,
             sleeps_with_response=self.sleeps_with_response,
+            sees_connections=self.sees_connections,
         )
 
         def port(who: int, start: float) -> ForeignPort:
@@ -225,6 +228,16 @@ FOREIGN_SCENARIOS = (
                     Budget(seconds=2, sleeps=1), sleeps=("stopped",)),
     ForeignScenario("a lost heartbeat", "strict", "strict", TWO, kept, Budget(seconds=4, beats=3)),
     ForeignScenario("a lost heartbeat, forgiving", "forgiving", "learn", TWO, kept, Budget(seconds=4, beats=3)),
+    ForeignScenario("a death elsewhere, seen", "forgiving", "learn", TWO, finished, Budget(crashes=1),
+                    sees_connections=True),
+    ForeignScenario("a lost connection", "strict", "learn", TWO, kept, Budget(seconds=3, cuts=2),
+                    sees_connections=True),
+    ForeignScenario("a lost connection, a lost beat", "strict", "learn", TWO, kept, Budget(seconds=3, beats=2, cuts=1),
+                    sees_connections=True, sleeps_with_response=False),
+    ForeignScenario("a lost connection, a sleep", "strict", "learn", TWO, kept, Budget(seconds=3, sleeps=1, cuts=1),
+                    sees_connections=True, sleeps_with_response=False),
+    ForeignScenario("a lost connection, a clock jump", "strict", "learn", TWO, kept,
+                    Budget(seconds=2, cuts=1, jumps=1), sees_connections=True),
     ForeignScenario("clock jumps", "strict", "learn", TWO, kept, Budget(seconds=3, jumps=2)),
     ForeignScenario("a long clock jump", "strict", "strict", TWO, kept, Budget(seconds=1, jumps=1), jump_seconds=9e3),
     ForeignScenario("a clock jump in a sleep", "strict", "learn", TWO, kept, Budget(seconds=3, sleeps=1, jumps=1),
@@ -250,6 +263,8 @@ FOREIGN_SCENARIOS = (
                     sleeps=("stopped",), sleeps_with_response=False, full=True),
     ForeignScenario("a sleep, a lost beat, a death", "forgiving", "learn", TWO, kept,
                     Budget(seconds=3, sleeps=1, beats=2, crashes=1), full=True),
+    ForeignScenario("a death elsewhere, all lost", "forgiving", "learn", (*TWO, client(1)), finished,
+                    Budget(crashes=1, cuts=1, seconds=2, beats=1), sees_connections=True, full=True),
     ForeignScenario("a restored server, a long sleep", "idempotent", "idempotent", TWO, kept,
                     Budget(restores=1, seconds=6, sleeps=1), full=True),
 )  # fmt: skip

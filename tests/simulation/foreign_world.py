@@ -3,6 +3,9 @@
 The programs run the shipped rules, the lease the shipped comparison of clocks. Each program is a machine of its own,
 unless all of them share one lock file. A second is the unit of time: a lease lasts two, and is extended in each, unless
 its holder sleeps. The server responds late: whatever happens meanwhile happens before the response is read.
+
+Where the store sees connections, whoever waits for the lock finds out that its holder's has ended: because the holder
+is dead, or only the connection. Who waits looks several times a second.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from unbroken.client.core import refresh_rules as rules
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome, ServerKind
 from unbroken.client.core.token_store import StoredSession
 from unbroken.client.stores import lease
-from unbroken.client.stores.lease import Clocks
+from unbroken.client.stores.lease import Clocks, seconds_after_connection
 from unbroken.tokens import TokenResponse, Tokens
 
 START = 10_000.0
@@ -25,6 +28,7 @@ LEASE_SECONDS, GRACE_SECONDS, LATE_SECONDS, REFRESH_TIMEOUT_SECONDS = 2.0, 10.0,
 LEASES_ARE_CHECKED = True  # before each request
 OTHERS_END_A_LEASE = True  # a lease that another holder has had is not extended
 LATE_RESPONSES_COUNT = True  # also without the lock
+ENDED_CONNECTIONS_ARE_SEEN = True
 
 # ``refusing`` rejects a used token, and nothing more. The last two give no refresh token, and take credentials or not.
 Nature = Literal["idempotent", "forgiving", "strict", "refusing", "credentials", "wrong credentials"]
@@ -80,6 +84,7 @@ class Budget(NamedTuple):
     lost: int = 0  # a connection breaks, before the request arrives or after
     crashes: int = 0
     restores: int = 0  # the server counts from an older number
+    cuts: int = 0  # the holder loses its connection to the store, and makes another one for its next heartbeat
 
 
 class Machine(NamedTuple):
@@ -90,6 +95,7 @@ class Machine(NamedTuple):
     ends: Clocks | None = None  # of its lease; None: it does not hold the lock
     lost: bool = False
     unsaved: int | None = None  # the serial of tokens that were issued to it, and that it has not stored
+    dead: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,8 @@ class ForeignWorld:
     ahead: float = 0.0  # of the wall clock, of all machines
     holder: int | None = None
     held_until: float = 0.0
+    sees_connections: bool = False
+    is_connected: bool = True  # the holder, as far as the store sees it
     lost_for_good: bool = False  # tokens that were issued have died with their process or their connection
     numbered_afresh: bool = False
     problem: str = ""
@@ -128,7 +136,8 @@ class ForeignWorld:
         if self.holder in (None, who) or (not self.one_machine and self.clock >= self.held_until):
             machine = self.machines[who]._replace(ends=self._lease_ends(who), lost=False)
             held_until = self.clock + LEASE_SECONDS
-            yield "takes the lock", replace(self._with(who, machine), holder=who, held_until=held_until), None
+            after = replace(self._with(who, machine), holder=who, held_until=held_until, is_connected=True)
+            yield "takes the lock", after, None
 
     def _do_release(self, who: int) -> Iterable[tuple[str, ForeignWorld, Any]]:
         after = self._with(who, self.machines[who]._replace(ends=None, lost=False))
@@ -138,14 +147,19 @@ class ForeignWorld:
         return Clocks(self.clock - self.machines[who].lag, self.clock + self.ahead)
 
     def _lease_ends(self, who: int) -> Clocks:
-        return self._clocks(who).plus(LEASE_SECONDS)
+        return self._clocks(who).plus(lease.seconds_after_connection(LEASE_SECONDS))
 
     def _extended(self, who: int) -> tuple[ForeignWorld, bool]:
         machine = self.machines[who]
         if machine.lost or (self.holder != who and OTHERS_END_A_LEASE):
             return self._with(who, machine._replace(lost=True)), False
         after = self._with(who, machine._replace(ends=self._lease_ends(who)))
-        return replace(after, holder=who, held_until=self.clock + LEASE_SECONDS), True
+        return replace(after, holder=who, held_until=self.clock + LEASE_SECONDS, is_connected=True), True
+
+    def _cut_lease(self) -> ForeignWorld:
+        """What somebody who waits does, when the connection of the holder has ended."""
+        ends = self.clock + seconds_after_connection(LEASE_SECONDS)
+        return replace(self, held_until=min(self.held_until, ends)) if ENDED_CONNECTIONS_ARE_SEEN else self
 
     def _is_held(self, who: int) -> tuple[ForeignWorld, bool]:
         machine = self.machines[who]
@@ -211,9 +225,10 @@ class ForeignWorld:
     def happenings(self, doing: list[Op | None]) -> Iterable[tuple[str, ForeignWorld]]:
         if not any(doing):
             return
+        yield from self._connections(doing)
         if self.budget.seconds:
             yield "a second passes", self._spend("seconds")._second(beats=True)
-            if self.budget.beats:
+            if self.budget.beats and all(map(self._may_sleep, self.machines)):
                 yield "a second passes without a beat", self._spend("seconds")._spend("beats")._second(beats=False)
         for who, machine in enumerate(self.machines):
             if doing[who] is not None and machine.asleep:
@@ -227,13 +242,31 @@ class ForeignWorld:
             restored = self.server._replace(current=None, previous=None, number=2)
             yield "the server is restored", replace(self._spend("restores"), server=restored, numbered_afresh=True)
 
+    def _connections(self, doing: list[Op | None]) -> Iterable[tuple[str, ForeignWorld]]:
+        if not self.sees_connections or self.holder is None:
+            return
+        is_dead = self.machines[self.holder].dead
+        if self.is_connected and self.budget.cuts:
+            yield f"{self.holder} loses its connection", replace(self._spend("cuts"), is_connected=False)
+        waits = [op == ("lock",) and not one.asleep for op, one in zip(doing, self.machines, strict=True)]
+        if self.is_connected or not any(waits):
+            return
+        if self._cut_lease() != self:
+            yield "who waits sees that the connection has ended", self._cut_lease()
+        if is_dead and self.clock < self.held_until:
+            after = self._cut_lease()._second(beats=True)
+            problem = "somebody waits for the dead" if after.clock < after.held_until else self.problem
+            yield "a second passes for who waits", replace(after, problem=problem)
+
     def _may_sleep(self, machine: Machine) -> bool:
         return self.sleeps_with_response or machine.unsaved is None
 
     def crashed(self, who: int) -> ForeignWorld | None:
         if not self.budget.crashes:
             return None
-        after = self._spend("crashes")._lose(self.machines[who].unsaved)._with(who, Machine())
+        after = self._spend("crashes")._lose(self.machines[who].unsaved)._with(who, Machine(dead=True))
+        if self.sees_connections and self.holder == who:
+            return replace(after, is_connected=False)
         return replace(after, holder=None if self.holder == who else self.holder)
 
     def _second(self, *, beats: bool) -> ForeignWorld:

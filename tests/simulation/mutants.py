@@ -37,7 +37,7 @@ def _in_server(name: str, wrong: Callable[..., Any]) -> Callable[[], contextlib.
     return lambda: patch.object(rotation, name, wrong)
 
 
-def _in_client(name: str, wrong: Callable[..., Any]) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+def _in_client(name: str, wrong: Any) -> Callable[[], contextlib.AbstractContextManager[Any]]:
     return lambda: patch.object(rules, name, wrong)
 
 
@@ -290,6 +290,10 @@ async def never_releases(port: Port, seen: Tokens, *, needed: bool = True) -> To
     return await rules._save_response(port, record, seen, sent.outcome, sent.tries)
 
 
+async def takes_back_what_others_began(port: Port, record: StoredSession, may_have_arrived: bool) -> None:
+    await rules._mark_as_not_begun(port, record)
+
+
 LOSSES, CRASHES = "two, losses", "two, crashes and losses"
 DOUBTS = "a logout, saves in doubt"
 ELSEWHERE, CONSTANT = "a thief elsewhere, within the grace", "a thief at home, with a constant key"
@@ -299,6 +303,10 @@ KEYLESS, OTHER_KEY, COPIES = (
     "a bound session, a thief without the key",
     "a bound session, a thief with a key of his own, a restore",
     "a bound session, an attacker who copies requests",
+)
+LACKS_KEY = (
+    "a bound session, a process with another key on the same store",
+    "a bound session, a process with another key and a crash",
 )
 THIEF, THIEF_2 = "a thief with the idempotency key", "a thief with his own"
 
@@ -328,6 +336,15 @@ MUTANTS = (
     Mutant("healing needs no key", _in_server("present", heals_without_a_key), (OTHER_KEY,)),
     Mutant("used tokens need no key", _in_server("present", only_a_rotation_needs_the_key), (KEYLESS,)),
     Mutant("a proof is good twice", _in_world("PROOFS_ARE_SPENT", False), (COPIES,)),
+    Mutant(
+        "a nonce is answered without the lock",
+        _in_world("REPETITIONS_ARE_CHECKED", False),
+        ("a bound session, nonces and a lost lease",),
+    ),
+    Mutant("another key ends the session", _in_client("WRONG_KEY", ""), LACKS_KEY[:1]),
+    Mutant(
+        "another key forgets what was begun", _in_client("_leave_to_others", takes_back_what_others_began), LACKS_KEY
+    ),
     Mutant("no second look under the lock", _in_client("refresh", no_second_look), ("two at once",)),
     Mutant("the look is taken before the lock", _in_client("refresh", looks_before_the_lock), ("two at once",)),
     Mutant("the idempotency key is not stored", _in_client("_start_refresh", stores_no_attempt), (CRASHES,)),

@@ -272,6 +272,16 @@ def worth_nothing(world: World, steps: list[Step]) -> Iterable[str]:
         yield "a thief without the key has ended the session"
 
 
+def undisturbed(world: World, steps: list[Step]) -> Iterable[str]:
+    """The last program has another key: it is told so, and the others, who have the right one, go on."""
+    *others, lacks_key = steps
+    yield from same_result(world, others)
+    if world.record.tokens is None or world.rows[0].revoked_at is not None:
+        yield "a process with another key has ended the session"
+    if _told(lacks_key) not in ("wrong_key", "TryLater", "") or _was_granted(lacks_key):
+        yield f"a process with another key was told {_told(lacks_key)}"
+
+
 def _was_granted(step: Step) -> bool:
     return any(isinstance(response, TokenResponse) for _, response in step.responses)
 
@@ -434,6 +444,27 @@ SCENARIOS = (
         Budget(copied=2, ticks=1),
         coordinated=False,
         keys=(USERS_KEY,),
+    ),
+    Scenario(
+        "a bound session, nonces and a lost lease",
+        (parked, parked_twice),
+        honest,
+        Budget(leases=1, nonces=2),
+        keys=(USERS_KEY, USERS_KEY),
+    ),
+    Scenario(
+        "a bound session, a process with another key on the same store",
+        (parked_twice, parked),
+        undisturbed,
+        Budget(lost=2, ticks=1),
+        keys=(USERS_KEY, THIEFS_KEY),
+    ),
+    Scenario(
+        "a bound session, a process with another key and a crash",
+        (parked, parked, parked),
+        undisturbed,
+        Budget(crashes=1, lost=1),
+        keys=(USERS_KEY, USERS_KEY, THIEFS_KEY),
     ),
     Scenario(
         "a bound session, a thief with the key",

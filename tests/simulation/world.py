@@ -22,7 +22,9 @@ START = 1000.0
 POLICY = Policy(access_ttl=60.0, refresh_ttl=1e6, max_age=1e7, grace=10.0)
 LONG = 3600.0  # what a tick adds: longer than the grace and than an access token lives
 
+NONCE_REQUIRED = Indeterminate("use_dpop_nonce")
 LEASES_ARE_CHECKED = True  # what the port promises: a refresh is sent only while the lock is certainly held
+REPETITIONS_ARE_CHECKED = True  # and sent again for a nonce only while it is
 PROOFS_ARE_SPENT = True  # what the server promises: a proof of possession is good once (``proofs/replays.py``)
 
 
@@ -37,6 +39,7 @@ class Budget(NamedTuple):
     set_backs: int = 0  # the clients' store is restored to an earlier record
     ticks: int = 0
     doubts: int = 0  # a save happens, and its response says that it did not
+    nonces: int = 0  # the server wants a nonce in the proof, and carries nothing out
     copied: int = 0  # an attacker copies a whole request, with its proof, or takes it away
 
 
@@ -118,6 +121,8 @@ class World:
         if attempt is not None and self.holder != who and LEASES_ARE_CHECKED:
             yield "does not send: the lock is lost", self, Indeterminate("the lock was lost", may_retry=False)
             return
+        if self.budget.nonces:
+            yield "is asked for a nonce", self._spend("nonces"), NONCE_REQUIRED
         yield from self._do_send_refresh(who, tokens, attempt)
 
     def _do_send_refresh(
@@ -295,6 +300,9 @@ class Port(Base):
     async def send_refresh(self, tokens: Tokens, attempt: str | None) -> RefreshOutcome:
         response = await ask("refresh", tokens, attempt)
         await ask("arrive")
+        if response == NONCE_REQUIRED:  # the port sends it again, with another proof
+            response = await ask("refresh" if REPETITIONS_ARE_CHECKED else "send_refresh", tokens, attempt)
+            await ask("arrive")
         return response
 
     def can_refresh(self, tokens: Tokens) -> bool:

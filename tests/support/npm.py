@@ -1,13 +1,13 @@
 """Packages from npm, for the programs and pages of tests.
 
 1. They are installed once a version of their ``package.json``, outside the repository. Of several processes that
-   install the same at once, one wins.
+   need the same at once, one installs it, and the others wait.
 2. Without Node.js or npm a test fails in CI, and is skipped elsewhere; the reason says how to get it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -30,8 +30,14 @@ def node_modules(folder: Path, finish: Callable[[Path], object] = lambda made: N
     place = Path(lasting_folder()) / f"unbroken-npm-{os.getuid()}-{hashlib.sha256(wanted).hexdigest()[:16]}"
     if shutil.which("npm") is None or shutil.which("node") is None:
         unavailable("Node.js with npm", "install version 20 or newer, from nodejs.org or the system")
-    if place.exists():
-        return place / "node_modules"
+    with open(f"{place}.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # rule 1
+        if not place.exists():
+            _install(folder, wanted, place, finish)
+    return place / "node_modules"
+
+
+def _install(folder: Path, wanted: bytes, place: Path, finish: Callable[[Path], object]) -> None:
     with tempfile.TemporaryDirectory(dir=lasting_folder()) as workshop:
         made = Path(workshop) / "made"
         made.mkdir()
@@ -41,13 +47,11 @@ def node_modules(folder: Path, finish: Callable[[Path], object] = lambda made: N
         except RuntimeError as error:
             unavailable(f"a package of {folder / 'package.json'}", str(error))
         finish(made)
-        with contextlib.suppress(OSError):  # another process was faster
-            made.rename(place)
-    return place / "node_modules"
+        made.rename(place)
 
 
 def run(folder: Path, *command: str) -> None:
     """Runs *command* in *folder*. Raises RuntimeError with what it said if it fails."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[:2])} failed:\n{done.stderr[-2000:]}")

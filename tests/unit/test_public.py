@@ -22,12 +22,11 @@ from tests.support.paths import ROOT
 NAMES = {
     "unbroken": """
         AuthorizationServer BadResponse ClientCredentials ClientEvent Clock ConfigurationError DeviceCode Dialect
-        FileStore GrantRejected
-        HttpRequest HttpResponse Indeterminate InvalidGrant InvalidRequest InvalidScope InvalidToken Lease Leeway
-        LoginEndpoints LoginRefused MemoryStore MfaChallenge MfaPrompt NotReplayable
-        NotSent PasswordCredentials ProtectedResource RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost
-        ResponseMatch Send
-        Session SessionOver Status StoreBusy StoreUnavailable StoredSession TokenFields TokenResponse TokenStore Tokens
+        FileStore GrantRejected HttpRequest HttpResponse Indeterminate InvalidGrant InvalidRequest InvalidScope
+        InvalidToken Lease Leeway LoginEndpoints LoginRefused MemoryStore MfaChallenge MfaPrompt NotReplayable NotSent
+        PasswordCredentials ProofKey ProtectedResource RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost
+        ResponseMatch Send Session
+        SessionOver Status StoreBusy StoreUnavailable StoredSession TokenFields TokenResponse TokenStore Tokens
         TooManyAttempts TryLater UnbrokenError oauth2 open_token_store unbroken_server
     """,
     "unbroken.errors": """

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.unit.test_public import NAMES
 from unbroken import FileStore, MemoryStore, Session, oauth2
@@ -67,6 +68,7 @@ GOOD: dict[str, Any] = {
     "prefix": "/auth", "server_url": "https://example.org", "client_metadata": Path(), "auth": Path(),
     "logger": "x", "tokens": {"access_token": "a"}, "account_burst": 5, "path": "x",
     "proof": RequestProof("p", "GET", "/"), "scopes": ["read"],
+    "method": "GET", "private_key": Ed25519PrivateKey.generate(),
 }  # fmt: skip
 
 

@@ -136,6 +136,40 @@ export const contenders = {
     return async (query) => (await mine.get("/api" + query)).status;
   },
 
+  async ofetch(granted, first) {
+    const { ofetch } = await import("ofetch");
+    if (first) save(granted);
+    let refreshing;
+    const ask = () => ofetch("/token", { method: "POST", body: form(saved().refresh_token) });
+    const refresh = () => (refreshing ??= ask().then((granted) => save(granted)).finally(() => (refreshing = undefined)));
+    const mine = ofetch.create({
+      retry: 1,
+      retryStatusCodes: [401],
+      onRequest: ({ options }) => options.headers.set("Authorization", `Bearer ${saved().access_token}`),
+      onResponseError: async ({ response }) => {
+        if (response.status === 401) await refresh();
+      },
+    });
+    return async (query) => (await mine.raw("/api" + query)).status;
+  },
+
+  async oidc_client(granted, first) {
+    const { User, UserManager, WebStorageStateStore } = await import("oidc-client-ts");
+    const authority = location.origin;
+    const metadata = { issuer: authority, token_endpoint: `${authority}/token`, authorization_endpoint: `${authority}/login` };
+    const userStore = new WebStorageStateStore({ store: localStorage });
+    const client = { client_id: "page", redirect_uri: authority, scope: "", automaticSilentRenew: false };
+    const manager = new UserManager({ authority, metadata, userStore, ...client });
+    const expires_at = Math.floor(Date.now() / 1000) + granted.expires_in;
+    if (first) await manager.storeUser(new User({ ...granted, expires_at, profile: { sub: "ada" } }));
+    const ask = async (query, { access_token }) =>
+      (await fetch("/api" + query, { headers: { Authorization: `Bearer ${access_token}` } })).status;
+    return async (query) => {
+      const status = await ask(query, await manager.getUser());
+      return status === 401 ? ask(query, await manager.signinSilent()) : status;
+    };
+  },
+
   async oauth2_client(granted, first) {
     const { OAuth2Client, OAuth2Fetch } = await import("@badgateway/oauth2-client");
     const { access_token: accessToken, refresh_token: refreshToken, expires_in: lifetime } = granted;

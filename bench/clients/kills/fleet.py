@@ -44,6 +44,7 @@ from unbroken.client.stores import open_token_store
 
 LIFETIME = 3.0  # seconds
 PAUSE = 1.0  # seconds between two requests of a member, on average
+NOTICE_SECONDS = LIFETIME + 3 * PAUSE  # two of the longest pauses: every fifth request has no token of the login
 KILL_EVERY = 2.0  # seconds
 AIMED = 4  # every so many kills is aimed at a process that holds a lock
 QUIET = 1 / 3  # of the time
@@ -245,6 +246,7 @@ class Fleet:
     kills: list[Kill] = field(default_factory=list)
     began: float = 0.0
     first_kill: float = 0.0
+    _looks_again: float = 0.0
 
     def start(self, plan: Plan, number: int, where: list[Host], locations: dict[str, str], fixed: str) -> None:
         """Start the members of a group: on all hosts, or on one if its tokens are in a file."""
@@ -280,6 +282,11 @@ class Fleet:
     def is_aimed(self, number: int) -> bool:
         return number % self.aimed == self.aimed - 1
 
+    def _replace_lost_at_times(self) -> None:
+        if time.monotonic() >= self._looks_again:
+            self._replace_lost()
+            self._looks_again = time.monotonic() + 0.1
+
     def _replace_lost(self) -> None:
         for group in self.groups:
             if group.is_lost():
@@ -293,6 +300,7 @@ class Fleet:
                 victim = random.choice(holders)
                 time.sleep(random.uniform(0.0, 0.1))  # a refresh takes a little longer
                 break
+            self._replace_lost_at_times()
             time.sleep(0.002)
         held = any(map(victim.runs, lock_holders()))
         victim.kill()
@@ -430,9 +438,9 @@ def _is_of_loss(member: Member, line: Line) -> bool:
     """Whether a request failed because its login was lost without anybody's fault (rule 4)."""
     if not (line.outcome.startswith("SessionOver") or line.what == "cli"):
         return False
-    began, notices = line.at - line.seconds, LIFETIME + 2 * PAUSE
+    began = line.at - line.seconds
     losses = [loss for loss in member.group.losses if loss.unavoidable]
-    return any(loss.at - 1.0 <= line.at and began <= loss.until + notices for loss in losses)
+    return any(loss.at - 1.0 <= line.at and began <= loss.until + NOTICE_SECONDS for loss in losses)
 
 
 def _times(lines: list[Line], what: str, before: float = float("inf"), after: float = 0.0) -> list[float]:

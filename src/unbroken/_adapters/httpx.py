@@ -8,7 +8,10 @@
 4. What was read of a response, to look for a challenge, is put back. A challenge is read to a bound (body.py).
 5. ``auth=None`` on a request sends it without a token; with a ``SessionTransport``:
    ``extensions={"unbroken.skip": True}``.
-6. A forked child drops the transport that ``TransportFlow`` has made, with the parent's connections. Those of a
+6. Tokens that are bound to a key go out with a proof, signed for each try. ``AuthFlow`` does not see the hops of a
+   redirect: the proof is taken from the request once it was sent, so that it follows to no other place, and a hop that
+   is refused for want of one is sent again with its own.
+7. A forked child drops the transport that ``TransportFlow`` has made, with the parent's connections. Those of a
    transport or a client of the user's are the user's affair.
 """
 
@@ -24,6 +27,7 @@ from unbroken._arguments import checked_class
 from unbroken._concurrency import register_fork_aware
 from unbroken.client.core.body import CODING_HEADERS, BodyBuffer, ReplayedStream, Rewind, rewinder
 from unbroken.client.core.content_coding import DecodedBody, decode_body
+from unbroken.client.core.proof import PROOF_HEADER
 from unbroken.client.core.request_flow import NOT_OUR_RESPONSE, SendWith, adrive, aperform, drive, perform
 from unbroken.client.core.schedule import ActiveTokens
 from unbroken.client.session import Session, require_session
@@ -31,8 +35,10 @@ from unbroken.errors import ConfigurationError, NotReplayable
 
 __all__ = ["AuthFlow", "TransportFlow", "why_not_replayed"]
 
-# Keys of a request's extensions: the header value that we have set; the user's wish for no token.
-SENT, SKIP = "unbroken.sent", "unbroken.skip"
+# Keys of a request's extensions: the header value that we have set; the user's wish for no token; the id
+# of the request that was proven, which a redirect passes on to its hops.
+SENT, SKIP, PROVEN = "unbroken.sent", "unbroken.skip", "unbroken.proven"
+SENT_EVENT = "receive_response_headers.complete"  # of the extension "trace": by then the request was sent
 ERROR = "unbroken.error"  # key of a response's extensions: why the request was not sent again
 NOTHING_TO_REWIND = rewinder(b"")
 
@@ -77,6 +83,9 @@ class AuthFlow:
             effect = next(flow)
             while True:
                 if type(effect) is SendWith:
+                    if effect.tokens.ath:
+                        _prove(request, session, effect.tokens)
+                        _forget_once_sent(request)  # rule 6
                     response = yield _attach(request, session, effect.tokens)
                     request = response.request  # rule 3
                     effect = flow.send(_status(response, session, effect.tokens))
@@ -97,6 +106,9 @@ class AuthFlow:
             effect = next(flow)
             while True:
                 if type(effect) is SendWith:
+                    if effect.tokens.ath:
+                        _prove(request, session, effect.tokens)
+                        _aforget_once_sent(request)  # rule 6
                     response = yield _attach(request, session, effect.tokens)
                     request = response.request  # rule 3
                     effect = flow.send(_status(response, session, effect.tokens))
@@ -137,7 +149,9 @@ class TransportFlow:
             return transport.handle_request(request)
 
         def send(tokens: ActiveTokens) -> _Response:
-            return _Response(transport.handle_request(_attach(request, session, tokens)), self._library)
+            if tokens.ath:
+                _prove(request, session, tokens)
+            return _Response(transport.handle_request(_attach(request, session, tokens)), self._library, request)
 
         flow = session._request_flow(_rewinder(request.stream), _endpoint, request)
         return drive(session, flow, send).response
@@ -151,8 +165,10 @@ class TransportFlow:
             return await transport.handle_async_request(request)
 
         async def send(tokens: ActiveTokens) -> _AsyncResponse:
+            if tokens.ath:
+                _prove(request, session, tokens)
             response = await transport.handle_async_request(_attach(request, session, tokens))
-            return _AsyncResponse(response, self._library)
+            return _AsyncResponse(response, self._library, request)
 
         flow = session._request_flow(_rewinder(request.stream), _endpoint, request)
         return (await adrive(session, flow, send)).response
@@ -199,11 +215,50 @@ def _attach(request: Any, session: Session, tokens: ActiveTokens) -> Any:
 
 
 def _detach(request: Any, session: Session) -> Any:
-    """Remove the token that the hop before this one carried."""
+    """Remove the token that the hop before this one carried, and its proof."""
     sent = request.extensions.get(SENT)
     if sent is not None and request.headers.get(session.dialect.header) == sent:
         del request.headers[session.dialect.header]
+    if PROVEN in request.extensions:
+        request.headers.pop(PROOF_HEADER, None)
     return request
+
+
+def _prove(request: Any, session: Session, tokens: ActiveTokens) -> None:
+    """Attach a new proof for one try (rule 6)."""
+    request.headers[PROOF_HEADER] = session._proof(tokens, request.method, _htu(request))
+    request.extensions[PROVEN] = id(request)
+
+
+def _htu(request: Any) -> str:
+    """Return the URL of *request* as its proof names it."""
+    url = request.url
+    path = url.raw_path.partition(b"?")[0].decode("ascii")
+    return f"{url.scheme}://{url.netloc.decode('ascii')}{path or '/'}"
+
+
+def _forget_once_sent(request: Any) -> None:
+    """Take the proof from *request* when it was sent: a redirect copies its headers."""
+    told = request.extensions.get("trace")
+
+    def trace(name: str, info: Any) -> Any:
+        if name.endswith(SENT_EVENT):
+            request.headers.pop(PROOF_HEADER, None)
+        return told(name, info) if told else None
+
+    request.extensions = {**request.extensions, "trace": trace}
+
+
+def _aforget_once_sent(request: Any) -> None:
+    """The same for ``AsyncClient``, whose trace is an async function."""
+    told = request.extensions.get("trace")
+
+    async def trace(name: str, info: Any) -> Any:
+        if name.endswith(SENT_EVENT):
+            request.headers.pop(PROOF_HEADER, None)
+        return await told(name, info) if told else None
+
+    request.extensions = {**request.extensions, "trace": trace}
 
 
 def _endpoint(request: Any) -> tuple[object, ...]:
@@ -243,8 +298,8 @@ def _status(response: Any, session: Session, sent: ActiveTokens) -> int:
 class _Response:
     """The ``ResponsePort`` of a response of ``Client``, or of a transport below it."""
 
-    def __init__(self, response: Any, library: Any) -> None:
-        self.response, self._library = response, library
+    def __init__(self, response: Any, library: Any, request: Any = None) -> None:
+        self.response, self._library, self._request = response, library, request
 
     @property
     def status(self) -> int:
@@ -253,6 +308,10 @@ class _Response:
 
     def headers(self) -> Mapping[str, str]:
         return {name.lower(): value for name, value in self.response.headers.items()}
+
+    def proof_target(self) -> tuple[str, bool]:
+        request = self._request or self.response.request  # below the client a response has none yet
+        return _htu(request), request.extensions.get(PROVEN) == id(request)
 
     def read(self, max_bytes: int) -> Any:
         if self.response.is_stream_consumed:  # a hook of the user's has read it

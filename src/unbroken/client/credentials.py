@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from unbroken._arguments import checked_class
 from unbroken._http import HttpRequest, HttpResponse, NotSent, ResponseLost
 from unbroken.client.core.dialect import Dialect, MfaChallenge, _oauth_error
+from unbroken.client.core.proof import PROOF_ERRORS
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome
 from unbroken.client.core.token_request import read_token_response, token_request
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, LoginRefused, TryLater
@@ -141,6 +142,8 @@ def _read(attempt: Attempt, dialect: Dialect, response: HttpResponse) -> Refresh
     except BadResponse as error:
         return Indeterminate(str(error), cause=error, may_retry=False)
     except ConfigurationError as error:  # the server does not know this client, or its secret
+        if _oauth_error(response) in PROOF_ERRORS:
+            return Indeterminate(str(error), cause=error, may_retry=False)
         return GrantRejected(_oauth_error(response) or "invalid_client", str(error))
     except InvalidRequest as error:  # perhaps not even the server's response
         return Indeterminate(str(error), may_retry=False)

@@ -18,6 +18,7 @@ from unbroken._http import (
     HttpResponse,
     NotSent,
     ResponseLost,
+    ResponseTooLong,
     Send,
     is_loopback,
     is_secure,
@@ -196,6 +197,8 @@ class _Discovery:
     def _send(self, request: HttpRequest) -> HttpResponse:
         try:
             return self._sender()(request, self._seconds)
+        except ResponseTooLong as error:
+            raise BadResponse(str(error)) from error
         except (NotSent, ResponseLost) as error:
             raise TryLater(str(error)) from error
 

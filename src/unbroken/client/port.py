@@ -5,11 +5,13 @@
    next begins.
 3. Tokens that were granted but could not be stored are known to all copies, by their idempotency key: the next refresh
    stores them, instead of asking a server that may not respond twice.
-4. A refresh is sent only while the lock is certainly held.
-5. Without a refresh token, a refresh is a login with the credentials that the user has chosen (``credentials.py``).
-   Such a login may be repeated: it uses nothing up.
-6. A server that knows no idempotency keys has longer for its response than a request waits: the thread of the refresh
+4. A refresh is sent, and sent again with another proof, only while the lock is certainly held.
+5. A server that knows no idempotency keys has longer for its response than a request waits: the thread of the refresh
    waits on, and holds the lock meanwhile. Connecting has the same limit at every server.
+6. A session with a key sends a proof with each request of its own (``prover.py``), but for the one that asks for a
+   device code, which is no token request (RFC 9449 §5).
+7. Without a refresh token, a refresh is a login with the credentials that the user has chosen (``credentials.py``).
+   Such a login may be repeated: it uses nothing up.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from unbroken.client.core.refresh_rules import (
 )
 from unbroken.client.core.token_store import PERMANENT_LEASE, Lease, StoredSession, TokenStore
 from unbroken.client.credentials import Credentials, use_credentials
+from unbroken.client.prover import Prover
 from unbroken.errors import BadResponse, ConfigurationError, LoginRefused, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
@@ -65,9 +68,11 @@ class BlockingPort:
         *,
         refresh_timeout: float,
         lock_timeout: float,
+        prover: Prover | None = None,
         credentials: Credentials | None = None,
     ) -> None:
-        self._store, self._dialect, self._send, self._clock = store, dialect, send, clock
+        self._store, self._dialect, self._clock, self._prover = store, dialect, clock, prover
+        self._send_once = send
         self._refresh_timeout, self._lock_timeout = refresh_timeout, lock_timeout
         self._unsaved: dict[str, TokenResponse] = {}  # by idempotency key; shared by all copies (rule 3)
         self._lease: Lease = PERMANENT_LEASE
@@ -94,7 +99,7 @@ class BlockingPort:
         return bool(tokens.refresh_token) or self.has_credentials
 
     def server_kind(self, tokens: Tokens) -> ServerKind:
-        return self._dialect.server_kind(tokens) if tokens.refresh_token else "idempotent"  # rule 5
+        return self._dialect.server_kind(tokens) if tokens.refresh_token else "idempotent"  # rule 7
 
     def lock_holder(self) -> str:
         name = getattr(self._lease, "holder", None)
@@ -114,8 +119,16 @@ class BlockingPort:
             return unsaved  # rule 3
         if not self._lease.is_held():  # rule 4
             return Indeterminate("the lock of the store was lost before the refresh was sent", may_retry=False)
-        if not tokens.refresh_token:
-            return self._by_credentials(tokens, idempotency_key)
+        outcome = self._refreshed(tokens, idempotency_key) if tokens.refresh_token else self._by_credentials()
+        if not isinstance(outcome, TokenResponse):
+            return outcome
+        try:
+            return self._received(tokens, idempotency_key, self.bound(outcome))
+        except BadResponse as error:
+            return Indeterminate(str(error), cause=error, may_retry=False)
+
+    def _refreshed(self, tokens: Tokens, idempotency_key: str) -> RefreshOutcome:
+        """Return what the server responds to the refresh token of *tokens*."""
         try:
             response = self._sent(tokens, idempotency_key)
         except NotSent as error:
@@ -125,15 +138,11 @@ class BlockingPort:
         except Exception as error:  # noqa: BLE001  # a sender of the user's may raise anything, and may have sent
             return Indeterminate(f"the refresh failed: {type(error).__name__}", lost=True, cause=error)
         secrets = (tokens.refresh_token or "", tokens.access_token)
-        outcome = self._dialect.read_refresh_response(response, idempotency_key=idempotency_key, secrets=secrets)
-        return self._received(tokens, idempotency_key, outcome) if isinstance(outcome, TokenResponse) else outcome
+        return self._dialect.read_refresh_response(response, idempotency_key=idempotency_key, secrets=secrets)
 
-    def _by_credentials(self, tokens: Tokens, idempotency_key: str) -> RefreshOutcome:
-        """Return the outcome of a login with the credentials (rule 5)."""
-        if self._credentials is None:
-            return GrantRejected("no_refresh_token")
-        outcome = self.log_in_with_credentials()
-        return self._received(tokens, idempotency_key, outcome) if isinstance(outcome, TokenResponse) else outcome
+    def _by_credentials(self) -> RefreshOutcome:
+        """Return the outcome of a login with the credentials (rule 7)."""
+        return self.log_in_with_credentials() if self.has_credentials else GrantRejected("no_refresh_token")
 
     def log_in_with_credentials(self) -> RefreshOutcome:
         """Return what the server responds to the credentials. Raise ConfigurationError if there are none."""
@@ -160,7 +169,15 @@ class BlockingPort:
     def _sent(self, tokens: Tokens, idempotency_key: str) -> HttpResponse:
         request = self._dialect.refresh_request(tokens, idempotency_key)
         seconds = response_seconds(self.server_kind(tokens), self._refresh_timeout)
-        return self._send(replace(request, connect_timeout=self._refresh_timeout), seconds)  # rule 6
+        return self._send(replace(request, connect_timeout=self._refresh_timeout), seconds)  # rule 5
+
+    def _send(self, request: HttpRequest, seconds: float) -> HttpResponse:
+        """Return the response to *request*, which waits for *seconds*, with a proof if there is a key (rule 6)."""
+        prover = self._prover
+        endpoints = self._dialect.login_endpoints
+        if prover is None or (endpoints and request.url == endpoints.device_authorization_endpoint):
+            return self._send_once(request, seconds)
+        return prover.send(lambda proven: self._send_once(proven, seconds), request, self._lease.is_held)  # rule 4
 
     def _received(self, tokens: Tokens, idempotency_key: str, response: TokenResponse) -> TokenResponse:
         self.granted = True
@@ -170,6 +187,10 @@ class BlockingPort:
         if is_progress(response, tokens):  # else the rules do not store it
             self._unsaved[idempotency_key] = response  # rule 3
         return response
+
+    def bound(self, response: TokenResponse) -> TokenResponse:
+        """Return *response* with the key that its tokens are bound to. Raise BadResponse if there must be one."""
+        return response if self._prover is None else self._prover.bound(response)
 
     # ---- for a login -------------------------------------------------------------------------------------------
 

@@ -6,11 +6,14 @@ from typing import Any
 
 from unbroken.client.core.schedule import ActiveTokens
 from unbroken.client.core.token_store import TokenStore
+from unbroken.client.profile_keys import proof_settings
 from unbroken.client.profiles import LogInAgain, Profile, ProfileStore, find_profile, token_store
 from unbroken.client.session import Session
 from unbroken.errors import ConfigurationError, SessionOver
 
 __all__ = ["ProfileSession"]
+
+DECIDED = {"dialect", "store", "origins", "allow_plain_http", "proof_key", "require_bound"}  # by the login
 
 
 class ProfileSession(Session):
@@ -33,10 +36,11 @@ class ProfileSession(Session):
     @classmethod
     def of_name(cls, name: str, settings: dict[str, Any]) -> ProfileSession:
         """Return the session *name* with *settings*. Raise as ``Session.open`` does."""
-        if decided := sorted(settings.keys() & {"dialect", "store", "origins", "allow_plain_http"}):
+        if decided := sorted(settings.keys() & DECIDED):
             raise ConfigurationError(f"Session.open takes no {decided[0]}: `unbroken login` has decided it")
         profile = find_profile(name)
-        return cls(profile, ProfileStore(token_store(name, profile.store), profile), **settings)
+        store = ProfileStore(token_store(name, profile.store), profile)
+        return cls(profile, store, **settings, **proof_settings(profile))
 
     def fresh_tokens(self) -> ActiveTokens:
         """Return tokens that do not expire soon; those of another program, if it has stored newer ones."""
@@ -58,7 +62,7 @@ class ProfileSession(Session):
             raise LogInAgain(over.reason, self.profile) from over
 
     def __reduce__(self) -> tuple[object, ...]:
-        given = {name: value for name, value in self._settings.items() if name not in ("origins", "allow_plain_http")}
+        given = {name: value for name, value in self._settings.items() if name not in DECIDED}
         return (_rebuild_of_profile, (self.profile, self.store, given))
 
     def _authorize(self, *, fresh: bool = False) -> ActiveTokens:
@@ -87,4 +91,4 @@ class ProfileSession(Session):
 
 
 def _rebuild_of_profile(profile: Profile, store: TokenStore, settings: dict[str, Any]) -> Session:
-    return ProfileSession(profile, store, **settings)
+    return ProfileSession(profile, store, **settings, **proof_settings(profile))

@@ -3,6 +3,7 @@
     $UNBROKEN_HOME, or $XDG_CONFIG_HOME/unbroken, or ~/.config/unbroken               0700
     ├── NAME.json          the server, how to speak with it, and a client secret      0600
     ├── NAME.tokens.json   the tokens, in a ``FileStore``, with its lock files        0600
+    ├── NAME.key           the key that the session is bound to, if it is             0600
     └── locks/             the lock files of tokens that are in the keyring           0700
 
 1. A folder or a profile that other users may write to, or that is another user's, is refused (``_private_files.py``):
@@ -32,6 +33,7 @@ from unbroken._private_files import file_lock, read_beginning, read_private, req
 from unbroken.client.core.backends import oauth2, unbroken_server
 from unbroken.client.core.dialect import Dialect
 from unbroken.client.core.login_endpoints import LOOPBACK_REDIRECT, LoginEndpoints
+from unbroken.client.core.proof import PROOF_ALGORITHMS
 from unbroken.client.core.token_store import Lease, StoredSession, TokenStore
 from unbroken.client.stores.codec import key_from_environment, was_record
 from unbroken.client.stores.file import FileStore
@@ -39,12 +41,17 @@ from unbroken.errors import SESSION_OVER_MESSAGES, ConfigurationError, InvalidRe
 
 __all__ = [
     "DEFAULT_PREFIX",
+    "KEYRING_SERVICE",
+    "KEY_PLACES",
     "STORES",
     "LogInAgain",
     "Profile",
     "ProfileStore",
     "delete_profile",
+    "delete_proof_key",
     "find_profile",
+    "key_file",
+    "key_name",
     "login_lock",
     "prepare_folder",
     "profile_names",
@@ -56,6 +63,8 @@ __all__ = [
 PROFILE_FORMAT = 1
 DEFAULT_PREFIX = "/auth"
 STORES = ("file", "encrypted", "keyring")
+KEY_PLACES = ("file", "keyring")  # of the key that a session is bound to
+KEY_SUFFIX, KEY_BEGINNING = ".key", b"-----BEGIN"
 KEYRING_SERVICE = "unbroken"
 BEGINNING_BYTES = 64  # enough to tell our files from any other
 NAME = re.compile(r"(?!\.)(?!.*\.tokens$)[A-Za-z0-9._-]{1,64}", re.IGNORECASE)  # NAME.tokens.json is taken
@@ -69,7 +78,9 @@ class Profile:
     tokens are, one of ``STORES``. *client_auth*, *resource*: as in ``unbroken.oauth2``. *issuer*: the name of the
     authorization server, where it is known. *program*: what logs in, if the command line cannot. *login_by*: how the
     user logs in at a server of OAuth 2.0, if neither by password nor by refresh token: ``web`` or ``device``.
-    *returns_issuer*, *redirect_uri*: as in ``LoginEndpoints``.
+    *returns_issuer*, *redirect_uri*: as in ``LoginEndpoints``. *dpop*: where the key is that the session is bound to,
+    one of ``KEY_PLACES``; empty if it is bound to none. *dpop_alg*: the name under which it signs, if it is not the
+    usual one.
     """
 
     name: str
@@ -94,6 +105,8 @@ class Profile:
     device_authorization_endpoint: str = ""
     returns_issuer: bool = False
     redirect_uri: str = LOOPBACK_REDIRECT
+    dpop: str = ""
+    dpop_alg: str = ""
 
     @property
     def server(self) -> tuple[str, ...]:
@@ -140,12 +153,15 @@ class Profile:
             "--client-id": self.client_id,
             "--redirect-uri": "" if self.redirect_uri == LOOPBACK_REDIRECT else self.redirect_uri,
             "--keep": "" if self.store == "file" else self.store,
+            "--dpop-key": "" if self.dpop == "file" else self.dpop,
+            "--dpop-alg": self.dpop_alg,
         }
         flags = {
             "--client-secret-stdin": bool(self.client_secret),
             "--paste": self.pasted,
             "--web": self.login_by == "web",
             "--device": self.login_by == "device",
+            "--dpop": bool(self.dpop),
             "--allow-plain-http": self.plain_http,
         }
         words = ["unbroken", "login", self.url]
@@ -206,6 +222,16 @@ class ProfileStore:
             return find_profile(self._profile.name).server == self._profile.server
         except InvalidRequest:  # logged out: no profile has the name
             return False
+
+
+def key_file(name: str) -> Path:
+    """Return where the proof key of the session *name* is, if it is in a file."""
+    return _folder() / f"{name}{KEY_SUFFIX}"
+
+
+def key_name(name: str) -> str:
+    """Return the name of the proof key of the session *name* in the keyring; no session can have that name."""
+    return f"{name}:proof-key"
 
 
 def login_lock(name: str) -> AbstractContextManager[None]:
@@ -295,19 +321,35 @@ def delete_profile(name: str, kind: str = "") -> None:
     """
     folder = _folder()
     with contextlib.suppress(UnbrokenError):  # no profile, or one that cannot be read
-        kind = find_profile(name).store
+        profile = find_profile(name)
+        kind = profile.store
+        delete_proof_key(profile)
     if kind == "keyring":
         _delete_secret(name)
     tokens = folder / f"{name}.tokens.json"
     for file in (folder / f"{name}.json", tokens, *folder.glob(f"{tokens.name}.damaged-*")):
-        with contextlib.suppress(FileNotFoundError):
-            if _is_ours(file):
-                os.unlink(file)
+        _delete_file(file)
+
+
+def delete_proof_key(profile: Profile) -> None:
+    """Delete the key that the session of *profile* is bound to, wherever it is."""
+    if profile.dpop == "keyring":
+        _delete_secret(key_name(profile.name))
+    elif profile.dpop == "file":
+        _delete_file(key_file(profile.name))
+
+
+def _delete_file(file: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if _is_ours(file):
+            os.unlink(file)
 
 
 def _is_ours(file: Path) -> bool:
-    """Return whether *file* holds a profile or tokens, damaged or not (rule 6). Raise FileNotFoundError."""
+    """Return whether *file* holds a profile, tokens or a key, damaged or not (rule 6). Raise FileNotFoundError."""
     beginning = read_beginning(file, "the file", BEGINNING_BYTES, closed_by_folder=True)
+    if file.suffix == KEY_SUFFIX:
+        return beginning.startswith(KEY_BEGINNING)
     return was_record(b"".join(beginning.split()))  # a profile has white space
 
 
@@ -388,11 +430,13 @@ def _parse_profile(name: str, document: dict[str, object]) -> Profile:
         profile.authorization_endpoint,
         profile.device_authorization_endpoint,
         profile.redirect_uri,
+        profile.dpop_alg,
         *origins,
     )
     flags = (profile.plain_http, profile.pasted, profile.returns_issuer)
     is_valid = profile.kind in ("unbroken", "oauth2") and profile.store in STORES
     is_valid = is_valid and profile.client_auth in ("basic", "post") and profile.login_by in ("", "web", "device")
+    is_valid = is_valid and profile.dpop in ("", *KEY_PLACES) and profile.dpop_alg in ("", *PROOF_ALGORITHMS)
     is_valid = is_valid and all(isinstance(flag, bool) for flag in flags)
     if not is_valid or not all(isinstance(text, str) for text in texts):
         raise TypeError("not a profile")

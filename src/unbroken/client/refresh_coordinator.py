@@ -23,6 +23,7 @@
     store has the new one.
 11. The store is looked into before its lock is taken: of all processes that share it, one refreshes, and the others
     need what it has stored. To take a lock costs some stores two durable writes.
+12. Tokens that are bound to a key are used only with that key. Those of another key stay in the store, for who has it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,14 @@ from unbroken.client.core.events import (
     RefreshStormStopped,
     TokensAdopted,
 )
-from unbroken.client.core.refresh_rules import NEVER_LOGGED_IN, RepetitionCanWait, begin, newer_than, refresh
+from unbroken.client.core.refresh_rules import (
+    NEVER_LOGGED_IN,
+    WRONG_KEY,
+    RepetitionCanWait,
+    begin,
+    newer_than,
+    refresh,
+)
 from unbroken.client.core.schedule import (
     TRANSIENT_ERRORS,
     ActiveTokens,
@@ -62,6 +70,7 @@ from unbroken.client.core.schedule import (
 from unbroken.client.core.token_store import TokenStore
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort
+from unbroken.client.prover import Prover, check_bound_to
 from unbroken.errors import RefreshStorm, SessionOver, TryLater, UnbrokenError
 from unbroken.tokens import Tokens
 
@@ -265,7 +274,9 @@ class RefreshCoordinator:
         dispatcher: EventDispatcher,
         port: BlockingPort,
         limit: float,
+        prover: Prover | None = None,
     ) -> None:
+        self._prover, self._refused_epoch = prover, -1  # the login whose key the server says is another one
         self._store, self._dialect, self._clock, self._leeway = store, dialect, clock, leeway
         self._state, self._dispatcher, self._port, self._limit = state, dispatcher, port, limit
 
@@ -339,6 +350,8 @@ class RefreshCoordinator:
             outcome = "refreshed" if port.granted else "adopted"
         except SessionOver as over:
             outcome = "over"
+            if over.reason == WRONG_KEY:
+                self._refused_epoch = epoch
             if self._state.end_session(over.reason, epoch=epoch, only_in=epoch) and over.reason != "other_login":
                 self._dispatcher.session_over(over.reason)
             raise
@@ -383,6 +396,8 @@ class RefreshCoordinator:
         if record.tokens is None:
             known = self._state.over_reason if record.over in ("", "not_logged_in") else ""
             raise SessionOver(known or record.over or "not_logged_in")
+        if record.tokens.epoch == self._refused_epoch:
+            raise SessionOver(WRONG_KEY)  # rule 12
         active = self.activate(record.tokens)
         self._state.install(active, epoch=epoch)
         return active
@@ -419,7 +434,8 @@ class RefreshCoordinator:
         return active
 
     def activate(self, tokens: Tokens) -> ActiveTokens:
-        """Return *tokens*, made ready for the hot path."""
+        """Return *tokens*, made ready for the hot path. Raise SessionOver if another key is theirs (rule 12)."""
+        check_bound_to(tokens, self._prover)
         jitter = random.random()  # noqa: S311  # spreads load only
         header, has_credentials = self._dialect.header_value(tokens), self._port.has_credentials
         return ActiveTokens(tokens, header, self._clock, self._leeway, jitter, has_credentials=has_credentials)

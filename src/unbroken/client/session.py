@@ -5,6 +5,7 @@
 3. Each method has two spellings with one signature, ``token`` and ``atoken``: the second never blocks an event loop.
 4. Events and callbacks are delivered after all waiting requests have been woken (``hooks.py``).
 5. Tokens are sent to the allowed origins only. The first request to any other is logged.
+6. A session with a key proves it at each login, refresh and logout, and with each request whose token is bound to it.
 """
 
 from __future__ import annotations
@@ -23,15 +24,18 @@ from unbroken._time import SYSTEM_CLOCK, Clock, Duration, to_seconds
 from unbroken.client.core.body import Rewind
 from unbroken.client.core.dialect import Dialect, allowed_origins
 from unbroken.client.core.events import ClientEvent, RequestWaited
-from unbroken.client.core.request_flow import Effect, request_flow
+from unbroken.client.core.proof import PROOF_HEADER
+from unbroken.client.core.request_flow import Effect, ProofWish, SentResponse, request_flow
 from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens, Leeway, RefreshWindow
 from unbroken.client.core.token_store import TokenStore
 from unbroken.client.credentials import Credentials, to_credentials
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort, standard_sender
 from unbroken.client.profiles import LogInAgain
+from unbroken.client.proof_key import ProofKey
+from unbroken.client.prover import Prover
 from unbroken.client.refresh_coordinator import RefreshCoordinator, RefreshFlight, SessionState
-from unbroken.client.session_arguments import check_settings, to_dialect, to_store
+from unbroken.client.session_arguments import check_settings, to_dialect, to_htu, to_store
 from unbroken.client.session_logins import SessionLogins
 from unbroken.errors import ConfigurationError, SessionOver
 from unbroken.tokens import Tokens
@@ -55,7 +59,10 @@ class Status:
     version: int = 0
 
 
-@checked_class("newer_token", "anewer_token", "add_listener", own=("dialect", "store", "origins", "leeway", "window"))
+@checked_class(
+    "newer_token", "anewer_token", "add_listener", "request_headers", "arequest_headers",
+    own=("dialect", "store", "origins", "leeway", "window"),
+)  # fmt: skip
 class Session(SessionLogins, Closeable):
     """One login that does not break. Share one object between all threads, tasks and HTTP clients of a program.
 
@@ -66,6 +73,9 @@ class Session(SessionLogins, Closeable):
     refreshes that new tokens do not end (None: no limit). *credentials* log in when there are no tokens yet, and again
     where the server gives no refresh token. *send* replaces the HTTP sender, *tls* its TLS settings.
     Callbacks may be plain or async functions; ``on_event`` gets every event.
+
+    *proof_key* binds the session to a key (RFC 9449), at a server that knows DPoP: a login proves it, and so does each
+    request and refresh. With *require_bound*, tokens that the server has bound to no key are refused.
 
     ``close``, or a ``with`` block, waits for a refresh under way and closes the connections of the store.
 
@@ -91,10 +101,14 @@ class Session(SessionLogins, Closeable):
         tls: ssl.SSLContext | None = None,
         clock: Clock = SYSTEM_CLOCK,
         allow_plain_http: bool = False,
+        proof_key: ProofKey | None = None,
+        require_bound: bool = False,
     ) -> None:
         self.dialect, self.store = to_dialect(dialect), to_store(store)
         check_settings(origins, leeway, window)
         credentials = to_credentials(credentials)
+        if require_bound and proof_key is None:
+            raise ConfigurationError("require_bound needs a key to bind to: proof_key=ProofKey.in_file(path)")
         request_seconds = to_seconds("refresh_timeout", refresh_timeout, above_zero=True)
         wait_seconds = to_seconds("wait_timeout", wait_timeout)
         self._settings: dict[str, Any] = {
@@ -111,6 +125,8 @@ class Session(SessionLogins, Closeable):
             "tls": tls,
             "clock": clock,
             "allow_plain_http": allow_plain_http,
+            "proof_key": proof_key,
+            "require_bound": require_bound,
         }
         self.origins = allowed_origins(self.dialect, self._settings["origins"], allow_plain_http)
         self._logged_origins: set[Origin] = set()
@@ -118,6 +134,7 @@ class Session(SessionLogins, Closeable):
         self._limit = 4 * request_seconds + 5.0  # three tries, the pauses between them, and the store
         self._dispatcher = EventDispatcher(on_tokens_changed, on_session_over, on_event)  # rule 4
         self._state = SessionState(clock, leeway, window)
+        self._prover = None if proof_key is None else Prover(proof_key, clock.wall, is_required=require_bound)
         self._port = BlockingPort(
             self.store,
             self.dialect,
@@ -126,10 +143,19 @@ class Session(SessionLogins, Closeable):
             self._dispatcher.emit,
             refresh_timeout=request_seconds,
             lock_timeout=self._limit,
+            prover=self._prover,
             credentials=credentials,
         )
         self._coordinator = RefreshCoordinator(
-            self.store, self.dialect, clock, leeway, self._state, self._dispatcher, self._port, self._limit
+            self.store,
+            self.dialect,
+            clock,
+            leeway,
+            self._state,
+            self._dispatcher,
+            self._port,
+            self._limit,
+            self._prover,
         )
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -146,7 +172,7 @@ class Session(SessionLogins, Closeable):
         """Return the session that `unbroken login URL --as NAME` has stored for this user.
 
         It shares tokens and lock with every command and program that uses the name. *settings* are those of a Session,
-        without dialect, store, *origins* and *allow_plain_http*: the login has decided them.
+        without those that the login has decided: dialect, store, *origins*, *allow_plain_http*, and the key.
 
         Raise SessionOver, whose message has the command that logs in, if no one is logged in; InvalidRequest if there
         is no such name; ConfigurationError if the profile is damaged, or is not this user's alone.
@@ -174,6 +200,16 @@ class Session(SessionLogins, Closeable):
         if active.tokens.access_token == rejected_token:
             active = self._handle_challenge(active, endpoint) or active
         return active.tokens.access_token
+
+    def request_headers(self, method: str, url: str, *, nonce: str = "") -> dict[str, str]:
+        """Return the headers of one request to *url*, for an HTTP client without an adapter: a good access token.
+
+        For a bound session a proof comes with it, which is good for this one request: call this again for the next try.
+        *nonce* is what the server has asked for in ``DPoP-Nonce``. Raise SessionOver or TryLater, and InvalidRequest if
+        *url* is not one of the session's origins.
+        """
+        htu = to_htu(method, url, self.origins)
+        return self._headers_with(self._authorize(fresh=True), method, htu, nonce)
 
     def add_listener(self, listener: Callable[[ClientEvent], object]) -> None:
         """Call *listener* with every event from now on, besides ``on_event``."""
@@ -212,6 +248,11 @@ class Session(SessionLogins, Closeable):
             active = await self._ahandle_challenge(active, endpoint) or active
         return active.tokens.access_token
 
+    async def arequest_headers(self, method: str, url: str, *, nonce: str = "") -> dict[str, str]:
+        """Return headers as ``request_headers`` does, without blocking."""
+        htu = to_htu(method, url, self.origins)
+        return self._headers_with(await self._aauthorize(fresh=True), method, htu, nonce)
+
     # ---- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -230,6 +271,14 @@ class Session(SessionLogins, Closeable):
         await self._in_thread(self.close)
 
     # ---- for adapters ------------------------------------------------------------------------------------------
+
+    def _proof(self, tokens: ActiveTokens, method: str, htu: str) -> str:
+        """Return a new proof for one try of a request with *tokens*, which are bound; *htu* as ``htu_of`` spells it."""
+        return self._prover.proof(method, htu, tokens.ath) if self._prover else ""
+
+    def _judge_proof(self, response: SentResponse) -> ProofWish:
+        """Return whether *response* asks for another proof. Keep what it tells for the next one."""
+        return self._prover.judge(response) if self._prover else ""
 
     def _request_flow(
         self,
@@ -350,6 +399,12 @@ class Session(SessionLogins, Closeable):
         if is_new:
             flight.start(self._dispatcher.deliver)
         return await flight.wait_async(self._wait_seconds)
+
+    def _headers_with(self, active: ActiveTokens, method: str, htu: str, nonce: str) -> dict[str, str]:
+        headers = {self.dialect.header: active.header}
+        if active.ath and self._prover:
+            headers[PROOF_HEADER] = self._prover.proof(method, htu, active.ath, nonce)
+        return headers
 
 
 def require_session(session: object, adapter: str) -> None:

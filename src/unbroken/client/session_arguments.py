@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
+from unbroken._http import Origin, is_token, origin_of
 from unbroken.client.core.backends import unbroken_server
 from unbroken.client.core.dialect import Dialect
+from unbroken.client.core.proof import htu_of
 from unbroken.client.core.schedule import Leeway, RefreshWindow
 from unbroken.client.core.token_store import TokenStore
 from unbroken.client.stores import open_token_store
 from unbroken.client.stores.memory import MemoryStore
-from unbroken.errors import ConfigurationError
+from unbroken.errors import ConfigurationError, InvalidRequest
 from unbroken.tokens import TokenResponse, Tokens
 
-__all__ = ["check_settings", "to_dialect", "to_store", "to_token_response"]
+__all__ = ["check_settings", "to_dialect", "to_htu", "to_store", "to_token_response"]
 
 STORE_METHODS = ("load", "save", "lock")
+WEBSOCKET_SCHEMES = {"ws": "http", "wss": "https"}
 
 
 def to_dialect(dialect: object) -> Dialect:
@@ -69,5 +72,20 @@ def to_token_response(tokens: TokenResponse | Tokens | Mapping[str, object], dia
             tokens.scope,
             tokens.token_type,
             tokens.received_at or None,
+            jkt=tokens.jkt,
         )
     return TokenResponse.from_response(tokens, dialect.tokens)
+
+
+def to_htu(method: str, url: str, origins: frozenset[Origin]) -> str:
+    """Return *url* as a proof names it. Raise InvalidRequest unless a request to it gets a token."""
+    try:
+        scheme, separator, rest = url.partition("://")
+        origin = origin_of(WEBSOCKET_SCHEMES.get(scheme, scheme) + separator + rest)
+    except ConfigurationError as error:
+        raise InvalidRequest(f"url: {error}") from None
+    if origin not in origins:
+        raise InvalidRequest(f"url: {origin} is not an origin of this session, and gets no token")
+    if not is_token(method):
+        raise InvalidRequest("method must be one of HTTP, such as GET")
+    return htu_of(url)

@@ -23,9 +23,10 @@ from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, log
 from unbroken.client.first_login import BrowserLogin, DeviceLogin, log_in_as_client
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort, MfaPrompt
+from unbroken.client.prover import Prover
 from unbroken.client.refresh_coordinator import RefreshCoordinator, SessionState
 from unbroken.client.session_arguments import to_token_response
-from unbroken.errors import SESSION_OVER_MESSAGES, BadResponse, LoginRefused, TryLater
+from unbroken.errors import SESSION_OVER_MESSAGES, BadResponse, ConfigurationError, LoginRefused, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
 __all__ = ["SessionLogins"]
@@ -46,6 +47,7 @@ class SessionLogins:
     _dispatcher: EventDispatcher
     _state: SessionState
     _port: BlockingPort
+    _prover: Prover | None
     _coordinator: RefreshCoordinator
 
     def login(self, username: str, password: str, *, mfa_prompt: MfaPrompt | None = None, **extra: object) -> Tokens:
@@ -55,7 +57,7 @@ class SessionLogins:
         hint for the user. Raise LoginRefused (reason ``mfa_required`` without *mfa_prompt*), TryLater, InvalidRequest,
         BadResponse, or ConfigurationError if the dialect has no login.
         """
-        return self.import_tokens(self._port.log_in_with_password(username, password, mfa_prompt, extra))
+        return self._store_login(self._port.log_in_with_password(username, password, mfa_prompt, extra))
 
     def login_in_browser(
         self,
@@ -77,7 +79,7 @@ class SessionLogins:
         Raise LoginRefused, whose reason is the server's word (``access_denied``), TryLater if the user does not log in,
         InvalidRequest, BadResponse, or ConfigurationError if the dialect has no authorization endpoint.
         """
-        login = BrowserLogin(scope, timeout, redirect_uri, open_url, show, parameters)
+        login = BrowserLogin(scope, timeout, redirect_uri, open_url, show, self._with_key(parameters))
         return self._run_login(login, threading.Event())
 
     def login_by_device(
@@ -97,7 +99,7 @@ class SessionLogins:
         program logs in again; ``Session(…, credentials=ClientCredentials())`` does so by itself. *extra* goes along
         (``audience="api"``). Raise as ``login_in_browser`` does.
         """
-        return self.import_tokens(log_in_as_client(self.dialect, self._port.send_for_login, scope, extra))
+        return self._store_login(log_in_as_client(self.dialect, self._port.send_for_login, scope, extra))
 
     def login_with_credentials(self) -> Tokens:
         """Log in with the credentials of this session, also after a logout, or after they were refused once.
@@ -106,7 +108,7 @@ class SessionLogins:
         """
         match self._port.log_in_with_credentials():
             case TokenResponse() as response:
-                return self.import_tokens(response)
+                return self._store_login(response)
             case GrantRejected(reason, said):
                 raise LoginRefused(said or SESSION_OVER_MESSAGES.get(reason, "refused"), reason=reason)
             case outcome:
@@ -115,9 +117,13 @@ class SessionLogins:
     def import_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Store *tokens* from elsewhere as a new login; a mapping is a parsed token response (RFC 6749 §5.1).
 
-        Raise BadResponse, which names the field, if it cannot be read as one.
+        Raise BadResponse, which names the field, if it cannot be read as one, and ConfigurationError for tokens that
+        are bound to another key than ``proof_key``.
         """
-        fresh = run_sync(log_in(self._port, to_token_response(tokens, self.dialect)))  # rule 1
+        response = self._port.bound(to_token_response(tokens, self.dialect))
+        if response.is_bound and (self._prover is None or response.jkt != self._prover.key.thumbprint):
+            raise ConfigurationError("these tokens are bound to a key: give the Session that key, as proof_key")
+        fresh = run_sync(log_in(self._port, response))
         self._state.install(self._coordinator.activate(fresh))
         self._dispatcher.emit(LoggedIn(fresh.version))
         self._dispatcher.tokens_changed(fresh)
@@ -159,14 +165,14 @@ class SessionLogins:
         show: Callable[[str], object] | None = None,
         **parameters: str,
     ) -> Tokens:
-        """Log in as ``login_in_browser`` does, without blocking. If the caller is cancelled, the login is too."""
-        login = BrowserLogin(scope, timeout, redirect_uri, open_url, show, parameters)
+        """Log in as ``login_in_browser`` does, without blocking. If the caller is cancelled, so is the login."""
+        login = BrowserLogin(scope, timeout, redirect_uri, open_url, show, self._with_key(parameters))
         return await self._log_in_in_thread(login)
 
     async def alogin_by_device(
         self, *, scope: str = "", timeout: Duration = 3600.0, show: Callable[[DeviceCode], object] | None = None
     ) -> Tokens:
-        """Log in as ``login_by_device`` does, without blocking. If the caller is cancelled, the login is too."""
+        """Log in as ``login_by_device`` does, without blocking. If the caller is cancelled, so is the login."""
         return await self._log_in_in_thread(DeviceLogin(scope, timeout, show))
 
     async def alogin_as_client(self, *, scope: str = "", **extra: str) -> Tokens:
@@ -186,7 +192,19 @@ class SessionLogins:
         return await self._in_thread(self.logout)
 
     def _run_login(self, login: BrowserLogin | DeviceLogin, stop: threading.Event) -> Tokens:
-        return self.import_tokens(login.run(self.dialect, self._port.send_for_login, stop))
+        return self._store_login(login.run(self.dialect, self._port.send_for_login, stop))
+
+    def _store_login(self, response: TokenResponse) -> Tokens:
+        """Store the tokens of a login. One that must be bound to a key, and is not, ends at the server too."""
+        try:
+            return self.import_tokens(response)
+        except BadResponse:
+            run_sync(self._port.revoke(Tokens(response.access_token, response.refresh_token)))
+            raise
+
+    def _with_key(self, parameters: dict[str, str]) -> dict[str, str]:
+        """Return the *parameters* of an authorization request, and the key that its code is good for (RFC 9449 §10)."""
+        return {"dpop_jkt": self._prover.key.thumbprint, **parameters} if self._prover else parameters
 
     async def _log_in_in_thread(self, login: BrowserLogin | DeviceLogin) -> Tokens:
         """Log in without blocking. A caller that is cancelled stops the login."""

@@ -42,7 +42,7 @@ from unbroken.server.keys.access_token import AccessTokenVerifier, Claims, kid_o
 from unbroken.server.keys.proof_token import refused
 from unbroken.server.listeners import listeners_of
 from unbroken.server.proofs.policy import Binding, ProofPolicy, valid_policy
-from unbroken.server.proofs.verification import ProofVerifier, VerifiedProof, check_bound, check_proof_type
+from unbroken.server.proofs.verification import ProofVerifier, VerifiedProof, check_bound_here, check_proof_type
 from unbroken.server.session_admin import SessionAdmin
 from unbroken.server.stores import SessionStore, open_store
 from unbroken.server.stores.base import in_worker, inline, run_in_worker, run_inline
@@ -256,6 +256,7 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         return await run_inline(self.store, lambda: self._verify_proof(proof, access_token))
 
     async def _verify_proof(self, proof: RequestProof | None, access_token: str) -> VerifiedProof:
+        check_proof_type(proof)
         if monotonic() > self._freshness.fresh_until:  # the keys of nonces
             await self._freshness.refresh_if_due()
         return self.proofs.verify(proof, access_token)
@@ -267,12 +268,12 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         is refused without it (InvalidToken), and with one that does not fit (InvalidProof).
         """
         # The look-up costs less than a coroutine that does it (rule 3).
-        claims = self.verify_cached(access_token) if proof is None else None
+        claims = self.verify_cached(access_token) if proof is None else self._verify_here(access_token, proof)
         return claims or run_sync(self._verify(access_token, proof))
 
     async def averify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
         """``verify`` for event loops."""
-        claims = self.verify_cached(access_token) if proof is None else None
+        claims = self.verify_cached(access_token) if proof is None else self._verify_here(access_token, proof)
         if claims is not None:
             return claims
         return await run_inline(self.store, lambda: self._verify(access_token, proof))
@@ -302,10 +303,24 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         except TypeError:  # it is not even a text
             return None
 
+    def _verify_here(self, access_token: str, proof: RequestProof) -> Claims | None:
+        """Return what ``verify`` does, if *access_token* was verified before and no I/O is due; else None."""
+        check_proof_type(proof)
+        freshness, proofs = self._freshness, self.proofs
+        if self._confirms_first_use or monotonic() > freshness.fresh_until or not isinstance(access_token, str):
+            return None
+        if proofs.is_shared(proof.method, at_resource=True):
+            return None
+        claims = self._verifier.verify_cached(access_token, freshness.revoked, self.clock(), has_proof=True)
+        if claims is not None:
+            check_bound_here(proofs, claims, access_token, proof)
+        return claims
+
     async def _verify(self, access_token: str, proof: RequestProof | None) -> Claims:
         check_proof_type(proof)
         claims = await self._inspect_access(access_token)
-        await check_bound(self.proofs, claims, access_token, proof)
+        if verified := check_bound_here(self.proofs, claims, access_token, proof):
+            await self.proofs.spend(verified, at_resource=True)
         if self._confirms_first_use:
             await self._confirm(claims)
         return claims

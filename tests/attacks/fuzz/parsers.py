@@ -23,7 +23,10 @@ from unbroken.client.core.metadata import (
     resource_metadata_url,
     server_metadata_urls,
 )
+from unbroken.client.core.proof import proof_error
 from unbroken.client.profiles import _parse_profile
+from unbroken.client.proof_key import ProofKey
+from unbroken.client.prover import Prover
 from unbroken.client.stores.codec import CorruptRecord, SessionCodec
 from unbroken.errors import (
     BadResponse,
@@ -44,8 +47,9 @@ from unbroken.server.http.introspection import _cursor
 from unbroken.server.http.messages import Request
 from unbroken.server.http.origins import AllowedOrigins
 from unbroken.server.http.token import read_idempotency_key
+from unbroken.server.keys.proof_token import ProofReader
 from unbroken.server.keys.remote_jwks import RemoteKeySet
-from unbroken.tokens import TokenResponse, jwt_lifetime
+from unbroken.tokens import TokenResponse, jwt_lifetime, jwt_thumbprint
 
 __all__ = ["PARSERS", "Parser"]
 
@@ -68,6 +72,7 @@ JSON_SEEDS = (
 HEADERS = ("content-type", "retry-after", "date", "www-authenticate", "content-encoding", "content-length")
 CODE_IN_200 = replace(unbroken_server("https://a.example"), challenge=ResponseMatch.of(200, field="code", values=(1,)))
 STANDARD = oauth2("https://a.example/token", over=("gone",))
+PROVER = Prover(ProofKey.in_memory("Ed25519"), lambda: 1e9)
 RECORD = (
     b'{"unbroken":1,"version":1,"epoch":1,"tokens":{"access_token":"a","version":1},"idempotency_key":null,"over":""}'
 )
@@ -153,7 +158,22 @@ def _origin(data: bytes) -> object:
 def _jwt(data: bytes) -> object:
     lifetime = jwt_lifetime("e30." + base64url.encode(data) + ".x")
     assert lifetime is None or 0.0 < lifetime < math.inf
-    return lifetime, jwt_lifetime(_text(data))
+    thumbprint = jwt_thumbprint("e30." + base64url.encode(data) + ".x")
+    assert thumbprint.isascii()
+    return lifetime, jwt_lifetime(_text(data)), jwt_thumbprint(_text(data))
+
+
+def _asks_for_a_proof(data: bytes) -> object:
+    """What a server says about a proof: its status, its challenge, a nonce, a date and an error."""
+    values, statuses = _text(data).split("\x01"), (200, 400, 401, 403)
+    headers = dict(zip(("dpop-nonce", "date", "www-authenticate", "age"), values, strict=False))
+    response = HttpResponse(statuses[len(data) % 4], headers, data)
+    asks = PROVER.must_repeat("https://a.example/", response)
+    proof = PROVER.proof("GET", "https://a.example/")
+    assert len(proof) < 4096
+    known = PROVER._known.get("https://a.example")
+    assert ProofReader().read(proof).claims.nonce == (known.nonce if known else "")
+    return asks, proof_error(response)
 
 
 def _server_metadata(data: bytes) -> object:
@@ -204,6 +224,15 @@ PARSERS: dict[str, Parser] = {
     ),
     "granted tokens": Parser(_granted, (), (b"3600", b'"1e9"', b'["a"]', b"-1", b"1e999", b"9" * 500, b"[" * 50)),
     "granted response": Parser(_granted_body, (), (b"1", b'"x"', b"[[[[1]]]]", b'{"a": [1]}')),
+    "proof that is asked for": Parser(
+        _asks_for_a_proof,
+        (),
+        (
+            b'n-1\x01Sun, 06 Nov 1994 08:49:37 GMT\x01DPoP error="use_dpop_nonce", algs="ES256"\x01',
+            b'n-1\x01\x01DPoP error="invalid_dpop_proof"',
+            b'{"error": "use_dpop_nonce"}',
+        ),
+    ),
     "challenge": Parser(
         _challenge, (), (b'Bearer realm="a\\"b", error="invalid_token", Basic QQ==', b"Digest a=b,c=d")
     ),

@@ -300,13 +300,16 @@ def test_redirects_stay_within_their_origin() -> None:
         oauth2.discover(f"http://127.0.0.1:{port}")
 
 
-def test_a_long_response_is_no_response(server: Backend) -> None:
+def test_a_long_response_is_refused_by_its_length(server: Backend) -> None:
     async def long(request: Request) -> Response:
         return Response(b'{"x": "' + b"x" * (1 << 20) + b'"}', media_type="application/json")
 
     from starlette.applications import Starlette
 
-    with running(Starlette(routes=[Route("/{path:path}", long)])) as port, pytest.raises(TryLater, match="no response"):
+    with (
+        running(Starlette(routes=[Route("/{path:path}", long)])) as port,
+        pytest.raises(BadResponse, match="is not read: it is longer than 1048576 bytes"),
+    ):
         oauth2.discover(f"http://127.0.0.1:{port}")
 
 

@@ -13,6 +13,7 @@ from unbroken import (
     HttpResponse,
     MemoryStore,
     NotSent,
+    ProofKey,
     RequestTemplate,
     Session,
     TryLater,
@@ -21,6 +22,7 @@ from unbroken import (
 from unbroken._concurrency import run_sync
 from unbroken.client.core.refresh_rules import RESPONSE_SECONDS, Indeterminate
 from unbroken.client.port import BlockingPort
+from unbroken.client.prover import Prover
 from unbroken.testing import ManualClock
 from unbroken.tokens import Tokens
 
@@ -115,3 +117,38 @@ def test_a_server_that_cannot_be_reached_leaves_no_refresh_that_may_have_arrived
     with pytest.raises(TryLater):
         session.newer_token("A0")
     assert store.load().idempotency_key is None
+
+
+def test_a_refresh_is_not_sent_again_with_a_nonce_when_the_lock_was_lost_meanwhile(clock: ManualClock) -> None:
+    class LostAfterOne:
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def is_held(self) -> bool:
+            self.asked += 1
+            return self.asked == 1
+
+    class Lends(MemoryStore):
+        def lock(self, timeout: float) -> Any:
+            return _Lends(LostAfterOne())
+
+    sent: list[HttpRequest] = []
+
+    def wants_nonces(request: HttpRequest, timeout: float) -> HttpResponse:
+        sent.append(request)
+        return HttpResponse(400, {"dpop-nonce": "n", "content-type": "application/json"}, b'{"error":"use_dpop_nonce"}')
+
+    port = BlockingPort(
+        Lends(),
+        Dialect(refresh=RequestTemplate(URL)),
+        wants_nonces,
+        clock,
+        lambda _: None,
+        refresh_timeout=1,
+        lock_timeout=1,
+        prover=Prover(ProofKey.in_memory("Ed25519"), clock.wall),
+    )
+    run_sync(port.lock().__aenter__())
+    response = run_sync(port.send_refresh(Tokens("A", "R"), "x"))
+    assert isinstance(response, Indeterminate)
+    assert len(sent) == 1

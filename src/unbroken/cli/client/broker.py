@@ -2,6 +2,8 @@
 
     GET  /NAME/token     the access token; with ``Accept: application/json`` a JSON object that says when it expires
     GET  /NAME/header    the line ``Authorization: Bearer …``, for ``curl -H @-``
+                         ?method=GET&url=URL: for this one request, with the proof of a session that is bound to a key;
+                         &nonce=TEXT: what the server has asked for in ``DPoP-Nonce``
     POST /NAME/token     the body is a token that a server rejected: a newer one
 
     404  no such session      401  the session is over: the text says which command logs in
@@ -26,6 +28,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import click
 import h11
@@ -220,10 +223,21 @@ class Connections:
         else:
             session, active = await self._tokens.current(name)
         if kind == "header":
-            return {"content-type": TEXT}, f"{session.dialect.header}: {active.header}\n"
+            return {"content-type": TEXT}, await _header_lines(session, active, request)
         if any(field == b"accept" and b"json" in value for field, value in request.headers):
             return {"content-type": JSON}, json.dumps(_as_json(session, active)) + "\n"
         return {"content-type": TEXT}, active.tokens.access_token + "\n"
+
+
+async def _header_lines(session: ProfileSession, active: ActiveTokens, request: h11.Request) -> str:
+    """Return the header lines of a request. Raise RequestError for a bound session without the request to prove."""
+    asked = dict(parse_qsl(request.target.decode("ascii", "replace").partition("?")[2]))
+    if "url" not in asked:
+        if active.ath:
+            raise RequestError(400, "this session is bound to a key: ask for /NAME/header?method=METHOD&url=URL")
+        return f"{session.dialect.header}: {active.header}\n"
+    headers = await session.arequest_headers(asked.get("method", "GET"), asked["url"], nonce=asked.get("nonce", ""))
+    return "".join(f"{name}: {value}\n" for name, value in headers.items())
 
 
 def _as_json(session: ProfileSession, active: ActiveTokens) -> dict[str, object]:

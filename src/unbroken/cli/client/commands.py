@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import click
 
-from unbroken.cli.client.profiles import complete_name, open_session, session_name
+from unbroken.cli.client.profiles import complete_name, open_session, session_name, warn_if_bound
 from unbroken.cli.options import option
 from unbroken.cli.terminal import print_table, say
 from unbroken.client.profiles import Profile, delete_profile, find_profile, profile_names
@@ -36,14 +36,34 @@ NOT_FOUND, NOT_RUNNABLE = 127, 126  # exit statuses of every shell
     metavar="FILE|SOCKET",
     help="Keep the token in this file, or behind this socket (unix:PATH, or PATH.sock), until a signal ends it.",
 )
-def token(name: str, target: str) -> None:
-    """Print a good access token, refreshed if necessary."""
+@option(
+    "--proof",
+    nargs=2,
+    default=None,
+    envvar=None,
+    metavar="METHOD URL",
+    help="Print the header lines of this one request instead: the token, and the proof of a bound session.",
+)
+@option("--nonce", default="", metavar="TEXT", help="What the server has asked for in DPoP-Nonce.")
+def token(name: str, target: str, proof: tuple[str, str] | None, nonce: str) -> None:
+    """Print a good access token, refreshed if necessary.
+
+    The token of a session that is bound to a key (login --dpop) is worth nothing without a proof, which is good for one
+    request: unbroken token NAME --proof GET URL | curl -H @- URL
+    """
+    if (target and proof) or (nonce and not proof):
+        raise InvalidRequest("--proof goes without --watch, and --nonce with --proof")
     if target:
         from unbroken.cli.client.watch import watch  # noqa: PLC0415  # it loads asyncio
 
         watch(name, target)
         return
-    with open_session(name) as (_, session):
+    with open_session(name) as (profile, session):
+        if proof:
+            headers = session.request_headers(*proof, nonce=nonce)
+            say("\n".join(f"{header}: {value}" for header, value in headers.items()))
+            return
+        warn_if_bound(profile)
         say(session._authorize(fresh=True).tokens.access_token)
 
 
@@ -155,12 +175,15 @@ def _logout_result(profile: Profile, *, is_over: bool, is_confirmed: bool) -> st
 def exec_(name: str, command: tuple[str, ...], env: str, with_broker: bool) -> None:
     """Run a command with an access token in its environment. The exit status is that of the command.
 
-    The token in the environment does not change; for a command that runs longer than it lives, there is --broker.
+    The token in the environment does not change; for a command that runs longer than it lives, there is --broker. So it
+    is for a session that is bound to a key (login --dpop): its token is worth nothing without a proof.
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", env):
         raise InvalidRequest("the name of a variable has letters, digits and '_', and does not start with a digit")
     environment = {**os.environ, **(_broker_variables(name) if with_broker else {})}
-    with open_session(name) as (_, session):
+    with open_session(name) as (profile, session):
+        if not with_broker:
+            warn_if_bound(profile)
         environment[env] = session._authorize(fresh=True).tokens.access_token
     sys.stdout.flush()
     _replace_process(list(command), environment)

@@ -6,6 +6,7 @@
 
 1. A request for an address that is not an origin of the session gets no token.
 2. The session keeps its own tokens: credentials to store or erase are read and ignored.
+3. A session that is bound to a key gives these programs nothing: they send a token, and no proof (RFC 9449).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from datetime import UTC, datetime
 import click
 
 from unbroken._http import origin_of
-from unbroken.cli.client.profiles import open_session, session_name
+from unbroken.cli.client.profiles import open_session, refuse_bound, session_name
 from unbroken.cli.options import option
 from unbroken.cli.terminal import say
 from unbroken.client.session import Session
@@ -53,7 +54,8 @@ def git(name: str, action: str, username: str) -> None:
     fields = dict(line.rstrip("\r\n").partition("=")[::2] for line in sys.stdin if "=" in line)
     if action != "get":
         return  # git's protocol: ignore unknown actions too
-    with open_session(name) as (_, session):
+    with open_session(name) as (profile, session):
+        refuse_bound(profile, "git")
         if not _allows(session, f"{fields.get('protocol', '')}://{fields.get('host', '')}"):
             return
         tokens = session._authorize(fresh=True).tokens
@@ -95,7 +97,8 @@ def _print_registry(name: str, server: str, username: str) -> int:
     if not server:
         say(NO_SERVER)
         return 1
-    with open_session(name) as (_, session):
+    with open_session(name) as (profile, session):
+        refuse_bound(profile, "docker")
         if not any(_allows(session, url) for url in _possible_urls(server)):
             say(NO_CREDENTIALS)
             return 1
@@ -128,7 +131,8 @@ def kubectl(name: str) -> None:
     If kubectl names its cluster (provideClusterInfo), the cluster must be an origin of the session.
     """
     version, server = _kubectl_request()
-    with open_session(name) as (_, session):
+    with open_session(name) as (profile, session):
+        refuse_bound(profile, "kubectl")
         if server and not _allows(session, server):
             raise ConfigurationError(f"this cluster is not an origin of {name}: log in with --origin for it")
         tokens = session._authorize(fresh=True).tokens

@@ -8,6 +8,7 @@
    login with a browser or a code asks when it knows who has logged in, and revokes nothing: at some servers that would
    end the new session too, because they revoke all that a user has granted to a client.
 4. Tokens without a profile are deleted: which server they belong to is unknown, so they are sent to none.
+5. With --dpop the session is bound to a key. A server that does not bind it is refused, and the login ends there too.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ from unbroken.cli.options import option
 from unbroken.cli.terminal import ask, ask_secret, confirm, say
 from unbroken.client.core.login_endpoints import LOOPBACK_REDIRECT, check_redirect_uri
 from unbroken.client.core.metadata import AuthorizationServer
+from unbroken.client.core.proof import PROOF_ALGORITHMS
 from unbroken.client.discovery import oauth2
+from unbroken.client.profile_keys import find_proof_key, keep_proof_key, key_for_login
 from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import (
     DEFAULT_PREFIX,
+    KEY_PLACES,
     STORES,
     Profile,
     delete_profile,
+    delete_proof_key,
     find_profile,
     prepare_folder,
     profile_names,
@@ -42,6 +47,7 @@ from unbroken.client.profiles import (
     token_store,
     valid_name,
 )
+from unbroken.client.proof_key import ProofKey
 from unbroken.client.session import Session
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, SessionOver, TryLater
 from unbroken.tokens import Tokens, value_at
@@ -74,6 +80,9 @@ class LoginOptions:
     client_secret_stdin: bool
     origins: tuple[str, ...]
     keep: str | None
+    dpop: bool
+    dpop_key: str | None
+    dpop_alg: str | None
     allow_plain_http: bool
     may_replace: bool
 
@@ -100,6 +109,12 @@ class LoginOptions:
             raise ConfigurationError("the options of OAuth 2.0 servers need --token-endpoint, --web or --device")
         if (self.issuer or self.redirect_uri) and not login_by:
             raise ConfigurationError("--issuer and --redirect-uri need --web or --device")
+        if not self.dpop and (self.dpop_key or self.dpop_alg):
+            raise ConfigurationError("--dpop-key and --dpop-alg need --dpop")
+        if self.dpop and self.paste:
+            raise ConfigurationError(
+                "--dpop binds a login: a refresh token from elsewhere is bound to another key, or to none"
+            )
         _check_url(self.url, "URL")
         for origin in self.origins:
             _check_url(origin, "--origin")
@@ -123,6 +138,8 @@ class LoginOptions:
             store=_store_kind(self.name, self.keep),
             login_by=self.login_by,
             redirect_uri=self.redirect_uri or LOOPBACK_REDIRECT,
+            dpop=(self.dpop_key or "file") if self.dpop else "",
+            dpop_alg=self.dpop_alg or "",
         )
 
 
@@ -151,6 +168,11 @@ class LoginOptions:
     "--origin", "origins", multiple=True, metavar="URL", help="Another origin that may get the tokens. May be repeated."
 )
 @option("--keep", type=click.Choice(STORES), help="Where the tokens are kept.  [default: file]")
+@option(
+    "--dpop", is_flag=True, help="Bind the session to a key of this machine (RFC 9449): copied tokens are worthless."
+)
+@option("--dpop-key", type=click.Choice(KEY_PLACES), help="Where the key is kept.  [default: file]")
+@option("--dpop-alg", type=click.Choice(PROOF_ALGORITHMS), help="What it signs with.  [default: what the server takes]")
 @option("--allow-plain-http", is_flag=True, help="Allow tokens to be sent unencrypted.")
 @option("--replace", "may_replace", is_flag=True, help="Replace another user's session without a question.")
 @click.pass_context
@@ -182,6 +204,16 @@ def _refuse_more_arguments(context: click.Context) -> None:
         )
 
 
+def _proof_algorithm(profile: Profile, server: AuthorizationServer) -> str:
+    """Return the algorithm of the proofs for *server*; empty text for the usual one. Raise ConfigurationError."""
+    offered = [name for name in PROOF_ALGORITHMS if name in server.proof_algorithms]
+    if not profile.dpop or profile.dpop_alg or not server.proof_algorithms:
+        return profile.dpop_alg
+    if not offered:
+        raise ConfigurationError(f"{server.issuer} takes proofs by {', '.join(server.proof_algorithms)} only")
+    return "" if offered[0] == PROOF_ALGORITHMS[0] else offered[0]
+
+
 def _with_endpoints(profile: Profile, url: str, issuer: str) -> Profile:
     """Return *profile* with what the authorization server of the API at *url* says about itself (RFC 8414, RFC 9728).
 
@@ -208,6 +240,7 @@ def _with_endpoints(profile: Profile, url: str, issuer: str) -> Profile:
         device_authorization_endpoint=server.device_authorization_endpoint,
         returns_issuer=server.returns_issuer,
         client_auth=server.client_auth(),
+        dpop_alg=_proof_algorithm(profile, server),
     )
 
 
@@ -233,7 +266,10 @@ def _login_fields(profile: Profile, options: LoginOptions) -> dict[str, str]:
 
 
 def _log_in(profile: Profile, options: LoginOptions) -> None:
-    session = ProfileSession(profile)  # raises ConfigurationError, before any secret is asked for
+    before = find_profile(profile.name) if profile.name in profile_names() else None
+    key = key_for_login(profile, before) if profile.dpop else None
+    # It raises ConfigurationError, before any secret is asked for.
+    session = ProfileSession(profile, proof_key=key, require_bound=key is not None)  # rule 5
     if options.paste:
         tokens = _log_in_by_refresh_token(session)
         profile = replace(profile, user=_subject(tokens))
@@ -245,9 +281,10 @@ def _log_in(profile: Profile, options: LoginOptions) -> None:
         profile = replace(profile, user=options.user or ask("user", "--user"))
         _confirm_replacement(profile, may_replace=options.may_replace)  # rule 3
         tokens = _log_in_by_password(session, profile, options)
-    _store(profile, tokens, revoke_old=not (options.paste or options.login_by))
+    _store(profile, tokens, before, key, revoke_old=not (options.paste or options.login_by))
     by = f" as {profile.user}" if profile.user else ""
-    say(f"logged in at {profile.url}{by}; the session is called {profile.name}")
+    bound = ", and bound to a key of this machine" if profile.dpop else ""
+    say(f"logged in at {profile.url}{by}; the session is called {profile.name}{bound}")
 
 
 def _log_in_by_password(session: Session, profile: Profile, options: LoginOptions) -> Tokens:
@@ -323,19 +360,34 @@ def _subject(tokens: Tokens) -> str:
 # ---- the folder ------------------------------------------------------------------------------------------------------
 
 
-def _store(profile: Profile, tokens: Tokens, *, revoke_old: bool) -> None:
-    """Store the login. A pasted token may belong to the session that had the name: that session is not revoked."""
-    if profile.name not in profile_names():
+def _store(profile: Profile, tokens: Tokens, before: Profile | None, key: ProofKey | None, *, revoke_old: bool) -> None:
+    """Store the login. A pasted token may belong to the session that had the name: that session is not revoked.
+
+    *before* is the profile that had the name, *key* the one that the new session is bound to.
+    """
+    if before is None:
         delete_profile(profile.name, profile.store)  # rule 4
+    old_key = find_proof_key(before) if before and revoke_old else None
+    if key is not None:
+        keep_proof_key(profile, key)
     save_profile(profile)
     store = token_store(profile.name, profile.store)
-    before = store.load().tokens
-    ProfileSession(profile, store).import_tokens(tokens)
-    if before and revoke_old:
-        old = ProfileSession(profile)
-        old.import_tokens(before)
-        if not old.logout():
-            print("unbroken: the replaced session may stay valid at the server until it expires", file=sys.stderr)
+    old_tokens = store.load().tokens
+    ProfileSession(profile, store, proof_key=key).import_tokens(tokens)
+    if old_tokens and revoke_old and not _is_revoked(before or profile, old_tokens, old_key):
+        print("unbroken: the replaced session may stay valid at the server until it expires", file=sys.stderr)
+    if before is not None and before.dpop != profile.dpop:
+        delete_proof_key(before)
+
+
+def _is_revoked(profile: Profile, tokens: Tokens, key: ProofKey | None) -> bool:
+    """Revoke the session of *tokens*. Return whether the server has confirmed it."""
+    session = ProfileSession(profile, proof_key=key)
+    try:
+        session.import_tokens(tokens)
+    except ConfigurationError:  # their key is gone
+        return False
+    return session.logout()
 
 
 def _check_same_server(profile: Profile) -> None:

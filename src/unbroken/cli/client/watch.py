@@ -7,6 +7,7 @@
    stays, and the next watcher replaces it.
 4. While no refresh is possible, the file keeps the last token, and a line on standard error says why.
 5. A signal removes the file at once. The process then waits for a refresh under way (``cli/ending.py``).
+6. A file cannot sign: for a session that is bound to a key there is only the socket, whose broker gives proofs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Self
 from unbroken._http import is_safe_in_header
 from unbroken._private_files import read_private, replace_private, require_private_folder
 from unbroken.cli.client.broker import serve_sessions
+from unbroken.cli.client.profiles import refuse_bound, warn_if_bound
 from unbroken.cli.terminal import say
 from unbroken.client.profile_session import ProfileSession
 from unbroken.client.profiles import find_profile
@@ -37,9 +39,10 @@ WHAT = "the file of the token"
 def watch(name: str, target: str) -> None:
     """Keep the access token of the session *name* in the file, or behind the socket, *target*."""
     if target.startswith(SOCKET_SCHEME) or target.endswith(SOCKET_SUFFIX):
-        find_profile(name)
+        warn_if_bound(find_profile(name))
         serve_sessions(Path(target.removeprefix(SOCKET_SCHEME)), (name,))
     else:
+        refuse_bound(find_profile(name), "a file with a token")  # rule 6
         _watch_file(ProfileSession.of_name(name, {}), Path(target))
 
 

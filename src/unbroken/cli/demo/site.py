@@ -20,7 +20,7 @@ from importlib.resources import files
 
 import anyio
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,6 +55,11 @@ DEVICES = (  # the user's other sessions: label, User-Agent, address, seconds si
 )
 
 
+async def _to_page(_: Request) -> Response:
+    """Return a redirect to the page: who opens the address of the server wants that."""
+    return RedirectResponse(PREFIX)
+
+
 class Site:
     """Everything below ``/demo`` of the server that clients know as *issuer*."""
 
@@ -76,6 +81,7 @@ class Site:
         return [
             *(one for one in own if one.path != refresh),
             *(Route(refresh, _RefreshEndpoint(one.app, self), methods=["POST"]) for one in own if one.path == refresh),
+            Route("/", _to_page),
             Route(PREFIX, _file("index.html")),
             Route(f"{PREFIX}/devices", _file("devices.html")),
             *(Route(f"{PREFIX}/{name}", _file(name)) for name in _assets()),

@@ -20,7 +20,8 @@
 4. A 401 is a challenge for us if it names our scheme, ``Bearer`` (RFC 9110 §11.6.1, RFC 6750 §3). A 401 that names
    only other schemes concerns other credentials.
 5. ``invalid_token`` is about the token (RFC 6750 §3.1), as are the words that other servers use for it.
-   ``insufficient_scope`` and ``invalid_request`` are not: no new token would help.
+   ``insufficient_scope`` and ``invalid_request`` are not, nor are ``use_dpop_nonce`` and ``invalid_dpop_proof``
+   (RFC 9449 §9 and §7.1): no new token would help.
 6. A bare 401 counts as a challenge, because many servers send nothing else.
 7. A value that cannot work is refused when it is made, by a ConfigurationError that names it.
 """
@@ -49,6 +50,7 @@ from unbroken._http import (
     retry_after_seconds,
 )
 from unbroken.client.core.login_endpoints import LoginEndpoints
+from unbroken.client.core.proof import PROOF_ERRORS
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, RefreshOutcome, ServerKind
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, LoginRefused, TryLater
 from unbroken.tokens import TokenFields, TokenResponse, Tokens, value_at
@@ -61,11 +63,15 @@ __all__ = [
     "ResponseMatch",
     "allowed_origins",
     "is_bearer_challenge",
+    "proof_refused",
     "secrets_of",
 ]
 
 Encoding = Literal["form", "json", "query", "header"]
 RepeatedRefresh = Literal["learn", "idempotent", "forgiving", "strict"]
+
+BOUND_SCHEME = "DPoP"
+NOT_ABOUT_THE_TOKEN = ("insufficient_scope", "invalid_request", *PROOF_ERRORS)
 
 
 # ---- checks of values (rule 7) ---------------------------------------------------------------------------------------
@@ -151,7 +157,7 @@ def is_bearer_challenge(response: HttpResponse, scheme: str = "bearer") -> bool:
         return True  # rule 6
     return any(
         name in ("bearer", scheme.lower())  # rule 4
-        and parameters.get("error") not in ("insufficient_scope", "invalid_request")  # rule 5
+        and parameters.get("error") not in NOT_ABOUT_THE_TOKEN  # rule 5
         for name, parameters in parse_challenges(header)
     )
 
@@ -308,6 +314,8 @@ class Dialect:
         """Return the value of ``header`` for a request that is sent with *tokens*."""
         if self.tokens.prefix:
             return tokens.token_type + tokens.access_token
+        if tokens.is_bound:
+            return f"{BOUND_SCHEME} {tokens.access_token}"  # RFC 9449 §7.1
         scheme = tokens.token_type if self.scheme is None else self.scheme
         return f"{scheme} {tokens.access_token}" if scheme else tokens.access_token
 
@@ -332,12 +340,12 @@ class Dialect:
             return False
         return float(length) <= self.max_body_bytes  # int refuses thousands of digits
 
-    def is_challenge(self, response: HttpResponse) -> bool:
-        """Return whether *response* rejects the access token of its request."""
+    def is_challenge(self, response: HttpResponse, *, is_bound: bool = False) -> bool:
+        """Return whether *response* rejects the access token of its request, which was bound to a key or not."""
         if isinstance(self.challenge, ResponseMatch):
             return self.challenge.matches(response)
         if self.challenge is None:
-            return is_bearer_challenge(response, self.scheme or "bearer")
+            return is_bearer_challenge(response, BOUND_SCHEME if is_bound else self.scheme or "bearer")
         return self.challenge(response)
 
     # ---- refresh -----------------------------------------------------------------------------------------------
@@ -415,6 +423,8 @@ class Dialect:
                     raise
         if response.status == 429 or response.status >= 500 or error in TEMPORARY_ERRORS:
             raise TryLater(_describe_error(response, secrets), retry_after=retry_after_seconds(response))
+        if error in PROOF_ERRORS:
+            raise proof_refused(_describe_error(response, secrets))
         if error in UNKNOWN_CLIENT_ERRORS:
             raise ConfigurationError(f"the server does not allow this client to log in with a password: {error}")
         if error in ("access_denied", "invalid_grant"):
@@ -445,6 +455,14 @@ def allowed_origins(dialect: Dialect, additional: tuple[str, ...], allow_plain_h
             )
     own = [origin_of(url) for url in (*(dialect.origins or (dialect.refresh.url,)), *additional)]
     return frozenset(Origin(scheme, name, port) for scheme, host, port in own for name in ascii_and_unicode_forms(host))
+
+
+def proof_refused(said: str) -> ConfigurationError:
+    """Return the error of a login without a good proof (RFC 9449 §5); *said* is the server's response in words."""
+    return ConfigurationError(
+        f"the server wants a proof of a key: pass proof_key to the Session, or --dpop to `unbroken login`; "
+        f"behind a proxy the server must know its public URL ({said})"
+    )
 
 
 def secrets_of(template: RequestTemplate | None) -> tuple[str, ...]:

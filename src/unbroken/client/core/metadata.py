@@ -59,6 +59,7 @@ class AuthorizationServer:
     code_challenge_methods: tuple[str, ...] = ()
     client_auth_methods: tuple[str, ...] = ()
     returns_issuer: bool = False  # RFC 9207
+    proof_algorithms: tuple[str, ...] = ()  # RFC 9449 §5.1
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def dialect(
@@ -193,6 +194,7 @@ def read_authorization_server(body: object, issuer: str, *, allow_plain_http: bo
         response_types=reader.texts("response_types_supported"),
         code_challenge_methods=reader.texts("code_challenge_methods_supported"),
         client_auth_methods=reader.texts("token_endpoint_auth_methods_supported"),
+        proof_algorithms=reader.texts("dpop_signing_alg_values_supported"),
         returns_issuer=reader.body.get("authorization_response_iss_parameter_supported") is True,
         metadata=reader.body,
         **endpoints,

@@ -22,7 +22,9 @@
    restarted its count, and so comes after any that counted on.
 10. If the server has ended the session while a response was on its way, its tokens are tried, by one more refresh. They
    may have outlived the one that was refused.
-11. Where the server gives no refresh token and the user has chosen credentials, these get the next access token, under
+11. A server that says ``wrong_key`` has not ended the session: this client lacks the key that it is bound to. The
+   tokens stay in the store, for those who have it.
+12. Where the server gives no refresh token and the user has chosen credentials, these get the next access token, under
     the same lock, with the same single flight and the same retries. They also begin a session that never was: once, by
     the holder of the lock. They begin none after a logout, nor after they were refused: that ends the session (rule 5).
 
@@ -45,6 +47,7 @@ from unbroken.tokens import TokenResponse, Tokens
 
 __all__ = [
     "RESPONSE_SECONDS",
+    "WRONG_KEY",
     "GrantRejected",
     "Indeterminate",
     "Port",
@@ -115,7 +118,7 @@ class Port(Protocol):
         """Compare and set, as ``TokenStore.save`` does."""
 
     def can_refresh(self, tokens: Tokens) -> bool:
-        """Return whether *tokens* can be refreshed: by their refresh token, or by credentials (rule 11)."""
+        """Return whether *tokens* can be refreshed: by their refresh token, or by credentials (rule 12)."""
 
     def server_kind(self, tokens: Tokens) -> ServerKind:
         """Return what the server does with a refresh of *tokens* that it gets twice."""
@@ -128,7 +131,7 @@ class Port(Protocol):
 
     def send_refresh(self, tokens: Tokens, idempotency_key: str) -> Awaitable[RefreshOutcome]:
         """Send one refresh request (RFC 6749 §6), and wait for its response as rule 3 says. Without a refresh token,
-        send the credentials (rule 11).
+        send the credentials (rule 12).
 
         It is sent only while the lock is certainly held: a holder that was asleep and lost the lock would present a
         token that others have used meanwhile, and look like a thief.
@@ -144,6 +147,7 @@ class Port(Protocol):
 RETRY_PAUSES_SECONDS = (0.2, 1.0)  # before the second and the third try of one refresh
 MAX_RETRY_AFTER_SECONDS = 2.0  # a longer Retry-After is for the caller to wait for
 RESPONSE_SECONDS = 120.0  # after which no response comes any more: gateways give up before
+WRONG_KEY = "wrong_key"  # the session is bound to another key than the one that was proven (RFC 9449 §5)
 EARLIER = "an earlier request for it may have arrived, and its response was lost"
 
 
@@ -180,6 +184,9 @@ async def _refresh(port: Port, seen: Tokens, needed: bool) -> Tokens:
     match sent.outcome:
         case TokenResponse() as response:
             return await _save_response(port, record, seen, response, sent.tries)
+        case GrantRejected(reason, said) if reason == WRONG_KEY:
+            await _leave_to_others(port, record, may_have_arrived)
+            raise SessionOver(reason, said)  # rule 11
         case GrantRejected(reason, said):
             why = "; ".join(filter(None, (said, EARLIER if may_have_arrived else "")))
             return await _end_session(port, seen, reason, why)
@@ -273,9 +280,19 @@ async def _keep_for_later(
     if port.server_kind(seen) != "strict":
         return
     if not may_have_arrived and outcome.may_retry:  # else the lock is lost, and its next holder may be sending
-        await port.save(replace(record, idempotency_key=None, begun_by="", begun_at=0.0), record)
+        await _mark_as_not_begun(port, record)
     if may_have_arrived and _can_wait(port, seen, needed):
         raise RepetitionCanWait(outcome.why) from outcome.cause
+
+
+async def _leave_to_others(port: Port, record: StoredSession, may_have_arrived: bool) -> None:
+    """Leave the tokens to those who have the key. What one of them has begun, they end with its idempotency key."""
+    if not may_have_arrived:
+        await _mark_as_not_begun(port, record)
+
+
+async def _mark_as_not_begun(port: Port, record: StoredSession) -> None:
+    await port.save(replace(record, idempotency_key=None, begun_by="", begun_at=0.0), record)
 
 
 async def _save_response(
@@ -352,7 +369,7 @@ NEVER_LOGGED_IN = ("", "not_logged_in")
 
 
 async def begin(port: Port) -> tuple[Tokens, bool]:
-    """Return the tokens of the store, or those of a first login with the credentials (rule 11); and which it was.
+    """Return the tokens of the store, or those of a first login with the credentials (rule 12); and which it was.
 
     Raise SessionOver if the session has ended, also because they are refused; TryLater or BadResponse.
     """
@@ -457,6 +474,7 @@ def tokens_from_response(
         version=version,
         epoch=epoch,
         idempotent=response.idempotent,
+        jkt=response.jkt,
     )
 
 

@@ -11,6 +11,9 @@
 3. Every other response stays unread. A body is read only where the dialect looks for a challenge in it, only of its
    types, and only up to its size; a longer one goes on to the caller whole.
 4. The second response is final. If it is a challenge too, the endpoint is remembered for it (rule 7 of schedule.py).
+5. Tokens that are bound to a key are sent with a proof, which the adapter has signed anew for each try. A response that
+   asks for another proof is no challenge: the request is sent again, once for each of the two, with the same tokens.
+   The rules about bodies are the same: 1 and 2.
 
 Which tokens follow a challenge is decided in refresh_coordinator.py. An adapter decides nothing: it takes the next
 effect, carries it out, and sends the result in. That loop is ``drive``, or ``adrive`` in an event loop: an adapter
@@ -22,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from unbroken._http import MAX_BODY_BYTES, HttpResponse
 from unbroken.client.core.body import Rewind
@@ -36,9 +39,11 @@ __all__ = [
     "NOT_OUR_RESPONSE",
     "CutBody",
     "Effect",
+    "JudgeProof",
     "MarkNotReplayable",
     "NeedNewerTokens",
     "NeedTokens",
+    "ProofWish",
     "ReadBody",
     "ReadHeaders",
     "ResponsePort",
@@ -55,6 +60,12 @@ __all__ = [
 NOT_OUR_RESPONSE = 0  # in place of a status: the response of a server that did not get our token, behind a redirect
 MAX_CHALLENGE_BYTES = MAX_BODY_BYTES  # of the body of a challenge, before and after decoding
 BODY_SPENT = "its body could be sent only once"
+MAX_PROOFS = 20  # of one request, through all hops of a redirect
+ASK_AGAIN = "the server asked for another proof of the client's key, make it anew"
+
+
+ProofWish = Literal["", "again", "hop"]
+"""What a response says about proofs: nothing, that another one is needed, or that a hop of a redirect needs its own."""
 
 
 class NeedTokens(NamedTuple):
@@ -88,6 +99,10 @@ class CutBody(NamedTuple):
     max_bytes: int
 
 
+class JudgeProof(NamedTuple):
+    """Result: whether the response asks for another proof (ProofWish). What it tells is kept for the next."""
+
+
 class NeedNewerTokens(NamedTuple):
     """Result: newer tokens than *sent*, which *endpoint* has challenged (ActiveTokens); None to return the response.
 
@@ -105,7 +120,7 @@ class MarkNotReplayable(NamedTuple):
     error: NotReplayable
 
 
-Effect = NeedTokens | SendWith | ReadHeaders | ReadBody | CutBody | NeedNewerTokens | MarkNotReplayable
+Effect = NeedTokens | SendWith | JudgeProof | ReadHeaders | ReadBody | CutBody | NeedNewerTokens | MarkNotReplayable
 
 
 class ResponsePort(Protocol):
@@ -116,6 +131,12 @@ class ResponsePort(Protocol):
 
     def headers(self) -> Mapping[str, str]:
         """Return the headers, names in lower case."""
+
+    def proof_target(self) -> tuple[str, bool]:
+        """Return the URL of the request that got this response, as ``htu_of`` spells it, and whether it was proven.
+
+        Behind a redirect it was not. Called only for requests with bound tokens.
+        """
 
     def read(self, max_bytes: int) -> Any:
         """Read the body to its end, which frees the connection, and put it back for the caller. Return it as bytes.
@@ -151,7 +172,9 @@ def request_flow(
     """
     sent: ActiveTokens = ready or (yield NeedTokens(fresh=rewind is None))  # rule 1
     status: int = yield SendWith(sent)
-    if not dialect.may_challenge(status) or not (yield from _is_challenge(dialect, status)):
+    if sent.ath:  # not within a generator of its own for others: this is the hot path
+        status = yield from _proven(sent, status, rewind, emit)  # rule 5
+    if not dialect.may_challenge(status) or not (yield from _is_challenge(dialect, status, sent)):
         return
     endpoint = endpoint_of(request)
     newer: ActiveTokens | None = yield NeedNewerTokens(sent, endpoint, rewind is not None)
@@ -164,16 +187,42 @@ def request_flow(
     rewind()
     emit(RequestReplayed(newer.tokens.version))
     status = yield SendWith(newer)
-    record_acceptance(endpoint, newer, not (yield from _is_challenge(dialect, status)))  # rule 4
+    if newer.ath:
+        status = yield from _proven(newer, status, rewind, emit)
+    record_acceptance(endpoint, newer, not (yield from _is_challenge(dialect, status, newer)))  # rule 4
 
 
-def _is_challenge(dialect: Dialect, status: int) -> Generator[Effect, Any, bool]:
-    """Return whether the response is a challenge; if so, its connection is free (rule 2)."""
+def _proven(
+    sent: ActiveTokens, status: int, rewind: Rewind | None, emit: Callable[[ClientEvent], object]
+) -> Generator[Effect, Any, int]:
+    """Send the request again as long as its response asks for another proof: once, and once for each hop of a redirect.
+
+    *status* is that of the first response. Return that of the last one; NOT_OUR_RESPONSE if it asks, and the body is
+    spent: then it is final.
+    """
+    repeated = ""
+    for _ in range(MAX_PROOFS):
+        wish: ProofWish = "" if status == NOT_OUR_RESPONSE else (yield JudgeProof())
+        if not wish or wish == repeated == "again":
+            return status
+        yield CutBody(MAX_CHALLENGE_BYTES)  # rule 2
+        if rewind is None:
+            emit(RequestNotReplayed(sent.tokens.version, why=BODY_SPENT))
+            yield MarkNotReplayable(NotReplayable(BODY_SPENT, then=ASK_AGAIN))
+            return NOT_OUR_RESPONSE
+        rewind()
+        repeated = wish
+        status = yield SendWith(sent)
+    return status
+
+
+def _is_challenge(dialect: Dialect, status: int, sent: ActiveTokens) -> Generator[Effect, Any, bool]:
+    """Return whether the response to *sent* is a challenge; if so, its connection is free (rule 2)."""
     if status == NOT_OUR_RESPONSE or not dialect.may_challenge(status):
         return False
     headers: Mapping[str, str] = yield ReadHeaders()
     if not dialect.reads_body:
-        if not dialect.is_challenge(HttpResponse(status, headers)):
+        if not dialect.is_challenge(HttpResponse(status, headers), is_bound=bool(sent.ath)):
             return False
         yield CutBody(MAX_CHALLENGE_BYTES)  # rule 2
         return True
@@ -200,6 +249,9 @@ class TokenSource(Protocol):
 
     async def _ahandle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
         """Return what ``_handle_challenge`` returns, without blocking."""
+
+    def _judge_proof(self, response: SentResponse) -> ProofWish:
+        """Return whether *response* asks for another proof. Keep what it tells for the next one."""
 
 
 class SentResponse(ResponsePort, Protocol):
@@ -269,6 +321,8 @@ def perform(source: TokenSource, effect: Effect, response: Any) -> object:
         case NeedNewerTokens():
             with _transient_errors(raised=effect.needed):
                 return source._handle_challenge(effect.sent, effect.endpoint)
+        case JudgeProof():
+            return source._judge_proof(response)
         case ReadHeaders():
             return response.headers()
         case ReadBody():

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from unbroken._time import Clock, Duration, to_seconds
+from unbroken.client.core.proof import access_token_hash
 from unbroken.errors import ConfigurationError, RefreshStorm, TryLater, UnbrokenError
 from unbroken.tokens import Tokens
 
@@ -129,12 +130,13 @@ def due_by_age(tokens: Tokens, age: float, leeway: Leeway, *, has_credentials: b
 class ActiveTokens:
     """The tokens that this process uses, made ready for the hot path. Immutable; compared by identity.
 
-    ``refresh_at_monotonic`` and ``refresh_at_wall`` are the moments up to which no refresh is due.
+    ``refresh_at_monotonic`` and ``refresh_at_wall`` are the moments up to which no refresh is due. ``ath`` is the hash
+    of a bound access token, for its proofs; empty if it is bound to no key.
     """
 
     __slots__ = (
         "ages",
-        "has_credentials",
+        "ath",
         "header",
         "received_at_monotonic",
         "received_at_wall",
@@ -149,6 +151,7 @@ class ActiveTokens:
         wall, monotonic = clock.wall(), clock.monotonic()
         age = max(wall - tokens.received_at, 0.0)  # rule 4
         self.tokens, self.header, self.has_credentials = tokens, header, has_credentials
+        self.ath = access_token_hash(tokens.access_token) if tokens.is_bound else ""
         self.ages: RefreshAges = refresh_ages(tokens, leeway, jitter, has_credentials=has_credentials)
         self.received_at_wall, self.received_at_monotonic = wall - age, monotonic - age
         self.refresh_at_wall = self.received_at_wall + self.ages.refresh_in_background_at

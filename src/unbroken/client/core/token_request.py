@@ -12,8 +12,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from unbroken._http import HttpRequest, HttpResponse, retry_after_seconds
-from unbroken.client.core.dialect import TEMPORARY_ERRORS, Dialect, _describe_error, _oauth_error, _readable, secrets_of
+from unbroken.client.core.dialect import (
+    TEMPORARY_ERRORS,
+    Dialect,
+    _describe_error,
+    _oauth_error,
+    _readable,
+    proof_refused,
+    secrets_of,
+)
 from unbroken.client.core.login_endpoints import LoginEndpoints
+from unbroken.client.core.proof import PROOF_ERRORS
 from unbroken.errors import BadResponse, ConfigurationError, InvalidRequest, LoginRefused, TryLater, UnbrokenError
 from unbroken.tokens import TokenResponse
 
@@ -73,7 +82,7 @@ def error_of(response: HttpResponse, secrets: tuple[str, ...] = ()) -> UnbrokenE
     error, said = _oauth_error(response), _describe_error(response, secrets)
     if response.status == 429 or response.status >= 500 or error in TEMPORARY_ERRORS:
         return TryLater(said, retry_after=retry_after_seconds(response))
-    return refusal(error, said)
+    return proof_refused(said) if error in PROOF_ERRORS else refusal(error, said)
 
 
 def refusal(error: str, said: str) -> UnbrokenError:

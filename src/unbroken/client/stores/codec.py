@@ -120,7 +120,7 @@ def _to_record(fields: dict[str, Any], store_name: str) -> StoredSession:
 
 
 def _are_valid(tokens: Tokens, version: int) -> bool:
-    texts = (tokens.access_token, tokens.refresh_token or "", tokens.scope, tokens.token_type)
+    texts = (tokens.access_token, tokens.refresh_token or "", tokens.scope, tokens.token_type, tokens.jkt)
     moments = (tokens.received_at, tokens.expires_in or 0.0, tokens.refresh_expires_in or 0.0)
     return (
         all(map(_is_text, texts))

@@ -11,6 +11,10 @@
 4. A holder that requests its own lease gets it, because a response may have been lost. Without a lock file, a lease
    whose grant was not confirmed, or that could not be released, is requested again under the same name.
 5. A busy lock and a lock that cannot be reached are two errors: StoreBusy and StoreUnavailable.
+6. The connections of a process end with it, and a database sees that at once, also on another machine. Where it says
+   so, who finds that the connection of the holder has ended cuts the lease to ``seconds_after_connection`` from now. In
+   this time a holder that lives, and has lost a connection only, extends its lease twice. So no holder is ever certain
+   of its lease for longer than that. Where the store does not say so, the lease alone counts.
 """
 
 from __future__ import annotations
@@ -24,18 +28,28 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from unbroken._private_files import has_flock, locked_file, machine_folder
 from unbroken._time import Duration, to_seconds
 from unbroken.client.core.token_store import Lease
 from unbroken.errors import ConfigurationError, StoreBusy, StoreUnavailable
 
-__all__ = ["LEASE_SECONDS", "Clocks", "LeaseLock", "LeaseStore", "lasts", "lease_seconds", "machine_lock_path"]
+__all__ = [
+    "LEASE_SECONDS",
+    "Clocks",
+    "LeaseLock",
+    "LeaseStore",
+    "lasts",
+    "lease_seconds",
+    "machine_lock_path",
+    "seconds_after_connection",
+]
 
 LEASE_SECONDS = 1.8
 MIN_LEASE_SECONDS = 1.0
 BEATS_PER_LEASE = 6
+SHARE_AFTER_CONNECTION = 0.4  # of a lease: two beats, and some time for the second to arrive
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.004, 0.1
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -53,6 +67,19 @@ class LeaseStore(Protocol):
 
     def release_lease(self, holder: str) -> object:
         """Release the lease, if *holder* has it."""
+
+
+@runtime_checkable
+class ConnectedLeaseStore(LeaseStore, Protocol):
+    """A store that needs a connection of its own to see when the process of a holder ends (rule 6)."""
+
+    def connect_holder(self, holder: str) -> object:
+        """Open a connection that lasts until the lease of *holder* is released. Must not raise."""
+
+
+def seconds_after_connection(lease: float) -> float:
+    """Return for how long a *lease* holds after the connection of its holder was found to have ended (rule 6)."""
+    return lease * SHARE_AFTER_CONNECTION
 
 
 def lease_seconds(lease: Duration) -> float:
@@ -97,6 +124,8 @@ class LeaseLock:
             beating = threading.Thread(target=lease.keep_alive, name="unbroken-lease", daemon=True)
             beating.start()  # rule 1
             try:
+                if isinstance(self._store, ConnectedLeaseStore):
+                    self._store.connect_holder(holder)  # rule 6
                 yield lease
             finally:
                 lease.released.set()
@@ -206,4 +235,4 @@ class _HeldLease:
         return False
 
     def _ends_from_now(self) -> Clocks:
-        return Clocks.now().plus(self._store.lease)
+        return Clocks.now().plus(seconds_after_connection(self._store.lease))  # rule 6

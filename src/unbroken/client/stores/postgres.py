@@ -2,7 +2,9 @@
 
 1. Each session has one row; the first use creates the table. A save is one durable statement that compares and sets.
 2. The lock is a lease in the same row (``lease.py``), by the clock of the database: while it is held it needs no
-   connection of its own, and it works through a connection pooler.
+   connection of its own, and it works through a connection pooler. The row says which connection has extended the lease
+   last, if PostgreSQL shows it, so that others see when it has ended. A pooler keeps its connections: behind it the
+   lease alone counts, and so it does after a restart of the database.
 3. Each process has one connection, opened when it is needed, and again when it broke or the process was forked.
 4. Every call is bounded: a connection that does not respond in time is cut, and a dead database raises
    StoreUnavailable.
@@ -28,31 +30,51 @@ from unbroken._concurrency import Closeable, close_copy, register_fork_aware
 from unbroken._time import Duration, to_seconds
 from unbroken.client.core.token_store import EMPTY, Lease, StoredSession
 from unbroken.client.stores.codec import CorruptRecord, EncryptionKey, SessionCodec
-from unbroken.client.stores.lease import LEASE_SECONDS, LeaseLock, lease_seconds, machine_lock_path
+from unbroken.client.stores.lease import (
+    LEASE_SECONDS,
+    LeaseLock,
+    lease_seconds,
+    machine_lock_path,
+    seconds_after_connection,
+)
 from unbroken.errors import ConfigurationError, StoreUnavailable
 
 __all__ = ["PostgresStore"]
+
+NOT_SHOWN = (psycopg.ProgrammingError, psycopg.NotSupportedError)  # no right to see connections, or no such view
 
 # ---- SQL -------------------------------------------------------------------------------------------------------------
 
 CREATE_TABLE = """
     CREATE TABLE IF NOT EXISTS unbroken_tokens (
-        name text PRIMARY KEY, stamp text NOT NULL, data bytea, holder text, held_until timestamptz
+        name text PRIMARY KEY, stamp text NOT NULL, data bytea, holder text, held_until timestamptz, connection text
     )
 """
 LOAD = "SELECT data FROM unbroken_tokens WHERE name = %s"
 SAVE = "UPDATE unbroken_tokens SET stamp = %s, data = %s WHERE name = %s AND stamp = %s RETURNING 1"
 INSERT_EMPTY = "INSERT INTO unbroken_tokens (name, stamp) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+OWN_CONNECTION = """
+    (SELECT pid || ' ' || extract(epoch FROM pg_postmaster_start_time())
+     FROM pg_stat_activity WHERE pid = pg_backend_pid())
+"""
+NO_CONNECTION = "NULL"
 TAKE_LEASE = """
-    UPDATE unbroken_tokens SET holder = %s, held_until = now() + make_interval(secs => %s)
+    UPDATE unbroken_tokens SET holder = %s, held_until = now() + make_interval(secs => %s), connection = {connection}
     WHERE name = %s AND (held_until IS NULL OR held_until < now() OR holder = %s) RETURNING 1
 """
 EXTEND_LEASE = """
-    UPDATE unbroken_tokens SET held_until = now() + make_interval(secs => %s)
+    UPDATE unbroken_tokens SET held_until = now() + make_interval(secs => %s), connection = {connection}
     WHERE name = %s AND holder = %s RETURNING 1
 """
+CUT_LEASE = """
+    UPDATE unbroken_tokens SET held_until = now() + make_interval(secs => %s)
+    WHERE name = %s AND held_until > now() + make_interval(secs => %s)
+    AND split_part(connection, ' ', 2) = extract(epoch FROM pg_postmaster_start_time())::text
+    AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid::text = split_part(connection, ' ', 1)) RETURNING 1
+"""
 RELEASE_LEASE = """
-    UPDATE unbroken_tokens SET holder = NULL, held_until = NULL WHERE name = %s AND holder = %s RETURNING 1
+    UPDATE unbroken_tokens SET holder = NULL, held_until = NULL, connection = NULL
+    WHERE name = %s AND holder = %s RETURNING 1
 """
 
 
@@ -83,6 +105,7 @@ class PostgresStore(Closeable):
         place = " ".join(str(settings.get(part, "")) for part in ("host", "hostaddr", "port", "dbname", "service"))
         self._lease_lock = LeaseLock(self, machine_lock_path("postgresql", place, name))
         self._codec = SessionCodec(f"the session {name!r} in PostgreSQL", key)
+        self._shows_connections = True  # until it turns out that the database does not
         self._connection: Any = None
         self._connection_lock = threading.Lock()  # one statement at a time
         register_fork_aware(self)
@@ -125,17 +148,37 @@ class PostgresStore(Closeable):
             self._drop()
 
     def take_lease(self, holder: str) -> bool:
-        """Give the lease to *holder*, if no other has it now; return whether *holder* has it."""
+        """Give the lease to *holder*, if no other has it now; return whether *holder* has it.
+
+        Cut the lease of a holder whose connection has ended.
+        """
         self._query(INSERT_EMPTY, (self.name, EMPTY.stamp))
-        return self._query(TAKE_LEASE, (holder, self.lease, self.name, holder)) is not None  # rule 2
+        if self._query_of_holder(TAKE_LEASE, (holder, self.lease, self.name, holder)) is not None:  # rule 2
+            return True
+        seconds = seconds_after_connection(self.lease)
+        if self._shows_connections:
+            self._query(CUT_LEASE, (seconds, self.name, seconds))
+        return False
 
     def extend_lease(self, holder: str) -> bool:
         """Extend the lease, if *holder* was the last to have it; return whether it was."""
-        return self._query(EXTEND_LEASE, (self.lease, self.name, holder)) is not None
+        return self._query_of_holder(EXTEND_LEASE, (self.lease, self.name, holder)) is not None
 
     def release_lease(self, holder: str) -> None:
         """Release the lease, if *holder* has it."""
         self._query(RELEASE_LEASE, (self.name, holder))
+
+    def _query_of_holder(self, statement: str, values: Sequence[object]) -> Any:
+        """Return the first row. The statement notes the connection, where the database shows it (rule 2)."""
+        if self._shows_connections:
+            try:
+                return self._query(statement.format(connection=OWN_CONNECTION), values)
+            except StoreUnavailable as error:
+                if not isinstance(error.__cause__, NOT_SHOWN):
+                    raise
+        row = self._query(statement.format(connection=NO_CONNECTION), values)
+        self._shows_connections = False
+        return row
 
     def _query(self, statement: str, values: Sequence[object]) -> Any:
         """Return the first row. A connection that turns out to be broken is opened again, once."""

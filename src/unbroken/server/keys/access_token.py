@@ -194,12 +194,14 @@ class AccessTokenVerifier:
             raise InvalidToken("the access token was revoked", reason="revoked")
         return claims
 
-    def verify_cached(self, token: str, revoked: Container[str], now: float) -> Claims | None:
+    def verify_cached(
+        self, token: str, revoked: Container[str], now: float, *, has_proof: bool = False
+    ) -> Claims | None:
         """Return the claims of *token*, if it was verified before and is good at *now*; else None, and for a token that
-        needs a proof (rule 6).
+        needs a proof (rule 6). *has_proof*: the caller checks a proof.
         """
         cached = self._verified.get(token)
-        if cached is None or cached[0].jkt:
+        if cached is None or (cached[0].jkt and not has_proof):
             return None
         (claims, key), now = cached, now - self._leeway
         return None if now >= claims.expires_at or now >= key.dead_from or claims.sid in revoked else claims

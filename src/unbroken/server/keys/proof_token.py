@@ -80,19 +80,19 @@ class ProofReader:
             raise refused("missing")
         try:
             return self._read(text)
+        except InvalidSignature:  # P4
+            raise refused("signature") from None
         except MALFORMED_ERRORS:
             raise refused("malformed") from None
 
     def _read(self, text: str) -> SignedProof:
         if len(text) > MAX_PROOF_CHARS:  # rule 1
             raise ValueError
-        head, payload, signature = text.split(".")
+        message, _, signature = text.rpartition(".")
+        head, _, payload = message.partition(".")
         known = self._keys.get(head)
         jkt, verify = known or _key_of(json_object(_base64.decode(head)))
-        try:
-            verify(f"{head}.{payload}".encode("ascii"), _base64.decode(signature))  # P4
-        except InvalidSignature:
-            raise refused("signature") from None
+        verify(message.encode("ascii"), _base64.decode(signature))
         if known is None:
             self._keys.put(head, (jkt, verify))  # rule 4
         return SignedProof(jkt, _claims(json_object(_base64.decode(payload))))
@@ -133,12 +133,12 @@ def _names_of(alg: str) -> tuple[str, ...]:
 
 def _verify_es256(key: EllipticCurvePublicKey) -> Verify:
     """Return what raises InvalidSignature unless a signature (RFC 7518 §3.4) of a message is by *key*."""
-    verify, how = key.verify, ECDSA(SHA256())
+    verify, how, from_bytes = key.verify, ECDSA(SHA256()), int.from_bytes
 
     def verify_signature(message: bytes, signature: bytes) -> None:
         if len(signature) != SIGNATURE_BYTES:
             raise InvalidSignature
-        r, s = int.from_bytes(signature[:MEMBER_BYTES]), int.from_bytes(signature[MEMBER_BYTES:])
+        r, s = from_bytes(signature[:MEMBER_BYTES]), from_bytes(signature[MEMBER_BYTES:])
         verify(encode_dss_signature(r, s), message, how)
 
     return verify_signature
@@ -152,9 +152,8 @@ def _verify_ed25519(key: Ed25519PublicKey) -> Verify:
 def _claims(body: Mapping[str, Any]) -> ProofClaims:
     """Return the claims of a proof. Raise one of MALFORMED_ERRORS (P1)."""
     jti, method, url, ath, nonce = body["jti"], body["htm"], body["htu"], body.get("ath", ""), body.get("nonce", "")
-    for text in (jti, method, url, ath, nonce):
-        if type(text) is not str:
-            raise TypeError
+    if not type(jti) is type(method) is type(url) is type(ath) is type(nonce) is str:
+        raise TypeError
     if not 0 < len(jti) <= MAX_JTI_CHARS:  # RFC 9449 §11.1
         raise ValueError
     return ProofClaims(read_text(jti), method, url, read_time(body["iat"]), ath, nonce)

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from unbroken._arguments import wrong_type
+from unbroken._bounded_cache import BoundedCache
 from unbroken._concurrency import register_fork_aware
 from unbroken._http import is_loopback, origin_of
 from unbroken.errors import InvalidProof, InvalidToken, NonceRequired
@@ -41,13 +42,14 @@ from unbroken.server.proofs.policy import ProofPolicy
 from unbroken.server.proofs.replays import ReplayCache
 from unbroken.server.stores.markers import MarkerStore, mark_once, marker_key
 
-__all__ = ["ProofVerifier", "VerifiedProof", "check_bound", "check_proof_type"]
+__all__ = ["ProofVerifier", "VerifiedProof", "check_bound", "check_bound_here", "check_proof_type"]
 
 _log = logging.getLogger("unbroken")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 ID_BYTES = 16
 LOG_INTERVAL_SECONDS = 60.0
 MAX_LOGGED_CHARS = 200
+MAX_TOKEN_HASHES = 1000
 
 
 class VerifiedProof(NamedTuple):
@@ -62,7 +64,11 @@ class VerifiedProof(NamedTuple):
 
 def check_proof_type(proof: object) -> None:
     """Raise ConfigurationError unless *proof* is None, or a RequestProof of texts."""
-    if proof is None:
+    if proof is None or (
+        type(proof) is RequestProof  # the usual case, at once: each request pays for it
+        and type(proof.text) is type(proof.method) is type(proof.path) is type(proof.host) is str
+        and (proof.spent is None or type(proof.spent) is set)
+    ):
         return
     if not isinstance(proof, RequestProof):
         raise wrong_type("proof", "a RequestProof or None", proof)
@@ -78,16 +84,31 @@ async def check_bound(proofs: ProofVerifier, claims: Claims, access_token: str, 
 
     *proof* is None where it came as a bearer token. Raise TryLater if that cannot be found out.
     """
+    verified = check_bound_here(proofs, claims, access_token, proof)
+    if verified is not None:
+        await proofs.spend(verified, at_resource=True)
+
+
+def check_bound_here(
+    proofs: ProofVerifier, claims: Claims, access_token: str, proof: RequestProof | None
+) -> VerifiedProof | None:
+    """Raise as ``check_bound`` does, as far as this process can tell. Return the proof if the store must be asked too.
+
+    Most requests end here, without a coroutine.
+    """
     if proof is None:
         if claims.jkt:  # RFC 9449 §7.2: no downgrade
             raise InvalidToken("this access token is bound to a key: send it as DPoP, with a proof", reason="bound")
-        return
+        return None
     if not claims.jkt:
         raise InvalidToken("this access token is bound to no key: send it as Bearer", reason="not_bound")
     verified = proofs.verify(proof, access_token)
     if verified.jkt != claims.jkt:  # P11
         raise InvalidToken("this access token is bound to another key", reason="wrong_key")
-    await proofs.spend(verified, at_resource=True)
+    if proofs.is_shared(verified.method, at_resource=True):
+        return verified
+    proofs.spend_here(verified, at_resource=True)
+    return None
 
 
 class ProofVerifier:
@@ -109,6 +130,7 @@ class ProofVerifier:
         default = () if issuer_url is None else (str(origin_of(issuer_url)),)
         self._public_urls = policy.public_url or default
         self._reader, self._replays = ProofReader(), ReplayCache()
+        self._token_hashes: BoundedCache[str, str] = BoundedCache(MAX_TOKEN_HASHES)
         self._nonces = Nonces(nonce_keys, policy.window)
         self._logged_at = float("-inf")
         register_fork_aware(self)
@@ -120,9 +142,8 @@ class ProofVerifier:
     def verify(self, proof: RequestProof | None, access_token: str = "") -> VerifiedProof:
         """Return the proof of a request, which came with *access_token* or without one.
 
-        Raise InvalidProof, or NonceRequired.
+        Its type was checked before. Raise InvalidProof, or NonceRequired.
         """
-        check_proof_type(proof)
         try:
             return self._verify(proof or RequestProof("", "", ""), access_token)
         except InvalidProof as error:
@@ -137,11 +158,16 @@ class ProofVerifier:
         """Spend a proof (rule 4), unless this request has spent it already. Raise InvalidProof, or TryLater."""
         if proof.proof_id in proof.spent_here:
             return
-        now = self._clock()
         is_new = True
-        if self._store is not None and self._is_shared(proof.method, at_resource=at_resource):
-            is_new = await self._mark(self._store, proof.proof_id, now)
-        if not is_new or not self._replays.add(proof.proof_id, proof.made_at, now - self.policy.window):
+        if self._store is not None and self.is_shared(proof.method, at_resource=at_resource):
+            is_new = await self._mark(self._store, proof.proof_id, self._clock())
+        self.spend_here(proof, at_resource=at_resource, is_new=is_new)
+
+    def spend_here(self, proof: VerifiedProof, *, at_resource: bool, is_new: bool = True) -> None:
+        """Spend a proof in this process alone. *is_new*: no other node has. Raise InvalidProof."""
+        if proof.proof_id in proof.spent_here:
+            return
+        if not is_new or not self._replays.add(proof.proof_id, proof.made_at, self._clock() - self.policy.window):
             error = refused("replayed")
             error.at_resource = at_resource
             raise error
@@ -163,13 +189,14 @@ class ProofVerifier:
         if set(keys) != {proof.jkt}:
             raise refused("wrong_key")
 
-    def _is_shared(self, method: str, *, at_resource: bool) -> bool:
+    def is_shared(self, method: str, *, at_resource: bool) -> bool:
+        """Return whether the store must know that a proof was spent (rule 4)."""
         replays = self.policy.replays
         return not at_resource or replays == "all" or (replays == "writes" and method not in SAFE_METHODS)
 
     def _verify(self, proof: RequestProof, access_token: str) -> VerifiedProof:
         signed, now = self._reader.read(proof.text), self._clock()
-        made_at = self._made_at(signed, now)
+        made_at = self._made_at(signed, now) if self.policy.require_nonce else signed.claims.issued_at
         target = self._target(proof, access_token)
         reason = why_refused(signed.claims, target, made_at, now, self.policy.window)
         if not reason and self._replays.is_too_old(made_at):
@@ -180,27 +207,34 @@ class ProofVerifier:
             if reason == "url":
                 self._log_url(signed.claims.url, target)
             raise refused(reason)
-        digest = hashlib.sha256((signed.jkt + signed.claims.jti).encode()).digest()[:ID_BYTES]
-        spent_here = set[bytes]() if proof.spent is None else proof.spent
+        digest = hashlib.blake2b((signed.jkt + signed.claims.jti).encode(), digest_size=ID_BYTES).digest()
+        spent_here: set[bytes] = set() if proof.spent is None else proof.spent
         return VerifiedProof(signed.jkt, digest, made_at, proof.method, spent_here)
 
     def _made_at(self, signed: SignedProof, now: float) -> float:
-        """Return when a proof was made, by its nonce where one is required (P8). Raise NonceRequired."""
-        if not self.policy.require_nonce:
-            return signed.claims.issued_at
+        """Return when a proof was made, by its nonce, which is required (P8). Raise NonceRequired."""
         made_at = self._nonces.made_at(signed.claims.nonce, now)
         if made_at is None:
             raise NonceRequired(self._nonces.newest(now))
         return made_at
 
     def _target(self, proof: RequestProof, access_token: str) -> ProofTarget:
-        urls = tuple(base + proof.path for base in self._bases(proof.host))
-        return ProofTarget(proof.method, urls, token_hash(access_token) if access_token else "", proof.is_websocket)
+        bases = self._public_urls or self._loopback_bases(proof.host)
+        urls = (bases[0] + proof.path,) if len(bases) == 1 else tuple([base + proof.path for base in bases])
+        return ProofTarget(proof.method, urls, self._hash_of(access_token), proof.is_websocket)
 
-    def _bases(self, host: str) -> tuple[str, ...]:
-        """Return the URLs that clients may see this server at (rule 2)."""
-        if self._public_urls:
-            return self._public_urls
+    def _hash_of(self, access_token: str) -> str:
+        """Return the ``ath`` of *access_token*, which is used again and again; empty text without one."""
+        if not access_token:
+            return ""
+        known = self._token_hashes.get(access_token)
+        if known is None:
+            known = token_hash(access_token)
+            self._token_hashes.put(access_token, known)
+        return known
+
+    def _loopback_bases(self, host: str) -> tuple[str, ...]:
+        """Return the URL that clients see a server at which is under development (rule 2)."""
         try:
             is_own = is_loopback(urlsplit(f"//{host}").hostname or "")
         except ValueError:

@@ -13,7 +13,8 @@ import pytest
 from tests.support.waiting import until
 from unbroken import ConfigurationError, StoreBusy, StoreUnavailable
 from unbroken._private_files import has_flock
-from unbroken.client.stores.lease import Clocks, LeaseLock, lasts, machine_lock_path
+from unbroken.client.stores import lease as lease_module
+from unbroken.client.stores.lease import Clocks, LeaseLock, lasts, machine_lock_path, seconds_after_connection
 from unbroken.client.stores.sqlite import SqliteStore
 
 needs_flock = pytest.mark.skipif(not has_flock(), reason="this system has no flock")
@@ -116,6 +117,18 @@ def test_a_store_that_cannot_be_reached_is_asked_again_until_the_lease_is_over()
         until(lambda: lock.extended >= 2)
         assert lease.is_held()
         assert lock.fail == ""
+
+
+def test_nobody_is_certain_of_a_lease_that_others_may_have_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Lock()
+    lock.lease = 0.5
+    monkeypatch.setattr(lease_module, "BEATS_PER_LEASE", 0.001)
+    with LeaseLock(lock).acquire(0.0) as lease:
+        assert lease.is_held()
+        assert lock.extended == 0
+        time.sleep(seconds_after_connection(lock.lease))
+        assert lease.is_held()
+        assert lock.extended == 1, "it asks, though the lease has not expired yet"
 
 
 @needs_flock

@@ -33,7 +33,7 @@ export const words = {
 
   event({ kind, verdict, seq, why }) {
     if (kind === "login.accepted") return "login";
-    if (kind === "session.reuse_detected") return "reuse: a refresh token came back that had been used before";
+    if (kind === "session.reuse_detected") return "theft noticed: a refresh token came back that had been used before";
     if (kind === "session.ended") return `session revoked: ${why}`;
     if (verdict === "retried") return `refresh ${seq}, sent a second time: it gets the same tokens`;
     if (verdict === "branched") return `refresh ${seq}, again: its first tokens were not used yet`;

@@ -1,0 +1,3 @@
+import { createSession } from "unbroken-session";
+
+export const session = createSession({ storage: "cookie" }); // no script ever sees a token

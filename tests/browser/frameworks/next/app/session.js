@@ -1,0 +1,2 @@
+import { createSession } from "unbroken-session";
+export const session = createSession({ storage: "cookie" });
