@@ -25,11 +25,13 @@ from starlette.routing import Route
 
 from tests.support.backend import running
 from unbroken import (
+    BadResponse,
     ClientCredentials,
     ConfigurationError,
     FileStore,
     LoginRefused,
     PasswordCredentials,
+    ProofKey,
     Session,
     SessionOver,
     TryLater,
@@ -37,6 +39,8 @@ from unbroken import (
 )
 from unbroken.events import LoggedIn, SessionEnded
 from unbroken.httpx2 import SessionAuth
+from unbroken.server import MemorySessionStore, Sessions
+from unbroken.starlette import routes
 from unbroken.testing import LoopbackServer, ManualClock
 from unbroken.testing.server import PASSWORD
 
@@ -388,3 +392,26 @@ def test_a_dialect_without_a_login_says_so(server: TokenServer) -> None:
     session = Session("https://api.example.com", credentials=ClientCredentials())
     with pytest.raises(ConfigurationError, match="OAuth"):
         session.login_with_credentials()
+
+
+def test_credentials_bind_a_session_to_the_key_of_the_client() -> None:
+    sessions, key = Sessions(MemorySessionStore()), ProofKey.in_memory()
+    with running(Starlette(routes=routes(sessions, lambda name, _: name))) as port:
+        url = f"http://127.0.0.1:{port}"
+        session = Session(url, credentials=PasswordCredentials("ada", lambda: PASSWORD), proof_key=key)
+        with httpx2.Client(auth=SessionAuth(session)) as http:
+            assert http.get(url + "/auth/session").json()["sub"] == "ada"
+        [info] = sessions.list_sessions()
+        assert info.jkt == key.thumbprint
+        assert session.newer_token(session.token())
+
+
+def test_a_server_that_binds_nothing_is_refused_where_it_must(server: TokenServer) -> None:
+    session = Session(
+        server.dialect(), credentials=ClientCredentials(), proof_key=ProofKey.in_memory(), require_bound=True
+    )
+    with pytest.raises(BadResponse, match="does not know DPoP"):
+        session.token()
+    with pytest.raises(BadResponse, match="does not know DPoP"):
+        session.login_with_credentials()
+    assert session.status.state == "over"

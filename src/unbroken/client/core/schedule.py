@@ -137,6 +137,7 @@ class ActiveTokens:
     __slots__ = (
         "ages",
         "ath",
+        "has_credentials",
         "header",
         "received_at_monotonic",
         "received_at_wall",
