@@ -6,7 +6,8 @@ It prints Markdown. ``server`` writes a million sessions into each database and 
 omitted, unless it is named.
 
 ``python -m bench clients [a b c …] [NAME …]`` prints tables of its own; ``python -m bench clients fleet`` kills members
-of a fleet for ten minutes (``--minutes M``, ``--small``, ``--peers``). Exit status 3: a limit was missed.
+of a fleet for ten minutes (``--minutes M``, ``--small``, ``--peers``). ``scale`` and ``soak`` print tables of their
+own, too: ten million sessions, and a long run (``bench/scale``). Exit status 3: a limit was missed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import sys
 from functools import partial
 
-from bench import authorize, cli, floods, herd, proofs, server
+from bench import authorize, cli, floods, herd, proofs, scale, server
 from bench.browser import figures as browser
 from bench.browser.parts import missing
 from bench.clients import burst, fleet, matrix, steady
@@ -42,6 +43,10 @@ def main() -> int:
     os.environ.setdefault("UNBROKEN_ENCRYPTION_KEY", new_key())  # stores on servers need one
     if sys.argv[1:3] == ["clients", "fleet"]:
         return kills.main(sys.argv[3:])
+    if sys.argv[1:2] == ["scale"]:
+        return scale.main(sys.argv[2:])
+    if sys.argv[1:2] == ["soak"]:
+        return scale.run_soak(sys.argv[2:])
     if sys.argv[1:2] == ["clients"]:
         return matrix.main(sys.argv[2:])
     words = [word for word in sys.argv[1:] if word != "--small"]

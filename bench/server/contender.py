@@ -31,11 +31,12 @@ GUNICORN = ["gunicorn", "-k", "gthread", "-b", "127.0.0.1:PORT", "--log-level", 
 BY = {
     "uvicorn": UVICORN,
     "uvicorn by itself": [*UVICORN, "--loop", "asyncio", "--http", "h11"],
+    **{f"uvicorn, {workers} workers": [*UVICORN, "--workers", str(workers)] for workers in (1, 2, 4)},  # of scale/nodes
     "gunicorn, 4 threads": [*GUNICORN, "4"],
     "gunicorn, 1 thread": [*GUNICORN, "1"],
     "waitress, 8 threads": ["waitress", "--threads", "8", "--listen", "127.0.0.1:PORT", "--call"],
 }
-WSGI = tuple(BY)[2:]
+WSGI = tuple(name for name in BY if not name.startswith("uvicorn"))
 
 
 @dataclass(frozen=True)

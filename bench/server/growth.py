@@ -1,7 +1,7 @@
 """Does a refresh take longer among many sessions, and does anything grow that should not?
 
 1. The many sessions are written by the store's own statement (SQLite) or by COPY (PostgreSQL), before anything is
-   measured. Each has an address and a browser's name, as real sessions have.
+   measured. Each has what a real session has: an issuer, an audience, an address, a browser's name and a party.
 2. *Any* refresh: of a session drawn from all, so that among many it is not cached in this process, and must be read
    first. *Not cached*: the same among few. *Cached*: a thousand sessions, repeatedly.
 3. Turns among few and among many alternate; each returns the median of its times.
@@ -26,9 +26,11 @@ import psycopg
 from bench.figure import Figure
 from tests.support.services import postgres_server
 from unbroken.server import Sessions, SqliteSessionStore, open_store
+from unbroken.server.core.party import party_of
 from unbroken.server.core.refresh_token import RefreshToken, row_key
 from unbroken.server.core.rotation import SessionRow
 from unbroken.server.core.user_agent import compact_user_agent
+from unbroken.server.sessions import DEVELOPMENT_ISSUER
 from unbroken.server.stores import SessionStore, postgres_statements, sqlite_statements
 from unbroken.server.stores.migrations import upgrade_schema
 
@@ -140,7 +142,10 @@ def _f_of(who: int) -> bytes:
 
 def _made(who: int, now: float, *, small: bool = False) -> SessionRow:
     f = _f_of(who)
-    about = {} if small else {"ip": f"203.0.113.{who % 250}", "user_agent": compact_user_agent(BROWSER)}
+    about = {"issuer": DEVELOPMENT_ISSUER, "audience": "unbroken"}
+    if not small:
+        about |= {"ip": (ip := f"203.0.113.{who % 250}"), "user_agent": compact_user_agent(BROWSER)}
+        about["presenter"] = party_of(ip, BROWSER)
     ends = {"idle_expires_at": now + 7 * 86400.0, "expires_at": now + 90 * 86400.0}
     sid = hashlib.sha256(f).hexdigest()[:22]  # as long as a real one
     return SessionRow(row_key(f), sid, f"user-{who}", now, now, **ends, client_id="first-party", **about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from typing import TypeVar
 
 __all__ = ["BoundedCache"]
@@ -11,10 +12,11 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class BoundedCache(dict[K, V]):
+class BoundedCache(OrderedDict[K, V]):
     """Keep the newest *max_entries* entries; the oldest entry leaves first.
 
-    Read it like any dict, without a lock. Write only with ``put`` and ``discard``.
+    Read it like any dict, without a lock. Write only with ``put`` and ``discard``. A plain dict would search for its
+    oldest entry among the places of those that have left before.
     """
 
     def __init__(self, max_entries: int) -> None:
@@ -23,9 +25,9 @@ class BoundedCache(dict[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Store *value* under *key*, and evict the oldest entries if the cache is full."""
-        with self._lock:  # iteration fails while another thread adds an entry
+        with self._lock:
             while len(self) >= self._max_entries:
-                del self[next(iter(self))]
+                self.popitem(last=False)
             self[key] = value
 
     def discard(self, key: K) -> None:

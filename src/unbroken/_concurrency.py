@@ -155,7 +155,7 @@ class ForkGate:
     """Keeps forks out while a thread is inside (rule 3); its own forks do not wait for it."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._make_lock()
         self._inside = 0
         self._is_forking = False
         self._here = threading.local()
@@ -164,6 +164,10 @@ class ForkGate:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self._close, after_in_parent=self._open, after_in_child=self._reset)
 
+    def _make_lock(self) -> None:
+        self._lock = threading.RLock()  # by itself: a Condition enters it by two calls more, twice a statement
+        self._changed = threading.Condition(self._lock)
+
     def guard(self, one: ForkGuarded) -> None:
         """Have *one* closed before each fork from now on."""
         self._guarded.add(one)
@@ -171,7 +175,7 @@ class ForkGate:
     def __enter__(self) -> None:
         """Be inside; wait for a fork under way first."""
         depth = getattr(self._here, "depth", 0)
-        with self._changed:
+        with self._lock:
             if self._is_forking and not depth:  # else the fork waits for this thread
                 self._changed.wait_for(lambda: not self._is_forking, GATE_SECONDS)
             self._inside += 1
@@ -179,7 +183,7 @@ class ForkGate:
 
     def __exit__(self, *_: object) -> None:
         self._here.depth -= 1
-        with self._changed:
+        with self._lock:
             self._inside -= 1
             if self._is_forking:
                 self._changed.notify_all()
@@ -201,7 +205,7 @@ class ForkGate:
             self._changed.notify_all()
 
     def _reset(self) -> None:
-        self._changed = threading.Condition()
+        self._make_lock()
         self._inside, self._is_forking = getattr(self._here, "depth", 0), False
         if not self._was_empty:
             for one in list(self._guarded):

@@ -27,7 +27,7 @@ from aiohttp.base_protocol import BaseProtocol
 
 from unbroken.client.core.body import BodyBuffer, Rewind, rewinder
 from unbroken.client.core.proof import PROOF_HEADER, htu_of
-from unbroken.client.core.request_flow import adrive
+from unbroken.client.core.request_flow import adrive, is_final
 from unbroken.client.core.schedule import ActiveTokens
 from unbroken.client.session import Session, require_session
 from unbroken.errors import NotReplayable
@@ -72,8 +72,13 @@ class SessionMiddleware:
                 request.headers[PROOF_HEADER] = session._proof(tokens, request.method, _htu(request))
             return _Response(await handler(request))
 
-        flow = session._request_flow(_rewinder(request.body), _endpoint, request)
-        return (await adrive(session, flow, send)).response
+        rewind = _rewinder(request.body)
+        sent = await session._aauthorize(fresh=rewind is None)
+        first = await send(sent)
+        if is_final(session.dialect, sent, first.status):
+            return first.response
+        flow = session._request_flow(sent, first.status, rewind, _endpoint, request)
+        return (await adrive(session, flow, send, first)).response
 
 
 def _htu(request: ClientRequest | ClientResponse) -> str:

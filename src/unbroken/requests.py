@@ -37,7 +37,7 @@ from unbroken._http import HttpResponse as ResponseValue
 from unbroken.client.core.body import CODING_HEADERS, BodyBuffer, Rewind, rewinder
 from unbroken.client.core.content_coding import DecodedBody, decode_body
 from unbroken.client.core.proof import PROOF_HEADER, htu_of
-from unbroken.client.core.request_flow import MAX_CHALLENGE_BYTES, drive
+from unbroken.client.core.request_flow import MAX_CHALLENGE_BYTES, drive, is_final
 from unbroken.client.core.schedule import ActiveTokens
 from unbroken.client.session import Session, require_session
 from unbroken.errors import NotReplayable
@@ -107,33 +107,43 @@ class _ResponseHook:
         return response
 
     def _final_response(self, response: Response, settings: Mapping[str, Any]) -> Response:
-        request, header, session = response.request, self._session.dialect.header, self._session
+        session = self._session
+        if is_final(session.dialect, self._sent, response.status_code):
+            return response
+        request, header = response.request, session.dialect.header
         rewind = rewinder(None) if request.body is None else self._rewind
         if request.headers.get(header) == self._sent.header:
-            return self._run_flow(response, rewind, settings, sent=self._sent)
+            return self._run_flow(_Response(response), request, rewind, settings)
         if header in request.headers or not rewind or not _goes_to_session(request, session):
             return response
         if not _is_challenge(response, session):
             return response
         _Response(response).cut(MAX_CHALLENGE_BYTES)  # this frees the connection before the request waits
         rewind()
-        return self._run_flow(response, rewind, settings, sent=None)  # rule 2
+        first = self._send_again(response, request, session._authorize(), settings)  # rule 2
+        return self._run_flow(first, request, rewind, settings)
 
     def _run_flow(
-        self, response: Response, rewind: Rewind | None, settings: Mapping[str, Any], *, sent: ActiveTokens | None
+        self, response: _Response, first_request: PreparedRequest, rewind: Rewind | None, settings: Mapping[str, Any]
     ) -> Response:
-        """Run the flow of a request that got *response*, after it was sent with *sent* (None: without tokens)."""
-        session, first_request, latest = self._session, response.request, _Response(response)
+        """Run the flow of *first_request*, which was sent with our tokens and got *response*."""
+        session, latest = self._session, response
 
         def send(tokens: ActiveTokens) -> _Response:
             nonlocal latest
-            latest = _Response(_send_again(latest.response, session, tokens, settings))
-            self._sent = tokens
-            first_request.headers[session.dialect.header] = tokens.header  # this is what a redirect copies
+            latest = self._send_again(latest.response, first_request, tokens, settings)
             return latest
 
-        flow = session._request_flow(rewind, _endpoint, first_request, sent)
-        return drive(session, flow, send, None if sent is None else latest).response
+        flow = session._request_flow(self._sent, response.status, rewind, _endpoint, first_request)
+        return drive(session, flow, send, response).response
+
+    def _send_again(
+        self, response: Response, first_request: PreparedRequest, tokens: ActiveTokens, settings: Mapping[str, Any]
+    ) -> _Response:
+        second = _Response(_send_again(response, self._session, tokens, settings))
+        self._sent = tokens
+        first_request.headers[self._session.dialect.header] = tokens.header  # this is what a redirect copies
+        return second
 
 
 def _send_again(response: Response, session: Session, tokens: ActiveTokens, settings: Mapping[str, Any]) -> Response:

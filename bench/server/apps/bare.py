@@ -68,8 +68,19 @@ def app() -> Starlette:
 
 
 def _values(key: bytes, generation: int) -> dict[str, Any]:
-    values = {"key": key, "generation": generation, "branch": 0, "idempotency_hash": None}
-    return values | {"now": time.time(), "refresh_ttl": IDLE}
+    now = time.time()
+    return {
+        "key": key,
+        "generation": generation,
+        "branch": 0,
+        "idempotency_hash": None,
+        "party": "",
+        "jkt": None,
+        "now": now,
+        "hour": now,
+        "refresh_ttl": IDLE,
+        "grace": 10.0,
+    }
 
 
 async def _sqlite(url: str) -> Rotate:
@@ -114,7 +125,8 @@ async def _redis(url: str) -> Rotate:
     async def rotate(key: bytes, g: int) -> Any:
         now = time.time()
         return await client.evalsha(
-            ROTATE, 2, names.session(key)[0], epoch, g, 0, repr(now), repr(now + IDLE), b"", g + 1
-        )
+            ROTATE, 2, names.session(key)[0], epoch,
+            g, 0, repr(now), repr(now + IDLE), b"", g + 1, "", "10.0", repr(now), 0, b"",
+        )  # fmt: skip
 
     return rotate

@@ -3,7 +3,7 @@
  *
  * 1. Whatever `observe` and `responseType` are, the caller gets what HttpClient would give: progress as it comes, one
  *    response, and errors as HttpErrorResponse.
- * 2. Who unsubscribes ends the request, and waits for no refresh.
+ * 2. A caller that unsubscribes ends the request, and waits for no refresh.
  * 3. A request with a token goes to the URL that was judged.
  * 4. A header of another name than `Authorization` needs control of redirects, which XMLHttpRequest has not.
  *

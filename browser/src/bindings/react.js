@@ -2,7 +2,7 @@
  * React: a session as a hook, and a guard of what needs a login.
  *
  * 1. A page that a server has rendered knows no session; its first rendering in the browser has to be the same.
- * 2. With cookies somebody has to ask whether there is a session. Until that is known the guard shows neither the
+ * 2. With cookies the server has to be asked whether there is a session. Until that is known the guard shows neither the
  *    children nor the login page; if it cannot be found out, the children, whose requests say why.
  *
  * @import { Status } from "../api.d.ts"

@@ -2,11 +2,11 @@
  * Servers that render pages (Next, Nuxt, …): refresh the cookies of a browser before its page is rendered.
  *
  * 1. Requests of one browser with the same cookies share one refresh, and for as long as the server's grace the new
- *    cookies. What another node refreshes at the same time, the server answers with the same tokens.
+ *    cookies. To another node that refreshes at the same time the server gives the same tokens.
  * 2. So it does not matter which of the responses the browser gets last. A request with cookies that have been refreshed
  *    more than once gets the newest.
  * 3. A refresh is repeated with its idempotency key. The key is random: one that is made of the token would be known to
- *    whoever has copied the token.
+ *    a thief of the token.
  * 4. Whether there is a second holder is the server's to judge, so it learns which browser asks, and requests of other
  *    browsers share nothing.
  * 5. Only a definite response ends a session. After any other the page is rendered with the cookies that there are.

@@ -16,7 +16,7 @@ export declare function cookieRefresher(options: {
 export interface Outcome {
   /**
    * `good`: the access token is good. `expired`: it has expired or is about to, and could not be refreshed now; nothing
-   * is lost. `over`: nobody is logged in.
+   * is lost. `over`: there is no session.
    */
   state: "good" | "expired" | "over";
   /** Why it is not good. */

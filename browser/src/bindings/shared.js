@@ -2,15 +2,15 @@
  * What the bindings of all frameworks share.
  *
  * 1. With cookies nothing is known before the first refresh; a status of version 0 then says that tokens have expired.
- * 2. A way back leads to a page of this site. Whoever sends people a link to the login page may have written another
- *    URL there, so it is read as browsers read it: `//host`, `/\host` and a tab between the slashes are other sites.
+ * 2. A way back leads to a page of this site. A link to the login page may have another URL there, so it is read as
+ *    browsers read it: `//host`, `/\host` and a tab between the slashes are other sites.
  *
  * @import { Status } from "../api.d.ts"
  */
 const OWN = "http://own";
 
 /**
- * Return whether somebody is logged in.
+ * Return whether a user is logged in.
  * @param {Status} status
  */
 export const isIn = ({ version, state }) => version > 0 && state !== "over"; // rule 1

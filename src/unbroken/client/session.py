@@ -282,18 +282,17 @@ class Session(SessionLogins, Closeable):
 
     def _request_flow(
         self,
+        sent: ActiveTokens,
+        status: int,
         rewind: Rewind | None,
         endpoint_of: Callable[[Any], object],
         request: Any,
-        sent: ActiveTokens | None = None,
     ) -> Generator[Effect, Any, None]:
-        """Return the effects of *request* (core/request_flow.py); *sent* are tokens that it carries already."""
-        ready = sent or self._state.active
-        if sent is None and ready is not None and not self._is_good(ready):
-            ready = None
+        """Return the effects after the first response to *request*, which was sent with *sent* (``request_flow``)."""
         return request_flow(
             self.dialect,
-            ready,
+            sent,
+            status,
             rewind,
             endpoint_of,
             request,

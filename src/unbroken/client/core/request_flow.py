@@ -1,11 +1,11 @@
 """The flow of one request: what every adapter does, written once as effects, and the loops that carry them out. Pure.
 
-    NeedTokens ─ SendWith ─┬─ no challenge ───────────────────────────────────────────────▶ this response
-                           └─ challenge ─┬─ body spent ─ NeedNewerTokens ─ MarkNotReplayable ▶ this response
-                                         └─ NeedNewerTokens ─ SendWith ─────────────────────▶ the second response
+    the first response ─┬─ no challenge ───────────────────────────────────────────────▶ this response
+                        └─ challenge ─┬─ body spent ─ NeedNewerTokens ─ MarkNotReplayable ▶ this response
+                                      └─ NeedNewerTokens ─ SendWith ─────────────────────▶ the second response
 
 1. Whether the body can be sent again is known before it is sent. One that cannot is sent with a token that is not
-   ageing, never twice and never empty; its response is final.
+   ageing (``_authorize(fresh=True)``), never twice and never empty; its response is final.
 2. A challenged response is read to its end before the request waits, so that a waiting request holds no connection; or
    to a bound, and closed there.
 3. Every other response stays unread. A body is read only where the dialect looks for a challenge in it, only of its
@@ -14,11 +14,13 @@
 5. Tokens that are bound to a key are sent with a proof, which the adapter has signed anew for each try. A response that
    asks for another proof is no challenge: the request is sent again, once for each of the two, with the same tokens.
    The rules about bodies are the same: 1 and 2.
+6. The flow begins with the first response. Nearly every request ends there, without a flow: ``is_final`` tells.
 
-Which tokens follow a challenge is decided in refresh_coordinator.py. An adapter decides nothing: it takes the next
-effect, carries it out, and sends the result in. That loop is ``drive``, or ``adrive`` in an event loop: an adapter
-passes a function that sends the request with given tokens and returns the response as a ``ResponsePort``. The auth
-classes of httpx, whose client sends the request itself, have the loop in themselves.
+Which tokens follow a challenge is decided in refresh_coordinator.py. An adapter decides nothing: it sends the request
+with the tokens of the session, takes the next effect, carries it out, and sends the result in. That loop is ``drive``,
+or ``adrive`` in an event loop: an adapter passes the first response, and a function that sends the request with given
+tokens, both as a ``ResponsePort``. The auth classes of httpx, whose client sends the request itself, have the loop in
+themselves.
 """
 
 from __future__ import annotations
@@ -42,7 +44,6 @@ __all__ = [
     "JudgeProof",
     "MarkNotReplayable",
     "NeedNewerTokens",
-    "NeedTokens",
     "ProofWish",
     "ReadBody",
     "ReadHeaders",
@@ -53,6 +54,7 @@ __all__ = [
     "adrive",
     "aperform",
     "drive",
+    "is_final",
     "perform",
     "request_flow",
 ]
@@ -68,19 +70,10 @@ ProofWish = Literal["", "again", "hop"]
 """What a response says about proofs: nothing, that another one is needed, or that a hop of a redirect needs its own."""
 
 
-class NeedTokens(NamedTuple):
-    """Result: the tokens to send the request with (ActiveTokens). *fresh*: not ageing ones."""
+class SendWith(NamedTuple):
+    """Send the request with *tokens*. Result: the status of the response (int), or ``NOT_OUR_RESPONSE``."""
 
-    fresh: bool
-
-
-class SendWith:
-    """Send the request with ``tokens``. Result: the status of the response (int), or ``NOT_OUR_RESPONSE``."""
-
-    __slots__ = ("tokens",)
-
-    def __init__(self, tokens: ActiveTokens) -> None:  # on the hot path, where a NamedTuple takes twice as long
-        self.tokens = tokens
+    tokens: ActiveTokens
 
 
 class ReadHeaders(NamedTuple):
@@ -120,7 +113,7 @@ class MarkNotReplayable(NamedTuple):
     error: NotReplayable
 
 
-Effect = NeedTokens | SendWith | JudgeProof | ReadHeaders | ReadBody | CutBody | NeedNewerTokens | MarkNotReplayable
+Effect = SendWith | JudgeProof | ReadHeaders | ReadBody | CutBody | NeedNewerTokens | MarkNotReplayable
 
 
 class ResponsePort(Protocol):
@@ -155,26 +148,29 @@ class ResponsePort(Protocol):
         """Attach *error* to the response."""
 
 
+def is_final(dialect: Dialect, sent: ActiveTokens, status: int) -> bool:
+    """Return whether a response with *status* to *sent* is the last one, whatever else is in it (rule 6)."""
+    return not sent.ath and not dialect.may_challenge(status)
+
+
 def request_flow(
     dialect: Dialect,
-    ready: ActiveTokens | None,
+    sent: ActiveTokens,
+    status: int,
     rewind: Rewind | None,
     endpoint_of: Callable[[Any], object],
     request: Any,
     record_acceptance: Callable[[object, ActiveTokens, bool], object],
     emit: Callable[[ClientEvent], object],
 ) -> Generator[Effect, Any, None]:
-    """Yield the effects of *request*.
+    """Yield the effects of *request* after its first response, which has *status*; it was sent with *sent*.
 
-    *ready* are tokens that are not ageing, if there are any. *rewind* makes the body ready to be sent again; None if it
-    can be sent only once. *endpoint_of* names the endpoint of a request. *record_acceptance* takes the endpoint, the
-    newer tokens, and whether it accepted them.
+    *rewind* makes the body ready to be sent again; None if it can be sent only once. *endpoint_of* names the endpoint
+    of a request. *record_acceptance* takes the endpoint, the newer tokens, and whether it accepted them.
     """
-    sent: ActiveTokens = ready or (yield NeedTokens(fresh=rewind is None))  # rule 1
-    status: int = yield SendWith(sent)
-    if sent.ath:  # not within a generator of its own for others: this is the hot path
+    if sent.ath:
         status = yield from _proven(sent, status, rewind, emit)  # rule 5
-    if not dialect.may_challenge(status) or not (yield from _is_challenge(dialect, status, sent)):
+    if not (yield from _is_challenge(dialect, status, sent)):
         return
     endpoint = endpoint_of(request)
     newer: ActiveTokens | None = yield NeedNewerTokens(sent, endpoint, rewind is not None)
@@ -238,12 +234,6 @@ def _is_challenge(dialect: Dialect, status: int, sent: ActiveTokens) -> Generato
 class TokenSource(Protocol):
     """What the effects need of a ``Session``."""
 
-    def _authorize(self, *, fresh: bool = False) -> ActiveTokens:
-        """Return the tokens for one request. *fresh*: not ageing ones."""
-
-    async def _aauthorize(self, *, fresh: bool = False) -> ActiveTokens:
-        """Return what ``_authorize`` returns, without blocking."""
-
     def _handle_challenge(self, sent: ActiveTokens, endpoint: object) -> ActiveTokens | None:
         """Return newer tokens than *sent*, which *endpoint* has challenged; None to return the response."""
 
@@ -265,59 +255,44 @@ class SentResponse(ResponsePort, Protocol):
 R = TypeVar("R", bound=SentResponse)
 
 
-def drive(
-    source: TokenSource,
-    flow: Generator[Effect, Any, None],
-    send: Callable[[ActiveTokens], R],
-    response: R | None = None,
-) -> R:
-    """Carry out the effects of *flow*, with tokens of *source*, and return the last response.
-
-    *response* is the first one, for a client that has sent the request already.
-    """
+def drive(source: TokenSource, flow: Generator[Effect, Any, None], send: Callable[[ActiveTokens], R], response: R) -> R:
+    """Carry out the effects of *flow* after the first *response*, with tokens of *source*; return the last response."""
+    result: object = None
     try:
-        effect = next(flow)
-        if response is not None:
-            effect = flow.send(response.status)
         while True:
+            effect = flow.send(result)
             if type(effect) is SendWith:
                 response = send(effect.tokens)
-                effect = flow.send(response.status)
+                result = response.status
             else:
-                effect = flow.send(perform(source, effect, response))
+                result = perform(source, effect, response)
     except StopIteration:
-        return response  # type: ignore[return-value]  # a flow sends the request at least once
+        return response
 
 
 async def adrive(
-    source: TokenSource,
-    flow: Generator[Effect, Any, None],
-    send: Callable[[ActiveTokens], Awaitable[R]],
-    response: R | None = None,
+    source: TokenSource, flow: Generator[Effect, Any, None], send: Callable[[ActiveTokens], Awaitable[R]], response: R
 ) -> R:
     """Carry out the effects of *flow* as ``drive`` does, without blocking."""
+    result: object = None
     try:
-        effect = next(flow)
-        if response is not None:
-            effect = flow.send(response.status)
         while True:
+            effect = flow.send(result)
             if type(effect) is SendWith:
                 response = await send(effect.tokens)
-                effect = flow.send(response.status)
+                result = response.status
             else:
-                effect = flow.send(await aperform(source, effect, response))
+                result = await aperform(source, effect, response)
     except StopIteration:
-        return response  # type: ignore[return-value]  # a flow sends the request at least once
+        return response
 
 
 def perform(source: TokenSource, effect: Effect, response: Any) -> object:
     """Carry out any *effect* but SendWith, and return its result.
 
-    *response* is the ResponsePort of the latest response, None before the first.
+    *response* is the ResponsePort of the latest response.
     """
     match effect:
-        case NeedTokens():
-            return source._authorize(fresh=effect.fresh)
         case NeedNewerTokens():
             with _transient_errors(raised=effect.needed):
                 return source._handle_challenge(effect.sent, effect.endpoint)
@@ -337,8 +312,6 @@ def perform(source: TokenSource, effect: Effect, response: Any) -> object:
 async def aperform(source: TokenSource, effect: Effect, response: Any) -> object:
     """Carry out any *effect* but SendWith, as ``perform`` does, without blocking; ``read`` and ``cut`` are awaited."""
     match effect:
-        case NeedTokens():
-            return await source._aauthorize(fresh=effect.fresh)
         case NeedNewerTokens():
             with _transient_errors(raised=effect.needed):
                 return await source._ahandle_challenge(effect.sent, effect.endpoint)

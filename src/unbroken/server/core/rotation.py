@@ -33,16 +33,14 @@ The first such response in a generation writes that the generation is *shared*.
 
 Nothing here reads a clock, draws a random number or does I/O. A store may carry out R1 as one conditional write, if
 it changes exactly what ``rotate`` changes; every other rule is a compare-and-set of the row that ``present`` returns.
-Such a write returns ``RETURNED_COLUMNS``: the token gives the other half of the row (``rotated_row``), so that R1 needs
-no read before it.
+Such a write returns the ``SessionFacts`` of the row, of which new tokens are made, so that R1 needs no read before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from unbroken._time import Duration, to_seconds
 from unbroken.errors import ConfigurationError
@@ -50,11 +48,11 @@ from unbroken.server.core.party import Relation, compare_parties
 
 __all__ = [
     "FIRST_PARTY",
-    "RETURNED_COLUMNS",
     "Generation",
     "Policy",
     "PresentedToken",
     "SessionBinding",
+    "SessionFacts",
     "SessionRow",
     "Verdict",
     "evidence_of",
@@ -64,7 +62,6 @@ __all__ = [
     "may_rotate",
     "present",
     "rotate",
-    "rotated_row",
     "why_inactive",
 ]
 
@@ -158,6 +155,24 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+class SessionFacts(NamedTuple):
+    """What never changes of a session, as far as its tokens need it. A row is six times as slow to make."""
+
+    key: bytes
+    sid: str
+    subject: str
+    expires_at: float
+    client_id: str
+    scope: str
+    issuer: str
+    audience: str
+    jkt: bytes | None
+
+    def is_of(self, issuer: str, audience: str) -> bool:
+        """Return whether these are the facts of a session that ``SessionRow.is_of`` issuer and audience."""
+        return not self.issuer or (self.issuer, self.audience) == (issuer, audience)
+
+
 @dataclass(frozen=True, slots=True)
 class SessionRow:
     """One session as the server stores it. Times are seconds since the Unix epoch."""
@@ -205,6 +220,11 @@ class SessionRow:
         """Return whether this session belongs to *issuer* and *audience*; so does one that belongs to none yet."""
         return not self.issuer or (self.issuer, self.audience) == (issuer, audience)
 
+    @property
+    def facts(self) -> SessionFacts:
+        """What never changes of it."""
+        return SessionFacts(*(getattr(self, name) for name in SessionFacts._fields))
+
     def bound(self, issuer: str, audience: str) -> SessionRow:
         """Return this row, bound to *issuer* and *audience* if it belongs to none yet."""
         return self if self.issuer else replace(self, issuer=issuer, audience=audience)
@@ -243,7 +263,7 @@ def present(row: SessionRow, token: PresentedToken, now: float, policy: Policy) 
     return revoke(row, token, now), Verdict.REUSED  # R6
 
 
-def has_key(row: SessionRow, token: PresentedToken) -> bool:
+def has_key(row: SessionRow | SessionFacts, token: PresentedToken) -> bool:
     """R0k: return whether *token* came with a proof of the key of *row*; True if the row is bound to none."""
     return row.jkt is None or row.jkt == token.jkt
 
@@ -397,65 +417,3 @@ def evidence_of(row: SessionRow, token: PresentedToken) -> str:
     if token.party or row.presenter:
         said += f"; it came from {token.party or 'an unknown party'}, the newest was for {row.presenter or 'one'}"
     return f"{said}; {row.shared_streak} generations before were shared" if row.shared_streak else said
-
-
-# What a store's R1 returns of the row that it changed, in the order that ``rotated_row`` takes.
-RETURNED_COLUMNS = (
-    "sid, subject, created_at, expires_at, client_id, scope, issuer, audience, coordinated, previous_rotated_at, "
-    "previous_promoted_branch, label, ip, user_agent, idempotency_key_repeated, shared_streak, used_earlier_at, jkt"
-)
-
-
-def rotated_row(key: bytes, token: PresentedToken, now: float, policy: Policy, returned: Sequence[Any]) -> SessionRow:
-    """Return the row as ``rotate`` would, from the ``RETURNED_COLUMNS`` of a store's R1."""
-    # Written out, because a refresh runs it: a loop over the names takes three times as long.
-    (
-        sid,
-        subject,
-        created_at,
-        expires_at,
-        client_id,
-        scope,
-        issuer,
-        audience,
-        coordinated,
-        previous_rotated_at,
-        previous_promoted_branch,
-        label,
-        ip,
-        user_agent,
-        idempotency_key_repeated,
-        shared_streak,
-        used_earlier_at,
-        jkt,
-    ) = returned
-    return SessionRow(
-        key=key,
-        sid=sid,
-        subject=subject,
-        created_at=created_at,
-        used_at=now,
-        idle_expires_at=min(now + policy.refresh_ttl, expires_at),
-        expires_at=expires_at,
-        client_id=client_id,
-        scope=scope,
-        issuer=issuer,
-        audience=audience,
-        coordinated=bool(coordinated),
-        generation=token.generation + 1,
-        branch=0,
-        rotated_at=now,
-        promoted_branch=token.branch,
-        previous_rotated_at=previous_rotated_at,
-        previous_promoted_branch=previous_promoted_branch,
-        idempotency_hash=token.idempotency_hash,
-        idempotency_key_repeated=bool(idempotency_key_repeated),
-        presenter=token.party,
-        newest_scope=token.scope,
-        shared_streak=shared_streak,
-        used_earlier_at=used_earlier_at,
-        label=label,
-        ip=ip,
-        user_agent=user_agent,
-        jkt=jkt,
-    )

@@ -51,6 +51,7 @@ from unbroken.server.core.rotation import (
     Policy,
     PresentedToken,
     SessionBinding,
+    SessionFacts,
     SessionRow,
     Verdict,
     evidence_of,
@@ -83,6 +84,7 @@ REPORT_INTERVAL_SECONDS = 60.0  # between two events of one session whose key is
 MAX_REPETITIONS = 200  # for a used token, in one generation: more than a hundred tabs need, each with a retry
 CONTENDED_RETRY_SECONDS = 0.1
 USABLE = (Verdict.ROTATED, Verdict.HEALED, Verdict.CONVERGED)  # what is certain without an idempotency key
+NO_TEXTS = (None, None, None)
 REFUSALS = (Verdict.DEAD, Verdict.REUSED)
 REPEATED = (Verdict.CONVERGED, Verdict.RETRIED)  # the newest tokens, which were sent before
 WHY_REFUSED = {
@@ -127,15 +129,7 @@ class RefreshGrant:
 
         *rights* replaces those of the ``Sessions``.
         """
-        if not isinstance(refresh_token, str):
-            raise wrong_type("refresh_token", "a text", refresh_token)
-        for name, value in (("idempotency_key", idempotency_key), ("client_id", client_id), ("scope", scope)):
-            if value is not None and not isinstance(value, str):
-                raise wrong_type(name, "a text or None", value)
-        if not isinstance(caller, Caller):
-            raise wrong_type("caller", "a Caller", caller)
-        if proof is not None and not isinstance(proof, VerifiedProof):
-            raise wrong_type("proof", "what verify_proof returns, or None", proof)
+        _check_types(refresh_token, (idempotency_key, client_id, scope), caller, proof)
         try:
             rights = rights or self._rights
             return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller, rights, proof)
@@ -200,11 +194,13 @@ class RefreshGrant:
     async def _rotate_unread(
         self, token: RefreshToken, presented: PresentedToken, binding: SessionBinding, now: float, caller: Caller
     ) -> TokenResponse:
-        """Carry out R1 for a session that is not cached: the one statement returns its row (rule 2)."""
+        """Carry out R1 for a session that is not cached: the one statement returns its facts (rule 2)."""
         key = row_key(token.session_secret)
-        row = await self._inline(lambda: self._store.rotate_returning(key, presented, now, self._policy, binding))
-        if row is not None:
-            return await self._issue_rotated(token, row, now)
+        facts = await self._inline(lambda: self._store.rotate_returning(key, presented, now, self._policy, binding))
+        if facts is not None:
+            tokens = await self._issue_rotated(token, facts, now)
+            self._notify_refreshed(facts, Verdict.ROTATED, token.generation + 1)
+            return tokens
         row = await self._read_row(key)
         self._check_key(row, presented, caller)
         _check_binding(row, binding)
@@ -213,18 +209,16 @@ class RefreshGrant:
     async def _rotate(
         self,
         token: RefreshToken,
-        row: SessionRow,
+        row: SessionRow | SessionFacts,
         presented: PresentedToken,
         granted: TokenScope,
         now: float,
         caller: Caller,
     ) -> TokenResponse:
         """Carry out R1 for *row*. Its tokens are made before the one statement (rule 2): R1 tells what it will be."""
-        idle_expires_at = min(now + self._policy.refresh_ttl, row.expires_at)
-        generation = Generation(token.generation + 1, 0)
-        tokens = await self._issuer.issue(token.session_secret, row, generation, now, idle_expires_at, granted, now)
+        tokens = await self._issue_next(token, row, granted, now)
         if await self._inline(lambda: self._store.rotate(row.key, presented, now, self._policy)):
-            self._notify_refreshed(row, Verdict.ROTATED, generation.number)
+            self._notify_refreshed(row, Verdict.ROTATED, token.generation + 1)
             return tokens
         return await self._decide_and_swap(token, presented, granted, now, caller)
 
@@ -232,13 +226,19 @@ class RefreshGrant:
         """Return the result of *work*, a call of the store (rule 9)."""
         return await run_inline(self._store, work)
 
-    async def _issue_rotated(self, token: RefreshToken, row: SessionRow, now: float) -> TokenResponse:
-        """Return the tokens for *row*, which R1 has just made."""
-        await self._check_not_revoked(row, now)
-        self._issuer.cache_row(row)
-        tokens = await self._issuer.issue_current(token.session_secret, row, _unasked_scope(row), now)
-        self._notify_refreshed(row, Verdict.ROTATED, row.generation)
-        return tokens
+    async def _issue_rotated(self, token: RefreshToken, facts: SessionFacts, now: float) -> TokenResponse:
+        """Return the tokens of the session that R1 has just refreshed with *token*."""
+        await self._check_not_revoked(facts, now)
+        self._issuer.cache_row(facts)
+        return await self._issue_next(token, facts, _unasked_scope(facts), now)
+
+    async def _issue_next(
+        self, token: RefreshToken, row: SessionRow | SessionFacts, scope: TokenScope, now: float
+    ) -> TokenResponse:
+        """Return the tokens that R1 gives for *token*."""
+        idle_expires_at = min(now + self._policy.refresh_ttl, row.expires_at)
+        generation = Generation(token.generation + 1, 0)
+        return await self._issuer.issue(token.session_secret, row, generation, now, idle_expires_at, scope, now)
 
     async def _decide_and_swap(
         self, token: RefreshToken, presented: PresentedToken, scope: TokenScope, now: float, caller: Caller
@@ -303,7 +303,7 @@ class RefreshGrant:
         self._issuer.cache_row(row)
         return row
 
-    async def _check_not_revoked(self, row: SessionRow, now: float) -> None:
+    async def _check_not_revoked(self, row: SessionRow | SessionFacts, now: float) -> None:
         """Raise InvalidGrant for a session that this process knows as revoked (rule 3)."""
         if row.sid not in self._freshness.revoked:
             return
@@ -315,12 +315,14 @@ class RefreshGrant:
             await self._inline(lambda: self._store.revoke(now, "revoked", until, sid=row.sid))
         raise _refused(why or "revoked")
 
-    def _check_key(self, row: SessionRow, presented: PresentedToken, caller: Caller) -> None:
+    def _check_key(self, row: SessionRow | SessionFacts, presented: PresentedToken, caller: Caller) -> None:
         """Raise InvalidProof or InvalidGrant unless the key of *row* was proven (rule 8), before anything is asked."""
         if not has_key(row, presented):
             raise self._unproven(row, presented, caller)
 
-    def _unproven(self, row: SessionRow, presented: PresentedToken, caller: Caller) -> InvalidProof | InvalidGrant:
+    def _unproven(
+        self, row: SessionRow | SessionFacts, presented: PresentedToken, caller: Caller
+    ) -> InvalidProof | InvalidGrant:
         """Return the error for a request that has not proven the key of *row*; report it, once a minute at most."""
         reason, now = "missing" if presented.jkt is None else "wrong_key", monotonic()
         if now - self._reported_at.get(row.sid, float("-inf")) >= REPORT_INTERVAL_SECONDS:
@@ -368,10 +370,24 @@ class RefreshGrant:
         evidence = after.evidence or ""
         self._listeners.notify(ReuseDetected(after.sid, after.subject, evidence, age_ms, caller.ip, caller.user_agent))
 
-    def _notify_refreshed(self, row: SessionRow, verdict: Verdict, seq: int) -> None:
+    def _notify_refreshed(self, row: SessionRow | SessionFacts, verdict: Verdict, seq: int) -> None:
         if self._listeners:
             word = cast("VerdictWord", verdict.value)  # a refusal is no refresh
             self._listeners.notify(SessionRefreshed(row.sid, row.subject, word, seq))
+
+
+def _check_types(refresh_token: object, texts: tuple[object, ...], caller: object, proof: object) -> None:
+    """Raise ConfigurationError, which names the argument of a refresh that has the wrong type."""
+    if not isinstance(refresh_token, str):
+        raise wrong_type("refresh_token", "a text", refresh_token)
+    if texts != NO_TEXTS:
+        for name, value in zip(("idempotency_key", "client_id", "scope"), texts, strict=True):
+            if value is not None and not isinstance(value, str):
+                raise wrong_type(name, "a text or None", value)
+    if not isinstance(caller, Caller):
+        raise wrong_type("caller", "a Caller", caller)
+    if proof is not None and not isinstance(proof, VerifiedProof):
+        raise wrong_type("proof", "what verify_proof returns, or None", proof)
 
 
 def too_contended(what: str) -> TryLater:
@@ -391,7 +407,7 @@ def _not_bound(proof: VerifiedProof | None) -> InvalidProof | InvalidGrant:
     return InvalidGrant("this client's sessions must be bound to a key: log in again", reason="not_bound")
 
 
-def _check_binding(row: SessionRow, binding: SessionBinding) -> None:
+def _check_binding(row: SessionRow | SessionFacts, binding: SessionBinding) -> None:
     """Raise InvalidGrant for the token of another issuer, audience or client (rule 5)."""
     if not row.is_of(binding.issuer, binding.audience):
         raise InvalidGrant("the refresh token belongs to another issuer or audience", reason="wrong_audience")
@@ -399,7 +415,7 @@ def _check_binding(row: SessionRow, binding: SessionBinding) -> None:
         raise wrong_client()
 
 
-def _unasked_scope(row: SessionRow) -> TokenScope:
+def _unasked_scope(row: SessionRow | SessionFacts) -> TokenScope:
     """Return the scope of a refresh that asks for no part, where the application says nothing about rights."""
     return token_scope(row.scope, None, row.client_id)
 

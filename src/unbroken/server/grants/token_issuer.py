@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from unbroken._bounded_cache import BoundedCache
 from unbroken.server.application import call_application
 from unbroken.server.core.refresh_token import RefreshToken
-from unbroken.server.core.rotation import FIRST_PARTY, Generation, Policy, SessionBinding, SessionRow
+from unbroken.server.core.rotation import FIRST_PARTY, Generation, Policy, SessionBinding, SessionFacts, SessionRow
 from unbroken.server.core.scope import TokenScope
 from unbroken.server.core.session_info import SessionInfo, session_info
 from unbroken.server.freshness import KeyAndRevocationCache
@@ -27,6 +27,7 @@ __all__ = ["ClaimsHook", "TokenIssuer"]
 ClaimsHook = Callable[[SessionInfo], Mapping[str, object] | Awaitable[Mapping[str, object]]]
 MAX_CACHED_ROWS = 10_000
 NO_CLAIMS: Mapping[str, object] = {}
+Session = SessionRow | SessionFacts
 
 
 class TokenIssuer:
@@ -37,7 +38,7 @@ class TokenIssuer:
     ) -> None:
         self._freshness, self._policy, self._claims = freshness, policy, claims
         self.issuer, self.audience = issuer, audience
-        self._rows: BoundedCache[bytes, tuple[SessionRow, str]] = BoundedCache(MAX_CACHED_ROWS)
+        self._rows: BoundedCache[bytes, tuple[Session, str]] = BoundedCache(MAX_CACHED_ROWS)
         # Without a claims hook the session's first tokens have proved that its later ones can be made.
         self.has_claims_hook, self.never_fails = claims is not None, claims is None
 
@@ -53,12 +54,12 @@ class TokenIssuer:
         """Return *row*, bound to this issuer and this audience if it belongs to none yet."""
         return row.bound(self.issuer, self.audience)
 
-    def cached_row(self, key: bytes) -> SessionRow | None:
+    def cached_row(self, key: bytes) -> Session | None:
         """Return the row with this key as it once was (rule 2): only its immutable fields are valid."""
         cached = self._rows.get(key)
         return cached[0] if cached else None
 
-    def cache_row(self, row: SessionRow) -> None:
+    def cache_row(self, row: Session) -> None:
         """Cache the immutable fields of *row*, and the claims that follow from them."""
         self._rows.put(row.key, (row, fixed_claims(row, self.issuer, self.audience)))
 
@@ -72,7 +73,7 @@ class TokenIssuer:
     async def issue(
         self,
         session_secret: bytes,
-        row: SessionRow,
+        row: Session,
         generation: Generation,
         used_at: float,
         idle_expires_at: float,
@@ -83,8 +84,9 @@ class TokenIssuer:
         keyring, cached = self._freshness.keyring, self._rows.get(row.key)
         ttl = min(self._policy.access_ttl, row.expires_at - now)
         fixed = cached[1] if cached else fixed_claims(row, self.issuer, self.audience)
-        info = session_info(row, used_at, idle_expires_at)
-        extra = await self.extra_claims(info) if self._claims else NO_CLAIMS  # rule 1
+        extra = NO_CLAIMS  # rule 1
+        if self._claims and isinstance(row, SessionRow):  # with a hook every row is read whole
+            extra = await self.extra_claims(session_info(row, used_at, idle_expires_at))
         mac = keyring.mac(now)
         return TokenResponse(
             access_token=sign(fixed, scope, generation, now, ttl, extra, keyring.signer(now)),

@@ -174,7 +174,7 @@ def require_scope(found: Claims | Response, scope: str, claims: Needs | None = N
 
     *claims*: names of the application's claims, and the value that each must have, or have in its list.
     """
-    if isinstance(found, Response):
+    if isinstance(found, Response) or not (scope or claims):
         return found
     scheme = "DPoP" if found.jkt else "Bearer"
     if not found.has_scope(scope):

@@ -29,7 +29,7 @@ from joserfc.jws import deserialize_compact
 from unbroken import _base64
 from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, InvalidToken
-from unbroken.server.core.rotation import Generation, SessionRow
+from unbroken.server.core.rotation import Generation, SessionFacts, SessionRow
 from unbroken.server.core.scope import TokenScope
 from unbroken.server.keys.keyring import SigningKey, VerifyingKey
 from unbroken.server.keys.strict_jwt import (
@@ -108,14 +108,12 @@ def _is_same(found: object, wanted: object) -> bool:
     return found == wanted and isinstance(found, bool) == isinstance(wanted, bool)  # 1 is not true
 
 
-def fixed_claims(row: SessionRow, issuer: str, audience: str) -> str:
+def fixed_claims(row: SessionRow | SessionFacts, issuer: str, audience: str) -> str:
     """Return the start of the JSON of all access tokens of a session: the claims that never change."""
-    fixed: dict[str, object] = {
-        "iss": issuer, "sub": row.subject, "aud": audience, "client_id": row.client_id, "sid": row.sid,
-    }  # fmt: skip
-    if row.jkt is not None:
-        fixed["cnf"] = {"jkt": _base64.encode(row.jkt)}
-    return _json(fixed)[:-1]
+    # Assembled as text, which is three times as fast: every part is a text in JSON.
+    server, client = f'"iss":{_json(issuer)},"sub":{_json(row.subject)},"aud":{_json(audience)}', _json(row.client_id)
+    fixed = f'{{{server},"client_id":{client},"sid":{_json(row.sid)}'
+    return fixed if row.jkt is None else f'{fixed},"cnf":{{"jkt":"{_base64.encode(row.jkt)}"}}'
 
 
 def sign(

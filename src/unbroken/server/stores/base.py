@@ -19,7 +19,7 @@ from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, T
 
 from unbroken._concurrency import in_sync_context, run_sync
 from unbroken.errors import StoreUnavailable
-from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionRow
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionFacts, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.worker_pool import STORE_POOL
 
@@ -120,8 +120,8 @@ class SessionStore(Protocol):
 
     async def rotate_returning(
         self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
-    ) -> SessionRow | None:
-        """Rotate a row that was not read, if its ``binding`` is *binding* (None: any); return the new row.
+    ) -> SessionFacts | None:
+        """Rotate a row that was not read, if its ``binding`` is *binding* (None: any); return its ``facts``.
 
         Return None where ``rotate`` returns False. A store that cannot do this in one statement reads the row first.
         """

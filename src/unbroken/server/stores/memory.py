@@ -16,7 +16,7 @@ from itertools import islice
 
 from unbroken.errors import ConfigurationError
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionRow
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionFacts, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores.base import MAX_TRIMMED_SESSIONS, Account, StoreProblem
 from unbroken.server.stores.pages import next_page_cursor, page_position, place_of
@@ -71,8 +71,9 @@ class MemorySessionStore:
 
     async def rotate_returning(
         self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
-    ) -> SessionRow | None:
-        return self._rotate(key, token, now, policy, binding)
+    ) -> SessionFacts | None:
+        row = self._rotate(key, token, now, policy, binding)
+        return None if row is None else row.facts
 
     def _rotate(
         self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None

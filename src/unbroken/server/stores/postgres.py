@@ -26,9 +26,9 @@ from unbroken.server.core.rotation import (
     Policy,
     PresentedToken,
     SessionBinding,
+    SessionFacts,
     SessionRow,
     hour_of,
-    rotated_row,
 )
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import postgres_schema
@@ -77,11 +77,11 @@ class PostgresSessionStore:
 
     async def rotate_returning(
         self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
-    ) -> SessionRow | None:
+    ) -> SessionFacts | None:
         values = _rotate_values(key, token, now, policy)
         values |= dict(zip(SessionBinding._fields, binding or (None, None, None), strict=True))
         rows = await self._rows(sql.ROTATE_RETURNING, values)  # rule 1
-        return rotated_row(key, token, float(now), policy, rows[0][1:]) if rows else None
+        return SessionFacts(key, *rows[0][1:]) if rows else None
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
         values = {"key": before.key} | {name: getattr(before, name) for name in COMPARED_FIELDS}

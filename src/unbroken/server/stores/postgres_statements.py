@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from unbroken.server.core.rotation import RETURNED_COLUMNS, SessionRow
+from unbroken.server.core.rotation import SessionFacts, SessionRow
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX
 from unbroken.server.stores.base import COMPARED_FIELDS
 
@@ -14,6 +14,7 @@ CHANNEL = "unbroken_notification"
 KEYS_LOCK_ID = 0x756E6273
 FIELDS = tuple(column.name for column in fields(SessionRow))
 COLUMNS = ", ".join(FIELDS)
+FACTS = ", ".join(SessionFacts._fields[1:])  # without the key, which the caller has
 
 # The commit does not wait for the disk (rule 1 of postgres.py). In RETURNING, it is set only if a row was changed.
 WITHOUT_FLUSH = "set_config('synchronous_commit', 'off', true)"
@@ -49,7 +50,7 @@ ROTATE = f"{R1} RETURNING {WITHOUT_FLUSH}"
 ROTATE_RETURNING = f"""
 {R1} AND client_id = coalesce(%(client_id)s::text, client_id) AND issuer = coalesce(%(issuer)s::text, issuer)
     AND audience = coalesce(%(audience)s::text, audience)
-RETURNING {WITHOUT_FLUSH}, {RETURNED_COLUMNS}
+RETURNING {WITHOUT_FLUSH}, {FACTS}
 """
 CHANGE_COMPARED = f"""
 UPDATE unbroken_session SET {", ".join(f"{name} = %(new_{name})s" for name in FIELDS)}

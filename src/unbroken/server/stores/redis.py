@@ -33,7 +33,7 @@ from unbroken._bounded_cache import BoundedCache
 from unbroken._drivers.redis import Command, RedisDriver
 from unbroken.errors import UnbrokenError
 from unbroken.server.core import rotation
-from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionRow
+from unbroken.server.core.rotation import Policy, PresentedToken, SessionBinding, SessionFacts, SessionRow
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import redis_scripts as scripts
 from unbroken.server.stores.base import MAX_TRIMMED_SESSIONS, Account, Notifications, StoreProblem, clock_problems
@@ -140,13 +140,11 @@ class RedisSessionStore:
 
     async def rotate_returning(
         self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
-    ) -> SessionRow | None:
+    ) -> SessionFacts | None:
         row = await self.read(key)  # also tells the subject, and with it where the epoch is
         if row is None or row.generation != token.generation or binding not in (None, row.binding):
             return None
-        if not await self.rotate(key, token, now, policy):
-            return None
-        return rotation.rotate(row, token, now, policy)
+        return row.facts if await self.rotate(key, token, now, policy) else None
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
         revokes = after.revoked_at is not None and before.revoked_at is None

@@ -35,9 +35,9 @@ from unbroken.server.core.rotation import (
     Policy,
     PresentedToken,
     SessionBinding,
+    SessionFacts,
     SessionRow,
     hour_of,
-    rotated_row,
 )
 from unbroken.server.keys.keyring import KeyRecord
 from unbroken.server.stores import sqlite_statements as sql
@@ -100,11 +100,11 @@ class SqliteSessionStore:
 
     async def rotate_returning(
         self, key: bytes, token: PresentedToken, now: float, policy: Policy, binding: SessionBinding | None
-    ) -> SessionRow | None:
+    ) -> SessionFacts | None:
         values = _rotate_values(key, token, now, policy)
         values |= dict(zip(SessionBinding._fields, binding or (None, None, None), strict=True))
         rows = self._rows(sql.ROTATE_RETURNING, values)
-        return rotated_row(key, token, now, policy, rows[0]) if rows else None
+        return SessionFacts(key, *rows[0]) if rows else None
 
     async def compare_and_set(self, before: SessionRow, after: SessionRow, announce_until: float) -> bool:
         values = {"key": before.key} | {name: getattr(before, name) for name in COMPARED_FIELDS}

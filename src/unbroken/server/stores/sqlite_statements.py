@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from unbroken.server.core.rotation import RETURNED_COLUMNS, SessionRow
+from unbroken.server.core.rotation import SessionFacts, SessionRow
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX
 from unbroken.server.stores.base import COMPARED_FIELDS
 
 FIELDS = tuple(column.name for column in fields(SessionRow))
 BOOL_FIELDS = ("coordinated", "idempotency_key_repeated", "shared")
 COLUMNS = ", ".join(FIELDS)
+FACTS = ", ".join(SessionFacts._fields[1:])  # without the key, which the caller has
 INSERT = f"INSERT INTO session ({COLUMNS}) VALUES ({', '.join('?' * len(FIELDS))})"
 DELETE_EXPIRED = "DELETE FROM session WHERE key IN (SELECT key FROM session WHERE expires_at < ? LIMIT 100)"
 READ = f"SELECT {COLUMNS} FROM session WHERE key = ?"
@@ -37,7 +38,7 @@ WHERE key = :key AND generation = :generation
 ROTATE_RETURNING = f"""{ROTATE}
     AND client_id = coalesce(:client_id, client_id) AND issuer = coalesce(:issuer, issuer)
     AND audience = coalesce(:audience, audience)
-RETURNING {RETURNED_COLUMNS}
+RETURNING {FACTS}
 """
 COMPARE_AND_SET = f"""
 UPDATE session SET {", ".join(f"{name} = :new_{name}" for name in FIELDS)}
