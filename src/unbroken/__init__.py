@@ -11,6 +11,7 @@ from unbroken.client.core.metadata import AuthorizationServer, ProtectedResource
 from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate
 from unbroken.client.core.schedule import Leeway, RefreshWindow
 from unbroken.client.core.token_store import Lease, StoredSession, TokenStore
+from unbroken.client.credentials import ClientCredentials, PasswordCredentials
 from unbroken.client.discovery import oauth2
 from unbroken.client.port import MfaPrompt
 from unbroken.client.proof_key import ProofKey
@@ -39,6 +40,7 @@ from unbroken.tokens import TokenFields, TokenResponse, Tokens
 __all__ = [
     "AuthorizationServer",
     "BadResponse",
+    "ClientCredentials",
     "ClientEvent",
     "Clock",
     "ConfigurationError",
@@ -62,6 +64,7 @@ __all__ = [
     "MfaPrompt",
     "NotReplayable",
     "NotSent",
+    "PasswordCredentials",
     "ProofKey",
     "ProtectedResource",
     "RefreshStorm",

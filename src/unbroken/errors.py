@@ -86,6 +86,10 @@ SESSION_OVER_MESSAGES = {
     "reuse": "the refresh token was used twice: it may have been stolen, so the session was revoked",
     "invalid_grant": "the server no longer accepts the refresh token",
     "no_refresh_token": "the access token has expired and there is no refresh token",
+    "wrong_credentials": "the server does not accept the credentials",
+    "invalid_client": "the server does not accept this client, or its secret",
+    "no_credentials": "there are no credentials any more",
+    "mfa_required": "the server wants a code too, which the credentials do not have",
 }
 
 
@@ -94,7 +98,8 @@ class SessionOver(UnbrokenError):
 
     ``reason`` is one of ``not_logged_in``, ``logged_out``, ``other_login``, ``expired``, ``revoked``, ``limit``,
     ``reuse``, ``invalid_grant``, ``no_refresh_token``, ``wrong_key``, ``not_bound``, or another word that the server
-    sent. *why* says more in words.
+    sent; where credentials log in, also ``wrong_credentials``, ``invalid_client``, ``no_credentials``,
+    ``mfa_required``. *why* says more in words.
     """
 
     code = "session_over"
@@ -174,8 +179,8 @@ class InvalidGrant(Refused):
     """The server rejects the refresh token (RFC 6749 §5.2): the session that it names is over.
 
     ``reason``: ``malformed`` (not a token of this server), ``unknown``, ``expired``, ``revoked``, ``logged_out``,
-    ``reuse``, ``wrong_client``, ``wrong_audience``, ``no_scope``, ``wrong_key`` (the session is bound to another key
-    than the one that was proven), ``not_bound`` (this client's sessions must be bound to a key, and this one is not).
+    ``reuse``, ``wrong_client``, ``wrong_audience``, ``wrong_key`` (the session is bound to another key than the one
+    that was proven), ``not_bound`` (this client's sessions must be bound to a key, and this one is not).
     """
 
     code = "invalid_grant"

@@ -10,6 +10,13 @@
     @app.get("/reports")
     async def reports(claims: Annotated[Claims, Security(auth.claims, scopes=["reports"])]): ...
 
+    @app.delete("/orders")                         # of now, whatever the token says
+    async def delete(claims: Annotated[Claims, Depends(auth.requires(claims={"role": "admin"}, now=True))]): ...
+
+    @app.get("/callback")                          # somebody else has authenticated the user
+    async def callback(request: Request):
+        return await auth.log_in(RedirectResponse("/"), subject, request=request)
+
     tickets = TicketAuth(sessions)                 # for what a browser opens without headers, as /live?ticket=…
 
     @app.websocket("/live")
@@ -26,10 +33,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, Unpack
+from typing import Annotated, Any, TypeVar, Unpack
 
 try:
-    from fastapi import APIRouter, Depends, HTTPException, Query
+    from fastapi import APIRouter, Depends, HTTPException, Query, Security
 except ModuleNotFoundError as error:
     message = "unbroken.fastapi needs FastAPI: pip install 'unbroken[fastapi]'"
     raise ModuleNotFoundError(message, name=error.name) from error
@@ -42,19 +49,29 @@ from starlette.responses import Response as StarletteResponse
 
 from unbroken._arguments import checked_class
 from unbroken._openapi import needs_access_token, route_description
-from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
+from unbroken.server.http.authentication import Needs, RequestAuthenticator, TokenVerifier, require_scope
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.http.messages import Response
+from unbroken.server.http.own_logins import LoginOptions
 from unbroken.server.http.settings import EndpointOptions
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.login.authenticator import Authenticate
 from unbroken.server.sessions import Sessions
-from unbroken.starlette import CLAIMS, claims_or_refusal, next_nonce, route_endpoint, ticket_claims_or_refusal
+from unbroken.starlette import (
+    CLAIMS,
+    claims_or_refusal,
+    log_in,
+    log_out,
+    next_nonce,
+    route_endpoint,
+    ticket_claims_or_refusal,
+)
 
 __all__ = ["Auth", "Bearer", "TicketAuth"]
 
 PROOF_DESCRIPTION = "A token that is bound to a key, with a proof of this key in the header `DPoP` (RFC 9449)"
+R = TypeVar("R", bound=StarletteResponse)
 ClaimsDependency = Callable[..., Awaitable[Claims]]
 
 
@@ -72,7 +89,7 @@ class Bearer:
         self.claims = _dependency(authenticator, _any_of(HTTPBearer(auto_error=False), cookies))
 
 
-@checked_class(own=("sessions", "authenticate"))
+@checked_class("requires", own=("sessions", "authenticate"))
 class Auth:
     """``router``: the endpoints. ``claims``: a dependency that returns the ``Claims`` of the request's access token.
 
@@ -91,7 +108,7 @@ class Auth:
         scopes: dict[str, str] | None = None,
         **options: Unpack[EndpointOptions],
     ) -> None:
-        endpoints = Endpoints(sessions, authenticate, **options)
+        endpoints = self._endpoints = Endpoints(sessions, authenticate, **options)
         settings = endpoints.settings
         self.scheme = (
             _password_scheme(endpoints, scopes or {}) if settings.password_grant else HTTPBearer(auto_error=False)
@@ -112,6 +129,35 @@ class Auth:
             if route.method == "GET":  # HEAD is not in the document
                 name = f"{route.name}_head"
                 self.router.add_api_route(path, endpoint, methods=["HEAD"], name=name, include_in_schema=False)
+
+    def requires(self, *, scope: str = "", claims: Needs | None = None, now: bool = False) -> ClaimsDependency:
+        """Return a dependency: ``claims``, with *scope* and with claims of the application (``{"role": "admin"}``).
+
+        With *now* both are what the subject has now, whatever the token says; this costs a query. A test that overrides
+        ``auth.claims`` decides here too.
+        """
+        authenticator, words = self._endpoints.authenticator, [] if now else scope.split()
+
+        async def with_rights(found: Claims = Security(self.claims, scopes=words)) -> Claims:
+            """Return the claims of the token. Refuses the request with 401 or 403 and an RFC 6750 challenge."""
+            return _claims_or_raise(await authenticator.check(found, scope=scope, claims=claims, now=now))
+
+        return with_rights
+
+    async def log_in(
+        self, response: R | None, subject: str, *, request: HTTPConnection, **options: Unpack[LoginOptions]
+    ) -> R | StarletteResponse:
+        """Return *response* with the cookies of a new session of *subject*, whom you have authenticated.
+
+        Without a *response* it is that of ``/login``: tokens in cookies if the request asks for them, or in the body.
+        """
+        return await log_in(self._endpoints, response, subject, request, **options)
+
+    async def log_out(
+        self, response: R | None, *, request: HTTPConnection, everywhere: bool = False
+    ) -> R | StarletteResponse:
+        """End the session of *request*, with *everywhere* all sessions of its subject; return *response*, or a 204."""
+        return await log_out(self._endpoints, response, request, everywhere=everywhere)
 
 
 @checked_class()

@@ -9,6 +9,12 @@
     def orders():
         return {"orders of": current_claims.subject}
 
+    @auth.required(scope="write", claims={"role": "admin"}, now=True)   # of now, whatever the token says
+
+    @app.get("/callback")                          # somebody else has authenticated the user
+    def callback():
+        return auth.log_in(redirect("/"), subject)
+
 A service that only verifies tokens has ``Bearer(verifier)`` in place of ``Auth``: the same without endpoints.
 
 1. A request without a good token gets an RFC 6750 challenge. It is the ``response`` of a werkzeug HTTPException, so an
@@ -21,8 +27,8 @@ A service that only verifies tokens has ``Bearer(verifier)`` in place of ``Auth`
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, Unpack, overload
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar, Unpack, cast, overload
 
 try:
     from flask import Blueprint, Flask, after_this_request, current_app, request
@@ -38,13 +44,14 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from unbroken._arguments import checked_class
 from unbroken._concurrency import run_sync
-from unbroken.errors import InvalidRequest
+from unbroken.errors import ConfigurationError, InvalidRequest, Refused, TryLater
 from unbroken.server.core.proof import raw_path_of
-from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
+from unbroken.server.http.authentication import Needs, RequestAuthenticator, TokenVerifier
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.cors_check import CorsCheck, Preflight
 from unbroken.server.http.endpoints import Endpoints
-from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response, Route, error_response
+from unbroken.server.http.messages import MAX_BODY_BYTES, NO_STORE, Request, Response, Route, error_response
+from unbroken.server.http.own_logins import LoginOptions
 from unbroken.server.http.settings import EndpointOptions
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.login.authenticator import Authenticate
@@ -59,7 +66,7 @@ CLAIMS = "unbroken.claims"  # the claims that were required last
 SPENT_PROOFS = "unbroken.spent_proofs"
 
 
-@checked_class(own=("verifier",))
+@checked_class("required", own=("verifier",))
 class Bearer:
     """``required``: a decorator for views. ``claims``: the ``Claims`` of the request's access token, by *verifier*.
 
@@ -78,10 +85,12 @@ class Bearer:
         """The claims of the current request's access token. Without a good token the request is refused."""
         return self.require()
 
-    def require(self, *, scope: str = "") -> Claims:
+    def require(self, *, scope: str = "", claims: Needs | None = None, now: bool = False) -> Claims:
         """Return the claims of the current request's access token.
 
-        Without a good token the client gets a 401 challenge (RFC 6750 §3), with too little *scope* a 403.
+        Without a good token the client gets a 401 challenge (RFC 6750 §3), without *scope* or *claims*
+        (``{"role": "admin"}``) a 403. With *now* they are those that the subject has now, whatever the token says; this
+        costs a query.
         """
         verified = request.environ.setdefault(VERIFIED, {})
         if self not in verified:
@@ -89,28 +98,33 @@ class Bearer:
             verified[self] = self._authenticator.authenticate_blocking(sent)  # rule 2
             if isinstance(verified[self], Claims) and (nonce := self._authenticator.next_nonce(sent)):
                 after_this_request(lambda response: _with_nonce(response, nonce))
-        claims = require_scope(verified[self], scope)
-        if isinstance(claims, Response):
-            raise _to_http_exception(claims)
-        request.environ[CLAIMS] = claims
-        return claims
+        found = run_sync(self._authenticator.check(verified[self], scope=scope, claims=claims, now=now))
+        if isinstance(found, Response):
+            raise _to_http_exception(found)
+        request.environ[CLAIMS] = found
+        return found
 
     @overload
     def required(self, view: View) -> View: ...
 
     @overload
-    def required(self, *, scope: str = "") -> Callable[[View], View]: ...
+    def required(
+        self, *, scope: str = "", claims: Needs | None = None, now: bool = False
+    ) -> Callable[[View], View]: ...
 
-    def required(self, view: View | None = None, *, scope: str = "") -> View | Callable[[View], View]:
-        """Decorate a plain or async view that needs a good access token, with *scope* one that has this scope."""
+    def required(
+        self, view: View | None = None, *, scope: str = "", claims: Needs | None = None, now: bool = False
+    ) -> View | Callable[[View], View]:
+        """Decorate a plain or async view that needs a good access token, with what ``require`` takes."""
+        self._authenticator.check_need(now=now)
         if view is None:
-            return functools.partial(self._with_claims, scope=scope)
-        return self._with_claims(view, scope=scope)
+            return functools.partial(self._with_claims, scope=scope, claims=claims, now=now)
+        return self._with_claims(view, scope=scope, claims=claims, now=now)
 
-    def _with_claims(self, view: View, *, scope: str) -> View:
+    def _with_claims(self, view: View, *, scope: str, claims: Needs | None, now: bool) -> View:
         @functools.wraps(view)
         def with_claims(*args: Any, **kwargs: Any) -> Any:
-            self.require(scope=scope)
+            self.require(scope=scope, claims=claims, now=now)
             return current_app.ensure_sync(view)(*args, **kwargs)
 
         # Flask calls every view as a plain function, so a plain one may replace an async one.
@@ -149,6 +163,19 @@ class Auth(Bearer):
     def init_app(self, app: Flask) -> None:
         """Register the endpoints in *app*."""
         app.register_blueprint(self.blueprint)
+
+    def log_in(self, response: FlaskResponse | None, subject: str, **options: Unpack[LoginOptions]) -> FlaskResponse:
+        """Return *response* with the cookies of a new session of *subject*, whom you have authenticated.
+
+        Without a *response* it is that of ``/login``: tokens in cookies if the request asks for them, or in the body.
+        """
+        logins = self._endpoints.own_logins
+        made = _or_raise(logins.log_in(_to_request(), subject, **options, may_have_body=response is None))
+        return _put_into(response, made)
+
+    def log_out(self, response: FlaskResponse | None, *, everywhere: bool = False) -> FlaskResponse:
+        """End the session of the request, with *everywhere* all of its subject's; return *response*, or a 204."""
+        return _put_into(response, _or_raise(self._endpoints.own_logins.log_out(_to_request(), everywhere=everywhere)))
 
     def _on_register(self, state: BlueprintSetupState) -> None:
         state.app.extensions.setdefault("unbroken", self)
@@ -227,6 +254,23 @@ def _body() -> bytes | None:
 
 def _to_http_exception(response: Response) -> HTTPException:
     return default_exceptions[response.status](response=_to_flask(response))  # rule 1
+
+
+def _or_raise(work: Coroutine[Any, Any, Response]) -> Response:
+    try:
+        return run_sync(work)
+    except (Refused, TryLater, ConfigurationError) as error:
+        raise _to_http_exception(error_response(error)) from error
+
+
+def _put_into(response: Any, made: Response) -> FlaskResponse:
+    """Return *response* with the cookies of *made*, not to be stored; or *made* where the application has none."""
+    if response is None:
+        return _to_flask(made)
+    response.headers.update(NO_STORE)
+    for cookie in made.cookies:
+        response.headers.add("set-cookie", cookie)
+    return cast("FlaskResponse", response)
 
 
 def _to_flask(response: Response) -> FlaskResponse:

@@ -6,6 +6,16 @@
     async def orders(request):
         claims = current_claims(request)          # refuses the request without a good token: 401, RFC 6750
 
+``Auth`` has more: rights that are looked up at the request, and logins of the application's own.
+
+    auth = Auth(sessions, authenticate)            # auth.routes are the endpoints
+
+    async def delete(request):
+        claims = await auth.claims(request, scope="write", claims={"role": "admin"}, now=True)
+
+    async def callback(request):                   # somebody else has authenticated the user
+        return await auth.log_in(RedirectResponse("/"), subject, request=request)
+
 A WebSocket, an EventSource or a download comes with a ticket in its URL, because a browser gives it no headers:
 
     async def live(socket):
@@ -26,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 try:
     from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, BaseUser
@@ -42,14 +52,23 @@ from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from unbroken._arguments import checked
+from unbroken._arguments import checked, checked_class
 from unbroken.errors import ConfigurationError, Refused, TryLater
 from unbroken.server.core.proof import raw_path_of
-from unbroken.server.http.authentication import RequestAuthenticator, TokenVerifier, require_scope
+from unbroken.server.http.authentication import Needs, RequestAuthenticator, TokenVerifier, require_scope
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.cors_check import LOGINS
 from unbroken.server.http.endpoints import Endpoints
-from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response, Route, challenge, error_response
+from unbroken.server.http.messages import (
+    MAX_BODY_BYTES,
+    NO_STORE,
+    Request,
+    Response,
+    Route,
+    challenge,
+    error_response,
+)
+from unbroken.server.http.own_logins import LoginOptions
 from unbroken.server.http.settings import EndpointOptions
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.login.authenticator import Authenticate
@@ -58,12 +77,14 @@ from unbroken.server.sessions import Sessions
 __all__ = [
     "AccessTokenMiddleware",
     "AccessTokenUser",
+    "Auth",
     "BearerBackend",
     "claims_from_ticket",
     "current_claims",
     "routes",
 ]
 
+R = TypeVar("R", bound=StarletteResponse)
 CLAIMS = "unbroken.claims"  # key of the ASGI scope: Claims, or the Response that refuses the request
 SPENT_PROOFS = "unbroken.spent_proofs"
 TICKET = b"ticket="  # in a query; the characters of a ticket need no escaping there
@@ -76,11 +97,57 @@ def routes(
     **options: Unpack[EndpointOptions],
 ) -> list[StarletteRoute]:
     """Return the endpoints as routes. Parameters as those of ``unbroken.server.Endpoints``."""
-    endpoints = Endpoints(sessions, authenticate, **options)
+    return _routes(Endpoints(sessions, authenticate, **options))
+
+
+def _routes(endpoints: Endpoints) -> list[StarletteRoute]:
     return [
         StarletteRoute(endpoints.path(route), _RouteApp(endpoints, route), methods=[route.method], name=route.name)
         for route in endpoints.routes
     ]
+
+
+@checked_class(own=("sessions", "authenticate"))
+class Auth:
+    """``routes``: the endpoints. ``claims`` says who asks, and ``log_in`` starts sessions of the application's own.
+
+    Parameters as those of ``unbroken.server.Endpoints``.
+    """
+
+    routes: list[StarletteRoute]
+
+    def __init__(self, sessions: Sessions, authenticate: Authenticate, **options: Unpack[EndpointOptions]) -> None:
+        self._endpoints = Endpoints(sessions, authenticate, **options)
+        self.routes = _routes(self._endpoints)
+
+    async def claims(
+        self, request: HTTPConnection, *, scope: str = "", claims: Needs | None = None, now: bool = False
+    ) -> Claims:
+        """Return the claims of the request's access token. No middleware is needed.
+
+        Without a good token the client gets a 401 challenge, without *scope* or *claims* (``{"role": "admin"}``) a 403.
+        With *now* they are those that the subject has now, whatever the token says; this costs a query.
+        """
+        authenticator = self._endpoints.authenticator
+        if CLAIMS not in request.scope:
+            request.scope[CLAIMS] = await claims_or_refusal(authenticator, request)
+        found = request.scope[CLAIMS]
+        return _claims_or_raise(await authenticator.check(found, scope=scope, claims=claims, now=now))
+
+    async def log_in(
+        self, response: R | None, subject: str, *, request: HTTPConnection, **options: Unpack[LoginOptions]
+    ) -> R | StarletteResponse:
+        """Return *response* with the cookies of a new session of *subject*, whom you have authenticated.
+
+        Without a *response* it is that of ``/login``: tokens in cookies if the request asks for them, or in the body.
+        """
+        return await log_in(self._endpoints, response, subject, request, **options)
+
+    async def log_out(
+        self, response: R | None, *, request: HTTPConnection, everywhere: bool = False
+    ) -> R | StarletteResponse:
+        """End the session of *request*, with *everywhere* all sessions of its subject; return *response*, or a 204."""
+        return await log_out(self._endpoints, response, request, everywhere=everywhere)
 
 
 class AccessTokenMiddleware:
@@ -150,16 +217,54 @@ class BearerBackend(AuthenticationBackend):
         return _to_starlette(conn.scope[CLAIMS])
 
 
-def current_claims(request: HTTPConnection, *, scope: str = "") -> Claims:
+async def log_in(
+    endpoints: Endpoints,
+    response: R | None,
+    subject: str,
+    request: HTTPConnection,
+    **options: Unpack[LoginOptions],
+) -> R | StarletteResponse:
+    """``log_in`` of ``Auth``, by *endpoints*."""
+    login = endpoints.own_logins.log_in(_to_request(request.scope), subject, **options, may_have_body=response is None)
+    return _put_into(response, await _or_raise(login))
+
+
+async def log_out(
+    endpoints: Endpoints, response: R | None, request: HTTPConnection, *, everywhere: bool
+) -> R | StarletteResponse:
+    """``log_out`` of ``Auth``, by *endpoints*."""
+    logout = endpoints.own_logins.log_out(_to_request(request.scope), everywhere=everywhere)
+    return _put_into(response, await _or_raise(logout))
+
+
+async def _or_raise(work: Awaitable[Response]) -> Response:
+    try:
+        return await work
+    except (Refused, TryLater, ConfigurationError) as error:
+        refusal = error_response(error)
+        raise HTTPException(refusal.status, refusal.body.decode(), dict(refusal.headers)) from error
+
+
+def _put_into(response: R | None, made: Response) -> R | StarletteResponse:
+    """Return *response* with the cookies of *made*, not to be stored; or *made* where the application has none."""
+    if response is None:
+        return _to_starlette(made)
+    response.headers.update(NO_STORE)
+    for cookie in made.cookies:
+        response.headers.append("set-cookie", cookie)
+    return response
+
+
+def current_claims(request: HTTPConnection, *, scope: str = "", claims: Needs | None = None) -> Claims:
     """Return the claims of the request's access token.
 
-    Without a good token the client gets a 401 challenge (RFC 6750 §3), with too little *scope* a 403. Raises
+    Without a good token the client gets a 401 challenge (RFC 6750 §3), without *scope* or *claims* a 403. Raises
     RuntimeError if neither ``AccessTokenMiddleware`` nor ``BearerBackend`` is installed.
     """
-    claims = request.scope.get(CLAIMS)
-    if claims is None:
+    found = request.scope.get(CLAIMS)
+    if found is None:
         raise RuntimeError("current_claims needs the middleware: add AccessTokenMiddleware to the application")
-    return _claims_or_raise(require_scope(claims, scope))
+    return _claims_or_raise(require_scope(found, scope, claims))
 
 
 async def claims_from_ticket(connection: HTTPConnection, sessions: Sessions, *, scope: str = "") -> Claims:

@@ -75,7 +75,8 @@ class TokenResponse:
     ``received_at`` is when it arrived, in seconds since the Unix epoch; None means now. ``unreadable_fields`` names the
     fields that were present but could not be read. ``device_token`` goes along with the next login of this client.
     ``idempotent``: its response has confirmed the idempotency key of the refresh. ``jkt``: the thumbprint of the key
-    that its tokens are bound to.
+    that its tokens are bound to. ``says_scope``: an empty ``scope`` means that there is none (any more), not that the
+    server has left it out.
     """
 
     access_token: str
@@ -90,6 +91,7 @@ class TokenResponse:
     device_token: str | None = None
     idempotent: bool = False
     jkt: str = ""
+    says_scope: bool = False
 
     @property
     def is_bound(self) -> bool:
@@ -107,7 +109,7 @@ class TokenResponse:
             "refresh_token": self.refresh_token,
             "refresh_expires_in": None if self.refresh_expires_in is None else int(self.refresh_expires_in),
             "refresh_seq": self.refresh_seq,
-            "scope": self.scope or None,
+            "scope": self.scope if self.says_scope else self.scope or None,
             "device_token": self.device_token,
         }
         return required | {name: value for name, value in optional.items() if value is not None}
@@ -143,6 +145,7 @@ class TokenResponse:
             token_type=token_type,
             device_token=read(_text, "device_token"),
             unreadable_fields=tuple(unreadable),
+            says_scope=value_at(body, at.scope) in ("", []),
         )
 
 
@@ -151,7 +154,7 @@ class TokenFields:
     """Where a token response has its values: dotted paths into the JSON body (``data.token``); "" if it has none.
 
     ``scheme`` is the word before the token in the request header (``Bearer``). ``prefix`` replaces it by the exact text
-    before the token, with or without a space at its end. Raises ConfigurationError for a path that is not text.
+    before the token, with or without a space at its end. Raise ConfigurationError for a path that is not text.
     """
 
     access_token: str = "access_token"

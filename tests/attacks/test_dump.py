@@ -22,6 +22,7 @@ from unbroken.errors import ConfigurationError, InvalidGrant, InvalidToken, Logi
 from unbroken.server import Keyring, MemorySessionStore, Sessions, open_store
 from unbroken.server.core.refresh_token import RefreshToken
 from unbroken.server.core.rotation import Generation
+from unbroken.server.core.scope import TokenScope
 from unbroken.server.core.session_info import NewSession
 from unbroken.server.grants.tickets import TICKET_TOKEN
 from unbroken.server.keys.access_token import fixed_claims, sign
@@ -140,7 +141,9 @@ def test_the_keys_alone_make_no_refresh_token(attacks: Attacks) -> None:
     sessions.create("ada")
     now, [row] = sessions.clock(), run_sync(store.sessions("ada"))
     keyring = Keyring(run_sync(store.keys()))
-    stolen = sign(fixed_claims(row, URL, "shop"), "", Generation(0, 0), now, 60.0, {}, keyring.signer(now))
+    stolen = sign(
+        fixed_claims(row, URL, "shop"), TokenScope("", True), Generation(0, 0), now, 60.0, {}, keyring.signer(now)
+    )
     assert sessions.verify(stolen).subject == "ada", "that is what plain keys mean"
     tokens = MfaTokens(sessions)
     about = {"client_id": "first-party", "scope": "admin introspect", "label": "", "coordinated": False}

@@ -276,3 +276,20 @@ def test_serve_sends_no_redirect_to_a_host_named_in_a_header(tmp_path: Path) -> 
     with TestClient(served, base_url="http://evil.example", follow_redirects=False) as client:
         response = client.post("/auth/login/", json={})
         assert (response.status_code, response.headers.get("location")) == (404, None)
+
+
+def test_the_scope_of_an_account_follows_it_while_the_server_runs(folder: Path) -> None:
+    (folder / "unbroken.toml").write_text('default_scope = ["read"]\naccount_scopes = true\n')
+    assert unbroken(folder, "users", "scope", "ada", "write", "admin").returncode == 0
+    assert unbroken(folder, "users", "list").stdout.splitlines()[1].split()[-2:] == ["write", "admin"]
+    with serving(folder) as server:
+        tokens = server.http.post("/auth/login", json={"username": "ada", "password": PASSWORD}).json()
+        assert tokens["scope"] == "read write admin"
+        for words, scope in ((["write"], "read write"), ([], "read"), (["admin"], "read admin")):
+            done = unbroken(folder, "users", "scope", "ada", *words)
+            assert (done.returncode, "next refresh" in done.stdout) == (0, True), done.stderr
+            tokens = server.http.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]}).json()
+            assert tokens["scope"] == scope
+        assert server.stop() == 0
+    wrong = unbroken(folder, "users", "scope", "eve", "read")
+    assert (wrong.returncode, wrong.stderr) == (2, "unbroken: there is no user 'eve'\n")

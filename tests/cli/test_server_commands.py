@@ -39,6 +39,8 @@ def command(store: SqliteSessionStore, tmp_path: Path, capsys: pytest.CaptureFix
     [
         ("users", "remove", "\udcff"),
         ("users", "passwd", "\udcff"),
+        ("users", "scope", "\udcff"),
+        ("users", "scope", "ada", "\udcff"),
         ("sessions", "revoke", "\udcff"),
         ("sessions", "revoke", "--user", "\udcff"),
         ("sessions", "list", "--user", "\udcff"),

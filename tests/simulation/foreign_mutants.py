@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -81,6 +82,30 @@ def refuses_lower_numbers(response: TokenResponse, seen: Tokens) -> bool:
     return (response.refresh_seq or 0) > (seen.refresh_seq or 0)
 
 
+async def logs_in_beside_others(port: Port, seen: Tokens) -> tuple[StoredSession, bool]:
+    """Takes what is in the store for older, as if each process had a login of its own."""
+    return replace(await port.load(), tokens=seen, version=seen.version, epoch=seen.epoch), False
+
+
+async def begins_whatever_was(port: Port) -> tuple[Tokens, bool]:
+    """Logs in where there are no tokens, also after a logout, and after a refusal."""
+    async with port.lock():
+        record = await port.load()
+        if record.tokens is not None:
+            return record.tokens, False
+        sent = await rules._send_with_retries(port, rules.NO_TOKENS, port.new_idempotency_key())
+        match sent.outcome:
+            case TokenResponse() as response:
+                return await rules._save_first(port, record, response), True
+            case rules.GrantRejected(reason):
+                raise SessionOver(reason)
+        raise TryLater("later")
+
+
+async def saves_a_first_login_over_anything(port: Port, record: StoredSession, response: TokenResponse) -> Tokens:
+    return await rules.log_in(port, response)
+
+
 def compares_the_monotonic_clock(ends: Clocks, now: Clocks) -> bool:
     return now.monotonic < ends.monotonic
 
@@ -122,6 +147,20 @@ FOREIGN_MUTANTS = (
     Mutant("an older response wins by its number", _in_rules("_is_newer", believes_numbers_alone), RESTORED_SLEEP),
     Mutant("a late response overwrites newer tokens", _in_rules("_save_response", saves_over_anything), RESTORED_SLEEP),
     Mutant("lower numbers are refused", _in_rules("is_progress", refuses_lower_numbers), ("a restored server",)),
+    Mutant(
+        "everybody has a login of its own",
+        _in_rules("_start_refresh", logs_in_beside_others),
+        ("refreshed by credentials",),
+    ),
+    Mutant(
+        "refused credentials are sent again", _in_rules("begin", begins_whatever_was), ("refused credentials",)
+    ),
+    Mutant("a login begins after a logout", _in_rules("begin", begins_whatever_was), ("a first login and a logout",)),
+    Mutant(
+        "a first login overwrites a logout",
+        _in_rules("_save_first", saves_a_first_login_over_anything),
+        ("a first login and a logout",),
+    ),
     Mutant("a lease is not checked before sending", _in_world("LEASES_ARE_CHECKED", False), EARLY_SLEEP),
     Mutant("the heartbeat goes on after a sleep", _in_world("OTHERS_END_A_LEASE", False), EARLY_SLEEP),
     Mutant("a lease ends with its connection", _in_world("seconds_after_connection", ends_with_its_connection),

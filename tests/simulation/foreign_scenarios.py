@@ -22,6 +22,7 @@ from tests.simulation.foreign_world import (
 )
 from unbroken.client.core import refresh_rules as rules
 from unbroken.client.core.events import SessionEnded
+from unbroken.client.core.token_store import EMPTY, StoredSession
 from unbroken.errors import SessionOver, TryLater
 
 Check = Callable[[ForeignWorld, list[Step]], Iterable[str]]
@@ -38,6 +39,35 @@ def client(refreshes: int, *, needed: bool = True) -> Program:
         return "served"
 
     return live_on
+
+
+def program(refreshes: int) -> Program:
+    """Refreshes so often in a row by credentials alone, whatever else is in the store."""
+
+    async def live_on(port: ForeignPort) -> str:
+        tokens = first_record(None).tokens
+        assert tokens is not None
+        for _ in range(refreshes):
+            tokens = await rules.refresh(port, tokens)
+        return "served"
+
+    return live_on
+
+
+async def begins(port: ForeignPort) -> str:
+    """Needs tokens for the first time, and again after it was told to try later."""
+    for _ in range(2):
+        try:
+            await rules.begin(port)
+        except TryLater:
+            continue
+        return "served"
+    return "gave up"
+
+
+async def logs_out(port: ForeignPort) -> str:
+    await rules.log_out(port)
+    return "logged out"
 
 
 async def comes_back(port: ForeignPort) -> str:
@@ -74,11 +104,12 @@ class ForeignScenario:
     jump_seconds: float = 5.0
     sees_connections: bool = False
     full: bool = False
+    record: StoredSession = first_record()
 
     def run(self, *, stop_at_first: bool = False) -> Report:
         world = ForeignWorld(
             Server(self.nature),
-            first_record(),
+            self.record,
             self.budget,
             (Machine(),) * len(self.programs),
             one_machine=self.one_machine,
@@ -142,6 +173,33 @@ def not_ended_early(world: ForeignWorld, steps: list[Step]) -> Iterable[str]:
     yield from kept(world, steps)
 
 
+def logged_in_once(world: ForeignWorld, steps: list[Step]) -> Iterable[str]:
+    """All share what one has got: nobody logs in beside another, however often responses get lost."""
+    yield from served(world, steps)
+    lost = 2 - world.budget.lost + 1 - world.budget.crashes
+    if world.server.logins > 2 + lost:
+        yield f"there were {world.server.logins} logins where two tokens were needed"
+
+
+def not_logged_in_again(world: ForeignWorld, steps: list[Step]) -> Iterable[str]:
+    """A logout is the last word: no login by credentials that was under way writes after it."""
+    left = any(step.end and step.end.value == "logged out" for step in steps)
+    if left and world.record.tokens is not None:
+        yield "somebody was logged in again after a logout"
+    for step in steps:
+        if step.end and step.end.how == "error" and not isinstance(step.end.value, (SessionOver, TryLater)):
+            yield f"an unexpected error: {step.end.value!r}"
+
+
+def refused_once(world: ForeignWorld, steps: list[Step]) -> Iterable[str]:
+    """Credentials that are refused are sent once, and everybody hears why."""
+    if world.server.logins > 1:
+        yield "credentials that were refused were sent again"
+    for step in steps:
+        if step.end and not (isinstance(step.end.value, SessionOver) and step.end.value.reason == "invalid_client"):
+            yield f"somebody does not know why: {step.end.value!r}"
+
+
 def told_once(steps: list[Step]) -> Iterable[str]:
     if sum(isinstance(event, SessionEnded) for step in steps for event in step.events) > 1:
         yield "the end of one session was told twice"
@@ -189,6 +247,16 @@ FOREIGN_SCENARIOS = (
     ForeignScenario("a restored server, a sleep", "idempotent", "idempotent", TWO, kept,
                     Budget(restores=1, seconds=3, sleeps=1), sleeps=("stopped",)),
     ForeignScenario("a restored server, deaths", "idempotent", "idempotent", TWO, kept, Budget(restores=2, crashes=1)),
+    ForeignScenario("refreshed by credentials", "credentials", "credentials", (program(1), program(2)), logged_in_once,
+                    Budget(lost=2, crashes=1), record=first_record(None)),
+    ForeignScenario("credentials and a sleep", "credentials", "credentials", (program(1), program(2)), kept,
+                    Budget(seconds=3, sleeps=1), record=first_record(None)),
+    ForeignScenario("a first login", "credentials", "credentials", (begins, begins), logged_in_once,
+                    Budget(lost=2, crashes=1), record=EMPTY),
+    ForeignScenario("a first login and a logout", "credentials", "credentials", (begins, begins, logs_out),
+                    not_logged_in_again, Budget(lost=1), record=EMPTY),
+    ForeignScenario("refused credentials", "wrong credentials", "credentials", (begins, begins, begins), refused_once,
+                    record=EMPTY),
     ForeignScenario("three, a sleep, strict", "strict", "strict", (*TWO, client(1)), kept,
                     Budget(seconds=3, sleeps=1), full=True),
     ForeignScenario("two sleeps and jumps", "strict", "learn", TWO, kept, Budget(seconds=4, sleeps=2, jumps=1),

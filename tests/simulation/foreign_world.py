@@ -30,7 +30,8 @@ OTHERS_END_A_LEASE = True  # a lease that another holder has had is not extended
 LATE_RESPONSES_COUNT = True  # also without the lock
 ENDED_CONNECTIONS_ARE_SEEN = True
 
-Nature = Literal["idempotent", "forgiving", "strict", "refusing"]  # the last rejects a used token, and nothing more
+# ``refusing`` rejects a used token, and nothing more. The last two give no refresh token, and take credentials or not.
+Nature = Literal["idempotent", "forgiving", "strict", "refusing", "credentials", "wrong credentials"]
 
 
 class Server(NamedTuple):
@@ -44,8 +45,14 @@ class Server(NamedTuple):
     number: int = 10
     issued: int = 0
     reused: bool = False
+    logins: int = 0
 
     def present(self, serial: int, key: str, now: float) -> tuple[Server, RefreshOutcome]:
+        if self.nature == "wrong credentials":
+            return self._replace(logins=self.logins + 1), GrantRejected("invalid_client")
+        if self.nature == "credentials":
+            after = self._replace(current=self.issued + 1, issued=self.issued + 1, logins=self.logins + 1)
+            return after, TokenResponse(f"A {after.current}", None, 60.0)
         if not self.reused and self.current in (None, serial):
             return self._rotate(serial, key, now)
         if not self.reused and serial == self.previous and self._takes_back(key, now):
@@ -292,7 +299,12 @@ class ForeignPort(Base):
         super().__init__(who, start)
         self._kind, self._one_machine = kind, one_machine
 
+    def can_refresh(self, tokens: Tokens) -> bool:
+        return bool(tokens.refresh_token) or self._kind == "credentials"
+
     def server_kind(self, tokens: Tokens) -> ServerKind:
+        if self._kind == "credentials":
+            return "idempotent"
         if self._kind == "learn":
             return "idempotent" if tokens.idempotent else "forgiving"
         return self._kind  # type: ignore[return-value]
@@ -332,10 +344,10 @@ class _Lock:
 
 
 def serial_of(tokens: Tokens) -> int:
-    return int((tokens.refresh_token or "")[2:])
+    return int((tokens.refresh_token or tokens.access_token)[2:] or -1)
 
 
-def first_record() -> StoredSession:
+def first_record(refresh_token: str | None = "R 0") -> StoredSession:
     """The clients' store after a login."""
-    tokens = Tokens("A 0", "R 0", 3600.0, START, None, 10, version=7, epoch=7)
+    tokens = Tokens("A 0", refresh_token, 3600.0, START, None, 10, version=7, epoch=7)
     return StoredSession(7, 7, tokens)

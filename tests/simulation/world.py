@@ -305,6 +305,9 @@ class Port(Base):
             await ask("arrive")
         return response
 
+    def can_refresh(self, tokens: Tokens) -> bool:
+        return bool(tokens.refresh_token)
+
     def server_kind(self, tokens: Tokens) -> ServerKind:
         return "idempotent"
 

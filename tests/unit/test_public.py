@@ -21,10 +21,11 @@ from tests.support.paths import ROOT
 
 NAMES = {
     "unbroken": """
-        AuthorizationServer BadResponse ClientEvent Clock ConfigurationError DeviceCode Dialect FileStore
-        GrantRejected HttpRequest HttpResponse Indeterminate InvalidGrant InvalidRequest InvalidScope InvalidToken
-        Lease Leeway LoginEndpoints LoginRefused MemoryStore MfaChallenge MfaPrompt NotReplayable NotSent ProofKey
-        ProtectedResource RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost ResponseMatch Send Session
+        AuthorizationServer BadResponse ClientCredentials ClientEvent Clock ConfigurationError DeviceCode Dialect
+        FileStore GrantRejected HttpRequest HttpResponse Indeterminate InvalidGrant InvalidRequest InvalidScope
+        InvalidToken Lease Leeway LoginEndpoints LoginRefused MemoryStore MfaChallenge MfaPrompt NotReplayable NotSent
+        PasswordCredentials ProofKey ProtectedResource RefreshStorm RefreshWindow Refused RequestTemplate ResponseLost
+        ResponseMatch Send Session
         SessionOver Status StoreBusy StoreUnavailable StoredSession TokenFields TokenResponse TokenStore Tokens
         TooManyAttempts TryLater UnbrokenError oauth2 open_token_store unbroken_server
     """,
@@ -46,8 +47,8 @@ NAMES = {
         SqliteSessionStore Ticket VerifiedProof Webhook encrypted_keys open_store
     """,
     "unbroken.server.http": """
-        Cookies EndpointOptions EndpointSettings Endpoints MAX_BODY_BYTES Request RequestAuthenticator Response
-        Route TokenVerifier challenge error_response is_foreign_token require_scope
+        Cookies EndpointOptions EndpointSettings Endpoints LoginOptions MAX_BODY_BYTES Request RequestAuthenticator
+        Response Route TokenVerifier challenge error_response is_foreign_token require_scope
     """,
     "unbroken.server.stores": """
         Account DatabaseLocked MAX_TRIMMED_SESSIONS Notifications PresentedToken Schema SchemaVersion SessionBinding
@@ -64,14 +65,14 @@ NAMES = {
     "unbroken.aiohttp": "SessionMiddleware why_not_replayed",
     "unbroken.mcp": "OAuthProvider ProfileTokenStorage SessionAuth http_client",
     "unbroken.starlette": """
-        AccessTokenMiddleware AccessTokenUser BearerBackend claims_from_ticket current_claims routes
+        AccessTokenMiddleware AccessTokenUser Auth BearerBackend claims_from_ticket current_claims routes
     """,
     "unbroken.fastapi": "Auth Bearer TicketAuth",
     "unbroken.verifier": "Claims Introspection ProofPolicy RequestProof RevocationCheck RevocationFeed Verifier",
     "unbroken.flask": "Auth Bearer current_claims",
     "unbroken.django": """
-        AccessTokenRequired access_token_required authenticate_user current_claims is_active_user security_stamp_of
-        sessions user_of
+        AccessTokenRequired access_token_required alog_in alog_out authenticate_user current_claims groups_of
+        is_active_user log_in log_out permissions_of security_stamp_of sessions user_of
     """,
     "unbroken.django.middleware": "AccessTokenMiddleware",
     "unbroken.django.rest": "AccessTokenAuthentication BesideAccessTokens HasScope requires_scope",

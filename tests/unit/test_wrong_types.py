@@ -44,6 +44,7 @@ VALUES = """
     TokensRefreshed VerifiedProof
 """  # made by the library, or checked by the one that they are given to
 PROTOCOLS = "Clock Lease TokenStore SessionStore TokenVerifier RevocationCheck EndpointOptions MfaPrompt Send"
+PROTOCOLS += " LoginOptions"
 OF_FRAMEWORKS = """
     why_not_replayed no_auth challenge error_response current_claims claims_from_ticket require_scope running observe
     AccessTokenMiddleware BearerBackend EventListener Keyring is_foreign_token MemorySessionStore main CorruptRecord
@@ -53,6 +54,7 @@ OF_FRAMEWORKS = """
 """  # called by a framework, or with its objects; the inner side of a store; checked where they are used
 LEFT_OUT = frozenset(f"{VALUES} {PROTOCOLS} {OF_FRAMEWORKS}".split())
 HOT = {"allows_origin", "verify_cached", "notify", "acached_keyring", "acreate_unless", "arefresh_within"}
+HOT |= {"alook_up_within", "look_up", "alook_up"}  # of claims that were verified
 GOOD: dict[str, Any] = {
     "subject": "ada", "sid": "s", "label": "l", "keep": "k", "username": "ada", "password": "a password", "name": "ada",
     "kid": "k", "client_id": "app", "access": "a", "access_token": "a", "refresh_token": "r", "rejected_token": "r",
@@ -65,7 +67,8 @@ GOOD: dict[str, Any] = {
     "count": 1, "body": b"", "timeout": 1.0, "event": None, "app": None,
     "prefix": "/auth", "server_url": "https://example.org", "client_metadata": Path(), "auth": Path(),
     "logger": "x", "tokens": {"access_token": "a"}, "account_burst": 5, "path": "x",
-    "proof": RequestProof("p", "GET", "/"), "method": "GET", "private_key": Ed25519PrivateKey.generate(),
+    "proof": RequestProof("p", "GET", "/"), "scopes": ["read"],
+    "method": "GET", "private_key": Ed25519PrivateKey.generate(),
 }  # fmt: skip
 
 

@@ -54,7 +54,7 @@ SERVER_COMMANDS = {
     "serve": CommandEntry("serve:serve", "Serve the endpoints."),
     "check": CommandEntry("check:check", "Check the configuration; exit status 1 if anything is wrong."),
     "demo": CommandEntry("demo.command:demo", "Break everything around one session, and show that it holds."),
-    "users": CommandEntry("store_commands:users", "Add, list and remove accounts; change passwords."),
+    "users": CommandEntry("store_commands:users", "Add, list and remove accounts; change passwords and scopes."),
     "sessions": CommandEntry("store_commands:sessions", "List and revoke sessions."),
     "keys": CommandEntry("store_commands:keys", "List, rotate, retire and encrypt the keys that sign tokens."),
     "db": CommandEntry("store_commands:db", "Check and upgrade the tables of the store."),

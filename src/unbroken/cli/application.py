@@ -47,7 +47,8 @@ def application(settings: Settings, issuer: str) -> Starlette:
 
         observe_sessions(sessions)
     _stop_with_parent()
-    endpoints = routes(sessions, Accounts(sessions).authenticate, **endpoint_options(settings))
+    accounts = Accounts(sessions)
+    endpoints = routes(sessions, accounts.authenticate, **endpoint_options(settings, accounts))
     if settings.demo:
         from unbroken.cli.demo.site import Site  # noqa: PLC0415  # only for the demo
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from unbroken._private_files import read_secret
 from unbroken.cli.settings import Settings
 from unbroken.errors import ConfigurationError
-from unbroken.server import Policy, ProofPolicy, RateLimitPolicy, Webhook, open_store
+from unbroken.server import Accounts, Policy, ProofPolicy, RateLimitPolicy, Webhook, open_store
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.origins import AllowedOrigins
 from unbroken.server.http.settings import EndpointOptions
@@ -79,25 +79,29 @@ def build_proofs(settings: Settings) -> ProofPolicy:
     )
 
 
-def endpoint_options(settings: Settings) -> EndpointOptions:
+def endpoint_options(settings: Settings, accounts: Accounts | None = None) -> EndpointOptions:
     """Return the options of the endpoints. Raise ConfigurationError."""
     return {
         "prefix": settings.prefix,
         "password_grant": settings.password_grant,
         "tickets": settings.tickets,
-        "scopes_of": _scopes_of(settings),
+        "scopes_of": scopes_of(settings, accounts if settings.account_scopes else None),
         "rate_limit": _build_rate_limit(settings),
         "cookies": _build_cookies(settings),
         "origins": settings.origins,
     }
 
 
-def _scopes_of(settings: Settings) -> Callable[[str], tuple[str, ...]] | None:
-    """Return what each user may have; None if no user may have a scope, so that no refresh asks."""
+def scopes_of(settings: Settings, accounts: Accounts | None = None) -> Callable[[str], tuple[str, ...]] | None:
+    """Return a function that tells what a user may have; None if no user may have a scope, so that no refresh asks.
+
+    With *accounts*, what an account has is looked up.
+    """
     by_user = dict(settings.scopes)
-    if not by_user and not settings.default_scope:
+    if not by_user and not settings.default_scope and accounts is None:
         return None
-    return lambda subject: settings.default_scope + by_user.get(subject, ())
+    of_account = accounts.scopes_of if accounts else lambda _: ()
+    return lambda subject: (*settings.default_scope, *by_user.get(subject, ()), *of_account(subject))
 
 
 def _build_rate_limit(settings: Settings) -> RateLimitPolicy | None:

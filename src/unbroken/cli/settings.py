@@ -125,9 +125,12 @@ class Settings:
     prefix: str = _setting(TEXT, "/auth", "Path of the endpoints.")
     password_grant: bool = _setting(BOOLEAN, False, "Accept the password grant (RFC 6749 §4.3) at /auth/token.")
     tickets: bool = _setting(BOOLEAN, True, "Serve /auth/ticket, for connections that a browser opens without headers.")
-    default_scope: tuple[str, ...] = _setting(WORDS, (), "Scope that every user may ask for.")
+    default_scope: tuple[str, ...] = _setting(WORDS, (), "Scope that every user may have.")
     scopes: tuple[tuple[str, tuple[str, ...]], ...] = _setting(
         SCOPES_BY_USER, (), "More scope for some users, by name.", "file"
+    )
+    account_scopes: bool = _setting(
+        BOOLEAN, False, "More scope by account, which `unbroken users scope` sets: each refresh looks it up."
     )
     origins: tuple[str, ...] = _setting(WORDS, (), "Other origins whose pages may call the endpoints (CORS).")
     cookies_mode: str = _setting(choice("off", "refresh", "both"), "off", "Tokens that browsers may keep in cookies.")

@@ -29,7 +29,7 @@ password_from_stdin = option("--password-stdin", is_flag=True, help="Read the pa
 
 @click.group()
 def users() -> None:
-    """Add, list and remove accounts; change passwords."""
+    """Add, list and remove accounts; change passwords and scopes."""
 
 
 @users.command("add")
@@ -49,8 +49,9 @@ def users_add(settings: Settings, name: str, password_stdin: bool) -> None:
 @on_store
 def users_list(settings: Settings) -> None:
     """List the accounts."""
-    rows = [(account.shown, _local_time(account.created_at)) for account in Accounts(build_store(settings)).list()]
-    print_table(("NAME", "SINCE"), rows)
+    accounts = Accounts(build_store(settings)).list()
+    rows = [(account.shown, _local_time(account.created_at), account.scope or "-") for account in accounts]
+    print_table(("NAME", "SINCE", "SCOPE"), rows)
 
 
 @users.command("remove")
@@ -73,6 +74,20 @@ def users_passwd(settings: Settings, name: str, password_stdin: bool) -> None:
     subject = _require_subject(accounts, name)
     revoked = accounts.set_password(name, ask_new_password(from_stdin=password_stdin))
     say(f"changed the password of {subject}, revoked {_count_sessions(revoked)}")
+
+
+@users.command("scope")
+@user_name
+@click.argument("words", metavar="[WORD]...", nargs=-1)
+@on_store
+def users_scope(settings: Settings, name: str, words: tuple[str, ...]) -> None:
+    """Set the scope that an account may have; without words, none.
+
+    A server with `account_scopes` gives it at the next refresh of each session, and takes away what is gone.
+    """
+    accounts = Accounts(build_store(settings))
+    accounts.set_scopes(name, words)
+    say(f"{name} may have {' '.join(words) or 'no scope'}: tokens follow with their next refresh")
 
 
 def _require_subject(accounts: Accounts, name: str) -> str:

@@ -10,6 +10,8 @@
    waits on, and holds the lock meanwhile. Connecting has the same limit at every server.
 6. A session with a key sends a proof with each request of its own (``prover.py``), but for the one that asks for a
    device code, which is no token request (RFC 9449 §5).
+7. Without a refresh token, a refresh is a login with the credentials that the user has chosen (``credentials.py``).
+   Such a login may be repeated: it uses nothing up.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from unbroken._time import Clock
 from unbroken.client.core.dialect import Dialect, MfaChallenge
 from unbroken.client.core.events import ClientEvent
 from unbroken.client.core.refresh_rules import (
+    GrantRejected,
     Indeterminate,
     RefreshOutcome,
     ServerKind,
@@ -37,8 +40,9 @@ from unbroken.client.core.refresh_rules import (
     response_seconds,
 )
 from unbroken.client.core.token_store import PERMANENT_LEASE, Lease, StoredSession, TokenStore
+from unbroken.client.credentials import Credentials, use_credentials
 from unbroken.client.prover import Prover
-from unbroken.errors import BadResponse, LoginRefused, TryLater
+from unbroken.errors import BadResponse, ConfigurationError, LoginRefused, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
 __all__ = ["BlockingPort", "MfaPrompt", "standard_sender"]
@@ -65,12 +69,14 @@ class BlockingPort:
         refresh_timeout: float,
         lock_timeout: float,
         prover: Prover | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._store, self._dialect, self._clock, self._prover = store, dialect, clock, prover
         self._send_once = send
         self._refresh_timeout, self._lock_timeout = refresh_timeout, lock_timeout
         self._unsaved: dict[str, TokenResponse] = {}  # by idempotency key; shared by all copies (rule 3)
         self._lease: Lease = PERMANENT_LEASE
+        self._credentials, self.has_credentials = credentials, credentials is not None
         self.granted = False  # whether this refresh got its tokens from the server
         self.emit = emit
 
@@ -89,8 +95,11 @@ class BlockingPort:
     def lock(self) -> _AsyncLock:
         return _AsyncLock(self, self._store.lock(self._lock_timeout))
 
+    def can_refresh(self, tokens: Tokens) -> bool:
+        return bool(tokens.refresh_token) or self.has_credentials
+
     def server_kind(self, tokens: Tokens) -> ServerKind:
-        return self._dialect.server_kind(tokens)
+        return self._dialect.server_kind(tokens) if tokens.refresh_token else "idempotent"  # rule 7
 
     def lock_holder(self) -> str:
         name = getattr(self._lease, "holder", None)
@@ -110,6 +119,16 @@ class BlockingPort:
             return unsaved  # rule 3
         if not self._lease.is_held():  # rule 4
             return Indeterminate("the lock of the store was lost before the refresh was sent", may_retry=False)
+        outcome = self._refreshed(tokens, idempotency_key) if tokens.refresh_token else self._by_credentials()
+        if not isinstance(outcome, TokenResponse):
+            return outcome
+        try:
+            return self._received(tokens, idempotency_key, self.bound(outcome))
+        except BadResponse as error:
+            return Indeterminate(str(error), cause=error, may_retry=False)
+
+    def _refreshed(self, tokens: Tokens, idempotency_key: str) -> RefreshOutcome:
+        """Return what the server responds to the refresh token of *tokens*."""
         try:
             response = self._sent(tokens, idempotency_key)
         except NotSent as error:
@@ -119,13 +138,21 @@ class BlockingPort:
         except Exception as error:  # noqa: BLE001  # a sender of the user's may raise anything, and may have sent
             return Indeterminate(f"the refresh failed: {type(error).__name__}", lost=True, cause=error)
         secrets = (tokens.refresh_token or "", tokens.access_token)
-        outcome = self._dialect.read_refresh_response(response, idempotency_key=idempotency_key, secrets=secrets)
-        if not isinstance(outcome, TokenResponse):
-            return outcome
-        try:
-            return self._received(tokens, idempotency_key, self.bound(outcome))
-        except BadResponse as error:
-            return Indeterminate(str(error), cause=error, may_retry=False)
+        return self._dialect.read_refresh_response(response, idempotency_key=idempotency_key, secrets=secrets)
+
+    def _by_credentials(self) -> RefreshOutcome:
+        """Return the outcome of a login with the credentials (rule 7)."""
+        return self.log_in_with_credentials() if self.has_credentials else GrantRejected("no_refresh_token")
+
+    def log_in_with_credentials(self) -> RefreshOutcome:
+        """Return what the server responds to the credentials. Raise ConfigurationError if there are none."""
+        if self._credentials is None:
+            raise ConfigurationError("this session has no credentials: Session(…, credentials=…)")
+        device_token = self._store.load().device_token
+        seconds = self._refresh_timeout
+        return use_credentials(
+            self._credentials, self._dialect, device_token, lambda request: self._send(request, seconds)
+        )
 
     async def revoke(self, tokens: Tokens) -> bool:
         request = self._dialect.logout_request(tokens)

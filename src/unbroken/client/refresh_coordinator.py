@@ -8,7 +8,7 @@
 1. Decisions do not block: each returns tokens that can be used now, a refresh to wait for, or both.
 2. A challenge (401) to tokens older than the current ones needs no refresh: the request is replayed with the current
    ones.
-3. A challenge to the current tokens needs a refresh, unless there is no refresh token, or the endpoint rejects
+3. A challenge to the current tokens needs a refresh, unless nothing can refresh them, or the endpoint rejects
    brand-new tokens too (rule 7 of schedule.py); then the response is returned as it is.
 4. A failed refresh is raised only where the current token cannot be used.
 5. One refresh runs at a time; a request that needs one meanwhile waits for it.
@@ -39,6 +39,7 @@ from unbroken._time import Clock
 from unbroken.client.core.dialect import Dialect
 from unbroken.client.core.events import (
     LateChallenge,
+    LoggedIn,
     RefreshFailed,
     RefreshFinished,
     RefreshJoined,
@@ -48,7 +49,14 @@ from unbroken.client.core.events import (
     RefreshStormStopped,
     TokensAdopted,
 )
-from unbroken.client.core.refresh_rules import WRONG_KEY, RepetitionCanWait, newer_than, refresh
+from unbroken.client.core.refresh_rules import (
+    NEVER_LOGGED_IN,
+    WRONG_KEY,
+    RepetitionCanWait,
+    begin,
+    newer_than,
+    refresh,
+)
 from unbroken.client.core.schedule import (
     TRANSIENT_ERRORS,
     ActiveTokens,
@@ -175,7 +183,7 @@ class SessionState:
             now = self._clock.monotonic()
             error = self._reason_to_wait(active, why, now)
             if error is None:
-                if why == "challenge" or not due_by_age(active.tokens, active.age(self._clock), self._leeway):
+                if why == "challenge" or not self._is_due_by_age(active):
                     self.storm_limit.count(now)
             elif reload is None or now - self._reloaded_at < RELOAD_INTERVAL_SECONDS:
                 raise error from error.__cause__
@@ -184,6 +192,9 @@ class SessionState:
             flight = SingleFlight(work, limit)
             self._flight = (active.tokens.epoch, flight)
             return flight, True
+
+    def _is_due_by_age(self, active: ActiveTokens) -> bool:
+        return due_by_age(active.tokens, active.age(self._clock), self._leeway, has_credentials=active.has_credentials)
 
     def _newer_than(self, active: ActiveTokens) -> ActiveTokens | None:
         """Return the tokens in use, if they are newer ones of the same login that have not expired."""
@@ -220,13 +231,19 @@ class SessionState:
 
     # ---- failures and acceptance -------------------------------------------------------------------------------
 
-    def record_failure(self, active: ActiveTokens, error: UnbrokenError, retry_after: float) -> float:
-        """Begin the cool-down after a failed refresh of *active*. Return the seconds until the next is allowed."""
+    def record_failure(self, active: ActiveTokens | None, error: UnbrokenError, retry_after: float) -> float:
+        """Begin the cool-down after a failed refresh of *active*, None: after a failed first login.
+
+        Return the seconds until the next is allowed.
+        """
         with self._lock:
-            jitter = random.random()  # noqa: S311  # spreads load only
-            return self._cooldown.record_failure(
-                active.tokens.version, error, retry_after, self._clock.monotonic(), jitter
-            )
+            jitter, version = random.random(), active.tokens.version if active else 0  # noqa: S311  # spreads load only
+            return self._cooldown.record_failure(version, error, retry_after, self._clock.monotonic(), jitter)
+
+    def failure_to_begin(self) -> UnbrokenError | None:
+        """Return the error of a first login that has just failed."""
+        with self._lock:
+            return self._cooldown.error_for(0, self._clock.monotonic())
 
     def recent_failure(self, active: ActiveTokens) -> UnbrokenError | None:
         """Return the error that *active* is cooling down from, or waits with."""
@@ -295,7 +312,7 @@ class RefreshCoordinator:
             if active.age(self._clock) < active.ages.refresh_before_use_at:
                 self._dispatcher.emit_now(LateChallenge(active.tokens.version))
             return self.tokens_for_request(False, active)
-        if not active.tokens.refresh_token or self._state.is_excluded(endpoint, sent):
+        if not (active.tokens.refresh_token or active.has_credentials) or self._state.is_excluded(endpoint, sent):
             return Plan(None, None)  # rule 3
         return Plan(None, self._join_or_start_refresh(active, "challenge")[0])
 
@@ -385,8 +402,40 @@ class RefreshCoordinator:
         self._state.install(active, epoch=epoch)
         return active
 
+    def load_or_begin(self) -> ActiveTokens:
+        """Do what ``load`` does; a session that never was begins with the credentials, if there are any."""
+        try:
+            return self.load()
+        except SessionOver as over:
+            if not self._port.has_credentials or over.reason not in NEVER_LOGGED_IN:
+                raise
+        return self._begin()
+
+    def _begin(self) -> ActiveTokens:
+        """Log in with the credentials, for a session that never was, and install the tokens.
+
+        Raise SessionOver, TryLater, BadResponse or ConfigurationError; after a failure, the same for a while (rule 6).
+        """
+        if error := self._state.failure_to_begin():
+            raise error
+        try:
+            tokens, is_login = run_sync(begin(self._port.for_one_refresh()))
+        except SessionOver as over:
+            self._dispatcher.session_over(over.reason)
+            raise
+        except TRANSIENT_ERRORS as error:
+            self._state.record_failure(None, error, getattr(error, "retry_after", 0.0))
+            raise
+        active = self.activate(tokens)
+        self._state.install(active)
+        if is_login:
+            self._dispatcher.emit(LoggedIn(tokens.version))
+            self._dispatcher.tokens_changed(tokens)
+        return active
+
     def activate(self, tokens: Tokens) -> ActiveTokens:
         """Return *tokens*, made ready for the hot path. Raise SessionOver if another key is theirs (rule 12)."""
         check_bound_to(tokens, self._prover)
         jitter = random.random()  # noqa: S311  # spreads load only
-        return ActiveTokens(tokens, self._dialect.header_value(tokens), self._clock, self._leeway, jitter)
+        header, has_credentials = self._dialect.header_value(tokens), self._port.has_credentials
+        return ActiveTokens(tokens, header, self._clock, self._leeway, jitter, has_credentials=has_credentials)

@@ -28,6 +28,7 @@ from unbroken.client.core.proof import PROOF_HEADER
 from unbroken.client.core.request_flow import Effect, ProofWish, SentResponse, request_flow
 from unbroken.client.core.schedule import TRANSIENT_ERRORS, ActiveTokens, Leeway, RefreshWindow
 from unbroken.client.core.token_store import TokenStore
+from unbroken.client.credentials import Credentials, to_credentials
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort, standard_sender
 from unbroken.client.profiles import LogInAgain
@@ -70,15 +71,16 @@ class Session(SessionLogins, Closeable):
     Tokens are sent to *origins* and to those of the dialect. *refresh_timeout* bounds one request of the library's own,
     *wait_timeout* how long a request waits for a refresh; both are seconds or a ``timedelta``. *leeway* says how long
     before it expires a token is refreshed. *window* limits refreshes that new tokens do not end (None: no limit).
-    *send* replaces the HTTP sender, *tls* its TLS settings, *clock* the clock, for tests. Callbacks may be plain or
-    async functions: *on_tokens_changed* gets new tokens, *on_session_over* the reason, *on_event* every event.
+    *credentials* log in when there are no tokens yet, and again where the server gives no refresh token. *send*
+    replaces the HTTP sender, *tls* its TLS settings, *clock* the clock, for tests. Callbacks may be plain or async:
+    *on_tokens_changed* gets new tokens, *on_session_over* the reason, *on_event* every event.
 
     *proof_key* binds the session to a key (RFC 9449), at a server that knows DPoP: a login proves it, and so does each
     request and refresh. With *require_bound*, tokens that the server has bound to no key are refused.
 
     ``close``, or a ``with`` block, waits for a refresh under way and closes the connections of the store.
 
-    Raises ConfigurationError for a URL that is not https (loopback excepted, or ``allow_plain_http``), and for a value
+    Raise ConfigurationError for a URL that is not https (loopback excepted, or ``allow_plain_http``), and for a value
     that cannot work.
     """
 
@@ -93,6 +95,7 @@ class Session(SessionLogins, Closeable):
         on_event: Callable[[ClientEvent], object] | None = None,
         leeway: Leeway = Leeway(),
         window: RefreshWindow | None = RefreshWindow(),
+        credentials: Credentials | None = None,
         refresh_timeout: Duration = 10.0,
         wait_timeout: Duration = 60.0,
         send: Send | None = None,
@@ -104,6 +107,7 @@ class Session(SessionLogins, Closeable):
     ) -> None:
         self.dialect, self.store = to_dialect(dialect), to_store(store)
         check_settings(origins, leeway, window)
+        credentials = to_credentials(credentials)
         if require_bound and proof_key is None:
             raise ConfigurationError("require_bound needs a key to bind to: proof_key=ProofKey.in_file(path)")
         request_seconds = to_seconds("refresh_timeout", refresh_timeout, above_zero=True)
@@ -115,6 +119,7 @@ class Session(SessionLogins, Closeable):
             "on_event": on_event,
             "leeway": leeway,
             "window": window,
+            "credentials": credentials,
             "refresh_timeout": request_seconds,
             "wait_timeout": wait_seconds,
             "send": send,
@@ -140,6 +145,7 @@ class Session(SessionLogins, Closeable):
             refresh_timeout=request_seconds,
             lock_timeout=self._limit,
             prover=self._prover,
+            credentials=credentials,
         )
         self._coordinator = RefreshCoordinator(
             self.store,
@@ -214,7 +220,7 @@ class Session(SessionLogins, Closeable):
     def status(self) -> Status:
         """The state of the session as far as this process knows. Sends nothing; loads the store if it has not yet.
 
-        Raises StoreUnavailable if it cannot.
+        Raise StoreUnavailable if it cannot.
         """
         try:
             active = self._state.active or self._coordinator.load()
@@ -316,7 +322,7 @@ class Session(SessionLogins, Closeable):
         active = self._state.active
         if active is not None and self._is_good(active):
             return active  # rule 1
-        plan = self._coordinator.tokens_for_request(fresh, active or self._coordinator.load())
+        plan = self._coordinator.tokens_for_request(fresh, active or self._load())
         return self._wait_for(plan.usable, plan.flight, plan.patience) if plan.flight else _require(plan.usable)
 
     async def _aauthorize(self, *, fresh: bool = False) -> ActiveTokens:
@@ -333,7 +339,7 @@ class Session(SessionLogins, Closeable):
 
         Raise SessionOver, TryLater or RefreshStorm.
         """
-        active = self._state.active or self._coordinator.load()
+        active = self._state.active or self._load()
         plan = self._coordinator.tokens_after_challenge(sent, endpoint, active)
         return self._wait_for(plan.usable, plan.flight, plan.patience) if plan.flight else plan.usable
 
@@ -378,11 +384,20 @@ class Session(SessionLogins, Closeable):
     def _patience(self, seconds: float | None) -> float:
         return self._wait_seconds if seconds is None else min(seconds, self._wait_seconds)
 
+    def _load(self) -> ActiveTokens:
+        """Load the store; with credentials in one flight, because it may have to log in."""
+        if not self._port.has_credentials:
+            return self._coordinator.load()
+        flight, is_new = self._state.load_flight(self._coordinator.load_or_begin, self._limit)
+        if is_new:
+            flight.start(self._dispatcher.deliver)
+        return flight.wait(self._wait_seconds)
+
     async def _aload(self) -> ActiveTokens:
         """Load the store in a thread, because it may be slow or far away."""
-        flight, is_new = self._state.load_flight(self._coordinator.load, self._limit)
+        flight, is_new = self._state.load_flight(self._coordinator.load_or_begin, self._limit)
         if is_new:
-            flight.start()
+            flight.start(self._dispatcher.deliver)
         return await flight.wait_async(self._wait_seconds)
 
     def _headers_with(self, active: ActiveTokens, method: str, htu: str, nonce: str) -> dict[str, str]:

@@ -19,14 +19,14 @@ from unbroken._time import Clock, Duration
 from unbroken.client.core.device_flow import DeviceCode
 from unbroken.client.core.dialect import Dialect
 from unbroken.client.core.events import LoggedIn, LoggedOut
-from unbroken.client.core.refresh_rules import log_in, log_out
+from unbroken.client.core.refresh_rules import GrantRejected, Indeterminate, log_in, log_out
 from unbroken.client.first_login import BrowserLogin, DeviceLogin, log_in_as_client
 from unbroken.client.hooks import EventDispatcher
 from unbroken.client.port import BlockingPort, MfaPrompt
 from unbroken.client.prover import Prover
 from unbroken.client.refresh_coordinator import RefreshCoordinator, SessionState
 from unbroken.client.session_arguments import to_token_response
-from unbroken.errors import BadResponse, ConfigurationError
+from unbroken.errors import SESSION_OVER_MESSAGES, BadResponse, ConfigurationError, LoginRefused, TryLater
 from unbroken.tokens import TokenResponse, Tokens
 
 __all__ = ["SessionLogins"]
@@ -96,9 +96,23 @@ class SessionLogins:
         """Log in as the program itself, with its client secret (client credentials, RFC 6749 §4.4).
 
         The server gives no refresh token: when the access token has expired, requests raise SessionOver, and the
-        program logs in again. *extra* goes along (``audience="api"``). Raise as ``login_in_browser`` does.
+        program logs in again; ``Session(…, credentials=ClientCredentials())`` does so by itself. *extra* goes along
+        (``audience="api"``). Raise as ``login_in_browser`` does.
         """
         return self._store_login(log_in_as_client(self.dialect, self._port.send_for_login, scope, extra))
+
+    def login_with_credentials(self) -> Tokens:
+        """Log in with the credentials of this session, also after a logout, or after they were refused once.
+
+        Raise LoginRefused, whose reason says why, TryLater, BadResponse, or ConfigurationError without credentials.
+        """
+        match self._port.log_in_with_credentials():
+            case TokenResponse() as response:
+                return self._store_login(response)
+            case GrantRejected(reason, said):
+                raise LoginRefused(said or SESSION_OVER_MESSAGES.get(reason, "refused"), reason=reason)
+            case outcome:
+                raise outcome.cause if isinstance(outcome.cause, BadResponse) else _later(outcome)
 
     def import_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Store *tokens* from elsewhere as a new login; a mapping is a parsed token response (RFC 6749 §5.1).
@@ -165,6 +179,10 @@ class SessionLogins:
         """Log in as ``login_as_client`` does, without blocking. A caller that is cancelled stops nothing."""
         return await self._in_thread(lambda: self.login_as_client(scope=scope, **extra))
 
+    async def alogin_with_credentials(self) -> Tokens:
+        """Log in as ``login_with_credentials`` does, without blocking. A caller that is cancelled stops nothing."""
+        return await self._in_thread(self.login_with_credentials)
+
     async def aimport_tokens(self, tokens: TokenResponse | Tokens | Mapping[str, object]) -> Tokens:
         """Store *tokens* as ``import_tokens`` does, without blocking."""
         return await self._in_thread(lambda: self.import_tokens(tokens))
@@ -202,3 +220,9 @@ class SessionLogins:
         flight = SingleFlight(work, 2 * self._limit + additional_seconds)
         flight.start()
         return await flight.wait_async()
+
+
+def _later(outcome: Indeterminate) -> TryLater:
+    error = TryLater(outcome.why, retry_after=outcome.retry_after)
+    error.__cause__ = outcome.cause
+    return error

@@ -18,9 +18,10 @@
    to the token's user, whatever cookies come with it.
 4. The endpoints, and views behind ``access_token_required``, need no CSRF token: no browser sends a bearer token by
    itself, and cookies are checked where they are read (``server/http/cookies.py`` rule 3).
-5. ``sessions()`` lists and revokes sessions and rotates keys. For functions of your own in the setting:
-   ``authenticate_user``, ``is_active_user``, ``security_stamp_of`` and ``user_of``.
-6. For Django REST framework: ``unbroken.django.rest``. For ``django.contrib.auth.authenticate``:
+5. ``log_in`` starts a session for a user whom the project has authenticated by itself, ``log_out`` ends one.
+6. ``sessions()`` lists and revokes sessions and rotates keys. For functions of your own in the setting:
+   ``authenticate_user``, ``is_active_user``, ``security_stamp_of``, ``user_of``, ``permissions_of`` and ``groups_of``.
+7. For Django REST framework: ``unbroken.django.rest``. For ``django.contrib.auth.authenticate``:
    ``unbroken.django.backends.AccessTokenBackend``.
 """
 
@@ -32,14 +33,22 @@ except ModuleNotFoundError as error:
 
 from unbroken.django.claims import AccessTokenRequired, current_claims
 from unbroken.django.decorators import access_token_required
+from unbroken.django.logins import alog_in, alog_out, log_in, log_out
+from unbroken.django.rights import groups_of, permissions_of
 from unbroken.django.runtime import authenticate_user, is_active_user, security_stamp_of, sessions, user_of
 
 __all__ = [
     "AccessTokenRequired",
     "access_token_required",
+    "alog_in",
+    "alog_out",
     "authenticate_user",
     "current_claims",
+    "groups_of",
     "is_active_user",
+    "log_in",
+    "log_out",
+    "permissions_of",
     "security_stamp_of",
     "sessions",
     "user_of",

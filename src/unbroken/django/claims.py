@@ -18,7 +18,7 @@ from unbroken._concurrency import run_sync
 from unbroken.django.convert import to_request
 from unbroken.django.runtime import runtime
 from unbroken.errors import ConfigurationError, Refused, TryLater
-from unbroken.server.http.authentication import require_scope
+from unbroken.server.http.authentication import Needs, require_scope
 from unbroken.server.http.messages import Request, Response, challenge, error_response
 from unbroken.server.keys.access_token import Claims
 
@@ -43,21 +43,22 @@ class AccessTokenRequired(PermissionDenied):
         super().__init__("an access token is required" if response.status == 401 else "the access token is refused")
 
 
-def current_claims(request: HttpRequest, *, scope: str = "") -> Claims:
+def current_claims(request: HttpRequest, *, scope: str = "", claims: Needs | None = None) -> Claims:
     """Return the claims of the request's access token.
 
-    Raise AccessTokenRequired without a good token, and for one without *scope*; the client gets a 401 or 403 with a
-    challenge. Raise RuntimeError if neither the middleware nor ``access_token_required`` has seen the request.
+    Raise AccessTokenRequired without a good token, and for one without *scope* or *claims*; the client gets a 401 or
+    403 with a challenge. Raise RuntimeError if neither the middleware nor ``access_token_required`` has seen the
+    request.
     """
     if not hasattr(request, VERIFIED):
         raise RuntimeError(
             "current_claims needs unbroken.django.middleware.AccessTokenMiddleware in MIDDLEWARE, or a view with "
             "access_token_required"
         )
-    claims = require_claims(cast("Claims | Response | None", getattr(request, VERIFIED)), scope)
-    if isinstance(claims, Response):
-        raise AccessTokenRequired(claims)  # rule 2
-    return claims
+    found = require_claims(cast("Claims | Response | None", getattr(request, VERIFIED)), scope, claims)
+    if isinstance(found, Response):
+        raise AccessTokenRequired(found)  # rule 2
+    return found
 
 
 async def claims_or_refusal(request: HttpRequest) -> Claims | Response | None:
@@ -72,9 +73,9 @@ def claims_or_refusal_blocking(request: HttpRequest) -> Claims | Response | None
     return run_sync(claims_or_refusal(request))
 
 
-def require_claims(claims: Claims | Response | None, scope: str = "") -> Claims | Response:
-    """Return *claims* if there are any, and if they have *scope*; otherwise the response that refuses the request."""
-    return challenge(None) if claims is None else require_scope(claims, scope)
+def require_claims(found: Claims | Response | None, scope: str = "", claims: Needs | None = None) -> Claims | Response:
+    """Return *found* if there is a token with *scope* and *claims*; otherwise the response that refuses the request."""
+    return challenge(None) if found is None else require_scope(found, scope, claims)
 
 
 def with_nonce(request: HttpRequest, response: Any) -> Any:

@@ -14,7 +14,7 @@
 
 1. Everything is checked when Django starts. The store is opened when it is first needed.
 2. A function, and any other object, may be given by its dotted path.
-3. Functions of the endpoints may use the database. CLAIMS and ON_EVENT may not: under ASGI they run in the event loop.
+3. Functions of the endpoints, and CLAIMS, may use the database. ON_EVENT may not: under ASGI it runs in the event loop.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ENDPOINTS = {one.name.upper(): one.name for one in fields(EndpointSettings)}
 SESSIONS = {
     name.upper(): name
     for name in inspect.signature(Sessions).parameters
-    if name not in ("store", "policy", "clock", "encryption_key")
+    if name not in ("store", "policy", "clock", "encryption_key", "scopes_of")  # the last is one of the endpoints' too
 }
 ENCRYPTION = ("ENCRYPTION_KEY", "ENCRYPTION_KEY_FILE")
 OWN = ("STORE", "SESSIONS", "VERIFIER", "SUBJECT_FIELD", "AUTHENTICATE", *ENCRYPTION)

@@ -12,7 +12,7 @@ from django.http.request import UnreadablePostError
 from unbroken.server.core.proof import raw_path_of
 from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response
 
-__all__ = ["to_request", "to_request_with_body", "to_response"]
+__all__ = ["add_cookie", "to_request", "to_request_with_body", "to_response"]
 
 SPENT_PROOFS = "_unbroken_spent_proofs"  # attribute of a request
 
@@ -58,11 +58,11 @@ def to_response(value: Response) -> HttpResponse:
     for name, text in value.headers.items():
         response[name] = text
     for cookie in value.cookies:
-        _add_cookie(response, cookie)
+        add_cookie(response, cookie)
     return response
 
 
-def _add_cookie(response: HttpResponse, header: str) -> None:
+def add_cookie(response: HttpResponse, header: str) -> None:
     """Add a ``Set-Cookie``. Django keeps cookies by name, and ours may have one name and two paths."""
     for name, morsel in SimpleCookie(header).items():
         dict.__setitem__(response.cookies, f"{name};{morsel['path']}", morsel)

@@ -19,7 +19,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 try:
     from rest_framework.authentication import BaseAuthentication
@@ -31,17 +31,20 @@ from rest_framework.exceptions import APIException, AuthenticationFailed, Permis
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request as RestRequest
 
+from unbroken._arguments import checked
+from unbroken._concurrency import run_sync
 from unbroken.django.claims import VERIFIED, claims_or_refusal_blocking, refuse_claims
 from unbroken.django.convert import to_request
 from unbroken.django.runtime import runtime
 from unbroken.errors import InvalidToken
-from unbroken.server.http.authentication import is_foreign_token, is_own_token
+from unbroken.server.http.authentication import Needs, is_foreign_token, is_own_token
 from unbroken.server.http.messages import NONCE_HEADER, Response, access_token_of, challenge
 from unbroken.server.keys.access_token import Claims
 
 __all__ = ["AccessTokenAuthentication", "BesideAccessTokens", "HasScope", "requires_scope"]
 
 CHALLENGE = "www-authenticate"
+FORBIDDEN = 403
 DETAILS = {"unauthorized": "an access token is required", "insufficient_scope": "the access token lacks scope"}
 
 
@@ -90,24 +93,37 @@ class BesideAccessTokens:
 
 
 class HasScope(BasePermission):
-    """Permits requests whose access token has ``scope``, or the ``required_scope`` of the view."""
+    """Permits requests whose access token has ``scope``, or the ``required_scope`` of the view, and ``claims``.
+
+    With ``now``, both are what the subject has now, whatever the token says; this costs a query.
+    """
 
     scope = ""
+    claims: ClassVar[Needs | None] = None
+    now = False
 
     def has_permission(self, request: RestRequest, view: Any) -> bool:
         """Return whether it has. Raise PermissionDenied, with a challenge, where no other permission could permit."""
         scope = self.scope or getattr(view, "required_scope", "")
-        if not isinstance(request.auth, Claims) or request.auth.has_scope(scope):
-            return isinstance(request.auth, Claims)
+        if not isinstance(request.auth, Claims):
+            return False
+        authenticator = runtime().authenticator
+        found = run_sync(authenticator.check(request.auth, scope=scope, claims=self.claims, now=self.now))
+        if isinstance(found, Claims):
+            return True
         # Each of ``permission_classes`` must permit. A class that is not among them may be part of an ``a | b``.
-        if type(self) in view.permission_classes:
-            raise _to_error(challenge(None, scope=scope))
+        if type(self) in view.permission_classes or found.status != FORBIDDEN:
+            raise _to_error(found)
         return False
 
 
-def requires_scope(scope: str) -> type[HasScope]:
-    """Return the permission class for *scope*, for ``permission_classes``. It combines by ``|`` and ``&``."""
-    return type("HasScope", (HasScope,), {"scope": scope})
+@checked()
+def requires_scope(scope: str = "", *, claims: Needs | None = None, now: bool = False) -> type[HasScope]:
+    """Return the permission class for *scope* and *claims*, for ``permission_classes``: see ``HasScope``.
+
+    It combines by ``|`` and ``&``.
+    """
+    return type("HasScope", (HasScope,), {"scope": scope, "claims": claims, "now": now})
 
 
 def _add_nonce(request: RestRequest, nonce: str) -> None:

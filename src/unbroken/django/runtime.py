@@ -53,7 +53,8 @@ class Runtime:
             store or open_store(setting.store),
             policy=setting.policy,
             encryption_key=None if store else (setting.encryption_keys or None),
-            **dict(setting.sessions),
+            scopes_of=with_fresh_connection(setting.endpoints.get("scopes_of")),
+            **{**setting.sessions, "claims": with_fresh_connection(setting.sessions.get("claims"))},
         )
         authenticate = with_fresh_connection(setting.authenticate) or self.users.authenticate
         options: Any = {name: with_fresh_connection(value) for name, value in setting.endpoints.items()}
@@ -65,14 +66,14 @@ class Runtime:
 
     @property
     def sessions(self) -> Sessions:
-        """The sessions. Raises ImproperlyConfigured where they are another service's."""
+        """The sessions. Raise ImproperlyConfigured where they are another service's."""
         if self._sessions is None:
             raise ImproperlyConfigured("UNBROKEN: with VERIFIER the sessions are another service's")
         return self._sessions
 
     @property
     def endpoints(self) -> Endpoints:
-        """The endpoints. Raises ImproperlyConfigured where there are none."""
+        """The endpoints. Raise ImproperlyConfigured where there are none."""
         if self._endpoints is None:
             raise ImproperlyConfigured("UNBROKEN: with VERIFIER there are no endpoints: do not include their URLs")
         return self._endpoints

@@ -49,7 +49,6 @@ LABEL_VALUES = {
             "limit",
             "wrong_client",
             "wrong_audience",
-            "no_scope",
             "wrong_key",
             "not_bound",
             "missing",

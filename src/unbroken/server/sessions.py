@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from functools import cache
 from time import monotonic
 from urllib.parse import urlsplit
@@ -31,10 +31,12 @@ from unbroken.server.core.proof import RequestProof
 from unbroken.server.core.rotation import FIRST_PARTY, Policy
 from unbroken.server.core.session_info import Caller, NewSession, RefreshInspection, SessionInfo
 from unbroken.server.freshness import KeyAndRevocationCache
+from unbroken.server.grants.current_rights import CurrentRights
 from unbroken.server.grants.refresh_grant import RefreshGrant, wrong_client
+from unbroken.server.grants.rights import Allowed, ScopesOf, rights_of
 from unbroken.server.grants.session_creator import SessionCreator
 from unbroken.server.grants.tickets import Ticket, TicketIssuer
-from unbroken.server.grants.token_issuer import TokenIssuer
+from unbroken.server.grants.token_issuer import ClaimsHook, TokenIssuer
 from unbroken.server.key_admin import KeyAdmin
 from unbroken.server.keys.access_token import AccessTokenVerifier, Claims, kid_of
 from unbroken.server.keys.proof_token import refused
@@ -43,7 +45,7 @@ from unbroken.server.proofs.policy import Binding, ProofPolicy, valid_policy
 from unbroken.server.proofs.verification import ProofVerifier, VerifiedProof, check_bound_here, check_proof_type
 from unbroken.server.session_admin import SessionAdmin
 from unbroken.server.stores import SessionStore, open_store
-from unbroken.server.stores.base import in_worker, inline, run_inline
+from unbroken.server.stores.base import in_worker, inline, run_in_worker, run_inline
 from unbroken.server.stores.encrypted_keys import encrypted_by_default
 from unbroken.server.worker_pool import STORE_POOL
 from unbroken.tokens import TokenResponse
@@ -62,16 +64,18 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
 
     *store* is a store, or the URL of one: ``sqlite:///app.db``. *policy* says how long tokens and sessions live.
     *issuer* is the public URL of this server; it stands in every access token. Without it, tokens name the address of a
-    development server, and the first login logs a warning. *claims* returns further claims for the access tokens of a
-    session; if it raises, no token is issued and nothing is spent. *on_event* is one listener or several.
-    *confirm_first_use*: the first use of an access token settles its branch at once, for servers whose clients store
-    tokens before they use them. *encryption_key*, or several with the newest first, encrypts the keys in the store, so
-    that a dump of it makes no token; ``"none"`` leaves them as they are. It is not needed for SQLite, which gets a file
-    with a key beside it, and for a store in memory; elsewhere it may also be in the environment, as
-    UNBROKEN_ENCRYPTION_KEY. *proofs*: which clients bind their sessions to a key, and what a proof of it must be (RFC
-    9449); a word is that of ``ProofPolicy.binding``. *clock* returns the time of day, in seconds.
+    development server, and the first login logs a warning.
+    *scopes_of* returns the scope that a subject may have now, and *claims* further claims for the access tokens of a
+    session. Both are asked whenever a token is made, and may be plain or async; if one raises, no token is issued and
+    nothing is spent. *on_event* is one listener or several. *confirm_first_use*: the first use of an access token
+    settles its branch at once, for servers whose clients store tokens before they use them. *encryption_key*, or
+    several with the newest first, encrypts the keys in the store, so that a dump of it makes no token; ``"none"``
+    leaves them as they are. It is not needed for SQLite, which gets a file with a key beside it, and for a store in
+    memory; elsewhere it may also be in the environment, as UNBROKEN_ENCRYPTION_KEY. *proofs*: which clients bind their
+    sessions to a key, and what a proof of it must be (RFC 9449); a word is that of ``ProofPolicy.binding``. *clock*
+    returns the time of day, in seconds.
 
-    Raises ConfigurationError for a store, an issuer or an encryption key that cannot be used, and StoreUnavailable for
+    Raise ConfigurationError for a store, an issuer or an encryption key that cannot be used, and StoreUnavailable for
     a store that does not respond. ``close`` it, or use it as a context manager.
     """
 
@@ -82,7 +86,8 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         policy: Policy = Policy(),
         issuer: str | None = None,
         audience: str = "unbroken",
-        claims: Callable[[SessionInfo], Mapping[str, object]] | None = None,
+        scopes_of: ScopesOf | None = None,
+        claims: ClaimsHook | None = None,
         on_event: EventListener | Collection[EventListener] | None = None,
         confirm_first_use: bool = False,
         encryption_key: EncryptionKey | None = None,
@@ -98,9 +103,13 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         freshness = KeyAndRevocationCache(store, token_ttls, clock)
         token_issuer = TokenIssuer(freshness, policy, self.issuer, audience, claims)
         super().__init__(store, freshness, token_issuer, listeners, clock)
+        self.rights = None if scopes_of is None else rights_of(scopes_of)
         self._creator = SessionCreator(store, policy, freshness, token_issuer, listeners, clock)
         self.proofs = ProofVerifier(valid_policy(proofs), issuer, lambda: freshness.keyring, clock, store)
-        self._refresh_grant = RefreshGrant(store, policy, freshness, token_issuer, listeners, clock, self.proofs)
+        self._refresh_grant = RefreshGrant(
+            store, policy, freshness, token_issuer, listeners, clock, self.proofs, self.rights
+        )
+        self._current_rights = CurrentRights(store, token_issuer, clock)
         self._tickets = TicketIssuer(store, freshness, self.issuer, audience, clock)
         self._verifier = AccessTokenVerifier(self.issuer, audience)
         self._confirms_first_use = confirm_first_use
@@ -128,7 +137,6 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         about = {"client_id": client_id, "scope": scope, "label": label}
         return run_sync(self.acreate(subject, **about, coordinated=coordinated, caller=caller, proof=proof))
 
-    @in_worker
     async def acreate(
         self,
         subject: str,
@@ -141,30 +149,32 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         proof: VerifiedProof | None = None,
     ) -> TokenResponse:
         """``create`` for event loops."""
-        return await self._create(subject, NewSession(client_id, scope, label, coordinated), caller, None, proof)
+        new = NewSession(client_id, scope, label, coordinated)
+        return await self._create(subject, new, caller, self.rights, None, proof)
 
-    @in_worker
     async def acreate_unless(
         self,
         subject: str,
         new: NewSession,
         caller: Caller,
         *,
-        voided: Callable[[], Awaitable[bool]],
+        rights: Allowed | None = None,
+        voided: Callable[[], Awaitable[bool]] | None = None,
         proof: VerifiedProof | None = None,
     ) -> TokenResponse:
         """``acreate`` for login endpoints: raises LoginRefused if the login was voided while it was under way.
 
         *voided* is awaited once the session is stored and before listeners are notified. If it returns True, the
-        session is revoked. Within ``run_sync`` it must not suspend.
+        session is revoked. Within ``run_sync`` it must not suspend. *rights* replaces those of this object.
         """
-        return await self._create(subject, new, caller, voided, proof)
+        return await self._create(subject, new, caller, rights or self.rights, voided, proof)
 
     async def _create(
         self,
         subject: str,
         new: NewSession,
         caller: Caller,
+        rights: Allowed | None,
         voided: Callable[[], Awaitable[bool]] | None,
         proof: VerifiedProof | None,
     ) -> TokenResponse:
@@ -173,9 +183,9 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         if proof is None and self.proofs.policy.binding_of(new.client_id) == "required":
             raise refused("missing")
         if proof is not None:
-            await self.proofs.spend(proof)
+            await run_in_worker(self.store, lambda: self.proofs.spend(proof))
         jkt = "" if proof is None else proof.jkt
-        return await self._creator.create(subject, new._replace(jkt=jkt), caller, voided)
+        return await self._creator.create(subject, new._replace(jkt=jkt), caller, rights, voided)
 
     def refresh(
         self,
@@ -210,14 +220,12 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
     ) -> TokenResponse:
         """``refresh`` for event loops."""
         grant = self._refresh_grant
-        return await run_inline(
-            self.store, lambda: grant.refresh(refresh_token, idempotency_key, client_id, scope, caller, proof=proof)
-        )
+        return await grant.refresh(refresh_token, idempotency_key, client_id, scope, caller, proof=proof)
 
     async def arefresh_within(
         self,
         refresh_token: str,
-        allowed: Callable[[str, str], Awaitable[str]] | None,
+        rights: Allowed | None,
         *,
         idempotency_key: str | None = None,
         client_id: str | None = None,
@@ -225,22 +233,14 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         caller: Caller = Caller(),
         proof: VerifiedProof | None = None,
     ) -> TokenResponse:
-        """``arefresh`` for endpoints whose application decides about scopes.
-
-        *allowed*, if it is not None, is awaited with the subject and the scope of the next access token, unless that
-        is empty, and returns what is left of it. If it raises, nothing is spent. Within ``run_sync`` it must not
-        suspend.
-        """
+        """``arefresh`` for endpoints with *rights* of their own, which replace those of this object."""
         grant = self._refresh_grant
-        return await run_inline(
-            self.store, lambda: grant.refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed, proof)
-        )
+        return await grant.refresh(refresh_token, idempotency_key, client_id, scope, caller, rights, proof)
 
     def inspect_refresh(self, refresh_token: str) -> RefreshInspection | None:
         """Return the session of a refresh token and whether the token is usable now; None unless it is genuine."""
         return run_sync(self.ainspect_refresh(refresh_token))
 
-    @inline
     async def ainspect_refresh(self, refresh_token: str) -> RefreshInspection | None:
         """``inspect_refresh`` for event loops."""
         return await self._refresh_grant.inspect(refresh_token)
@@ -354,6 +354,21 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         finally:
             if not is_recorded:
                 self._confirmed_uses.discard(use)
+
+    def look_up(self, claims: Claims) -> Claims:
+        """Return *claims* with the scope and the claims that their subject has now, and not when the token was made.
+
+        Raise InvalidToken if the session is over, or TryLater. It costs a query.
+        """
+        return run_sync(self.alook_up(claims))
+
+    async def alook_up(self, claims: Claims) -> Claims:
+        """``look_up`` for event loops."""
+        return await self._current_rights.of(claims, self.rights)
+
+    async def alook_up_within(self, claims: Claims, rights: Allowed | None) -> Claims:
+        """``alook_up`` for endpoints with *rights* of their own, which replace those of this object."""
+        return await self._current_rights.of(claims, rights or self.rights)
 
     def ticket(self, access: str | Claims) -> Ticket:
         """Return a ticket for one connection that a browser opens without headers; it goes into the URL.

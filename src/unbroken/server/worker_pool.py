@@ -78,7 +78,7 @@ class WorkerPool:
         finally:
             state.release()
 
-    async def call(self, function: Callable[..., T | Awaitable[T]], *args: str) -> T:
+    async def call(self, function: Callable[..., T | Awaitable[T]], *args: Any) -> T:
         """Return what the application's *function* returns: an async one runs here, a plain one in a thread."""
         if in_sync_context():
             return self._run_here(lambda: _not_awaitable(function(*args)))

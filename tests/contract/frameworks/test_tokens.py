@@ -61,7 +61,7 @@ def test_a_login_keeps_what_the_device_is_called_and_where_it_is(wire: Wire) -> 
     assert wire.whoami(tokens["access_token"]).json()["client_id"] == "shop-app"
 
 
-@pytest.mark.parametrize("scope", ["introspect", "read introspect", "admin"])
+@pytest.mark.parametrize("scope", ["introspect", "introspect admin", "admin"])
 def test_a_scope_is_not_granted_because_it_was_requested(wire: Wire, scope: str) -> None:
     before = len(wire.sessions.list_sessions("eve"))
     fields = {"username": "eve", "password": PASSWORD, "scope": scope}
@@ -71,6 +71,17 @@ def test_a_scope_is_not_granted_because_it_was_requested(wire: Wire, scope: str)
         (400, "invalid_scope")
     }
     assert len(wire.sessions.list_sessions("eve")) == before
+
+
+def test_of_a_scope_the_allowed_part_is_granted_and_said(wire: Wire) -> None:
+    fields = {"username": "eve", "password": PASSWORD, "scope": "introspect read admin"}
+    login, granted = (
+        wire.http.post("/auth/login", json=fields),
+        wire.form("/auth/token", grant_type="password", **fields),
+    )
+    for response in (login, granted):
+        assert (response.status_code, response.json()["scope"]) == (200, "read")
+        assert wire.whoami(response.json()["access_token"]).json()["scope"] == "read"
 
 
 @pytest.mark.parametrize("client_id", ["x" * 201, "naïve", "a\nb"])

@@ -151,6 +151,7 @@ rows = st.builds(
     expires_at=st.sampled_from([NOW, NOW + 1, 1200.0]),
     jkt=st.none() | st.just(b"k" * 32),
     stamp=st.none() | st.just(b"s" * 16),
+    newest_scope=st.sampled_from([None, b"", b"read"]),
 )
 tokens = st.builds(
     PresentedToken,
@@ -159,6 +160,7 @@ tokens = st.builds(
     st.sampled_from([None, b"a", b"z"]),
     st.sampled_from(["", "::/64 curl"]),
     st.sampled_from([None, b"k" * 32, b"l" * 32]),
+    st.sampled_from([None, b"", b'" read write']),
 )
 
 
@@ -331,7 +333,13 @@ def test_accounts_are_stored_changed_and_removed(store: Any) -> None:
     assert store.accounts() == [replace(account, password_hash="new")]
     assert store.change_account("ada", "late", expected="hash") is False, "it has another by now"
     assert store.change_account("ada", None, expected="hash") is False
+    assert store.change_account("ada", "new", expected="hash", scope="admin") is False
+    assert store.change_account("ada", "new", expected="new", scope="read write") is True
+    assert store.account("ada").scope == "read write"
     assert store.change_account("ada", "newer", expected="new") is True
+    assert store.account("ada").scope == "read write", "a new password changes no right"
+    assert store.change_account("ada", "newer", scope="") is True
+    assert store.account("ada").scope == ""
     assert store.accounts() == [replace(account, password_hash="newer")]
     assert store.change_account("ada", None, expected="newer") is True
     assert store.change_account("ada", None) is False

@@ -22,7 +22,7 @@ JSON = {"content_type": "application/json"}
 
 
 def scopes_of(_: str) -> tuple[str, ...]:
-    return ("read", "write")
+    return ("read", "write", "pay")
 
 
 @pytest.fixture(autouse=True)

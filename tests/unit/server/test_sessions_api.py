@@ -39,7 +39,12 @@ BLOCKING = sorted(
     if inspect.isfunction(value) and not name.startswith("_") and hasattr(Sessions, f"a{name}")
 )
 WITHOUT_IO = {"add_listener", "notify", "verify_cached"}
-FOR_ENDPOINTS = {"acreate_unless", "acached_keyring", "arefresh_within"}  # coroutines, which run in both styles
+FOR_ENDPOINTS = {
+    "acreate_unless",
+    "acached_keyring",
+    "alook_up_within",
+    "arefresh_within",
+}  # coroutines, which run in both styles
 
 
 # ---- two spellings ---------------------------------------------------------------------------------------------------

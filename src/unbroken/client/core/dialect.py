@@ -33,7 +33,7 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
-from urllib.parse import unquote_plus, urlencode
+from urllib.parse import quote, quote_plus, unquote_plus, urlencode
 
 from unbroken._arguments import checked_class
 from unbroken._http import (
@@ -171,7 +171,7 @@ class RequestTemplate:
 
     ``rename`` maps our names (``refresh_token``, ``username``, ``password``) to those of the backend; ``extra`` adds
     values. ``scheme`` precedes each value that travels as a header. ``authenticate`` attaches the access token, for a
-    logout that needs it. Raises ConfigurationError for a value that cannot work.
+    logout that needs it. Raise ConfigurationError for a value that cannot work.
     """
 
     url: str
@@ -248,7 +248,7 @@ class Dialect:
     A challenge in a body is looked for in responses of ``body_types``, and in their first ``max_body_bytes`` bytes: a
     response that announces more stays unread.
 
-    Raises ConfigurationError for a value that cannot work.
+    Raise ConfigurationError for a value that cannot work.
     """
 
     refresh: RequestTemplate
@@ -506,8 +506,10 @@ def _describe_error(response: HttpResponse, secrets: tuple[str, ...]) -> str:
     error = _oauth_error(response)
     error = "" if _has_secret(error, secrets) else error
     description = value_at(response.parsed(), "error_description")
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may be a part of another
-        description = description.replace(secret, "…") if isinstance(description, str) else ""
+    if isinstance(description, str):
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may be a part of another
+            for form in (secret, quote_plus(secret, errors="replace"), quote(secret, errors="replace")):  # as in a form
+                description = description.replace(form, "…")
     words = f", error {error!r}" if error else ""
     words += f": {said}" if error and (said := _readable(description)) else ""
     return f"the server responded with status {response.status}{words}"

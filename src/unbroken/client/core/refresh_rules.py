@@ -24,6 +24,9 @@
    may have outlived the one that was refused.
 11. A server that says ``wrong_key`` has not ended the session: this client lacks the key that it is bound to. The
    tokens stay in the store, for those who have it.
+12. Where the server gives no refresh token and the user has chosen credentials, these get the next access token, under
+    the same lock, with the same single flight and the same retries. They also begin a session that never was: once, by
+    the holder of the lock. They begin none after a logout, nor after they were refused: that ends the session (rule 5).
 
 When a refresh is due is stated in schedule.py; what follows a challenge, in refresh_coordinator.py. The rules await
 nothing but their port: the same lines run blocking, and in a simulation that tries every interleaving with losses,
@@ -51,6 +54,7 @@ __all__ = [
     "RefreshOutcome",
     "RepetitionCanWait",
     "ServerKind",
+    "begin",
     "is_progress",
     "log_in",
     "log_out",
@@ -113,6 +117,9 @@ class Port(Protocol):
     def save(self, record: StoredSession, expected: StoredSession) -> Awaitable[bool]:
         """Compare and set, as ``TokenStore.save`` does."""
 
+    def can_refresh(self, tokens: Tokens) -> bool:
+        """Return whether *tokens* can be refreshed: by their refresh token, or by credentials (rule 12)."""
+
     def server_kind(self, tokens: Tokens) -> ServerKind:
         """Return what the server does with a refresh of *tokens* that it gets twice."""
 
@@ -123,7 +130,8 @@ class Port(Protocol):
         """
 
     def send_refresh(self, tokens: Tokens, idempotency_key: str) -> Awaitable[RefreshOutcome]:
-        """Send one refresh request (RFC 6749 §6), and wait for its response as rule 3 says.
+        """Send one refresh request (RFC 6749 §6), and wait for its response as rule 3 says. Without a refresh token,
+        send the credentials (rule 12).
 
         It is sent only while the lock is certainly held: a holder that was asleep and lost the lock would present a
         token that others have used meanwhile, and look like a thief.
@@ -167,7 +175,7 @@ async def _refresh(port: Port, seen: Tokens, needed: bool) -> Tokens:
             port.emit(TokensAdopted(adopted.version))
             return adopted
         seen, (record, is_begun) = adopted, await _start_refresh(port, adopted)
-    if not seen.refresh_token:
+    if not port.can_refresh(seen):
         return await _end_session(port, seen, "no_refresh_token")
     if is_begun:
         _check_may_repeat(port, record, seen, needed)
@@ -213,7 +221,7 @@ async def _start_refresh(port: Port, seen: Tokens) -> tuple[StoredSession, bool]
     while True:
         record = await port.load()
         was_set_back = record.version < seen.version
-        if not seen.refresh_token or newer_than(seen, record):
+        if not port.can_refresh(seen) or newer_than(seen, record):
             return record, False
         if record.idempotency_key and not was_set_back:
             return record, True
@@ -356,6 +364,50 @@ async def _end_session(port: Port, seen: Tokens, reason: str, why: str = "") -> 
 # ---- login and logout ------------------------------------------------------------------------------------------------
 
 
+NO_TOKENS = Tokens("")
+NEVER_LOGGED_IN = ("", "not_logged_in")
+
+
+async def begin(port: Port) -> tuple[Tokens, bool]:
+    """Return the tokens of the store, or those of a first login with the credentials (rule 12); and which it was.
+
+    Raise SessionOver if the session has ended, also because they are refused; TryLater or BadResponse.
+    """
+    async with port.lock():
+        record = await port.load()
+        if record.tokens is not None:
+            return record.tokens, False
+        if record.over not in NEVER_LOGGED_IN:
+            raise SessionOver(record.over)
+        sent = await _send_with_retries(port, NO_TOKENS, port.new_idempotency_key())
+        match sent.outcome:
+            case TokenResponse() as response:
+                return await _save_first(port, record, response), True
+            case GrantRejected(reason, said):
+                await port.save(_without_tokens(record, reason, record.epoch), record)
+                raise SessionOver(reason, said)
+            case Indeterminate(cause=BadResponse() as error, may_retry=False):
+                raise error
+            case Indeterminate() as outcome:
+                raise TryLater(outcome.why, retry_after=outcome.retry_after) from outcome.cause
+            case _:
+                assert_never(sent.outcome)
+
+
+async def _save_first(port: Port, record: StoredSession, response: TokenResponse) -> Tokens:
+    """Store the tokens of a first login. After another login, return its tokens; after a logout, raise SessionOver."""
+    epoch = _next_epoch(record, port.now())
+    fresh = tokens_from_response(response, port.now(), max(record.version + 1, epoch), epoch)
+    if await port.save(_with_tokens(fresh, response.device_token or record.device_token), record):
+        return fresh
+    stored = await port.load()
+    port.emit(LateTokensDiscarded(record.version))
+    await port.revoke(fresh)  # rule 7: it was not asked for any more
+    if stored.tokens is None:
+        raise SessionOver(stored.over or "logged_out")
+    return stored.tokens
+
+
 async def log_in(port: Port, response: TokenResponse) -> Tokens:
     """Store the tokens of *response* as a new login, in place of any other. Never waits for a refresh (rule 7)."""
     record = await port.load()
@@ -417,7 +469,7 @@ def tokens_from_response(
         received_at=now if response.received_at is None else response.received_at,
         refresh_expires_in=response.refresh_expires_in,
         refresh_seq=response.refresh_seq,
-        scope=response.scope or (before.scope if before else ""),
+        scope=response.scope or (before.scope if before and not response.says_scope else ""),
         token_type=response.token_type,
         version=version,
         epoch=epoch,

@@ -58,7 +58,7 @@ class Leeway:
 
     ``advisory`` is a fraction of the lifetime, at most ``advisory_max_seconds``: a background refresh runs.
     ``mandatory`` is in seconds, at most a tenth of the lifetime: the request waits for the refresh. Durations are
-    seconds or a ``timedelta``. Raises ConfigurationError for a negative value, or a fraction above 1.
+    seconds or a ``timedelta``. Raise ConfigurationError for a negative value, or a fraction above 1.
     """
 
     advisory: float
@@ -81,7 +81,7 @@ class Leeway:
 class RefreshWindow:
     """At most ``attempts`` refreshes in ``interval`` seconds that were not due by age; then RefreshStorm.
 
-    ``interval`` is seconds or a ``timedelta``. Raises ConfigurationError for a negative value.
+    ``interval`` is seconds or a ``timedelta``. Raise ConfigurationError for a negative value.
     """
 
     interval: float
@@ -108,12 +108,12 @@ class RefreshAges(NamedTuple):
 NEVER = RefreshAges(float("inf"), float("inf"), float("inf"))
 
 
-def refresh_ages(tokens: Tokens, leeway: Leeway, jitter: float) -> RefreshAges:
-    """Return the ages of *tokens*; *jitter* is a random number in [0, 1)."""
+def refresh_ages(tokens: Tokens, leeway: Leeway, jitter: float, *, has_credentials: bool = False) -> RefreshAges:
+    """Return the ages of *tokens*; *jitter* is a random number in [0, 1). Credentials refresh any tokens."""
     lifetime = tokens.expires_in
     if lifetime is None:
         return NEVER  # only a challenge tells
-    if not tokens.refresh_token:
+    if not (tokens.refresh_token or has_credentials):
         return RefreshAges(lifetime, lifetime, lifetime)
     advisory = min(lifetime * leeway.advisory, leeway.advisory_max_seconds)
     mandatory = min(leeway.mandatory, lifetime * 0.1, advisory)  # rule 1
@@ -121,9 +121,10 @@ def refresh_ages(tokens: Tokens, leeway: Leeway, jitter: float) -> RefreshAges:
     return RefreshAges(in_background, lifetime - mandatory, lifetime)
 
 
-def due_by_age(tokens: Tokens, age: float, leeway: Leeway) -> bool:
+def due_by_age(tokens: Tokens, age: float, leeway: Leeway, *, has_credentials: bool = False) -> bool:
     """Return whether a refresh of *tokens* at this *age* is due by age, and so counts towards no storm (rule 6)."""
-    return (tokens.expires_in or 0.0) >= 1.0 and age >= refresh_ages(tokens, leeway, 0.0).refresh_in_background_at
+    ages = refresh_ages(tokens, leeway, 0.0, has_credentials=has_credentials)
+    return (tokens.expires_in or 0.0) >= 1.0 and age >= ages.refresh_in_background_at
 
 
 class ActiveTokens:
@@ -136,6 +137,7 @@ class ActiveTokens:
     __slots__ = (
         "ages",
         "ath",
+        "has_credentials",
         "header",
         "received_at_monotonic",
         "received_at_wall",
@@ -144,12 +146,14 @@ class ActiveTokens:
         "tokens",
     )
 
-    def __init__(self, tokens: Tokens, header: str, clock: Clock, leeway: Leeway, jitter: float) -> None:
+    def __init__(
+        self, tokens: Tokens, header: str, clock: Clock, leeway: Leeway, jitter: float, *, has_credentials: bool = False
+    ) -> None:
         wall, monotonic = clock.wall(), clock.monotonic()
         age = max(wall - tokens.received_at, 0.0)  # rule 4
-        self.tokens, self.header = tokens, header
+        self.tokens, self.header, self.has_credentials = tokens, header, has_credentials
         self.ath = access_token_hash(tokens.access_token) if tokens.is_bound else ""
-        self.ages: RefreshAges = refresh_ages(tokens, leeway, jitter)
+        self.ages: RefreshAges = refresh_ages(tokens, leeway, jitter, has_credentials=has_credentials)
         self.received_at_wall, self.received_at_monotonic = wall - age, monotonic - age
         self.refresh_at_wall = self.received_at_wall + self.ages.refresh_in_background_at
         self.refresh_at_monotonic = self.received_at_monotonic + self.ages.refresh_in_background_at

@@ -94,6 +94,7 @@ class PresentedToken(NamedTuple):
     idempotency_hash: bytes | None = None
     party: str = ""  # of the request (``party.party_of``); empty if it is unknown
     jkt: bytes | None = None  # the thumbprint of the key that the request has proven to have; None without a proof
+    scope: bytes | None = None  # of the access token that it gets (``TokenScope.encode``); None: it cannot change
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -108,7 +109,7 @@ class Policy:
     one does too, that is reuse. 0: the first one is. None: none ever is.
     ``on_suspicion``: ``report`` emits ``ReuseSuspected``; ``revoke`` takes every suspicion for reuse.
 
-    Raises ConfigurationError, naming the field, for a value that is not a duration, not finite, or not above zero
+    Raise ConfigurationError, naming the field, for a value that is not a duration, not finite, or not above zero
     (``grace`` may be zero), and if ``access_ttl`` exceeds ``max_age`` or ``grace`` exceeds ``refresh_ttl``.
     """
 
@@ -209,6 +210,7 @@ class SessionRow:
     user_agent: str = ""
     jkt: bytes | None = None  # RFC 7638 thumbprint of the key that the session is bound to; None: it is not bound
     stamp: bytes | None = None  # the hash of its subject's security stamp at the login; None: there was none
+    newest_scope: bytes | None = None  # of the access token of the newest branch; a repetition gets no more
 
     @property
     def binding(self) -> SessionBinding:
@@ -301,6 +303,7 @@ def rotate(row: SessionRow, token: PresentedToken, now: float, policy: Policy) -
         idempotency_key_repeated=is_same_key(row, token),
         first_used_branch=None,
         presenter=token.party,
+        newest_scope=token.scope,
         shared=False,
         shared_streak=next_streak(row, now, policy),
         used_earlier_at=row.used_at if row.used_at < hour_of(now) else row.used_earlier_at,
@@ -398,6 +401,7 @@ def branch(row: SessionRow, token: PresentedToken, now: float) -> SessionRow:
         idempotency_hash=token.idempotency_hash,
         idempotency_key_repeated=row.idempotency_key_repeated and is_same_key(row, token),
         presenter=token.party,
+        newest_scope=token.scope,
         used_earlier_at=row.used_at if row.used_at < hour_of(now) else row.used_earlier_at,
         used_at=now,
     )

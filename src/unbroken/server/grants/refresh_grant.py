@@ -11,29 +11,30 @@
 5. A refresh token is good at the issuer and for the audience of its session, and for its client alone (RFC 6749 §6,
    RFC 9700 §2.3). A session that belongs to no issuer yet, because an older version created it, is bound to the first
    one that refreshes it. Only the server's own client may leave out its client id.
-6. The scope of a session is what its subject may have at most. *allowed*, where the application decides, returns what
-   is left of it now; it is asked before anything is spent. If nothing is left, the session is over: a token without any
-   scope would be its user's own, and may do more.
+6. What the subject may have now is asked before anything is spent, and decides the scope (``core/scope.py``). If
+   nothing is left of it, the session lives on. A repetition gets no more than the first time.
 7. A used token gets the newest tokens at most ``MAX_REPETITIONS`` times a generation within the grace (R2); one more is
    TryLater, for every party: a number tells of load, not of a second holder, and an honest crowd of tabs tries again.
    A response that a second holder may have caused is an event at once.
 8. A session that is bound to a key is refreshed only by a request that has proven this key (R0k of rotation). The proof
    is spent for all nodes before anything is decided: a copy of a whole request would otherwise count as reuse, and end
    the session. A session that is not bound stays so, whatever is proven: a thief must not bind it to another key.
+9. Each call of the store is one that rarely waits (``run_inline``), not the whole flow: between them the application is
+   asked, whose functions may be async.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from unbroken import _base64
 from unbroken._arguments import wrong_type
 from unbroken._bounded_cache import BoundedCache
-from unbroken.errors import InvalidGrant, InvalidProof, InvalidScope, TryLater
+from unbroken.errors import InvalidGrant, InvalidProof, TryLater
 from unbroken.server.core.events import (
     KeyNotProven,
     RefreshRejected,
@@ -59,19 +60,22 @@ from unbroken.server.core.rotation import (
     present,
     why_inactive,
 )
+from unbroken.server.core.scope import TokenScope, token_scope
 from unbroken.server.core.session_info import Caller, RefreshInspection, session_info
 from unbroken.server.freshness import KeyAndRevocationCache
+from unbroken.server.grants.rights import Allowed
 from unbroken.server.grants.token_issuer import TokenIssuer
 from unbroken.server.keys.proof_token import refused
 from unbroken.server.listeners import Listeners
 from unbroken.server.proofs.verification import ProofVerifier, VerifiedProof
 from unbroken.server.stores import SessionStore
+from unbroken.server.stores.base import run_inline
 from unbroken.server.stores.markers import marker_key
 from unbroken.tokens import TokenResponse
 
-__all__ = ["MAX_SWAP_TRIES", "AllowedScope", "RefreshGrant", "too_contended", "wrong_client"]
+__all__ = ["MAX_SWAP_TRIES", "RefreshGrant", "too_contended", "wrong_client"]
 
-AllowedScope = Callable[[str, str], Awaitable[str]]  # of a subject and a scope
+T = TypeVar("T")
 _log = logging.getLogger("unbroken")
 MAX_SWAP_TRIES = 20  # of a compare-and-set that other requests win
 MAX_IDEMPOTENCY_KEY_CHARS = 200
@@ -82,6 +86,7 @@ CONTENDED_RETRY_SECONDS = 0.1
 USABLE = (Verdict.ROTATED, Verdict.HEALED, Verdict.CONVERGED)  # what is certain without an idempotency key
 NO_TEXTS = (None, None, None)
 REFUSALS = (Verdict.DEAD, Verdict.REUSED)
+REPEATED = (Verdict.CONVERGED, Verdict.RETRIED)  # the newest tokens, which were sent before
 WHY_REFUSED = {
     "expired": "the session has expired",
     "logged_out": "the session was logged out",
@@ -102,7 +107,9 @@ class RefreshGrant:
         listeners: Listeners,
         clock: Callable[[], float],
         proofs: ProofVerifier,
+        rights: Allowed | None,
     ) -> None:
+        self._rights = rights
         self._store, self._policy, self._freshness, self._issuer = store, policy, freshness, issuer
         self._listeners, self._clock, self._proofs = listeners, clock, proofs
         self._some_must_be_bound = proofs.policy.requires_some
@@ -115,13 +122,17 @@ class RefreshGrant:
         client_id: str | None,
         scope: str | None,
         caller: Caller,
-        allowed: AllowedScope | None = None,
+        rights: Allowed | None = None,
         proof: VerifiedProof | None = None,
     ) -> TokenResponse:
-        """Return the next tokens. Raise InvalidGrant, InvalidProof, InvalidScope or TryLater: then nothing is spent."""
+        """Return the next tokens. Raise InvalidGrant, InvalidProof, InvalidScope or TryLater: then nothing is spent.
+
+        *rights* replaces those of the ``Sessions``.
+        """
         _check_types(refresh_token, (idempotency_key, client_id, scope), caller, proof)
         try:
-            return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller, allowed, proof)
+            rights = rights or self._rights
+            return await self._refresh(refresh_token, idempotency_key, client_id, scope, caller, rights, proof)
         except InvalidGrant as error:
             if self._listeners:  # rule 4
                 self._listeners.notify(RefreshRejected(reason=error.reason, ip=caller.ip, user_agent=caller.user_agent))
@@ -129,13 +140,13 @@ class RefreshGrant:
 
     async def inspect(self, refresh_token: str) -> RefreshInspection | None:
         """Return the session of a refresh token, and whether a refresh would succeed; None unless it is genuine."""
-        await self._freshness.refresh_if_due()
+        await self._inline(self._freshness.refresh_if_due)
         now = self._clock()
         try:
             token = await self._authenticate_token(refresh_token, now)
         except InvalidGrant:
             return None
-        row = await self._store.read(row_key(token.session_secret))
+        row = await self._inline(lambda: self._store.read(row_key(token.session_secret)))
         if row is None or not self._issuer.is_own(row):  # rule 5
             return None
         presented = PresentedToken(token.generation, token.branch, jkt=row.jkt)
@@ -149,83 +160,93 @@ class RefreshGrant:
         client_id: str | None,
         scope: str | None,
         caller: Caller,
-        allowed: AllowedScope | None,
+        rights: Allowed | None,
         proof: VerifiedProof | None,
     ) -> TokenResponse:
         if monotonic() > self._freshness.fresh_until:
-            await self._freshness.refresh_if_due()
+            await self._inline(self._freshness.refresh_if_due)
         now = self._clock()
         token = await self._authenticate_token(text, now)
         if proof is not None:
-            await self._proofs.spend(proof)  # rule 8
+            await self._inline(lambda: self._proofs.spend(proof))  # rule 8
         presented = _presented(token, idempotency_key, caller, proof)
         key, binding = row_key(token.session_secret), self._issuer.binding(client_id)
         row = self._issuer.cached_row(key)
         must_be_bound = self._some_must_be_bound and self._proofs.policy.binding_of(binding.client_id) == "required"
-        is_plain = scope is None and allowed is None and not must_be_bound
+        is_plain = scope is None and rights is None and not must_be_bound
         if row is None and is_plain and self._issuer.never_fails:
             return await self._rotate_unread(token, presented, binding, now, caller)
         row = row or await self._read_row(key)
         self._check_key(row, presented, caller)
-        scope = _effective_scope(row, binding, scope)
+        _check_binding(row, binding)
         if must_be_bound and row.jkt is None:
             raise _not_bound(proof)
-        if allowed is not None:
-            scope = await _remaining_scope(allowed, row, scope)
+        granted = _unasked_scope(row)
+        if not is_plain:
+            allowed = await rights(row.subject) if rights else None  # rule 6
+            granted = token_scope(row.scope, allowed, row.client_id, scope)
+            presented = presented._replace(scope=granted.encode())
         await self._check_not_revoked(row, now)
         if not row.issuer:  # rule 5
-            return await self._decide_and_swap(token, presented, scope, now, caller)
-        return await self._rotate(token, row, presented, scope, now, caller)
+            return await self._decide_and_swap(token, presented, granted, now, caller)
+        return await self._rotate(token, row, presented, granted, now, caller)
 
     async def _rotate_unread(
         self, token: RefreshToken, presented: PresentedToken, binding: SessionBinding, now: float, caller: Caller
     ) -> TokenResponse:
         """Carry out R1 for a session that is not cached: the one statement returns its facts (rule 2)."""
         key = row_key(token.session_secret)
-        facts = await self._store.rotate_returning(key, presented, now, self._policy, binding)
+        facts = await self._inline(lambda: self._store.rotate_returning(key, presented, now, self._policy, binding))
         if facts is not None:
             tokens = await self._issue_rotated(token, facts, now)
             self._notify_refreshed(facts, Verdict.ROTATED, token.generation + 1)
             return tokens
         row = await self._read_row(key)
         self._check_key(row, presented, caller)
-        return await self._decide_and_swap(token, presented, _effective_scope(row, binding, None), now, caller)
+        _check_binding(row, binding)
+        return await self._decide_and_swap(token, presented, _unasked_scope(row), now, caller)
 
     async def _rotate(
         self,
         token: RefreshToken,
         row: SessionRow | SessionFacts,
         presented: PresentedToken,
-        scope: str,
+        granted: TokenScope,
         now: float,
         caller: Caller,
     ) -> TokenResponse:
         """Carry out R1 for *row*. Its tokens are made before the one statement (rule 2): R1 tells what it will be."""
-        tokens = self._issue_next(token, row, scope, now)
-        if await self._store.rotate(row.key, presented, now, self._policy):
+        tokens = await self._issue_next(token, row, granted, now)
+        if await self._inline(lambda: self._store.rotate(row.key, presented, now, self._policy)):
             self._notify_refreshed(row, Verdict.ROTATED, token.generation + 1)
             return tokens
-        return await self._decide_and_swap(token, presented, scope, now, caller)
+        return await self._decide_and_swap(token, presented, granted, now, caller)
+
+    async def _inline(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return the result of *work*, a call of the store (rule 9)."""
+        return await run_inline(self._store, work)
 
     async def _issue_rotated(self, token: RefreshToken, facts: SessionFacts, now: float) -> TokenResponse:
         """Return the tokens of the session that R1 has just refreshed with *token*."""
         await self._check_not_revoked(facts, now)
         self._issuer.cache_row(facts)
-        return self._issue_next(token, facts, facts.scope, now)
+        return await self._issue_next(token, facts, _unasked_scope(facts), now)
 
-    def _issue_next(self, token: RefreshToken, row: SessionRow | SessionFacts, scope: str, now: float) -> TokenResponse:
+    async def _issue_next(
+        self, token: RefreshToken, row: SessionRow | SessionFacts, scope: TokenScope, now: float
+    ) -> TokenResponse:
         """Return the tokens that R1 gives for *token*."""
         idle_expires_at = min(now + self._policy.refresh_ttl, row.expires_at)
         generation = Generation(token.generation + 1, 0)
-        return self._issuer.issue(token.session_secret, row, generation, now, idle_expires_at, scope, now)
+        return await self._issuer.issue(token.session_secret, row, generation, now, idle_expires_at, scope, now)
 
     async def _decide_and_swap(
-        self, token: RefreshToken, presented: PresentedToken, scope: str, now: float, caller: Caller
+        self, token: RefreshToken, presented: PresentedToken, scope: TokenScope, now: float, caller: Caller
     ) -> TokenResponse:
         """Carry out every rule but R1, and an R1 that lost a race (rule 1)."""
         key = row_key(token.session_secret)
         for _ in range(MAX_SWAP_TRIES):
-            row = await self._store.read(key)
+            row = await self._inline(lambda: self._store.read(key))
             if row is None:
                 raise _unknown()
             if not why_inactive(row, now):
@@ -236,9 +257,11 @@ class RefreshGrant:
             after = after if after is row else self._issuer.bound(after)  # rule 5
             if verdict is Verdict.CONVERGED:
                 await self._count_repetition(row, now)
-            refused = verdict in REFUSALS
-            tokens = None if refused else self._issuer.issue_current(token.session_secret, after, scope, now)
-            if after is not row and not await self._store.compare_and_set(row, after, self._freshness.dead_until(now)):
+            tokens = None
+            if verdict not in REFUSALS:
+                granted = scope.no_more_than(row.newest_scope) if verdict in REPEATED else scope  # rule 6
+                tokens = await self._issuer.issue_current(token.session_secret, after, granted, now)
+            if after is not row and not await self._swap(row, after, now):
                 continue
             if tokens is not None:
                 if after.issuer != row.issuer:
@@ -251,6 +274,10 @@ class RefreshGrant:
                 self._report_reuse(row, after, now, caller)
             raise _refused(why_inactive(after, now) or "reuse")
         raise too_contended("too many refreshes of one session at once")
+
+    async def _swap(self, row: SessionRow, after: SessionRow, now: float) -> bool:
+        until = self._freshness.dead_until(now)
+        return await self._inline(lambda: self._store.compare_and_set(row, after, until))
 
     async def _authenticate_token(self, text: str, now: float) -> RefreshToken:
         """Return the genuine refresh token in *text*. Raise InvalidGrant ``malformed``."""
@@ -265,12 +292,12 @@ class RefreshGrant:
         try:
             return RefreshToken.decode(text, key_of)
         except InvalidGrant:
-            if not unknown or not await self._freshness.refresh_for_unknown_key(unknown[0]):
+            if not unknown or not await self._inline(lambda: self._freshness.refresh_for_unknown_key(unknown[0])):
                 raise
             return RefreshToken.decode(text, key_of)
 
     async def _read_row(self, key: bytes) -> SessionRow:
-        row = await self._store.read(key)
+        row = await self._inline(lambda: self._store.read(key))
         if row is None:
             raise _unknown()
         self._issuer.cache_row(row)
@@ -280,11 +307,12 @@ class RefreshGrant:
         """Raise InvalidGrant for a session that this process knows as revoked (rule 3)."""
         if row.sid not in self._freshness.revoked:
             return
-        stored = await self._store.read(row.key)
+        stored = await self._inline(lambda: self._store.read(row.key))
         why = "revoked" if stored is None else why_inactive(stored, now)
         if why is None:
             _log.warning("session %s reappeared after a restore of the store: it is revoked again", row.sid)
-            await self._store.revoke(now, "revoked", self._freshness.dead_until(now), sid=row.sid)
+            until = self._freshness.dead_until(now)
+            await self._inline(lambda: self._store.revoke(now, "revoked", until, sid=row.sid))
         raise _refused(why or "revoked")
 
     def _check_key(self, row: SessionRow | SessionFacts, presented: PresentedToken, caller: Caller) -> None:
@@ -310,7 +338,8 @@ class RefreshGrant:
         """Raise TryLater if the newest tokens were returned too often within the grace (rule 7)."""
         began, step = float(now if row.rotated_at is None else row.rotated_at), self._policy.grace
         key = marker_key(b"repetitions", row.key + row.generation.to_bytes(8, "big"))
-        counted = await self._store.advance_marker(key, began, step, step * (MAX_REPETITIONS + 1))
+        most = step * (MAX_REPETITIONS + 1)
+        counted = await self._inline(lambda: self._store.advance_marker(key, began, step, most))
         if round((counted - began) / step) > MAX_REPETITIONS:
             raise TryLater("this refresh token was used too often at once", retry_after=step)
 
@@ -378,32 +407,17 @@ def _not_bound(proof: VerifiedProof | None) -> InvalidProof | InvalidGrant:
     return InvalidGrant("this client's sessions must be bound to a key: log in again", reason="not_bound")
 
 
-def _effective_scope(row: SessionRow | SessionFacts, binding: SessionBinding, scope: str | None) -> str:
-    """Return the scope of the next access token.
-
-    Raise InvalidGrant for the token of another issuer, audience or client (rule 5), InvalidScope for more scope than
-    the session has.
-    """
+def _check_binding(row: SessionRow | SessionFacts, binding: SessionBinding) -> None:
+    """Raise InvalidGrant for the token of another issuer, audience or client (rule 5)."""
     if not row.is_of(binding.issuer, binding.audience):
         raise InvalidGrant("the refresh token belongs to another issuer or audience", reason="wrong_audience")
     if binding.client_id != (row.client_id or FIRST_PARTY):
         raise wrong_client()
-    if scope is None:
-        return row.scope
-    wanted = dict.fromkeys(scope.split())
-    if not wanted.keys() <= set(row.scope.split()):
-        raise InvalidScope("the requested scope exceeds that of the session")
-    return " ".join(wanted) or row.scope
 
 
-async def _remaining_scope(allowed: AllowedScope, row: SessionRow | SessionFacts, scope: str) -> str:
-    """Return what is left of *scope* (rule 6). Raise InvalidGrant if nothing is, InvalidScope for a part of a scope."""
-    left = await allowed(row.subject, scope) if scope else ""
-    if left or not scope:
-        return left
-    if scope != row.scope:
-        raise InvalidScope("this user may not have the requested scope any more")
-    raise InvalidGrant("this user may not have any of the session's scope any more", reason="no_scope")
+def _unasked_scope(row: SessionRow | SessionFacts) -> TokenScope:
+    """Return the scope of a refresh that asks for no part, where the application says nothing about rights."""
+    return token_scope(row.scope, None, row.client_id)
 
 
 def _presented(

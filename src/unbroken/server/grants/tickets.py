@@ -39,10 +39,19 @@ TICKET_TOKEN = PurposeToken(
     max_chars=MAX_TICKET_CHARS,
     too_long="give access tokens fewer claims",
 )
+
+
+def read_flag(value: object) -> bool:
+    """Return *value*, 1 or 0."""
+    if read_count(value) > 1:
+        raise ValueError
+    return bool(value)
+
+
 CLAIM_TYPES: dict[str, Callable[[Any], Any]] = {
     "subject": read_text, "sid": read_text, "client_id": read_text, "scope": read_text, "issuer": read_text,
     "audience": read_text, "issued_at": read_time, "expires_at": read_time, "jti": read_text,
-    "generation": read_count, "branch": read_count, "extra": dict, "jkt": read_text,
+    "generation": read_count, "branch": read_count, "extra": dict, "jkt": read_text, "is_full": read_flag,
 }  # fmt: skip
 
 
@@ -88,7 +97,8 @@ class TicketIssuer:
             "iat": now,
             "exp": now + ttl,
             "jti": secrets.token_urlsafe(16),
-            "access": {name: getattr(access, name) for name in CLAIM_TYPES},  # rule 3
+            "access": {name: getattr(access, name) for name in CLAIM_TYPES}  # rule 3
+            | {"is_full": int(access.is_full)},
         }
         return Ticket(TICKET_TOKEN.encode(claims, self._freshness.keyring, now), ttl)
 

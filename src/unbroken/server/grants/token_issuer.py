@@ -1,34 +1,33 @@
 """Where tokens are made: the pair that a login or a refresh returns (RFC 6749 §5.1, RFC 9068).
 
 1. Nothing is written here. All that can fail, the application's claims above all, happens before the rotation is
-   written: a refresh that fails has spent nothing. An error of the claims hook is TryLater: it says nothing about the
-   session.
+   written: a refresh that fails has spent nothing. The claims hook may be plain or async; an error of it is TryLater:
+   it says nothing about the session.
 2. What never changes of a session is cached, so that a refresh need not read its row first.
 3. No token is issued that this server itself would refuse.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from unbroken._bounded_cache import BoundedCache
-from unbroken.errors import ConfigurationError, Refused, TryLater
+from unbroken.server.application import call_application
 from unbroken.server.core.refresh_token import RefreshToken
 from unbroken.server.core.rotation import FIRST_PARTY, Generation, Policy, SessionBinding, SessionFacts, SessionRow
+from unbroken.server.core.scope import TokenScope
 from unbroken.server.core.session_info import SessionInfo, session_info
 from unbroken.server.freshness import KeyAndRevocationCache
 from unbroken.server.keys.access_token import checked_extra, fixed_claims, sign
+from unbroken.server.worker_pool import STORE_POOL
 from unbroken.tokens import TokenResponse
 
 __all__ = ["ClaimsHook", "TokenIssuer"]
 
-ClaimsHook = Callable[[SessionInfo], Mapping[str, object]]
+ClaimsHook = Callable[[SessionInfo], Mapping[str, object] | Awaitable[Mapping[str, object]]]
 MAX_CACHED_ROWS = 10_000
-CLAIMS_RETRY_SECONDS = 5.0
 NO_CLAIMS: Mapping[str, object] = {}
 Session = SessionRow | SessionFacts
-_log = logging.getLogger("unbroken")
 
 
 class TokenIssuer:
@@ -41,7 +40,7 @@ class TokenIssuer:
         self.issuer, self.audience = issuer, audience
         self._rows: BoundedCache[bytes, tuple[Session, str]] = BoundedCache(MAX_CACHED_ROWS)
         # Without a claims hook the session's first tokens have proved that its later ones can be made.
-        self.never_fails = claims is None
+        self.has_claims_hook, self.never_fails = claims is not None, claims is None
 
     def binding(self, client_id: str | None) -> SessionBinding:
         """Return where a session must be good for *client_id* to refresh it here; None: the server's own client."""
@@ -64,19 +63,21 @@ class TokenIssuer:
         """Cache the immutable fields of *row*, and the claims that follow from them."""
         self._rows.put(row.key, (row, fixed_claims(row, self.issuer, self.audience)))
 
-    def issue_current(self, session_secret: bytes, row: SessionRow, scope: str, now: float) -> TokenResponse:
+    async def issue_current(
+        self, session_secret: bytes, row: SessionRow, scope: TokenScope, now: float
+    ) -> TokenResponse:
         """Return the tokens for the newest generation and branch of *row*."""
         newest = Generation(row.generation, row.branch)
-        return self.issue(session_secret, row, newest, row.used_at, row.idle_expires_at, scope, now)
+        return await self.issue(session_secret, row, newest, row.used_at, row.idle_expires_at, scope, now)
 
-    def issue(
+    async def issue(
         self,
         session_secret: bytes,
         row: Session,
         generation: Generation,
         used_at: float,
         idle_expires_at: float,
-        scope: str,
+        scope: TokenScope,
         now: float,
     ) -> TokenResponse:
         """Return the tokens for *generation*. *used_at* and *idle_expires_at* are those that the row will have."""
@@ -85,7 +86,7 @@ class TokenIssuer:
         fixed = cached[1] if cached else fixed_claims(row, self.issuer, self.audience)
         extra = NO_CLAIMS  # rule 1
         if self._claims and isinstance(row, SessionRow):  # with a hook every row is read whole
-            extra = self._extra_claims(session_info(row, used_at, idle_expires_at))
+            extra = await self.extra_claims(session_info(row, used_at, idle_expires_at))
         mac = keyring.mac(now)
         return TokenResponse(
             access_token=sign(fixed, scope, generation, now, ttl, extra, keyring.signer(now)),
@@ -93,17 +94,13 @@ class TokenIssuer:
             expires_in=ttl,
             refresh_expires_in=idle_expires_at - now,
             refresh_seq=generation.number,
-            scope=scope,
+            scope=scope.words,
+            says_scope=scope.is_decided,
             token_type="Bearer" if row.jkt is None else "DPoP",
         )
 
-    def _extra_claims(self, info: SessionInfo) -> Mapping[str, object]:
+    async def extra_claims(self, info: SessionInfo) -> Mapping[str, object]:
         """Return the application's claims. Raise TryLater if the hook fails, ConfigurationError if it gives no JSON."""
-        try:
-            extra = self._claims(info) if self._claims else NO_CLAIMS
-        except (Refused, TryLater, ConfigurationError):
-            raise
-        except Exception as error:
-            _log.exception("the claims hook failed: no tokens are issued")
-            raise TryLater("the claims hook failed", retry_after=CLAIMS_RETRY_SECONDS) from error
-        return checked_extra(extra)  # rule 3
+        if self._claims is None:
+            return NO_CLAIMS
+        return checked_extra(await call_application("the claims hook", STORE_POOL, self._claims, info))  # rule 3

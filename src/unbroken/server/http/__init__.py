@@ -7,6 +7,7 @@ from unbroken.server.http.authentication import RequestAuthenticator, TokenVerif
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.endpoints import Endpoints
 from unbroken.server.http.messages import MAX_BODY_BYTES, Request, Response, Route, challenge, error_response
+from unbroken.server.http.own_logins import LoginOptions
 from unbroken.server.http.settings import EndpointOptions, EndpointSettings
 
 __all__ = [  # noqa: RUF022  # sorted as text, as everywhere
@@ -14,6 +15,7 @@ __all__ = [  # noqa: RUF022  # sorted as text, as everywhere
     "EndpointOptions",
     "EndpointSettings",
     "Endpoints",
+    "LoginOptions",
     "MAX_BODY_BYTES",
     "Request",
     "RequestAuthenticator",

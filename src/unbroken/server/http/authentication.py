@@ -6,15 +6,17 @@
 1. A token in the Authorization header counts before a cookie. As ``DPoP`` it comes with a proof (RFC 9449 §7.1). A
    cookie counts only where ``cookies.py`` rule 3 lets it.
 2. A request without a token gets a bare challenge, one with a bad token a challenge with the reason, one with too
-   little scope a 403.
-3. The body of a refusal is the object of RFC 6749 §5.2. FastAPI puts it under ``detail``, as it does every error;
+   little scope, or without the claims that are needed, a 403.
+3. With *now*, the scope and the application's claims are those that the subject has now (``Sessions.look_up``): a right
+   that was taken away is gone at once. It costs a query, and what ``scopes_of`` and the claims hook cost.
+4. The body of a refusal is the object of RFC 6749 §5.2. FastAPI puts it under ``detail``, as it does every error;
    REST framework gets a ``detail`` beside the members of that object.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from unbroken._arguments import checked_class
@@ -22,13 +24,25 @@ from unbroken._base64 import decode
 from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, InvalidToken, Refused, TryLater
 from unbroken.server.core.proof import RequestProof
+from unbroken.server.grants.rights import Allowed
 from unbroken.server.http.cookies import Cookies, CookieTransport, ambiguous_cookies
-from unbroken.server.http.messages import Request, Response, access_token_of, challenge, error_response
+from unbroken.server.http.messages import (
+    Request,
+    Response,
+    access_token_of,
+    challenge,
+    error_response,
+    lacks_claims,
+)
 from unbroken.server.http.origins import AllowedOrigins
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.proofs.verification import ProofVerifier
 
-__all__ = ["RequestAuthenticator", "TokenVerifier", "is_foreign_token", "is_own_token", "require_scope"]
+__all__ = ["Needs", "RequestAuthenticator", "TokenVerifier", "is_foreign_token", "is_own_token", "require_scope"]
+
+Needs = Mapping[str, object]  # {"role": "admin"}: a claim of the application, and its value
+LOOK_UP = "alook_up_within"  # what a ``Sessions`` has, and a ``Verifier`` has not
+LookUp = Callable[..., Awaitable[Claims]]
 
 ACCESS_TOKEN_TYPES = ("at+jwt", "application/at+jwt")
 
@@ -54,14 +68,22 @@ class TokenVerifier(Protocol):
 class RequestAuthenticator:
     """Finds the access token of a request, and verifies it.
 
-    *cookies* and *origins* are those of the endpoints. Raises ConfigurationError if *verifier* cannot verify tokens.
+    *cookies* and *origins* are those of the endpoints, *rights* what subjects may have now, where this is not for the
+    ``Sessions`` to say. Raise ConfigurationError if *verifier* cannot verify tokens.
     """
 
-    def __init__(self, verifier: TokenVerifier, *, cookies: Cookies | None = None, origins: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        verifier: TokenVerifier,
+        *,
+        cookies: Cookies | None = None,
+        origins: Sequence[str] = (),
+        rights: Allowed | None = None,
+    ) -> None:
         if not callable(getattr(verifier, "averify", None)):
             wrong = type(verifier).__name__
             raise ConfigurationError(f"access tokens are verified by a Sessions or a Verifier, not by a {wrong}")
-        self.verifier = verifier
+        self.verifier, self._rights = verifier, rights
         self._cookies = CookieTransport(cookies, AllowedOrigins(origins))
 
     async def claims(self, request: Request) -> Claims | None:
@@ -88,6 +110,27 @@ class RequestAuthenticator:
     def authenticate_blocking(self, request: Request, *, scope: str = "") -> Claims | Response:
         """Return what ``authenticate`` returns, without an event loop."""
         return run_sync(self.authenticate(request, scope=scope))
+
+    async def check(
+        self, found: Claims | Response, *, scope: str = "", claims: Needs | None = None, now: bool = False
+    ) -> Claims | Response:
+        """Return *found* if it has *scope* and *claims*, with *now* those of now (rule 3), or else the refusal."""
+        if now and isinstance(found, Claims):
+            try:
+                found = await self._looked_up(found)
+            except (Refused, TryLater, ConfigurationError) as error:
+                return error_response(error)
+        return require_scope(found, scope, claims)
+
+    def check_need(self, *, now: bool) -> None:
+        """Raise ConfigurationError for a route that needs the rights of *now* where they cannot be looked up."""
+        if now and not hasattr(self.verifier, LOOK_UP):
+            raise ConfigurationError("a Verifier cannot look up rights: leave out now=True, or ask a Sessions")
+
+    async def _looked_up(self, claims: Claims) -> Claims:
+        self.check_need(now=True)
+        look_up: LookUp = getattr(self.verifier, LOOK_UP)
+        return await look_up(claims, self._rights)
 
     async def require(self, request: Request) -> Claims:
         """Return the claims of the request's token. Raise as ``claims``, and InvalidToken without a token."""
@@ -126,11 +169,19 @@ class RequestAuthenticator:
         return max(good, key=lambda claims: claims.expires_at)
 
 
-def require_scope(claims: Claims | Response, scope: str) -> Claims | Response:
-    """Return *claims* if they have all of *scope*, otherwise the response that refuses the request."""
-    if scope and isinstance(claims, Claims) and not claims.has_scope(scope):
-        return challenge(None, scope=scope, scheme="DPoP" if claims.jkt else "Bearer")
-    return claims
+def require_scope(found: Claims | Response, scope: str, claims: Needs | None = None) -> Claims | Response:
+    """Return *found* if it has all of *scope* and *claims*, otherwise the response that refuses the request.
+
+    *claims*: names of the application's claims, and the value that each must have, or have in its list.
+    """
+    if isinstance(found, Response) or not (scope or claims):
+        return found
+    scheme = "DPoP" if found.jkt else "Bearer"
+    if not found.has_scope(scope):
+        return challenge(None, scope=scope, scheme=scheme)
+    if claims and not found.has_claims(claims):
+        return lacks_claims(list(claims), scheme)
+    return found
 
 
 def is_foreign_token(token: str, issuer: str) -> bool:

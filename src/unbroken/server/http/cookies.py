@@ -107,6 +107,16 @@ class CookieTransport:
         self._login_path = self._path.rstrip("/") + "/login"
         self._device_name = cookies.full_name("device", self._login_path) if cookies else ""
 
+    @property
+    def are_on(self) -> bool:
+        """Whether tokens can be in cookies."""
+        return self._cookies is not None
+
+    @property
+    def hide_access_tokens(self) -> bool:
+        """Whether a cookie has the access token too, so that no script sees it (rule 2)."""
+        return self._cookies is not None and self._cookies.mode == "both"
+
     # ---- what a request may do (rule 3) --------------------------------------------------------------------------
 
     def requests_cookies(self, request: Request) -> bool:
@@ -125,19 +135,23 @@ class CookieTransport:
             if CSRF_HEADER in request.headers:
                 raise InvalidRequest("this server has no cookies: omit the header X-Unbroken")
             return False
-        if self._cookies and not self._cookies.secure and not is_loopback(host_of(request)):
-            raise Forbidden(
-                "this server's cookies are not secure, so they work on loopback only", reason="not_loopback"
-            )
+        self.check_loopback(request)
         if self._cookies and self._cookies.path is None and not _is_below(request.path, self._path):
             raise ConfigurationError(
                 f"cookies: browsers see the endpoints at {request.path}, not below {self._path}: set Cookies(path=...)"
             )
         return True
 
+    def check_loopback(self, request: Request) -> None:
+        """Raise Forbidden for cookies that are not secure, elsewhere than on this machine."""
+        if self._cookies and not self._cookies.secure and not is_loopback(host_of(request)):
+            raise Forbidden(
+                "this server's cookies are not secure, so they work on loopback only", reason="not_loopback"
+            )
+
     def hides_access_tokens(self, request: Request) -> bool:
         """Return whether *request*, a login, is to get its access token in a cookie (rule 8)."""
-        return self._cookies is not None and self._cookies.mode == "both" and self.requests_cookies(request)
+        return self.hide_access_tokens and self.requests_cookies(request)
 
     def _check_csrf(self, request: Request) -> None:
         if CSRF_HEADER not in request.headers:
@@ -193,7 +207,11 @@ class CookieTransport:
 
     def issue(self, request: Request, granted: TokenResponse) -> Response:
         """Return the response with new tokens: in cookies if *request* asks for them, otherwise in the body."""
-        if self._cookies is None or not self.requests_cookies(request):
+        return self.response_to_login(granted, in_cookies=self.requests_cookies(request))
+
+    def response_to_login(self, granted: TokenResponse, *, in_cookies: bool) -> Response:
+        """Return the response with new tokens, in cookies or in the body."""
+        if self._cookies is None or not in_cookies:
             return json_response(granted.to_response())
         return self._in_cookies(self._cookies, granted)
 

@@ -45,6 +45,7 @@ from typing import Unpack
 from unbroken._arguments import checked_class
 from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, Refused, TryLater
+from unbroken.server.grants.rights import rights_of
 from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.cookies import CookieTransport
 from unbroken.server.http.cors_check import CorsCheck
@@ -63,6 +64,7 @@ from unbroken.server.http.messages import (
     json_response,
 )
 from unbroken.server.http.origins import AllowedOrigins, Cors
+from unbroken.server.http.own_logins import OwnLogins
 from unbroken.server.http.sessions import SessionEndpoints
 from unbroken.server.http.settings import EndpointOptions, EndpointSettings
 from unbroken.server.http.static import BrowserModule
@@ -83,9 +85,9 @@ SID = "[A-Za-z0-9_-]{1,64}"
 class Endpoints:
     """All endpoints over *sessions*.
 
-    *authenticate* returns the subject for a name and a password, or None (``login/authenticator.py`` rule 5); a plain
+    *authenticate* returns the subject for a name and a password, or None (``login/authenticator.py`` rule 4); a plain
     function runs in a worker thread. ``EndpointSettings`` describes the *options*.
-    Raises ConfigurationError for an unknown option and for a wrong value.
+    Raise ConfigurationError for an unknown option and for a wrong value.
     """
 
     def __init__(self, sessions: Sessions, authenticate: Authenticate, **options: Unpack[EndpointOptions]) -> None:
@@ -93,19 +95,23 @@ class Endpoints:
         self.sessions, self.settings = sessions, EndpointSettings.of(**options)
         settings, origins = self.settings, AllowedOrigins(self.settings.origins)
         self._cors = Cors(origins, credentials=settings.cookies is not None) if origins.allowed else None  # rule 6
-        self.authenticator = RequestAuthenticator(sessions, cookies=settings.cookies, origins=settings.origins)
         self.cors_check = CorsCheck()
         cookies = CookieTransport(settings.cookies, origins, settings.prefix)
         credentials = CredentialCheck(_rate_limiter(sessions, settings.rate_limit), sessions.notify)  # rule 4
         devices = DeviceTokens(sessions, settings.rate_limit.known_for) if settings.rate_limit else None
-        application = Authenticator(authenticate, settings.scopes_of, settings.verify_mfa)
+        application = Authenticator(authenticate, settings.verify_mfa)
+        rights = rights_of(settings.scopes_of) if settings.scopes_of else sessions.rights
         stamps = SecurityStamps(settings.security_stamp)
-        logins = LoginEndpoints(sessions, application, cookies, credentials, devices, stamps)
+        self.authenticator = RequestAuthenticator(
+            sessions, cookies=settings.cookies, origins=settings.origins, rights=rights
+        )
+        logins = LoginEndpoints(sessions, application, cookies, credentials, devices, stamps, rights)
+        self.own_logins = OwnLogins(sessions, self.authenticator, logins, cookies, rights, stamps, settings.is_active)
         groups = (
             logins,
-            TokenEndpoints(sessions, logins, cookies, application, settings, stamps),
-            SessionEndpoints(sessions, self.authenticator, application, tickets=settings.tickets),
-            IntrospectionEndpoints(sessions, self.authenticator),
+            TokenEndpoints(sessions, logins, cookies, rights, settings, stamps),
+            SessionEndpoints(sessions, self.authenticator, rights, tickets=settings.tickets),
+            IntrospectionEndpoints(sessions, self.authenticator, rights),
             HealthEndpoints(sessions),
             BrowserModule(),
             DiscoveryEndpoints(sessions, settings),

@@ -10,7 +10,9 @@
 3. ``after`` is the cursor of the previous response; 0 or none lists everything that still matters. A cursor is valid
    for the store that issued it.
 4. Access tokens of the session may live until ``until``; then the entry is dropped.
-5. A used refresh token of a standard session is active while its session lives: otherwise a thief would learn when to
+5. The scope of an active token is what its subject may still have: a service that asks with each request sees a right
+   go at once.
+6. A used refresh token of a standard session is active while its session lives: otherwise a thief would learn when to
    come within the grace. A coordinated session has no grace, so there it is inactive.
 """
 
@@ -19,6 +21,8 @@ from __future__ import annotations
 from urllib.parse import parse_qsl
 
 from unbroken.errors import InvalidRequest, InvalidToken
+from unbroken.server.core.scope import INTROSPECT, remaining_scope, token_scope
+from unbroken.server.grants.rights import Allowed
 from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.bodies import RevocationsBody
 from unbroken.server.http.messages import Request, Response, Route, challenge, json_response, text_field
@@ -28,15 +32,14 @@ from unbroken.server.sessions import Sessions
 
 __all__ = ["IntrospectionEndpoints"]
 
-INTROSPECT = "introspect"
 MAX_CURSOR = (1 << 63) - 1
 
 
 class IntrospectionEndpoints:
     """Reports on tokens and revocations."""
 
-    def __init__(self, sessions: Sessions, authenticator: RequestAuthenticator) -> None:
-        self._sessions, self._authenticator = sessions, authenticator
+    def __init__(self, sessions: Sessions, authenticator: RequestAuthenticator, rights: Allowed | None) -> None:
+        self._sessions, self._authenticator, self._rights = sessions, authenticator, rights
         self.routes = (
             Route("POST", "/introspect", self._introspect),
             Route("GET", "/revocations", self._revocations),
@@ -47,7 +50,15 @@ class IntrospectionEndpoints:
         token = await self._active_token(text_field(request.form(), "token"))
         if token is None or not _may_introspect(caller, token):
             return json_response({"active": False})
-        return json_response({"active": True, **token})
+        return json_response({"active": True, **token, "scope": await self._scope_now(token)})
+
+    async def _scope_now(self, token: dict[str, object]) -> str:
+        """Return what is left of the scope of an active token (rule 5)."""
+        subject, scope, client_id = (str(token[name]) for name in ("sub", "scope", "client_id"))
+        allowed = await self._rights(subject) if self._rights else None
+        if token["token_type"] == "refresh_token":
+            return token_scope(scope, allowed, client_id).words
+        return remaining_scope(scope, allowed)
 
     async def _active_token(self, token: str) -> dict[str, object] | None:
         """Return what RFC 7662 §2.2 says of an active token; None for any other."""
@@ -61,7 +72,7 @@ class IntrospectionEndpoints:
             return None
         if now >= min(found.session.idle_expires_at, found.session.expires_at):
             return None
-        if found.session.coordinated and not found.is_usable:  # rule 5
+        if found.session.coordinated and not found.is_usable:  # rule 6
             return None
         info = found.session.for_user(now, self._sessions.policy.refresh_ttl)
         bound = {"cnf": {"jkt": info.jkt}} if info.jkt else {}

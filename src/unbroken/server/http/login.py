@@ -2,7 +2,7 @@
 
 1. Where the application requires MFA, ``/login`` returns 403 ``mfa_required`` with an ``mfa_token``, as Auth0's
    ``/oauth/token`` does. ``POST /login/step`` takes this token and the code, and returns tokens.
-2. A password counts only if it is still right when its session exists (``login/authenticator.py`` rule 4). Otherwise
+2. A password counts only if it is still right when its session exists (``login/authenticator.py`` rule 3). Otherwise
    the session is revoked, and the response is that of a wrong password.
 3. A right password that requires MFA is refunded, and pays nothing back, until the code is right too.
 4. A login with a proof of the client's key (RFC 9449 §5) makes a session that is bound to this key; with MFA, both
@@ -17,7 +17,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from unbroken.errors import InvalidRequest, LoginRefused
+from unbroken.server.core.scope import granted_scope
 from unbroken.server.core.session_info import MAX_LABEL_CHARS, Caller, NewSession
+from unbroken.server.grants.rights import Allowed
 from unbroken.server.http.bodies import MfaRequiredBody
 from unbroken.server.http.cookies import CookieTransport
 from unbroken.server.http.messages import (
@@ -42,7 +44,7 @@ from unbroken.server.stores.base import run_in_worker
 from unbroken.server.stores.markers import MFA_TOKEN_SECONDS, marker_key, revoked_since
 from unbroken.tokens import TokenResponse
 
-__all__ = ["LoginEndpoints"]
+__all__ = ["LoginEndpoints", "check_client_id"]
 
 MAX_CLIENT_ID_CHARS = 200  # it is in every access token, which must fit into a header
 
@@ -76,10 +78,12 @@ class LoginEndpoints:
         credentials: CredentialCheck,
         devices: DeviceTokens | None,
         stamps: SecurityStamps,
+        rights: Allowed | None,
     ) -> None:
         self._sessions, self._authenticator = sessions, authenticator
         self._cookies, self._credentials, self._devices = cookies, credentials, devices
         self._mfa_tokens, self._stamps = MfaTokens(sessions), stamps
+        self._rights = rights
         self.routes: tuple[Route, ...] = (Route("POST", "/login", self._login),)
         if authenticator.has_mfa:
             self.routes += (Route("POST", "/login/step", self._login_step),)
@@ -114,7 +118,7 @@ class LoginEndpoints:
         self, request: Request, name: str, password: str, session: NewSession, device_tokens: tuple[str, ...]
     ) -> TokenResponse | Response:
         """Return the tokens of a new session, or the response that asks for a code."""
-        _check_client_id(session.client_id)
+        check_client_id(session.client_id)
         self._authenticator.check_length(name, password)
         proof = await self._proof(request, session.client_id)
         started = self._sessions.clock()
@@ -151,12 +155,14 @@ class LoginEndpoints:
         return replace(granted, device_token=await self._devices.issue(subject, spelling, device))
 
     async def _tokens(self, login: _Login) -> TokenResponse:
-        await self._authenticator.check_scope(login.subject, login.session.scope)
+        if self._rights is None:
+            await self._check_scope(login.subject, login.session.scope)
         try:
             granted = await self._sessions.acreate_unless(
                 login.subject,
                 login.session,
                 login.caller,
+                rights=self._rights,
                 voided=lambda: self._is_voided(login),
                 proof=login.proof,
             )
@@ -167,12 +173,21 @@ class LoginEndpoints:
             raise self._password_changed(login)
         return granted
 
+    async def _check_scope(self, subject: str, scope: str) -> None:
+        """Raise InvalidScope if *subject* may have nothing of *scope*, before a code is asked for."""
+        if scope:
+            granted_scope(scope, await self._rights(subject) if self._rights else ())
+
     async def _end(self, granted: TokenResponse) -> None:
         """Revoke the session that *granted* are the tokens of."""
         if found := await self._sessions.ainspect_refresh(granted.refresh_token or ""):
             await self._sessions.arevoke(found.session.sid, why="logged_out")
 
     async def _proof(self, request: Request, client_id: str) -> VerifiedProof | None:
+        hides = self._cookies.hides_access_tokens(request)
+        return await self.proof_of(request, client_id, hides_access_token=hides)
+
+    async def proof_of(self, request: Request, client_id: str, *, hides_access_token: bool) -> VerifiedProof | None:
         """Return the proof that binds a session of *client_id*; None for one that is not bound (rule 4).
 
         Raise InvalidProof, and InvalidRequest where no page could ever prove its key.
@@ -180,13 +195,13 @@ class LoginEndpoints:
         binding = self._sessions.proofs.policy.binding_of(client_id)
         if binding == "off" or (binding == "accepted" and request.proof is None):
             return None
-        if self._cookies.hides_access_tokens(request):
+        if hides_access_token:
             raise InvalidRequest("a session whose access token is in a cookie cannot be bound to a key")
         return await self._sessions.averify_proof(request.proof)
 
     async def _mfa_response(self, login: _Login, mfa: MfaRequired) -> Response:
         """Return the response that asks for a code (rule 1)."""
-        await self._authenticator.check_scope(mfa.subject, login.session.scope)
+        await self._check_scope(mfa.subject, login.session.scope)
         body: MfaRequiredBody = {
             "error": "mfa_required",
             "error_description": "the password is right: send the code too",
@@ -226,7 +241,7 @@ class LoginEndpoints:
             raise refused("missing" if proof is None else "wrong_key")
         if await self._stamps.has_changed(pending.subject, pending.session.stamp):  # rule 2
             raise mfa_token_refused()
-        await self._authenticator.check_scope(pending.subject, pending.session.scope)  # it may have been taken away
+        await self._check_scope(pending.subject, pending.session.scope)  # it may have been taken away
         account = marker_key(b"code", pending.subject.encode("utf-8", "replace"))
         _, attempt = await self._credentials.check(
             request.caller,
@@ -256,6 +271,7 @@ class LoginEndpoints:
                 pending.subject,
                 pending.session,
                 caller,
+                rights=self._rights,
                 voided=lambda: self._mfa_tokens.is_voided(pending),
                 proof=proof,
             )
@@ -274,7 +290,7 @@ def _jkt(proof: VerifiedProof | None) -> str:
     return "" if proof is None else proof.jkt
 
 
-def _check_client_id(client_id: str) -> None:
+def check_client_id(client_id: str) -> None:
     """Raise InvalidRequest for what is not printable ASCII (RFC 6749 appendix A.1), or too long."""
     if len(client_id) > MAX_CLIENT_ID_CHARS or not (client_id.isascii() and client_id.isprintable()):
         raise InvalidRequest(f"client_id has at most {MAX_CLIENT_ID_CHARS} printable ASCII characters")

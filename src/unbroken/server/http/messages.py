@@ -54,6 +54,7 @@ __all__ = [
     "challenge",
     "error_response",
     "json_response",
+    "lacks_claims",
     "text_field",
 ]
 
@@ -296,6 +297,14 @@ def challenge(error: InvalidToken | None, *, scope: str = "", scheme: str = "Bea
     if error is None:
         return json_response({"error": "unauthorized"}, 401, _challenge_headers(f"{BEARER_REALM}, DPoP {ALGORITHMS}"))
     return _challenge_response(error, "DPoP" if error.reason == "bound" else error.scheme)
+
+
+def lacks_claims(names: list[str], scheme: str = "Bearer") -> Response:
+    """Return a 403 for a good token that lacks claims of the application (RFC 6750 §3.1: higher privileges)."""
+    text = f"this needs other rights: {', '.join(map(_printable, names))}"
+    header = _scheme_header(scheme, f'error="insufficient_scope", error_description="{text}"')
+    body = {"error": "insufficient_scope", "error_description": text}
+    return json_response(body, 403, _challenge_headers(header))
 
 
 def _challenge_response(error: InvalidToken | InvalidProof, scheme: str) -> Response:

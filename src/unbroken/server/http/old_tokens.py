@@ -22,11 +22,11 @@ from unbroken._arguments import checked_class
 from unbroken._concurrency import run_sync
 from unbroken._time import Duration, to_seconds
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidToken
+from unbroken.server.application import call_application
 from unbroken.server.core.proof import RequestProof
 from unbroken.server.core.session_info import Caller
 from unbroken.server.http.authentication import is_own_token
 from unbroken.server.keys.access_token import Claims
-from unbroken.server.login.authenticator import call_application
 from unbroken.server.sessions import Sessions
 from unbroken.server.stores.base import run_in_worker
 from unbroken.server.stores.markers import marker_key

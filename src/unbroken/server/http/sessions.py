@@ -1,7 +1,8 @@
 """What the holder of an access token may do with its subject's sessions: list, rename and revoke them; and tickets.
 
-1. A token with a scope has the rights in its scope and no others. So the sessions of an account are managed by the
-   tokens of the server's own client that have no scope, and by those of any client with the scope ``sessions``.
+1. A token that was asked for with a scope has the rights in its scope and no others. So the sessions of an account are
+   managed by the full tokens of the server's own client (``core/scope.py`` rule 6), and by those of any client with the
+   scope ``sessions``.
 2. Every token may end its own session, as a logout does.
 3. A ticket has the rights of the token it is bought with. The server's own client may buy one with any token, another
    client with the scope ``sessions``. Its scope is checked again, because ``scopes_of`` may return less by now.
@@ -15,7 +16,9 @@ from urllib.parse import parse_qsl
 
 from unbroken.errors import InvalidRequest
 from unbroken.server.core.rotation import FIRST_PARTY
+from unbroken.server.core.scope import SESSIONS, remaining_scope
 from unbroken.server.core.session_info import MAX_LABEL_CHARS, SessionInfo
+from unbroken.server.grants.rights import Allowed
 from unbroken.server.http.authentication import RequestAuthenticator
 from unbroken.server.http.bodies import ClaimsBody, ErrorBody, RevokedBody
 from unbroken.server.http.messages import (
@@ -28,13 +31,10 @@ from unbroken.server.http.messages import (
     text_field,
 )
 from unbroken.server.keys.access_token import Claims
-from unbroken.server.login.authenticator import Authenticator
 from unbroken.server.session_admin import DEFAULT_PAGE_SESSIONS, MAX_PAGE_SESSIONS
 from unbroken.server.sessions import Sessions
 
 __all__ = ["SessionEndpoints", "claims_body", "manages_sessions"]
-
-SESSIONS = "sessions"  # the scope of tokens that may manage the account's sessions
 
 MAX_QUERY_FIELDS = 50
 
@@ -46,12 +46,12 @@ class SessionEndpoints:
         self,
         sessions: Sessions,
         authenticator: RequestAuthenticator,
-        application: Authenticator,
+        rights: Allowed | None,
         *,
         tickets: bool = True,
     ) -> None:
         self._sessions, self._authenticator = sessions, authenticator
-        self._remaining_scope = application.remaining_scope
+        self._rights = rights
         self.routes = (
             Route("GET", "/session", self._session),
             Route("GET", "/sessions", self._my_sessions),
@@ -107,8 +107,9 @@ class SessionEndpoints:
         caller = await self._authenticator.require(request)
         if not (caller.client_id == FIRST_PARTY or caller.has_scope(SESSIONS)):  # rule 3
             raise _insufficient(SESSIONS, caller)
-        scope = await self._remaining_scope(caller.subject, caller.scope)
-        if caller.scope and not scope:
+        allowed = await self._rights(caller.subject) if self._rights else None
+        scope = remaining_scope(caller.scope, allowed)
+        if caller.scope and not scope and not caller.is_full:
             raise _insufficient(caller.scope, caller)
         ticket = await self._sessions.aticket(caller if scope == caller.scope else replace(caller, scope=scope))
         return json_response(ticket.to_response())
@@ -123,7 +124,7 @@ class SessionEndpoints:
 
 def manages_sessions(claims: Claims) -> bool:
     """Return whether a token with *claims* may manage the sessions of its account (rule 1)."""
-    return claims.has_scope(SESSIONS) or (claims.client_id == FIRST_PARTY and not claims.scope.split())
+    return claims.has_scope(SESSIONS) or (claims.client_id == FIRST_PARTY and claims.is_full)
 
 
 def claims_body(claims: Claims) -> ClaimsBody:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, Unpack
 
 from unbroken.errors import ConfigurationError
+from unbroken.server.grants.rights import ScopesOf
 from unbroken.server.http.cookies import Cookies
 from unbroken.server.http.origins import AllowedOrigins
-from unbroken.server.login.authenticator import IsActive, ScopesOf, VerifyMfa
+from unbroken.server.login.authenticator import IsActive, VerifyMfa
 from unbroken.server.login.rate_limit import RateLimitPolicy
 from unbroken.server.login.security_stamp import SecurityStamp
 
@@ -52,11 +53,11 @@ class EndpointOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSettings:
-    """How the endpoints behave. Raises ConfigurationError for a wrong value."""
+    """How the endpoints behave. Raise ConfigurationError for a wrong value."""
 
     prefix: str = "/auth"  # the path of the endpoints
     password_grant: bool = False  # accept RFC 6749 §4.3 at /token, for documentation pages and old clients
-    scopes_of: ScopesOf | None = None  # the scope that a subject may ask for at login; None: no scope at all
+    scopes_of: ScopesOf | None = None  # the scope that a subject may have now; None: that of the ``Sessions``
     verify_mfa: VerifyMfa | None = None  # checks the code of a login for which ``authenticate`` returns MfaRequired
     is_active: IsActive | None = None  # called at each refresh: a subject that is inactive loses the session
     security_stamp: SecurityStamp | None = None  # a text that changes with the subject's password; then sessions end

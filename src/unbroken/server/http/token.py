@@ -37,6 +37,7 @@ from unbroken.errors import InvalidRequest, InvalidToken, LoginRefused
 from unbroken.server.core.rotation import FIRST_PARTY
 from unbroken.server.core.session_info import NewSession, RefreshInspection, SessionInfo
 from unbroken.server.grants.refresh_grant import MAX_IDEMPOTENCY_KEY_CHARS
+from unbroken.server.grants.rights import Allowed
 from unbroken.server.http.bodies import ErrorBody
 from unbroken.server.http.cookies import CookieTransport, ambiguous_cookies
 from unbroken.server.http.login import LoginEndpoints
@@ -50,7 +51,7 @@ from unbroken.server.http.messages import (
     text_field,
 )
 from unbroken.server.http.settings import EndpointSettings
-from unbroken.server.login.authenticator import Authenticator, subject_is_active
+from unbroken.server.login.authenticator import subject_is_active
 from unbroken.server.login.security_stamp import SecurityStamps
 from unbroken.server.proofs.verification import VerifiedProof
 from unbroken.server.sessions import Sessions
@@ -74,12 +75,12 @@ class TokenEndpoints:
         sessions: Sessions,
         logins: LoginEndpoints,
         cookies: CookieTransport,
-        authenticator: Authenticator,
+        rights: Allowed | None,
         settings: EndpointSettings,
         stamps: SecurityStamps,
     ) -> None:
         self._sessions, self._logins, self._cookies = sessions, logins, cookies
-        self._remaining_scope = authenticator.remaining_scope if settings.scopes_of else None
+        self._rights = rights
         self._stamps, self._asks_first = stamps, bool(settings.is_active or settings.security_stamp)
         self._is_active, self._password_grant = settings.is_active, settings.password_grant
         self.routes = (
@@ -152,7 +153,7 @@ class TokenEndpoints:
             await self._revoke_if_over(token)
         return await self._sessions.arefresh_within(
             token,
-            self._remaining_scope,
+            self._rights,
             idempotency_key=read_idempotency_key(request.headers.get("idempotency-key")),
             client_id=client_id,
             scope=scope,

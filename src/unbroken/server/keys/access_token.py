@@ -30,12 +30,14 @@ from unbroken import _base64
 from unbroken._bounded_cache import BoundedCache
 from unbroken.errors import ConfigurationError, InvalidToken
 from unbroken.server.core.rotation import Generation, SessionFacts, SessionRow
+from unbroken.server.core.scope import TokenScope
 from unbroken.server.keys.keyring import SigningKey, VerifyingKey
 from unbroken.server.keys.strict_jwt import (
     MALFORMED_ERRORS,
     MAX_TIME,
     header_of,
     json_object,
+    read_bool,
     read_count,
     read_text,
     read_time,
@@ -58,7 +60,7 @@ MAX_CACHED_TOKENS = 10_000
 _json = json.JSONEncoder(separators=(",", ":")).encode
 EMPTY_JSON_TEXT = '""'
 RESERVED_CLAIMS = frozenset(
-    {"iss", "sub", "aud", "client_id", "iat", "exp", "nbf", "jti", "sid", "scope", "seq", "br", "cnf"}
+    {"iss", "sub", "aud", "client_id", "iat", "exp", "nbf", "jti", "sid", "scope", "full", "seq", "br", "cnf"}
 )
 THUMBPRINT_BYTES = 32
 
@@ -68,7 +70,8 @@ class Claims:
     """The claims of a verified access token. Times are seconds since the Unix epoch.
 
     ``jkt`` is the RFC 7638 thumbprint of the key that the token is bound to; empty if it is bound to none. ``extra``
-    are the application's own claims. They can be copied, not changed: requests with this token share them.
+    are the application's own claims. They can be copied, not changed: requests with this token share them. ``is_full``:
+    no part of what the subject may have was asked for, so the token is the user's own.
     """
 
     subject: str
@@ -84,10 +87,25 @@ class Claims:
     branch: int = 0
     extra: Mapping[str, object] = field(default_factory=dict)
     jkt: str = ""
+    is_full: bool = False
 
     def has_scope(self, wanted: str) -> bool:
         """Return whether every word of *wanted* is in the token's scope (RFC 6749 §3.3)."""
         return set(wanted.split()) <= set(self.scope.split())
+
+    def has_claims(self, wanted: Mapping[str, object]) -> bool:
+        """Return whether ``extra`` has each value of *wanted*, alone or in a list: ``{"role": "admin"}``."""
+        return all(_has(self.extra.get(name), value) for name, value in wanted.items())
+
+
+def _has(found: object, wanted: object) -> bool:
+    if isinstance(found, list) and not isinstance(wanted, list):
+        return any(_is_same(one, wanted) for one in found)
+    return _is_same(found, wanted)
+
+
+def _is_same(found: object, wanted: object) -> bool:
+    return found == wanted and isinstance(found, bool) == isinstance(wanted, bool)  # 1 is not true
 
 
 def fixed_claims(row: SessionRow | SessionFacts, issuer: str, audience: str) -> str:
@@ -100,7 +118,7 @@ def fixed_claims(row: SessionRow | SessionFacts, issuer: str, audience: str) -> 
 
 def sign(
     fixed: str,
-    scope: str,
+    scope: TokenScope,
     generation: Generation,
     now: float,
     ttl: float,
@@ -118,8 +136,10 @@ def sign(
         raise ConfigurationError("an access token must expire before the year 10000: shorten access_ttl")
     # Assembled as text: every part is a number, hexadecimal digits, or JSON already.
     times = f'"iat":{int(now)},"exp":{expires_at},"jti":"{token_hex(10)}"'
-    place = f'"seq":{generation.number},"br":{generation.branch},"scope":{_json(scope) if scope else EMPTY_JSON_TEXT}'
-    token = key.sign(f"{fixed},{times},{place}{own_json}}}".encode())
+    words = _json(scope.words) if scope.words else EMPTY_JSON_TEXT
+    place = f'"seq":{generation.number},"br":{generation.branch},"scope":{words}'
+    full = ',"full":true' if scope.is_full else ""
+    token = key.sign(f"{fixed},{times},{place}{full}{own_json}}}".encode())
     if len(token) > MAX_TOKEN_CHARS:
         raise ConfigurationError(
             f"an access token has at most {MAX_TOKEN_CHARS} characters: give it fewer or shorter claims"
@@ -231,7 +251,10 @@ def _claims(body: Mapping[str, Any]) -> Claims:
     seq, branch = (read_count(body[name]) for name in ("seq", "br"))
     extra = frozen({name: value for name, value in body.items() if name not in RESERVED_CLAIMS})
     jkt = _thumbprint(body["cnf"]) if "cnf" in body else ""
-    return Claims(subject, sid, client_id, scope, issuer, audience, issued_at, expires_at, jti, seq, branch, extra, jkt)
+    is_full = read_bool(body["full"]) if "full" in body else False
+    return Claims(
+        subject, sid, client_id, scope, issuer, audience, issued_at, expires_at, jti, seq, branch, extra, jkt, is_full
+    )
 
 
 def _thumbprint(confirmation: Any) -> str:

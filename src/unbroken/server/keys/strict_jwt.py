@@ -18,7 +18,16 @@ from joserfc.errors import JoseError
 
 from unbroken import _base64
 
-__all__ = ["MALFORMED_ERRORS", "MAX_TIME", "header_of", "json_object", "read_count", "read_text", "read_time"]
+__all__ = [
+    "MALFORMED_ERRORS",
+    "MAX_TIME",
+    "header_of",
+    "json_object",
+    "read_bool",
+    "read_count",
+    "read_text",
+    "read_time",
+]
 
 MALFORMED_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, JoseError)
 MAX_TIME = 253_402_300_799  # the last second of year 9999, since the Unix epoch
@@ -64,6 +73,13 @@ def read_count(value: object) -> int:
     """Return *value*, a whole number that is not negative."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
         raise ValueError
+    return value
+
+
+def read_bool(value: object) -> bool:
+    """Return *value*, true or false."""
+    if not isinstance(value, bool):
+        raise TypeError
     return value
 
 

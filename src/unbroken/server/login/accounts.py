@@ -19,7 +19,7 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import astuple
 from typing import Any
 
@@ -29,6 +29,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from unbroken._arguments import checked_class
 from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidRequest
+from unbroken.server.grants.rights import SCOPE_WORD
 from unbroken.server.login.machine_slots import HASH_SLOTS
 from unbroken.server.login.names import check_new_name, folded_name, is_name, looks_like
 from unbroken.server.session_admin import end_sessions
@@ -54,7 +55,7 @@ class Subject(str):
     __slots__ = ("is_unchanged",)
 
 
-@checked_class("authenticate", "is_active", "add", "set_password", "remove", "subject")
+@checked_class("authenticate", "is_active", "add", "set_password", "set_scopes", "scopes_of", "remove", "subject")
 class Accounts:
     """The accounts in the store of *sessions*. All methods block; ``authenticate`` takes about 50 ms on purpose.
 
@@ -86,9 +87,28 @@ class Accounts:
 
     def is_active(self, subject: str) -> bool:
         """Return whether *subject* is that of an account, for the setting ``is_active``."""
-        account = self._account(subject.rpartition("#")[0]) if "#" in subject else None
-        account = account if account and subject_of(account) == subject else self._account(subject)
-        return account is not None and subject_of(account) == subject
+        return self._account_of(subject) is not None
+
+    def scopes_of(self, subject: str) -> list[str]:
+        """Return the words of scope that the account of *subject* may have now, for the setting ``scopes_of``."""
+        account = self._account_of(subject)
+        return account.scope.split() if account else []
+
+    def set_scopes(self, name: str, scopes: Collection[str]) -> None:
+        """Set the words of scope that an account may have. Its tokens follow with their next refresh.
+
+        Raise InvalidRequest if there is no such user, or for what is no word of scope.
+        """
+        words = list(dict.fromkeys(scopes))
+        if wrong := [word for word in words if not SCOPE_WORD.fullmatch(word)]:
+            raise InvalidRequest(f"{wrong[0]!r} is no word of scope: use printable ASCII, without spaces and quotes")
+        account = self._require(name)
+        while not run_sync(
+            self._store.change_account(
+                account.name, account.password_hash, expected=account.password_hash, scope=" ".join(words)
+            )
+        ):  # the password has changed meanwhile
+            account = self._require(name)
 
     def add(self, name: str, password: str) -> None:
         """Create an account.
@@ -143,6 +163,12 @@ class Accounts:
     def _account(self, name: str) -> Account | None:
         """Return the account *name*. An invalid name costs no lookup."""
         return run_sync(self._store.account(folded_name(name))) if is_name(name) else None
+
+    def _account_of(self, subject: str) -> Account | None:
+        """Return the account of *subject*."""
+        account = self._account(subject.rpartition("#")[0]) if "#" in subject else None
+        account = account if account and subject_of(account) == subject else self._account(subject)
+        return account if account is not None and subject_of(account) == subject else None
 
     def _require(self, name: str) -> Account:
         account = self._account(name)

@@ -1,15 +1,13 @@
-"""The application's part of a login: whose password it is, whether the code is right, which scope the subject may have.
+"""The application's part of a login: whose password it is, whether the code is right.
 
 1. Names, passwords and codes are bounded before anything looks at them: hashing and folding a long text is work that an
    attacker would cause.
 2. A plain ``authenticate`` is slow on purpose. It runs in a worker thread, in as many at once as there are cores, with
    a bounded queue. An async one runs in the event loop.
-3. A login may ask for the scope that ``scopes_of`` returns for its subject, and for no other. It is asked again
-   whenever tokens are issued: at the MFA step, at each refresh of a session with a scope, and for a ticket.
-4. A password that is changed while it is being checked does not count: the session that began with it is revoked. A
+3. A password that is changed while it is being checked does not count: the session that began with it is revoked. A
    ``Subject`` knows whether its password has changed; for any other subject, a revocation of all its sessions during
    the check counts as a change.
-5. What ``authenticate`` returns or raises:
+4. What ``authenticate`` returns or raises:
 
        "ada", Identity("ada", label="till 3")   the password is right; the label is for the session
        MfaRequired("ada", kind="totp")          the password is right, and ``verify_mfa`` checks a code next
@@ -21,14 +19,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
-from unbroken.errors import ConfigurationError, InvalidRequest, InvalidScope, LoginRefused, Refused, TryLater
+from unbroken.errors import ConfigurationError, InvalidRequest, LoginRefused
+from unbroken.server.application import call_application
 from unbroken.server.login.accounts import MAX_PASSWORD_CHARS, Subject
-from unbroken.server.worker_pool import LOGIN_POOL, STORE_POOL, WorkerPool
+from unbroken.server.worker_pool import LOGIN_POOL, STORE_POOL
 
 __all__ = [
     "Authenticate",
@@ -36,13 +33,9 @@ __all__ = [
     "Identity",
     "IsActive",
     "MfaRequired",
-    "ScopesOf",
     "VerifyMfa",
-    "call_application",
     "subject_is_active",
 ]
-
-_log = logging.getLogger("unbroken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +59,16 @@ class MfaRequired:
 AuthenticationResult = str | Identity | MfaRequired | None
 Authenticate = Callable[[str, str], AuthenticationResult | Awaitable[AuthenticationResult]]
 VerifyMfa = Callable[[str, str, str], bool | Awaitable[bool]]
-ScopesOf = Callable[[str], Collection[str] | Awaitable[Collection[str]]]
 IsActive = Callable[[str], bool | Awaitable[bool]]
 MAX_USERNAME_CHARS = 320  # the longest mail address
 MAX_CODE_CHARS = 1024  # some second factors send a signature
-APPLICATION_RETRY_SECONDS = 5.0
 
 
 class Authenticator:
-    """Calls the application's *authenticate*, *verify_mfa* and *scopes_of*, each of which may be plain or async."""
+    """Calls the application's *authenticate* and *verify_mfa*, each of which may be plain or async."""
 
-    def __init__(
-        self, authenticate: Authenticate, scopes_of: ScopesOf | None, verify_mfa: VerifyMfa | None = None
-    ) -> None:
-        self._authenticate, self._scopes_of, self._verify_mfa = authenticate, scopes_of, verify_mfa
+    def __init__(self, authenticate: Authenticate, verify_mfa: VerifyMfa | None = None) -> None:
+        self._authenticate, self._verify_mfa = authenticate, verify_mfa
 
     @property
     def has_mfa(self) -> bool:
@@ -97,7 +86,7 @@ class Authenticator:
         """Return who has this name and password. Raise LoginRefused, InvalidRequest, or TryLater."""
         self.check_length(name, password)
         result = await call_application("authenticate", LOGIN_POOL, self._authenticate, name, password)  # rule 2
-        if not result:  # rule 5
+        if not result:  # rule 4
             raise LoginRefused("wrong user name or password")
         identity = result if isinstance(result, Identity | MfaRequired) else Identity(result)
         _check_texts(identity)
@@ -114,31 +103,8 @@ class Authenticator:
         ):
             raise LoginRefused("wrong code", reason="code")
 
-    async def check_scope(self, subject: str, scope: str) -> None:
-        """Raise InvalidScope unless *subject* may have all of *scope* (rule 3)."""
-        if (requested := set(scope.split())) and not requested <= await self._scopes_now(subject):
-            raise InvalidScope("this user may not have all of the requested scope")
-
-    async def remaining_scope(self, subject: str, scope: str) -> str:
-        """Return the part of *scope*, which *subject* once got, that it may still have (rule 3).
-
-        All of it where no ``scopes_of`` says otherwise: then the application creates the sessions itself.
-        """
-        if self._scopes_of is None or not scope:
-            return scope
-        allowed = await self._scopes_now(subject)
-        return " ".join(word for word in scope.split() if word in allowed)
-
-    async def _scopes_now(self, subject: str) -> set[str]:
-        if self._scopes_of is None:
-            return set()
-        found = await call_application("scopes_of", STORE_POOL, self._scopes_of, subject)
-        if isinstance(found, str) or not isinstance(found, Iterable):
-            raise ConfigurationError("scopes_of must return a list of words, such as ['read', 'write']")
-        return set(found)
-
     async def still_authenticates(self, subject: str, name: str, password: str) -> bool:
-        """Return whether *password* is still right, now that the session of *subject* exists (rule 4)."""
+        """Return whether *password* is still right, now that the session of *subject* exists (rule 3)."""
         if not isinstance(subject, Subject) or await STORE_POOL.run(subject.is_unchanged):
             return True
         try:  # the same password may have got a newer hash
@@ -166,14 +132,3 @@ def _check_texts(identity: Identity | MfaRequired) -> None:
     are_texts = all(isinstance(text, str) for text in texts)
     if not are_texts or not identity.subject or any("\ud800" <= char <= "\udfff" for char in "".join(texts)):
         raise ConfigurationError("authenticate must return a non-empty subject; subject, label, kind and hint are str")
-
-
-async def call_application(what: str, pool: WorkerPool, function: Callable[..., Any], *args: str) -> Any:
-    """Return what the application's *function* returns. Raise TryLater for its own errors: they prove nothing."""
-    try:
-        return await pool.call(function, *args)
-    except (Refused, TryLater, ConfigurationError):
-        raise
-    except Exception as error:
-        _log.exception("%s raised an error; the client is told to try again", what)
-        raise TryLater(f"{what} failed", retry_after=APPLICATION_RETRY_SECONDS) from error

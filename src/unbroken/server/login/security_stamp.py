@@ -19,8 +19,8 @@ from dataclasses import replace
 
 from unbroken import _base64
 from unbroken.errors import ConfigurationError
+from unbroken.server.application import call_application
 from unbroken.server.core.session_info import SessionInfo
-from unbroken.server.login.authenticator import call_application
 from unbroken.server.stores import SessionStore
 from unbroken.server.worker_pool import STORE_POOL
 

@@ -55,7 +55,7 @@ class DatabaseLocked(StoreUnavailable):
 class Account:
     """An account of the embedded account table. ``name`` is folded for comparison, ``shown`` is the name as entered.
 
-    ``subject`` is what tokens call the account; empty means ``shown``.
+    ``subject`` is what tokens call the account; empty means ``shown``. ``scope`` are the words that it may have.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Account:
     password_hash: str = field(repr=False)
     created_at: float = 0.0
     subject: str = ""
+    scope: str = ""
 
 
 class StoreProblem(NamedTuple):
@@ -195,8 +196,10 @@ class SessionStore(Protocol):
     async def add_account(self, account: Account) -> bool:
         """Store a new account, durably; return False if its name is taken."""
 
-    async def change_account(self, name: str, password_hash: str | None, *, expected: str | None = None) -> bool:
-        """Replace the password hash, or delete the account (None), durably.
+    async def change_account(
+        self, name: str, password_hash: str | None, *, expected: str | None = None, scope: str | None = None
+    ) -> bool:
+        """Replace the password hash, or delete the account (None), durably; and replace its *scope*, if it is given.
 
         Return False if the account does not exist, or if *expected* is given and its hash is another one.
         """

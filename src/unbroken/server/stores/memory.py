@@ -179,7 +179,9 @@ class MemorySessionStore:
         with self._lock:
             return self._accounts.setdefault(account.name, account) is account
 
-    async def change_account(self, name: str, password_hash: str | None, *, expected: str | None = None) -> bool:
+    async def change_account(
+        self, name: str, password_hash: str | None, *, expected: str | None = None, scope: str | None = None
+    ) -> bool:
         with self._lock:
             account = self._accounts.get(name)
             if account is None or expected not in (None, account.password_hash):
@@ -187,7 +189,8 @@ class MemorySessionStore:
             if password_hash is None:
                 del self._accounts[name]
             else:
-                self._accounts[name] = replace(account, password_hash=password_hash)
+                scope = account.scope if scope is None else scope
+                self._accounts[name] = replace(account, password_hash=password_hash, scope=scope)
             return True
 
     # ---- markers -------------------------------------------------------------------------------------------------

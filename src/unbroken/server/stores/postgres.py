@@ -48,7 +48,7 @@ class PostgresSessionStore:
 
     ``?pool_size=20`` in the URL limits the connections of all threads, and of each event loop. ``?schema=sessions``
     puts the tables into that schema, which is made with them; else they are where the user's ``search_path`` says.
-    Connects at first use, which raises ConfigurationError for a schema of another version (rule 5). Raises
+    Connects at first use, which raises ConfigurationError for a schema of another version (rule 5). Raise
     ConfigurationError for a malformed URL.
     """
 
@@ -167,9 +167,12 @@ class PostgresSessionStore:
     async def add_account(self, account: Account) -> bool:
         return bool(await self._rows(sql.ADD_ACCOUNT, astuple(account)))
 
-    async def change_account(self, name: str, password_hash: str | None, *, expected: str | None = None) -> bool:
+    async def change_account(
+        self, name: str, password_hash: str | None, *, expected: str | None = None, scope: str | None = None
+    ) -> bool:
         statement = sql.DELETE_ACCOUNT if password_hash is None else sql.CHANGE_ACCOUNT
-        return bool(await self._rows(statement, {"hash": password_hash, "name": name, "expected": expected}))
+        values = {"hash": password_hash, "name": name, "expected": expected, "scope": scope}
+        return bool(await self._rows(statement, values))
 
     # ---- markers -------------------------------------------------------------------------------------------------
 
@@ -225,6 +228,7 @@ def _rotate_values(key: bytes, token: PresentedToken, now: float, policy: Policy
         "branch": token.branch,
         "idempotency_hash": token.idempotency_hash,
         "party": token.party,
+        "scope": token.scope,
         "jkt": token.jkt,
         "now": float(now),  # an int would make PostgreSQL prepare another statement
         "hour": float(hour_of(now)),

@@ -94,7 +94,11 @@ ALTER TABLE unbroken_session
 """
 KEYS_OF_CLIENTS = "ALTER TABLE unbroken_session ADD COLUMN jkt bytea"  # NULL takes no space in a row
 STAMPS = "ALTER TABLE unbroken_session ADD COLUMN stamp bytea"
-STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS, UNREVOKED, PARTIES, KEYS_OF_CLIENTS, STAMPS)
+SCOPES = """
+ALTER TABLE unbroken_session ADD COLUMN newest_scope bytea;
+ALTER TABLE unbroken_account ADD COLUMN scope text NOT NULL DEFAULT '';
+"""
+STEPS = (SESSIONS, MARKERS, BINDINGS, SUBJECTS, UNREVOKED, PARTIES, KEYS_OF_CLIENTS, STAMPS, SCOPES)
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")

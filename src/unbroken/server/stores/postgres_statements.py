@@ -35,6 +35,7 @@ UPDATE unbroken_session SET
     rotated_at = %(now)s, promoted_branch = %(branch)s,
     idempotency_key_repeated = coalesce(idempotency_hash = %(idempotency_hash)s, false),
     idempotency_hash = %(idempotency_hash)s, first_used_branch = NULL, presenter = %(party)s, shared = false,
+    newest_scope = %(scope)s,
     shared_streak = CASE WHEN shared THEN shared_streak + 1
                          WHEN abs(%(now)s - rotated_at) < %(grace)s THEN shared_streak ELSE 0 END,
     used_earlier_at = CASE WHEN used_at < %(hour)s THEN used_at ELSE used_earlier_at END,
@@ -134,11 +135,11 @@ ON CONFLICT (kid) DO UPDATE SET
                   THEN excluded.secret ELSE old.secret END
 """
 NOTIFY = f"SELECT pg_notify('{CHANNEL}', '')"
-ACCOUNTS = "SELECT name, shown, password_hash, created_at, subject FROM unbroken_account ORDER BY name"
-ACCOUNT = "SELECT name, shown, password_hash, created_at, subject FROM unbroken_account WHERE name = %s"
-ADD_ACCOUNT = "INSERT INTO unbroken_account VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING name"
+ACCOUNTS = "SELECT name, shown, password_hash, created_at, subject, scope FROM unbroken_account ORDER BY name"
+ACCOUNT = "SELECT name, shown, password_hash, created_at, subject, scope FROM unbroken_account WHERE name = %s"
+ADD_ACCOUNT = "INSERT INTO unbroken_account VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING name"
 CHANGE_ACCOUNT = """
-UPDATE unbroken_account SET password_hash = %(hash)s
+UPDATE unbroken_account SET password_hash = %(hash)s, scope = coalesce(%(scope)s, scope)
 WHERE name = %(name)s AND password_hash = coalesce(%(expected)s, password_hash) RETURNING name
 """
 DELETE_ACCOUNT = """

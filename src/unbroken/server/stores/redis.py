@@ -128,6 +128,7 @@ class RedisSessionStore:
             repr(rotation.hour_of(now)),
             int(coordinated),
             b"" if token.jkt is None else b"=" + token.jkt,
+            b"" if token.scope is None else b"=" + token.scope,
         )
         name, (_, epoch) = self._names.session(key)[0], self._names.subject(subject)
         if not self._driver.cluster:
@@ -276,13 +277,17 @@ class RedisSessionStore:
         [added] = await self._execute_all([command], once=True, durably=True)
         return bool(added)
 
-    async def change_account(self, name: str, password_hash: str | None, *, expected: str | None = None) -> bool:
+    async def change_account(
+        self, name: str, password_hash: str | None, *, expected: str | None = None, scope: str | None = None
+    ) -> bool:
         while (text := await self._execute("HGET", self._names.accounts, name)) is not None:
             account = account_from(name, text)
             if expected not in (None, account.password_hash):
                 return False
-            rest = [] if password_hash is None else astuple(replace(account, password_hash=password_hash))[1:]
-            after = json.dumps(rest) if rest else ""
+            after = ""
+            if password_hash is not None:
+                kept = account.scope if scope is None else scope
+                after = json.dumps(astuple(replace(account, password_hash=password_hash, scope=kept))[1:])
             command = ("EVALSHA", scripts.CHANGE_ACCOUNT, 1, self._names.accounts, name, text, after)
             if (await self._execute_all([command], once=True, durably=True))[0]:
                 return True

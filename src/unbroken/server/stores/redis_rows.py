@@ -56,13 +56,14 @@ CHANGING_FIELDS = {
     "revoked_at": "r",
     "revoked_why": "w",
     "evidence": "v",
+    "newest_scope": "sc",
     "jkt": "j",  # it never changes; in the hash it costs an unbound session nothing
     "stamp": "c",
 }
 INTEGER_FIELDS = (
     "generation", "branch", "promoted_branch", "previous_promoted_branch", "first_used_branch", "shared_streak",
 )  # fmt: skip
-BYTES_FIELDS = ("idempotency_hash", "jkt", "stamp")
+BYTES_FIELDS = ("idempotency_hash", "jkt", "newest_scope", "stamp")
 TEXT_FIELDS = ("revoked_why", "evidence", "presenter")
 BOOL_FIELDS = ("idempotency_key_repeated", "shared")
 DEFAULTS = {"idempotency_key_repeated": False, "presenter": "", "shared": False, "shared_streak": 0}  # as empty
@@ -172,7 +173,7 @@ def encode_key(record: KeyRecord) -> tuple[str, str, bytes, bytes]:
 
 def account_from(name: str, text: bytes) -> Account:
     """Return the account that was written as *text*."""
-    return Account(name, *json.loads(text)[:4])  # rule 3
+    return Account(name, *json.loads(text)[:5])  # rule 3
 
 
 def _encode_field(name: str, value: Any) -> bytes:

@@ -47,7 +47,7 @@ return 1
 # R1: the condition is that of ``rotation.present``, the change that of ``rotation.rotate``. Returns the session's
 # epoch if it rotated. KEYS: hash; the subject's epoch, where it is in the same slot. ARGV: generation, branch, now,
 # now + refresh_ttl, idempotency_hash, generation + 1, party, grace, the hour of now, 1 for a coordinated session, the
-# proven thumbprint or empty.
+# proven thumbprint or empty, the scope of the tokens or empty.
 ROTATE = script("""
 local row = redis.call('HMGET', KEYS[1], 'g', 's', 'r', 'i', 'x', 't1', 'b1', 'e', 'b', 'a', 'h', 'k', 'u', 'ue', 'j')
 local generation, first_used, revoked_at, idle_expires_at, expires_at = row[1], row[2], row[3], row[4], row[5]
@@ -71,7 +71,7 @@ local repeated = ARGV[5] ~= '' and key == ARGV[5] and '1' or ''
 if tonumber(used_at) < tonumber(ARGV[9]) then used_earlier_at = used_at end
 redis.call('HSET', KEYS[1], 'g', ARGV[6], 'b', '0', 't1', ARGV[3], 'b1', ARGV[2],
     't2', rotated_at or '', 'b2', promoted_branch or '', 'a', ARGV[5], 's', '', 'u', ARGV[3], 'i', idle,
-    'd', repeated, 'p', ARGV[7], 'h', '', 'k', streak or '', 'ue', used_earlier_at or '')
+    'd', repeated, 'p', ARGV[7], 'h', '', 'k', streak or '', 'ue', used_earlier_at or '', 'sc', ARGV[12])
 return epoch
 """)
 

@@ -64,7 +64,7 @@ SHORT_BUSY_SECONDS = 0.005
 class SqliteSessionStore:
     """Sessions, keys, accounts and markers in the SQLite file at *path*, which is created if it is missing.
 
-    Raises ConfigurationError, in one line that says why, if the file cannot be used.
+    Raise ConfigurationError, in one line that says why, if the file cannot be used.
     """
 
     blocking = True
@@ -190,10 +190,12 @@ class SqliteSessionStore:
         with self._file.transaction() as db:
             return bool(db.execute(sql.ADD_ACCOUNT, astuple(account)).fetchall())
 
-    async def change_account(self, name: str, password_hash: str | None, *, expected: str | None = None) -> bool:
+    async def change_account(
+        self, name: str, password_hash: str | None, *, expected: str | None = None, scope: str | None = None
+    ) -> bool:
         statement = sql.DELETE_ACCOUNT if password_hash is None else sql.CHANGE_ACCOUNT
         with self._file.transaction() as db:
-            values = {"hash": password_hash, "name": name, "expected": expected}
+            values = {"hash": password_hash, "name": name, "expected": expected, "scope": scope}
             return bool(db.execute(statement, values).fetchall())
 
     # ---- markers -------------------------------------------------------------------------------------------------
@@ -249,6 +251,7 @@ def _rotate_values(key: bytes, token: PresentedToken, now: float, policy: Policy
         "branch": token.branch,
         "idempotency_hash": token.idempotency_hash,
         "party": token.party,
+        "scope": token.scope,
         "jkt": token.jkt,
         "now": now,
         "hour": hour_of(now),
@@ -269,7 +272,7 @@ def _session_row(values: Sequence[Any]) -> SessionRow:
 class SqliteFile:
     """The SQLite file at *path*, created if it is missing, with the tables that *steps* make (rule 4).
 
-    Raises ConfigurationError, in one line that says why, if the file cannot be used.
+    Raise ConfigurationError, in one line that says why, if the file cannot be used.
     """
 
     def __init__(self, path: str | os.PathLike[str], steps: Sequence[str]) -> None:

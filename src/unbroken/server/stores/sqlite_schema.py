@@ -63,6 +63,10 @@ ALTER TABLE session ADD COLUMN used_earlier_at REAL;
 """,
     "ALTER TABLE session ADD COLUMN jkt BLOB",
     "ALTER TABLE session ADD COLUMN stamp BLOB",
+    """
+ALTER TABLE session ADD COLUMN newest_scope BLOB;
+ALTER TABLE account ADD COLUMN scope TEXT NOT NULL DEFAULT '';
+""",
 )
 
 

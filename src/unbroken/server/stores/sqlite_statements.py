@@ -25,6 +25,7 @@ UPDATE session SET
     rotated_at = :now, promoted_branch = :branch,
     idempotency_key_repeated = coalesce(idempotency_hash = :idempotency_hash, 0),
     idempotency_hash = :idempotency_hash, first_used_branch = NULL, presenter = :party, shared = 0,
+    newest_scope = :scope,
     shared_streak = CASE WHEN shared THEN shared_streak + 1
                          WHEN abs(:now - rotated_at) < :grace THEN shared_streak ELSE 0 END,
     used_earlier_at = CASE WHEN used_at < :hour THEN used_at ELSE used_earlier_at END,
@@ -101,9 +102,9 @@ INSERT INTO key VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kid) DO UPDATE SET
 """
 ACCOUNTS = "SELECT * FROM account ORDER BY name"
 ACCOUNT = "SELECT * FROM account WHERE name = ?"
-ADD_ACCOUNT = "INSERT INTO account VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name"
+ADD_ACCOUNT = "INSERT INTO account VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name"
 CHANGE_ACCOUNT = """
-UPDATE account SET password_hash = :hash
+UPDATE account SET password_hash = :hash, scope = coalesce(:scope, scope)
 WHERE name = :name AND password_hash = coalesce(:expected, password_hash) RETURNING name
 """
 DELETE_ACCOUNT = """

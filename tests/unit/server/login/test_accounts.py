@@ -11,7 +11,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from unbroken._concurrency import run_sync
-from unbroken.errors import InvalidRequest
+from unbroken.errors import ConfigurationError, InvalidRequest
 from unbroken.server import Accounts, MemorySessionStore, Sessions, SqliteSessionStore
 from unbroken.server.login.names import folded_name
 from unbroken.server.stores import Account
@@ -314,3 +314,37 @@ def test_of_two_processes_that_add_twins_at_once_none_or_one_succeeds() -> None:
         thread.join(10)
     assert len(added) <= 1
     assert len(Accounts(store).list()) == len(added)
+
+
+# ---- scopes ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_account_has_the_scope_that_was_set(accounts: Accounts) -> None:
+    assert accounts.scopes_of("Ada") == []
+    accounts.set_scopes("ADA", ["read", "write", "read"])
+    assert accounts.scopes_of("Ada") == ["read", "write"]
+    accounts.set_password("Ada", "another")
+    assert accounts.scopes_of("Ada") == ["read", "write"], "a new password changes no right"
+    accounts.set_scopes("Ada", [])
+    assert accounts.scopes_of("Ada") == []
+    assert accounts.scopes_of("bob") == []
+
+
+def test_the_next_account_of_a_name_has_nothing_of_the_one_before(accounts: Accounts) -> None:
+    accounts.set_scopes("Ada", ["admin"])
+    accounts.remove("Ada")
+    accounts.add("Ada", "sécret")
+    subject = accounts.subject("Ada") or ""
+    assert (accounts.scopes_of("Ada"), accounts.scopes_of(subject)) == ([], [])
+    accounts.set_scopes("Ada", ["read"])
+    assert (accounts.scopes_of("Ada"), accounts.scopes_of(subject)) == ([], ["read"])
+
+
+@pytest.mark.parametrize("wrong", [["two words"], [""], ['a"b'], ["naïve"], ["a\\b"], ["\udcff"]])
+def test_what_is_no_word_of_scope_is_refused(accounts: Accounts, wrong: list[str]) -> None:
+    with pytest.raises(InvalidRequest, match="no word of scope"):
+        accounts.set_scopes("Ada", wrong)
+    with pytest.raises(InvalidRequest, match="no user"):
+        accounts.set_scopes("bob", ["read"])
+    with pytest.raises(ConfigurationError, match="scopes must be"):
+        accounts.set_scopes("Ada", "read")

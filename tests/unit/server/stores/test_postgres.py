@@ -144,7 +144,7 @@ def test_only_a_rotation_does_not_wait_for_the_disk(
     sql = PostgresDriver(url)
     run_sync(store.insert(row()))
     values = {"key": b"sid", "generation": 0, "branch": 0, "idempotency_hash": None, "now": NOW, "refresh_ttl": 300.0}
-    values |= {"grace": 10.0, "hour": 0.0, "party": "", "jkt": None}
+    values |= {"grace": 10.0, "hour": 0.0, "party": "", "jkt": None, "scope": None}
     assert run_sync(sql.rows(statements.ROTATE, values)) == [("off",)]
     assert run_sync(sql.rows("SHOW synchronous_commit")) == [("on",)]
     sql.close()

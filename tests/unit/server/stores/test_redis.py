@@ -558,8 +558,9 @@ def test_what_an_older_and_a_newer_release_have_written_is_read() -> None:
     found = {b"text 1": json.dumps([*json.loads(fixed), "next"]).encode(), b"ends 1": ends, b"ttl 1": life}
     assert keys_from(found) == [record]
     assert account_from("ada", b'["Ada", "hash", 1.0]') == Account("ada", "Ada", "hash", 1.0)
-    newer = b'["Ada", "hash", 1.0, "ada#1", "next"]'
-    assert account_from("ada", newer) == Account("ada", "Ada", "hash", 1.0, "ada#1")
+    assert account_from("ada", b'["Ada", "hash", 1.0, "ada#1"]') == Account("ada", "Ada", "hash", 1.0, "ada#1")
+    newer = b'["Ada", "hash", 1.0, "ada#1", "read write", "next"]'
+    assert account_from("ada", newer) == Account("ada", "Ada", "hash", 1.0, "ada#1", "read write")
 
 
 def test_a_restored_older_state_heals_and_repeats_no_number(mortal: Service) -> None:
