@@ -27,7 +27,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-__all__ = ["Service", "free_port", "new_database", "postgres_server", "redis_server", "unavailable"]
+__all__ = ["Service", "free_port", "new_database", "new_store", "postgres_server", "redis_server", "unavailable"]
 
 
 class Service:
@@ -136,6 +136,20 @@ def new_database(service: Service) -> Iterator[str]:
     finally:
         with psycopg.connect(service.url, autocommit=True) as db:
             db.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@contextmanager
+def new_store(service: Service) -> Iterator[str]:
+    """The URL of an empty store for one test: a database of its own in PostgreSQL, a prefix of its own in Redis.
+
+    Nothing is emptied for it: the thread that listens for a server of an earlier test may still run, and would make
+    keys in a store that it finds empty.
+    """
+    if service.url.startswith("redis"):
+        yield f"{service.url}?prefix={secrets.token_hex(8)}"
+    else:
+        with new_database(service) as url:
+            yield url
 
 
 def _postgres_programs() -> str:

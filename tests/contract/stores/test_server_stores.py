@@ -25,15 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import psycopg
 import pytest
-import redis as redis_driver
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.docs.pages import load_page_module
-from tests.support.services import Service, postgres_server, redis_server
+from tests.support.services import Service, new_store, postgres_server, redis_server
 from tests.support.waiting import eventually
 from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
@@ -78,20 +76,6 @@ def running_as(mode: str) -> Iterator[Run]:
             yield portal.call
 
 
-def emptied(url: str) -> str:
-    """The URL of a server on which nothing is left of another test."""
-    if url.startswith("redis"):
-        with redis_driver.Redis.from_url(url) as all_of_it:
-            all_of_it.flushall()
-    else:
-        with psycopg.connect(url, autocommit=True) as db:
-            found = db.execute(
-                "SELECT relname FROM pg_class WHERE relname LIKE 'unbroken%' AND relkind = 'r'"
-            ).fetchall()
-            db.execute(f"DROP TABLE IF EXISTS {', '.join(name for (name,) in found) or 'unbroken'}".encode())
-    return url
-
-
 @contextmanager
 def opened(_: str, mode: str, url: str) -> Iterator[Driven]:
     with running_as(mode) as run:
@@ -103,13 +87,15 @@ def opened(_: str, mode: str, url: str) -> Iterator[Driven]:
 
 
 @pytest.fixture(params=STORES, ids="-".join)
-def about(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str, str]:
+def about(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str, str]]:
     """A kind of store, how it is used, and the URL of one that is empty."""
     kind, mode = request.param
     if kind in SERVERS:
-        return kind, mode, emptied(request.getfixturevalue(kind).url)
+        with new_store(request.getfixturevalue(kind)) as url:
+            yield kind, mode, url
+        return
     files = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/store.db", "pickle": f"pickle://{tmp_path}/store"}
-    return kind, mode, files.get(kind) or TEST_STORE.replace("{unique}", uuid.uuid4().hex)
+    yield kind, mode, files.get(kind) or TEST_STORE.replace("{unique}", uuid.uuid4().hex)
 
 
 @pytest.fixture
@@ -513,7 +499,7 @@ def test_a_database_that_stopped_is_unavailable_and_one_that_is_back_serves(
     mortal: Callable[[str], Service], kind: str, mode: str
 ) -> None:
     server = mortal(kind)
-    with opened(kind, mode, emptied(server.url)) as store:
+    with new_store(server) as url, opened(kind, mode, url) as store:
         store.insert(row())
         server.stop(signal.SIGINT)
         try:
