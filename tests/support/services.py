@@ -138,18 +138,18 @@ def new_database(service: Service) -> Iterator[str]:
             db.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
-@contextmanager
-def new_store(service: Service) -> Iterator[str]:
-    """The URL of an empty store for one test: a database of its own in PostgreSQL, a prefix of its own in Redis.
+def new_store(service: Service) -> str:
+    """The URL of an empty store for one test: a schema of its own in PostgreSQL, a prefix of its own in Redis.
 
     Nothing is emptied for it: the thread that listens for a server of an earlier test may still run, and would make
     keys in a store that it finds empty.
     """
+    name = f"of_a_test_{secrets.token_hex(4)}"
     if service.url.startswith("redis"):
-        yield f"{service.url}?prefix={secrets.token_hex(8)}"
-    else:
-        with new_database(service) as url:
-            yield url
+        return f"{service.url}?prefix={name}"
+    with psycopg.connect(service.url, autocommit=True) as db:
+        db.execute(f"CREATE SCHEMA {name}".encode())
+    return f"{service.url}?options=-csearch_path%3D{name}"
 
 
 def _postgres_programs() -> str:

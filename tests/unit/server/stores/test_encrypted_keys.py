@@ -5,7 +5,6 @@ Modules: _encryption.py, server/stores/key_file.py.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -33,20 +32,17 @@ from unbroken.server.stores.encrypted_keys import (
 
 
 @pytest.fixture
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
+def url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty store on the server that the test's parameter names."""
-    with new_store(request.getfixturevalue(request.param)) as empty:
-        yield empty
+    return new_store(request.getfixturevalue(request.param))
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SessionStore]:
     urls = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/s.db"}
-    with contextlib.ExitStack() as stack:
-        url = urls.get(request.param) or stack.enter_context(new_store(request.getfixturevalue(request.param)))
-        opened = open_store(url)
-        yield opened
-        opened.close()
+    opened = open_store(urls.get(request.param) or new_store(request.getfixturevalue(request.param)))
+    yield opened
+    opened.close()
 
 
 def records(store: SessionStore) -> list[KeyRecord]:
