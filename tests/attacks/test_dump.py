@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.attacks import Attacks
 from tests.support.commands import unbroken
+from tests.support.services import new_store
 from unbroken._base64 import encode
 from unbroken._concurrency import run_sync
 from unbroken.errors import ConfigurationError, InvalidGrant, InvalidToken, LoginRefused
@@ -43,7 +44,7 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Ses
     elif request.param == "postgres":
         url, key = request.getfixturevalue("database"), new_key()
     else:
-        url, key = request.getfixturevalue("redis").url + f"?prefix=dump-{os.getpid()}", new_key()
+        url, key = new_store(request.getfixturevalue("redis")), new_key()
     with Sessions(url, issuer=URL, audience="shop", encryption_key=key) as sessions:
         dump = open_store(url)
         yield sessions, dump
@@ -118,8 +119,7 @@ def purpose_token(purpose: Any, claims: dict[str, Any], kid: str, mac_secret: by
 def test_a_store_on_a_server_without_a_key_is_refused(
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, attacks: Attacks
 ) -> None:
-    url = request.getfixturevalue({"postgres": "database", "redis": "redis"}[kind]).__str__()
-    url = url if "://" in url else request.getfixturevalue("redis").url + "?prefix=no-key"
+    url = new_store(request.getfixturevalue(kind))
     monkeypatch.delenv("UNBROKEN_ENCRYPTION_KEY")
     attacks.try_one()
     with pytest.raises(ConfigurationError, match="set encryption_key"):

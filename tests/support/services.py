@@ -27,7 +27,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-__all__ = ["Service", "free_port", "new_database", "postgres_server", "redis_server", "unavailable"]
+__all__ = ["Service", "free_port", "new_database", "new_store", "postgres_server", "redis_server", "unavailable"]
 
 
 class Service:
@@ -136,6 +136,20 @@ def new_database(service: Service) -> Iterator[str]:
     finally:
         with psycopg.connect(service.url, autocommit=True) as db:
             db.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def new_store(service: Service) -> str:
+    """The URL of an empty store for one test: a schema of its own in PostgreSQL, a prefix of its own in Redis.
+
+    Nothing is emptied for it: the thread that listens for a server of an earlier test may still run, and would make
+    keys in a store that it finds empty.
+    """
+    name = f"of_a_test_{secrets.token_hex(4)}"
+    if service.url.startswith("redis"):
+        return f"{service.url}?prefix={name}"
+    with psycopg.connect(service.url, autocommit=True) as db:
+        db.execute(f"CREATE SCHEMA {name}".encode())
+    return f"{service.url}?options=-csearch_path%3D{name}"
 
 
 def _postgres_programs() -> str:

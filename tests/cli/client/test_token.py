@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.client.shell import COMMAND, Shell, one_line
 from tests.support.backend import Backend
+from tests.support.waiting import until
 from unbroken import FileStore
 from unbroken.cli.ending import WAITING
 
@@ -132,7 +133,7 @@ def test_ctrl_c_in_mid_refresh_says_what_is_waited_for_and_a_second_one_ends_it(
         [*COMMAND, "token", "api"], stderr=subprocess.PIPE, env=api.environment(), cwd=api.home, text=True
     )
     assert command.stderr is not None
-    time.sleep(3.0)  # a busy machine starts it slowly
+    until(lambda: server.refreshes == 1)
     command.send_signal(signal.SIGINT)
     said = ["\n", "unbroken: stopped\n", f"unbroken: {WAITING}\n"]
     assert [command.stderr.readline() for _ in said] == said

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from tests.support.faces import FACES, PASSWORD, Wire, authorization, wired
+from tests.support.services import new_store
 from unbroken.server import MemorySessionStore, open_store
 
 JSON = {"content-type": "application/json"}
@@ -62,7 +63,7 @@ def wire(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         elif kind == "postgres":
             store = open_store(stack.enter_context(database_of(request.getfixturevalue("postgres").url)))
         elif kind == "redis":
-            store = open_store(request.getfixturevalue("redis").url + "?prefix=hostile")
+            store = open_store(new_store(request.getfixturevalue("redis")))
         yield stack.enter_context(wired(face, store))
 
 

@@ -25,15 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import psycopg
 import pytest
-import redis as redis_driver
 from anyio.from_thread import start_blocking_portal
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.docs.pages import load_page_module
-from tests.support.services import Service, postgres_server, redis_server
+from tests.support.services import Service, new_store, postgres_server, redis_server
 from tests.support.waiting import eventually
 from unbroken._concurrency import run_sync
 from unbroken.errors import InvalidGrant, InvalidToken, StoreUnavailable
@@ -78,20 +76,6 @@ def running_as(mode: str) -> Iterator[Run]:
             yield portal.call
 
 
-def emptied(url: str) -> str:
-    """The URL of a server on which nothing is left of another test."""
-    if url.startswith("redis"):
-        with redis_driver.Redis.from_url(url) as all_of_it:
-            all_of_it.flushall()
-    else:
-        with psycopg.connect(url, autocommit=True) as db:
-            found = db.execute(
-                "SELECT relname FROM pg_class WHERE relname LIKE 'unbroken%' AND relkind = 'r'"
-            ).fetchall()
-            db.execute(f"DROP TABLE IF EXISTS {', '.join(name for (name,) in found) or 'unbroken'}".encode())
-    return url
-
-
 @contextmanager
 def opened(_: str, mode: str, url: str) -> Iterator[Driven]:
     with running_as(mode) as run:
@@ -107,7 +91,7 @@ def about(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str, str
     """A kind of store, how it is used, and the URL of one that is empty."""
     kind, mode = request.param
     if kind in SERVERS:
-        return kind, mode, emptied(request.getfixturevalue(kind).url)
+        return kind, mode, new_store(request.getfixturevalue(kind))
     files = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/store.db", "pickle": f"pickle://{tmp_path}/store"}
     return kind, mode, files.get(kind) or TEST_STORE.replace("{unique}", uuid.uuid4().hex)
 
@@ -164,32 +148,41 @@ tokens = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(before=rows, token=tokens, number=st.integers(0, 2**60))
-def test_rotate_is_r1_and_nothing_else(store: Any, before: SessionRow, token: PresentedToken, number: int) -> None:
-    before = replace(before, key=number.to_bytes(8, "big"), sid=str(number))
-    store.insert(before) if store.read(before.key) is None else None
-    before = store.read(before.key)
-    rotated = store.rotate(before.key, token, NOW, Policy(refresh_ttl=300.0))
-    after, verdict = present(before, token, NOW, Policy(refresh_ttl=300.0))
-    assert rotated is (verdict is Verdict.ROTATED)
-    assert store.read(before.key) == (after if rotated else before)
+def examples(about: tuple[str, str, str], blocking: int) -> settings:
+    """The database decides, and a loop only carries the question: there a part of the examples says the same."""
+    return settings(max_examples=blocking if about[1] == "blocking" else blocking // 5, deadline=None)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(before=rows, token=tokens, number=st.integers(2**60, 2**61), binding=st.sampled_from([None, *BINDINGS]))
-def test_a_row_that_was_not_read_is_rotated_alike(
-    store: Any, before: SessionRow, token: PresentedToken, number: int, binding: SessionBinding | None
-) -> None:
-    before = replace(before, key=number.to_bytes(8, "big"), sid=str(number), **BINDINGS[0]._asdict())
-    store.insert(before) if store.read(before.key) is None else None
-    before = store.read(before.key)
-    rotated = store.rotate_returning(before.key, token, NOW, Policy(refresh_ttl=300.0), binding)
-    after, verdict = present(before, token, NOW, Policy(refresh_ttl=300.0))
-    allowed = verdict is Verdict.ROTATED and binding in (None, BINDINGS[0])
-    assert rotated == (before.facts if allowed else None)
-    assert store.read(before.key) == (after if allowed else before)
-    assert store.rotate_returning(b"nobody's", token, NOW, Policy(refresh_ttl=300.0), None) is None
+def test_rotate_is_r1_and_nothing_else(store: Any, about: tuple[str, str, str]) -> None:
+    @examples(about, 200)
+    @given(before=rows, token=tokens, number=st.integers(0, 2**60))
+    def rotates(before: SessionRow, token: PresentedToken, number: int) -> None:
+        before = replace(before, key=number.to_bytes(8, "big"), sid=str(number))
+        store.insert(before) if store.read(before.key) is None else None
+        before = store.read(before.key)
+        rotated = store.rotate(before.key, token, NOW, Policy(refresh_ttl=300.0))
+        after, verdict = present(before, token, NOW, Policy(refresh_ttl=300.0))
+        assert rotated is (verdict is Verdict.ROTATED)
+        assert store.read(before.key) == (after if rotated else before)
+
+    rotates()
+
+
+def test_a_row_that_was_not_read_is_rotated_alike(store: Any, about: tuple[str, str, str]) -> None:
+    @examples(about, 100)
+    @given(before=rows, token=tokens, number=st.integers(2**60, 2**61), binding=st.sampled_from([None, *BINDINGS]))
+    def rotates(before: SessionRow, token: PresentedToken, number: int, binding: SessionBinding | None) -> None:
+        before = replace(before, key=number.to_bytes(8, "big"), sid=str(number), **BINDINGS[0]._asdict())
+        store.insert(before) if store.read(before.key) is None else None
+        before = store.read(before.key)
+        rotated = store.rotate_returning(before.key, token, NOW, Policy(refresh_ttl=300.0), binding)
+        after, verdict = present(before, token, NOW, Policy(refresh_ttl=300.0))
+        allowed = verdict is Verdict.ROTATED and binding in (None, BINDINGS[0])
+        assert rotated == (before.facts if allowed else None)
+        assert store.read(before.key) == (after if allowed else before)
+        assert store.rotate_returning(b"nobody's", token, NOW, Policy(refresh_ttl=300.0), None) is None
+
+    rotates()
 
 
 def test_a_session_row_is_read_as_it_was_written(store: Any) -> None:
@@ -521,7 +514,7 @@ def test_a_database_that_stopped_is_unavailable_and_one_that_is_back_serves(
     mortal: Callable[[str], Service], kind: str, mode: str
 ) -> None:
     server = mortal(kind)
-    with opened(kind, mode, emptied(server.url)) as store:
+    with opened(kind, mode, new_store(server)) as store:
         store.insert(row())
         server.stop(signal.SIGINT)
         try:
@@ -540,10 +533,8 @@ def test_a_database_that_stopped_is_unavailable_and_one_that_is_back_serves(
 def test_a_session_that_is_renamed_while_its_refresh_is_decided_keeps_its_name(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    where = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/store.db"}.get(kind)
-    if where is None:
-        where = request.getfixturevalue("database") if kind == "postgres" else request.getfixturevalue("redis").url
-    store = open_store(where)
+    urls = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/store.db"}
+    store = open_store(urls.get(kind) or new_store(request.getfixturevalue(kind)))
     before = row(f"renamed in {kind}", generation=1, rotated_at=2.0, promoted_branch=0)
     run_sync(store.insert(before))
     assert run_sync(store.compare_and_set(before, replace(before, label="kitchen"), 0.0))

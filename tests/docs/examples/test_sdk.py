@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import openai
 import pytest
 
-from examples import openai_client
 from tests.docs.examples.shop import TOKENS, Shop
 from unbroken import Session
+
+if TYPE_CHECKING:
+    import openai  # half a second, which only the process that runs these tests spends
 
 
 def ask(client: openai.OpenAI) -> str | None:
@@ -20,6 +22,8 @@ def ask(client: openai.OpenAI) -> str | None:
 @pytest.fixture
 def sdk(shop: Shop, login: Session) -> Iterator[openai.OpenAI]:
     """The SDK, which is not allowed to try anything twice by itself."""
+    from examples import openai_client
+
     with openai_client.connect(login, shop.url + "/v1") as client:
         yield client.with_options(max_retries=0)
 
@@ -46,6 +50,8 @@ def test_the_sdk_sees_nothing_of_a_token_that_the_server_ends_early(shop: Shop, 
 
 
 def test_the_sdk_can_also_ask_for_a_token_itself(shop: Shop, login: Session) -> None:
+    import openai
+
     with openai.OpenAI(base_url=shop.url + "/v1", api_key=login.token, max_retries=0) as client:
         for _ in range(TOKENS):
             assert ask(client) == "ada"

@@ -44,10 +44,10 @@ def test_close_waits_for_a_background_refresh_and_its_events(
     of_others = refresh_threads()  # sessions of other tests may still refresh
     clock.advance(1750)
     assert session.token() == "A1"  # ageing: a refresh runs in the background
-    assert refresh_threads() - of_others
+    [refreshing] = refresh_threads() - of_others
     threading.Timer(0.05, release.set).start()
     _close(session, style)
-    assert not refresh_threads() - of_others
+    assert not refreshing.is_alive()
     assert isinstance(events[-1], RefreshFinished)
     assert (session.token(), store.closed) == ("A2", 1)
 

@@ -10,17 +10,15 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
 from tests.support.commands import PASSWORD, serving, unbroken
-from tests.support.services import Service, postgres_server, redis_server
+from tests.support.services import new_store
 from unbroken._concurrency import run_sync
 from unbroken._encryption import Encryptor
 from unbroken.errors import ConfigurationError
-from unbroken.server import MemorySessionStore, Sessions, SqliteSessionStore, open_store
+from unbroken.server import MemorySessionStore, Sessions, open_store
 from unbroken.server.keys.keyring import ENCRYPTED_PREFIX, KeyRecord
 from unbroken.server.stores import SessionStore
 from unbroken.server.stores.encrypted_keys import (
@@ -33,45 +31,18 @@ from unbroken.server.stores.encrypted_keys import (
 )
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Service]:
-    with postgres_server() as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Service]:
-    with redis_server() as service:
-        yield service
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty store on the server that the test's parameter names."""
+    return new_store(request.getfixturevalue(request.param))
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SessionStore]:
-    if request.param == "memory":
-        opened: SessionStore = MemorySessionStore()
-    elif request.param == "sqlite":
-        opened = SqliteSessionStore(tmp_path / "s.db")
-    else:
-        opened = open_store(request.getfixturevalue(request.param).url)
-        _empty(opened)
+    urls = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/s.db"}
+    opened = open_store(urls.get(request.param) or new_store(request.getfixturevalue(request.param)))
     yield opened
     opened.close()
-
-
-def _empty(store: Any) -> None:
-    if hasattr(store, "_rows"):
-        run_sync(store._rows("TRUNCATE unbroken_key, unbroken_session"))
-    else:
-        run_sync(store._execute("FLUSHDB"))
-
-
-def _database_of_its_own(url: str) -> str:
-    """One in which no other test's server can make keys meanwhile."""
-    if url.startswith("redis"):
-        return url.removesuffix("/0") + "/9"
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE rotation_of_keys")
-    return url.removesuffix("/postgres") + "/rotation_of_keys"
 
 
 def records(store: SessionStore) -> list[KeyRecord]:
@@ -208,11 +179,9 @@ def test_the_keys_commands_encrypt_and_reencrypt_the_keyring(tmp_path: Path) -> 
     assert all(secret.startswith("encrypted:") for secret in secrets)
 
 
-@pytest.mark.parametrize("service", ["postgres", "redis"])
-def test_sessions_survive_a_rotation_of_keys_on_two_processes(
-    service: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    url, key = _database_of_its_own(request.getfixturevalue(service).url), new_key()
+@pytest.mark.parametrize("url", ["postgres", "redis"], indirect=True)
+def test_sessions_survive_a_rotation_of_keys_on_two_processes(url: str, tmp_path: Path) -> None:
+    key = new_key()
     environment = {"UNBROKEN_STORE": url, "UNBROKEN_ENCRYPTION_KEY": key}
     unbroken(tmp_path, "users", "add", "ada", "--password-stdin", given=PASSWORD, **environment)
     with serving(tmp_path, "--issuer", "https://id.example", **environment) as one, serving(
