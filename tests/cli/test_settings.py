@@ -170,7 +170,7 @@ CONTRADICTIONS = {
         "encryption key file nowhere cannot be read",
     ),
     "a cookie for nobody": ({"cookies_mode": "both", "cookies_domain": "x"}, "domain must be a name"),
-    "a rate limit without pause": ({"rate_limit_account_every": 0.0}, "a rate limit needs"),
+    "a rate limit without pause": ({"rate_limit_account_every": 0.0}, "account_every must be a positive number"),
     "an origin that is none": ({"origins": ("app.example.com",)}, "is not an origin"),
     "a webhook in the clear": ({"webhook_url": "http://a.example", "webhook_secret": "x" * 24}, "https://"),
     "a webhook without a secret": ({"webhook_url": "https://a.example"}, "secret of a webhook"),

@@ -1,4 +1,7 @@
-"""The current session in FastAPI, and OpenAPI as the docs page reads it. Endpoints: tests/wire."""
+"""The current session in FastAPI, and OpenAPI as the docs page reads it. Endpoints: tests/wire.
+
+Modules: testing/overrides.py.
+"""
 
 from collections.abc import Iterator
 from typing import Annotated, Any

@@ -154,13 +154,13 @@ def test_other_ways_to_make_a_process(method: str, open_store: Any, strict: Sing
     stores = {kind: open_store(kind) for kind in kinds}
     process = context.Process(target=go_on_with_all, args=(strict.url, stores, go_on, sent))
     process.start()
-    assert sent.get(timeout=30) == "ready"
+    assert sent.get(timeout=120) == "ready"
     for kind in kinds:
         with UnderWay(logins[kind], stores[kind]) as refresh:
             sent_by_us = (kind, refresh.old)
             go_on.set()
-            assert sent.get(timeout=30) == "waits"
-            assert sent.get(timeout=30) == "ready", sent_by_us
+            assert sent.get(timeout=120) == "waits"
+            assert sent.get(timeout=120) == "ready", sent_by_us
     process.join(10)
     assert process.exitcode == 0
     assert [login.counted() for login in logins.values()] == [(2, 0)] * len(kinds)
@@ -215,7 +215,7 @@ def test_a_fork_at_any_moment_leaves_no_lock_behind(kind: str, open_store: Any, 
 
 
 def test_a_child_of_a_memory_store_uses_the_token_and_leaves_the_refresh_to_its_parent(strict: SingleUseServer) -> None:
-    login = strict.login(delay=DELAY)
+    login = strict.login(delay=2.0)  # the refresh is under way until both children have ended
     with UnderWay(login, MemoryStore()) as refresh:
         assert result_of_fork(refresh.session.token) == refresh.old
         said = result_of_fork(lambda: why_not(refresh.session, refresh.old))
