@@ -8,6 +8,7 @@
  *
  * All times are in seconds.
  */
+import type { Prover } from "./dpop.d.ts";
 
 /**
  * Create a session, for all requests of a page. Throws `UnbrokenError` with the code `misconfigured`. `User` is the type
@@ -51,6 +52,11 @@ export interface Session<User = any> extends CoreSession<User> {
    * EventSource, a download. It is valid for 30 seconds, and once.
    */
   ticket(): Promise<string>;
+  /**
+   * Return a proof for one try of one request by other means, with `dpop`: the header `DPoP`. `token` is the access
+   * token that goes along.
+   */
+  proof(method: string, url: string | URL, token?: string): Promise<string>;
   /** Resolves to the status as soon as it is known whether there is a session. Never rejects. */
   readonly ready: Promise<Status<User>>;
   /** Call a listener when `status` has changed, also with time. Returns a function that removes it. */
@@ -82,6 +88,8 @@ export interface Events {
 /** A request, as the adapter of an HTTP client shows it. */
 export interface AdapterRequest<R> {
   url: string | URL;
+  /** Needed with `dpop`. */
+  method?: string;
   /** `false`: without the session's token. */
   unbroken?: boolean;
   /** Return the caller's own value of a header. */
@@ -138,7 +146,12 @@ export interface Options extends Dialect {
   fetch?: typeof fetch;
   /** Is told what the session decides, without secrets: `debug: console.debug`. */
   debug?: (...what: any[]) => void;
-  /** The name of the stored record, the lock and the channel. Default: by the URL of `refresh`. */
+  /**
+   * Bind the session to a key of this browser that nobody can export (RFC 9449): `true` loads `unbroken-dpop.js` from
+   * beside this module; or that module, imported.
+   */
+  dpop?: boolean | { openProver(name: string): Promise<Prover> };
+  /** The name of the stored record, the key of `dpop`, the lock and the channel. Default: by the URL of `refresh`. */
   key?: string;
   /** Send requests without a token while there is no login. Default: false. */
   visitors?: boolean;

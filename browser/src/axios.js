@@ -66,6 +66,7 @@ const sessionAdapter = (session, bare, adapter) => async (/** @type {Config} */ 
     const response = await session.send({
       url: bare.getUri(config),
       unbroken: config.unbroken,
+      method: (config.method || "get").toUpperCase(),
       header: (name) => config.headers.get(name),
       body: config.data,
       timeout: config.timeout / 1000 || undefined,

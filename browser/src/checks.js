@@ -11,7 +11,7 @@
 import { misconfigured } from "./errors.js";
 import { DEFAULTS } from "./options.js";
 
-const WITHOUT_DEFAULT = [ "key", "refresh", "logout", "login", "challenge", "origins", "idempotencyHeader", "store", "fetch", "debug"];
+const WITHOUT_DEFAULT = [ "key", "refresh", "logout", "login", "challenge", "origins", "idempotencyHeader", "store", "fetch", "debug", "dpop"];
 const REQUEST = ["url", "method", "encoding", "rename", "extra", "headers"];
 const CONDITION = ["status", "field", "values", "negate"];
 /** @type {Record<string, string[]>} */

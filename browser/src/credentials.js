@@ -53,6 +53,7 @@ export const authorizationHeaders = (state, record) => {
   const token = accessToken(state, record);
   if (!token) return usesCookies ? SCRIPT_HEADERS : {}; // rule 5
   if (!FULL) return { Authorization: `Bearer ${token}` };
+  if (record.tokens?.jkt) return { Authorization: `DPoP ${token}` };
   const prefix = paths.prefix || scheme === null ? record.tokens?.prefix : scheme && scheme + " ";
   return { [header]: prefix + token };
 };

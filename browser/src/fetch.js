@@ -29,6 +29,7 @@ export const sessionFetch = async (state, input, init = {}) => {
   return sendAuthorized(state, {
     url: request?.url ?? `${input}`,
     unbroken: init.unbroken,
+    ...(FULL && { method: init.method ?? request?.method ?? "GET" }),
     header: (name) => headers.get(name),
     body: init.body,
     signal: init.signal ?? request?.signal,
@@ -37,7 +38,8 @@ export const sessionFetch = async (state, input, init = {}) => {
       if (!plan) return fetch(input, init); // rule 1
       const { url, redirect, credentials } = plan;
       for (const name in plan.headers) headers.set(name, plan.headers[name]);
-      return fetch(request?.clone() ?? url, {
+      const isMoved = FULL && request && request.url.split("#")[0] !== url.split("#")[0]; // by a redirect: see dpop.js
+      return fetch(isMoved ? new Request(url, request) : (request?.clone() ?? url), {
         ...init,
         ...(FULL && form && { body: form }),
         headers,

@@ -23,6 +23,7 @@
 import { isUsable, recordStage } from "./credentials.js";
 import { UnbrokenError, tryLater } from "./errors.js";
 import { alone } from "./lock.js";
+import { demandKey } from "./proofs.js";
 import { currentRecord, refresh } from "./refresh_rules.js";
 import { AGEING, GOOD, isStorm, pauseLeft } from "./schedule.js";
 import { load } from "./storage.js";
@@ -34,6 +35,7 @@ import { emit } from "./tabs.js";
  */
 export const authorize = async (state, fresh, options) => {
   await state.opened;
+  if (FULL) await demandKey(state);
   const record = currentRecord(state);
   const stage = recordStage(state, record);
   const canBeUsed = isUsable(state, record);

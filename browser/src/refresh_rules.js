@@ -141,7 +141,7 @@ const saveNewTokens = async (state, seen, fresh) => {
  * @param {SessionState} state @param {StoredRecord} record @param {string} reason @param {any} [response] the server's
  * @returns {never}
  */
-const endSession = (state, { version, epoch }, reason, response) => {
+export const endSession = (state, { version, epoch }, reason, response) => {
   publish(state, { version: version + 1, epoch, over: reason });
   throw sessionOver(reason, { response });
 };

@@ -13,14 +13,16 @@
  * 5. A body is read only where the options ask for it, and only if it is JSON.
  * 6. A response of the server's is never thrown away: where no refresh helps it is the caller's, as when good tokens
  *    are rejected again and again, or it goes along with the error.
+ * 7. Tokens that are bound to a key go along with a proof. A response that asks for another proof is no challenge.
  *
- * @import { AdapterRequest } from "./api.d.ts"
+ * @import { AdapterPlan, AdapterRequest } from "./api.d.ts"
  * @import { WaitOptions } from "./refresh_coordinator.js"
  * @import { SessionState } from "./state.d.ts"
  * @import { StoredRecord } from "./storage.js"
  */
-import { authorizationHeaders, isCovered, redirectMode, resolve } from "./credentials.js";
+import { accessToken, authorizationHeaders, isCovered, redirectMode, resolve } from "./credentials.js";
 import { UnbrokenError, errorWith } from "./errors.js";
+import { sendProven } from "./proofs.js";
 import { authorize, newerThan } from "./refresh_coordinator.js";
 import { currentRecord } from "./refresh_rules.js";
 import { challengesScheme, matches, parseJson } from "./response.js";
@@ -50,13 +52,17 @@ export const sendAuthorized = async (state, request) => {
   }
   const isSpentOnce = !!globalThis.ReadableStream && request.body instanceof ReadableStream;
   const sent = currentRecord(state, await authorize(state, isSpentOnce, request)); // rule 2
+  /** @type {(record: StoredRecord) => AdapterPlan} */
+  const planOf = (record) => ({
+    url: url.href,
+    headers: authorizationHeaders(state, record),
+    redirect: redirectMode(state, request.redirect),
+    ...(usesCookies && { credentials: "include" }),
+  });
   const send = (/** @type {StoredRecord} */ record) =>
-    request.send({
-      url: url.href,
-      headers: authorizationHeaders(state, record),
-      redirect: redirectMode(state, request.redirect),
-      ...(usesCookies && { credentials: "include" }),
-    });
+    FULL && record.tokens?.jkt
+      ? sendProven(state, request, planOf(record), accessToken(state, record), isSpentOnce) // rule 7
+      : request.send(planOf(record));
   const response = await send(sent);
   if (!(await isChallenge(state, url, request, response)) || isLeftAlone(state, endpoint, sent)) return response;
   trace(state, "challenge", endpoint);
@@ -79,7 +85,7 @@ const isChallenge = async ({ challenge, scheme }, own, { head, read }, response)
   const { status, headers, url: from } = head(response);
   if (from && !from.startsWith(own.origin + "/")) return false; // rule 4
   if (!FULL || !challenge)
-    return status === 401 && challengesScheme(headers.get("WWW-Authenticate"), (FULL && scheme) || "bearer");
+    return status === 401 && challengesScheme(headers.get("WWW-Authenticate"), (FULL && `${scheme || "bearer"}|dpop`) || "bearer");
   const isRead =
     challenge.field && challenge.status?.includes(status) !== false && headers.get("Content-Type")?.match(JSON_TYPE);
   return matches(challenge, status, isRead && parseJson(await read(response).catch(() => {}))); // rule 5

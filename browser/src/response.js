@@ -4,7 +4,8 @@
  * 1. A body comes from outside: whatever it holds, reading it raises nothing.
  * 2. A condition compares values as texts, so that 401 and "401" are the same.
  * 3. A 401 is about our token if it challenges `Bearer` or our scheme, or has no challenge at all (RFC 6750, section
- *    3). A new token does not help against `insufficient_scope` and `invalid_request`.
+ *    3). A new token does not help against `insufficient_scope` and `invalid_request`, nor against a proof that is
+ *    refused.
  * 4. A server may ask for a pause of up to an hour. A date is compared with the response's own date, so that the
  *    clocks of client and server need not agree.
  *
@@ -63,6 +64,7 @@ export const matches = ({ status, field, values = [], negate = false }, code, bo
 export const challengesScheme = (header, scheme) => {
   // rule 3: quoted texts may hold anything, also the name of a scheme; only the error's counts
   const plain = (header ?? "bearer").replace(/error="(\w+)"/g, "error=$1").replace(/"(\\.|[^"\\])*"/g, "");
+  if (FULL && /error=(use_dpop|invalid_dpop)/.test(plain)) return false;
   return (
     RegExp(`(^|[ ,])(bearer|${scheme})([ ,]|$)`, "i").test(plain) && !/error=(insufficient|invalid_req)/.test(plain)
   );

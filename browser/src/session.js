@@ -2,7 +2,7 @@
  * unbroken: sessions with an access token and a refresh token that never break, for pages and workers. This file puts
  * the parts of a session together; what users see is described in `api.d.ts`.
  *
- *     session ── checks.js, database_lock.js
+ *     session ── checks.js, database_lock.js, proofs.js (loads dpop.js where it is asked for)
  *             ── core.js             what follows is the core; `unbroken-core.js` is it alone
  *             ── login.js            log in, log out, import tokens
  *             ── fetch.js            an adapter, as is axios.js. They work by
@@ -26,8 +26,10 @@
 import { attach } from "./axios.js";
 import { checkOptions } from "./checks.js";
 import { newState, openSession } from "./core.js";
+import { resolve } from "./credentials.js";
 import { holdInDatabase } from "./database_lock.js";
 import { UnbrokenError, misconfigured, unexpectedResponse } from "./errors.js";
+import { prepareProofs } from "./proofs.js";
 import { identify, ready, subscribe } from "./status.js";
 
 export { UnbrokenError };
@@ -40,6 +42,7 @@ export const createSession = (options = {}) => {
   checkOptions(options);
   const state = newState(options);
   state.holdWithoutLocks = holdInDatabase;
+  if (options.dpop) prepareProofs(state, options.dpop);
   const session = openSession(state);
   const { fetch, login, logout } = session;
   /** @param {string} path */
@@ -52,6 +55,11 @@ export const createSession = (options = {}) => {
     login: async (/** @type {Parameters<Session["login"]>} */ ...who) => {
       await login(...who);
       await identify(state, fetch);
+    },
+
+    proof: async (/** @type {Parameters<Session["proof"]>} */ ...[method, url, token]) => {
+      if (!state.openProofs) throw misconfigured("this session has no key", "dpop");
+      return (await state.openProofs()).proof(method, resolve(`${url}`).href, token);
     },
 
     ticket: async () => {

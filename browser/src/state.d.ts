@@ -8,13 +8,14 @@
  * else.
  */
 import type { Events, Options, Status, Store, UnbrokenError } from "./api.d.ts";
+import type { Prover } from "./dpop.d.ts";
 import type { Flight } from "./refresh_coordinator.js";
 import type { StoredRecord } from "./storage.js";
 
 /** The options with the defaults filled in; without `challenge`, RFC 6750 says what a challenge is. */
 export type Settings = Required<Omit<Options, Optional>> & Pick<Options, Optional> & Derived;
 
-type Optional = "challenge" | "store" | "debug";
+type Optional = "challenge" | "store" | "debug" | "dpop";
 
 interface Derived {
   /** The URL of unbroken's endpoints; other endpoints are relative to it. */
@@ -33,6 +34,8 @@ export interface SessionState extends Settings {
   pageStorage: Store | undefined;
   /** session.js: holds the lock while some work is done, on a page without Web Locks. */
   holdWithoutLocks?: (key: string, patience: number, work: () => Promise<void>) => Promise<void>;
+  /** proofs.js: returns what signs proofs, where the option `dpop` asks for it. */
+  openProofs?: () => Promise<Prover>;
   /** core.js: when a store that takes its time has been read. */
   opened?: Promise<void>;
   /** storage.js: the record as a text, and parsed. */

@@ -7,6 +7,7 @@
  *    challenge tells that the token has expired.
  * 4. Who is logged in is said by the response, or by the claims of a JWT, which are read without trusting them.
  * 5. What stands before the access token comes from the response where the options have a `prefix`, to the letter.
+ * 6. Of the type `DPoP` it is bound to a key: the one that its claims name, if they can be read.
  *
  * @import { Settings } from "./state.d.ts"
  *
@@ -18,11 +19,13 @@
  * @property {number} receivedAt in milliseconds since the Unix epoch
  * @property {number} [seq] the server's own count, where it sends one
  * @property {unknown} [user] who is logged in
+ * @property {string} [jkt] the thumbprint of the key that they are bound to
  * @property {unknown} [sid] the server's id of the session, where it sends one
  */
 import { UnbrokenError } from "./errors.js";
 import { isObject, parseJson, positiveNumber, valueAt } from "./response.js";
 
+export const UNNAMED_KEY = "?";
 const PRINTABLE_ASCII = /^[ -~]+$/;
 
 /**
@@ -56,6 +59,7 @@ export const readTokens = ({ tokens: paths, usesCookies }, body) => {
     seq: positiveNumber(fieldOf("refresh_seq")),
     user: fieldOf("user") ?? (claims || undefined), // rule 4
     sid: body?.sid,
+    ...(FULL && /^dpop$/i.test(fieldOf("token_type")) && { jkt: claims?.cnf?.jkt ?? UNNAMED_KEY }), // rule 6
   };
 };
 

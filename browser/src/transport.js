@@ -9,6 +9,7 @@
  * 4. Browsers do not tell scripts why there is no response, so the error names what it may be.
  * 5. Only scripts can send the header `X-Unbroken`: with cookies it shows the server that no other site is behind a
  *    request.
+ * 6. Each has a proof, where the session has a key.
  *
  * @import { RequestTemplate } from "./api.d.ts"
  * @import { SessionState } from "./state.d.ts"
@@ -17,6 +18,7 @@
  * @typedef {{ status: number, headers: Headers, body: any, url: string }} Reply a response, its body parsed
  */
 import { misconfigured, tryLater } from "./errors.js";
+import { fetchProven } from "./proofs.js";
 import { parseJson } from "./response.js";
 
 /** @type {Record<string, string>} */
@@ -50,11 +52,13 @@ export const sendOwn = async (state, template, values, refreshHeaders) => {
     body = JSON.stringify(carried);
   } else if (encoding === "form") body = new URLSearchParams(carried);
   else for (const name in carried) url.searchParams.set(name, carried[name]);
+  const prover = FULL && (await state.openProofs?.());
   const limit = new AbortController();
   const timer = setTimeout(() => limit.abort(), refreshTimeout * 1000);
   try {
     // rule 1: not `globalThis.fetch`, which the page may have replaced since
-    const response = await fetch(url, {
+    /** @type {RequestInit} */
+    const init = {
       method: FULL ? method : "POST",
       headers,
       body,
@@ -63,7 +67,8 @@ export const sendOwn = async (state, template, values, refreshHeaders) => {
       keepalive: usesCookies || !refreshHeaders, // rule 3
       ...(usesCookies && { credentials: "include" }),
       signal: limit.signal,
-    });
+    };
+    const response = await (FULL && prover ? fetchProven(prover, fetch, url, init) : fetch(url, init)); // rule 6
     return { status: response.status, headers: response.headers, body: parseJson(await response.text()), url: template.url };
   } catch (cause) {
     const late = ` within ${refreshTimeout} seconds: is the server slow, or every connection to it busy?`;

@@ -111,26 +111,27 @@ class Verifier:
         """Return None: only ``averify`` can tell whether the keys are due, and what was revoked."""
         return None
 
-    def verify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
+    def verify(self, access_token: str, proof: RequestProof | None = None, certificate: str = "") -> Claims:
         """Return the claims of a good token.
 
         Raise InvalidToken: ``malformed``, ``expired`` or ``revoked``; or TryLater. *proof* is that of the request,
         where the token came as ``Authorization: DPoP``: a token that is bound to a key is refused without it
-        (InvalidToken), and with one that does not fit (InvalidProof).
+        (InvalidToken), and with one that does not fit (InvalidProof). *certificate* is the SHA-256, in base64url, of
+        the TLS certificate that the client has shown, for tokens that are bound to one.
         """
-        return run_sync(self.averify(access_token, proof))
+        return run_sync(self.averify(access_token, proof, certificate))
 
-    async def averify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
+    async def averify(self, access_token: str, proof: RequestProof | None = None, certificate: str = "") -> Claims:
         """Return what ``verify`` returns, without blocking."""
-        check_proof_type(proof)
+        check_proof_type(proof, certificate)
         claims = await self._verify_signature(access_token)
         if self._revocation is not None:
             await self._revocation.check(access_token, claims)  # rule 5
         if self._replay_store is None or proof is None:
-            await check_bound(self.proofs, claims, access_token, proof)
+            await check_bound(self.proofs, claims, access_token, proof, certificate)
         else:
             store = self._replay_store
-            await run_inline(store, lambda: check_bound(self.proofs, claims, access_token, proof))
+            await run_inline(store, lambda: check_bound(self.proofs, claims, access_token, proof, certificate))
         return claims
 
     async def _verify_signature(self, token: str) -> Claims:

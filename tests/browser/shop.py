@@ -17,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from tests.interop.backends.base import Fault, Torn
-from unbroken.server import Policy, Sessions, SqliteSessionStore
+from unbroken.server import Policy, ProofPolicy, Sessions, SqliteSessionStore
 from unbroken.starlette import AccessTokenMiddleware, current_claims, routes
 
 __all__ = ["PASSWORD", "Shop"]
@@ -39,11 +39,12 @@ class Shop:
         *,
         access_ttl: float = 1800.0,
         grace: float = 10.0,
+        proofs: ProofPolicy | str = "accepted",
         authenticate: Any = lambda name, word: name if word == PASSWORD else None,
         **settings: Any,
     ) -> None:
         self._store = SqliteSessionStore(folder / "sessions.db")
-        self.sessions = Sessions(self._store, policy=Policy(access_ttl=access_ttl, grace=grace))
+        self.sessions = Sessions(self._store, policy=Policy(access_ttl=access_ttl, grace=grace), proofs=proofs)
         self._authenticate, self._settings = authenticate, settings
         self.url = ""
         self.faults: deque[Fault] = deque()

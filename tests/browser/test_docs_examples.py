@@ -21,7 +21,8 @@ from unbroken.server.http.static import module_integrity, module_url
 HOST = "https://shop.example.com"
 FIRST, INSTALLED, WORKERS, NATIVE, LEAVE, GUARD, *_ = JS = examples(DOCS, "js")
 [UPLOAD] = [code for code in JS if "XMLHttpRequest" in code]
-[OTHER_BACKEND] = [code for code in JS if code.startswith("createSession(")]
+[OTHER_BACKEND] = [code for code in JS if "endsSession" in code]
+BOUND, BOUND_BY_MODULE, PROVEN = [code for code in JS if "dpop" in code or "session.proof" in code]
 [IMPORT_MAP] = examples(DOCS, "html")
 [INSTALL] = examples(DOCS, "sh")
 [PYTHON] = examples(DOCS, "python")
@@ -41,7 +42,8 @@ def as_module(code: str, **names: str) -> str:
 
 
 def test_every_javascript_example_is_run_here_or_elsewhere() -> None:
-    assert sorted([FIRST, INSTALLED, WORKERS, NATIVE, LEAVE, GUARD, UPLOAD, OTHER_BACKEND, *ELSEWHERE]) == sorted(JS)
+    here = [FIRST, INSTALLED, WORKERS, NATIVE, LEAVE, GUARD, UPLOAD, OTHER_BACKEND, BOUND, BOUND_BY_MODULE, PROVEN]
+    assert sorted([*here, *ELSEWHERE]) == sorted(JS)
 
 
 def test_the_first_example_logs_in_and_requests(shop, tab) -> None:
@@ -101,6 +103,19 @@ def test_the_upload_example_shows_its_progress(shop, at_shop) -> None:
         "() => upload('/echo', 'x'.repeat(1000), ({ loaded }) => (window.loaded = loaded)).then(({ status }) => status)"
     )
     assert (tab.run(script), tab.run("() => loaded"), server.refreshes) == (200, 1000, 1)
+
+
+def test_the_examples_for_bound_sessions_prove_their_key(shop, tab, client) -> None:
+    server = shop()
+    page = tab(server, client)
+    assert page.run(f"() => {BOUND.strip().removesuffix(';')}.status.state") == "over"
+    given = BOUND_BY_MODULE.replace("createSession(", "window.session = createSession(")
+    page.page.add_script_tag(content=given, type="module")
+    page.page.wait_for_function("window.session")
+    page.log_in()
+    page.page.add_script_tag(content=PROVEN.replace("/orders", "/echo"))
+    assert page.run("() => readOrders().then(({ status }) => status)") == 200
+    assert all(info.jkt for info in server.sessions.list_sessions())
 
 
 def test_the_listener_example_remembers_the_whole_address(shop, at_shop) -> None:

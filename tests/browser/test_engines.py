@@ -12,9 +12,10 @@ from tests.browser.scene import DOWN, errors, statuses
 from tests.browser.tabs import Tab
 from tests.browser.test_applications import WORKER
 from tests.browser.test_nothing_silent import FILL, NO_LOCKS
+from tests.browser.test_proofs import FORGET, KEYS
 from tests.interop.backends.base import Fault
 from tests.interop.backends.shapes import BearerJson, KeptRefresh
-from unbroken.server import Cookies
+from unbroken.server import Cookies, ProofPolicy
 
 WITHOUT_WINDOW = {"window": None}  # any number of refreshes: the tests expire tokens faster than servers do
 
@@ -260,3 +261,28 @@ def test_pages_and_workers_share_a_session(stage) -> None:
     assert scene.tab.run(WORKER, about) == [200] * 5
     assert statuses(scene.tab.outcomes(began)) == [200] * 5
     assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", ["fetch", "axios"])
+def test_tabs_share_a_key_that_nobody_can_take_away(shop, at_shop, client) -> None:
+    server = shop(proofs=ProofPolicy("required", require_nonce=True))
+    tabs = at_shop(server, tabs=2, dpop=True, **WITHOUT_WINDOW)
+    server.expire()
+    server.spoil(Fault(seconds=0.1))
+    begun = [(tab, tab.begin("/echo", count=10)) for tab in tabs]
+    assert [statuses(tab.outcomes(numbers)) for tab, numbers in begun] == [[200] * 10] * 2
+    assert server.alarms() == 0
+    key = f"async () => (await ({KEYS})()).map(({{ privateKey }}) => privateKey.extractable)"
+    assert tabs[0].run(key) == [False]
+    assert reloaded(tabs[0], storage="localStorage", dpop=True).ask("/echo")["status"] == 200
+
+
+def test_a_lost_key_ends_the_session_with_a_reason(shop, at_shop) -> None:
+    server = shop()
+    [tab] = at_shop(server, dpop=True)
+    tab.run(FORGET)
+    said = reloaded(tab, storage="localStorage", dpop=True).ask("/echo")
+    assert (said["error"], said["reason"], server.alarms()) == ("session_over", "wrong_key", 0)

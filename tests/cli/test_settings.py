@@ -246,11 +246,14 @@ def test_the_table_of_proofs_is_read_from_the_file(folder: Path) -> None:
         window = "30s"
         replays = "all"
         revoke_without_proof = true
+        certificate_header = "X-Certificate"
+        certificate_secret = "of-the-proxy-0123456789"
     """
     found = build_proofs(valid_settings(read(text)))
     urls = ("https://id.example.com", "https://example.com/id")
     assert (found.binding, found.public_url, found.require_nonce, found.window) == ("required", urls, True, 30.0)
     assert (found.replays, found.revoke_without_proof) == ("all", True)
+    assert (found.certificate_header, found.certificate_secret) == ("x-certificate", "of-the-proxy-0123456789")
     assert dict(found.clients) == {"old": "off", "app": "required", "tablet": "required"}
     wrong = read('[proofs]\npublic_url = "id.example.com"', UNBROKEN_ISSUER="https://id.example").settings
     assert any("public_url must be the URL" in line for line in conflicts(wrong))

@@ -76,6 +76,8 @@ def build_proofs(settings: Settings) -> ProofPolicy:
         window=settings.proofs_window,
         replays=cast("Any", settings.proofs_replays),
         revoke_without_proof=settings.proofs_revoke_without_proof,
+        certificate_header=settings.proofs_certificate_header,
+        certificate_secret=settings.proofs_certificate_secret,
     )
 
 

@@ -153,6 +153,10 @@ class Settings:
         choice("process", "writes", "all"), "writes", "Requests whose proofs are remembered for all processes."
     )
     proofs_revoke_without_proof: bool = _setting(BOOLEAN, False, "Let a copied token end a session that is bound.")
+    proofs_certificate_header: str = _setting(TEXT, "", "Header in which a proxy tells the hash of a TLS certificate.")
+    proofs_certificate_secret: str = _setting(
+        TEXT, "", "What the proxy puts before the hash, of 16 characters or more.", secret=True
+    )
     rate_limit_enabled: bool = _setting(BOOLEAN, True, "Limit how often passwords and codes may be wrong.")
     rate_limit_account_burst: int = _setting(integer(1, 10**6), 10, "Wrong attempts in a row for one account.")
     rate_limit_account_every: float = _setting(DURATION, 60.0, "Time for one more attempt on that account.")

@@ -21,8 +21,8 @@ from unbroken._concurrency import run_sync
 from unbroken.django.convert import to_request
 from unbroken.django.runtime import runtime
 from unbroken.errors import InvalidProof, InvalidToken
-from unbroken.server.core.proof import RequestProof
 from unbroken.server.http.messages import access_token_of
+from unbroken.server.keys.access_token import Claims
 
 __all__ = ["AccessTokenBackend"]
 
@@ -43,7 +43,7 @@ class AccessTokenBackend(BaseBackend):
         if not token:
             return None
         try:
-            return runtime().users.get(run_sync(runtime().verifier.averify(token, _proof(request))).subject)
+            return runtime().users.get(run_sync(_verified(request, token)).subject)
         except (InvalidToken, InvalidProof):
             return None
 
@@ -53,7 +53,10 @@ class AccessTokenBackend(BaseBackend):
         return user if user is not None and user.is_active else None
 
 
-def _proof(request: HttpRequest | None) -> RequestProof | None:
-    """Return the proof that came with a token as ``Authorization: DPoP`` (RFC 9449 §7.1); None for any other."""
-    sent = None if request is None else to_request(request)
-    return sent.proof_or_none_sent if sent is not None and access_token_of(sent)[0] == "dpop" else None
+async def _verified(request: HttpRequest | None, token: str) -> Claims:
+    """Return the claims of *token*, with the proof that came with it as ``Authorization: DPoP`` (RFC 9449 §7.1)."""
+    if request is None:
+        return await runtime().verifier.averify(token)
+    sent = to_request(request)
+    proof = sent.proof_or_none_sent if access_token_of(sent)[0] == "dpop" else None
+    return await runtime().authenticator.verify_token(sent, token, proof)

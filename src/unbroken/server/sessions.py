@@ -262,22 +262,27 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
             await self._freshness.refresh_if_due()
         return self.proofs.verify(proof, access_token)
 
-    def verify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
+    def verify(self, access_token: str, proof: RequestProof | None = None, certificate: str = "") -> Claims:
         """Return the claims of a good access token. Raise InvalidToken: ``malformed``, ``expired`` or ``revoked``.
 
         *proof* is that of the request, where the token came as ``Authorization: DPoP``. A token that is bound to a key
-        is refused without it (InvalidToken), and with one that does not fit (InvalidProof).
+        is refused without it (InvalidToken), and with one that does not fit (InvalidProof). *certificate* is the
+        SHA-256, in base64url, of the TLS certificate that the client has shown, for tokens that are bound to one.
         """
         # The look-up costs less than a coroutine that does it (rule 3).
-        claims = self.verify_cached(access_token) if proof is None else self._verify_here(access_token, proof)
-        return claims or run_sync(self._verify(access_token, proof))
+        claims = (
+            self.verify_cached(access_token) if proof is None else self._verify_here(access_token, proof, certificate)
+        )
+        return claims or run_sync(self._verify(access_token, proof, certificate))
 
-    async def averify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
+    async def averify(self, access_token: str, proof: RequestProof | None = None, certificate: str = "") -> Claims:
         """``verify`` for event loops."""
-        claims = self.verify_cached(access_token) if proof is None else self._verify_here(access_token, proof)
+        claims = (
+            self.verify_cached(access_token) if proof is None else self._verify_here(access_token, proof, certificate)
+        )
         if claims is not None:
             return claims
-        return await run_inline(self.store, lambda: self._verify(access_token, proof))
+        return await run_inline(self.store, lambda: self._verify(access_token, proof, certificate))
 
     def inspect_access(self, access_token: str) -> Claims:
         """Return the claims of a good access token, to report on it (RFC 7662), not to let its holder in.
@@ -294,7 +299,7 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
     def verify_cached(self, access_token: str) -> Claims | None:
         """Return the claims of a good access token that was verified before, if no I/O is due; else None.
 
-        None for a token that is bound to a key: it needs a proof.
+        None for a token that is bound to a key or a certificate: it needs a proof.
         """
         freshness = self._freshness
         if self._confirms_first_use or monotonic() > freshness.fresh_until:
@@ -304,9 +309,9 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
         except TypeError:  # it is not even a text
             return None
 
-    def _verify_here(self, access_token: str, proof: RequestProof) -> Claims | None:
+    def _verify_here(self, access_token: str, proof: RequestProof, certificate: str) -> Claims | None:
         """Return what ``verify`` does, if *access_token* was verified before and no I/O is due; else None."""
-        check_proof_type(proof)
+        check_proof_type(proof, certificate)
         freshness, proofs = self._freshness, self.proofs
         if self._confirms_first_use or monotonic() > freshness.fresh_until or not isinstance(access_token, str):
             return None
@@ -314,13 +319,13 @@ class Sessions(SessionAdmin, KeyAdmin, Closeable):
             return None
         claims = self._verifier.verify_cached(access_token, freshness.revoked, self.clock(), has_proof=True)
         if claims is not None:
-            check_bound_here(proofs, claims, access_token, proof)
+            check_bound_here(proofs, claims, access_token, proof, certificate)
         return claims
 
-    async def _verify(self, access_token: str, proof: RequestProof | None) -> Claims:
-        check_proof_type(proof)
+    async def _verify(self, access_token: str, proof: RequestProof | None, certificate: str = "") -> Claims:
+        check_proof_type(proof, certificate)
         claims = await self._inspect_access(access_token)
-        if verified := check_bound_here(self.proofs, claims, access_token, proof):
+        if verified := check_bound_here(self.proofs, claims, access_token, proof, certificate):
             await self.proofs.spend(verified, at_resource=True)
         if self._confirms_first_use:
             await self._confirm(claims)

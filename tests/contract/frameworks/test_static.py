@@ -13,7 +13,13 @@ from unbroken.server.http.messages import Request
 from unbroken.server.http.static import PARTS, integrity_of, module_integrity, module_source, module_url
 
 MODULE, SOURCE_MAP = "/auth/unbroken.js", "/auth/unbroken.js.map"
-MAX_SENT_BYTES = {"unbroken.js": 8832, "unbroken-core.js": 6144, "unbroken-axios.js": 1024, "unbroken-stores.js": 1024}
+MAX_SENT_BYTES = {
+    "unbroken.js": 9472,
+    "unbroken-core.js": 6144,
+    "unbroken-axios.js": 1024,
+    "unbroken-stores.js": 1024,
+    "unbroken-dpop.js": 2048,
+}
 ORIGIN = "https://app.example.com"
 
 

@@ -52,6 +52,7 @@ CLAIM_TYPES: dict[str, Callable[[Any], Any]] = {
     "subject": read_text, "sid": read_text, "client_id": read_text, "scope": read_text, "issuer": read_text,
     "audience": read_text, "issued_at": read_time, "expires_at": read_time, "jti": read_text,
     "generation": read_count, "branch": read_count, "extra": dict, "jkt": read_text, "is_full": read_flag,
+    "certificate": read_text,
 }  # fmt: skip
 
 

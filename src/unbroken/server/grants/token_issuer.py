@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from unbroken._bounded_cache import BoundedCache
+from unbroken.errors import ConfigurationError
 from unbroken.server.application import call_application
 from unbroken.server.core.refresh_token import RefreshToken
 from unbroken.server.core.rotation import FIRST_PARTY, Generation, Policy, SessionBinding, SessionFacts, SessionRow
@@ -103,4 +104,7 @@ class TokenIssuer:
         """Return the application's claims. Raise TryLater if the hook fails, ConfigurationError if it gives no JSON."""
         if self._claims is None:
             return NO_CLAIMS
-        return checked_extra(await call_application("the claims hook", STORE_POOL, self._claims, info))  # rule 3
+        extra = checked_extra(await call_application("the claims hook", STORE_POOL, self._claims, info))  # rule 3
+        if info.jkt and "cnf" in extra:
+            raise ConfigurationError("the claims hook must not set cnf: this session is bound to a key of its client")
+        return extra

@@ -11,6 +11,7 @@
    that was taken away is gone at once. It costs a query, and what ``scopes_of`` and the claims hook cost.
 4. The body of a refusal is the object of RFC 6749 §5.2. FastAPI puts it under ``detail``, as it does every error;
    REST framework gets a ``detail`` beside the members of that object.
+4. The TLS certificate of the client is what its proxy says, in the header that the ``ProofPolicy`` names.
 """
 
 from __future__ import annotations
@@ -55,11 +56,12 @@ class TokenVerifier(Protocol):
     def verify_cached(self, access_token: str) -> Claims | None:
         """Return the claims of a good token that was verified before, if no I/O is due; else None."""
 
-    async def averify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
+    async def averify(self, access_token: str, proof: RequestProof | None = None, certificate: str = "") -> Claims:
         """Return the claims of a good token. Raise InvalidToken, InvalidProof or TryLater. Never suspends within
         ``run_sync``.
 
         *proof* is that of a request whose token came as ``DPoP``. Without one, a token that is bound to a key is
+        refused. *certificate* is the hash of the client's TLS certificate; without it, a token that is bound to one is
         refused.
         """
 
@@ -94,11 +96,19 @@ class RequestAuthenticator:
         """
         scheme, token = access_token_of(request)  # rule 1
         if scheme == "bearer":
-            return await self.verifier.averify(token)
+            return await self.verify_token(request, token)
         if scheme == "dpop":
             return await self._proven(request, token)
         tokens = self._cookies.access_tokens(request)
-        return await self._newest_of(tokens) if tokens else None
+        return await self._newest_of(request, tokens) if tokens else None
+
+    async def verify_token(self, request: Request, token: str, proof: RequestProof | None = None) -> Claims:
+        """Return the claims of a *token* that came with *request* and its TLS certificate. Raise as ``claims``."""
+        proofs: ProofVerifier | None = getattr(self.verifier, "proofs", None)
+        certificate = "" if proofs is None else proofs.certificate_in(request.headers)  # rule 4
+        if certificate:
+            return await self.verifier.averify(token, proof, certificate)
+        return await (self.verifier.averify(token) if proof is None else self.verifier.averify(token, proof))
 
     async def authenticate(self, request: Request, *, scope: str = "") -> Claims | Response:
         """Return the claims of the request's token, or the response that refuses the request (rule 2)."""
@@ -149,17 +159,17 @@ class RequestAuthenticator:
 
     async def _proven(self, request: Request, token: str) -> Claims:
         try:
-            return await self.verifier.averify(token, request.proof_or_none_sent)
+            return await self.verify_token(request, token, request.proof_or_none_sent)
         except InvalidToken as error:
             error.scheme = "DPoP"
             raise
 
-    async def _newest_of(self, tokens: tuple[str, ...]) -> Claims:
+    async def _newest_of(self, request: Request, tokens: tuple[str, ...]) -> Claims:
         """Return the claims of the good one of *tokens*, of several good ones of one session the newest."""
         good, errors = list[Claims](), list[InvalidToken]()
         for token in tokens:
             try:
-                good.append(await self.verifier.averify(token))
+                good.append(await self.verify_token(request, token))
             except InvalidToken as error:
                 errors.append(error)
         if not good:

@@ -137,14 +137,12 @@ class CookieTokenBody(TypedDict):
     scope: NotRequired[str]
 
 
-class ConfirmationBody(TypedDict):
-    """The key that a token is bound to: its RFC 7638 thumbprint (RFC 9449 §6.1)."""
-
-    jkt: str
+ConfirmationBody = TypedDict("ConfirmationBody", {"jkt": NotRequired[str], "x5t#S256": NotRequired[str]})
+"""What a token is bound to: the thumbprint of a key (RFC 9449 §6.1), the hash of a certificate (RFC 8705 §3.1)."""
 
 
 class ClaimsBody(TypedDict):
-    """The claims of an access token. ``cnf``: it is bound to a key."""
+    """The claims of an access token. ``cnf``: what it is bound to."""
 
     sub: str
     sid: str

@@ -72,17 +72,17 @@ class OldTokens:
         """Return the claims of a token of ours that was verified before, if no I/O is due; else None."""
         return self.sessions.verify_cached(access_token)
 
-    def verify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
+    def verify(self, access_token: str, proof: RequestProof | None = None, certificate: str = "") -> Claims:
         """Return the claims of a good access token of either kind. Raise InvalidToken, InvalidProof or TryLater.
 
         Those of an old one have the ``client_id`` ``old``, no scope and no ``sid``.
         """
-        return run_sync(self.averify(access_token, proof))
+        return run_sync(self.averify(access_token, proof, certificate))
 
-    async def averify(self, access_token: str, proof: RequestProof | None = None) -> Claims:
+    async def averify(self, access_token: str, proof: RequestProof | None = None, certificate: str = "") -> Claims:
         """``verify`` for event loops."""
         if self._read_access is None or proof is not None or is_own_token(access_token, self.issuer):  # rule 1
-            return await self.sessions.averify(access_token, proof)
+            return await self.sessions.averify(access_token, proof, certificate)
         subject = await _subject("read_access", self._read_access, access_token)
         if subject is None:
             raise InvalidToken("this is neither an access token of this server nor an old one", reason="malformed")

@@ -20,7 +20,7 @@ from unbroken.server.core.scope import SESSIONS, remaining_scope
 from unbroken.server.core.session_info import MAX_LABEL_CHARS, SessionInfo
 from unbroken.server.grants.rights import Allowed
 from unbroken.server.http.authentication import RequestAuthenticator
-from unbroken.server.http.bodies import ClaimsBody, ErrorBody, RevokedBody
+from unbroken.server.http.bodies import ClaimsBody, ConfirmationBody, ErrorBody, RevokedBody
 from unbroken.server.http.messages import (
     NO_STORE,
     InsufficientScope,
@@ -139,7 +139,12 @@ def claims_body(claims: Claims) -> ClaimsBody:
         "iat": int(claims.issued_at),
         "exp": int(claims.expires_at),
     }
-    return {**body, "cnf": {"jkt": claims.jkt}} if claims.jkt else body
+    bound_to: ConfirmationBody = {}
+    if claims.jkt:
+        bound_to["jkt"] = claims.jkt
+    if claims.certificate:
+        bound_to["x5t#S256"] = claims.certificate
+    return {**body, "cnf": bound_to} if bound_to else body
 
 
 def _page_wanted(query: str) -> tuple[int, str]:

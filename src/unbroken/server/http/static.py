@@ -23,7 +23,7 @@ from unbroken.server.http.messages import Request, Response, Route
 __all__ = ["BrowserModule", "integrity_of", "module_integrity", "module_source", "module_url"]
 
 MODULE = "unbroken.js"
-PARTS = (MODULE, "unbroken-core.js", "unbroken-axios.js", "unbroken-stores.js")
+PARTS = (MODULE, "unbroken-core.js", "unbroken-axios.js", "unbroken-stores.js", "unbroken-dpop.js")
 MEDIA_TYPES = {".js": "text/javascript; charset=utf-8", ".map": "application/json"}
 HEADERS = {"cache-control": "public, max-age=3600", "x-content-type-options": "nosniff", "vary": "Accept-Encoding"}
 

@@ -63,13 +63,15 @@ RESERVED_CLAIMS = frozenset(
     {"iss", "sub", "aud", "client_id", "iat", "exp", "nbf", "jti", "sid", "scope", "full", "seq", "br", "cnf"}
 )
 THUMBPRINT_BYTES = 32
+CERTIFICATE_MEMBER = "x5t#S256"  # RFC 8705 §3.1
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
     """The claims of a verified access token. Times are seconds since the Unix epoch.
 
-    ``jkt`` is the RFC 7638 thumbprint of the key that the token is bound to; empty if it is bound to none. ``extra``
+    ``jkt`` is the RFC 7638 thumbprint of the key that the token is bound to; empty if it is bound to none.
+    ``certificate`` is the SHA-256 of the TLS certificate that it is bound to (RFC 8705 §3), or empty. ``extra``
     are the application's own claims. They can be copied, not changed: requests with this token share them. ``is_full``:
     no part of what the subject may have was asked for, so the token is the user's own.
     """
@@ -88,6 +90,7 @@ class Claims:
     extra: Mapping[str, object] = field(default_factory=dict)
     jkt: str = ""
     is_full: bool = False
+    certificate: str = ""
 
     def has_scope(self, wanted: str) -> bool:
         """Return whether every word of *wanted* is in the token's scope (RFC 6749 §3.3)."""
@@ -150,7 +153,8 @@ def sign(
 def checked_extra(extra: object) -> Mapping[str, object]:
     """Return the application's own claims. Raise ConfigurationError for what no verifier should read.
 
-    That is anything but a JSON object with finite numbers, and a claim that this server sets itself.
+    That is anything but a JSON object with finite numbers, and a claim that this server sets itself; a ``cnf`` may bind
+    the token to a certificate (RFC 8705 §3.1).
     """
     try:
         own = json_object(json.dumps(extra if isinstance(extra, dict) else dict(extra), allow_nan=False).encode())  # type: ignore[call-overload]  # whatever a hook returns
@@ -158,9 +162,18 @@ def checked_extra(extra: object) -> Mapping[str, object]:
         raise ConfigurationError(
             f"the claims hook must return a JSON object: {error or 'a name occurs twice'}"
         ) from error
-    if taken := sorted(RESERVED_CLAIMS & own.keys()):
+    if taken := sorted((RESERVED_CLAIMS - {"cnf"}) & own.keys()):
         raise ConfigurationError(f"the claims hook must not set {', '.join(taken)}: the server does")
+    if "cnf" in own and not _is_certificate(own["cnf"]):
+        raise ConfigurationError(f"the claims hook must not set cnf, but for the {CERTIFICATE_MEMBER} of a certificate")
     return own
+
+
+def _is_certificate(confirmation: object) -> bool:
+    try:
+        return _confirmation(confirmation)[0] == ""
+    except MALFORMED_ERRORS:
+        return False
 
 
 class VerifyingKeys(Protocol):
@@ -199,7 +212,7 @@ class AccessTokenVerifier:
         needs a proof (rule 6). *has_proof*: the caller checks a proof.
         """
         cached = self._verified.get(token)
-        if cached is None or (cached[0].jkt and not has_proof):
+        if cached is None or ((cached[0].jkt or cached[0].certificate) and not has_proof):
             return None
         (claims, key), now = cached, now - self._leeway
         return None if now >= claims.expires_at or now >= key.dead_from or claims.sid in revoked else claims
@@ -250,21 +263,25 @@ def _claims(body: Mapping[str, Any]) -> Claims:
     issued_at, expires_at = (read_time(body[name]) for name in ("iat", "exp"))
     seq, branch = (read_count(body[name]) for name in ("seq", "br"))
     extra = frozen({name: value for name, value in body.items() if name not in RESERVED_CLAIMS})
-    jkt = _thumbprint(body["cnf"]) if "cnf" in body else ""
+    jkt, certificate = _confirmation(body["cnf"]) if "cnf" in body else ("", "")
     is_full = read_bool(body["full"]) if "full" in body else False
     return Claims(
-        subject, sid, client_id, scope, issuer, audience, issued_at, expires_at, jti, seq, branch, extra, jkt, is_full
-    )
+        subject, sid, client_id, scope, issuer, audience, issued_at, expires_at, jti, seq, branch, extra, jkt, is_full,
+        certificate,
+    )  # fmt: skip
 
 
-def _thumbprint(confirmation: Any) -> str:
-    """Return the thumbprint in a ``cnf`` claim. Another confirmation, which cannot be checked here, is malformed."""
-    if not isinstance(confirmation, dict) or confirmation.keys() != {"jkt"}:
+def _confirmation(value: Any) -> tuple[str, str]:
+    """Return the thumbprints of a key and of a certificate in a ``cnf`` claim, one of them or both.
+
+    Raise ValueError for any other confirmation: it cannot be checked here.
+    """
+    if not isinstance(value, dict) or not value or not value.keys() <= {"jkt", CERTIFICATE_MEMBER}:
         raise ValueError
-    jkt = read_text(confirmation["jkt"])
-    if len(_base64.decode(jkt)) != THUMBPRINT_BYTES:
-        raise ValueError
-    return jkt
+    for thumbprint in value.values():
+        if len(_base64.decode(read_text(thumbprint))) != THUMBPRINT_BYTES:
+            raise ValueError
+    return value.get("jkt", ""), value.get(CERTIFICATE_MEMBER, "")
 
 
 def _malformed() -> InvalidToken:

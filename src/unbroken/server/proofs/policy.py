@@ -15,8 +15,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -30,6 +31,8 @@ __all__ = ["Binding", "ProofPolicy", "Replays", "public_urls", "valid_policy"]
 Binding = Literal["off", "accepted", "required"]
 Replays = Literal["process", "writes", "all"]
 MAX_WINDOW_SECONDS = 600.0
+HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
+CERTIFICATE_SECRET = re.compile(r"[!-+\--~]{16,}")  # without the comma, which joins headers
 NO_CLIENTS: Mapping[str, Binding] = MappingProxyType({})
 
 
@@ -42,7 +45,9 @@ class ProofPolicy:
     matter. *replays*: where proofs that come with access tokens are remembered, so that each is good once: ``process``
     (each process of the server by itself), ``writes`` (the store too, for all methods but GET, HEAD and OPTIONS) or
     ``all`` (the store, for each request). *revoke_without_proof*: any token of a bound session may end it,
-    for clients that send no proof with a logout.
+    for clients that send no proof with a logout. *certificate_header*: the name of the header in which a proxy sends
+    *certificate_secret*, of 16 characters or more, a space, and the SHA-256 of the client's TLS certificate, for tokens
+    that are bound to one (RFC 8705 §3).
 
     Raises ConfigurationError, naming the field, for a wrong value.
     """
@@ -54,6 +59,8 @@ class ProofPolicy:
     window: float
     replays: Replays
     revoke_without_proof: bool
+    certificate_header: str
+    certificate_secret: str = field(repr=False)
 
     def __init__(
         self,
@@ -65,6 +72,8 @@ class ProofPolicy:
         window: Duration = 60.0,
         replays: Replays = "writes",
         revoke_without_proof: bool = False,
+        certificate_header: str = "",
+        certificate_secret: str = "",
     ) -> None:
         _check_words("binding", (binding,), get_args(Binding))
         if not isinstance(clients, Mapping) or not all(isinstance(name, str) for name in clients):
@@ -79,6 +88,7 @@ class ProofPolicy:
         seconds = to_seconds("window", window, above_zero=True)
         if seconds > MAX_WINDOW_SECONDS:
             raise ConfigurationError(f"proofs: window is at most {MAX_WINDOW_SECONDS:g} seconds, not {seconds:g}")
+        _check_certificate_header(certificate_header, certificate_secret)
         object.__setattr__(self, "binding", binding)
         object.__setattr__(self, "clients", MappingProxyType(dict(clients)))
         object.__setattr__(self, "public_url", public_urls(public_url))
@@ -86,6 +96,8 @@ class ProofPolicy:
         object.__setattr__(self, "window", seconds)
         object.__setattr__(self, "replays", replays)
         object.__setattr__(self, "revoke_without_proof", revoke_without_proof)
+        object.__setattr__(self, "certificate_header", certificate_header.lower())
+        object.__setattr__(self, "certificate_secret", certificate_secret)
 
     @property
     def requires_some(self) -> bool:
@@ -120,6 +132,18 @@ def public_urls(value: str | Iterable[str]) -> tuple[str, ...]:
         return tuple(_public_url(url) for url in urls)
     except (TypeError, AttributeError):
         raise ConfigurationError("proofs: public_url must be a URL, or a list of URLs") from None
+
+
+def _check_certificate_header(name: str, secret: str) -> None:
+    """Raise ConfigurationError unless *name* is that of a header, and *secret* is too long to guess."""
+    if not isinstance(name, str) or not isinstance(secret, str):
+        raise ConfigurationError("proofs: certificate_header and certificate_secret must be texts")
+    if bool(name) != bool(secret):
+        raise ConfigurationError("proofs: certificate_header needs certificate_secret, and the other way round")
+    if name and not HEADER_NAME.fullmatch(name):
+        raise ConfigurationError(f"proofs: certificate_header must be the name of a header, not {name!r}")
+    if secret and not CERTIFICATE_SECRET.fullmatch(secret):
+        raise ConfigurationError("proofs: certificate_secret must be 16 printable ASCII characters or more, no spaces")
 
 
 def _public_url(url: str) -> str:

@@ -13,13 +13,15 @@
 4. A proof is *spent* (P10) after the token that came with it was found genuine. In the process always, and in the
    store, for all nodes, where a replay would do something: at login, refresh and logout, and where the policy says so.
 5. An error says what the client can mend. NonceRequired has the nonce to sign.
+6. A token that is bound to a TLS certificate (RFC 8705 §3) needs a connection with this certificate, whatever else it
+   is bound to. What the proxy says about it is read by ``certificates.py``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from time import monotonic
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -37,6 +39,7 @@ from unbroken.server.core.proof import (
 )
 from unbroken.server.keys.access_token import Claims
 from unbroken.server.keys.proof_token import ProofReader, SignedProof, refused
+from unbroken.server.proofs.certificates import certificate_hash
 from unbroken.server.proofs.nonces import NonceKeys, Nonces
 from unbroken.server.proofs.policy import ProofPolicy
 from unbroken.server.proofs.replays import ReplayCache
@@ -62,8 +65,10 @@ class VerifiedProof(NamedTuple):
     spent_here: set[bytes]
 
 
-def check_proof_type(proof: object) -> None:
-    """Raise ConfigurationError unless *proof* is None, or a RequestProof of texts."""
+def check_proof_type(proof: object, certificate: object = "") -> None:
+    """Raise ConfigurationError unless *proof* is None, or a RequestProof of texts, and *certificate* a text."""
+    if type(certificate) is not str:
+        raise wrong_type("certificate", "a text", certificate)
     if proof is None or (
         type(proof) is RequestProof  # the usual case, at once: each request pays for it
         and type(proof.text) is type(proof.method) is type(proof.path) is type(proof.host) is str
@@ -79,23 +84,28 @@ def check_proof_type(proof: object) -> None:
         raise wrong_type("spent of the proof", "a set or None", proof.spent)
 
 
-async def check_bound(proofs: ProofVerifier, claims: Claims, access_token: str, proof: RequestProof | None) -> None:
+async def check_bound(
+    proofs: ProofVerifier, claims: Claims, access_token: str, proof: RequestProof | None, certificate: str = ""
+) -> None:
     """Raise InvalidToken or InvalidProof unless a request may use *access_token*, whose *claims* were verified.
 
-    *proof* is None where it came as a bearer token. Raise TryLater if that cannot be found out.
+    *proof* is None where it came as a bearer token. *certificate* is what the proxy says about the client's (rule 6).
+    Raise TryLater if that cannot be found out.
     """
-    verified = check_bound_here(proofs, claims, access_token, proof)
+    verified = check_bound_here(proofs, claims, access_token, proof, certificate)
     if verified is not None:
         await proofs.spend(verified, at_resource=True)
 
 
 def check_bound_here(
-    proofs: ProofVerifier, claims: Claims, access_token: str, proof: RequestProof | None
+    proofs: ProofVerifier, claims: Claims, access_token: str, proof: RequestProof | None, certificate: str = ""
 ) -> VerifiedProof | None:
     """Raise as ``check_bound`` does, as far as this process can tell. Return the proof if the store must be asked too.
 
     Most requests end here, without a coroutine.
     """
+    if claims.certificate and claims.certificate != certificate:  # rule 6
+        raise InvalidToken("this access token is bound to another TLS certificate", reason="certificate")
     if proof is None:
         if claims.jkt:  # RFC 9449 §7.2: no downgrade
             raise InvalidToken("this access token is bound to a key: send it as DPoP, with a proof", reason="bound")
@@ -149,6 +159,13 @@ class ProofVerifier:
         except InvalidProof as error:
             error.at_resource = bool(access_token)
             raise
+
+    def certificate_in(self, headers: Mapping[str, str]) -> str:
+        """Return the hash of the client's TLS certificate, if the proxy has told it; else "" (rule 6)."""
+        policy = self.policy
+        if not policy.certificate_header:
+            return ""
+        return certificate_hash(headers.get(policy.certificate_header, ""), policy.certificate_secret)
 
     def newest_nonce(self) -> str:
         """Return the nonce for the next proof; empty where the policy asks for none."""
