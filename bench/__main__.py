@@ -7,7 +7,9 @@ omitted, unless it is named.
 
 ``python -m bench clients [a b c …] [NAME …]`` prints tables of its own; ``python -m bench clients fleet`` kills members
 of a fleet for ten minutes (``--minutes M``, ``--small``, ``--peers``). ``scale`` and ``soak`` print tables of their
-own, too: ten million sessions, and a long run (``bench/scale``). Exit status 3: a limit was missed.
+own, too: ten million sessions, and a long run (``bench/scale``).
+
+Exit status 3: a limit of time or size was missed; 1: a count is wrong, or a program broke.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from bench.browser import figures as browser
 from bench.browser.parts import missing
 from bench.clients import burst, fleet, matrix, steady
 from bench.clients.kills import fleet as kills
+from bench.figure import print_figures
 from unbroken.server.stores.encrypted_keys import new_key
 
 PARTS = {
@@ -35,8 +38,6 @@ PARTS = {
     "fleet": fleet.figures,
     "browser": browser.figures,
 }
-
-MISSED = 3  # another status than that of a program that broke
 
 
 def main() -> int:
@@ -57,13 +58,7 @@ def main() -> int:
     if unknown := set(wanted) - set(PARTS):
         sys.exit(f"bench: there is no part {min(unknown)!r}: use {', '.join(PARTS)}")
     parts = PARTS | {"fleet": partial(fleet.figures, *seconds), "server": partial(server.figures, small=small)}
-    missed = False
-    print("| what | figure | limit | reached |\n|---|---|---|---|")
-    for name in wanted:
-        for figure in parts[name]():
-            print(figure.row(), flush=True)
-            missed |= figure.reached is False
-    return MISSED if missed else 0
+    return print_figures(figure for name in wanted for figure in parts[name]())
 
 
 def _all() -> list[str]:

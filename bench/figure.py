@@ -1,13 +1,19 @@
-"""A figure, and how times are measured: in turns, and the median of several rounds counts."""
+"""A figure, and how times are measured: in turns, and the median of several rounds counts.
+
+A wrong count is a mistake on every machine (exit status 1). A limit of time or size may be missed because the machine
+is busy (exit status 3).
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 ROUNDS = 7
+WRONG, MISSED = 1, 3
+COUNTS = ("", "calls", "requests", "rows")  # the first word of a unit
 
 
 @dataclass(frozen=True)
@@ -20,9 +26,23 @@ class Figure:
     limit: str = ""
     reached: bool | None = None
 
+    @property
+    def is_count(self) -> bool:
+        return self.unit.split(" ")[0] in COUNTS
+
     def row(self) -> str:
         mark = {True: "yes", False: "NO", None: ""}[self.reached]
         return f"| {self.what} | {self.value:,.2f} {self.unit} | {self.limit} | {mark} |"
+
+
+def print_figures(figures: Iterable[Figure]) -> int:
+    """Print *figures* as a table, each as it comes. Return ``WRONG``, ``MISSED`` or 0 as the exit status."""
+    missed = []
+    print("| what | figure | limit | reached |\n|---|---|---|---|")
+    for figure in figures:
+        print(figure.row(), flush=True)
+        missed += [figure] if figure.reached is False else []
+    return WRONG if any(figure.is_count for figure in missed) else MISSED if missed else 0
 
 
 def in_turns(works: dict[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, float]:

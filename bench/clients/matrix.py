@@ -20,6 +20,7 @@ from bench.clients.cell import Task
 from bench.clients.contenders import BARE, OURS, PEERS, Contender
 from bench.clients.scenarios import SCENARIOS, VALID, Scenario, Steps, Variety
 from bench.clients.start import Start
+from bench.figure import WRONG
 
 PACKAGES = (
     "Authlib", "httpx", "httpx2", "requests", "aiohttp", "requests-oauthlib", "httpx-auth", "google-auth",
@@ -56,10 +57,14 @@ class Row:
 
 
 def main(words: list[str]) -> int:
-    """Print the matrix; return 1 if a row of ours is not ideal."""
+    """Print the matrix; return ``WRONG`` if a row of ours is not ideal."""
     letters = {word for word in words if len(word) == 1}
     names = [word.lower() for word in words if len(word) > 1]
     chosen = [one for one in (*OURS, *PEERS) if not names or any(name in one.name.lower() for name in names)]
+    if unknown := letters - {scenario.letter for scenario in SCENARIOS}:
+        sys.exit(f"bench: there is no scenario {min(unknown)!r}")
+    if not chosen:
+        sys.exit(f"bench: no contender has a name like {', '.join(names)}")
     began, missed, cells = time.monotonic(), 0, 0
     print("Versions:", ", ".join(f"{name} {version(name)}" for name in PACKAGES) + ".")
     with server("bench.clients.backend") as port:
@@ -73,7 +78,7 @@ def main(words: list[str]) -> int:
                 cells += len(rows)
     print("\nNot run: " + "; ".join(f"{what} ({why})" for what, why in LEFT_OUT.items()) + ".")
     print(f"\n{cells} cells in {time.monotonic() - began:.0f} s; {missed} of ours are not as they must be.")
-    return int(missed > 0)
+    return WRONG if missed else 0
 
 
 @contextlib.contextmanager

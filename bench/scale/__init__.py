@@ -12,14 +12,12 @@ docs/scale.md has the figures, and the commands that make them.
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Iterator
 from typing import Any
 
-from bench.figure import Figure
+from bench.figure import print_figures
 
 __all__ = ["main", "run_soak"]
 
-MISSED = 3  # as in ``bench/__main__.py``
 STORES = ("SQLite", "PostgreSQL", "Redis")
 
 
@@ -35,10 +33,10 @@ def main(arguments: list[str]) -> int:
     told: Any = parser.parse_args(arguments)
     stores = told.stores or list(STORES)
     if told.part == "clients":
-        return printed(clients.figures(small=told.small))
+        return print_figures(clients.figures(small=told.small))
     if told.part == "nodes":
-        return printed(nodes.figures(stores, small=told.small))
-    return printed(sessions.figures(stores, told.sessions // 100 if told.small else told.sessions))
+        return print_figures(nodes.figures(stores, small=told.small))
+    return print_figures(sessions.figures(stores, told.sessions // 100 if told.small else told.sessions))
 
 
 def run_soak(arguments: list[str]) -> int:
@@ -50,14 +48,4 @@ def run_soak(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--hours", type=float, default=0.0)
     told: Any = parser.parse_args(arguments)
-    return printed(soak.figures(told.stores or list(STORES), told.hours * 60 or told.minutes))
-
-
-def printed(figures: Iterator[Figure]) -> int:
-    """Print *figures* as they come; return ``MISSED`` if a limit was missed, else 0."""
-    missed = False
-    print("| what | figure | limit | reached |\n|---|---|---|---|")
-    for figure in figures:
-        print(figure.row(), flush=True)
-        missed |= figure.reached is False
-    return MISSED if missed else 0
+    return print_figures(soak.figures(told.stores or list(STORES), told.hours * 60 or told.minutes))

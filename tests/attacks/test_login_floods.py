@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import threading
@@ -58,8 +59,9 @@ class Hostile:
                 self._attacks.try_one()
                 tries += 1
                 name = f"nobody-{number}-{tries}"
-                response = await http.post("/auth/login", json={"username": name, "password": "wrong"})
-                self.statuses.append(response.status_code)
+                with contextlib.suppress(httpx2.ReadTimeout):  # all the others may be before it, on a slow machine
+                    response = await http.post("/auth/login", json={"username": name, "password": "wrong"})
+                    self.statuses.append(response.status_code)
 
 
 @pytest.mark.parametrize("known_by", ["device", "address"])

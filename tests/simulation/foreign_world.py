@@ -25,6 +25,8 @@ from unbroken.tokens import TokenResponse, Tokens
 START = 10_000.0
 LEASE_SECONDS, GRACE_SECONDS, LATE_SECONDS, REFRESH_TIMEOUT_SECONDS = 2.0, 10.0, 60.0, 10.0
 
+LOCK_LOST = "the lock was lost"  # what its holder, who lives, is told before a request
+
 LEASES_ARE_CHECKED = True  # before each request
 OTHERS_END_A_LEASE = True  # a lease that another holder has had is not extended
 LATE_RESPONSES_COUNT = True  # also without the lock
@@ -192,7 +194,7 @@ class ForeignWorld:
     def _do_refresh(self, who: int, tokens: Tokens, key: str, kind: ServerKind) -> Iterable[tuple[str, Any, Any]]:
         world, is_held = self._is_held(who)
         if not is_held:
-            yield "does not send: the lock is lost", world, Indeterminate("the lock was lost", may_retry=False)
+            yield "does not send: the lock is lost", world, Indeterminate(LOCK_LOST, may_retry=False)
             return
         if self.budget.lost:
             yield "breaks the connection too early", world._spend("lost"), Indeterminate("broken", lost=True)

@@ -17,9 +17,11 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -38,7 +40,7 @@ from bench.clients.kills.hosts import Host, hosts, listen
 from bench.clients.kills.member import ADVISORY
 from bench.clients.kills.peers import PEERS, write
 from bench.clients.kills.server import MANNERS, ONCE
-from bench.figure import Figure
+from bench.figure import Figure, print_figures
 from unbroken import Session, TokenResponse, oauth2
 from unbroken.client.stores import open_token_store
 
@@ -473,17 +475,26 @@ def _beside_peers(fleet: Fleet, seconds: float) -> Iterator[Figure]:
 
 
 def main(words: list[str]) -> int:
-    """Print the figures; return 1 if a limit was missed."""
+    """Print the figures and return the exit status."""
     from tests.support.services import postgres_server, redis_server
 
-    minutes = float(words[words.index("--minutes") + 1]) if "--minutes" in words else MINUTES
-    plans, seconds, aimed = SMALL if "--small" in words else FULL, minutes * 60, AIMED
-    if "--peers" in words:
+    given = _arguments(words)
+    plans, seconds, aimed = SMALL if given.small else FULL, given.minutes * 60, AIMED
+    if given.peers:
         plans, seconds, aimed = BESIDE_PEERS, PEERS_SECONDS, PEERS_AIMED
-    missed = False
-    print("| what | figure | limit | reached |\n|---|---|---|---|")
     with redis_server() as redis, postgres_server() as postgres:
-        for figure in run(plans, seconds, redis, postgres, aimed=aimed):
-            print(figure.row(), flush=True)
-            missed |= figure.reached is False
-    return int(missed)
+        return print_figures(run(plans, seconds, redis, postgres, aimed=aimed))
+
+
+def _arguments(words: list[str]) -> argparse.Namespace:
+    options = argparse.ArgumentParser(prog="python -m bench clients fleet", allow_abbrev=False)
+    options.add_argument("--minutes", type=_minutes, default=MINUTES, metavar="M")
+    options.add_argument("--small", action="store_true", help="four groups of three, not ten of ten")
+    options.add_argument("--peers", action="store_true", help=f"other libraries, for {PEERS_SECONDS:g} seconds")
+    return options.parse_args(words)
+
+
+def _minutes(text: str) -> float:
+    if not 0 < (minutes := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a time")
+    return minutes

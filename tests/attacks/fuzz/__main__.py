@@ -1,7 +1,8 @@
 """Feed the parsers with mutations: ``python -m tests.attacks.fuzz --count 100000 [--parser NAME] [--seed N]``.
 
-With ``--atheris`` the mutations follow the coverage of our own code; it needs the package of that name. An input that
-a parser stumbles over is written into ``corpus/``, where the tests find it, and ends the run with status 1.
+With ``--atheris`` the mutations begin with the seeds of the parsers and follow the coverage of our own code; it needs
+the package of that name. An input that a parser stumbles over is written into ``corpus/``, where the tests find it, and
+ends the run with status 1.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,7 +28,7 @@ def main() -> int:
     options.add_argument("--atheris", action="store_true", help="let coverage guide the mutations")
     given = options.parse_args()
     if given.atheris:
-        return run_atheris(given.parser, given.count)
+        return run_atheris([given.parser] if given.parser else list(PARSERS), given.count, given.seed)
     names = [given.parser] if given.parser else list(PARSERS)
     found = 0
     for name in names:
@@ -58,21 +60,29 @@ def holds(name: str, data: bytes) -> bool:
     return True
 
 
-def run_atheris(name: str | None, count: int) -> int:
-    """Run one parser, or all of them in turn, under coverage; atheris ends the process itself."""
+def run_atheris(names: list[str], count: int, seed: int) -> int:
+    """Run the parsers *names* under coverage: the first byte chooses one. Atheris ends the process itself."""
     import atheris  # type: ignore[import-not-found,unused-ignore]  # no development tool: it has builds for Linux only
-
-    names = [name] if name else list(PARSERS)
 
     def one(data: bytes) -> None:
         chosen = names[data[0] % len(names)] if data else names[0]
         if not holds(chosen, data[1:]):
             raise AssertionError(chosen)
 
+    options = [f"-atheris_runs={count}", f"-seed={seed}", "-max_len=2000", "-print_final_stats=1"]
     atheris.instrument_all()
-    atheris.Setup([sys.argv[0], f"-atheris_runs={count}", "-max_len=2000", "-print_final_stats=1"], one)
+    atheris.Setup([sys.argv[0], *options, write_seeds(names)], one)
     atheris.Fuzz()
     return 0
+
+
+def write_seeds(names: list[str]) -> str:
+    """Write a file for each seed of the parsers *names*, and return the new folder; atheris adds what it finds."""
+    folder = Path(tempfile.mkdtemp(prefix="unbroken-fuzz-"))
+    inputs = [bytes([number]) + seed for number, name in enumerate(names) for seed in PARSERS[name].seeds]
+    for number, data in enumerate(inputs):
+        (folder / f"seed-{number}").write_bytes(data)
+    return str(folder)
 
 
 if __name__ == "__main__":
