@@ -1,7 +1,4 @@
-"""The exit status of a benchmark says what went wrong.
-
-Modules: bench/figure.py, bench/clients/kills/fleet.py, bench/clients/matrix.py.
-"""
+"""The exit status of a benchmark says what went wrong."""
 
 from __future__ import annotations
 

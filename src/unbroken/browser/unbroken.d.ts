@@ -147,7 +147,7 @@ export interface Options extends Dialect {
   /** Is told what the session decides, without secrets: `debug: console.debug`. */
   debug?: (...what: any[]) => void;
   /**
-   * Bind the session to a key of this browser that nobody can export (RFC 9449): `true` loads `unbroken-dpop.js` from
+   * Bind the session to a key of this browser that cannot be exported (RFC 9449): `true` loads `unbroken-dpop.js` from
    * beside this module; or that module, imported.
    */
   dpop?: boolean | { openProver(name: string): Promise<Prover> };

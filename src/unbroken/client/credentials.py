@@ -32,7 +32,7 @@ class Attempt:
     """One use of credentials: the request, the texts that no error repeats; whether they are a name and a password."""
 
     request: HttpRequest
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     is_password: bool = False
 
     def read(self, dialect: Dialect, response: HttpResponse) -> TokenResponse | MfaChallenge:

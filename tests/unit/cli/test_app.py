@@ -103,7 +103,7 @@ def test_help_at_80_columns_shows_every_option_whole(
         assert found is not None
         command = found
     for parameter in command.params:
-        if isinstance(parameter, click.Option):
+        if isinstance(parameter, click.Option) and not parameter.hidden:
             assert all(name in shown for name in parameter.opts), words
             if isinstance(parameter.envvar, str):
                 assert parameter.envvar in shown, words
