@@ -186,14 +186,14 @@ class Herd:
         """Returns in the middle of their work, after so many more *refreshes*."""
         before = self.refreshes
         until(lambda: self.lost() or self.refreshes >= before + refreshes, f"{refreshes} refreshes", 60.0)
-        assert not self.lost()
+        assert self.lost() == {}
 
     def all_have_their_sessions(self, times: int = 1) -> None:
         """Returns when each of them was given new tokens so many *times* from now on; fails if one is logged out."""
         wanted = [(client, client.refreshes + times) for client in self.clients]
         done = lambda: all(client.refreshes >= count for client, count in wanted)  # noqa: E731
         until(lambda: self.lost() or done(), "new tokens for everybody", 60.0)
-        assert not self.lost()
+        assert self.lost() == {}
 
     def lost(self) -> dict[str, str]:
         return {client.name: client.lost for client in self.clients if client.lost}

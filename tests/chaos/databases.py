@@ -85,6 +85,11 @@ class Redis(Killed):
         super().start()
         until(self._answers, "a response from Redis")
 
+    def writes_out(self) -> None:
+        """Returns when its log file has all that it has said yes to: a write waits while the disk is busy."""
+        with redis.Redis(port=self.port) as client:
+            until(lambda: client.info("persistence")["aof_buffer_length"] == 0, "a log that is written")
+
     def save(self) -> None:
         """Writes a snapshot (RDB) of all that there is."""
         with redis.Redis(port=self.port) as client:

@@ -151,6 +151,7 @@ def keep(database: Redis, what: str) -> Callable[[], None]:
     log, folder = Path(database.folder, "appendonlydir"), Path(database.folder)
     kept = folder / "kept"
     if what == "log":
+        database.writes_out()
         shutil.copytree(log, kept)
     else:
         database.save()
