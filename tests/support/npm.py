@@ -21,6 +21,7 @@ from tests.support.services import unavailable
 
 __all__ = ["node_modules", "run"]
 
+INSTALL_SECONDS = 900.0  # the frameworks are 245 MB
 INSTALL = ("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts")
 
 
@@ -52,6 +53,6 @@ def _install(folder: Path, wanted: bytes, place: Path, finish: Callable[[Path], 
 
 def run(folder: Path, *command: str) -> None:
     """Runs *command* in *folder*. Raises RuntimeError with what it said if it fails."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[:2])} failed:\n{done.stderr[-2000:]}")
