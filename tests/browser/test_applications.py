@@ -11,7 +11,7 @@ import pytest
 
 from tests.browser.build import BUILT
 from tests.browser.chromium import PAGE
-from tests.interop.backends.base import PASSWORD, Fault
+from tests.interop.backends.base import PASSWORD
 from tests.interop.backends.shapes import BearerJson
 from tests.support.npm import node_modules
 from unbroken.server import Cookies
@@ -315,24 +315,6 @@ def test_a_worker_says_that_it_has_no_storage_of_pages(scene) -> None:
     for storage in ("localStorage", "sessionStorage"):
         said = scene.tab.run(WORKER, {"storage": storage, "path": "/api/echo"})
         assert said.startswith("misconfigured a worker has no")
-
-
-def test_pages_and_workers_share_a_session_by_a_database(stage) -> None:
-    scene = stage(BearerJson())
-    options = {**scene.options, "storage": "memory", "key": "shared"}
-    start = """async (options) => {
-        const { databaseStore } = await import("/unbroken-stores.js");
-        start({ ...options, store: databaseStore() });
-    }"""
-    scene.tab.run(start, options)
-    scene.log_in()
-    scene.backend.expire()
-    scene.backend.spoil(Fault(seconds=0.1))
-    began = scene.tab.begin("/api/echo", count=5)
-    about = {**options, "url": scene.backend.url + "/auth", "store": True, "path": "/api/echo"}
-    assert scene.tab.run(WORKER, about) == [200] * 5
-    assert [one["status"] for one in scene.tab.outcomes(began)] == [200] * 5
-    assert (scene.backend.refreshes, scene.backend.alarms) == (1, 0)
 
 
 def test_a_worker_uses_cookies_beside_its_page(shop, at_shop) -> None:
